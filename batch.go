@@ -1,0 +1,265 @@
+package spendflush
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"time"
+)
+
+// BatchVersion is the newest batch format that this package reads, and the one that it writes.
+const BatchVersion = 1
+
+// The layout of a batch, all numbers big-endian. The header keeps its meaning in every later version, so that a batch
+// of a newer format can be told apart, waited for and counted without knowing its rows.
+//
+//	0  magic "SF"                  32  sequence, 64 bits
+//	2  version, 8 bits             40  seal, 64 bits
+//	3  zero                        48  sealed at, Unix milliseconds, 64 bits
+//	4  CRC-32C of what follows     56  updates, 64 bits
+//	8  length of the whole         64  amount, 128 bits
+//	12 shard, 16 bits              80  number of totals, 32 bits
+//	14 shards, 16 bits             84  number of rollup rows, 32 bits
+//	16 producer                    88  payload
+//
+// The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
+// by hour and key. Texts are places in the table; counters are written as a mask of those that aren't zero and then
+// these, as varints.
+const (
+	batchMagic      = "SF"
+	batchHeaderSize = 88
+	crcFrom         = 8
+)
+
+// MaxShards is the largest number of shards.
+const MaxShards = 64
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var (
+	// ErrCorruptBatch is wrapped by errors about bytes that aren't a batch, or not a whole one.
+	ErrCorruptBatch = errors.New("corrupt batch")
+	// ErrNewerBatch is wrapped by errors about a batch of a format that only a newer program reads.
+	ErrNewerBatch = errors.New("batch of a newer format")
+)
+
+// Header says what a batch is, apart from its rows.
+type Header struct {
+	Version  uint8
+	Shard    int
+	Shards   int // number of shards of its producer when it was sealed
+	Producer ProducerID
+	Sequence uint64    // place among the batches of the producer in the shard, from 1
+	Seal     uint64    // the last seal of the producer of which no part is missing up to this batch
+	SealedAt time.Time // to the millisecond
+	Updates  int64     // updates counted in the rollup rows
+	Amount   Amount    // and their sum
+	Totals   int       // number of total rows
+	Rollups  int       // number of rollup rows
+}
+
+// Batch is the sealed sums of one producer for one shard. Its bytes are frozen: every push sends the same ones.
+type Batch struct {
+	Header
+	bytes []byte
+}
+
+// Bytes returns the frozen bytes. They must not be changed.
+func (b *Batch) Bytes() []byte { return b.bytes }
+
+// Rows are the decoded rows of a batch, sorted as in a Flush.
+type Rows struct {
+	Totals  []TotalRow
+	Rollups []RollupRow
+	Control Control
+}
+
+// NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
+// Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not kept.
+func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
+	e := batchEncoder{index: map[string]uint64{"": 0}, table: []string{""}}
+	var control Control
+	for i := range totals {
+		e.total(&totals[i])
+		control[totals[i].Entity.Type].Add(&totals[i].Counters)
+	}
+	for i := range rollups {
+		e.rollup(&rollups[i])
+		control[0].Add(&rollups[i].Counters)
+	}
+	h.Version = BatchVersion
+	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
+	h.Updates, h.Amount = control[0].APIRequests(), control[0].Spend
+	h.Totals, h.Rollups = len(totals), len(rollups)
+	return &Batch{Header: h, bytes: e.frame(&h, &control)}
+}
+
+// batchEncoder gathers the rows while it builds the table of texts that goes before them.
+type batchEncoder struct {
+	index map[string]uint64
+	table []string
+	rows  []byte
+}
+
+func (e *batchEncoder) text(text string) {
+	at, ok := e.index[text]
+	if !ok {
+		at = uint64(len(e.table))
+		e.index[text] = at
+		e.table = append(e.table, text)
+	}
+	e.rows = binary.AppendUvarint(e.rows, at)
+}
+
+func (e *batchEncoder) total(row *TotalRow) {
+	e.rows = append(e.rows, row.Key[:]...)
+	e.rows = append(e.rows, byte(row.Entity.Type))
+	e.text(row.Entity.ID)
+	e.text(row.Entity.TeamID)
+	e.rows = appendCounters(e.rows, &row.Counters)
+}
+
+func (e *batchEncoder) rollup(row *RollupRow) {
+	e.rows = append(e.rows, row.Key[:]...)
+	e.rows = binary.AppendVarint(e.rows, int64(row.Hour))
+	r := row.source.reader()
+	for range seriesFields {
+		e.text(r.text())
+	}
+	tags := r.count()
+	e.rows = binary.AppendUvarint(e.rows, uint64(tags))
+	for range tags {
+		e.text(r.text())
+	}
+	e.rows = appendCounters(e.rows, &row.Counters)
+}
+
+func (e *batchEncoder) frame(h *Header, control *Control) []byte {
+	size := batchHeaderSize + len(e.rows) + 32*len(control)
+	for _, text := range e.table {
+		size += 2 + len(text)
+	}
+	b := make([]byte, batchHeaderSize, size)
+	copy(b, batchMagic)
+	b[2] = h.Version
+	binary.BigEndian.PutUint16(b[12:], uint16(h.Shard))
+	binary.BigEndian.PutUint16(b[14:], uint16(h.Shards))
+	copy(b[16:], h.Producer[:])
+	binary.BigEndian.PutUint64(b[32:], h.Sequence)
+	binary.BigEndian.PutUint64(b[40:], h.Seal)
+	binary.BigEndian.PutUint64(b[48:], uint64(h.SealedAt.UnixMilli()))
+	binary.BigEndian.PutUint64(b[56:], uint64(h.Updates))
+	binary.BigEndian.PutUint64(b[64:], uint64(h.Amount.hi))
+	binary.BigEndian.PutUint64(b[72:], h.Amount.lo)
+	binary.BigEndian.PutUint32(b[80:], uint32(h.Totals))
+	binary.BigEndian.PutUint32(b[84:], uint32(h.Rollups))
+	for i := range control {
+		b = appendCounters(b, &control[i])
+	}
+	b = binary.AppendUvarint(b, uint64(len(e.table)))
+	for _, text := range e.table {
+		b = appendText(b, text)
+	}
+	b = append(b, e.rows...)
+	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))
+	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[crcFrom:], castagnoli))
+	return b
+}
+
+// ParseBatch checks the frame of the bytes, which it keeps, and reads the header. The error wraps ErrCorruptBatch or,
+// with a Batch whose header can be used, ErrNewerBatch.
+func ParseBatch(b []byte) (*Batch, error) {
+	if len(b) < batchHeaderSize || string(b[:2]) != batchMagic {
+		return nil, fmt.Errorf("%w: %d bytes without a batch header", ErrCorruptBatch, len(b))
+	}
+	if length := binary.BigEndian.Uint32(b[8:]); uint64(length) != uint64(len(b)) {
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrCorruptBatch, len(b), length)
+	}
+	if want, got := binary.BigEndian.Uint32(b[4:]), crc32.Checksum(b[crcFrom:], castagnoli); want != got {
+		return nil, fmt.Errorf("%w: CRC-32C is %08x instead of %08x", ErrCorruptBatch, got, want)
+	}
+	batch := &Batch{bytes: b, Header: Header{
+		Version:  b[2],
+		Shard:    int(binary.BigEndian.Uint16(b[12:])),
+		Shards:   int(binary.BigEndian.Uint16(b[14:])),
+		Producer: ProducerID(b[16:32]),
+		Sequence: binary.BigEndian.Uint64(b[32:]),
+		Seal:     binary.BigEndian.Uint64(b[40:]),
+		SealedAt: time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))),
+		Updates:  int64(binary.BigEndian.Uint64(b[56:])),
+		Amount:   Amount{int64(binary.BigEndian.Uint64(b[64:])), binary.BigEndian.Uint64(b[72:])},
+		Totals:   int(binary.BigEndian.Uint32(b[80:])),
+		Rollups:  int(binary.BigEndian.Uint32(b[84:])),
+	}}
+	h := &batch.Header
+	if h.Version == 0 || h.Shard >= h.Shards || h.Shards > MaxShards || h.Sequence == 0 ||
+		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 {
+		return nil, fmt.Errorf("%w: impossible header %+v", ErrCorruptBatch, *h)
+	}
+	if h.Version > BatchVersion {
+		return batch, fmt.Errorf("%w: version %d, this program reads up to %d", ErrNewerBatch, h.Version, BatchVersion)
+	}
+	return batch, nil
+}
+
+// smallest sizes of encoded rows, which bound what a header can make the decoder allocate
+const (
+	minTotalSize  = 16 + 1 + 1 + 1 + 1
+	minRollupSize = 16 + 1 + seriesFields + 1 + 1
+)
+
+// Rows decodes the rows and checks them against the control sums and the header. The error wraps ErrCorruptBatch.
+func (b *Batch) Rows() (*Rows, error) {
+	rows, err := decodeRows(&b.Header, string(b.bytes[batchHeaderSize:]))
+	if err != nil {
+		return nil, fmt.Errorf("%w: producer %s shard %d sequence %d: %w", ErrCorruptBatch, b.Producer, b.Shard, b.Sequence, err)
+	}
+	return rows, nil
+}
+
+func decodeRows(h *Header, payload string) (*Rows, error) {
+	d := decoder{rest: payload}
+	rows := &Rows{}
+	for i := range rows.Control {
+		rows.Control[i] = d.counters()
+	}
+	table := d.table()
+	if h.Totals > len(d.rest)/minTotalSize || h.Rollups > len(d.rest)/minRollupSize {
+		return nil, fmt.Errorf("%d totals and %d rollup rows don't fit in %d bytes", h.Totals, h.Rollups, len(d.rest))
+	}
+	var sums Control
+	rows.Totals = make([]TotalRow, h.Totals)
+	for i := range rows.Totals {
+		row := &rows.Totals[i]
+		d.total(row, table)
+		if d.bad || i > 0 && rows.Totals[i-1].Key.Compare(row.Key) >= 0 {
+			return nil, fmt.Errorf("total row %d can't be read or is out of order", i)
+		}
+		sums[row.Entity.Type].Add(&row.Counters)
+	}
+	rows.Rollups = make([]RollupRow, h.Rollups)
+	for i := range rows.Rollups {
+		row := &rows.Rollups[i]
+		d.rollup(row, table)
+		if d.bad || i > 0 && rows.Rollups[i-1].compare(row) >= 0 {
+			return nil, fmt.Errorf("rollup row %d can't be read or is out of order", i)
+		}
+		sums[0].Add(&row.Counters)
+	}
+	if len(d.rest) > 0 {
+		return nil, fmt.Errorf("%d bytes behind the last row", len(d.rest))
+	}
+	if sums != rows.Control || sums[0].APIRequests() != h.Updates || sums[0].Spend != h.Amount {
+		return nil, errors.New("the rows don't add up to the control sums")
+	}
+	return rows, nil
+}
+
+func (r *RollupRow) compare(other *RollupRow) int {
+	if r.Hour != other.Hour {
+		return int(r.Hour) - int(other.Hour)
+	}
+	return r.Key.Compare(other.Key)
+}

@@ -1,0 +1,281 @@
+package spendflush
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+)
+
+// NewRollupRow returns a row for the series, which is not kept.
+func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
+	canonical := s.appendCanonical(nil)
+	return RollupRow{
+		Key: hashKey(append([]byte{'s'}, canonical...)), Hour: hour, Counters: c,
+		source: seriesSource{encoded: string(canonical)},
+	}
+}
+
+// seriesSource is a series not decoded yet: all fields in order, the number of tags, the tags. With a table the texts
+// are places in it, without one they stand inline (the canonical encoding).
+type seriesSource struct {
+	encoded string
+	table   []string
+}
+
+func (s seriesSource) reader() seriesReader {
+	return seriesReader{decoder{rest: s.encoded}, s.table}
+}
+
+func (s seriesSource) series() Series {
+	var series Series
+	r := s.reader()
+	for i := range seriesFields {
+		*series.field(i) = r.text()
+	}
+	if n := r.count(); n > 0 {
+		series.Tags = make([]string, n)
+		for i := range series.Tags {
+			series.Tags[i] = r.text()
+		}
+	}
+	return series
+}
+
+// seriesReader reads a seriesSource, which has been checked.
+type seriesReader struct {
+	d     decoder
+	table []string
+}
+
+func (r *seriesReader) text() string {
+	if r.table != nil {
+		return r.d.ref(r.table)
+	}
+	return r.d.text()
+}
+
+func (r *seriesReader) count() int { return int(r.d.uvarint()) }
+
+// decoder reads varints and texts from the front of rest. After a fault bad is set and everything reads as zero.
+type decoder struct {
+	rest string
+	bad  bool
+}
+
+func (d *decoder) fail() {
+	d.rest, d.bad = "", true
+}
+
+func (d *decoder) take(n uint64) string {
+	if n > uint64(len(d.rest)) {
+		d.fail()
+		return ""
+	}
+	taken := d.rest[:n]
+	d.rest = d.rest[n:]
+	return taken
+}
+
+func (d *decoder) byte() byte {
+	if len(d.rest) == 0 {
+		d.fail()
+		return 0
+	}
+	b := d.rest[0]
+	d.rest = d.rest[1:]
+	return b
+}
+
+func (d *decoder) uvarint() uint64 {
+	var value uint64
+	for shift := uint(0); shift < 64; shift += 7 {
+		if len(d.rest) == 0 {
+			break
+		}
+		b := d.rest[0]
+		d.rest = d.rest[1:]
+		if shift == 63 && b > 1 {
+			break
+		}
+		value |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return value
+		}
+	}
+	d.fail()
+	return 0
+}
+
+func (d *decoder) count63() int64 {
+	value := d.uvarint()
+	if value > math.MaxInt64 {
+		d.fail()
+		return 0
+	}
+	return int64(value)
+}
+
+func (d *decoder) text() string { return d.take(d.uvarint()) }
+
+func (d *decoder) ref(table []string) string {
+	at := d.uvarint()
+	if at >= uint64(len(table)) {
+		d.fail()
+		return ""
+	}
+	return table[at]
+}
+
+func (d *decoder) table() []string {
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) || n == 0 {
+		d.fail()
+		return nil
+	}
+	table := make([]string, n)
+	for i := range table {
+		table[i] = d.text()
+	}
+	return table
+}
+
+func (d *decoder) key() (key Key) {
+	copy(key[:], d.take(uint64(len(key))))
+	return key
+}
+
+func (d *decoder) total(row *TotalRow, table []string) {
+	row.Key = d.key()
+	row.Entity.Type = EntityType(d.byte())
+	if row.Entity.Type == 0 || int(row.Entity.Type) > entityTypes {
+		d.fail()
+	}
+	row.Entity.ID = d.ref(table)
+	row.Entity.TeamID = d.ref(table)
+	row.Counters = d.counters()
+}
+
+func (d *decoder) rollup(row *RollupRow, table []string) {
+	row.Key = d.key()
+	hour := d.uvarint()
+	hour = hour>>1 ^ -(hour & 1)
+	if int64(hour) != int64(int32(hour)) {
+		d.fail()
+	}
+	row.Hour = Hour(int32(hour))
+	from := d.rest
+	for range seriesFields {
+		d.ref(table)
+	}
+	tags := d.uvarint()
+	if tags > MaxTags {
+		d.fail()
+	}
+	for range tags {
+		d.ref(table)
+	}
+	row.source = seriesSource{encoded: from[:len(from)-len(d.rest)], table: table}
+	row.Counters = d.counters()
+}
+
+// The bits of the mask before the counters that aren't zero.
+const (
+	hasSpend = 1 << iota
+	hasSuccessful
+	hasFailed
+	hasPrompt
+	hasCompletion
+	hasCacheRead
+	hasCacheCreation
+	hasUnknown
+)
+
+func appendCounters(to []byte, c *Counters) []byte {
+	at := len(to)
+	to = append(to, 0)
+	var mask byte
+	if c.Spend != (Amount{}) {
+		mask |= hasSpend
+		to = appendAmount(to, c.Spend)
+	}
+	counts := c.counts()
+	for i, n := range counts {
+		if n != 0 {
+			mask |= hasSuccessful << i
+			to = binary.AppendUvarint(to, uint64(n))
+		}
+	}
+	to[at] = mask
+	return to
+}
+
+// counts returns the counters that are whole numbers, in the order of the mask.
+func (c *Counters) counts() [6]int64 {
+	return [6]int64{
+		c.SuccessfulRequests, c.FailedRequests,
+		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens,
+	}
+}
+
+func (d *decoder) counters() (c Counters) {
+	mask := d.byte()
+	if mask&hasUnknown != 0 {
+		d.fail()
+	}
+	if mask&hasSpend != 0 {
+		c.Spend = d.amount()
+	}
+	var counts [6]int64
+	for i := range counts {
+		if mask&(hasSuccessful<<i) != 0 {
+			counts[i] = d.count63()
+		}
+	}
+	c.SuccessfulRequests, c.FailedRequests = counts[0], counts[1]
+	c.PromptTokens, c.CompletionTokens = counts[2], counts[3]
+	c.CacheReadInputTokens, c.CacheCreationInputTokens = counts[4], counts[5]
+	return c
+}
+
+// appendAmount appends the zigzag varint of a 128-bit integer: at most 19 bytes of 7 bits each.
+func appendAmount(to []byte, a Amount) []byte {
+	sign := uint64(a.hi >> 63)
+	hi := (uint64(a.hi)<<1 | a.lo>>63) ^ sign
+	lo := a.lo<<1 ^ sign
+	for hi != 0 {
+		to = append(to, byte(lo)|0x80)
+		lo = lo>>7 | hi<<57
+		hi >>= 7
+	}
+	return binary.AppendUvarint(to, lo)
+}
+
+func (d *decoder) amount() Amount {
+	var hi, lo uint64
+	for shift := uint(0); shift < 19*7; shift += 7 {
+		if len(d.rest) == 0 {
+			break
+		}
+		b := d.rest[0]
+		d.rest = d.rest[1:]
+		part := uint64(b & 0x7f)
+		switch {
+		case shift < 64:
+			lo |= part << shift
+			if shift > 57 {
+				hi |= part >> (64 - shift)
+			}
+		case bits.Len64(part)+int(shift)-64 > 64:
+			d.fail()
+			return Amount{}
+		default:
+			hi |= part << (shift - 64)
+		}
+		if b < 0x80 {
+			sign := -(lo & 1)
+			return Amount{int64(hi>>1 ^ sign), (lo>>1 | hi<<63) ^ sign}
+		}
+	}
+	d.fail()
+	return Amount{}
+}

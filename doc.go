@@ -1,0 +1,2 @@
+// Package spendflush makes the write path for spend safe at scale.
+package spendflush

@@ -1,0 +1,220 @@
+package spendflush
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ProducerID names one run of an instance: a UUIDv7 (RFC 9562), made at start and never used again.
+type ProducerID [16]byte
+
+// NewProducerID returns a new identity whose leading 48 bits are now in Unix milliseconds.
+func NewProducerID(now time.Time) ProducerID {
+	var id ProducerID
+	rand.Read(id[:]) // never fails
+	ms := uint64(now.UnixMilli())
+	binary.BigEndian.PutUint16(id[0:], uint16(ms>>32))
+	binary.BigEndian.PutUint32(id[2:], uint32(ms))
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// Born returns when the identity was made, to the millisecond.
+func (id ProducerID) Born() time.Time {
+	ms := uint64(binary.BigEndian.Uint16(id[0:]))<<32 | uint64(binary.BigEndian.Uint32(id[2:]))
+	return time.UnixMilli(int64(ms))
+}
+
+// String returns the usual text of a UUID.
+func (id ProducerID) String() string {
+	h := hex.EncodeToString(id[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// Compare orders identities as Postgres orders UUIDs.
+func (id ProducerID) Compare(other ProducerID) int { return slices.Compare(id[:], other[:]) }
+
+// ErrProducerID is wrapped by the errors of ParseProducerID.
+var ErrProducerID = errors.New("not a producer id")
+
+// ParseProducerID reads what String writes.
+func ParseProducerID(text string) (ProducerID, error) {
+	var id ProducerID
+	if len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-' {
+		if n, err := hex.Decode(id[:], []byte(strings.ReplaceAll(text, "-", ""))); err == nil && n == len(id) {
+			return id, nil
+		}
+	}
+	return ProducerID{}, fmt.Errorf("%w: %.40q: want a UUID", ErrProducerID, text)
+}
+
+// EntityType says what kind of thing spend counts on. The numbers are stored; they never change their meaning.
+type EntityType uint8
+
+// The entity types.
+const (
+	APIKey EntityType = iota + 1
+	User
+	EndUser
+	Team
+	TeamMember
+	Organization
+	Tag
+	Agent
+
+	entityTypes = int(Agent)
+)
+
+var entityTypeNames = [entityTypes + 1]string{
+	"", "api_key", "user", "end_user", "team", "team_member", "organization", "tag", "agent",
+}
+
+func (t EntityType) String() string {
+	if int(t) < len(entityTypeNames) {
+		return entityTypeNames[t]
+	}
+	return fmt.Sprintf("entity_type(%d)", uint8(t))
+}
+
+// EntityTypes returns all entity types in the order of their numbers.
+func EntityTypes() []EntityType {
+	all := make([]EntityType, entityTypes)
+	for i := range all {
+		all[i] = EntityType(i + 1)
+	}
+	return all
+}
+
+// ErrEntityType is wrapped by the errors of ParseEntityType.
+var ErrEntityType = errors.New("unknown entity type")
+
+// ParseEntityType reads the name of an entity type, such as "api_key".
+func ParseEntityType(name string) (EntityType, error) {
+	if i := slices.Index(entityTypeNames[1:], name); i >= 0 {
+		return EntityType(i + 1), nil
+	}
+	return 0, fmt.Errorf("%w: %.40q: allowed are %s", ErrEntityType, name, strings.Join(entityTypeNames[1:], ", "))
+}
+
+// Entity is one thing that spend counts on.
+type Entity struct {
+	Type   EntityType
+	ID     string
+	TeamID string // only of a TeamMember, whose ID is the user's
+}
+
+// Key is the identity of an entity or a series: the first 128 bits of the SHA-256 of its canonical encoding, in which
+// every text has its length before it. It doesn't depend on any database.
+type Key [16]byte
+
+// Compare orders keys as Postgres orders UUIDs.
+func (k Key) Compare(other Key) int {
+	if c := cmp.Compare(binary.BigEndian.Uint64(k[:8]), binary.BigEndian.Uint64(other[:8])); c != 0 {
+		return c
+	}
+	return cmp.Compare(binary.BigEndian.Uint64(k[8:]), binary.BigEndian.Uint64(other[8:]))
+}
+
+// shard returns the lane that the row with this key belongs to.
+func (k Key) shard(shards int) int {
+	return int(binary.BigEndian.Uint64(k[8:]) % uint64(shards))
+}
+
+// Key returns the identity of the entity.
+func (e Entity) Key() Key {
+	buf := make([]byte, 0, 2+2*(2+MaxIDBytes))
+	buf = append(buf, 'e', byte(e.Type))
+	buf = appendText(buf, e.ID)
+	buf = appendText(buf, e.TeamID)
+	return hashKey(buf)
+}
+
+// Key returns the identity of the series. The order and repetition of its tags don't matter.
+func (s *Series) Key() Key {
+	return hashKey(s.appendCanonical([]byte{'s'}))
+}
+
+func hashKey(canonical []byte) Key {
+	sum := sha256.Sum256(canonical)
+	return Key(sum[:16])
+}
+
+// appendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
+// once, each with its length before it.
+func (s *Series) appendCanonical(to []byte) []byte {
+	for i := range seriesFields {
+		to = appendText(to, *s.field(i))
+	}
+	var small [8]string
+	tags := tagSet(s.Tags, small[:0])
+	to = binary.AppendUvarint(to, uint64(len(tags)))
+	for _, tag := range tags {
+		to = appendText(to, tag)
+	}
+	return to
+}
+
+// tagSet returns the tags sorted, each once: the argument itself where it is so already, else a copy in buf, which
+// grows as needed.
+func tagSet(tags, buf []string) []string {
+	for i := 1; i < len(tags); i++ {
+		if tags[i-1] >= tags[i] {
+			buf = append(buf, tags...)
+			slices.Sort(buf)
+			return slices.Compact(buf)
+		}
+	}
+	return tags
+}
+
+func appendText(to []byte, text string) []byte {
+	to = binary.AppendUvarint(to, uint64(len(text)))
+	return append(to, text...)
+}
+
+// entities calls yield for each entity that the series counts on, in the order of their types. Tags must be a set.
+func (s *Series) entities(yield func(Entity)) {
+	one := func(t EntityType, id string) {
+		if id != "" {
+			yield(Entity{Type: t, ID: id})
+		}
+	}
+	one(APIKey, s.APIKey)
+	one(User, s.UserID)
+	one(EndUser, s.EndUserID)
+	one(Team, s.TeamID)
+	if s.TeamID != "" && s.UserID != "" {
+		yield(Entity{Type: TeamMember, ID: s.UserID, TeamID: s.TeamID})
+	}
+	one(Organization, s.OrganizationID)
+	for _, tag := range s.Tags {
+		one(Tag, tag)
+	}
+	one(Agent, s.AgentID)
+}
+
+// Hour is a UTC hour, counted from 1970-01-01T00:00Z.
+type Hour int32
+
+// HourOf returns the UTC hour that t lies in.
+func HourOf(t time.Time) Hour { return Hour(floorDiv(t.Unix(), 3600)) }
+
+// Time returns the start of the hour, in UTC.
+func (h Hour) Time() time.Time { return time.Unix(int64(h)*3600, 0).UTC() }
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}

@@ -1,0 +1,249 @@
+package spendflush
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of an Update. They are chosen so that no sum of accepted updates can overflow before 9*10^9 updates of the
+// largest size have been booked on one row.
+const (
+	MaxIDBytes = 256                 // bytes of an id, a tag or a dimension
+	MaxTags    = 64                  // tags of one update
+	MaxTokens  = 1_000_000_000       // each token counter of one update
+	MaxAge     = 35 * 24 * time.Hour // how far Update.Time may lie back
+	MaxAhead   = 5 * time.Minute     // how far Update.Time may lie ahead
+)
+
+// MaxSpend bounds the size of Update.Spend: 10^9 dollars. 10^17 updates of that size fit NUMERIC(38,12).
+var MaxSpend = Dollars(1_000_000_000)
+
+// Status says how the request ended that an update books.
+type Status uint8
+
+// The statuses. The zero value is Success.
+const (
+	Success Status = iota
+	Failure
+)
+
+func (s Status) String() string {
+	if s == Failure {
+		return "failure"
+	}
+	return "success"
+}
+
+// Update is what one request cost and whom and what it counts on. At least one id or tag must be set; an empty id
+// means "none".
+type Update struct {
+	Spend  Amount    // may be negative (a credit); size at most MaxSpend
+	Time   time.Time // when the request was; zero means now. Counted in its UTC hour
+	Status Status
+
+	Series // whom and what it counts on
+
+	PromptTokens             int64 // 0 to MaxTokens, as the other three
+	CompletionTokens         int64
+	CacheReadInputTokens     int64
+	CacheCreationInputTokens int64
+}
+
+// Series is a combination of ids, tags and dimensions. All requests of one combination in one hour share one row of
+// the rollup. Each text is at most MaxIDBytes of valid UTF-8 without NUL.
+type Series struct {
+	APIKey         string
+	UserID         string
+	EndUserID      string
+	TeamID         string
+	OrganizationID string
+	AgentID        string
+
+	Model                 string
+	ModelGroup            string
+	CustomLLMProvider     string
+	MCPNamespacedToolName string
+	Endpoint              string
+
+	// Tags is a set: order and repetition mean nothing. Each tag gets the full amount.
+	Tags []string
+}
+
+// seriesFields are the scalar fields of a Series in their canonical order: six ids, then five dimensions. The order
+// is part of the identity of a series (see Series.Key) and of the batch format.
+const (
+	seriesIDs    = 6
+	seriesFields = 11
+)
+
+var seriesFieldNames = [seriesFields]string{
+	"api_key", "user_id", "end_user_id", "team_id", "organization_id", "agent_id",
+	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint",
+}
+
+// DimensionNames returns the names of the five dimensions, as Config.RollupDimensions takes them.
+func DimensionNames() []string { return append([]string(nil), seriesFieldNames[seriesIDs:]...) }
+
+func (s *Series) field(i int) *string {
+	switch i {
+	case 0:
+		return &s.APIKey
+	case 1:
+		return &s.UserID
+	case 2:
+		return &s.EndUserID
+	case 3:
+		return &s.TeamID
+	case 4:
+		return &s.OrganizationID
+	case 5:
+		return &s.AgentID
+	case 6:
+		return &s.Model
+	case 7:
+		return &s.ModelGroup
+	case 8:
+		return &s.CustomLLMProvider
+	case 9:
+		return &s.MCPNamespacedToolName
+	default:
+		return &s.Endpoint
+	}
+}
+
+// ErrInvalidUpdate is wrapped by every *UpdateError.
+var ErrInvalidUpdate = errors.New("invalid update")
+
+// UpdateError says which field of which update is refused, and what is allowed. It wraps ErrInvalidUpdate.
+type UpdateError struct {
+	Index  int    // place of the update in the call, from 0
+	Field  string // JSON name of the field, "" where it is about the update as a whole
+	Reason string // what is wrong and what is allowed
+}
+
+func (e *UpdateError) Error() string {
+	if e.Field == "" {
+		return fmt.Sprintf("invalid update %d: %s", e.Index, e.Reason)
+	}
+	return fmt.Sprintf("invalid update %d: %s: %s", e.Index, e.Field, e.Reason)
+}
+
+// Unwrap returns ErrInvalidUpdate.
+func (e *UpdateError) Unwrap() error { return ErrInvalidUpdate }
+
+// validate checks the update against the bounds. now is the time that an unset Time stands for.
+func (u *Update) validate(index int, now time.Time) error {
+	refuse := func(field, format string, args ...any) error {
+		return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	if u.Spend.Abs().Cmp(MaxSpend) > 0 {
+		return refuse("spend", "%s dollars is out of range; allowed are -%s to %s", u.Spend, MaxSpend, MaxSpend)
+	}
+	if u.Status > Failure {
+		return refuse("status", "unknown; allowed are success and failure")
+	}
+	if !u.Time.IsZero() && (u.Time.Before(now.Add(-MaxAge)) || u.Time.After(now.Add(MaxAhead))) {
+		return refuse("time", "%s is out of range; allowed are 35 days back to 5 minutes ahead of %s",
+			u.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if u.PromptTokens|u.CompletionTokens|u.CacheReadInputTokens|u.CacheCreationInputTokens < 0 ||
+		max(u.PromptTokens, u.CompletionTokens, u.CacheReadInputTokens, u.CacheCreationInputTokens) > MaxTokens {
+		return u.refuseTokens(refuse)
+	}
+	return u.Series.validate(refuse)
+}
+
+func (u *Update) refuseTokens(refuse func(field, format string, args ...any) error) error {
+	names := [...]string{"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
+	values := [...]int64{u.PromptTokens, u.CompletionTokens, u.CacheReadInputTokens, u.CacheCreationInputTokens}
+	for i, v := range values {
+		if v < 0 || v > MaxTokens {
+			return refuse(names[i], "%d is out of range; allowed are 0 to %d", v, MaxTokens)
+		}
+	}
+	return nil
+}
+
+func (s *Series) validate(refuse func(field, format string, args ...any) error) error {
+	anyID := len(s.Tags) > 0
+	for i := range seriesFields {
+		text := *s.field(i)
+		if text == "" {
+			continue
+		}
+		anyID = anyID || i < seriesIDs
+		if why := textFault(text); why != "" {
+			return refuse(seriesFieldNames[i], "%s", why)
+		}
+	}
+	if len(s.Tags) > MaxTags {
+		return refuse("tags", "%d tags; allowed are %d", len(s.Tags), MaxTags)
+	}
+	for i, tag := range s.Tags {
+		if tag == "" {
+			return refuse("tags", "tag %d is empty", i)
+		}
+		if why := textFault(tag); why != "" {
+			return refuse("tags", "tag %d: %s", i, why)
+		}
+	}
+	if !anyID {
+		return refuse("", "no id; at least one of api_key, user_id, end_user_id, team_id, organization_id, agent_id and tags is needed")
+	}
+	return nil
+}
+
+// textFault says what is wrong with an id, a tag or a dimension, "" if nothing is.
+func textFault(text string) string {
+	switch {
+	case len(text) > MaxIDBytes:
+		return fmt.Sprintf("%d bytes; allowed are %d", len(text), MaxIDBytes)
+	case strings.IndexByte(text, 0) >= 0:
+		return "holds a NUL character"
+	case !utf8.ValidString(text):
+		return "is not valid UTF-8"
+	}
+	return ""
+}
+
+// Counters are the sums that every row keeps.
+type Counters struct {
+	Spend                    Amount
+	SuccessfulRequests       int64
+	FailedRequests           int64
+	PromptTokens             int64
+	CompletionTokens         int64
+	CacheReadInputTokens     int64
+	CacheCreationInputTokens int64
+}
+
+// APIRequests returns the number of requests, successful and failed.
+func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
+
+// Add adds d to c.
+func (c *Counters) Add(d *Counters) {
+	c.Spend = c.Spend.Add(d.Spend)
+	c.SuccessfulRequests += d.SuccessfulRequests
+	c.FailedRequests += d.FailedRequests
+	c.PromptTokens += d.PromptTokens
+	c.CompletionTokens += d.CompletionTokens
+	c.CacheReadInputTokens += d.CacheReadInputTokens
+	c.CacheCreationInputTokens += d.CacheCreationInputTokens
+}
+
+// addUpdate counts one request.
+func (c *Counters) addUpdate(u *Update) {
+	c.Spend = c.Spend.Add(u.Spend)
+	if u.Status == Failure {
+		c.FailedRequests++
+	} else {
+		c.SuccessfulRequests++
+	}
+	c.PromptTokens += u.PromptTokens
+	c.CompletionTokens += u.CompletionTokens
+	c.CacheReadInputTokens += u.CacheReadInputTokens
+	c.CacheCreationInputTokens += u.CacheCreationInputTokens
+}

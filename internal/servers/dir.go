@@ -1,0 +1,141 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// DirInUseError says that another server, of this process or another, uses the directory.
+type DirInUseError struct {
+	Dir string
+}
+
+func (e *DirInUseError) Error() string { return e.Dir + " is in use by another server" }
+
+// makeDir makes the directory of a server and returns its absolute path. It stays ours; the account, if it is another
+// one, may pass through to what it owns in there.
+func makeDir(dir string, a *account) (string, error) {
+	if dir == "" {
+		return "", errors.New("Dir is empty")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	if a != nil {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return "", err
+		}
+		if err := os.Chmod(dir, st.Mode().Perm()|0o011); err != nil {
+			return "", err
+		}
+	}
+	return dir, a.checkReach(dir)
+}
+
+// lockDir takes the lock of the directory. It ends with the file, or with this process.
+func lockDir(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, &DirInUseError{Dir: dir}
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return file, nil
+}
+
+// endOrphan ends the server that an earlier process left running in workDir, if there is one, and waits until it is
+// gone. The caller must hold the lock of the directory.
+func endOrphan(ctx context.Context, pidFile, workDir string, sig syscall.Signal) error {
+	content, err := os.ReadFile(pidFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pid := leadingNumber(string(content))
+	if pid <= 1 || !worksIn(pid, workDir) {
+		return nil
+	}
+	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("end process %d, left running in %s: %w", pid, workDir, err)
+	}
+	for worksIn(pid, workDir) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for process %d, left running in %s, to end: %w", pid, workDir, ctx.Err())
+		case <-time.After(pollInterval):
+		}
+	}
+	return nil
+}
+
+// password returns the password kept in the directory; it makes a random one if there is none.
+func password(dir string) (string, error) {
+	path := filepath.Join(dir, "password")
+	content, err := os.ReadFile(path)
+	if err == nil && len(content) > 0 {
+		return strings.TrimSpace(string(content)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	secret := rand.Text()
+	return secret, writeFile(path, secret+"\n", nil)
+}
+
+// writeFile replaces a file as a whole. Only the account can read it.
+func writeFile(path, content string, a *account) error {
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(content), 0o600); err != nil {
+		return err
+	}
+	if err := a.own(temporary); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// lastLines returns the last lines of a log from the offset on, indented, for an error.
+func lastLines(path string, offset int64) string {
+	const maxBytes, maxLines = 4096, 12
+	file, err := os.Open(path)
+	if err != nil {
+		return "\t" + err.Error()
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return "\t" + err.Error()
+	}
+	content, err := io.ReadAll(io.NewSectionReader(file, max(offset, st.Size()-maxBytes), maxBytes))
+	if err != nil {
+		return "\t" + err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(content), []byte("\n"))
+	lines = lines[max(0, len(lines)-maxLines):]
+	return "\t" + string(bytes.Join(lines, []byte("\n\t")))
+}

@@ -1,0 +1,188 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const postgresUser = "postgres"
+
+// PostgresConfig says how to start a private Postgres.
+type PostgresConfig struct {
+	// Dir keeps the data, the log and the password. It is made, and filled by initdb, when it isn't there. Data that
+	// is there already needs programs of its major version. When we are root, the server runs as user postgres or
+	// nobody, which must be able to reach Dir.
+	Dir string
+	// Port on 127.0.0.1; 0 finds a free one.
+	Port int
+	// Settings override those of postgresql.conf: "fsync": "off", for data that needn't survive the machine.
+	Settings map[string]string
+	// Log gets what the server logs, which goes to postgres.log in Dir in any case. The server waits for it to write.
+	// nil: nobody.
+	Log io.Writer
+}
+
+// Postgres is a running private server.
+type Postgres struct {
+	server
+	password string
+}
+
+// StartPostgres starts a Postgres, with initdb first where that is needed, and returns when it answers. Its encoding
+// is UTF8 and its locale C. When ctx is done first, nothing is left running. Errors: *MissingError, *DirInUseError,
+// *PortInUseError; ErrEnded with the end of the log, if the server refuses to start.
+func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
+	run, err := unprivileged()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := makeDir(c.Dir, run)
+	if err != nil {
+		return nil, fmt.Errorf("directory of postgres: %w", err)
+	}
+	data := filepath.Join(dir, "data")
+	major, err := dataMajor(data)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := findPostgres(major)
+	if err != nil {
+		return nil, err
+	}
+	p := &Postgres{}
+	p.server = server{
+		name:       "postgres",
+		dir:        dir,
+		logWriter:  c.Log,
+		stopSignal: syscall.SIGINT, // "fast": clients are thrown out, data is written
+		prepare: func(ctx context.Context) error {
+			p.password, err = password(dir)
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(data); errors.Is(err, fs.ErrNotExist) {
+				err = initdb(ctx, bin, dir, p.password, run, c.Settings["fsync"] == "off")
+				if err != nil {
+					return err
+				}
+			}
+			return endOrphan(ctx, filepath.Join(data, "postmaster.pid"), data, syscall.SIGINT)
+		},
+		command: func(port int) (*exec.Cmd, error) {
+			cmd := exec.Command(filepath.Join(bin, "postgres"), postgresArgs(data, port, c.Settings)...)
+			cmd.Dir = data
+			cmd.Env = postgresEnv()
+			run.apply(cmd)
+			return cmd, nil
+		},
+		probe: func(ctx context.Context, port int) error {
+			conn, err := pgx.Connect(ctx, postgresURL(p.password, port, postgresUser))
+			if err != nil {
+				return err
+			}
+			return conn.Close(ctx)
+		},
+	}
+	if err := p.launch(ctx, c.Port); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// URL returns the URL of a database, with the password; "" stands for the database postgres.
+func (p *Postgres) URL(database string) string {
+	if database == "" {
+		database = postgresUser
+	}
+	return postgresURL(p.password, p.Port(), database)
+}
+
+func postgresURL(password string, port int, database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(postgresUser, password),
+		Host:     address(port),
+		Path:     "/" + database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// initdb makes the data in dir. It is made aside first: data half made is never taken for good.
+func initdb(ctx context.Context, bin, dir, password string, run *account, quick bool) error {
+	aside, passwordFile := filepath.Join(dir, "data.new"), filepath.Join(dir, "initdb.password")
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return err
+	}
+	if err := run.own(aside); err != nil {
+		return err
+	}
+	defer os.Remove(passwordFile)
+	if err := writeFile(passwordFile, password+"\n", run); err != nil {
+		return err
+	}
+	args := []string{
+		"--pgdata=" + aside, "--username=" + postgresUser, "--pwfile=" + passwordFile,
+		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
+	}
+	if quick {
+		args = append(args, "--no-sync")
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), args...)
+	cmd.Dir = dir
+	cmd.Env = postgresEnv()
+	run.apply(cmd)
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return fmt.Errorf("initdb: %w\n\t%s", err, strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "\n\t"))
+	}
+	return os.Rename(aside, filepath.Join(dir, "data"))
+}
+
+func postgresArgs(data string, port int, settings map[string]string) []string {
+	args := []string{"-D", data}
+	set := func(name, value string) { args = append(args, "-c", name+"="+value) }
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		set(name, settings[name])
+	}
+	// What follows wins: a later setting replaces an earlier one.
+	set("listen_addresses", loopback)
+	set("port", strconv.Itoa(port))
+	set("unix_socket_directories", "")
+	set("logging_collector", "off")
+	return args
+}
+
+// postgresEnv is our environment without what would tell Postgres where to work and how to speak.
+func postgresEnv() []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
+	})
+	return append(env, "LC_ALL=C")
+}

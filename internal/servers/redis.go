@@ -1,0 +1,109 @@
+package servers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// RedisConfig says how to start a private Redis.
+type RedisConfig struct {
+	// Dir keeps the data, the log and the password. It is made when it isn't there.
+	Dir string
+	// Port on 127.0.0.1; 0 finds a free one.
+	Port int
+	// Args are more arguments for redis-server: "--databases", "512". They win over our own settings, which are an
+	// append-only file synced every second, no snapshots, and no eviction.
+	Args []string
+	// Log gets what the server logs, which goes to redis.log in Dir in any case. The server waits for it to write.
+	// nil: nobody.
+	Log io.Writer
+}
+
+// Redis is a running private server.
+type Redis struct {
+	server
+	password string
+}
+
+// StartRedis starts a Redis (or Valkey, where only that is installed) and returns when it answers. When ctx is done
+// first, nothing is left running. Errors: *MissingError, *DirInUseError, *PortInUseError; ErrEnded with the end of the
+// log, if the server refuses to start.
+func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
+	program, ok := findProgram("redis-server", "valkey-server")
+	if !ok {
+		return nil, missing("redis-server", "redis-server", "redis")
+	}
+	dir, err := makeDir(c.Dir, nil)
+	if err != nil {
+		return nil, fmt.Errorf("directory of redis: %w", err)
+	}
+	r := &Redis{}
+	conf, pidFile := filepath.Join(dir, "redis.conf"), filepath.Join(dir, "redis.pid")
+	r.server = server{
+		name:       "redis",
+		dir:        dir,
+		logWriter:  c.Log,
+		stopSignal: syscall.SIGTERM, // writes the append-only file
+		prepare: func(ctx context.Context) error {
+			if r.password, err = password(dir); err != nil {
+				return err
+			}
+			return endOrphan(ctx, pidFile, dir, syscall.SIGTERM)
+		},
+		command: func(port int) (*exec.Cmd, error) {
+			// Not as arguments: everybody on the machine can read those.
+			if err := writeFile(conf, redisConf(dir, pidFile, r.password, port), nil); err != nil {
+				return nil, err
+			}
+			cmd := exec.Command(program, append([]string{conf}, c.Args...)...)
+			cmd.Dir = dir
+			return cmd, nil
+		},
+		probe: func(ctx context.Context, port int) error {
+			o, err := redis.ParseURL(redisURL(r.password, port))
+			if err != nil {
+				return err
+			}
+			o.MaxRetries = -1
+			client := redis.NewClient(o)
+			defer client.Close()
+			return client.Ping(ctx).Err()
+		},
+	}
+	if err := r.launch(ctx, c.Port); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// URL returns the URL of database 0, with the password.
+func (r *Redis) URL() string { return redisURL(r.password, r.Port()) }
+
+func redisURL(password string, port int) string {
+	u := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: address(port), Path: "/0"}
+	return u.String()
+}
+
+func redisConf(dir, pidFile, password string, port int) string {
+	return strings.Join([]string{
+		"bind " + loopback,
+		fmt.Sprint("port ", port),
+		fmt.Sprintf("dir %q", dir),
+		fmt.Sprintf("pidfile %q", pidFile),
+		"requirepass " + password,
+		`save ""`,
+		"appendonly yes",
+		"appendfsync everysec",
+		"maxmemory-policy noeviction",
+		"daemonize no",
+		"",
+	}, "\n")
+}

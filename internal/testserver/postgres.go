@@ -1,0 +1,140 @@
+package testserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush/internal/servers"
+)
+
+// postgresSettings are those of every test server. The time zone is one that nobody is in by chance, off the full
+// hour: what takes the session's zone for UTC doesn't pass.
+var postgresSettings = map[string]string{
+	"fsync":           "off", // the data needn't survive the machine; that of a killed server is in the page cache
+	"max_connections": "200",
+	"shared_buffers":  "128MB",
+	"log_lock_waits":  "on",
+	"timezone":        "Asia/Kathmandu",
+}
+
+var (
+	sharedPostgres = shared{name: "Postgres", local: localPostgres, docker: dockerPostgres}
+	databases      atomic.Int64
+)
+
+// Postgres returns the URL of a new empty database on the Postgres that the package's tests share. It is dropped when
+// the test ends, whoever still uses it.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	server := sharedPostgres.get(t)
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	execute(t, server, "CREATE DATABASE "+name)
+	t.Cleanup(func() { execute(t, server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func execute(t testing.TB, url, statement string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		t.Fatalf("testserver: %s: %v", statement, err)
+	}
+}
+
+func localPostgres(ctx context.Context) (string, func(context.Context) error, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return "", nil, err
+	}
+	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	stop := func(ctx context.Context) error { return errors.Join(p.Stop(ctx), os.RemoveAll(dir)) }
+	return p.URL(""), stop, nil
+}
+
+// NewPostgres starts a Postgres for this test alone, which may kill and restart it. It is always one of this machine.
+func NewPostgres(t testing.TB) *servers.Postgres {
+	t.Helper()
+	dir := privateDir(t)
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
+	t.Cleanup(func() {
+		showLog(t, filepath.Join(dir, "postgres.log"))
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		select {
+		case <-p.Done():
+			// What a killed Postgres leaves in shared memory only the next start clears.
+			if err := p.Restart(ctx); err != nil {
+				t.Logf("testserver: %v", err)
+			}
+		default:
+		}
+		if err := p.Stop(ctx); err != nil {
+			t.Errorf("testserver: %v", err)
+		}
+	})
+	return p
+}
+
+// privateDir makes a directory that is removed when the test ends.
+func privateDir(t testing.TB) string {
+	t.Helper()
+	dir, err := tempDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// PgBouncer starts Debian's PgBouncer in transaction mode before the database and returns the URL of the way through
+// it. Settings are more lines of its section [pgbouncer].
+func PgBouncer(t testing.TB, postgresURL string, settings map[string]string) string {
+	t.Helper()
+	dir := privateDir(t)
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	b, err := servers.StartPgBouncer(ctx, servers.PgBouncerConfig{Dir: dir, Database: postgresURL, Settings: settings})
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
+	t.Cleanup(func() {
+		showLog(t, filepath.Join(dir, "pgbouncer.log"))
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := b.Stop(ctx); err != nil {
+			t.Errorf("testserver: %v", err)
+		}
+	})
+	return b.URL()
+}

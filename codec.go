@@ -8,10 +8,10 @@ import (
 
 // NewRollupRow returns a row for the series, which is not kept.
 func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
-	canonical := s.appendCanonical(nil)
+	canonical := s.appendCanonical([]byte{'s'}, allDimensions)
 	return RollupRow{
-		Key: hashKey(append([]byte{'s'}, canonical...)), Hour: hour, Counters: c,
-		source: seriesSource{encoded: string(canonical)},
+		Key: hashKey(canonical), Hour: hour, Counters: c,
+		source: seriesSource{encoded: string(canonical[1:])},
 	}
 }
 

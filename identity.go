@@ -140,7 +140,7 @@ func (e Entity) Key() Key {
 
 // Key returns the identity of the series. The order and repetition of its tags don't matter.
 func (s *Series) Key() Key {
-	return hashKey(s.appendCanonical([]byte{'s'}))
+	return hashKey(s.appendCanonical([]byte{'s'}, allDimensions))
 }
 
 func hashKey(canonical []byte) Key {
@@ -148,11 +148,26 @@ func hashKey(canonical []byte) Key {
 	return Key(sum[:16])
 }
 
+// dimensions is a set of the five dimensions: bit i stands for the i-th of DimensionNames.
+type dimensions uint8
+
+const allDimensions dimensions = 1<<(seriesFields-seriesIDs) - 1
+
 // appendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
-// once, each with its length before it.
-func (s *Series) appendCanonical(to []byte) []byte {
-	for i := range seriesFields {
-		to = appendText(to, *s.field(i))
+// once, each with its length before it. Dimensions not in keep are left empty.
+func (s *Series) appendCanonical(to []byte, keep dimensions) []byte {
+	to = appendText(to, s.APIKey)
+	to = appendText(to, s.UserID)
+	to = appendText(to, s.EndUserID)
+	to = appendText(to, s.TeamID)
+	to = appendText(to, s.OrganizationID)
+	to = appendText(to, s.AgentID)
+	for i := range seriesFields - seriesIDs {
+		if keep&(1<<i) != 0 {
+			to = appendText(to, *s.field(seriesIDs + i))
+		} else {
+			to = append(to, 0)
+		}
 	}
 	var small [8]string
 	tags := tagSet(s.Tags, small[:0])

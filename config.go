@@ -1,0 +1,140 @@
+package spendflush
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config says how a Pipeline works. Only Store and DirectLocker must be set; the zero value of any other field
+// stands for its default. With a Queue, a Locker is needed too.
+type Config struct {
+	// Store is the database that the books are in.
+	Store Store
+
+	// Queue carries the batches to the lock holder. nil: every instance writes its own batches itself, one instance at
+	// a time.
+	Queue Queue
+
+	// Locker decides which instance flushes the queue. Its locks are named "flush/0", "flush/1", … by shard.
+	Locker Locker
+
+	// DirectLocker decides which instance writes its own batches while there is no queue. It must not depend on what
+	// the queue depends on. Its locks are named "direct/0", "direct/1", … by shard.
+	DirectLocker Locker
+
+	// Instance names this process in locks, logs and metrics. Default: "instance".
+	Instance string
+
+	// Shards is the number of independent lanes, 1 to MaxShards. All instances should have the same. Default: 1.
+	Shards int
+
+	// SealInterval is how often the open map is sealed, from 1ms. Default: 200ms.
+	SealInterval time.Duration
+
+	// FlushInterval is how long the lock holder lets batches gather between two flushes, from 1ms. Default: 500ms.
+	FlushInterval time.Duration
+
+	// MaxKeys bounds the distinct combinations in the open map. Above it Record returns ErrBufferFull. Default: 1000000.
+	MaxKeys int
+
+	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil: all. Empty: none.
+	RollupDimensions []string
+
+	// Logger gets a line for every change of state. nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Registerer gets the metrics. nil: none are kept anywhere.
+	Registerer prometheus.Registerer
+}
+
+// WithDefaults returns a copy in which every field left zero has its default.
+func (c Config) WithDefaults() Config {
+	c.Instance = cmpOr(c.Instance, "instance")
+	c.Shards = cmpOr(c.Shards, 1)
+	c.SealInterval = cmpOr(c.SealInterval, 200*time.Millisecond)
+	c.FlushInterval = cmpOr(c.FlushInterval, 500*time.Millisecond)
+	c.MaxKeys = cmpOr(c.MaxKeys, 1_000_000)
+	if c.RollupDimensions == nil {
+		c.RollupDimensions = DimensionNames()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	return c
+}
+
+func cmpOr[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Validate returns all that is wrong with the configuration at once, each line naming the field and what is allowed.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Store == nil {
+		fault("Store: is nil; a Store is needed")
+	}
+	if c.DirectLocker == nil {
+		fault("DirectLocker: is nil; a Locker is needed")
+	}
+	if (c.Queue == nil) != (c.Locker == nil) {
+		fault("Queue and Locker: one of them is nil; both or neither are needed")
+	}
+	if c.Shards < 1 || c.Shards > MaxShards {
+		fault("Shards: %d; allowed are 1 to %d", c.Shards, MaxShards)
+	}
+	interval := func(name string, d time.Duration) {
+		if d < time.Millisecond || d > time.Minute {
+			fault("%s: %s; allowed are 1ms to 1m", name, d)
+		}
+	}
+	interval("SealInterval", c.SealInterval)
+	interval("FlushInterval", c.FlushInterval)
+	if c.MaxKeys < 1 || c.MaxKeys > 100_000_000 {
+		fault("MaxKeys: %d; allowed are 1 to 100000000", c.MaxKeys)
+	}
+	for _, name := range c.RollupDimensions {
+		if !slices.Contains(DimensionNames(), name) {
+			fault("RollupDimensions: %q; allowed are %s", name, strings.Join(DimensionNames(), ", "))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) keep() (keep dimensions) {
+	for i, name := range DimensionNames() {
+		if slices.Contains(c.RollupDimensions, name) {
+			keep |= 1 << i
+		}
+	}
+	return keep
+}
+
+// How the engine waits. These are not settings: nobody has a reason to change them.
+const (
+	maxUnconfirmed = 8 // batches of a lane above which the open map goes on summing
+
+	confirmInterval = 50 * time.Millisecond // how often an unconfirmed lane looks for its mark
+	stallAfter      = 2 * time.Second       // no progress for so long: ask Postgres, and see to it that the queue has all
+	fallbackAfter   = time.Second           // pushes failing for so long: write directly
+	retryFirst      = 50 * time.Millisecond // pause after a failure, doubled at each
+	retryMost       = 2 * time.Second
+
+	queueTimeout  = 5 * time.Second  // one call to the queue or the lock
+	marksTimeout  = 10 * time.Second // one read of marks
+	applyTimeout  = 5 * time.Minute  // one flush, its retries included
+	readEntries   = 1024             // entries read from the queue at once
+	readBytes     = 8 << 20          // and their bytes
+	waitingBudget = 64 << 20         // bytes of batches behind a gap that one walk over the queue keeps in memory
+)

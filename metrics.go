@@ -1,0 +1,227 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters that events move. What is a state is read at scrape time by collector instead, so that it
+// can't go stale.
+type metrics struct {
+	refused      *prometheus.CounterVec
+	sealed       prometheus.Counter
+	pushed       prometheus.Counter
+	pushFailures prometheus.Counter
+	doubts       prometheus.Counter
+	duplicates   prometheus.Counter
+	newer        *prometheus.GaugeVec
+	quarantined  prometheus.Counter
+	fenced       prometheus.Counter
+	locksWon     prometheus.Counter
+	locksLost    prometheus.Counter
+	flushSeconds *prometheus.HistogramVec
+	flushRows    prometheus.Histogram
+	rows         *prometheus.CounterVec
+	batches      *prometheus.CounterVec
+	updates      *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	return &metrics{
+		refused:      counters("spendflush_updates_refused_total", "Updates refused, by reason.", "reason"),
+		sealed:       counter("spendflush_batches_sealed_total", "Batches sealed by this instance."),
+		pushed:       counter("spendflush_batches_pushed_total", "Pushes that succeeded, repeated ones included."),
+		pushFailures: counter("spendflush_push_failures_total", "Pushes that failed or whose outcome is unknown; they are repeated."),
+		doubts:       counter("spendflush_redelivery_checks_total", "Times that unconfirmed batches were pushed again in case the queue lost them."),
+		duplicates:   counter("spendflush_duplicates_dropped_total", "Queue entries dropped because their batch was committed already."),
+		newer: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_newer_batches",
+			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
+		quarantined: counter("spendflush_batches_quarantined_total", "Batches that this instance put into quarantine."),
+		fenced:      counter("spendflush_flushes_fenced_total", "Flushes rolled back because a claim was lost."),
+		locksWon:    counter("spendflush_locks_won_total", "Times that this instance won a flush lock."),
+		locksLost:   counter("spendflush_locks_lost_total", "Times that this instance lost a flush lock while it held it."),
+		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spendflush_flush_seconds",
+			Help: "Time that a committed flush took, by path.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"path"}),
+		flushRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spendflush_flush_rows",
+			Help: "Rows that a committed flush wrote.", Buckets: prometheus.ExponentialBuckets(1, 4, 11)}),
+		rows:    counters("spendflush_rows_committed_total", "Rows written by committed flushes, by table.", "table"),
+		batches: counters("spendflush_batches_committed_total", "Batches committed by this instance, by path.", "path"),
+		updates: counters("spendflush_updates_committed_total", "Updates committed by this instance for all producers, by path.", "path"),
+	}
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.fenced,
+		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
+	}
+}
+
+func (m *metrics) refuse(err error, n int) {
+	reason := "invalid"
+	switch {
+	case errors.Is(err, ErrBufferFull):
+		reason = "buffer_full"
+	case errors.Is(err, ErrClosed):
+		reason = "closed"
+	}
+	m.refused.WithLabelValues(reason).Add(float64(n))
+}
+
+func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
+	m.flushSeconds.WithLabelValues(path).Observe(took.Seconds())
+	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
+	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
+	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
+	for _, c := range f.Claims {
+		m.batches.WithLabelValues(path).Add(float64(c.Last - c.First + 1))
+	}
+	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))
+}
+
+// collector tells the metrics of one pipeline. States are looked up when it is asked.
+type collector struct{ p *Pipeline }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// The five metrics of LiteLLM's high-availability setup, with exactly its names.
+var (
+	descPodLock = describe("litellm_pod_lock_manager_size",
+		"1 on the instance that holds the flush lock of a shard, else 0; pod_lock_manager is the lock and the instance.", "pod_lock_manager")
+	descMemorySpend = describe("litellm_in_memory_spend_update_queue_size",
+		"Sums in memory on their way to entity totals: open combinations, and totals in sealed batches not queued yet.")
+	descMemoryDaily = describe("litellm_in_memory_daily_spend_update_queue_size",
+		"Sums in memory on their way to the rollup: open combinations, and rollup rows in sealed batches not queued yet.")
+	descRedisSpend = describe("litellm_redis_spend_update_queue_size",
+		"Batches in the Redis queue; each carries entity totals and rollup rows.")
+	descRedisDaily = describe("litellm_redis_daily_spend_update_queue_size",
+		"Batches in the Redis queue; each carries entity totals and rollup rows.")
+)
+
+var (
+	descAccepted     = describe("spendflush_updates_accepted_total", "Updates accepted since the start.")
+	descOpenKeys     = describe("spendflush_open_keys", "Distinct combinations in the open map.")
+	descMaxKeys      = describe("spendflush_open_keys_limit", "Distinct combinations above which updates are refused.")
+	descOpenUpdates  = describe("spendflush_open_updates", "Updates in the open map.")
+	descAmount       = describe("spendflush_unconfirmed_amount_dollars", "Dollars not known to be in Postgres, by stage.", "stage")
+	descUnconfirmed  = describe("spendflush_unconfirmed_batches", "Sealed batches not known to be in Postgres.", "shard")
+	descUnconfBytes  = describe("spendflush_unconfirmed_bytes", "Bytes of sealed batches not known to be in Postgres.", "shard")
+	descOldest       = describe("spendflush_oldest_unconfirmed_seconds", "Age of the oldest sealed batch not known to be in Postgres, 0 if there is none.", "shard")
+	descFallback     = describe("spendflush_fallback_active", "1 while this instance writes to Postgres directly.", "shard")
+	descLockHeld     = describe("spendflush_lock_held_seconds", "How long this instance has held the flush lock, 0 if it doesn't.", "shard")
+	descQueueBatches = describe("spendflush_queue_batches", "Batches in the queue.", "shard")
+	descQueueBytes   = describe("spendflush_queue_bytes", "Bytes that the queue uses, about.", "shard")
+	descQueueOldest  = describe("spendflush_queue_oldest_seconds", "Age of the oldest entry in the queue, 0 if there is none.", "shard")
+	descQueueUp      = describe("spendflush_queue_up", "1 if the queue answered at this scrape. The queue's other metrics are left out if not.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.p.metrics.collectors() {
+		m.Describe(ch)
+	}
+	for _, d := range []*prometheus.Desc{
+		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
+		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
+		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector. It asks the queue, for at most scrapeTimeout.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range c.p.metrics.collectors() {
+		m.Collect(ch)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	now := time.Now()
+	s := c.p.Status()
+	totals, rollups := s.Open.Keys, s.Open.Keys
+	var unconfirmed Amount
+	for _, lane := range s.Shards {
+		totals += int64(lane.unqueuedTotals)
+		rollups += int64(lane.unqueuedRollups)
+		unconfirmed = unconfirmed.Add(lane.Amount)
+		shard := strconv.Itoa(lane.Shard)
+		gauge(descUnconfirmed, float64(lane.Unconfirmed), shard)
+		gauge(descUnconfBytes, float64(lane.Bytes), shard)
+		gauge(descOldest, age(now, lane.Oldest), shard)
+		gauge(descFallback, oneIf(lane.Fallback), shard)
+		gauge(descLockHeld, age(now, lane.HeldSince), shard)
+		gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
+	}
+	gauge(descMemorySpend, float64(totals))
+	gauge(descMemoryDaily, float64(rollups))
+	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
+	gauge(descOpenKeys, float64(s.Open.Keys))
+	gauge(descMaxKeys, float64(s.Open.MaxKeys))
+	gauge(descOpenUpdates, float64(s.Open.Updates))
+	gauge(descAmount, s.Open.Amount.float(), "open")
+	gauge(descAmount, unconfirmed.float(), "sealed")
+	if c.p.cfg.Queue != nil {
+		c.collectQueue(now, gauge)
+	}
+}
+
+// scrapeTimeout bounds how long a scrape waits for the queue.
+const scrapeTimeout = time.Second
+
+func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	var batches int64
+	all := make([]QueueStats, len(c.p.lanes))
+	for shard := range all {
+		stats, err := c.p.cfg.Queue.Stats(ctx, shard)
+		if err != nil {
+			gauge(descQueueUp, 0)
+			return
+		}
+		all[shard] = stats
+		batches += stats.Batches
+	}
+	gauge(descQueueUp, 1)
+	gauge(descRedisSpend, float64(batches))
+	gauge(descRedisDaily, float64(batches))
+	for i, stats := range all {
+		shard := strconv.Itoa(i)
+		gauge(descQueueBatches, float64(stats.Batches), shard)
+		gauge(descQueueBytes, float64(stats.Bytes), shard)
+		gauge(descQueueOldest, age(now, stats.Oldest), shard)
+	}
+}
+
+func age(now, then time.Time) float64 {
+	if then.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(then).Seconds())
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// float returns about how many dollars a is. Only metrics may be inexact.
+func (a Amount) float() float64 {
+	const two64 = 1 << 64
+	return (float64(a.hi)*two64 + float64(a.lo)) / 1e12
+}

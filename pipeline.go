@@ -1,0 +1,313 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Pipeline is one instance: it takes updates, and brings them to Postgres. Make it with New, run it with Run, end it
+// with Shutdown. All methods are safe for concurrent use.
+type Pipeline struct {
+	cfg      Config
+	log      *slog.Logger
+	producer ProducerID
+	started  time.Time
+	open     *openMap
+	lanes    []*lane
+	flushers []*flusher
+	metrics  *metrics
+
+	// sealing is held from the swap of the open map until its batches are in the windows, so that nothing is in
+	// neither when Held adds them up. No I/O under it. It guards the sealer.
+	sealing sync.Mutex
+	sealer  *sealer
+
+	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
+
+	running atomic.Bool
+	stop    chan struct{} // closed by Shutdown once all is drained or given up
+	stopped chan struct{} // closed when Run has returned
+	ending  sync.Once
+}
+
+// New returns a pipeline for the configuration, whose defaults it fills in. The error joins all that Config.Validate
+// finds. Nothing runs yet: updates may be recorded, but stay in memory until Run.
+func New(c Config) (*Pipeline, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("invalid configuration: %w", err)
+	}
+	now := time.Now()
+	p := &Pipeline{
+		cfg:      c,
+		producer: NewProducerID(now),
+		started:  now,
+		open:     newOpenMap(c.MaxKeys, c.keep()),
+		sealer:   newSealer(c.Shards, c.MaxKeys),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
+	p.metrics = newMetrics()
+	for shard := range c.Shards {
+		p.lanes = append(p.lanes, newLane(p, shard))
+		if c.Queue != nil {
+			p.flushers = append(p.flushers, newFlusher(p, shard))
+		}
+	}
+	changed := make(chan struct{})
+	p.change.Store(&changed)
+	if c.Registerer != nil {
+		if err := c.Registerer.Register(&collector{p}); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// Producer returns the identity of this run.
+func (p *Pipeline) Producer() ProducerID { return p.producer }
+
+// Run works until Shutdown is done, and returns nil, or until ctx ends, and returns its error: then it stops at once,
+// and updates that aren't in the queue are lost with the process. It may be called once.
+func (p *Pipeline) Run(ctx context.Context) error {
+	if !p.running.CompareAndSwap(false, true) {
+		return errors.New("spendflush: Run was called before")
+	}
+	defer close(p.stopped)
+	workCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var work sync.WaitGroup
+	work.Go(func() { p.sealAll(workCtx) })
+	for _, l := range p.lanes {
+		work.Go(func() { l.run(workCtx) })
+	}
+	for _, f := range p.flushers {
+		work.Go(func() { f.run(workCtx) })
+	}
+	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
+		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
+	select {
+	case <-ctx.Done():
+	case <-p.stop:
+	}
+	cancel()
+	work.Wait()
+	return context.Cause(ctx)
+}
+
+// Record counts one update. It does no I/O and doesn't block but for other calls at work on the same keys. It keeps
+// nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; nothing was recorded then.
+func (p *Pipeline) Record(u *Update) error {
+	_, err := p.record(u)
+	return err
+}
+
+func (p *Pipeline) record(u *Update) (uint64, error) {
+	now := time.Now()
+	if err := u.validate(0, now); err != nil {
+		p.metrics.refuse(err, 1)
+		return 0, err
+	}
+	seal, err := p.open.add(u, hourOr(u.Time, now))
+	if err != nil {
+		p.metrics.refuse(err, 1)
+	}
+	return seal, err
+}
+
+func hourOr(t, now time.Time) Hour {
+	if t.IsZero() {
+		t = now
+	}
+	return HourOf(t)
+}
+
+// Receipt stands for updates recorded in one call, to be waited for.
+type Receipt struct{ seal uint64 }
+
+// RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on their way into the
+// queue of one shard. Like Record it does no I/O and keeps nothing of updates. Errors: *UpdateError naming the first
+// update refused, ErrBufferFull, ErrClosed.
+func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
+	if len(updates) == 1 {
+		seal, err := p.record(&updates[0])
+		return Receipt{seal}, err
+	}
+	now := time.Now()
+	hours := make([]Hour, len(updates))
+	for i := range updates {
+		if err := updates[i].validate(i, now); err != nil {
+			p.metrics.refuse(err, len(updates))
+			return Receipt{}, err
+		}
+		hours[i] = hourOr(updates[i].Time, now)
+	}
+	seal, err := p.open.addGroup(updates, hours)
+	if err != nil {
+		p.metrics.refuse(err, len(updates))
+	}
+	return Receipt{seal}, err
+}
+
+// Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
+// nil or an *UpdateError.
+func (u *Update) Check(index int) error { return u.validate(index, time.Now()) }
+
+// Stage is how far an update has come.
+type Stage uint8
+
+// The stages, each including those before it.
+const (
+	// Accepted is in the memory of this process.
+	Accepted Stage = iota + 1
+	// Queued is outside this process: in the queue or, where there is none, in Postgres.
+	Queued
+	// Committed is in Postgres.
+	Committed
+)
+
+func (s Stage) String() string {
+	switch s {
+	case Accepted:
+		return "accepted"
+	case Queued:
+		return "queued"
+	case Committed:
+		return "committed"
+	}
+	return fmt.Sprintf("stage(%d)", uint8(s))
+}
+
+// Wait blocks until the updates of the receipt have reached the stage, or ctx ends, or the pipeline has stopped. It
+// returns the stage that they have reached and nil, ctx's error or ErrClosed. The updates stay recorded in any case.
+func (p *Pipeline) Wait(ctx context.Context, r Receipt, want Stage) (Stage, error) {
+	for {
+		change := *p.change.Load()
+		reached := p.reached(r)
+		if reached >= want {
+			return reached, nil
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return reached, ctx.Err()
+		case <-p.stopped:
+			if reached = p.reached(r); reached >= want {
+				return reached, nil
+			}
+			return reached, ErrClosed
+		}
+	}
+}
+
+func (p *Pipeline) reached(r Receipt) Stage {
+	reached := Committed
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		queued, committed := l.window.queued, l.window.committed
+		l.mu.Unlock()
+		switch {
+		case queued < r.seal:
+			return Accepted
+		case committed < r.seal:
+			reached = Queued
+		}
+	}
+	return reached
+}
+
+// advanced wakes those who wait for a stage.
+func (p *Pipeline) advanced() {
+	next := make(chan struct{})
+	close(*p.change.Swap(&next))
+}
+
+// sealAll seals the open map at every SealInterval while the windows have room.
+func (p *Pipeline) sealAll(ctx context.Context) {
+	ticker := time.NewTicker(p.cfg.SealInterval)
+	defer ticker.Stop()
+	forget := time.NewTicker(idleAfter)
+	defer forget.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-forget.C:
+			p.open.forgetIdle()
+		case <-ticker.C:
+			if p.haveRoom() {
+				p.seal(false)
+			}
+		}
+	}
+}
+
+func (p *Pipeline) haveRoom() bool {
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		full := len(l.window.batches) >= maxUnconfirmed
+		l.mu.Unlock()
+		if full {
+			return false
+		}
+	}
+	return true
+}
+
+// seal makes batches of what is open. With last, nothing can be recorded after it.
+func (p *Pipeline) seal(last bool) {
+	p.sealing.Lock()
+	defer p.sealing.Unlock()
+	seal, dirty := p.open.swap(last)
+	if seal == 0 {
+		return
+	}
+	lanes := p.sealer.rows(seal, dirty)
+	p.open.recycle(dirty)
+	// With several shards a lane without rows gets an empty batch, so that the lanes' marks can be compared.
+	empty := true
+	for i := range lanes {
+		empty = empty && len(lanes[i].totals)+len(lanes[i].rollups) == 0
+	}
+	if empty {
+		return
+	}
+	now := time.Now()
+	for i, l := range p.lanes {
+		h := Header{Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next}
+		batches := lanes[i].batches(h, seal, now)
+		p.metrics.sealed.Add(float64(len(batches)))
+		l.add(batches, now)
+	}
+}
+
+// sleep waits for d, and returns false if ctx ends or lost is closed before.
+func (p *Pipeline) sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-lost:
+		return false
+	}
+}
+
+// release gives a lease up even while the pipeline is stopping.
+func (p *Pipeline) release(ctx context.Context, lease Lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := lease.Release(ctx); err != nil {
+		p.log.Debug("lock can't be released; it will expire", "error", err)
+	}
+}
+
+const releaseTimeout = 2 * time.Second

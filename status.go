@@ -1,0 +1,113 @@
+package spendflush
+
+import (
+	"sort"
+	"time"
+)
+
+// PipelineStatus is a snapshot of one instance.
+type PipelineStatus struct {
+	Instance string        `json:"instance"`
+	Producer string        `json:"producer"`
+	Started  time.Time     `json:"started"`
+	Accepted int64         `json:"accepted_updates"` // since the start
+	Open     OpenStatus    `json:"open"`
+	Shards   []ShardStatus `json:"shards"`
+}
+
+// OpenStatus is what is in the open map.
+type OpenStatus struct {
+	Keys    int64  `json:"keys"`
+	MaxKeys int64  `json:"max_keys"`
+	Updates int64  `json:"updates"`
+	Amount  Amount `json:"amount"`
+}
+
+// ShardStatus is where one shard of an instance stands.
+type ShardStatus struct {
+	Shard       int       `json:"shard"`
+	Unconfirmed int       `json:"unconfirmed_batches"`
+	Unqueued    int       `json:"unqueued_batches"`
+	Updates     int64     `json:"unconfirmed_updates"`
+	Amount      Amount    `json:"unconfirmed_amount"`
+	Bytes       int       `json:"unconfirmed_bytes"`
+	Oldest      time.Time `json:"oldest_unconfirmed,omitzero"` // when it was sealed
+	Confirmed   uint64    `json:"confirmed_sequence"`
+	Sealed      uint64    `json:"sealed_sequence"`
+	Fallback    bool      `json:"fallback"`
+	HoldsLock   bool      `json:"holds_lock"`
+	HeldSince   time.Time `json:"held_since,omitzero"`
+
+	unqueuedTotals, unqueuedRollups int
+}
+
+// Status returns how this instance stands. It does no I/O.
+func (p *Pipeline) Status() PipelineStatus {
+	open := p.open.sums()
+	s := PipelineStatus{
+		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started, Accepted: open.accepted,
+		Open: OpenStatus{Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates, Amount: open.amount},
+	}
+	for i, l := range p.lanes {
+		shard := l.status()
+		if i < len(p.flushers) {
+			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
+		}
+		s.Shards = append(s.Shards, shard)
+	}
+	return s
+}
+
+func (l *lane) status() ShardStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.window
+	s := ShardStatus{
+		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
+		Oldest: w.oldest(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
+	}
+	for i, b := range w.batches {
+		s.Updates += b.Updates
+		s.Amount = s.Amount.Add(b.Amount)
+		if i >= w.pushed {
+			s.unqueuedTotals += b.Totals
+			s.unqueuedRollups += b.Rollups
+		}
+	}
+	return s
+}
+
+// Held returns what this instance has accepted on the entity and marks don't cover: marks say, for each shard, up to
+// which sequence of this producer the caller has counted already. With marks read in one snapshot with the entity's
+// total, both together are exact. It does no I/O, but walks over all open keys and decodes the unconfirmed batches.
+func (p *Pipeline) Held(e Entity, marks map[int]uint64) Counters {
+	p.sealing.Lock()
+	defer p.sealing.Unlock()
+	sum := p.open.entity(e)
+	key := e.Key()
+	shard := key.shard(len(p.lanes))
+	for _, b := range p.lanes[shard].unconfirmed() {
+		if b.Sequence <= marks[shard] {
+			continue
+		}
+		rows, err := b.Rows()
+		if err != nil {
+			continue // can't be: this process made the bytes
+		}
+		i := sort.Search(len(rows.Totals), func(i int) bool { return rows.Totals[i].Key.Compare(key) >= 0 })
+		if i < len(rows.Totals) && rows.Totals[i].Key == key {
+			sum.Add(&rows.Totals[i].Counters)
+		}
+	}
+	return sum
+}
+
+func (l *lane) unconfirmed() []*Batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	batches := make([]*Batch, len(l.window.batches))
+	for i, b := range l.window.batches {
+		batches[i] = b.Batch
+	}
+	return batches
+}

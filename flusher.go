@@ -158,8 +158,9 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		}
 		flushed = flushed || settled
 		if _, bytes := plan.waiting(); bytes > waitingBudget {
-			f.log.Warn("too many batches wait behind gaps; looking at the rest later", "bytes", bytes)
-			return flushed, nil
+			// The walk goes on: what fills the gaps may be at the end of the queue.
+			f.log.Warn("too many batches wait behind gaps; they are left for a later walk", "bytes", bytes)
+			plan.forgetWaiting()
 		}
 	}
 }

@@ -161,11 +161,15 @@ func (p *plan) fenced(f *Flush) {
 	p.taken = nil
 }
 
-// settle returns the entries to take out of the queue and the marks to publish with them, and forgets both.
+// settle returns the entries to take out of the queue, which it forgets, and the marks to publish with them. The marks
+// go on being the plan's.
 func (p *plan) settle() (ids []EntryID, marks map[ProducerID]uint64) {
 	ids, p.done = p.done, nil
 	return ids, p.marks
 }
+
+// forgetWaiting leaves the batches that wait in the queue, to be met again in a later walk.
+func (p *plan) forgetWaiting() { clear(p.wait) }
 
 // waiting returns how many batches wait for an earlier one, and the size of their bytes.
 func (p *plan) waiting() (batches, bytes int) {

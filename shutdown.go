@@ -70,13 +70,14 @@ func (p *Pipeline) drained(ctx context.Context) error {
 			defer timer.Stop()
 			grace = timer.C
 		}
-		if !queued {
-			grace = nil
-		}
 		select {
 		case <-change:
 		case <-grace:
-			return nil
+			// Batches in doubt are pushed again now and then. That must not begin the grace anew, only put its end off.
+			if _, queued := p.stages(); queued {
+				return nil
+			}
+			grace = nil
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.stopped:

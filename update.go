@@ -139,7 +139,7 @@ func (u *Update) validate(index int, now time.Time) error {
 	refuse := func(field, format string, args ...any) error {
 		return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
 	}
-	if u.Spend.Abs().Cmp(MaxSpend) > 0 {
+	if u.Spend.Cmp(MaxSpend) > 0 || u.Spend.Cmp(MaxSpend.Neg()) < 0 { // not Abs: -2^127 has none
 		return refuse("spend", "%s dollars is out of range; allowed are -%s to %s", u.Spend, MaxSpend, MaxSpend)
 	}
 	if u.Status > Failure {

@@ -87,14 +87,11 @@ func (f *flusher) term(ctx context.Context) error {
 	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
 		return err
 	}
-	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-	lease, err := f.p.cfg.Locker.Acquire(lockCtx, f.name)
-	cancel()
+	lease, err := f.acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", f.name, err)
+		return err
 	}
 	f.lease.Store(&heldLease{lease, time.Now()})
-	f.p.metrics.locksWon.Inc()
 	f.log.Debug("lock won", "lock", f.name)
 	defer func() {
 		f.lease.Store(nil)
@@ -110,6 +107,47 @@ func (f *flusher) term(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// DrainQueue flushes what is in the queue now, once, shard by shard, waiting for each lock until ctx ends. It may be
+// called whether or not Run runs. Without a queue it does nothing. Batches that wait for an earlier one stay.
+func (p *Pipeline) DrainQueue(ctx context.Context) error {
+	for shard := range p.flushers {
+		f := newFlusher(p, shard)
+		for {
+			err := f.once(ctx)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrHeld) || !p.sleep(ctx, heldPause, nil) {
+				return fmt.Errorf("shard %d: %w", shard, err)
+			}
+		}
+	}
+	return nil
+}
+
+const heldPause = 100 * time.Millisecond
+
+func (f *flusher) once(ctx context.Context) error {
+	lease, err := f.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.p.release(ctx, lease)
+	_, err = f.drain(ctx, lease)
+	return err
+}
+
+func (f *flusher) acquire(ctx context.Context) (Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	lease, err := f.p.cfg.Locker.Acquire(ctx, f.name)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", f.name, err)
+	}
+	f.p.metrics.locksWon.Inc()
+	return lease, nil
 }
 
 func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {

@@ -77,37 +77,59 @@ func (l *lane) status() ShardStatus {
 	return s
 }
 
-// Held returns what this instance has accepted on the entity and marks don't cover: marks say, for each shard, up to
-// which sequence of this producer the caller has counted already. With marks read in one snapshot with the entity's
-// total, both together are exact. It does no I/O, but walks over all open keys and decodes the unconfirmed batches.
-func (p *Pipeline) Held(e Entity, marks map[int]uint64) Counters {
+// Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and of the open map.
+type Held struct {
+	shard int
+	parts []heldPart // ascending
+}
+
+// heldPart is what came, or will come, to the books with one sequence.
+type heldPart struct {
+	sequence uint64
+	counters Counters
+}
+
+// Beyond adds up what the marks don't cover: marks say, for each shard, up to which sequence of this producer the
+// caller has counted already. With marks and the entity's total read in one snapshot of the database after Held was
+// called, total and Beyond together are what was accepted, each update once.
+func (h Held) Beyond(marks map[int]uint64) (sum Counters) {
+	for i := range h.parts {
+		if h.parts[i].sequence > marks[h.shard] {
+			sum.Add(&h.parts[i].counters)
+		}
+	}
+	return sum
+}
+
+// Held returns what this instance holds of the entity. It does no I/O, but walks over all open keys and decodes the
+// unconfirmed batches of one shard.
+func (p *Pipeline) Held(e Entity) Held {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
-	sum := p.open.entity(e)
 	key := e.Key()
-	shard := key.shard(len(p.lanes))
-	for _, b := range p.lanes[shard].unconfirmed() {
-		if b.Sequence <= marks[shard] {
-			continue
-		}
+	h := Held{shard: key.shard(len(p.lanes))}
+	batches, next := p.lanes[h.shard].unconfirmed()
+	for _, b := range batches {
 		rows, err := b.Rows()
 		if err != nil {
 			continue // can't be: this process made the bytes
 		}
 		i := sort.Search(len(rows.Totals), func(i int) bool { return rows.Totals[i].Key.Compare(key) >= 0 })
 		if i < len(rows.Totals) && rows.Totals[i].Key == key {
-			sum.Add(&rows.Totals[i].Counters)
+			h.parts = append(h.parts, heldPart{b.Sequence, rows.Totals[i].Counters})
 		}
 	}
-	return sum
+	h.parts = append(h.parts, heldPart{next, p.open.entity(e)})
+	return h
 }
 
-func (l *lane) unconfirmed() []*Batch {
+// unconfirmed returns the batches in the window and the sequence that the next one gets.
+func (l *lane) unconfirmed() ([]*Batch, uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batches := make([]*Batch, len(l.window.batches))
 	for i, b := range l.window.batches {
 		batches[i] = b.Batch
 	}
-	return batches
+	return batches, l.window.next
 }

@@ -1,2 +1,35 @@
-// Package spendflush makes the write path for spend safe at scale.
+// Package spendflush makes the write path for spend safe at scale: many instances of a service each book what a
+// request cost on a key, a user, a team and so on, and every accepted update is counted once in Postgres, exactly,
+// whatever crashes on the way.
+//
+// # Use
+//
+// A [Pipeline] is one instance. It needs a [Store] (package sql: Postgres), and normally a [Queue] and a [Locker] on
+// Redis (packages queues and lockers), and a second Locker on Postgres for when Redis is away:
+//
+//	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: direct})
+//	go p.Run(ctx)
+//	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
+//	err = p.Shutdown(ctx)
+//
+// Record does no I/O: it adds to a sum in memory. To know that an update is safe, record it with [Pipeline.RecordAll]
+// and wait for a [Stage] with [Pipeline.Wait].
+//
+// # How it works
+//
+// Updates are summed in memory, one entry a combination of ids and dimensions. At every Config.SealInterval the sums
+// are sealed into a [Batch], whose bytes and identity (producer, shard, sequence) never change again. Batches are pushed
+// to the queue in order. One instance at a time holds the lock, reads the queue, merges what it finds, and commits it
+// as one transaction. That transaction also moves, for each producer, the mark of what was applied: the [Claim]. If the
+// mark isn't where the claim says, everything rolls back. So a batch that arrives twice counts once, and a holder that
+// only believes it holds the lock does no harm.
+//
+// A batch stays in memory until Postgres is known to have it. If the queue loses it, it is pushed again; if the queue is
+// away, it is written directly, by the same claim.
+//
+// # What survives what
+//
+//	Accepted   anything but the death of this process; Shutdown drains it
+//	Queued     the death of this process; and, while the process lives, the loss of everything in the queue
+//	Committed  everything that Postgres survives
 package spendflush

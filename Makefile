@@ -1,0 +1,98 @@
+# What one does with this tree. "make" alone prints the list.
+
+SHELL := /bin/bash
+GO ?= go
+
+# Recipes work for root and for anybody: Go wants a home that can be written to, and must not ask git about a tree
+# that belongs to another account ("dubious ownership").
+ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(or $(TMPDIR),/tmp)/spendflush-home-$(shell id -u)
+endif
+export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
+
+VERSION ?= $(or $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null),devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
+
+PKGS ?= ./...
+TESTFLAGS ?=
+TEST_TIMEOUT ?= 10m
+FUZZTIME ?= 15s
+BENCHTIME ?= 1s
+SOAK_UPDATES ?= 5000000
+
+# $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
+define go-test
+@set -o pipefail; mkdir -p "$$HOME"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+echo '$(GO) test $(1)'; \
+if ! $(GO) test $(1) 2>&1 | tee "$$log"; then \
+	printf '\nFAILED:\n'; \
+	grep -E '^ *--- FAIL:|^FAIL[[:space:]]+[^[:space:]]|^panic: |^WARNING: DATA RACE|goroutines are left' "$$log" | sort -u || true; \
+	exit 1; \
+fi
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak fuzz bench clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## build it and run an instance on a private Postgres and Redis of its own (ARGS="..." for more of its flags)
+	@.ci/need go postgres redis-server
+	@$(MAKE) --no-print-directory build
+	bin/spendflush dev $(ARGS)
+
+build: ## bin/spendflush
+	@.ci/need go
+	@mkdir -p "$$HOME" bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/spendflush ./cmd/spendflush
+
+test: lint race ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
+
+race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
+	@.ci/need go gcc postgres redis-server pgbouncer promtool
+	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
+
+lint: vet fmt-check staticcheck ## vet, format and staticcheck
+
+vet:
+	@.ci/need go
+	@mkdir -p "$$HOME"
+	$(GO) vet ./...
+
+fmt-check:
+	@bad=$$(gofmt -l *.go */); if [ -n "$$bad" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$bad"; exit 1; fi
+
+staticcheck:
+	@.ci/need go
+	@mkdir -p "$$HOME"
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(NILNESS) ./...
+
+fmt: ## format all Go files
+	gofmt -w *.go */
+
+soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
+	@.ci/need go postgres redis-server
+	SPENDFLUSH_SOAK_UPDATES=$(SOAK_UPDATES) $(GO) test -run Soak ./integration -timeout 60m -v -count=1
+
+fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
+	@.ci/need go
+	@mkdir -p "$$HOME"
+	@set -eu; targets=$$(grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort); \
+	for target in $$targets; do case $$target in *:func) dir=$$(dirname "$${target%:func}") ;; *) \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" ;; esac; \
+	done
+
+bench: ## every benchmark once (BENCHTIME=1s each)
+	@.ci/need go postgres redis-server
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS)
+
+clean: ## remove what was built (what "make run" has recorded stays)
+	rm -rf bin
+	find . -name '*.test' -type f -delete

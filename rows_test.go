@@ -1,0 +1,200 @@
+package spendflush
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+)
+
+// testNow is when the batches of tests were sealed.
+var testNow = time.UnixMilli(1_790_000_000_123)
+
+// testProducer returns the n-th producer, always the same.
+func testProducer(n int) (id ProducerID) {
+	copy(id[:], fmt.Sprintf("test%012d", n))
+	return id
+}
+
+// randomSeries draws from few enough ids that combinations recur.
+func randomSeries(r *rand.Rand) Series {
+	pick := func(name string, n int) string {
+		if i := r.IntN(n + 1); i > 0 {
+			return fmt.Sprint(name, i)
+		}
+		return ""
+	}
+	s := Series{
+		APIKey: pick("key", 5), UserID: pick("user", 3), EndUserID: pick("end", 1), TeamID: pick("team", 2),
+		OrganizationID: pick("org", 1), AgentID: pick("agent", 1), Model: pick("model", 2), Endpoint: pick("/v1/", 1),
+	}
+	for range r.IntN(3) {
+		s.Tags = append(s.Tags, fmt.Sprint("tag", r.IntN(3)))
+	}
+	if s.APIKey+s.UserID+s.EndUserID+s.TeamID+s.OrganizationID+s.AgentID == "" && len(s.Tags) == 0 {
+		s.APIKey = "key0"
+	}
+	return s
+}
+
+func randomUpdate(r *rand.Rand) Update {
+	return Update{
+		Spend: Picodollars(r.Int64N(2_000_000_000_000) - 100_000_000_000), Status: Status(r.IntN(2)), Series: randomSeries(r),
+		PromptTokens: r.Int64N(1000), CompletionTokens: r.Int64N(1000),
+		CacheReadInputTokens: r.Int64N(2), CacheCreationInputTokens: r.Int64N(2) * r.Int64N(MaxTokens),
+	}
+}
+
+// books is the plainest form of the books: what every entity and every series has in every hour.
+type books struct {
+	totals  map[Entity]Counters
+	rollups map[string]Counters // by hour and canonical series
+	updates int64
+	amount  Amount
+}
+
+func newBooks() *books { return &books{totals: map[Entity]Counters{}, rollups: map[string]Counters{}} }
+
+func rollupName(hour Hour, s Series) string {
+	s.Tags = slices.Compact(slices.Sorted(slices.Values(s.Tags)))
+	return fmt.Sprintf("%d %q", hour, fmt.Sprintf("%+v", s))
+}
+
+// book counts the update by the rules of the design, with none of the code under test but Counters.
+func (b *books) book(u *Update, hour Hour) {
+	var c Counters
+	c.addUpdate(u)
+	b.updates++
+	b.amount = b.amount.Add(u.Spend)
+	add := func(e Entity) {
+		sum := b.totals[e]
+		sum.Add(&c)
+		b.totals[e] = sum
+	}
+	for t, id := range map[EntityType]string{
+		APIKey: u.APIKey, User: u.UserID, EndUser: u.EndUserID, Team: u.TeamID, Organization: u.OrganizationID, Agent: u.AgentID,
+	} {
+		if id != "" {
+			add(Entity{Type: t, ID: id})
+		}
+	}
+	if u.TeamID != "" && u.UserID != "" {
+		add(Entity{Type: TeamMember, ID: u.UserID, TeamID: u.TeamID})
+	}
+	for _, tag := range slices.Compact(slices.Sorted(slices.Values(u.Tags))) {
+		add(Entity{Type: Tag, ID: tag})
+	}
+	name := rollupName(hour, u.Series)
+	sum := b.rollups[name]
+	sum.Add(&c)
+	b.rollups[name] = sum
+}
+
+// apply adds rows as a database would: by entity and by series.
+func (b *books) apply(totals []TotalRow, rollups []RollupRow) {
+	for i := range totals {
+		sum := b.totals[totals[i].Entity]
+		sum.Add(&totals[i].Counters)
+		b.totals[totals[i].Entity] = sum
+	}
+	for i := range rollups {
+		name := rollupName(rollups[i].Hour, rollups[i].Series())
+		sum := b.rollups[name]
+		sum.Add(&rollups[i].Counters)
+		b.rollups[name] = sum
+		b.updates += rollups[i].Counters.APIRequests()
+		b.amount = b.amount.Add(rollups[i].Counters.Spend)
+	}
+}
+
+// mustEqual fails the test with the first difference.
+func (b *books) mustEqual(t testing.TB, want *books) {
+	t.Helper()
+	if diff := b.diff(want); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+func (b *books) diff(want *books) string {
+	if b.updates != want.updates || b.amount != want.amount {
+		return fmt.Sprintf("books have %d updates of %s, want %d of %s", b.updates, b.amount, want.updates, want.amount)
+	}
+	if !maps.Equal(b.totals, want.totals) {
+		for e, sum := range want.totals {
+			if b.totals[e] != sum {
+				return fmt.Sprintf("%+v has %+v, want %+v", e, b.totals[e], sum)
+			}
+		}
+		return fmt.Sprintf("%d totals, want %d", len(b.totals), len(want.totals))
+	}
+	if !maps.Equal(b.rollups, want.rollups) {
+		for name, sum := range want.rollups {
+			if b.rollups[name] != sum {
+				return fmt.Sprintf("series %s has %+v, want %+v", name, b.rollups[name], sum)
+			}
+		}
+		return fmt.Sprintf("%d rollups, want %d", len(b.rollups), len(want.rollups))
+	}
+	return ""
+}
+
+// sealed takes what is open as the pipeline does, and returns the rows by lane.
+func sealed(m *openMap, s *sealer) (seal uint64, lanes []laneRows) {
+	seal, dirty := m.swap(false)
+	if seal == 0 {
+		return 0, nil
+	}
+	lanes = s.rows(seal, dirty)
+	m.recycle(dirty)
+	return seal, lanes
+}
+
+// sealUpdates books the updates and returns the rows that they make in one lane.
+func sealUpdates(t testing.TB, updates []Update, hour Hour) laneRows {
+	t.Helper()
+	m := newOpenMap(1_000_000, allDimensions)
+	for i := range updates {
+		if _, err := m.add(&updates[i], hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, lanes := sealed(m, newSealer(1, 1_000_000))
+	return lanes[0]
+}
+
+func randomRows(t testing.TB, r *rand.Rand, updates int) laneRows {
+	t.Helper()
+	all := make([]Update, updates)
+	for i := range all {
+		all[i] = randomUpdate(r)
+	}
+	return sealUpdates(t, all, Hour(r.IntN(3)-1))
+}
+
+func testHeader(producer ProducerID, sequence uint64) Header {
+	return Header{Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: testNow}
+}
+
+// plainRollup is a rollup row with nothing hidden, to be compared.
+type plainRollup struct {
+	Key      Key
+	Hour     Hour
+	Counters Counters
+	Series   Series
+}
+
+func plain(rows []RollupRow) []plainRollup {
+	out := make([]plainRollup, len(rows))
+	for i := range rows {
+		out[i] = plainRollup{rows[i].Key, rows[i].Hour, rows[i].Counters, rows[i].Series()}
+	}
+	return out
+}
+
+// sameRows says whether both have the same rows in the same order.
+func sameRows(aTotals, bTotals []TotalRow, aRollups, bRollups []RollupRow) bool {
+	return slices.Equal(aTotals, bTotals) && reflect.DeepEqual(plain(aRollups), plain(bRollups))
+}

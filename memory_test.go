@@ -1,0 +1,379 @@
+package spendflush
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// memoryStore is what a Store must do, in its plainest form: marks and sums, moved together or not at all.
+type memoryStore struct {
+	mu         sync.Mutex
+	marks      map[int]map[ProducerID]uint64
+	books      *books
+	quarantine map[string]BadBatch
+	flushes    int
+
+	unchecked bool // claims are not checked: a store that is wrong, to see that tests notice
+}
+
+func newMemoryStore() *memoryStore {
+	return &memoryStore{marks: map[int]map[ProducerID]uint64{}, books: newBooks(), quarantine: map[string]BadBatch{}}
+}
+
+func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (map[ProducerID]uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := map[ProducerID]uint64{}
+	for _, id := range producers {
+		if mark, ok := s.marks[shard][id]; ok {
+			found[id] = mark
+		}
+	}
+	return found, nil
+}
+
+func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
+	if err := checkFlush(f); err != nil {
+		panic(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.marks[f.Shard] == nil {
+		s.marks[f.Shard] = map[ProducerID]uint64{}
+	}
+	marks := s.marks[f.Shard]
+	for _, c := range f.Claims {
+		if marks[c.Producer] != c.First-1 && !s.unchecked {
+			return ErrFenced
+		}
+	}
+	for _, c := range f.Claims {
+		marks[c.Producer] = c.Last
+	}
+	s.books.apply(f.Totals, f.Rollups)
+	s.flushes++
+	return nil
+}
+
+func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range bad {
+		s.quarantine[string(b.Bytes)] = b
+	}
+	return nil
+}
+
+func (s *memoryStore) diff(want *books) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.books.diff(want)
+}
+
+// checkFlush says how a flush breaks what its comment promises.
+func checkFlush(f *Flush) error {
+	var updates int64
+	var amount Amount
+	for i, c := range f.Claims {
+		if i > 0 && f.Claims[i-1].Producer.Compare(c.Producer) >= 0 || c.First == 0 || c.Last < c.First {
+			return fmt.Errorf("claim %d of %+v is out of order", i, f.Claims)
+		}
+		updates += c.Updates
+		amount = amount.Add(c.Amount)
+	}
+	var sums Control
+	for i := range f.Totals {
+		if i > 0 && f.Totals[i-1].Key.Compare(f.Totals[i].Key) >= 0 {
+			return fmt.Errorf("total %d is out of order", i)
+		}
+		sums[f.Totals[i].Entity.Type].Add(&f.Totals[i].Counters)
+	}
+	for i := range f.Rollups {
+		if i > 0 && f.Rollups[i-1].compare(&f.Rollups[i]) >= 0 {
+			return fmt.Errorf("rollup row %d is out of order", i)
+		}
+		sums[0].Add(&f.Rollups[i].Counters)
+	}
+	if sums != f.Control || sums[0].APIRequests() != updates || sums[0].Spend != amount {
+		return errors.New("rows, control sums and claims don't agree")
+	}
+	return nil
+}
+
+// memoryQueue is a Queue that keeps everything in memory.
+type memoryQueue struct {
+	mu      sync.Mutex
+	entries map[int][]memoryEntry
+	marks   map[ProducerID]map[int]uint64
+	next    int
+}
+
+type memoryEntry struct {
+	Entry
+	at time.Time
+}
+
+func newMemoryQueue() *memoryQueue {
+	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[ProducerID]map[int]uint64{}}
+}
+
+func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if previous != "" && slices.ContainsFunc(q.entries[b.Shard], func(e memoryEntry) bool { return e.ID == previous }) {
+		return previous, nil
+	}
+	return q.insert(b.Shard, slices.Clone(b.Bytes())), nil
+}
+
+// insert adds bytes at the end. The caller holds the lock.
+func (q *memoryQueue) insert(shard int, b []byte) EntryID {
+	q.next++
+	id := EntryID(fmt.Sprintf("%09d", q.next))
+	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b}, time.Now()})
+	return id
+}
+
+func (q *memoryQueue) Read(_ context.Context, shard int, after EntryID, maxEntries, maxBytes int) (got []Entry, _ error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	bytes := 0
+	for _, e := range q.entries[shard] {
+		if e.ID > after && len(got) < maxEntries && (bytes < maxBytes || len(got) == 0) {
+			got = append(got, Entry{e.ID, slices.Clone(e.Bytes)})
+			bytes += len(e.Bytes)
+		}
+	}
+	return got, nil
+}
+
+func (q *memoryQueue) Settle(_ context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.entries[shard] = slices.DeleteFunc(q.entries[shard], func(e memoryEntry) bool { return slices.Contains(ids, e.ID) })
+	for id, mark := range marks {
+		if q.marks[id] == nil {
+			q.marks[id] = map[int]uint64{}
+		}
+		q.marks[id][shard] = mark
+	}
+	return nil
+}
+
+func (q *memoryQueue) Mark(_ context.Context, shard int, producer ProducerID) (uint64, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.marks[producer][shard], nil
+}
+
+func (q *memoryQueue) Stats(_ context.Context, shard int) (stats QueueStats, _ error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, e := range q.entries[shard] {
+		if i == 0 {
+			stats.Oldest = e.at
+		}
+		stats.Batches++
+		stats.Bytes += int64(len(e.Bytes))
+	}
+	return stats, nil
+}
+
+// lose empties the queue and forgets all marks.
+func (q *memoryQueue) lose() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(q.entries)
+	clear(q.marks)
+}
+
+func (q *memoryQueue) len(shard int) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.entries[shard])
+}
+
+// memoryLocker is a Locker for one process. A lock that isn't released ends with memoryTTL.
+type memoryLocker struct {
+	mu   sync.Mutex
+	held map[string]*memoryLease
+}
+
+const memoryTTL = 3 * time.Second
+
+type memoryLease struct {
+	locker *memoryLocker
+	name   string
+	lost   chan struct{}
+}
+
+func newMemoryLocker() *memoryLocker { return &memoryLocker{held: map[string]*memoryLease{}} }
+
+func (l *memoryLocker) Acquire(_ context.Context, name string) (Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[name] != nil {
+		return nil, &HeldError{Name: name, Holder: Holder{Owner: "another"}}
+	}
+	lease := &memoryLease{l, name, make(chan struct{})}
+	l.held[name] = lease
+	return lease, nil
+}
+
+func (l *memoryLocker) Holder(_ context.Context, name string) (Holder, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held[name] == nil {
+		return Holder{}, nil
+	}
+	return Holder{Owner: "instance", Expires: memoryTTL}, nil
+}
+
+func (l *memoryLease) Lost() <-chan struct{} { return l.lost }
+
+func (l *memoryLease) Release(context.Context) error {
+	l.locker.mu.Lock()
+	defer l.locker.mu.Unlock()
+	if l.locker.held[l.name] == l {
+		delete(l.locker.held, l.name)
+		close(l.lost)
+	}
+	return nil
+}
+
+// faults makes one call out of many fail, or all of them for a while.
+type faults struct {
+	mu       sync.Mutex
+	calls    int
+	failing  int  // the number of the call that fails, from 1
+	applied  bool // it is done nevertheless, and only its reply lost
+	all      bool // every call fails before it is done
+	injected []string
+}
+
+var errInjected = errors.New("injected fault")
+
+func (f *faults) call(name string, do func() error) error {
+	f.mu.Lock()
+	f.calls++
+	fails, all := f.calls == f.failing, f.all
+	if fails {
+		f.injected = append(f.injected, name)
+	}
+	f.mu.Unlock()
+	if all {
+		return errInjected
+	}
+	if !fails {
+		return do()
+	}
+	if f.applied {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w", name, errInjected)
+}
+
+func (f *faults) setAll(on bool) {
+	f.mu.Lock()
+	f.all = on
+	f.mu.Unlock()
+}
+
+type faultyStore struct {
+	Store
+	*faults
+}
+
+func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks map[ProducerID]uint64, err error) {
+	err = s.call("Store.Marks", func() error { marks, err = s.Store.Marks(ctx, shard, ids); return err })
+	return marks, err
+}
+
+func (s faultyStore) Apply(ctx context.Context, f *Flush) error {
+	return s.call("Store.Apply", func() error { return s.Store.Apply(ctx, f) })
+}
+
+func (s faultyStore) Quarantine(ctx context.Context, bad []BadBatch) error {
+	return s.call("Store.Quarantine", func() error { return s.Store.Quarantine(ctx, bad) })
+}
+
+type faultyQueue struct {
+	Queue
+	*faults
+}
+
+func (q faultyQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id EntryID, err error) {
+	err = q.call("Queue.Push", func() error { id, err = q.Queue.Push(ctx, b, previous); return err })
+	if err != nil {
+		id = ""
+	}
+	return id, err
+}
+
+func (q faultyQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) (got []Entry, err error) {
+	err = q.call("Queue.Read", func() error { got, err = q.Queue.Read(ctx, shard, after, n, bytes); return err })
+	return got, err
+}
+
+func (q faultyQueue) Settle(ctx context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
+	return q.call("Queue.Settle", func() error { return q.Queue.Settle(ctx, shard, ids, maps.Clone(marks)) })
+}
+
+func (q faultyQueue) Mark(ctx context.Context, shard int, id ProducerID) (mark uint64, err error) {
+	err = q.call("Queue.Mark", func() error { mark, err = q.Queue.Mark(ctx, shard, id); return err })
+	return mark, err
+}
+
+func (q faultyQueue) Stats(ctx context.Context, shard int) (stats QueueStats, err error) {
+	err = q.call("Queue.Stats", func() error { stats, err = q.Queue.Stats(ctx, shard); return err })
+	return stats, err
+}
+
+type faultyLocker struct {
+	*memoryLocker
+	*faults
+}
+
+func (l faultyLocker) Acquire(ctx context.Context, name string) (lease Lease, err error) {
+	err = l.call("Locker.Acquire", func() error { lease, err = l.memoryLocker.Acquire(ctx, name); return err })
+	if err != nil {
+		if lease != nil { // acquired, but nobody knows
+			time.AfterFunc(memoryTTL, func() { lease.Release(context.Background()) })
+		}
+		return nil, err
+	}
+	return faultyLease{lease, l.faults}, nil
+}
+
+type faultyLease struct {
+	Lease
+	*faults
+}
+
+func (l faultyLease) Release(ctx context.Context) error {
+	err := l.call("Lease.Release", func() error { return l.Lease.Release(ctx) })
+	if err != nil {
+		time.AfterFunc(memoryTTL, func() { l.Lease.Release(ctx) })
+	}
+	return err
+}
+
+// newTestPipeline returns a pipeline that doesn't run yet.
+func newTestPipeline(t testing.TB, c Config) *Pipeline {
+	t.Helper()
+	c.Instance = cmp.Or(c.Instance, "test")
+	p, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

@@ -1,0 +1,30 @@
+// Package queues holds the queues that carry batches from the instances to whoever flushes them to Postgres: a Redis
+// stream a shard (NewRedis), and one in the memory of the process (NewMemory). Package queuetest says what all must do.
+//
+// # What is in Redis
+//
+// All keys of a shard share the hash tag {prefix:shard}, so that they lie on one node of a Redis Cluster:
+//
+//	{spendflush:0}:queue        stream: an entry a batch, with fields p (producer), s (sequence) and b (the batch)
+//	{spendflush:0}:index        stream: for each entry of the queue one of the same id, with field n (its bytes)
+//	{spendflush:0}:bytes        number: the sum of these
+//	{spendflush:0}:mark:<uuid>  number: the last sequence of this producer that is known to be in Postgres
+//
+// Whatever changes a queue is one Lua script, so that queue, index and bytes can't come apart. Only an eviction or a
+// hand at the keys can do that; the next push notices it by the lengths and makes index and bytes anew.
+//
+// # Why the bytes are counted and not asked for
+//
+// MEMORY USAGE would need no counter, but it samples: a queue whose first batches are small and whose later ones are
+// large would be taken for small, and its bound would be none. To look at all entries instead of a sample costs time
+// that grows with the queue, at each push, when it is longest. And some services don't have the command at all
+// (Amazon's serverless one answers "unknown command"). The index costs some 30 bytes an entry. It pays for itself: it
+// tells Read how many entries fit into the bytes it may load before it loads any, and Stats how old the first entry is
+// without copying it.
+//
+// # Why a mark has a key of its own
+//
+// A producer is one run of a process, so marks of those that are gone must go too. A key that expires does that by
+// itself; a field of a hash can't expire in the versions of Redis that are to be supported. A mark is a hint that may
+// be forgotten at any time, so no harm is done when one expires under a producer that has been idle for a day.
+package queues

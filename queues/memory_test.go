@@ -1,0 +1,18 @@
+package queues_test
+
+import (
+	"testing"
+
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/queuetest"
+)
+
+func TestMain(m *testing.M) { testserver.Main(m) }
+
+func TestMemoryIsAQueue(t *testing.T) {
+	queuetest.Run(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+		q := queues.NewMemory(queues.MemoryOptions{MaxBytes: maxBytes})
+		return queuetest.Opened{Queue: q, Lose: q.Clear}
+	})
+}

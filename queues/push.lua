@@ -1,0 +1,74 @@
+-- Adds a batch to the end of the queue of a shard.
+--
+-- KEYS    queue (stream), index (stream), bytes (number)
+-- ARGV    most bytes that the queue may hold, 0 for any; bytes that an entry takes apart from its batch;
+--         producer; sequence; batch
+-- returns the id of the new entry; '' if the queue is full; error OOM if Redis is
+--
+-- The index has an entry of the same id for each entry of the queue, which says only how many bytes that one counts
+-- for. If the two don't match, somebody else has been at the keys (an eviction, an operator): it is made anew.
+local queue, index, total = unpack(KEYS)
+local most, overhead, producer, sequence, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+
+local function size(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'b' then
+      return #fields[i + 1]
+    end
+  end
+  return 0
+end
+
+-- measure reads the whole queue, a few entries at a time.
+local function measure()
+  local found, bytes, from = {}, 0, '-'
+  while true do
+    local entries = redis.call('XRANGE', queue, from, '+', 'COUNT', 10)
+    for _, entry in ipairs(entries) do
+      local cost = size(entry[2]) + overhead
+      found[#found + 1] = {entry[1], cost}
+      bytes = bytes + cost
+    end
+    if #entries < 10 then
+      return found, bytes
+    end
+    from = '(' .. entries[#entries][1]
+  end
+end
+
+local waiting = redis.call('XLEN', queue)
+local bytes = tonumber(redis.call('GET', total) or nil)
+local found
+if waiting == 0 then
+  found, bytes = {}, 0
+elseif not bytes or redis.call('XLEN', index) ~= waiting then
+  found, bytes = measure()
+end
+
+local cost = #batch + overhead
+local full = most > 0 and waiting > 0 and bytes + cost > most
+
+-- The first write of the script is the one that Redis refuses when it is out of memory; what follows is then let
+-- through. So nothing may be written before it.
+local id = ''
+if not full then
+  id = redis.pcall('XADD', queue, '*', 'p', producer, 's', sequence, 'b', batch)
+  if type(id) == 'table' then
+    if string.find(id.err, 'OOM command not allowed', 1, true) then
+      return redis.error_reply('OOM the batch was not added') -- Redis 6 puts the place in the script before it
+    end
+    return id
+  end
+end
+if found then
+  redis.call('DEL', index)
+  for _, entry in ipairs(found) do
+    redis.call('XADD', index, entry[1], 'n', entry[2])
+  end
+  redis.call('SET', total, bytes)
+end
+if not full then
+  redis.call('XADD', index, id, 'n', cost)
+  redis.call('INCRBY', total, cost)
+end
+return id

@@ -1,0 +1,182 @@
+// Package queuetest says in tests what a spendflush.Queue must do.
+package queuetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+// Opened is a queue under test.
+type Opened struct {
+	spendflush.Queue
+
+	// Lose makes the queue lose everything, marks included, as a FLUSHALL does.
+	Lose func()
+
+	// AddForeign adds an entry to the shard that Push didn't make and that holds no batch. nil, if that can't happen.
+	AddForeign func(shard int)
+}
+
+// Run runs the suite. open returns a new empty queue whose shards hold at most maxBytes each (0: no bound), and is
+// called for each test. Bytes are counted as the queue likes, but by at least those of the batches.
+func Run(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
+	s := suite{open: open}
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, q Opened)
+	}{
+		{"AnUnusedQueueIsEmpty", testUnused},
+		{"EntriesAreReadInTheOrderTheyWerePushed", testOrder},
+		{"ReadingTakesNothingOut", testReadingTakesNothing},
+		{"BytesComeBackAsTheyWere", testBytes},
+		{"EntriesReadBelongToTheReader", testOwnership},
+		{"ReadGoesOnAfterAnEntryThatIsGone", testReadAfterGone},
+		{"ReadStopsAtTheNumberOfEntries", testMaxEntries},
+		{"ReadStopsAtTheBytes", testMaxBytes},
+		{"ReadReturnsAnEntryLargerThanItsBytes", testAtLeastOne},
+		{"APushWithoutItsPreviousEntryAddsADuplicate", testDuplicate},
+		{"APushWithItsPreviousEntryAddsNothing", testPrevious},
+		{"APushAddsAgainWhatWasSettled", testPreviousSettled},
+		{"APushAddsAgainWhatWasLost", testPreviousLost},
+		{"AnEntryOfAnotherBatchIsNotTakenForThisOne", testPreviousOfAnother},
+		{"APreviousEntryThatNoQueueGaveCountsAsGone", testPreviousNonsense},
+		{"SettleTakesExactlyTheGivenEntriesOut", testSettleExact},
+		{"ALateSettleTakesNobodyElsesEntryOut", testLateSettle},
+		{"SettlingNothingDoesNothing", testSettleNothing},
+		{"SettleTakesThousandsAtOnce", testSettleMany},
+		{"MarksAreKeptByShardAndProducer", testMarks},
+		{"TheLastPublishedMarkCounts", testMarkOverwritten},
+		{"MarksAndEntriesMayBeLostAndAddedAgain", testLoss},
+		{"ShardsHaveNothingToDoWithEachOther", testShards},
+		{"StatsFollowWhatIsPushedAndSettled", testStats},
+		{"ConcurrentPushersLoseNothing", testConcurrent},
+		{"AForeignEntryIsReadWithoutBytesAndCanBeSettled", testForeign},
+		{"AnEndedContextStopsEveryCall", testEndedContext},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, s.open(t, 0)) })
+	}
+	t.Run("AFullQueueRefusesAndAddsNothing", s.testFull)
+	t.Run("AFullQueueStillTakesWhatItHas", s.testFullPrevious)
+	t.Run("AnEmptyQueueTakesABatchOfAnySize", s.testTooLarge)
+	t.Run("ALostQueueIsNotFull", s.testFullLost)
+}
+
+type suite struct {
+	open func(t *testing.T, maxBytes int64) Opened
+}
+
+var bornAt = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// NewProducer returns a producer for tests.
+func NewProducer() spendflush.ProducerID { return spendflush.NewProducerID(bornAt) }
+
+// NewBatch returns a batch of the producer with the given number of rollup rows, of about 100 bytes each.
+func NewBatch(producer spendflush.ProducerID, shard int, sequence uint64, rows int) *spendflush.Batch {
+	header := spendflush.Header{
+		Shard: shard, Shards: 4, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: bornAt,
+	}
+	rollups := make([]spendflush.RollupRow, rows)
+	for i := range rollups {
+		series := spendflush.Series{APIKey: "key", Model: "model", Tags: []string{string(rune('a' + i%26))}}
+		counters := spendflush.Counters{Spend: spendflush.Dollars(int64(i)), SuccessfulRequests: 1}
+		// The hour orders the rows, whatever their keys are.
+		rollups[i] = spendflush.NewRollupRow(&series, spendflush.HourOf(bornAt)+spendflush.Hour(i), counters)
+	}
+	return spendflush.NewBatch(header, nil, rollups)
+}
+
+// all is enough for everything that the tests push.
+const all = 1 << 30
+
+func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendflush.EntryID) spendflush.EntryID {
+	t.Helper()
+	id, err := q.Push(t.Context(), b, previous)
+	if err != nil {
+		t.Fatalf("push of sequence %d: %v", b.Sequence, err)
+	}
+	if id == "" {
+		t.Fatalf("push of sequence %d returned no id", b.Sequence)
+	}
+	return id
+}
+
+// pushSequences pushes batches of the producer with sequences from 1 and returns their ids.
+func pushSequences(t *testing.T, q spendflush.Queue, producer spendflush.ProducerID, shard, n int) []spendflush.EntryID {
+	t.Helper()
+	ids := make([]spendflush.EntryID, n)
+	for i := range ids {
+		ids[i] = push(t, q, NewBatch(producer, shard, uint64(i+1), 1), "")
+	}
+	return ids
+}
+
+func read(
+	t *testing.T, q spendflush.Queue, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
+) []spendflush.Entry {
+	t.Helper()
+	entries, err := q.Read(t.Context(), shard, after, maxEntries, maxBytes)
+	if err != nil {
+		t.Fatalf("read: %v", err)
+	}
+	return entries
+}
+
+func settle(
+	t *testing.T, q spendflush.Queue, shard int, ids []spendflush.EntryID, marks map[spendflush.ProducerID]uint64,
+) {
+	t.Helper()
+	if err := q.Settle(t.Context(), shard, ids, marks); err != nil {
+		t.Fatalf("settle: %v", err)
+	}
+}
+
+func wantMark(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, want uint64) {
+	t.Helper()
+	got, err := q.Mark(t.Context(), shard, producer)
+	if err != nil {
+		t.Fatalf("mark: %v", err)
+	}
+	if got != want {
+		t.Errorf("mark in shard %d is %d, want %d", shard, got, want)
+	}
+}
+
+// wantSequences checks what waits in the shard, in order, and that stats agree.
+func wantSequences(t *testing.T, q spendflush.Queue, shard int, want ...uint64) {
+	t.Helper()
+	entries := read(t, q, shard, "", all, all)
+	got := make([]uint64, len(entries))
+	same := len(got) == len(want)
+	for i, e := range entries {
+		b, err := spendflush.ParseBatch(e.Bytes)
+		if err != nil {
+			t.Fatalf("entry %s: %v", e.ID, err)
+		}
+		got[i] = b.Sequence
+		same = same && got[i] == want[i]
+	}
+	if !same {
+		t.Errorf("shard %d holds sequences %v, want %v", shard, got, want)
+	}
+	if stats := look(t, q, shard); stats.Batches != int64(len(want)) {
+		t.Errorf("stats of shard %d say %d batches, want %d", shard, stats.Batches, len(want))
+	}
+}
+
+func look(t *testing.T, q spendflush.Queue, shard int) spendflush.QueueStats {
+	t.Helper()
+	stats, err := q.Stats(t.Context(), shard)
+	if err != nil {
+		t.Fatalf("stats: %v", err)
+	}
+	return stats
+}
+
+func endedContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}

@@ -1,0 +1,25 @@
+-- Takes exactly these entries out of the queue of a shard and publishes marks.
+--
+-- KEYS    queue (stream), index (stream), bytes (number), then the key of each mark
+-- ARGV    seconds that a mark is kept; number of ids; the ids; the marks, in the order of their keys
+-- returns how many of the entries were there
+local queue, index, total = KEYS[1], KEYS[2], KEYS[3]
+local seconds, ids = ARGV[1], tonumber(ARGV[2])
+
+-- What frees memory goes first: a Redis that is out of it refuses a script whose first write needs some.
+local gone, freed = 0, 0
+for i = 3, 2 + ids do
+  local indexed = redis.call('XRANGE', index, ARGV[i], ARGV[i])[1]
+  gone = gone + redis.call('XDEL', queue, ARGV[i])
+  if indexed then
+    redis.call('XDEL', index, ARGV[i])
+    freed = freed + tonumber(indexed[2][2])
+  end
+end
+if freed > 0 and redis.call('EXISTS', total) == 1 then
+  redis.call('DECRBY', total, freed)
+end
+for i = 4, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[ids + i - 1], 'EX', seconds)
+end
+return gone

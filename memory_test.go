@@ -251,21 +251,23 @@ func (l *memoryLease) Release(context.Context) error {
 // faults makes one call out of many fail, or all of them for a while.
 type faults struct {
 	mu       sync.Mutex
+	name     string // only calls of this name count, "" for all
 	calls    int
 	failing  int  // the number of the call that fails, from 1
 	applied  bool // it is done nevertheless, and only its reply lost
 	all      bool // every call fails before it is done
-	injected []string
+	injected bool
 }
 
 var errInjected = errors.New("injected fault")
 
 func (f *faults) call(name string, do func() error) error {
 	f.mu.Lock()
-	f.calls++
-	fails, all := f.calls == f.failing, f.all
-	if fails {
-		f.injected = append(f.injected, name)
+	fails, all := false, f.all
+	if f.name == "" || f.name == name {
+		f.calls++
+		fails = f.calls == f.failing
+		f.injected = f.injected || fails
 	}
 	f.mu.Unlock()
 	if all {
@@ -347,7 +349,8 @@ func (l faultyLocker) Acquire(ctx context.Context, name string) (lease Lease, er
 	err = l.call("Locker.Acquire", func() error { lease, err = l.memoryLocker.Acquire(ctx, name); return err })
 	if err != nil {
 		if lease != nil { // acquired, but nobody knows
-			time.AfterFunc(memoryTTL, func() { lease.Release(context.Background()) })
+			forgotten := lease
+			time.AfterFunc(memoryTTL, func() { forgotten.Release(context.Background()) })
 		}
 		return nil, err
 	}

@@ -1,0 +1,517 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// rig is a pipeline on stores in memory, all of whose calls can be made to fail.
+type rig struct {
+	*Pipeline
+	store  *memoryStore
+	queue  *memoryQueue
+	locker *memoryLocker
+	faults *faults // of store, queue and locker
+	want   *books
+	ran    chan error
+	cancel context.CancelFunc
+}
+
+// newRig starts a pipeline in the bubble of a synctest. Without withQueue there is none.
+func newRig(t *testing.T, withQueue bool, shards int, f *faults) *rig {
+	t.Helper()
+	r := &rig{store: newMemoryStore(), queue: newMemoryQueue(), locker: newMemoryLocker(), faults: f, want: newBooks()}
+	c := Config{Store: faultyStore{r.store, f}, DirectLocker: faultyLocker{newMemoryLocker(), f}, Shards: shards}
+	if withQueue {
+		c.Queue, c.Locker = faultyQueue{r.queue, f}, faultyLocker{r.locker, f}
+	}
+	r.Pipeline = newTestPipeline(t, c)
+	return r
+}
+
+func (r *rig) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel, r.ran = cancel, make(chan error, 1)
+	go func() { r.ran <- r.Run(ctx) }()
+	t.Cleanup(cancel)
+	synctest.Wait() // Shutdown wants to be called after Run
+}
+
+// record books the update in the pipeline and in the oracle.
+func (r *rig) record(t *testing.T, u Update) Receipt {
+	t.Helper()
+	receipt, err := r.RecordAll([]Update{u})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want.book(&u, HourOf(time.Now()))
+	return receipt
+}
+
+// end shuts down, which must succeed, and checks the books.
+func (r *rig) end(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := r.Shutdown(ctx); err != nil {
+		t.Fatalf("Shutdown: %v", err)
+	}
+	if err := <-r.ran; err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if diff := r.store.diff(r.want); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+// eventually is for what happens some time later, on the bubble's clock.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for range 6000 {
+		if synctest.Wait(); is() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("a minute went by, and not: %s", what)
+}
+
+// Every run lets another call fail, the first, the second, … until a run has fewer calls than that.
+func TestEverythingIsCommittedOnceWhateverSingleCallFails(t *testing.T) {
+	direct := []string{"Store.Marks", "Store.Apply", "Locker.Acquire", "Lease.Release"}
+	queue := append([]string{"Queue.Push", "Queue.Read", "Queue.Settle", "Queue.Mark", "Queue.Stats"}, direct...)
+	for withQueue, names := range map[bool][]string{true: queue, false: direct} {
+		for _, applied := range []bool{false, true} {
+			for _, name := range names {
+				t.Run(fmt.Sprintf("queue %v, %s, done %v", withQueue, name, applied), func(t *testing.T) {
+					n := 0
+					for injected := true; injected && !t.Failed(); {
+						n++
+						f := &faults{name: name, failing: n, applied: applied}
+						synctest.Test(t, func(t *testing.T) { recordAndEnd(t, withQueue, f) })
+						injected = f.injected
+					}
+					if n == 1 {
+						t.Errorf("%s is never called", name)
+					}
+					if t.Failed() {
+						t.Logf("call %d of %s failed", n, name)
+					}
+				})
+			}
+		}
+	}
+}
+
+func recordAndEnd(t *testing.T, withQueue bool, f *faults) {
+	r := newRig(t, withQueue, 2, f)
+	r.start(t)
+	random := rand.New(rand.NewPCG(5, 5))
+	for range 4 {
+		for range 5 {
+			r.record(t, randomUpdate(random))
+		}
+		time.Sleep(700 * time.Millisecond)
+	}
+	r.record(t, randomUpdate(random))
+	r.end(t)
+}
+
+func TestTwoInstancesOnOneQueueCommitEachUpdateOnce(t *testing.T) {
+	for n := range 60 {
+		synctest.Test(t, func(t *testing.T) {
+			f := &faults{failing: 1 + 3*n, applied: n%2 == 0}
+			a := newRig(t, true, 1, f)
+			b := newRig(t, true, 1, f)
+			b.Pipeline = newTestPipeline(t, a.cfg)
+			b.store, b.want = a.store, a.want
+			a.start(t)
+			b.start(t)
+			random := rand.New(rand.NewPCG(9, uint64(n)))
+			for range 20 {
+				a.record(t, randomUpdate(random))
+				b.record(t, randomUpdate(random))
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err := a.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.end(t)
+			if err := <-a.ran; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestQueueThatLosesEverythingLosesNothingOfTheBooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.locker.Acquire(t.Context(), "flush/0") // nobody flushes
+		r.start(t)
+		receipt := r.record(t, key("a"))
+		if _, err := r.Wait(t.Context(), receipt, Queued); err != nil {
+			t.Fatal(err)
+		}
+		r.queue.lose()
+		r.locker.held["flush/0"].Release(t.Context())
+		if stage, err := r.Wait(t.Context(), receipt, Committed); stage != Committed || err != nil {
+			t.Fatalf("%s, %v", stage, err)
+		}
+		r.end(t)
+	})
+}
+
+func TestWaitTellsTheStagesApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		lease, _ := r.locker.Acquire(t.Context(), "flush/0")
+		receipt := r.record(t, key("a")) // before Run: nothing is sealed
+		wait := func(want, reached Stage, wantErr error) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if stage, err := r.Wait(ctx, receipt, want); stage != reached || !errors.Is(err, wantErr) {
+				t.Fatalf("waiting for %s: %s, %v; want %s, %v", want, stage, err, reached, wantErr)
+			}
+		}
+		wait(Accepted, Accepted, nil)
+		wait(Queued, Accepted, context.DeadlineExceeded)
+		r.start(t)
+		wait(Queued, Queued, nil)
+		wait(Committed, Queued, context.DeadlineExceeded)
+		lease.Release(t.Context())
+		wait(Committed, Committed, nil)
+		wait(Queued, Committed, nil)
+		r.end(t)
+		receipt = Receipt{seal: receipt.seal + 1}
+		wait(Committed, Accepted, ErrClosed)
+	})
+}
+
+func TestWithoutAQueueEveryInstanceWritesDirectly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, false, 3, &faults{})
+		r.start(t)
+		random := rand.New(rand.NewPCG(1, 1))
+		var last Receipt
+		for range 50 {
+			last = r.record(t, randomUpdate(random))
+			time.Sleep(50 * time.Millisecond)
+		}
+		if stage, err := r.Wait(t.Context(), last, Queued); stage != Committed || err != nil {
+			t.Fatalf("%s, %v; want committed, as there is no queue between", stage, err)
+		}
+		r.end(t)
+	})
+}
+
+func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		queueFaults := &faults{}
+		r := newRig(t, true, 1, queueFaults)
+		r.cfg.Store, r.cfg.DirectLocker = r.store, newMemoryLocker() // only the queue and its lock fail
+		r.start(t)
+		r.record(t, key("a"))
+		fallback := func() bool { return r.Status().Shards[0].Fallback }
+		committed := func() bool { return r.Status().Shards[0].Unconfirmed == 0 && r.Status().Open.Updates == 0 }
+		eventually(t, "the first update is committed", committed)
+		if fallback() {
+			t.Fatal("fallback while the queue works")
+		}
+		queueFaults.setAll(true)
+		down := time.Now()
+		r.record(t, key("b"))
+		eventually(t, "the fallback is on", fallback)
+		if since := time.Since(down); since < fallbackAfter {
+			t.Errorf("fallback after %s; a queue may fail for %s", since, fallbackAfter)
+		}
+		eventually(t, "the second update is committed without the queue", committed)
+		queueFaults.setAll(false)
+		eventually(t, "the fallback is off", func() bool { // an instance without updates has no reason to try
+			r.record(t, key("c"))
+			return !fallback()
+		})
+		eventually(t, "all that was recorded is committed", committed)
+		r.end(t)
+	})
+}
+
+func TestShutdownSaysExactlyWhatItCouldNotDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &faults{all: true}
+		r := newRig(t, true, 2, f)
+		r.start(t)
+		random := rand.New(rand.NewPCG(2, 2))
+		for range 30 {
+			r.record(t, randomUpdate(random))
+			time.Sleep(30 * time.Millisecond)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var left *NotDrainedError
+		err := r.Shutdown(ctx)
+		if !errors.As(err, &left) || !errors.Is(err, ErrNotDrained) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%v; want a *NotDrainedError because of the deadline", err)
+		}
+		if left.Updates != r.want.updates || left.Amount != r.want.amount {
+			t.Fatalf("%v; want %d updates of %s dollars", err, r.want.updates, r.want.amount)
+		}
+		if err := r.Record(&Update{Series: Series{APIKey: "k"}}); !errors.Is(err, ErrClosed) {
+			t.Fatalf("Record after Shutdown: %v; want ErrClosed", err)
+		}
+		if err := <-r.ran; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.locker.Acquire(t.Context(), "flush/0") // nobody flushes; the lane keeps checking for lost batches meanwhile
+		r.start(t)
+		r.record(t, key("a"))
+		start := time.Now()
+		if err := r.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < commitGrace || took > 2*commitGrace {
+			t.Errorf("Shutdown took %s; want about %s", took, commitGrace)
+		}
+		if n := r.queue.len(0); n != 1 {
+			t.Errorf("%d batches are in the queue, want 1", n)
+		}
+		<-r.ran
+	})
+}
+
+func TestDrainQueueFlushesWhatOthersLeftWithoutRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 2, &faults{})
+		leases := []Lease{}
+		for _, name := range []string{"flush/0", "flush/1"} {
+			lease, _ := r.locker.Acquire(t.Context(), name)
+			leases = append(leases, lease)
+		}
+		r.start(t)
+		for i := range 10 {
+			r.record(t, key(fmt.Sprint(i)))
+		}
+		if err := r.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, lease := range leases {
+			time.AfterFunc(memoryTTL, func() { lease.Release(context.Background()) })
+		}
+		another := newTestPipeline(t, r.cfg)
+		start := time.Now()
+		if err := another.DrainQueue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < memoryTTL {
+			t.Errorf("drained after %s, while the lock was held", took)
+		}
+		if diff := r.store.diff(r.want); diff != "" || r.queue.len(0)+r.queue.len(1) > 0 {
+			t.Errorf("%d and %d batches are left: %s", r.queue.len(0), r.queue.len(1), diff)
+		}
+		<-r.ran
+	})
+}
+
+func TestShutdownWithoutRunReturnsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.record(t, key("a"))
+		var left *NotDrainedError
+		if err := r.Shutdown(t.Context()); !errors.As(err, &left) || left.Updates != 1 {
+			t.Fatalf("%v; want one update not drained", err)
+		}
+		if err := r.Run(t.Context()); err == nil {
+			t.Fatal("Run after Shutdown works")
+		}
+	})
+}
+
+func TestRunThatIsCancelledStopsAtOnceAndShutdownSaysWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.start(t)
+		r.record(t, key("a"))
+		r.cancel()
+		if err := <-r.ran; !errors.Is(err, context.Canceled) {
+			t.Fatalf("Run: %v", err)
+		}
+		var left *NotDrainedError
+		if err := r.Shutdown(t.Context()); !errors.As(err, &left) || left.Updates != 1 || left.Amount != Dollars(1) {
+			t.Fatalf("%v; want one update of 1 dollar not drained", err)
+		}
+	})
+}
+
+func TestIdleInstancePushesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.start(t)
+		time.Sleep(time.Minute)
+		if r.queue.next != 0 || r.store.flushes != 0 {
+			t.Errorf("%d pushes and %d flushes of nothing", r.queue.next, r.store.flushes)
+		}
+		r.end(t)
+	})
+}
+
+func TestPostgresAwayForLongBoundsTheBatchesAndLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeFaults := &faults{all: true}
+		r := newRig(t, true, 1, &faults{})
+		r.cfg.Store = faultyStore{r.store, storeFaults}
+		r.start(t)
+		for range 600 {
+			r.record(t, key("a"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s := r.Status().Shards[0]; s.Unconfirmed > maxUnconfirmed || r.queue.len(0) > maxUnconfirmed {
+			t.Errorf("%d unconfirmed batches, %d in the queue; want at most %d", s.Unconfirmed, r.queue.len(0), maxUnconfirmed)
+		}
+		storeFaults.setAll(false)
+		r.end(t)
+	})
+}
+
+func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 2, &faults{})
+		r.start(t)
+		e := Entity{Type: Team, ID: "t"}
+		for i := range 100 {
+			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint(i), TeamID: "t"}})
+			held := r.Held(e)
+			if i%3 == 0 {
+				time.Sleep(time.Second) // what is held now is committed and confirmed before the books are read
+			}
+			r.store.mu.Lock()
+			sum := r.store.books.totals[e]
+			marks := map[int]uint64{}
+			for shard := range 2 {
+				marks[shard] = r.store.marks[shard][r.Producer()]
+			}
+			r.store.mu.Unlock()
+			beyond := held.Beyond(marks)
+			sum.Add(&beyond)
+			if sum.Spend != Dollars(int64(i+1)) || sum.APIRequests() != int64(i+1) {
+				t.Fatalf("committed and held are %s dollars, want %d", sum.Spend, i+1)
+			}
+			time.Sleep(37 * time.Millisecond)
+		}
+		r.end(t)
+	})
+}
+
+func TestCorruptQueueEntryIsQuarantinedAndItsBatchSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		lease, _ := r.locker.Acquire(t.Context(), "flush/0")
+		r.start(t)
+		receipt := r.record(t, key("a"))
+		if _, err := r.Wait(t.Context(), receipt, Queued); err != nil {
+			t.Fatal(err)
+		}
+		r.queue.mu.Lock()
+		r.queue.entries[0][0].Bytes[2] ^= 2 // the version: not to be taken for a newer one
+		r.queue.mu.Unlock()
+		lease.Release(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if stage, err := r.Wait(ctx, receipt, Committed); stage != Committed {
+			t.Fatalf("%s, %v", stage, err)
+		}
+		if len(r.store.quarantine) != 1 {
+			t.Errorf("%d batches in quarantine, want 1", len(r.store.quarantine))
+		}
+		r.end(t)
+	})
+}
+
+func TestMetricsAreConsistentAndToldTruthfully(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	p := newTestPipeline(t, Config{
+		Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+		Shards: 2, Registerer: registry, MaxKeys: 1,
+	})
+	u := key("a")
+	if err := errors.Join(p.Record(&u), p.Record(&u)); err != nil {
+		t.Fatal(err)
+	}
+	b, bad := key("b"), Update{}
+	if err := p.Record(&b); !errors.Is(err, ErrBufferFull) {
+		t.Fatal(err)
+	}
+	if err := p.Record(&bad); !errors.Is(err, ErrInvalidUpdate) {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range m.GetLabel() {
+				name += "," + label.GetValue()
+			}
+			got[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	for name, want := range map[string]float64{
+		"litellm_pod_lock_manager_size,flush/0:test": 0, "litellm_pod_lock_manager_size,flush/1:test": 0,
+		"litellm_in_memory_spend_update_queue_size": 1, "litellm_in_memory_daily_spend_update_queue_size": 1,
+		"litellm_redis_spend_update_queue_size": 0, "litellm_redis_daily_spend_update_queue_size": 0,
+		"spendflush_updates_accepted_total": 2, "spendflush_open_updates": 2, "spendflush_open_keys": 1, "spendflush_open_keys_limit": 1,
+		"spendflush_updates_refused_total,buffer_full": 1, "spendflush_updates_refused_total,invalid": 1,
+		"spendflush_unconfirmed_amount_dollars,open": 2, "spendflush_queue_up": 1, "spendflush_fallback_active,0": 0,
+	} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v (there: %v), want %v", name, value, ok, want)
+		}
+	}
+	if _, err := New(p.cfg); err == nil {
+		t.Error("a second pipeline on one registry is taken, and one of the two would be hidden")
+	}
+}
+
+func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
+	_, err := New(Config{
+		Queue: newMemoryQueue(), Shards: 65, SealInterval: time.Microsecond, FlushInterval: time.Hour, MaxKeys: -1,
+		RollupDimensions: []string{"model", "colour"},
+	})
+	if err == nil {
+		t.Fatal("a bad configuration is taken")
+	}
+	for _, want := range []string{
+		"Store:", "DirectLocker:", "Queue and Locker:", "Shards: 65", "SealInterval: 1µs", "FlushInterval: 1h0m0s", "MaxKeys: -1", `"colour"`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+	ok := Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	if err := ok.WithDefaults().Validate(); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+	if ok.WithDefaults().keep() != allDimensions || (Config{RollupDimensions: []string{}}).WithDefaults().keep() != 0 {
+		t.Error("nil must mean all dimensions, an empty list none")
+	}
+}

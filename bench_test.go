@@ -1,0 +1,160 @@
+package spendflush
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+)
+
+func benchUpdate(i int) Update {
+	return Update{
+		Spend: Picodollars(1_234_567), PromptTokens: 812, CompletionTokens: 95,
+		Series: Series{
+			APIKey: fmt.Sprintf("sk-%012d", i), UserID: fmt.Sprint("user-", i%997), TeamID: fmt.Sprint("team-", i%13),
+			OrganizationID: "org-1", Model: "gpt-4o", CustomLLMProvider: "openai", Endpoint: "/v1/chat/completions",
+			Tags: []string{"production"},
+		},
+	}
+}
+
+func benchPipeline(b *testing.B) *Pipeline {
+	return newTestPipeline(b, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 100_000_000})
+}
+
+func BenchmarkRecordKnownKey(b *testing.B) {
+	p, u := benchPipeline(b), benchUpdate(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.Record(&u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Each update is of another combination. Every 100,000 the map is sealed, which is not measured.
+func BenchmarkRecordNewKey(b *testing.B) {
+	m, s, i := newOpenMap(200_000, allDimensions), newSealer(1, 200_000), 0
+	u, id := benchUpdate(1), make([]byte, 0, 20)
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		id = fmt.Appendf(id[:0], "%d", i)
+		u.APIKey = string(id)
+		if _, err := m.add(&u, 0); err != nil {
+			b.Fatal(err)
+		}
+		if i%100_000 == 0 {
+			b.StopTimer()
+			sealed(m, s)
+			b.StartTimer()
+		}
+	}
+}
+
+func BenchmarkRecordParallel(b *testing.B) {
+	p := benchPipeline(b)
+	updates := make([]Update, 1024)
+	for i := range updates {
+		updates[i] = benchUpdate(i)
+	}
+	var next atomic.Uint64
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		r := rand.New(rand.NewPCG(1, next.Add(1)))
+		for pb.Next() {
+			if err := p.Record(&updates[r.IntN(len(updates))]); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// benchRows are the rows of a seal of that many combinations.
+func benchRows(b *testing.B, combinations int) laneRows {
+	b.Helper()
+	updates := make([]Update, combinations)
+	for i := range updates {
+		updates[i] = benchUpdate(i)
+	}
+	return sealUpdates(b, updates, 0)
+}
+
+func perRow(b *testing.B, rows int) {
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(rows), "ns/row")
+}
+
+func BenchmarkSeal(b *testing.B) {
+	const combinations = 10_000
+	updates := make([]Update, combinations)
+	for i := range updates {
+		updates[i] = benchUpdate(i)
+	}
+	m, s := newOpenMap(1_000_000, allDimensions), newSealer(1, 1_000_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		for i := range updates {
+			if _, err := m.add(&updates[i], 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		sealed(m, s)
+	}
+	perRow(b, combinations)
+}
+
+func BenchmarkNewBatch(b *testing.B) {
+	rows := benchRows(b, 10_000)
+	b.ReportAllocs()
+	var size int
+	for b.Loop() {
+		size = len(NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups).Bytes())
+	}
+	perRow(b, len(rows.totals)+len(rows.rollups))
+	b.ReportMetric(float64(size)/float64(len(rows.totals)+len(rows.rollups)), "bytes/row")
+}
+
+func BenchmarkBatchRows(b *testing.B) {
+	rows := benchRows(b, 10_000)
+	batch := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := batch.Rows(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perRow(b, len(rows.totals)+len(rows.rollups))
+}
+
+// Sixteen batches of 1000 combinations, half of which they have in common.
+func BenchmarkMergeRuns(b *testing.B) {
+	runs := make([][]TotalRow, 16)
+	for i := range runs {
+		updates := make([]Update, 1000)
+		for j := range updates {
+			updates[j] = benchUpdate(j + 500*i)
+		}
+		runs[i] = sealUpdates(b, updates, 0).totals
+	}
+	taken, rows := make([][]TotalRow, len(runs)), 0
+	for _, run := range runs {
+		rows += len(run)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(taken, runs)
+		mergeRuns(taken, totalRows)
+	}
+	perRow(b, rows)
+}
+
+func BenchmarkParseAmount(b *testing.B) {
+	for b.Loop() {
+		if _, err := ParseAmount("0.000123456789"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

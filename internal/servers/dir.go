@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -66,29 +67,36 @@ func lockDir(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// endOrphan ends the server that an earlier process left running in workDir, if there is one, and waits until it is
-// gone. The caller must hold the lock of the directory.
-func endOrphan(ctx context.Context, pidFile, workDir string, sig syscall.Signal) error {
-	content, err := os.ReadFile(pidFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	pid := leadingNumber(string(content))
-	if pid <= 1 || !worksIn(pid, workDir) {
-		return nil
-	}
-	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("end process %d, left running in %s: %w", pid, workDir, err)
-	}
-	for worksIn(pid, workDir) {
+// endOrphans ends the server that an earlier process left running in workDir, if there is one, and waits until all of
+// it is gone. Then a pid file means nothing any more: a number in it may be another process's by now. The caller must
+// hold the lock of the directory.
+func endOrphans(ctx context.Context, program, pidFile, workDir string, sig syscall.Signal) error {
+	told := 0
+	for {
+		pids, sure, err := runningIn(workDir, program)
+		if err != nil || !sure {
+			return err
+		}
+		if len(pids) == 0 {
+			break
+		}
+		content, _ := os.ReadFile(pidFile) // it may go away at any time
+		if pid := leadingNumber(string(content)); pid != told && slices.Contains(pids, pid) {
+			for _, sig := range []syscall.Signal{sig, syscall.SIGCONT} {
+				if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+					return fmt.Errorf("end process %d, left running in %s: %w", pid, workDir, err)
+				}
+			}
+			told = pid
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for process %d, left running in %s, to end: %w", pid, workDir, ctx.Err())
+			return fmt.Errorf("wait for processes %v, left running in %s, to end: %w", pids, workDir, ctx.Err())
 		case <-time.After(pollInterval):
 		}
+	}
+	if err := os.Remove(pidFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -136,6 +144,9 @@ func lastLines(path string, offset int64) string {
 		return "\t" + err.Error()
 	}
 	lines := bytes.Split(bytes.TrimSpace(content), []byte("\n"))
-	lines = lines[max(0, len(lines)-maxLines):]
-	return "\t" + string(bytes.Join(lines, []byte("\n\t")))
+	return indent(bytes.Join(lines[max(0, len(lines)-maxLines):], []byte("\n")))
+}
+
+func indent(text []byte) string {
+	return "\t" + strings.ReplaceAll(string(bytes.TrimSpace(text)), "\n", "\n\t")
 }

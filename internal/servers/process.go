@@ -1,11 +1,14 @@
 package servers
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -22,7 +25,7 @@ type process struct {
 }
 
 // startProcess starts cmd in a process group of its own. Where the system can, the program gets the signal orphaned
-// when this process dies. The log is closed when the program has ended, or couldn't be started.
+// when this process dies. The log, if not nil, is closed when the program has ended or couldn't be started.
 func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -37,7 +40,9 @@ func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*proce
 		// kept until the program has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		defer log.Close()
+		if log != nil {
+			defer log.Close()
+		}
 		err := cmd.Start()
 		started <- err
 		if err == nil {
@@ -49,6 +54,27 @@ func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*proce
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	return p, nil
+}
+
+// runToEnd runs a program that ends by itself. Its error has what the program said. When ctx is done first, the program
+// is killed.
+func runToEnd(ctx context.Context, cmd *exec.Cmd) error {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	p, err := startProcess(cmd, syscall.SIGKILL, nil)
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(cmd.Path)
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return errors.Join(fmt.Errorf("%s: %w", name, ctx.Err()), p.kill())
+	}
+	if p.err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, p.err, indent(out.Bytes()))
+	}
+	return nil
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }

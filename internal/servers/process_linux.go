@@ -13,57 +13,72 @@ func setOrphanSignal(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeat
 
 // children returns the children of a process, without those that have ended and weren't waited for.
 func children(parent int) ([]int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	return find(func(p procStat) bool { return p.parent == parent })
+}
+
+// runningIn returns the processes of a program whose working directory is dir. The result is false if that can't be
+// told on this system.
+func runningIn(dir, program string) ([]int, bool, error) {
+	want, err := os.Stat(dir)
+	if err != nil {
+		return nil, true, err
+	}
+	pids, err := find(func(p procStat) bool {
+		if p.name != program {
+			return false
+		}
+		cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", p.pid)) // follows the link
+		return err == nil && os.SameFile(cwd, want)
+	})
+	return pids, true, err
+}
+
+// find returns the processes that match. Those that have ended and weren't waited for don't count.
+func find(match func(procStat) bool) ([]int, error) {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
 		if err != nil {
 			continue // it has ended
 		}
-		pid, state, ppid, err := parseStat(stat)
+		p, err := parseStat(content)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if ppid == parent && state != 'Z' && state != 'X' {
-			pids = append(pids, pid)
+		if p.state != 'Z' && p.state != 'X' && match(p) {
+			pids = append(pids, p.pid)
 		}
 	}
 	return pids, nil
 }
 
-// parseStat takes /proc/PID/stat apart: "123 (any (name) here) S 1 …".
-func parseStat(stat []byte) (pid int, state byte, ppid int, err error) {
-	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	if open < 0 || end < 0 {
-		return 0, 0, 0, fmt.Errorf("no name in %q", stat)
-	}
-	if pid, err = strconv.Atoi(string(bytes.TrimSpace(stat[:open]))); err != nil {
-		return 0, 0, 0, err
-	}
-	fields := bytes.Fields(stat[end+1:])
-	if len(fields) < 2 {
-		return 0, 0, 0, fmt.Errorf("no parent in %q", stat)
-	}
-	ppid, err = strconv.Atoi(string(fields[1]))
-	return pid, fields[0][0], ppid, err
+// procStat is what we want of /proc/PID/stat.
+type procStat struct {
+	pid    int
+	name   string // the first 15 bytes
+	state  byte
+	parent int
 }
 
-// worksIn reports whether a process is alive and has dir as its working directory.
-func worksIn(pid int, dir string) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
+// parseStat takes /proc/PID/stat apart: "123 (any (name) here) S 1 …".
+func parseStat(content []byte) (p procStat, err error) {
+	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
+	if open < 0 || end < open {
+		return p, fmt.Errorf("no name in %q", content)
 	}
-	if _, state, _, err := parseStat(stat); err != nil || state == 'Z' || state == 'X' {
-		return false
+	p.name = string(content[open+1 : end])
+	if p.pid, err = strconv.Atoi(string(bytes.TrimSpace(content[:open]))); err != nil {
+		return p, err
 	}
-	cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid)) // follows the link
-	if err != nil {
-		return false
+	fields := bytes.Fields(content[end+1:])
+	if len(fields) < 2 {
+		return p, fmt.Errorf("no parent in %q", content)
 	}
-	want, err := os.Stat(dir)
-	return err == nil && os.SameFile(cwd, want)
+	p.state = fields[0][0]
+	p.parent, err = strconv.Atoi(string(fields[1]))
+	return p, err
 }

@@ -33,5 +33,6 @@ func children(parent int) ([]int, error) {
 	return pids, nil
 }
 
-// worksIn can't be told here; a server that still runs keeps the next one from starting, which says so.
-func worksIn(int, string) bool { return false }
+// runningIn returns the processes of a program whose working directory is dir. The result is false if that can't be
+// told on this system. A server that still runs then keeps the next one from starting, which says so.
+func runningIn(string, string) ([]int, bool, error) { return nil, false, nil }

@@ -9,9 +9,13 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
+
+// redisTimeout is how long a Redis that is starting may take for a reply, before it is asked anew.
+const redisTimeout = 500 * time.Millisecond
 
 // RedisConfig says how to start a private Redis.
 type RedisConfig struct {
@@ -56,7 +60,7 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 			if r.password, err = password(dir); err != nil {
 				return err
 			}
-			return endOrphan(ctx, pidFile, dir, syscall.SIGTERM)
+			return endOrphans(ctx, filepath.Base(program), pidFile, dir, syscall.SIGTERM)
 		},
 		command: func(port int) (*exec.Cmd, error) {
 			// Not as arguments: everybody on the machine can read those.
@@ -72,7 +76,8 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 			if err != nil {
 				return err
 			}
-			o.MaxRetries = -1
+			// A client that waits for a reply doesn't heed its context.
+			o.MaxRetries, o.ReadTimeout = -1, redisTimeout
 			client := redis.NewClient(o)
 			defer client.Close()
 			return client.Ping(ctx).Err()

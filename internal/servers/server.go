@@ -137,10 +137,22 @@ func (s *server) startOn(ctx context.Context, port int) error {
 
 // await returns when the server answers, has ended or ctx is done.
 func (s *server) await(ctx context.Context, p *process, port int) error {
+	// A try ends with the server: somebody else who has the port may keep it waiting.
+	alive, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		defer cancel()
+		select {
+		case <-p.done:
+		case <-alive.Done():
+		}
+	})
+	defer watch.Wait()
+	defer cancel()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		try, cancel := context.WithTimeout(ctx, probeTimeout)
+		try, cancel := context.WithTimeout(alive, probeTimeout)
 		err := s.probe(try, port)
 		cancel()
 		// A server that has ended didn't answer: somebody else on this port did.

@@ -2,15 +2,197 @@ package testserver
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/moby/moby/api/types/container"
+	"github.com/redis/go-redis/v9"
+	"github.com/testcontainers/testcontainers-go"
 )
 
-func dockerAnswers(context.Context) error { return errors.New("containers are not supported yet") }
+const (
+	engineTimeout = 10 * time.Second // for the engine to say that it is there
+	pollInterval  = 50 * time.Millisecond
+)
 
-func dockerPostgres(context.Context) (string, func(context.Context) error, error) {
-	return "", nil, errors.New("containers are not supported yet")
+// The images only have to hold the programs: what runs in them is said here. "$@" are the arguments.
+const (
+	runPostgres = `set -eu
+for bin in /usr/lib/postgresql/*/bin; do PATH="$bin:$PATH"; done
+umask 077
+printf %s "$PASSWORD" >/tmp/password
+initdb --pgdata=/tmp/data --username=postgres --pwfile=/tmp/password --auth=scram-sha-256 \
+	--encoding=UTF8 --locale=C --no-sync
+echo 'host all all all scram-sha-256' >>/tmp/data/pg_hba.conf
+exec postgres -D /tmp/data "$@" -c listen_addresses='*' -c port=5432 -c unix_socket_directories=`
+	runRedis = `exec redis-server --port 6379 --requirepass "$PASSWORD" --save '' --appendonly no --dir /tmp "$@"`
+)
+
+func dockerAnswers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	provider, err := testcontainers.NewDockerProvider()
+	if err != nil {
+		return err
+	}
+	return provider.Health(ctx)
 }
 
-func dockerRedis(context.Context) (string, func(context.Context) error, error) {
-	return "", nil, errors.New("containers are not supported yet")
+func dockerPostgres(ctx context.Context) (string, error) {
+	var args []string
+	for _, name := range slices.Sorted(maps.Keys(postgresSettings)) {
+		args = append(args, "-c", name+"="+postgresSettings[name])
+	}
+	c := containerServer{
+		image:  imageName("SPENDFLUSH_TEST_POSTGRES_IMAGE", "postgres:17-alpine"),
+		user:   "postgres", // refuses to run as root
+		script: runPostgres,
+		args:   args,
+		port:   5432,
+		url: func(host, password string) string {
+			u := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", password), Host: host,
+				Path: "/postgres", RawQuery: "sslmode=disable"}
+			return u.String()
+		},
+		probe: func(ctx context.Context, url string) error {
+			conn, err := pgx.Connect(ctx, url)
+			if err != nil {
+				return err
+			}
+			return conn.Close(ctx)
+		},
+	}
+	return c.start(ctx)
+}
+
+func dockerRedis(ctx context.Context) (string, error) {
+	c := containerServer{
+		image:  imageName("SPENDFLUSH_TEST_REDIS_IMAGE", "redis:7-alpine"),
+		script: runRedis,
+		args:   []string{"--databases", strconv.Itoa(redisDatabases)},
+		port:   6379,
+		url: func(host, password string) string {
+			u := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: host, Path: "/0"}
+			return u.String()
+		},
+		probe: func(ctx context.Context, url string) error {
+			o, err := redis.ParseURL(url)
+			if err != nil {
+				return err
+			}
+			o.MaxRetries = -1
+			client := redis.NewClient(o)
+			defer client.Close()
+			return client.Ping(ctx).Err()
+		},
+	}
+	return c.start(ctx)
+}
+
+func imageName(variable, fallback string) string {
+	if name := os.Getenv(variable); name != "" {
+		return name
+	}
+	return fallback
+}
+
+// containerServer is a server in a container.
+type containerServer struct {
+	image  string
+	user   string // "" is the image's
+	script string // for sh, with args as its "$@" and the password in its environment
+	args   []string
+	port   int // inside
+	url    func(host, password string) string
+	probe  func(ctx context.Context, url string) error
+}
+
+// start runs the container and returns when the server in it answers. After an error nothing is left running.
+func (c *containerServer) start(ctx context.Context) (string, error) {
+	if err := dockerAnswers(ctx); err != nil {
+		return "", fmt.Errorf("no Docker engine: %w", err)
+	}
+	password := rand.Text() // the port may be open to the network
+	ctr, err := testcontainers.Run(ctx, c.image,
+		testcontainers.WithEntrypoint(append([]string{"sh", "-c", c.script, "sh"}, c.args...)...),
+		testcontainers.WithEnv(map[string]string{"PASSWORD": password, "LC_ALL": "C"}),
+		testcontainers.WithExposedPorts(strconv.Itoa(c.port)+"/tcp"),
+		testcontainers.WithConfigModifier(func(config *container.Config) {
+			config.User = c.user
+			config.WorkingDir = "/tmp"
+		}),
+	)
+	stop := func(ctx context.Context) error {
+		// There is nothing to save.
+		return testcontainers.TerminateContainer(ctr, testcontainers.StopContext(ctx), testcontainers.StopTimeout(0))
+	}
+	var url string
+	if err != nil {
+		err = fmt.Errorf("run: %w", err)
+	} else if url, err = c.await(ctx, ctr, password); err != nil {
+		err = fmt.Errorf("%w; its log:\n%s", err, logOf(ctr))
+	}
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		return "", errors.Join(fmt.Errorf("%s: %w", c.image, err), stop(ctx))
+	}
+	atEnd(stop)
+	return url, nil
+}
+
+// await returns the server's URL when it answers there.
+func (c *containerServer) await(ctx context.Context, ctr testcontainers.Container, password string) (string, error) {
+	host, err := ctr.Host(ctx)
+	if err != nil {
+		return "", err
+	}
+	port, err := ctr.MappedPort(ctx, strconv.Itoa(c.port)+"/tcp")
+	if err != nil {
+		return "", err
+	}
+	url := c.url(net.JoinHostPort(host, port.Port()), password)
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		err := c.probe(ctx, url)
+		if err == nil {
+			return url, nil
+		}
+		if state, err := ctr.State(ctx); err == nil && !state.Running {
+			return "", fmt.Errorf("ended with status %d while it was starting", state.ExitCode)
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("wait for an answer: %w (last: %w)", ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// logOf returns the end of the container's log.
+func logOf(ctr testcontainers.Container) string {
+	const maxBytes = 4096
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	log, err := ctr.Logs(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	defer log.Close()
+	content, err := io.ReadAll(log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(content[max(0, len(content)-maxBytes):])
 }

@@ -2,11 +2,11 @@ package testserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -28,6 +28,21 @@ var postgresSettings = map[string]string{
 var (
 	sharedPostgres = shared{name: "Postgres", local: localPostgres, docker: dockerPostgres}
 	databases      atomic.Int64
+
+	// template is the data that private servers begin with, made once: initdb is slow.
+	template = sync.OnceValues(func() (dir string, err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		if dir, err = tempDir(); err != nil {
+			return "", err
+		}
+		atEnd(func(context.Context) error { return os.RemoveAll(dir) })
+		p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+		if err != nil {
+			return "", err
+		}
+		return dir, p.Stop(ctx)
+	})
 )
 
 // Postgres returns the URL of a new empty database on the Postgres that the package's tests share. It is dropped when
@@ -60,26 +75,31 @@ func execute(t testing.TB, url, statement string) {
 	}
 }
 
-func localPostgres(ctx context.Context) (string, func(context.Context) error, error) {
+func localPostgres(ctx context.Context) (string, error) {
 	dir, err := tempDir()
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
+	atEnd(func(context.Context) error { return os.RemoveAll(dir) })
 	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
 	if err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
+		return "", err
 	}
-	stop := func(ctx context.Context) error { return errors.Join(p.Stop(ctx), os.RemoveAll(dir)) }
-	return p.URL(""), stop, nil
+	atEnd(p.Stop)
+	return p.URL(""), nil
 }
 
 // NewPostgres starts a Postgres for this test alone, which may kill and restart it. It is always one of this machine.
 func NewPostgres(t testing.TB) *servers.Postgres {
 	t.Helper()
+	from, err := template()
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
 	dir := privateDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Template: from, Settings: postgresSettings})
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}

@@ -2,7 +2,6 @@ package testserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,29 +63,30 @@ func flush(t testing.TB, o *redis.Options) {
 	}
 }
 
-func localRedis(ctx context.Context) (string, func(context.Context) error, error) {
+func localRedis(ctx context.Context) (string, error) {
 	dir, err := tempDir()
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
+	atEnd(func(context.Context) error { return os.RemoveAll(dir) })
 	args := []string{"--databases", strconv.Itoa(redisDatabases), "--appendonly", "no"}
 	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir, Args: args})
 	if err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
+		return "", err
 	}
-	stop := func(ctx context.Context) error { return errors.Join(r.Stop(ctx), os.RemoveAll(dir)) }
-	return r.URL(), stop, nil
+	atEnd(r.Stop)
+	return r.URL(), nil
 }
 
 // NewRedis starts a Redis for this test alone, which may kill, pause and restart it. It writes its append-only file
-// before it replies, so that a killed one comes back with all that it has acknowledged. It is always one of this
-// machine.
+// before it replies, and never waits for the disk: a killed one comes back with all that it has acknowledged. It is
+// always one of this machine.
 func NewRedis(t testing.TB) *servers.Redis {
 	t.Helper()
 	dir := privateDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir})
+	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir, Args: []string{"--appendfsync", "no"}})
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}

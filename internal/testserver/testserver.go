@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,10 +19,15 @@ const (
 	stopTimeout  = 30 * time.Second
 )
 
-// Main runs the tests of a package, stops the shared servers, fails if a goroutine is left, and exits.
-func Main(m *testing.M) {
+// Main runs the tests of a package, stops the servers, calls each of after, fails if a goroutine is left, and
+// exits.
+func Main(m *testing.M, after ...func() error) {
 	code := m.Run()
-	if err := stopShared(); err != nil {
+	errs := []error{end()}
+	for _, f := range after {
+		errs = append(errs, f())
+	}
+	if err := errors.Join(errs...); err != nil {
 		fmt.Fprintln(os.Stderr, "testserver:", err)
 		code = max(code, 1)
 	}
@@ -37,13 +43,11 @@ func Main(m *testing.M) {
 
 // shared is a server that the tests of a package share.
 type shared struct {
-	name   string
-	local  func(ctx context.Context) (url string, stop func(context.Context) error, err error)
-	docker func(ctx context.Context) (url string, stop func(context.Context) error, err error)
+	name          string
+	local, docker func(context.Context) (url string, err error)
 
 	once sync.Once
 	url  string
-	stop func(context.Context) error
 	err  error
 }
 
@@ -58,51 +62,75 @@ func (s *shared) get(t testing.TB) string {
 }
 
 func (s *shared) start() {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	mode := strings.ToLower(os.Getenv("SPENDFLUSH_TEST_SERVERS"))
+	mode := os.Getenv("SPENDFLUSH_TEST_SERVERS")
 	switch mode {
-	case "", "auto", "local", "docker":
+	case "local":
+		s.use("a program of this machine, as SPENDFLUSH_TEST_SERVERS asks", s.local)
+	case "docker":
+		s.use("a container, as SPENDFLUSH_TEST_SERVERS asks", s.docker)
+	case "", "auto":
+		if s.use("a container", s.docker); s.err != nil {
+			s.use(fmt.Sprintf("a program of this machine, for want of a container: %v", s.err), s.local)
+		}
 	default:
 		s.err = fmt.Errorf("SPENDFLUSH_TEST_SERVERS is %q; auto, local and docker are allowed", mode)
-		return
 	}
-	note := "a local program, as SPENDFLUSH_TEST_SERVERS asks"
-	if mode != "local" {
-		if s.err = dockerAnswers(ctx); s.err == nil {
-			s.url, s.stop, s.err = s.docker(ctx)
-		}
-		if s.err == nil {
-			say(s.name, "a container")
-			return
-		}
-		if mode == "docker" {
-			return
-		}
-		note = fmt.Sprintf("a local program, for there is no container: %v", s.err)
-	}
-	say(s.name, note)
-	s.url, s.stop, s.err = s.local(ctx)
 }
 
-// say writes a line that is seen whatever test runs.
-func say(name, note string) { fmt.Fprintf(os.Stderr, "testserver: %s is %s\n", name, note) }
+// use starts the server in one way. What that is, is said where everybody sees it, whichever test comes first.
+func (s *shared) use(what string, start func(context.Context) (string, error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if s.url, s.err = start(ctx); s.err == nil {
+		fmt.Fprintf(os.Stderr, "testserver: %s is %s\n", s.name, what)
+	}
+}
 
-func stopShared() error {
+var (
+	endsMu sync.Mutex
+	ends   []func(context.Context) error
+)
+
+// atEnd has f called when all tests have run; the last one added is the first one called.
+func atEnd(f func(context.Context) error) {
+	endsMu.Lock()
+	defer endsMu.Unlock()
+	ends = append(ends, f)
+}
+
+func end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	endsMu.Lock()
+	defer endsMu.Unlock()
 	var errs []error
-	for _, s := range []*shared{&sharedPostgres, &sharedRedis} {
-		s.once.Do(func() {}) // from now on nobody starts it
-		if s.stop != nil {
-			errs = append(errs, s.stop(ctx))
-		}
+	for _, f := range slices.Backward(ends) {
+		errs = append(errs, f(ctx))
 	}
 	return errors.Join(errs...)
 }
 
+const tempPrefix = "spendflush-test-"
+
 // tempDir makes a directory for a server. Not t.TempDir: a server of another account couldn't pass through it.
-func tempDir() (string, error) { return os.MkdirTemp("", "spendflush-test-") }
+func tempDir() (string, error) {
+	sweepOnce()
+	return os.MkdirTemp("", tempPrefix)
+}
+
+// sweepOnce removes what tests left behind that were killed or ran out of time.
+var sweepOnce = sync.OnceFunc(func() { sweep(os.TempDir(), time.Now().Add(-24*time.Hour)) })
+
+// sweep removes our directories in dir that nobody has touched since then. Errors are ignored: they may belong to
+// others.
+func sweep(dir string, then time.Time) {
+	old, _ := filepath.Glob(filepath.Join(dir, tempPrefix+"*")) // the pattern is well-formed
+	for _, path := range old {
+		if st, err := os.Stat(path); err == nil && st.ModTime().Before(then) {
+			_ = os.RemoveAll(path)
+		}
+	}
+}
 
 // showLog puts the end of a server's log into the log of a test that failed.
 func showLog(t testing.TB, path string) {

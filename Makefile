@@ -6,7 +6,8 @@ GO ?= go
 # Recipes work for root and for anybody: Go wants a home that can be written to, and must not ask git about a tree
 # that belongs to another account ("dubious ownership").
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
-export HOME := $(or $(TMPDIR),/tmp)/spendflush-home-$(shell id -u)
+export HOME := $(shell d=$${TMPDIR:-/tmp}/spendflush-home-$$(id -u); mkdir -m 700 "$$d" 2>/dev/null; \
+	if [ -O "$$d" ] && [ ! -L "$$d" ]; then echo "$$d"; else mktemp -d; fi)
 endif
 export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
 
@@ -26,7 +27,7 @@ SOAK_UPDATES ?= 5000000
 
 # $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
 define go-test
-@set -o pipefail; mkdir -p "$$HOME"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+@set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 echo '$(GO) test $(1)'; \
 if ! $(GO) test $(1) 2>&1 | tee "$$log"; then \
 	printf '\nFAILED:\n'; \
@@ -48,10 +49,11 @@ run: ## build it and run an instance on a private Postgres and Redis of its own 
 
 build: ## bin/spendflush
 	@.ci/need go
-	@mkdir -p "$$HOME" bin
+	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/spendflush ./cmd/spendflush
 
-test: lint race ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
+test: ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
+	@$(MAKE) --no-print-directory --keep-going lint race
 
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer promtool
@@ -61,7 +63,6 @@ lint: vet fmt-check staticcheck ## vet, format and staticcheck
 
 vet:
 	@.ci/need go
-	@mkdir -p "$$HOME"
 	$(GO) vet ./...
 
 fmt-check:
@@ -69,24 +70,22 @@ fmt-check:
 
 staticcheck:
 	@.ci/need go
-	@mkdir -p "$$HOME"
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(NILNESS) ./...
 
 fmt: ## format all Go files
 	gofmt -w *.go */
 
+soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server
-	SPENDFLUSH_SOAK_UPDATES=$(SOAK_UPDATES) $(GO) test -run Soak ./integration -timeout 60m -v -count=1
+	$(call go-test,-run Soak ./integration -timeout 60m -v -count=1)
 
 fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 	@.ci/need go
-	@mkdir -p "$$HOME"
-	@set -eu; targets=$$(grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort); \
-	for target in $$targets; do case $$target in *:func) dir=$$(dirname "$${target%:func}") ;; *) \
-		echo "$$dir $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" ;; esac; \
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do \
+		dir=$$(dirname "$$file"); target=$${target#func }; echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
 	done
 
 bench: ## every benchmark once (BENCHTIME=1s each)

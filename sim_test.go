@@ -23,9 +23,9 @@ type sim struct {
 	queue     *memoryQueue
 	producers []*simProducer
 	flushers  []*simFlusher
-	sealed    *books // the oracle: everything that was ever sealed
-	log       []string
-	healed    bool // no faults any more
+	sealed    *books                           // the oracle: everything that was ever sealed
+	healed    bool                             // no faults any more
+	trace     func(format string, args ...any) // nil: nobody wants to know the steps
 }
 
 // outcome is what becomes of a call.
@@ -44,7 +44,11 @@ func (s *sim) outcome() outcome {
 	return []outcome{done, done, done, done, notDone, replyLost}[s.r.IntN(6)]
 }
 
-func (s *sim) note(format string, args ...any) { s.log = append(s.log, fmt.Sprintf(format, args...)) }
+func (s *sim) note(format string, args ...any) {
+	if s.trace != nil {
+		s.trace(format, args...)
+	}
+}
 
 func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 42)), store: newMemoryStore(), queue: newMemoryQueue(), sealed: newBooks()}
@@ -112,7 +116,8 @@ func (s *sim) harmQueue() {
 		s.note("queue loses entry %s", entries[i].ID)
 		s.queue.entries[0] = slices.Delete(slices.Clone(entries), i, i+1)
 	case 2, 3:
-		s.note("entry %s is there again as %s", entries[i].ID, s.queue.insert(0, slices.Clone(entries[i].Bytes)))
+		again := s.queue.insert(0, slices.Clone(entries[i].Bytes))
+		s.note("entry %s is there again as %s", entries[i].ID, again)
 	case 4:
 		s.note("a bit of entry %s is flipped", entries[i].ID)
 		b := entries[i].Bytes
@@ -212,7 +217,7 @@ func (p *simProducer) direct() {
 		return
 	}
 	o := p.outcome()
-	p.note("producer %d: writes %s directly, outcome %d", p.number, claims(f), o)
+	p.note("producer %d: writes %s directly, outcome %d", p.number, f.Claims, o)
 	if o == notDone {
 		return
 	}
@@ -271,12 +276,12 @@ func (f *simFlusher) apply() {
 	}
 	o := f.outcome()
 	if o == notDone {
-		f.note("flusher %d: can't apply %s", f.number, claims(flush))
+		f.note("flusher %d: can't apply %s", f.number, flush.Claims)
 		f.plan = nil
 		return
 	}
 	err := f.store.Apply(context.Background(), flush)
-	f.note("flusher %d: applies %s, outcome %d: %v", f.number, claims(flush), o, err)
+	f.note("flusher %d: applies %s, outcome %d: %v", f.number, flush.Claims, o, err)
 	switch {
 	case o == replyLost:
 		f.plan = nil
@@ -307,9 +312,9 @@ func (f *simFlusher) settle() {
 	f.next = f.read
 }
 
-func simulate(seed uint64, unchecked bool) (fault string, s *sim) {
+func simulate(seed uint64, unchecked bool, trace func(format string, args ...any)) (fault string, s *sim) {
 	s = newSim(seed)
-	s.store.unchecked = unchecked
+	s.store.unchecked, s.trace = unchecked, trace
 	return s.run(40 + s.r.IntN(400)), s
 }
 
@@ -320,11 +325,9 @@ func TestBooksAreExactWhateverTheScheduleAndTheFaults(t *testing.T) {
 	}
 	flushes := 0
 	for seed := from; seed <= to; seed++ {
-		fault, s := simulate(seed, false)
+		fault, s := simulate(seed, false, nil)
 		if fault != "" {
-			for _, line := range s.log {
-				t.Log(line)
-			}
+			simulate(seed, false, t.Logf) // the same again, step by step
 			t.Fatalf("%s\nrun it again with: go test -run %s . -sim.seed=%d", fault, t.Name(), seed)
 		}
 		flushes += s.store.flushes
@@ -337,7 +340,7 @@ func TestSimulatorSeesTheDriftOfAStoreWithoutClaims(t *testing.T) {
 	drifted := 0
 	const runs = 100
 	for seed := uint64(1); seed <= runs; seed++ {
-		if fault, _ := simulate(seed, true); fault != "" {
+		if fault, _ := simulate(seed, true, nil); fault != "" {
 			drifted++
 		}
 	}

@@ -108,6 +108,7 @@ func (p *plan) take() *Flush {
 				totals, rollups = append(totals, rows.Totals), append(rollups, rows.Rollups)
 				f.Control.Add(&rows.Control)
 				claim.Last = b.Sequence
+				claim.Shards, claim.Seal, claim.PriorSeal = b.Shards, b.Seal, claim.Seal
 				claim.Updates += b.Updates
 				claim.Amount = claim.Amount.Add(b.Amount)
 				p.taken = append(p.taken, b)

@@ -11,6 +11,10 @@ type Claim struct {
 	First, Last uint64
 	Updates     int64  // updates in the claimed batches
 	Amount      Amount // and their sum
+
+	// What the audit needs to know whether the lanes of a producer are at the same seal, from the headers.
+	Shards          int    // Header.Shards of the batch Last
+	Seal, PriorSeal uint64 // Header.Seal of the batch Last, and of the one before it, 0 if that isn't claimed here
 }
 
 // TotalRow is what a flush adds to the total of one entity.

@@ -181,6 +181,14 @@ func TestBatchWhoseRowsDontAddUpIsRefused(t *testing.T) {
 	}
 }
 
+func TestBatchWithMoreBehindItsLastRowIsRefused(t *testing.T) {
+	rows := randomRows(t, newRand(t), 10)
+	whole := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups).Bytes()
+	if _, err := mustParse(t, reframe(append(bytes.Clone(whole), 0))).Rows(); !errors.Is(err, ErrCorruptBatch) {
+		t.Fatalf("%v; want ErrCorruptBatch", err)
+	}
+}
+
 func TestBatchWithRowsOutOfOrderOrRepeatedIsRefused(t *testing.T) {
 	rows := randomRows(t, newRand(t), 10)
 	swapped, twice := slices.Clone(rows.totals), slices.Clone(rows.rollups)

@@ -1,0 +1,298 @@
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/spendflush/spendflush"
+)
+
+// Recorder takes updates; *spendflush.Pipeline does.
+type Recorder interface {
+	// RecordAll keeps neither the slice nor anything that it refers to.
+	RecordAll(updates []spendflush.Update) (spendflush.Receipt, error)
+	Wait(ctx context.Context, r spendflush.Receipt, want spendflush.Stage) (spendflush.Stage, error)
+	Held(e spendflush.Entity) spendflush.Held
+	Producer() spendflush.ProducerID
+	Status() spendflush.PipelineStatus
+}
+
+// Config says what an API serves. Recorder, Reader and Registry must be set; the zero value of any other field stands
+// for its default.
+type Config struct {
+	Recorder Recorder
+	Reader   Reader
+	Registry prometheus.Gatherer // for /metrics
+
+	// Tokens are the bearer tokens that open everything but /healthz and /readyz. None: everything is open to whoever
+	// reaches the listener.
+	Tokens []string
+
+	// Logger gets failures of this side, and every request at debug level. nil: nothing is logged.
+	Logger *slog.Logger
+
+	Instance string // name of this process. Default: "instance"
+	Version  string // of the program. Default: "devel"
+
+	// Ready says why updates shouldn't be sent here yet, nil if they should. Anybody may read its error: it must hold
+	// no secret. nil: always ready.
+	Ready func(ctx context.Context) error
+
+	MaxBodyBytes   int64 // of one request. Default: 8 MiB
+	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
+	MaxUpdates     int   // of one request. Default: 10000
+
+	WaitTimeout time.Duration // how long ?ack waits without ?timeout. Default: 10s
+	MaxWait     time.Duration // the most that ?timeout may ask for. Default: 60s
+
+	MaxRows       int           // of one JSON usage report. Default: 10000
+	MaxCSVRows    int           // of one CSV usage report. Default: 1000000
+	MaxReports    int           // usage reports and audits at once; more get 503. Default: 4
+	ReportTimeout time.Duration // for one of these. Default: 2m
+
+	// The deadlines of Server. ReadHeaderTimeout and ReadTimeout bound the arrival of a request, WriteTimeout its
+	// answer or, of a long one, each piece, IdleTimeout the pause between two requests of a connection.
+	// Defaults: 5s, 30s, 60s, 2m.
+	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+
+	MaxHeaderBytes int // of one request's header, about. Default: 16 KiB
+}
+
+func (c Config) withDefaults() Config {
+	c.Instance = cmp.Or(c.Instance, "instance")
+	c.Version = cmp.Or(c.Version, "devel")
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 8<<20)
+	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, 128<<20)
+	c.MaxUpdates = cmp.Or(c.MaxUpdates, 10_000)
+	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
+	c.MaxWait = cmp.Or(c.MaxWait, time.Minute)
+	c.MaxRows = cmp.Or(c.MaxRows, 10_000)
+	c.MaxCSVRows = cmp.Or(c.MaxCSVRows, 1_000_000)
+	c.MaxReports = cmp.Or(c.MaxReports, 4)
+	c.ReportTimeout = cmp.Or(c.ReportTimeout, 2*time.Minute)
+	c.ReadHeaderTimeout = cmp.Or(c.ReadHeaderTimeout, 5*time.Second)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, time.Minute)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var faults []error
+	needed := func(name string, missing bool) {
+		if missing {
+			faults = append(faults, fmt.Errorf("%s: is nil; it is needed", name))
+		}
+	}
+	needed("Recorder", c.Recorder == nil)
+	needed("Reader", c.Reader == nil)
+	needed("Registry", c.Registry == nil)
+	for _, bound := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxBodyBytes", c.MaxBodyBytes}, {"MaxBodiesBytes", c.MaxBodiesBytes}, {"MaxUpdates", int64(c.MaxUpdates)},
+		{"WaitTimeout", int64(c.WaitTimeout)}, {"MaxWait", int64(c.MaxWait)}, {"MaxRows", int64(c.MaxRows)},
+		{"MaxCSVRows", int64(c.MaxCSVRows)}, {"MaxReports", int64(c.MaxReports)}, {"ReportTimeout", int64(c.ReportTimeout)},
+		{"ReadHeaderTimeout", int64(c.ReadHeaderTimeout)}, {"ReadTimeout", int64(c.ReadTimeout)},
+		{"WriteTimeout", int64(c.WriteTimeout)}, {"IdleTimeout", int64(c.IdleTimeout)}, {"MaxHeaderBytes", int64(c.MaxHeaderBytes)},
+	} {
+		if bound.value < 0 {
+			faults = append(faults, fmt.Errorf("%s: is negative", bound.name))
+		}
+	}
+	if c.WaitTimeout > c.MaxWait {
+		faults = append(faults, fmt.Errorf("WaitTimeout: %s is more than MaxWait, %s", c.WaitTimeout, c.MaxWait))
+	}
+	return errors.Join(faults...)
+}
+
+// API is an http.Handler. Make it with New.
+type API struct {
+	cfg     Config
+	log     *slog.Logger
+	tokens  tokens
+	routes  map[string]route
+	intakes sync.Pool // of *intake
+	bodies  budget
+	spends  slots
+	reports slots
+}
+
+// route is what is served at one path.
+type route struct {
+	method string // GET stands for HEAD too
+	open   bool   // needs no token
+	serve  func(w http.ResponseWriter, r *http.Request) *problem
+}
+
+// New returns an API for the configuration. The error joins all that is wrong with it.
+func New(c Config) (*API, error) {
+	c = c.withDefaults()
+	known, err := newTokens(c.Tokens)
+	if err = errors.Join(c.validate(), err); err != nil {
+		return nil, fmt.Errorf("httpapi: %w", err)
+	}
+	a := &API{
+		cfg: c, log: c.Logger, tokens: known,
+		bodies:  budget{limit: c.MaxBodiesBytes},
+		spends:  make(slots, maxSpends),
+		reports: make(slots, c.MaxReports),
+	}
+	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
+	metrics := promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
+	})
+	a.routes = map[string]route{
+		"/v1/updates": {method: http.MethodPost, serve: a.updates},
+		"/v1/usage":   {method: http.MethodGet, serve: a.usage},
+		"/v1/status":  {method: http.MethodGet, serve: a.status},
+		"/v1/audit":   {method: http.MethodGet, serve: a.audit},
+		"/metrics": {method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
+			metrics.ServeHTTP(w, r)
+			return nil
+		}},
+		"/healthz": {method: http.MethodGet, open: true, serve: a.healthz},
+		"/readyz":  {method: http.MethodGet, open: true, serve: a.readyz},
+		"/":        {method: http.MethodGet, serve: a.page},
+	}
+	return a, nil
+}
+
+const (
+	maxSpends  = 16 // spend look-ups at once; each walks over what is open
+	maxScrapes = 4
+)
+
+// Server returns a server for the API with all its deadlines set. It doesn't listen yet.
+func (a *API) Server(addr string) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           a,
+		ReadHeaderTimeout: a.cfg.ReadHeaderTimeout,
+		ReadTimeout:       a.cfg.ReadTimeout,
+		WriteTimeout:      a.cfg.WriteTimeout,
+		IdleTimeout:       a.cfg.IdleTimeout,
+		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	answer := &answer{ResponseWriter: w}
+	defer func() {
+		if a.log.Enabled(r.Context(), slog.LevelDebug) {
+			a.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes,
+				"took", time.Since(start), "remote", r.RemoteAddr)
+		}
+	}()
+	defer a.rescue(answer, r)
+	answer.Header()["X-Content-Type-Options"] = noSniff
+	answer.Header()["Cache-Control"] = noStore
+	if p := a.serve(answer, r); p != nil {
+		a.fail(answer, r, p)
+	}
+}
+
+var (
+	noSniff = []string{"nosniff"}
+	noStore = []string{"no-store"}
+)
+
+func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
+	found, ok := a.find(r.URL.EscapedPath())
+	if !found.open {
+		if p := a.tokens.check(r); p != nil {
+			return p
+		}
+	}
+	if !ok {
+		return notFound.because("nothing is served at %.200q", r.URL.Path)
+	}
+	if r.Method == found.method || r.Method == http.MethodHead && found.method == http.MethodGet {
+		return found.serve(w, r)
+	}
+	allow := found.method + ", OPTIONS"
+	if found.method == http.MethodGet {
+		allow = "GET, HEAD, OPTIONS"
+	}
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Allow", allow)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
+}
+
+// find looks the path up as it was sent: an escaped slash is part of a name, and nothing is cleaned away.
+func (a *API) find(path string) (route, bool) {
+	if rest, ok := strings.CutPrefix(path, spendPrefix); ok {
+		return route{method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
+			return a.spend(w, r, rest)
+		}}, true
+	}
+	found, ok := a.routes[path]
+	return found, ok
+}
+
+// rescue turns a panic into a problem, or cuts the connection if the answer has begun.
+func (a *API) rescue(w *answer, r *http.Request) {
+	reason := recover()
+	if reason == nil {
+		return
+	}
+	if reason == http.ErrAbortHandler {
+		panic(reason)
+	}
+	p := internalError.because("the log of the instance says more")
+	p.cause = panicError(reason)
+	if w.status != 0 {
+		a.log.Error("request failed halfway", "method", r.Method, "path", r.URL.Path, "error", p.cause)
+		panic(http.ErrAbortHandler)
+	}
+	clear(w.Header())
+	a.fail(w, r, p)
+}
+
+// answer notes what was answered.
+type answer struct {
+	http.ResponseWriter
+	status int // 0 while there is none
+	bytes  int64
+}
+
+func (w *answer) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *answer) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,339 @@
+package httpapi
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/spendflush/spendflush"
+)
+
+// field is a field of an update in JSON.
+type field uint8
+
+const (
+	fieldSpend field = iota
+	fieldTime
+	fieldStatus
+	fieldAPIKey
+	fieldUserID
+	fieldEndUserID
+	fieldTeamID
+	fieldOrganizationID
+	fieldAgentID
+	fieldTags
+	fieldModel
+	fieldModelGroup
+	fieldCustomLLMProvider
+	fieldMCPNamespacedToolName
+	fieldEndpoint
+	fieldPromptTokens
+	fieldCompletionTokens
+	fieldCacheReadInputTokens
+	fieldCacheCreationInputTokens
+
+	noField
+)
+
+var fieldNames = [noField]string{
+	"spend", "time", "status",
+	"api_key", "user_id", "end_user_id", "team_id", "organization_id", "agent_id", "tags",
+	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint",
+	"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+}
+
+var allFieldNames = strings.Join(fieldNames[:], ", ")
+
+// fieldOf returns the field that a quoted name stands for.
+func (d *decoder) fieldOf(quoted []byte) field {
+	if f := quotedField(quoted); f != noField || bytes.IndexByte(quoted, '\\') < 0 {
+		return f
+	}
+	// A name may be written with escapes, as "\u0073pend".
+	plain, err := jsontext.AppendQuote(nil, d.nameOf(quoted))
+	if err != nil {
+		return noField
+	}
+	return quotedField(plain)
+}
+
+func quotedField(quoted []byte) field {
+	switch string(quoted) {
+	case `"spend"`:
+		return fieldSpend
+	case `"time"`:
+		return fieldTime
+	case `"status"`:
+		return fieldStatus
+	case `"api_key"`:
+		return fieldAPIKey
+	case `"user_id"`:
+		return fieldUserID
+	case `"end_user_id"`:
+		return fieldEndUserID
+	case `"team_id"`:
+		return fieldTeamID
+	case `"organization_id"`:
+		return fieldOrganizationID
+	case `"agent_id"`:
+		return fieldAgentID
+	case `"tags"`:
+		return fieldTags
+	case `"model"`:
+		return fieldModel
+	case `"model_group"`:
+		return fieldModelGroup
+	case `"custom_llm_provider"`:
+		return fieldCustomLLMProvider
+	case `"mcp_namespaced_tool_name"`:
+		return fieldMCPNamespacedToolName
+	case `"endpoint"`:
+		return fieldEndpoint
+	case `"prompt_tokens"`:
+		return fieldPromptTokens
+	case `"completion_tokens"`:
+		return fieldCompletionTokens
+	case `"cache_read_input_tokens"`:
+		return fieldCacheReadInputTokens
+	case `"cache_creation_input_tokens"`:
+		return fieldCacheCreationInputTokens
+	}
+	return noField
+}
+
+// nameOf returns the text of a quoted name, cut where it would make an answer long.
+func (d *decoder) nameOf(quoted []byte) string {
+	const most = 64
+	d.word, _ = jsontext.AppendUnquote(d.word[:0], quoted)
+	if len(d.word) > most {
+		return strings.ToValidUTF8(string(d.word[:most]), "") + "…"
+	}
+	return string(d.word)
+}
+
+// value reads the value of the field. null is as good as leaving the field out; only spend may not be left out.
+func (d *decoder) value(index int, u *spendflush.Update, f field) error {
+	kind := d.json.PeekKind()
+	if kind == jsontext.KindNull {
+		if f == fieldSpend {
+			return d.refuseValue(index, fieldNames[f], "is null; an amount is needed")
+		}
+		if _, err := d.json.ReadToken(); err != nil { // "nul"
+			return d.refuseSyntax(index, err)
+		}
+		return nil
+	}
+	switch f {
+	case fieldSpend:
+		return d.spend(index, u, kind)
+	case fieldTags:
+		return d.tags(index, u, kind)
+	case fieldPromptTokens, fieldCompletionTokens, fieldCacheReadInputTokens, fieldCacheCreationInputTokens:
+		return d.count(index, countOf(u, f), f, kind)
+	}
+	if kind != jsontext.KindString {
+		return d.refuseValue(index, fieldNames[f], "want a string, not "+kindName(kind))
+	}
+	quoted, err := d.json.ReadValue()
+	if err != nil {
+		return d.refuseSyntax(index, err)
+	}
+	switch f {
+	case fieldTime:
+		return d.time(index, u, quoted)
+	case fieldStatus:
+		return d.status(index, u, quoted)
+	}
+	*textOf(u, f) = d.string(quoted)
+	return nil
+}
+
+func countOf(u *spendflush.Update, f field) *int64 {
+	switch f {
+	case fieldPromptTokens:
+		return &u.PromptTokens
+	case fieldCompletionTokens:
+		return &u.CompletionTokens
+	case fieldCacheReadInputTokens:
+		return &u.CacheReadInputTokens
+	default:
+		return &u.CacheCreationInputTokens
+	}
+}
+
+func textOf(u *spendflush.Update, f field) *string {
+	switch f {
+	case fieldAPIKey:
+		return &u.APIKey
+	case fieldUserID:
+		return &u.UserID
+	case fieldEndUserID:
+		return &u.EndUserID
+	case fieldTeamID:
+		return &u.TeamID
+	case fieldOrganizationID:
+		return &u.OrganizationID
+	case fieldAgentID:
+		return &u.AgentID
+	case fieldModel:
+		return &u.Model
+	case fieldModelGroup:
+		return &u.ModelGroup
+	case fieldCustomLLMProvider:
+		return &u.CustomLLMProvider
+	case fieldMCPNamespacedToolName:
+		return &u.MCPNamespacedToolName
+	default:
+		return &u.Endpoint
+	}
+}
+
+// string returns the text of the quoted string that json has just read: a part of d.text unless it has escapes.
+func (d *decoder) string(quoted []byte) string {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		end := d.base + int(d.json.InputOffset()) - 1
+		return d.text[end-(len(quoted)-2) : end]
+	}
+	return string(d.unquote(quoted))
+}
+
+// unquote returns the text of a quoted string that json has accepted. It is valid until the next call.
+func (d *decoder) unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	d.word, _ = jsontext.AppendUnquote(d.word[:0], quoted)
+	return d.word
+}
+
+func (d *decoder) spend(index int, u *spendflush.Update, kind jsontext.Kind) error {
+	if kind != jsontext.KindNumber && kind != jsontext.KindString {
+		return d.refuseValue(index, fieldNames[fieldSpend], "want a number, or a string that holds one, not "+kindName(kind))
+	}
+	text, err := d.json.ReadValue()
+	if err != nil {
+		return d.refuseSyntax(index, err)
+	}
+	if kind == jsontext.KindString {
+		text = d.unquote(text)
+	}
+	if u.Spend, err = spendflush.ParseAmount([]byte(text)); err != nil {
+		return d.refuse(index, fieldNames[fieldSpend], "%v", err)
+	}
+	return nil
+}
+
+// maxCountDigits is how many digits a count may have to be read at all; the root bounds its value.
+const maxCountDigits = 18
+
+// count reads a number of tokens: digits and nothing else, because 1e3 and 1.0 come out of floats.
+func (d *decoder) count(index int, to *int64, f field, kind jsontext.Kind) error {
+	if kind != jsontext.KindNumber {
+		return d.refuseValue(index, fieldNames[f], "want a whole number, not "+kindName(kind))
+	}
+	digits, err := d.json.ReadValue()
+	if err != nil {
+		return d.refuseSyntax(index, err)
+	}
+	var n int64
+	for _, c := range digits {
+		if c < '0' || c > '9' || len(digits) > maxCountDigits {
+			return d.refuse(index, fieldNames[f], "%.40s: want a whole number in plain digits, 0 to %d", digits, spendflush.MaxTokens)
+		}
+		n = n*10 + int64(c-'0')
+	}
+	*to = n
+	return nil
+}
+
+func (d *decoder) tags(index int, u *spendflush.Update, kind jsontext.Kind) error {
+	name := fieldNames[fieldTags]
+	if kind != jsontext.KindBeginArray {
+		return d.refuseValue(index, name, "want an array of strings, not "+kindName(kind))
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return d.refuseSyntax(index, err)
+	}
+	stranger := jsontext.KindInvalid // the first element that isn't a string
+	for {
+		kind := d.json.PeekKind()
+		if kind == jsontext.KindEndArray {
+			break
+		}
+		if kind != jsontext.KindString && stranger == jsontext.KindInvalid {
+			stranger = kind
+		}
+		quoted, err := d.json.ReadValue()
+		if err != nil {
+			return d.refuseSyntax(index, err)
+		}
+		// One above the bound is kept, so that the root refuses the update; the rest would only take memory.
+		if kind == jsontext.KindString && len(u.Tags) <= spendflush.MaxTags {
+			u.Tags = append(u.Tags, d.string(quoted))
+		}
+	}
+	if _, err := d.json.ReadToken(); err != nil {
+		return d.refuseSyntax(index, err)
+	}
+	if stranger != jsontext.KindInvalid {
+		return d.refuse(index, name, "want an array of strings, not of %s", kindName(stranger))
+	}
+	return nil
+}
+
+func (d *decoder) time(index int, u *spendflush.Update, quoted []byte) error {
+	text := d.unquote(quoted)
+	switch {
+	case !shapedAsRFC3339(text) || u.Time.UnmarshalText(text) != nil:
+		return d.refuse(index, fieldNames[fieldTime], "%.40q: want RFC 3339 such as 2026-01-31T12:00:00Z", text)
+	case u.Time.IsZero(): // which would mean "now"
+		return d.refuse(index, fieldNames[fieldTime], "%s is out of range", u.Time.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// shapedAsRFC3339 refuses what package time takes though RFC 3339 doesn't allow it: an hour of one digit, a decimal
+// comma, an offset of a day or more.
+func shapedAsRFC3339(text []byte) bool {
+	const second = len("2026-01-31T12:00:00")
+	if len(text) <= second || text[10] != 'T' || text[13] != ':' || text[second] == ',' {
+		return false
+	}
+	if text[len(text)-1] == 'Z' {
+		return true
+	}
+	offset := string(text[len(text)-len("00:00"):])
+	return offset[:2] < "24" && offset[3:] < "60"
+}
+
+func (d *decoder) status(index int, u *spendflush.Update, quoted []byte) error {
+	switch text := d.unquote(quoted); string(text) {
+	case spendflush.Success.String():
+		u.Status = spendflush.Success
+	case spendflush.Failure.String():
+		u.Status = spendflush.Failure
+	default:
+		return d.refuse(index, fieldNames[fieldStatus], "%.40q: allowed are success and failure", text)
+	}
+	return nil
+}
+
+// kindName says what a value is, for the reader of an error.
+func kindName(kind jsontext.Kind) string {
+	switch kind {
+	case jsontext.KindNull:
+		return "null"
+	case jsontext.KindTrue, jsontext.KindFalse:
+		return "a boolean"
+	case jsontext.KindString:
+		return "a string"
+	case jsontext.KindNumber:
+		return "a number"
+	case jsontext.KindBeginArray:
+		return "an array"
+	default:
+		return "an object"
+	}
+}

@@ -1,0 +1,89 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// budget bounds what is held at once.
+type budget struct {
+	limit int64
+	held  atomic.Int64
+}
+
+func (b *budget) take(n int64) bool {
+	if b.held.Add(n) > b.limit {
+		b.held.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (b *budget) give(n int64) { b.held.Add(-n) }
+
+// slots bound how many do something at once.
+type slots chan struct{}
+
+// slotWait is how long a request waits for its turn.
+const slotWait = 2 * time.Second
+
+// take waits for a slot, which the caller must give back.
+func (s slots) take(ctx context.Context) *problem {
+	timer := time.NewTimer(slotWait)
+	defer timer.Stop()
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p := busy.because("%d requests of this kind are being answered, which is as many as are at once", cap(s))
+	p.retryAfter = time.Second
+	return p
+}
+
+func (s slots) give() { <-s }
+
+// extend moves the deadlines of the connection so that reading and writing may go on for d and then some. The
+// reading one matters even when all is read: net/http keeps a read going to notice that the client leaves, and takes a
+// deadline that passes for that.
+func (a *API) extend(w http.ResponseWriter, d time.Duration) {
+	rc := http.NewResponseController(w)
+	now := time.Now()
+	// Errors mean that there is no connection, as in a test: then there are no deadlines either.
+	_ = rc.SetReadDeadline(now.Add(d + a.cfg.ReadTimeout))
+	_ = rc.SetWriteDeadline(now.Add(d + a.cfg.WriteTimeout))
+}
+
+// params reads the query. Names that aren't allowed, and names given twice, are refused: a mistyped name must not turn
+// into a default.
+func params(r *http.Request, allowed ...string) (url.Values, *problem) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, invalidRequest.because("the query can't be read: %v", err)
+	}
+	for name, given := range values {
+		switch {
+		case !slices.Contains(allowed, name):
+			return nil, invalidRequest.because("unknown parameter %.64q; allowed are %s", name, strings.Join(allowed, ", "))
+		case len(given) > 1:
+			return nil, invalidRequest.because("parameter %s is given %d times", name, len(given))
+		}
+	}
+	return values, nil
+}
+
+// panicError makes an error of what recover returned, with the stack.
+func panicError(reason any) error {
+	return fmt.Errorf("panic: %v\n%s", reason, debug.Stack())
+}

@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+// problemBase is where the types of problems are explained; each is an anchor on that page.
+const problemBase = "https://github.com/spendflush/spendflush/blob/main/docs/api.md#"
+
+// problemType is a type of problem as clients know it: the slug ends its URI, and both never change their meaning.
+type problemType struct {
+	slug   string
+	title  string
+	status int
+}
+
+var (
+	invalidRequest       = problemType{"invalid-request", "The request is not valid", http.StatusBadRequest}
+	invalidJSON          = problemType{"invalid-json", "The body is not valid JSON", http.StatusBadRequest}
+	invalidUpdate        = problemType{"invalid-update", "An update is not valid", http.StatusBadRequest}
+	noUpdates            = problemType{"no-updates", "There are no updates", http.StatusBadRequest}
+	tooManyRows          = problemType{"too-many-rows", "The report is too long", http.StatusBadRequest}
+	unauthorized         = problemType{"unauthorized", "A valid token is needed", http.StatusUnauthorized}
+	notFound             = problemType{"not-found", "Not found", http.StatusNotFound}
+	methodNotAllowed     = problemType{"method-not-allowed", "The method is not allowed", http.StatusMethodNotAllowed}
+	requestTimeout       = problemType{"request-timeout", "The request came too slowly", http.StatusRequestTimeout}
+	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
+	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
+	internalError        = problemType{"internal-error", "Something went wrong in here", http.StatusInternalServerError}
+	bufferFull           = problemType{"buffer-full", "The buffer is full", http.StatusServiceUnavailable}
+	shuttingDown         = problemType{"shutting-down", "This instance is shutting down", http.StatusServiceUnavailable}
+	busy                 = problemType{"busy", "Too much is asked at once", http.StatusServiceUnavailable}
+	notReady             = problemType{"not-ready", "This instance is not ready", http.StatusServiceUnavailable}
+	databaseUnavailable  = problemType{"database-unavailable", "The database can't be asked", http.StatusServiceUnavailable}
+	waitEnded            = problemType{"wait-ended", "The updates are recorded, but the wait ended", http.StatusGatewayTimeout}
+)
+
+// problem is why a request fails, as RFC 9457 writes it.
+type problem struct {
+	Type     string  `json:"type"`
+	Title    string  `json:"title"`
+	Status   int     `json:"status"`
+	Detail   string  `json:"detail,omitempty"`
+	Instance string  `json:"instance"`         // names this one occurrence; the log has it too
+	Errors   []fault `json:"errors,omitempty"` // of invalid-json and invalid-update
+
+	// Updates and Reached are of wait-ended.
+	Updates int    `json:"updates,omitempty"`
+	Reached string `json:"reached,omitempty"`
+
+	header     http.Header   // to be sent along
+	retryAfter time.Duration // 0: it doesn't help to come again
+	cause      error         // for the log only
+}
+
+func (t problemType) because(format string, args ...any) *problem {
+	return &problem{Type: problemBase + t.slug, Title: t.title, Status: t.status, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (p *problem) with(name, value string) *problem {
+	if p.header == nil {
+		p.header = http.Header{}
+	}
+	p.header.Add(name, value)
+	return p
+}
+
+// fail answers with the problem. Failures of this side are logged, with the same name of the occurrence.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, p *problem) {
+	p.Instance = "urn:uuid:" + newUUID()
+	if level, ok := p.logLevel(); ok {
+		a.log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status,
+			"detail", p.Detail, "error", p.cause, "occurrence", p.Instance)
+	}
+	h := w.Header()
+	for name, values := range p.header {
+		h[name] = values
+	}
+	if p.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((p.retryAfter+time.Second-1)/time.Second)))
+	}
+	writeJSON(w, "application/problem+json", p.Status, p)
+}
+
+// logLevel says how loud the problem is. What the client did wrong, and a full buffer, which has its own metric, are
+// not for the log: a client could flood it.
+func (p *problem) logLevel() (slog.Level, bool) {
+	switch {
+	case p.Status == http.StatusInternalServerError:
+		return slog.LevelError, true
+	case p.Status >= 500 && p.cause != nil:
+		return slog.LevelWarn, true
+	default:
+		return 0, false
+	}
+}
+
+// writeJSON answers with v, whose type must be one that can't fail to be written.
+func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("httpapi: a %T can't be written as JSON: %v", v, err))
+	}
+	writeBody(w, contentType, status, append(body, '\n'))
+}
+
+func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
+
+// newUUID returns a random UUID (version 4).
+func newUUID() string {
+	var id spendflush.ProducerID // for its text
+	_, _ = rand.Read(id[:])      // never fails
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
+}

@@ -1,0 +1,141 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spendflush/spendflush"
+)
+
+const spendPrefix = "/v1/spend/"
+
+// counters are sums as JSON writes them.
+type counters struct {
+	Spend                    spendflush.Amount `json:"spend"`
+	APIRequests              int64             `json:"api_requests"`
+	SuccessfulRequests       int64             `json:"successful_requests"`
+	FailedRequests           int64             `json:"failed_requests"`
+	PromptTokens             int64             `json:"prompt_tokens"`
+	CompletionTokens         int64             `json:"completion_tokens"`
+	CacheReadInputTokens     int64             `json:"cache_read_input_tokens"`
+	CacheCreationInputTokens int64             `json:"cache_creation_input_tokens"`
+}
+
+func countersOf(c spendflush.Counters) counters {
+	return counters{
+		Spend: c.Spend, APIRequests: c.APIRequests(), SuccessfulRequests: c.SuccessfulRequests, FailedRequests: c.FailedRequests,
+		PromptTokens: c.PromptTokens, CompletionTokens: c.CompletionTokens,
+		CacheReadInputTokens: c.CacheReadInputTokens, CacheCreationInputTokens: c.CacheCreationInputTokens,
+	}
+}
+
+// entitySpend is the answer to GET /v1/spend/….
+type entitySpend struct {
+	EntityType string    `json:"entity_type"`
+	EntityID   string    `json:"entity_id"`
+	TeamID     string    `json:"team_id,omitempty"`   // of a team_member
+	Committed  counters  `json:"committed"`           // by all instances
+	Held       counters  `json:"held"`                // by this instance, not committed yet
+	Total      counters  `json:"total"`               // of the two; what other instances hold is in neither
+	AsOf       time.Time `json:"as_of"`               // of the database's snapshot
+	UpdatedAt  time.Time `json:"updated_at,omitzero"` // when Committed last changed
+	Instance   string    `json:"instance"`            // who holds Held
+}
+
+// spend tells what one entity has spent. path is what follows spendPrefix, escaped.
+func (a *API) spend(w http.ResponseWriter, r *http.Request, path string) *problem {
+	entity, p := entityOf(path)
+	if p != nil {
+		return p
+	}
+	if _, p := params(r); p != nil {
+		return p
+	}
+	if p := a.spends.take(r.Context()); p != nil {
+		return p
+	}
+	defer a.spends.give()
+	// What is held must be looked at before the books are: see spendflush.Held.
+	held := a.cfg.Recorder.Held(entity)
+	report, err := a.cfg.Reader.Spend(r.Context(), entity, a.cfg.Recorder.Producer())
+	if err != nil {
+		return databaseProblem(err)
+	}
+	beyond := held.Beyond(report.Marks)
+	if !report.Found && beyond == (spendflush.Counters{}) {
+		return notFound.because("nothing was ever booked on this %s, and this instance holds nothing of it", entity.Type)
+	}
+	total := report.Committed
+	total.Add(&beyond)
+	writeJSON(w, "application/json", http.StatusOK, entitySpend{
+		EntityType: entity.Type.String(), EntityID: entity.ID, TeamID: entity.TeamID,
+		Committed: countersOf(report.Committed), Held: countersOf(beyond), Total: countersOf(total),
+		AsOf: report.AsOf.UTC(), UpdatedAt: utcOrZero(report.UpdatedAt), Instance: a.cfg.Instance,
+	})
+	return nil
+}
+
+func utcOrZero(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// entityOf reads {entity_type}/{entity_id} or team_member/{team_id}/{user_id}. A slash in an id is escaped, as %2F.
+func entityOf(path string) (spendflush.Entity, *problem) {
+	parts := strings.Split(path, "/")
+	for i := range parts {
+		part, err := url.PathUnescape(parts[i])
+		if err != nil {
+			return spendflush.Entity{}, invalidRequest.because("the path can't be read: %v", err)
+		}
+		parts[i] = part
+	}
+	kind, err := spendflush.ParseEntityType(parts[0])
+	if err != nil {
+		return spendflush.Entity{}, notFound.because("%v", err)
+	}
+	ids, want := parts[1:], []string{"entity_id"}
+	if kind == spendflush.TeamMember {
+		want = []string{"team_id", "user_id"}
+	}
+	if len(ids) != len(want) {
+		return spendflush.Entity{}, notFound.because("want %s%s/{%s}; a slash in an id is written as %%2F",
+			spendPrefix, kind, strings.Join(want, "}/{"))
+	}
+	for i, id := range ids {
+		if p := checkID(want[i], id); p != nil {
+			return spendflush.Entity{}, p
+		}
+	}
+	if kind == spendflush.TeamMember {
+		return spendflush.Entity{Type: kind, TeamID: ids[0], ID: ids[1]}, nil
+	}
+	return spendflush.Entity{Type: kind, ID: ids[0]}, nil
+}
+
+// checkID refuses what can't be an id.
+func checkID(name, id string) *problem {
+	switch {
+	case id == "":
+		return invalidRequest.because("%s is empty", name)
+	case len(id) > spendflush.MaxIDBytes:
+		return invalidRequest.because("%s has %d bytes; allowed are %d", name, len(id), spendflush.MaxIDBytes)
+	case strings.IndexByte(id, 0) >= 0:
+		return invalidRequest.because("%s holds a NUL character", name)
+	case !utf8.ValidString(id):
+		return invalidRequest.because("%s is not valid UTF-8", name)
+	}
+	return nil
+}
+
+// databaseProblem says that the database didn't answer; why is for the log.
+func databaseProblem(err error) *problem {
+	p := databaseUnavailable.because("updates are still taken; ask again later")
+	p.retryAfter, p.cause = retryLater, err
+	return p
+}

@@ -1,0 +1,92 @@
+package httpapi
+
+import (
+	"context"
+	_ "embed"
+	"net/http"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+// pingTimeout is how long the status waits for the database.
+const pingTimeout = 2 * time.Second
+
+// instanceStatus is the answer to GET /v1/status.
+type instanceStatus struct {
+	Version string    `json:"version"`
+	Now     time.Time `json:"now"`
+	spendflush.PipelineStatus
+	Database string `json:"database"` // ok or unavailable
+}
+
+// status tells how this instance stands. It answers with the database away as well.
+func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
+	if _, p := params(r); p != nil {
+		return p
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	defer cancel()
+	database := "ok"
+	if err := a.cfg.Reader.Ping(ctx); err != nil {
+		a.log.Warn("the database doesn't answer", "error", err)
+		database = "unavailable"
+	}
+	writeJSON(w, "application/json", http.StatusOK, instanceStatus{
+		Version: a.cfg.Version, Now: time.Now().UTC(), PipelineStatus: a.cfg.Recorder.Status(), Database: database,
+	})
+	return nil
+}
+
+// audit tells whether the books add up. It answers 200 either way: the question was answered.
+func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
+	if _, p := params(r); p != nil {
+		return p
+	}
+	if p := a.reports.take(r.Context()); p != nil {
+		return p
+	}
+	defer a.reports.give()
+	a.extend(w, a.cfg.ReportTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
+	defer cancel()
+	report, err := a.cfg.Reader.Audit(ctx)
+	if err != nil {
+		return databaseProblem(err)
+	}
+	writeJSON(w, "application/json", http.StatusOK, report)
+	return nil
+}
+
+// healthz says that the process lives.
+func (a *API) healthz(w http.ResponseWriter, _ *http.Request) *problem {
+	writeBody(w, "application/json", http.StatusOK, []byte("{\"status\":\"ok\"}\n"))
+	return nil
+}
+
+// readyz says whether updates should be sent here.
+func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
+	if a.cfg.Ready != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+		defer cancel()
+		if err := a.cfg.Ready(ctx); err != nil {
+			p := notReady.because("%v", err)
+			p.retryAfter = retrySoon
+			return p
+		}
+	}
+	writeBody(w, "application/json", http.StatusOK, []byte("{\"status\":\"ready\"}\n"))
+	return nil
+}
+
+//go:embed page.html
+var pageHTML []byte
+
+// page is for people.
+func (a *API) page(w http.ResponseWriter, _ *http.Request) *problem {
+	h := w.Header()
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	writeBody(w, "text/html; charset=utf-8", http.StatusOK, pageHTML)
+	return nil
+}

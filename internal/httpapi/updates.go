@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+const (
+	retrySoon  = time.Second     // until what is full has been emptied
+	retryLater = 5 * time.Second // until somebody has another instance ready, or the database back
+)
+
+// updates records the updates in the body, all or none.
+func (a *API) updates(w http.ResponseWriter, r *http.Request) *problem {
+	want, wait, p := a.ackOf(r)
+	if p != nil {
+		return p
+	}
+	form, p := formatOf(r.Header)
+	if p != nil {
+		return p
+	}
+	receipt, n, p := a.record(w, r, form)
+	if p != nil {
+		return p
+	}
+	if want == spendflush.Accepted {
+		writeRecorded(w, http.StatusAccepted, n, spendflush.Accepted)
+		return nil
+	}
+	a.extend(w, wait)
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	reached, err := a.cfg.Recorder.Wait(ctx, receipt, want)
+	if err != nil {
+		return waitProblem(err, wait, want, reached, n)
+	}
+	writeRecorded(w, http.StatusOK, n, reached)
+	return nil
+}
+
+// ackOf reads ?ack and ?timeout: the stage to wait for, and how long.
+func (a *API) ackOf(r *http.Request) (want spendflush.Stage, wait time.Duration, p *problem) {
+	query, p := params(r, "ack", "timeout")
+	if p != nil {
+		return 0, 0, p
+	}
+	want = spendflush.Accepted
+	if query.Has("ack") {
+		switch ack := query.Get("ack"); ack {
+		case spendflush.Accepted.String():
+		case spendflush.Queued.String():
+			want = spendflush.Queued
+		case spendflush.Committed.String():
+			want = spendflush.Committed
+		default:
+			return 0, 0, invalidRequest.because("ack is %.40q; allowed are accepted, queued and committed", ack)
+		}
+	}
+	wait = a.cfg.WaitTimeout
+	if query.Has("timeout") {
+		var err error
+		text := query.Get("timeout")
+		wait, err = time.ParseDuration(text)
+		switch {
+		case want == spendflush.Accepted:
+			return 0, 0, invalidRequest.because("timeout needs ack=queued or ack=committed")
+		case err != nil || wait <= 0 || wait > a.cfg.MaxWait:
+			return 0, 0, invalidRequest.because("timeout is %.40q; allowed are durations up to %s, such as 500ms or 10s", text, a.cfg.MaxWait)
+		}
+	}
+	return want, wait, nil
+}
+
+// record reads, decodes and records the updates of the body. Its buffers are free again when it returns, so that a
+// wait holds none.
+func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spendflush.Receipt, int, *problem) {
+	in := a.intakes.Get().(*intake)
+	defer a.putIntake(in)
+	body, p := a.read(in, w, r)
+	if p != nil {
+		return spendflush.Receipt{}, 0, p
+	}
+	if err := in.decode(body, form); err != nil {
+		return spendflush.Receipt{}, 0, contentTooLarge.because("there are more than %d updates; nothing was recorded, send them in parts", a.cfg.MaxUpdates)
+	}
+	n := len(in.updates)
+	switch {
+	case len(in.faults) > 0:
+		return spendflush.Receipt{}, 0, in.problem(nil)
+	case n == 0:
+		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
+	}
+	receipt, err := a.cfg.Recorder.RecordAll(in.updates)
+	if err != nil {
+		return spendflush.Receipt{}, 0, in.recordProblem(err)
+	}
+	return receipt, n, nil
+}
+
+// recordProblem makes a problem of an error of RecordAll.
+func (d *decoder) recordProblem(err error) *problem {
+	if refused, ok := errors.AsType[*spendflush.UpdateError](err); ok {
+		return d.problem(refused)
+	}
+	switch {
+	case errors.Is(err, spendflush.ErrBufferFull):
+		p := bufferFull.because("too many distinct keys wait to be written; nothing was recorded, send it again later")
+		p.retryAfter = retrySoon
+		return p
+	case errors.Is(err, spendflush.ErrClosed):
+		p := shuttingDown.because("nothing was recorded; send it to another instance")
+		p.retryAfter = retryLater
+		return p
+	}
+	p := internalError.because("nothing was recorded; the log of the instance says more")
+	p.cause = err
+	return p
+}
+
+// problem lists what is wrong with the updates: what the decoder has found, and what the root says of the others.
+// refused is what RecordAll said, nil if it wasn't asked.
+func (d *decoder) problem(refused *spendflush.UpdateError) *problem {
+	for i := range d.updates {
+		if d.bad[i] {
+			continue
+		}
+		if r, ok := errors.AsType[*spendflush.UpdateError](d.updates[i].Check(i)); ok {
+			d.refuseUpdate(r)
+		}
+	}
+	if len(d.faults) == 0 { // a time at the edge of its bounds, and the clock has moved on since
+		d.refuseUpdate(refused)
+	}
+	slices.SortStableFunc(d.faults, func(a, b fault) int { return a.Index - b.Index })
+	found := len(d.faults)
+	faults := slices.Clone(d.faults[:min(found, maxFaults)])
+	kind := invalidUpdate
+	if d.broken {
+		kind = invalidJSON
+	}
+	first := faults[0]
+	if first.Field != "" {
+		first.Field += ": "
+	}
+	p := kind.because("nothing was recorded; update %d: %s%s", first.Index, first.Field, first.Detail)
+	if found >= maxFaults {
+		p.Detail += "; the first " + strconv.Itoa(maxFaults) + " faults are listed"
+	}
+	p.Errors = faults
+	return p
+}
+
+func (d *decoder) refuseUpdate(r *spendflush.UpdateError) {
+	d.faults = append(d.faults, fault{Index: r.Index, Field: r.Field, Detail: r.Reason})
+}
+
+func waitProblem(err error, wait time.Duration, want, reached spendflush.Stage, n int) *problem {
+	why := "within " + wait.String()
+	if errors.Is(err, spendflush.ErrClosed) {
+		why = "before this instance stopped"
+	}
+	p := waitEnded.because("the updates were not %s %s, but they are recorded and %s: do not send them again, they would count twice",
+		want, why, reached)
+	p.Updates, p.Reached = n, reached.String()
+	return p
+}
+
+// writeRecorded answers that n updates have reached a stage.
+func writeRecorded(w http.ResponseWriter, status, n int, reached spendflush.Stage) {
+	body := make([]byte, 0, 64)
+	body = append(body, `{"updates":`...)
+	body = strconv.AppendInt(body, int64(n), 10)
+	body = append(body, `,"reached":"`...)
+	body = append(body, reached.String()...)
+	body = append(body, "\"}\n"...)
+	writeBody(w, "application/json", status, body)
+}

@@ -1,0 +1,250 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/spendflush/spendflush"
+)
+
+// errTooManyRows ends a report that is longer than it may be.
+var errTooManyRows = errors.New("too many rows")
+
+// counterNames are the columns of the sums, in the order of appendCounts behind spend.
+var counterNames = []string{
+	"spend", "api_requests", "successful_requests", "failed_requests",
+	"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+}
+
+func countsOf(c *spendflush.Counters) [7]int64 {
+	return [...]int64{
+		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests,
+		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens,
+	}
+}
+
+// usage tells what was spent by time and group.
+func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
+	q, asCSV, p := usageOf(r, time.Now())
+	if p != nil {
+		return p
+	}
+	if p := a.reports.take(r.Context()); p != nil {
+		return p
+	}
+	defer a.reports.give()
+	a.extend(w, a.cfg.ReportTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
+	defer cancel()
+	if asCSV {
+		return a.usageCSV(ctx, w, q)
+	}
+	return a.usageJSON(ctx, w, q)
+}
+
+// timeName returns the name of the column that says when; "" if there is none.
+func timeName(by Granularity) string {
+	switch by {
+	case Hour:
+		return "hour"
+	case Day:
+		return "date"
+	default:
+		return ""
+	}
+}
+
+// appendStart appends what that column says of the row.
+func appendStart(to []byte, q *UsageQuery, start time.Time) []byte {
+	if q.By == Day {
+		return start.In(q.Location).AppendFormat(to, time.DateOnly)
+	}
+	return start.In(q.Location).AppendFormat(to, time.RFC3339)
+}
+
+// usageJSON answers with the whole report at once, so that a failure never leaves half of one.
+func (a *API) usageJSON(ctx context.Context, w http.ResponseWriter, q UsageQuery) *problem {
+	body := appendUsageHead(nil, &q)
+	rows := 0
+	err := a.cfg.Reader.Usage(ctx, q, func(row UsageRow) error {
+		if rows == a.cfg.MaxRows {
+			return errTooManyRows
+		}
+		if rows > 0 {
+			body = append(body, ',')
+		}
+		rows++
+		body = appendUsageRow(append(body, '\n'), &q, &row)
+		return nil
+	})
+	if err != nil {
+		return a.usageProblem(err, a.cfg.MaxRows, ", or ask for CSV")
+	}
+	writeBody(w, "application/json", http.StatusOK, append(body, "\n]}\n"...))
+	return nil
+}
+
+func (a *API) usageProblem(err error, most int, advice string) *problem {
+	if errors.Is(err, errTooManyRows) {
+		return tooManyRows.because("there are more than %d rows; narrow the time or the entity, group by less%s", most, advice)
+	}
+	return databaseProblem(err)
+}
+
+func appendUsageHead(to []byte, q *UsageQuery) []byte {
+	member := func(name, value string) {
+		to = append(to, '"')
+		to = append(to, name...)
+		to = append(to, `":`...)
+		to = appendJSONString(to, value)
+		to = append(to, ',')
+	}
+	to = append(to, '{')
+	if q.EntityType != 0 {
+		member("entity_type", q.EntityType.String())
+	}
+	if q.EntityID != "" {
+		member("entity_id", q.EntityID)
+	}
+	if q.TeamID != "" {
+		member("team_id", q.TeamID)
+	}
+	member("by", granularityNames[q.By])
+	member("tz", q.Location.String())
+	member("from", formatTime(q.From, q.Location))
+	member("to", formatTime(q.To, q.Location))
+	to = append(to, `"group_by":[`...)
+	for i, name := range q.GroupBy {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		to = appendJSONString(to, name)
+	}
+	return append(to, `],"rows":[`...)
+}
+
+func appendUsageRow(to []byte, q *UsageQuery, row *UsageRow) []byte {
+	to = append(to, '{')
+	if name := timeName(q.By); name != "" {
+		to = append(append(append(to, '"'), name...), `":"`...)
+		to = append(appendStart(to, q, row.Start), `",`...)
+	}
+	for i, name := range q.GroupBy {
+		to = append(append(append(to, '"'), name...), `":`...)
+		to = append(appendJSONString(to, row.Group[i]), ',')
+	}
+	to = append(to, `"spend":"`...)
+	to, _ = row.Counters.Spend.AppendText(to)
+	to = append(to, '"')
+	for i, n := range countsOf(&row.Counters) {
+		to = append(append(append(to, `,"`...), counterNames[i+1]...), `":`...)
+		to = strconv.AppendInt(to, n, 10)
+	}
+	return append(to, '}')
+}
+
+// appendJSONString appends text in quotes. Texts in the books are valid UTF-8; anything else would be replaced.
+func appendJSONString(to []byte, text string) []byte {
+	to, _ = jsontext.AppendQuote(to, text)
+	return to
+}
+
+// usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
+func (a *API) usageCSV(ctx context.Context, w http.ResponseWriter, q UsageQuery) *problem {
+	out := &csvStream{w: w, timeout: a.cfg.WriteTimeout}
+	lines := csv.NewWriter(out)
+	lines.UseCRLF = true // as RFC 4180 has it
+	var head []string
+	if name := timeName(q.By); name != "" {
+		head = append(head, name)
+	}
+	head = append(append(head, q.GroupBy...), counterNames...)
+	_ = lines.Write(head) // it is too short to leave the buffer
+	rows := 0
+	record := make([]string, 0, len(head))
+	err := a.cfg.Reader.Usage(ctx, q, func(row UsageRow) error {
+		if rows == a.cfg.MaxCSVRows {
+			return errTooManyRows
+		}
+		rows++
+		record = appendRecord(record[:0], &q, &row)
+		return lines.Write(record)
+	})
+	if err == nil {
+		lines.Flush()
+		err = errors.Join(lines.Error(), out.send())
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !out.begun:
+		return a.usageProblem(err, a.cfg.MaxCSVRows, "")
+	case out.err == nil: // else the client is gone, which is its affair
+		a.log.Warn("a CSV report was cut off", "rows", rows, "error", err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func appendRecord(to []string, q *UsageQuery, row *UsageRow) []string {
+	if q.By != Total {
+		to = append(to, string(appendStart(nil, q, row.Start)))
+	}
+	for _, text := range row.Group {
+		to = append(to, harmless(text))
+	}
+	to = append(to, row.Counters.Spend.String())
+	for _, n := range countsOf(&row.Counters) {
+		to = append(to, strconv.FormatInt(n, 10))
+	}
+	return to
+}
+
+// harmless puts an apostrophe before a text that a spreadsheet would run as a formula. JSON has the text as it is.
+func harmless(text string) string {
+	if text != "" {
+		switch text[0] {
+		case '=', '+', '-', '@', '\t', '\r':
+			return "'" + text
+		}
+	}
+	return text
+}
+
+// csvStream sends what is written in large pieces. Each piece gets a new deadline.
+type csvStream struct {
+	w       http.ResponseWriter
+	timeout time.Duration
+	buffer  bytes.Buffer
+	begun   bool
+	err     error // of the client's connection
+}
+
+const csvPiece = 32 << 10
+
+func (s *csvStream) Write(b []byte) (int, error) {
+	s.buffer.Write(b)
+	if s.buffer.Len() < csvPiece {
+		return len(b), nil
+	}
+	return len(b), s.send()
+}
+
+func (s *csvStream) send() error {
+	if !s.begun {
+		s.begun = true
+		h := s.w.Header()
+		h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
+		h.Set("Content-Disposition", `attachment; filename="spendflush-usage.csv"`)
+	}
+	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(s.timeout))
+	_, s.err = s.w.Write(s.buffer.Bytes())
+	s.buffer.Reset()
+	return s.err
+}

@@ -1,0 +1,152 @@
+package httpapi
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+func usageQuery(t testing.TB, query string, now time.Time) (UsageQuery, bool, *problem) {
+	t.Helper()
+	return usageOf(httptest.NewRequest("GET", "/v1/usage?"+query, nil), now)
+}
+
+func TestTheRangeOfAReportIsWhatItsReaderMeans(t *testing.T) {
+	now := time.Date(2026, 3, 29, 22, 30, 0, 0, time.UTC) // the 30th in Berlin, where summer time began the day before
+	for name, c := range map[string]struct{ query, from, to string }{
+		"the last seven days":              {"", "2026-03-23T00:00:00Z", "2026-03-30T00:00:00Z"},
+		"the last seven days of a zone":    {"tz=Europe/Berlin", "2026-03-23T23:00:00Z", "2026-03-30T22:00:00Z"},
+		"dates include the last day":       {"from=2026-01-01&to=2026-01-31", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"},
+		"one day":                          {"from=2026-01-31&to=2026-01-31", "2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z"},
+		"a day of 23 hours":                {"from=2026-03-29&to=2026-03-29&tz=Europe/Berlin", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"},
+		"a day that begins at one":         {"from=2018-11-04&to=2018-11-04&tz=America/Sao_Paulo", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z"},
+		"times are exact":                  {"from=2026-01-31T12:00:00Z&to=2026-01-31T14:00:00%2B01:00", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"},
+		"half-hour zones by the full hour": {"from=2026-01-31&to=2026-01-31&tz=Asia/Kolkata", "2026-01-30T19:00:00Z", "2026-01-31T19:00:00Z"},
+		"a from alone":                     {"from=2026-03-01", "2026-03-01T00:00:00Z", "2026-03-30T00:00:00Z"},
+		"a to alone":                       {"to=2026-03-07", "2026-03-01T00:00:00Z", "2026-03-08T00:00:00Z"},
+		"a to at a time":                   {"to=2026-03-07T05:00:00Z", "2026-03-01T00:00:00Z", "2026-03-07T05:00:00Z"},
+		"a leap year and more by day":      {"from=2024-01-01&to=2026-12-31", "2024-01-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, _, p := usageQuery(t, c.query, now)
+			if p != nil {
+				t.Fatal(p.Detail)
+			}
+			if got := [2]string{formatTime(q.From, time.UTC), formatTime(q.To, time.UTC)}; got != [2]string{c.from, c.to} {
+				t.Errorf("got %s to %s, want %s to %s", got[0], got[1], c.from, c.to)
+			}
+		})
+	}
+}
+
+func TestParametersOfAReportAreReadIntoTheQuery(t *testing.T) {
+	q, asCSV, p := usageQuery(t, "entity_type=team_member&entity_id=u%2F1&team_id=t&by=hour&tz=Asia/Tokyo&group_by=model,tag&format=csv", time.Now())
+	if p != nil {
+		t.Fatal(p.Detail)
+	}
+	if q.EntityType != spendflush.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != Hour || !asCSV ||
+		q.Location.String() != "Asia/Tokyo" || !reflect.DeepEqual(q.GroupBy, []string{"model", "tag"}) {
+		t.Errorf("got %+v, csv %t", q, asCSV)
+	}
+}
+
+func TestAParameterThatIsNotUnderstoodIsRefusedAndNeverIgnored(t *testing.T) {
+	for _, query := range []string{
+		"entity=team", "From=2026-01-01", "from=2026-01-01&from=2026-01-02", "from=", "by=", "by=week", "by=Day", "tz=Mars/Olympus",
+		"tz=Local", "tz=../../etc/passwd", "group_by=colour", "group_by=model,", "group_by=model,model", "group_by=model%20,tag",
+		"format=xml", "entity_type=teams", "entity_type=", "entity_id=t", "team_id=t", "entity_type=team&team_id=t",
+		"entity_type=team&entity_id=%00", "entity_type=team&entity_id=%ff", "entity_type=team&entity_id=" + strings.Repeat("a", 257),
+		"from=yesterday", "from=2026-02-30", "from=2026-01-31T12:30:00Z", "from=2026-01-31T12:00:00", "from=1769860800",
+		"from=2026-01-02&to=2026-01-01", "from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from=2020-01-01&to=2026-01-01",
+		"by=hour&from=2026-01-01&to=2026-06-01", "%zz",
+	} {
+		if _, _, p := usageQuery(t, query, time.Now()); p == nil || p.Type != problemBase+invalidRequest.slug || p.Detail == "" {
+			t.Errorf("%s: problem %+v", query, p)
+		}
+	}
+}
+
+func TestTheFormatFollowsTheParameterAndThenTheAcceptHeader(t *testing.T) {
+	for _, c := range []struct {
+		query, accept string
+		want          bool
+	}{
+		{"", "", false}, {"", "*/*", false}, {"", "text/csv", true}, {"", "Text/CSV; q=0.9", true}, {"", "application/json, text/csv", false},
+		{"", "text/html, text/csv", true}, {"format=json", "text/csv", false}, {"format=csv", "application/json", true},
+	} {
+		r := httptest.NewRequest("GET", "/v1/usage?"+c.query, nil)
+		r.Header.Set("Accept", c.accept)
+		if _, asCSV, p := usageOf(r, time.Now()); p != nil || asCSV != c.want {
+			t.Errorf("%q, Accept %q: csv %t, problem %v", c.query, c.accept, asCSV, p)
+		}
+	}
+}
+
+func TestAReportLongerThanAllowedIsRefusedWithAdvice(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) { c.Reader, c.MaxRows, c.MaxCSVRows = &failingReader{rows: 11}, 10, 10 })
+	if p := wantProblem(t, do(a, "GET", "/v1/usage", ""), tooManyRows); !strings.Contains(p.Detail, "more than 10 rows; narrow") {
+		t.Errorf("detail is %q", p.Detail)
+	}
+	wantProblem(t, do(a, "GET", "/v1/usage?format=csv", ""), tooManyRows)
+}
+
+func TestNoFormulaReachesASpreadsheetAndJSONHasTheTextAsItIs(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) { c.Reader = &failingReader{rows: 2} })
+	w := do(a, "GET", "/v1/usage?group_by=model,tag&format=csv", "")
+	records, err := csv.NewReader(w.Body).ReadAll()
+	if err != nil || len(records) != 3 {
+		t.Fatal(err, records)
+	}
+	head := []string{"date", "model", "tag", "spend", "api_requests", "successful_requests", "failed_requests",
+		"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
+	if !reflect.DeepEqual(records[0], head) || records[1][1] != `'=1+1,"é"` {
+		t.Errorf("got %q", records[:2])
+	}
+	w = do(a, "GET", "/v1/usage?group_by=model", "")
+	var report struct{ Rows []map[string]any }
+	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil || report.Rows[1]["model"] != `=1+1,"é"` {
+		t.Errorf("%v %+v", err, report)
+	}
+	for text, want := range map[string]string{"": "", "gpt-5": "gpt-5", "=A1": "'=A1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\t=": "'\t=", "\r=": "'\r=", "a=": "a="} {
+		if got := harmless(text); got != want {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+func TestIdsOfAnyTextCanBeAskedForByPath(t *testing.T) {
+	for _, id := range []string{
+		"plain", "a/b", "/", "a//b", "..", ".", "%2F", "%", "a b", "a+b", "ключ", "😀", "a?b#c", "a;b=c", "\n", `"'\`, "team_member/x", strings.Repeat("é", 128),
+	} {
+		for _, kind := range spendflush.EntityTypes() {
+			path, want := kind.String()+"/"+url.PathEscape(id), spendflush.Entity{Type: kind, ID: id}
+			if kind == spendflush.TeamMember {
+				path, want.TeamID = kind.String()+"/"+url.PathEscape(id)+"/"+url.PathEscape(id), id
+			}
+			r := httptest.NewRequest("GET", spendPrefix+path, nil)
+			rest, ok := strings.CutPrefix(r.URL.EscapedPath(), spendPrefix)
+			got, p := entityOf(rest)
+			if !ok || p != nil || got != want {
+				t.Errorf("%s: got %+v, problem %v", path, got, p)
+			}
+		}
+	}
+}
+
+func TestAPathThatNamesNoEntityIsRefused(t *testing.T) {
+	a, _ := newAPI(t, nil)
+	for _, path := range []string{"", "team", "teams/t", "Team/t", "team/a/b", "team_member/u", "team_member/t/u/x", "key%2Fk"} {
+		wantProblem(t, do(a, "GET", spendPrefix+path, ""), notFound)
+	}
+	for _, path := range []string{"team/", "team_member//u", "team_member/t/", "team/%00", "team/%ff", "team/" + strings.Repeat("a", 257), "team/t?x=1"} {
+		wantProblem(t, do(a, "GET", spendPrefix+path, ""), invalidRequest)
+	}
+	wantProblem(t, do(a, "GET", spendPrefix+"team/nobody", ""), notFound)
+}

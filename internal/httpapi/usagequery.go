@@ -1,0 +1,206 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones are the same wherever this runs
+
+	"github.com/spendflush/spendflush"
+)
+
+// Defaults and bounds of a usage report.
+const (
+	defaultDays = 7
+	maxHourDays = 62   // by hour
+	maxDays     = 1100 // by day, or in total
+)
+
+var granularityNames = [...]string{Hour: "hour", Day: "day", Total: "total"}
+
+// usageOf reads the query of GET /v1/usage. now decides what the last days are.
+func usageOf(r *http.Request, now time.Time) (q UsageQuery, asCSV bool, p *problem) {
+	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format")
+	if p != nil {
+		return q, false, p
+	}
+	for name, given := range values {
+		if given[0] == "" {
+			return q, false, invalidRequest.because("parameter %s is empty; leave it out, or say what it is", name)
+		}
+	}
+	q = UsageQuery{By: Day, Location: time.UTC}
+	if asCSV, p = wantsCSV(r, values); p != nil {
+		return q, false, p
+	}
+	for _, read := range []func(*UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups} {
+		if p := read(&q, values); p != nil {
+			return q, false, p
+		}
+	}
+	return q, asCSV, readRange(&q, values, now)
+}
+
+// wantsCSV looks at format and, without it, at which of the two formats Accept names first.
+func wantsCSV(r *http.Request, values url.Values) (bool, *problem) {
+	switch format := values.Get("format"); format {
+	case "csv":
+		return true, nil
+	case "json":
+		return false, nil
+	case "":
+	default:
+		return false, invalidRequest.because("format is %.40q; allowed are json and csv", format)
+	}
+	for accepted := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, _, _ := strings.Cut(accepted, ";")
+		switch strings.ToLower(strings.TrimSpace(media)) {
+		case "text/csv":
+			return true, nil
+		case "application/json", "*/*":
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+func readEntity(q *UsageQuery, values url.Values) *problem {
+	name := values.Get("entity_type")
+	if name == "" {
+		if values.Has("entity_id") || values.Has("team_id") {
+			return invalidRequest.because("entity_id and team_id need an entity_type")
+		}
+		return nil
+	}
+	kind, err := spendflush.ParseEntityType(name)
+	if err != nil {
+		return invalidRequest.because("entity_type: %v", err)
+	}
+	if values.Has("team_id") && kind != spendflush.TeamMember {
+		return invalidRequest.because("team_id goes with entity_type=team_member; of a team, the id is given as entity_id")
+	}
+	for _, id := range []string{"entity_id", "team_id"} {
+		if values.Has(id) {
+			if p := checkID(id, values.Get(id)); p != nil {
+				return p
+			}
+		}
+	}
+	q.EntityType, q.EntityID, q.TeamID = kind, values.Get("entity_id"), values.Get("team_id")
+	return nil
+}
+
+func readBy(q *UsageQuery, values url.Values) *problem {
+	if !values.Has("by") {
+		return nil
+	}
+	by := slices.Index(granularityNames[:], values.Get("by"))
+	if by < 0 {
+		return invalidRequest.because("by is %.40q; allowed are hour, day and total", values.Get("by"))
+	}
+	q.By = Granularity(by)
+	return nil
+}
+
+func readZone(q *UsageQuery, values url.Values) *problem {
+	if !values.Has("tz") {
+		return nil
+	}
+	name := values.Get("tz")
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		return invalidRequest.because("tz is %.64q; want the IANA name of a time zone, such as Europe/Berlin", name)
+	}
+	q.Location = zone
+	return nil
+}
+
+func readGroups(q *UsageQuery, values url.Values) *problem {
+	if !values.Has("group_by") {
+		return nil
+	}
+	allowed := GroupNames()
+	for name := range strings.SplitSeq(values.Get("group_by"), ",") {
+		switch {
+		case !slices.Contains(allowed, name):
+			return invalidRequest.because("group_by: unknown name %.64q; allowed are %s", name, strings.Join(allowed, ", "))
+		case slices.Contains(q.GroupBy, name):
+			return invalidRequest.because("group_by: %s is given twice", name)
+		}
+		q.GroupBy = append(q.GroupBy, name)
+	}
+	return nil
+}
+
+// readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a full hour of UTC,
+// because that is what the books are kept by.
+func readRange(q *UsageQuery, values url.Values, now time.Time) *problem {
+	var p *problem
+	year, month, day := now.In(q.Location).Date()
+	q.To = hoursFrom(startOfDay(year, month, day+1, q.Location))
+	if values.Has("to") {
+		if q.To, p = readBound("to", values.Get("to"), 1, q.Location); p != nil {
+			return p
+		}
+	}
+	year, month, day = q.To.Add(-time.Hour).In(q.Location).Date()
+	q.From = hoursFrom(startOfDay(year, month, day-defaultDays+1, q.Location))
+	if values.Has("from") {
+		if q.From, p = readBound("from", values.Get("from"), 0, q.Location); p != nil {
+			return p
+		}
+	}
+	most := maxDays
+	if q.By == Hour {
+		most = maxHourDays
+	}
+	switch days := q.To.Sub(q.From).Hours() / 24; {
+	case days <= 0:
+		return invalidRequest.because("from, %s, is not before to, %s", formatTime(q.From, q.Location), formatTime(q.To, q.Location))
+	case days > float64(most)+1: // a day of leeway, for changes of the clock
+		return invalidRequest.because("from and to are %.0f days apart; allowed are %d", days, most)
+	}
+	return nil
+}
+
+// readBound reads a time, or a date that stands for the start of the day that comes so many days after it.
+func readBound(name, text string, days int, zone *time.Location) (time.Time, *problem) {
+	if date, err := time.Parse(time.DateOnly, text); err == nil {
+		year, month, day := date.Date()
+		return hoursFrom(startOfDay(year, month, day+days, zone)), nil
+	}
+	var t time.Time
+	if err := t.UnmarshalText([]byte(text)); err != nil {
+		return t, invalidRequest.because("%s is %.40q; want a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z (a + is written as %%2B)", name, text)
+	}
+	if !t.Equal(t.Truncate(time.Hour)) {
+		return t, invalidRequest.because("%s is %.40q; want a full hour of UTC, which is what the books are kept by", name, text)
+	}
+	return t, nil
+}
+
+// startOfDay returns the first moment of the day. In some zones, on some days, that isn't midnight.
+func startOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
+	want := time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Day()
+	t := time.Date(year, month, day, 0, 0, 0, 0, zone)
+	for range 24 {
+		if t.Day() == want {
+			break
+		}
+		t = t.Add(time.Hour)
+	}
+	return t
+}
+
+// hoursFrom returns the first full hour of UTC at or after t. Where a day doesn't begin with such an hour, as in India,
+// an hour counts on the day in which it begins.
+func hoursFrom(t time.Time) time.Time {
+	if whole := t.Truncate(time.Hour); !whole.Equal(t) {
+		return whole.Add(time.Hour)
+	}
+	return t
+}
+
+func formatTime(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.RFC3339) }

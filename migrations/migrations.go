@@ -1,0 +1,280 @@
+// Package migrations makes and updates the tables of spendflush, all of them in the Postgres schema "spendflush".
+//
+// Several instances may start at the same moment on an empty database: one of them migrates, the others wait. The lock
+// is held by a transaction and not by a session, so that it works through a pooler such as PgBouncer in transaction
+// mode, where the lock of a session would stay behind with a connection that others use. Waiting instances hold no
+// connection. Through a pooler two server connections are needed at once: one for the lock, one for the work.
+//
+// A role that owns the schema is enough. Only if the schema doesn't exist must the role be allowed to create it.
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed *.sql
+var files embed.FS
+
+const versionTable = "spendflush.migrations"
+
+var (
+	// ErrNewer is wrapped where the database has migrations that this program doesn't know.
+	ErrNewer = errors.New("upgrade the program")
+	// ErrOlder is wrapped by Check where the database lacks migrations that this program needs.
+	ErrOlder = errors.New("run spendflush migrate up")
+)
+
+// Applied is a migration that Up has applied.
+type Applied struct {
+	Version int64         `json:"version"`
+	Name    string        `json:"name"`
+	Took    time.Duration `json:"took_ns"`
+}
+
+// Migration is one migration that this program knows.
+type Migration struct {
+	Version   int64     `json:"version"`
+	Name      string    `json:"name"`
+	AppliedAt time.Time `json:"applied_at,omitzero"` // zero while it is pending
+}
+
+// Up applies the migrations that the database lacks, in order, each in a transaction of its own, and returns them. It
+// blocks while another program migrates. The error wraps ErrNewer if the database is ahead of this program; nothing
+// is changed then. After an error the migrations returned are applied, and the failed one has left nothing behind.
+func Up(ctx context.Context, databaseURL string) ([]Applied, error) {
+	return up(ctx, databaseURL, files)
+}
+
+// Status returns all migrations that this program knows, in order. The error wraps ErrNewer if the database is ahead
+// of this program.
+func Status(ctx context.Context, databaseURL string) ([]Migration, error) {
+	db, err := open(databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	known, err := newProvider(db, files)
+	if err != nil {
+		return nil, err
+	}
+	version, err := read(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Migration, 0, len(known.ListSources()))
+	for _, source := range known.ListSources() {
+		list = append(list, Migration{Version: source.Version, Name: source.Path, AppliedAt: version.appliedAt[source.Version]})
+	}
+	return list, version.compare(latest(known), false)
+}
+
+// Check returns nil if the database has exactly the migrations that this program knows. Otherwise the error wraps
+// ErrNewer or ErrOlder.
+func Check(ctx context.Context, databaseURL string) error {
+	db, err := open(databaseURL)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	known, err := newProvider(db, files)
+	if err != nil {
+		return err
+	}
+	version, err := read(ctx, db)
+	if err != nil {
+		return err
+	}
+	return version.compare(latest(known), true)
+}
+
+// open doesn't connect yet. Statements are sent without names, which a pooler wouldn't keep.
+func open(databaseURL string) (*sql.DB, error) {
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("migrations: database URL: %w", err)
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "spendflush migrate"
+	}
+	return stdlib.OpenDB(*config), nil
+}
+
+func newProvider(db *sql.DB, from fs.FS) (*goose.Provider, error) {
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, from,
+		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return nil, fmt.Errorf("migrations: %w", err)
+	}
+	return provider, nil
+}
+
+func latest(p *goose.Provider) int64 {
+	sources := p.ListSources()
+	return sources[len(sources)-1].Version
+}
+
+func up(ctx context.Context, databaseURL string, from fs.FS) ([]Applied, error) {
+	db, err := open(databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	provider, err := newProvider(db, from)
+	if err != nil {
+		return nil, err
+	}
+	// Most starts find nothing to do, and need no lock for that.
+	version, err := read(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if err := version.compare(latest(provider), true); !errors.Is(err, ErrOlder) {
+		return nil, err
+	}
+	var applied []Applied
+	err = locked(ctx, db, func() error {
+		// Somebody may have been quicker.
+		version, err := read(ctx, db)
+		if err != nil {
+			return err
+		}
+		if err := version.compare(latest(provider), true); !errors.Is(err, ErrOlder) {
+			return err
+		}
+		if err := makeSchema(ctx, db); err != nil {
+			return err
+		}
+		results, err := provider.Up(ctx)
+		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+			results = partial.Applied
+		}
+		for _, r := range results {
+			applied = append(applied, Applied{Version: r.Source.Version, Name: r.Source.Path, Took: r.Duration})
+		}
+		return err
+	})
+	if err != nil {
+		return applied, fmt.Errorf("migrations: %w", err)
+	}
+	return applied, nil
+}
+
+// makeSchema asks first: CREATE SCHEMA IF NOT EXISTS wants the right to create even where there is nothing to do.
+func makeSchema(ctx context.Context, db *sql.DB) error {
+	var exists bool
+	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'spendflush')").Scan(&exists)
+	if err == nil && !exists {
+		_, err = db.ExecContext(ctx, "CREATE SCHEMA spendflush")
+	}
+	if err != nil {
+		return fmt.Errorf("schema spendflush: %w", err)
+	}
+	return nil
+}
+
+// databaseVersion is what the database says of itself.
+type databaseVersion struct {
+	current   int64 // the newest applied, 0 if none is
+	appliedAt map[int64]time.Time
+}
+
+func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
+	version := databaseVersion{appliedAt: map[int64]time.Time{}}
+	var exists bool
+	err := db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists)
+	if err != nil || !exists {
+		return version, wrapRead(err)
+	}
+	// The last row of a version says whether it is applied.
+	rows, err := db.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp AT TIME ZONE current_setting('TimeZone')
+		FROM `+versionTable+` WHERE version_id > 0 ORDER BY version_id, id DESC`)
+	if err != nil {
+		return version, wrapRead(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var applied bool
+		var at time.Time
+		if err := rows.Scan(&id, &applied, &at); err != nil {
+			return version, wrapRead(err)
+		}
+		if applied {
+			version.current, version.appliedAt[id] = id, at
+		}
+	}
+	return version, wrapRead(rows.Err())
+}
+
+func wrapRead(err error) error {
+	if err != nil {
+		return fmt.Errorf("migrations: read version: %w", err)
+	}
+	return nil
+}
+
+// compare returns an error that wraps ErrNewer if the database is ahead of known and, if all are wanted, ErrOlder if
+// it is behind.
+func (v databaseVersion) compare(known int64, all bool) error {
+	switch {
+	case v.current > known:
+		return fmt.Errorf("database is at version %d, this program knows up to %d: %w", v.current, known, ErrNewer)
+	case all && len(v.appliedAt) == 0:
+		return fmt.Errorf("database has no tables of spendflush, this program needs version %d: %w", known, ErrOlder)
+	case all && v.current < known:
+		return fmt.Errorf("database is at version %d, this program needs %d: %w", v.current, known, ErrOlder)
+	default:
+		return nil
+	}
+}
+
+// lockKey is that of the advisory lock: "spendflu" in ASCII.
+const lockKey = 0x7370656e64666c75
+
+// locked calls do while a transaction of its own holds the lock. It polls instead of waiting in Postgres, so that
+// programs that wait don't use up the connections of a pooler that the one at work needs.
+func locked(ctx context.Context, db *sql.DB, do func() error) error {
+	for {
+		tx, err := tryLock(ctx, db)
+		if err != nil {
+			return fmt.Errorf("lock: %w", err)
+		}
+		if tx != nil {
+			defer tx.Rollback()
+			return do()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("lock: another program migrates: %w", ctx.Err())
+		case <-time.After(100*time.Millisecond + rand.N(200*time.Millisecond)):
+		}
+	}
+}
+
+// tryLock returns the transaction that holds the lock, nil if another one does.
+func tryLock(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	var held bool
+	err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1)
+		FROM set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
+	if err != nil || !held {
+		tx.Rollback()
+		return nil, err
+	}
+	return tx, nil
+}

@@ -280,9 +280,13 @@ func TestShutdownSaysExactlyWhatItCouldNotDrain(t *testing.T) {
 func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		r.locker.Acquire(t.Context(), "flush/0") // nobody flushes; the lane keeps checking for lost batches meanwhile
+		r.cfg.Queue = slowQueue{r.queue}         // so that pushing again, as the lane does every stallAfter, is seen
+		r.locker.Acquire(t.Context(), "flush/0") // nobody flushes
 		r.start(t)
-		r.record(t, key("a"))
+		for range 3 {
+			r.record(t, key("a"))
+			time.Sleep(time.Second / 2)
+		}
 		start := time.Now()
 		if err := r.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)
@@ -290,11 +294,19 @@ func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 		if took := time.Since(start); took < commitGrace || took > 2*commitGrace {
 			t.Errorf("Shutdown took %s; want about %s", took, commitGrace)
 		}
-		if n := r.queue.len(0); n != 1 {
-			t.Errorf("%d batches are in the queue, want 1", n)
+		if n := r.queue.len(0); n != 3 {
+			t.Errorf("%d batches are in the queue, want 3", n)
 		}
 		<-r.ran
 	})
+}
+
+// slowQueue takes its time for a push.
+type slowQueue struct{ *memoryQueue }
+
+func (q slowQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	time.Sleep(10 * time.Millisecond)
+	return q.memoryQueue.Push(ctx, b, previous)
 }
 
 func TestDrainQueueFlushesWhatOthersLeftWithoutRun(t *testing.T) {

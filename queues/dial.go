@@ -1,6 +1,8 @@
 package queues
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -43,7 +45,7 @@ var ErrURL = errors.New("bad Redis URL")
 // Options of go-redis may follow as in redis.ParseURL, such as ?pool_size=20&read_timeout=5s. Characters of user and
 // password that mean something in a URL must be percent-encoded. The error wraps ErrURL and never holds the password.
 func Dial(rawURL string) (redis.UniversalClient, error) {
-	single, others, err := splitHosts(rawURL)
+	single, addresses, err := splitHosts(rawURL)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func Dial(rawURL string) (redis.UniversalClient, error) {
 		return nil, fmt.Errorf("%w: %s", ErrURL, plainReason(single, err))
 	}
 	setDefaults(o)
-	if !cluster && len(others) == 0 {
+	if !cluster && len(addresses) <= 1 {
 		return redis.NewClient(o), nil
 	}
 	if o.DB != 0 {
@@ -65,12 +67,12 @@ func Dial(rawURL string) (redis.UniversalClient, error) {
 	if single.Scheme == "unix" {
 		return nil, fmt.Errorf("%w: a cluster can't be reached by unix://", ErrURL)
 	}
-	return redis.NewClusterClient(clusterOptions(o, others)), nil
+	return redis.NewClusterClient(clusterOptions(o, addresses)), nil
 }
 
-// splitHosts returns the URL with its first host only, and the addresses of the other hosts. net/url doesn't read a
-// list of hosts.
-func splitHosts(rawURL string) (first *url.URL, others []string, err error) {
+// splitHosts returns the URL with its first host only, and the addresses of all hosts; a socket has none. net/url
+// doesn't read a list of hosts.
+func splitHosts(rawURL string) (first *url.URL, addresses []string, err error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	if !found || !slices.Contains([]string{"redis", "rediss", "unix"}, scheme) {
 		return nil, nil, fmt.Errorf("%w: it must begin with redis://, rediss:// or unix://", ErrURL)
@@ -82,30 +84,34 @@ func splitHosts(rawURL string) (first *url.URL, others []string, err error) {
 	authority := rest[:end]
 	at := strings.LastIndexByte(authority, '@') + 1
 	hosts := strings.Split(authority[at:], ",")
-	for _, host := range hosts[1:] {
+	first, err = url.Parse(scheme + "://" + authority[:at] + hosts[0] + rest[end:])
+	if err != nil || strings.Count(authority, "@") > 1 || strings.Contains(rest[end:], "@") {
+		// The parser's error is not shown: it quotes what it stumbles over, which may be a part of the password.
+		return nil, nil, fmt.Errorf("%w: it can't be read; characters such as / ? # @ : %% in user or password must be "+
+			"percent-encoded (%%2F and so on)", ErrURL)
+	}
+	if scheme == "unix" {
+		return first, nil, nil
+	}
+	for _, host := range hosts {
 		address, err := hostAddress(host)
 		if err != nil {
 			return nil, nil, err
 		}
-		others = append(others, address)
+		addresses = append(addresses, address)
 	}
-	// The parser's error is not shown: it quotes what it stumbles over, which may be a part of the password.
-	first, err = url.Parse(scheme + "://" + authority[:at] + hosts[0] + rest[end:])
-	if err != nil || strings.Contains(rest[end:], "@") {
-		return nil, nil, fmt.Errorf("%w: it can't be read; characters such as / ? # @ : %% in user or password must be "+
-			"percent-encoded (%%2F and so on)", ErrURL)
-	}
-	return first, others, nil
+	return first, addresses, nil
 }
 
 func hostAddress(host string) (string, error) {
+	bad := fmt.Errorf("%w: hosts must be given as host:port or host:port,host:port, with ports from 1 to 65535", ErrURL)
 	u, err := url.Parse("redis://" + host)
-	if err != nil || u.Hostname() == "" || u.User != nil {
-		return "", fmt.Errorf("%w: hosts must be given as host:port,host:port", ErrURL)
+	if err != nil || u.Hostname() == "" {
+		return "", bad
 	}
-	port := u.Port()
-	if port == "" {
-		port = "6379"
+	port := cmp.Or(u.Port(), "6379")
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return "", bad
 	}
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
@@ -140,7 +146,8 @@ func plainReason(u *url.URL, err error) string {
 }
 
 func setDefaults(o *redis.Options) {
-	orDefault(&o.ClientName, clientName)
+	o.OnConnect = nameConnection(cmp.Or(o.ClientName, clientName))
+	o.ClientName = ""
 	orDefault(&o.PoolSize, poolSize)
 	orDefault(&o.MaxActiveConns, o.PoolSize)
 	orDefault(&o.MaxIdleConns, min(maxIdle, o.PoolSize))
@@ -156,6 +163,18 @@ func setDefaults(o *redis.Options) {
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
+// nameConnection returns a hook that shows the name in CLIENT LIST. By itself go-redis would give up a connection whose
+// user may not do that.
+func nameConnection(name string) func(context.Context, *redis.Conn) error {
+	return func(ctx context.Context, conn *redis.Conn) error {
+		err := conn.ClientSetName(ctx, name).Err()
+		if _, refused := errors.AsType[redis.Error](err); refused {
+			return nil
+		}
+		return err
+	}
+}
+
 func orDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -163,10 +182,10 @@ func orDefault[T comparable](field *T, value T) {
 	}
 }
 
-func clusterOptions(o *redis.Options, others []string) *redis.ClusterOptions {
+func clusterOptions(o *redis.Options, addresses []string) *redis.ClusterOptions {
 	c := &redis.ClusterOptions{
-		Addrs:                 append([]string{o.Addr}, others...),
-		ClientName:            o.ClientName,
+		Addrs:                 addresses,
+		OnConnect:             o.OnConnect,
 		Username:              o.Username,
 		Password:              o.Password,
 		Protocol:              o.Protocol,

@@ -6,8 +6,9 @@
 // All keys of a shard share the hash tag {prefix:shard}, so that they lie on one node of a Redis Cluster:
 //
 //	{spendflush:0}:queue        stream: an entry a batch, with fields p (producer), s (sequence) and b (the batch)
-//	{spendflush:0}:index        stream: for each entry of the queue one of the same id, with field n (its bytes)
-//	{spendflush:0}:bytes        number: the sum of these
+//	{spendflush:0}:index        stream: for each entry of the queue one of the same id, with fields n (bytes of its batch)
+//	                            and c (bytes of memory that it counts for, which is about a fifth more)
+//	{spendflush:0}:bytes        number: the sum of these c
 //	{spendflush:0}:mark:<uuid>  number: the last sequence of this producer that is known to be in Postgres
 //
 // Whatever changes a queue is one Lua script, so that queue, index and bytes can't come apart. Only an eviction or a

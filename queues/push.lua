@@ -1,14 +1,20 @@
 -- Adds a batch to the end of the queue of a shard.
 --
 -- KEYS    queue (stream), index (stream), bytes (number)
--- ARGV    most bytes that the queue may hold, 0 for any; bytes that an entry takes apart from its batch;
---         producer; sequence; batch
+-- ARGV    most bytes that the queue may hold, 0 for any; producer; sequence; batch
 -- returns the id of the new entry; '' if the queue is full; error OOM if Redis is
 --
--- The index has an entry of the same id for each entry of the queue, which says only how many bytes that one counts
--- for. If the two don't match, somebody else has been at the keys (an eviction, an operator): it is made anew.
+-- The index has an entry of the same id for each entry of the queue, which says only how large that one is: n, the
+-- bytes of its batch, and c, the bytes that it counts for. If the two don't match, somebody else has been at the keys
+-- (an eviction, an operator): it is made anew.
 local queue, index, total = unpack(KEYS)
-local most, overhead, producer, sequence, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local most, producer, sequence, batch = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+
+-- cost is what a batch of n bytes takes in Redis, about: ids, other fields and the nodes of both streams, and what
+-- the allocator rounds up. It is measured by TestBytesAreAboutWhatRedisUses.
+local function cost(n)
+  return n + math.floor(n / 5) + 150
+end
 
 local function size(fields)
   for i = 1, #fields, 2 do
@@ -25,9 +31,9 @@ local function measure()
   while true do
     local entries = redis.call('XRANGE', queue, from, '+', 'COUNT', 10)
     for _, entry in ipairs(entries) do
-      local cost = size(entry[2]) + overhead
-      found[#found + 1] = {entry[1], cost}
-      bytes = bytes + cost
+      local n = size(entry[2])
+      found[#found + 1] = {entry[1], n}
+      bytes = bytes + cost(n)
     end
     if #entries < 10 then
       return found, bytes
@@ -45,8 +51,7 @@ elseif not bytes or redis.call('XLEN', index) ~= waiting then
   found, bytes = measure()
 end
 
-local cost = #batch + overhead
-local full = most > 0 and waiting > 0 and bytes + cost > most
+local full = most > 0 and waiting > 0 and bytes + cost(#batch) > most
 
 -- The first write of the script is the one that Redis refuses when it is out of memory; what follows is then let
 -- through. So nothing may be written before it.
@@ -63,12 +68,12 @@ end
 if found then
   redis.call('DEL', index)
   for _, entry in ipairs(found) do
-    redis.call('XADD', index, entry[1], 'n', entry[2])
+    redis.call('XADD', index, entry[1], 'n', entry[2], 'c', cost(entry[2]))
   end
   redis.call('SET', total, bytes)
 end
 if not full then
-  redis.call('XADD', index, id, 'n', cost)
-  redis.call('INCRBY', total, cost)
+  redis.call('XADD', index, id, 'n', #batch, 'c', cost(#batch))
+  redis.call('INCRBY', total, cost(#batch))
 end
 return id

@@ -19,9 +19,6 @@ import (
 const DefaultPrefix = "spendflush"
 
 const (
-	// entryOverhead is what an entry takes in Redis apart from its batch, about: its ids, its other fields and nodes of
-	// the trees of both streams. TestBytesAreAboutWhatRedisUses holds it against MEMORY USAGE.
-	entryOverhead = 300
 	// markSeconds is how long a mark is kept after it was last published.
 	markSeconds = 24 * 60 * 60
 	// settleChunk is how many ids or marks one script gets. Redis serves nobody else while it runs.
@@ -116,7 +113,7 @@ func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflu
 				return string(previous), err
 			}
 		}
-		return pushScript.Run(ctx, q.client, keys, q.opts.MaxBytes, entryOverhead, producer, sequence, b.Bytes()).Text()
+		return pushScript.Run(ctx, q.client, keys, q.opts.MaxBytes, producer, sequence, b.Bytes()).Text()
 	})
 	if err != nil {
 		return "", failed("push to", b.Shard, err)
@@ -169,7 +166,7 @@ func (q *Redis) fitting(ctx context.Context, shard int, from string, maxEntries,
 		if err != nil {
 			break // not written by us
 		}
-		bytes += n - entryOverhead
+		bytes += n
 		if bytes > maxBytes {
 			break
 		}

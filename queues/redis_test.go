@@ -35,7 +35,9 @@ func open(t *testing.T, client redis.UniversalClient, opts queues.RedisOptions) 
 }
 
 // key returns a key as the documentation of package queues names it.
-func key(prefix string, shard int, name string) string { return fmt.Sprintf("{%s:%d}:%s", prefix, shard, name) }
+func key(prefix string, shard int, name string) string {
+	return fmt.Sprintf("{%s:%d}:%s", prefix, shard, name)
+}
 
 func opened(t *testing.T, client redis.UniversalClient, opts queues.RedisOptions) queuetest.Opened {
 	must := func(err error) {

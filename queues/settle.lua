@@ -13,7 +13,7 @@ for i = 3, 2 + ids do
   gone = gone + redis.call('XDEL', queue, ARGV[i])
   if indexed then
     redis.call('XDEL', index, ARGV[i])
-    freed = freed + tonumber(indexed[2][2])
+    freed = freed + tonumber(indexed[2][4] or 0)
   end
 end
 if freed > 0 and redis.call('EXISTS', total) == 1 then

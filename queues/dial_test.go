@@ -1,0 +1,190 @@
+package queues_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush/internal/servers"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
+)
+
+func TestABadURLIsRefusedWithoutShowingItsPassword(t *testing.T) {
+	for _, url := range []string{
+		"", "hunter2", "hunter2@host", "localhost:6379", "http://:hunter2@host", "REDIS://:hunter2@host",
+		"redis://:hunter2@host:port", "redis://:hunter2@host:99999999", "redis://:hunter2@host/x", "redis://:hunter2@host/0/1",
+		"redis://:hunter2@host?unknown=1", "redis://:hunter2@host?pool_size=many", "redis://:hunter2@host?cluster=maybe",
+		"redis://:hun/hunter2@host", "redis://:hun?hunter2@host", "redis://:hun#hunter2@host", "redis://:hun%hunter2@host",
+		"redis://:hunter2@host:1,:hunter2@other:1", "redis://:hunter2@host,,other", "redis://:hunter2@a:1,b:1/1",
+		"redis://:hunter2@a:1?cluster=true&db=1", "unix://:hunter2@", "unix://:hunter2@/sock?cluster=true",
+		"redis://:hunter2@[::1", "redis://:hun ter2\x00hunter2@host", "redis://:1@host/hunter2@x",
+	} {
+		client, err := queues.Dial(url)
+		if err == nil {
+			t.Errorf("%q was taken", url)
+			_ = client.Close()
+			continue
+		}
+		if !errors.Is(err, queues.ErrURL) {
+			t.Errorf("%q: the error doesn't wrap ErrURL: %v", url, err)
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: the error shows the password: %v", url, err)
+		}
+	}
+}
+
+func TestEveryKindOfURLIsUnderstood(t *testing.T) {
+	for _, test := range []struct {
+		url       string
+		addrs     []string
+		db        int
+		user, pw  string
+		tls       string // name that certificates are checked by; "-" for no TLS
+		clustered bool
+	}{
+		{"redis://host", []string{"host:6379"}, 0, "", "", "-", false},
+		{"redis://:p%40%2F%3A%2C@host:1/3", []string{"host:1"}, 3, "", "p@/:,", "-", false},
+		{"redis://u:p,q@host:1", []string{"host:1"}, 0, "u", "p,q", "-", false},
+		{"rediss://u:p@host:1?db=2", []string{"host:1"}, 2, "u", "p", "host", false},
+		{"redis://[::1]:1", []string{"[::1]:1"}, 0, "", "", "-", false},
+		{"unix:///run/redis.sock?db=2", []string{"/run/redis.sock"}, 2, "", "", "-", false},
+		{"unix://u:p@/run/redis.sock", []string{"/run/redis.sock"}, 0, "u", "p", "-", false},
+		{"redis://u:p@a:1,b:2,c", []string{"a:1", "b:2", "c:6379"}, 0, "u", "p", "-", true},
+		{"rediss://u:p@a:1,[::1]:2/0", []string{"a:1", "[::1]:2"}, 0, "u", "p", "", true},
+		{"redis://a:1?cluster=true&pool_size=3", []string{"a:1"}, 0, "", "", "-", true},
+	} {
+		client, err := queues.Dial(test.url)
+		if err != nil {
+			t.Errorf("%s: %v", test.url, err)
+			continue
+		}
+		_ = client.Close()
+		got := test
+		got.tls = "-"
+		switch c := client.(type) {
+		case *redis.Client:
+			o := c.Options()
+			got.addrs, got.db, got.user, got.pw, got.clustered = []string{o.Addr}, o.DB, o.Username, o.Password, false
+			if o.TLSConfig != nil {
+				got.tls = o.TLSConfig.ServerName
+			}
+		case *redis.ClusterClient:
+			o := c.Options()
+			got.addrs, got.db, got.user, got.pw, got.clustered = o.Addrs, 0, o.Username, o.Password, true
+			slices.Sort(got.addrs)
+			slices.Sort(test.addrs)
+			if o.TLSConfig != nil {
+				got.tls = o.TLSConfig.ServerName
+			}
+		}
+		if !slices.Equal(got.addrs, test.addrs) || got.db != test.db || got.user != test.user || got.pw != test.pw ||
+			got.tls != test.tls || got.clustered != test.clustered {
+			t.Errorf("%s: got %+v, want %+v", test.url, got, test)
+		}
+	}
+}
+
+func TestAClientIsBoundedAndObeysDeadlines(t *testing.T) {
+	client, err := queues.Dial("redis://host?pool_size=3&read_timeout=7s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close()
+	o := client.(*redis.Client).Options()
+	if !o.ContextTimeoutEnabled || o.PoolSize != 3 || o.MaxActiveConns != 3 || o.MaxIdleConns > 3 ||
+		o.ReadTimeout != 7*time.Second {
+		t.Errorf("options are %+v", o)
+	}
+	clustered, err := queues.Dial("redis://a:1,b:1?pool_size=3&read_timeout=7s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = clustered.Close()
+	c := clustered.(*redis.ClusterClient).Options()
+	if !c.ContextTimeoutEnabled || c.PoolSize != 3 || c.MaxActiveConns != 3 || c.ReadTimeout != 7*time.Second {
+		t.Errorf("options are %+v", c)
+	}
+}
+
+func TestConnectionsAreNamed(t *testing.T) {
+	server := testserver.Redis(t)
+	for url, want := range map[string]string{server: "spendflush", server + "?client_name=other": "other"} {
+		if name, err := dial(t, url).(*redis.Client).ClientGetName(t.Context()).Result(); name != want || err != nil {
+			t.Errorf("the name is %q, %v", name, err)
+		}
+	}
+}
+
+func TestASocketAndTLSLeadToTheServer(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	cert, certKey := writeCertificate(t, dir)
+	_, tlsPort := freePorts(t)
+	server := startRedis(t, servers.RedisConfig{Args: []string{
+		"--unixsocket", socket, "--tls-port", strconv.Itoa(tlsPort),
+		"--tls-cert-file", cert, "--tls-key-file", certKey, "--tls-auth-clients", "no",
+	}})
+	u, err := url.Parse(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		fmt.Sprintf("unix://%s@%s?db=3", u.User, socket),
+		fmt.Sprintf("rediss://%s@localhost:%d/3?skip_verify=true", u.User, tlsPort),
+		fmt.Sprintf("redis://%s@%s/3", u.User, u.Host),
+	} {
+		if n, err := dial(t, text).Incr(t.Context(), "uses").Result(); n == 0 || err != nil {
+			t.Errorf("%s: %d, %v", text, n, err)
+		}
+	}
+	if n, err := dial(t, fmt.Sprintf("redis://%s@%s/3", u.User, u.Host)).Get(t.Context(), "uses").Int(); n != 3 || err != nil {
+		t.Errorf("database 3 was reached %d times, %v", n, err)
+	}
+	if err := dial(t, fmt.Sprintf("rediss://%s@localhost:%d", u.User, tlsPort)).Ping(t.Context()).Err(); err == nil {
+		t.Error("a certificate that nobody signed was taken")
+	}
+}
+
+func writeCertificate(t *testing.T, dir string) (cert, certKey string) {
+	t.Helper()
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &secret.PublicKey, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secretDER, err := x509.MarshalECPrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "EC PRIVATE KEY", secretDER)
+}

@@ -1,0 +1,414 @@
+package queues_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/queuetest"
+)
+
+func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendflush.EntryID) spendflush.EntryID {
+	t.Helper()
+	id, err := q.Push(t.Context(), b, previous)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func look(t *testing.T, q spendflush.Queue) spendflush.QueueStats {
+	t.Helper()
+	stats, err := q.Stats(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stats
+}
+
+// through returns the URL with another host.
+func through(t *testing.T, rawURL, host string) string {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = host
+	return u.String()
+}
+
+func host(t *testing.T, rawURL string) string {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+func TestScriptsAreSentAgainAfterTheServerForgotThem(t *testing.T) {
+	client := dial(t, testserver.NewRedis(t).URL())
+	q := open(t, client, queues.RedisOptions{})
+	producer := queuetest.NewProducer()
+	var id spendflush.EntryID
+	for i := range uint64(3) {
+		id = push(t, q, queuetest.NewBatch(producer, 0, i+1, 1), id)
+		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Settle(t.Context(), 0, []spendflush.EntryID{id}, map[spendflush.ProducerID]uint64{producer: i + 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stats := look(t, q); stats.Batches != 0 {
+		t.Errorf("%d batches are left", stats.Batches)
+	}
+}
+
+func TestAServerRestartedEmptyIsUsedAsIfNew(t *testing.T) {
+	server := testserver.NewRedis(t)
+	client := dial(t, server.URL())
+	q := open(t, client, queues.RedisOptions{MaxBytes: 1000})
+	producer := queuetest.NewProducer()
+	b := queuetest.NewBatch(producer, 0, 1, 10)
+	id := push(t, q, b, "")
+	if err := client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Push(t.Context(), b, id); err == nil || errors.Is(err, spendflush.ErrQueueFull) {
+		t.Errorf("push to a dead server returned %v", err)
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := push(t, q, b, id); again == id {
+		t.Error("push returned an entry that is gone")
+	}
+	if stats := look(t, q); stats.Batches != 1 {
+		t.Errorf("stats are %+v", stats)
+	}
+}
+
+func TestAReplicaRefusesAndNothingIsTakenForFull(t *testing.T) {
+	client := dial(t, testserver.NewRedis(t).URL())
+	q := open(t, client, queues.RedisOptions{})
+	b := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1)
+	push(t, q, b, "")
+	// Port 1: a master that is never there.
+	if err := client.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Push(t.Context(), b, ""); !redis.IsReadOnlyError(err) || errors.Is(err, spendflush.ErrQueueFull) {
+		t.Errorf("push to a replica returned %v", err)
+	}
+	if err := client.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	push(t, q, b, "")
+	if stats := look(t, q); stats.Batches != 2 {
+		t.Errorf("stats are %+v", stats)
+	}
+}
+
+// The calls return while the server still hangs: it goes on only when the test is over.
+func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
+	server := testserver.NewRedis(t)
+	client := dial(t, server.URL())
+	q := open(t, client, queues.RedisOptions{})
+	producer := queuetest.NewProducer()
+	b := queuetest.NewBatch(producer, 0, 1, 1)
+	id := push(t, q, b, "")
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Resume(); err != nil {
+			t.Error(err)
+		}
+	})
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Push":   func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
+		"Read":   func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
+		"Settle": func(ctx context.Context) error { return q.Settle(ctx, 0, []spendflush.EntryID{id}, nil) },
+		"Mark":   func(ctx context.Context) error { _, err := q.Mark(ctx, 0, producer); return err },
+		"Stats":  func(ctx context.Context) error { _, err := q.Stats(ctx, 0); return err },
+		"Info":   func(ctx context.Context) error { _, err := q.Info(ctx); return err },
+	} {
+		cancelled, cancel := context.WithCancel(t.Context())
+		timer := time.AfterFunc(10*time.Millisecond, cancel)
+		if err := call(cancelled); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s returned %v after its context was cancelled", name, err)
+		}
+		timer.Stop()
+		timed, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if err := call(timed); err == nil {
+			t.Errorf("%s returned without an error", name)
+		}
+		cancel()
+	}
+}
+
+func TestALostReplyLeavesAtMostADuplicate(t *testing.T) {
+	server := testserver.Redis(t)
+	proxy := faultproxy.New(t, host(t, server))
+	q := open(t, dial(t, through(t, server, proxy.Addr())), queues.RedisOptions{})
+	producer := queuetest.NewProducer()
+	push(t, q, queuetest.NewBatch(producer, 0, 1, 1), "")
+
+	proxy.CutNextReply()
+	b := queuetest.NewBatch(producer, 0, 2, 1)
+	id, err := q.Push(t.Context(), b, "")
+	if err != nil {
+		t.Fatalf("the client didn't repeat what got no reply: %v", err)
+	}
+	if again := push(t, q, b, id); again != id {
+		t.Errorf("the entry %s isn't found again: %s", id, again)
+	}
+	entries, err := q.Read(t.Context(), 0, "", 10, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []spendflush.EntryID
+	for _, e := range entries[1:] {
+		if string(e.Bytes) != string(b.Bytes()) {
+			t.Errorf("entry %s isn't the batch", e.ID)
+		}
+		ids = append(ids, e.ID)
+	}
+	// If this fails, the client has stopped to repeat: good, and the test is to be changed.
+	if len(ids) != 2 {
+		t.Errorf("the batch is there %d times", len(ids))
+	}
+	proxy.CutNextReply()
+	if err := q.Settle(t.Context(), 0, ids, nil); err != nil {
+		t.Fatal(err)
+	}
+	left := look(t, q)
+	if want := int64(len(queuetest.NewBatch(producer, 0, 1, 1).Bytes())); left.Batches != 1 || left.Bytes < want {
+		t.Errorf("settling twice left %+v", left)
+	}
+}
+
+func TestQueuesOfTwoPrefixesDontMix(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	a, b := open(t, client, queues.RedisOptions{}), open(t, client, queues.RedisOptions{Prefix: "other"})
+	producer := queuetest.NewProducer()
+	id := push(t, a, queuetest.NewBatch(producer, 0, 1, 1), "")
+	if stats := look(t, b); stats.Batches != 0 {
+		t.Errorf("the other queue has %+v", stats)
+	}
+	if err := b.Settle(t.Context(), 0, []spendflush.EntryID{id}, map[spendflush.ProducerID]uint64{producer: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if stats := look(t, a); stats.Batches != 1 {
+		t.Errorf("the queue has %+v", stats)
+	}
+	if mark, err := a.Mark(t.Context(), 0, producer); mark != 0 || err != nil {
+		t.Errorf("the mark is %d, %v", mark, err)
+	}
+}
+
+func TestAServerOutOfMemoryCountsAsFullAndCanStillBeEmptied(t *testing.T) {
+	client := dial(t, testserver.NewRedis(t).URL())
+	q := open(t, client, queues.RedisOptions{})
+	producer := queuetest.NewProducer()
+	var ids []spendflush.EntryID
+	for i := range uint64(3) {
+		ids = append(ids, push(t, q, queuetest.NewBatch(producer, 0, i+1, 10), ""))
+	}
+	// An index that must be made anew must not be what is written first and so lets the batch in.
+	if err := client.Del(t.Context(), key("spendflush", 0, "index")).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Push(t.Context(), queuetest.NewBatch(producer, 0, 4, 10), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+		t.Errorf("push to a server out of memory returned %v", err)
+	}
+	if stats := look(t, q); stats.Batches != 3 {
+		t.Errorf("stats are %+v", stats)
+	}
+	if err := q.Settle(t.Context(), 0, ids, map[spendflush.ProducerID]uint64{producer: 3}); err != nil {
+		t.Errorf("settle on a server out of memory: %v", err)
+	}
+	if mark, err := q.Mark(t.Context(), 0, producer); mark != 3 || err != nil {
+		t.Errorf("the mark is %d, %v", mark, err)
+	}
+	if stats := look(t, q); stats.Batches != 0 {
+		t.Errorf("stats are %+v", stats)
+	}
+}
+
+func TestWhatAHandAtTheKeysBrokeIsMendedByTheNextPush(t *testing.T) {
+	const waiting = 25
+	producer := queuetest.NewProducer()
+	for name, harm := range map[string]func(t *testing.T, c redis.UniversalClient, ids []spendflush.EntryID) error{
+		"IndexGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+			return c.Del(t.Context(), key("spendflush", 0, "index")).Err()
+		},
+		"BytesGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+			return c.Del(t.Context(), key("spendflush", 0, "bytes")).Err()
+		},
+		"BothGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+			return c.Del(t.Context(), key("spendflush", 0, "index"), key("spendflush", 0, "bytes")).Err()
+		},
+		"QueueTrimmed": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+			return c.XTrimMaxLen(t.Context(), key("spendflush", 0, "queue"), 20).Err()
+		},
+		"EntriesDeleted": func(t *testing.T, c redis.UniversalClient, ids []spendflush.EntryID) error {
+			return c.XDel(t.Context(), key("spendflush", 0, "queue"), string(ids[3]), string(ids[20])).Err()
+		},
+		"QueueGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+			return c.Del(t.Context(), key("spendflush", 0, "queue")).Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := dial(t, testserver.Redis(t))
+			q := open(t, client, queues.RedisOptions{})
+			var ids []spendflush.EntryID
+			for i := range uint64(waiting) {
+				ids = append(ids, push(t, q, queuetest.NewBatch(producer, 0, i+1, 5), ""))
+			}
+			each := look(t, q).Bytes / waiting
+			if err := harm(t, client, ids); err != nil {
+				t.Fatal(err)
+			}
+			// What waits can be read, settled and looked at as it is.
+			if _, err := q.Read(t.Context(), 0, "", 10, 1<<20); err != nil {
+				t.Error(err)
+			}
+			if err := q.Settle(t.Context(), 0, ids[:1], nil); err != nil {
+				t.Error(err)
+			}
+			look(t, q)
+			push(t, q, queuetest.NewBatch(producer, 0, waiting+1, 5), "")
+			entries, err := q.Read(t.Context(), 0, "", 100, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stats := look(t, q); stats.Batches != int64(len(entries)) || stats.Bytes != each*int64(len(entries)) {
+				t.Errorf("stats are %+v; %d entries of %d bytes are there", stats, len(entries), each)
+			}
+		})
+	}
+}
+
+func TestMarksOfProducersThatAreGoneExpire(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	q := open(t, client, queues.RedisOptions{})
+	producer := queuetest.NewProducer()
+	if err := q.Settle(t.Context(), 0, nil, map[spendflush.ProducerID]uint64{producer: 1}); err != nil {
+		t.Fatal(err)
+	}
+	ttl, err := client.TTL(t.Context(), key("spendflush", 0, "mark:"+producer.String())).Result()
+	if err != nil || ttl <= time.Hour || ttl > 24*time.Hour {
+		t.Errorf("the mark expires in %s, %v", ttl, err)
+	}
+	keys, err := client.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Errorf("keys are %v, %v", keys, err)
+	}
+}
+
+// largeBatch returns a batch of more than 32 MB: 2,100 rows with 64 tags of their own each.
+func largeBatch() *spendflush.Batch {
+	var rows []spendflush.RollupRow
+	for hour := range spendflush.Hour(2100) {
+		series := spendflush.Series{APIKey: "key"}
+		for tag := range spendflush.MaxTags {
+			series.Tags = append(series.Tags, fmt.Sprintf("%0*d", spendflush.MaxIDBytes, int(hour)*spendflush.MaxTags+tag))
+		}
+		rows = append(rows, spendflush.NewRollupRow(&series, hour, spendflush.Counters{SuccessfulRequests: 1}))
+	}
+	header := spendflush.Header{Shards: 1, Producer: queuetest.NewProducer(), Sequence: 1, Seal: 1}
+	return spendflush.NewBatch(header, nil, rows)
+}
+
+func TestALargeBatchGoesThrough(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	q := open(t, client, queues.RedisOptions{MaxBytes: 100 << 20})
+	b := largeBatch()
+	if size := len(b.Bytes()); size < 32<<20 {
+		t.Fatalf("the batch has only %d bytes", size)
+	}
+	id := push(t, q, b, "")
+	if again := push(t, q, b, id); again != id {
+		t.Errorf("push returned %s, want %s", again, id)
+	}
+	entries, err := q.Read(t.Context(), 0, "", 10, 1<<20)
+	if err != nil || len(entries) != 1 || string(entries[0].Bytes) != string(b.Bytes()) {
+		t.Errorf("the batch didn't come back: %d entries, %v", len(entries), err)
+	}
+}
+
+func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
+	client := dial(t, testserver.NewRedis(t).URL())
+	q := open(t, client, queues.RedisOptions{})
+	small := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1)
+	large := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 10_000)
+	for range 10 {
+		push(t, q, small, "")
+	}
+	for range 10 {
+		push(t, q, large, "")
+	}
+	sent := func() (bytes int64) {
+		text, err := client.Info(t.Context(), "stats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(text, "total_net_output_bytes:")
+		if _, err := fmt.Sscan(rest, &bytes); err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	before := sent()
+	entries, err := q.Read(t.Context(), 0, "", 1000, 100_000)
+	if err != nil || len(entries) != 10 {
+		t.Fatalf("read %d entries, %v", len(entries), err)
+	}
+	if bytes := sent() - before; bytes > 100_000 {
+		t.Errorf("the server sent %d bytes", bytes)
+	}
+}
+
+func TestBytesAreAboutWhatRedisUses(t *testing.T) {
+	for _, rows := range []int{1, 20, 400, 4000} {
+		t.Run(fmt.Sprint(rows), func(t *testing.T) {
+			client := dial(t, testserver.Redis(t))
+			q := open(t, client, queues.RedisOptions{})
+			b := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
+			for range 300 {
+				push(t, q, b, "")
+			}
+			var used int64
+			for _, name := range []string{"queue", "index", "bytes"} {
+				n, err := client.MemoryUsage(t.Context(), key("spendflush", 0, name), 0).Result()
+				if err != nil {
+					t.Fatal(err)
+				}
+				used += n
+			}
+			counted := look(t, q).Bytes
+			t.Logf("%d bytes a batch: counted %d bytes, Redis uses %d", len(b.Bytes()), counted, used)
+			if counted < used*7/10 || counted > used*14/10 {
+				t.Errorf("counted %d bytes, Redis uses %d", counted, used)
+			}
+		})
+	}
+}

@@ -1,0 +1,16 @@
+package queues
+
+import "testing"
+
+func TestWhatAServerHidesIsUnknownAndValkeyIsNamed(t *testing.T) {
+	for text, want := range map[string]string{
+		"# Server\r\nredis_version:7.2.4\r\nredis_mode:standalone\r\n# Memory\r\nmaxmemory_policy:noeviction\r\n" +
+			"# Replication\r\nrole:master\r\n# Persistence\r\nloading:0\r\n": "7.2.4, standalone, master, maxmemory_policy noeviction",
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\nserver_mode:cluster\r\nrole:slave\r\nloading:1\r\n": "valkey 8.1.0, cluster, slave, loading, maxmemory_policy unknown",
+		"": "unknown, unknown, unknown, maxmemory_policy unknown",
+	} {
+		if got := parseServer(text).String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -174,7 +174,7 @@ CREATE TABLE spendflush.quarantine (
     bytes                       bytea,                   -- of a batch: as found in the queue
     book                        text,                    -- of a row: 'rollup' or the entity type, as in control
     row_key                     uuid,                    -- of a row: the key that its texts have
-    names                       jsonb,                   -- of a row: the texts themselves
+    names                       json,                    -- of a row: the texts themselves
     day                         date,                    -- of a rollup row
     hour                        smallint,
     failed_requests             bigint         NOT NULL DEFAULT 0,

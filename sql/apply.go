@@ -1,0 +1,261 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/spendflush/spendflush"
+)
+
+// Apply implements spendflush.Store. It blocks for as long as the transaction and its repetitions last; ctx bounds
+// that. Besides ErrFenced the error may wrap ErrRefused: the flush can't be written as it is.
+//
+// A row that Postgres refuses (a sum out of range, a text that isn't valid) is put into quarantine in the same
+// transaction, and the rest commits.
+func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
+	if err := s.checkFlush(f); err != nil {
+		return applyError(f, err)
+	}
+	e := s.encoders.Get().(*encoder)
+	defer s.putEncoder(e)
+	encoded := encodeFlush(e, f)
+
+	isolating := false
+	for try := 1; ; try++ {
+		err := s.try(ctx, f, encoded, isolating)
+		if err == nil {
+			s.stats.commits.Add(1)
+			return nil
+		}
+		if sqlState(err) == codeDeadlock {
+			s.stats.deadlocks.Add(1)
+		}
+		if errors.Is(err, spendflush.ErrFenced) {
+			s.stats.fenced.Add(1)
+			return applyError(f, err)
+		}
+		if errors.Is(err, errUnknown) {
+			return applyError(f, err)
+		}
+		todo := cure(ctx, err)
+		if todo == isolate && isolating {
+			return applyError(f, fmt.Errorf("%w: %w", ErrRefused, err))
+		}
+		if todo == giveUp || try == maxTries {
+			return applyError(f, err)
+		}
+		if todo == relearn {
+			s.known.forget()
+			s.stats.relearned.Add(1)
+		}
+		isolating = isolating || todo == isolate
+		s.stats.retries.Add(1)
+		if todo == retry && !pause(ctx, try) {
+			return applyError(f, err)
+		}
+	}
+}
+
+func applyError(f *spendflush.Flush, err error) error {
+	return fmt.Errorf("apply to shard %d: %w", f.Shard, err)
+}
+
+// pause waits before the next try, longer at each, and says whether ctx still goes on. The jitter parts transactions
+// that met once.
+func pause(ctx context.Context, try int) bool {
+	timer := time.NewTimer(firstPause<<(try-1)/2 + rand.N(firstPause<<(try-1)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// checkFlush looks at what the statements rely on.
+func (s *Store) checkFlush(f *spendflush.Flush) error {
+	if f.Shard < 0 || f.Shard >= spendflush.MaxShards {
+		return fmt.Errorf("%w: shard %d; allowed are 0 to %d", ErrRefused, f.Shard, spendflush.MaxShards-1)
+	}
+	if len(f.Claims) == 0 {
+		return fmt.Errorf("%w: a flush without a claim", ErrRefused)
+	}
+	for i := range f.Claims {
+		c := &f.Claims[i]
+		if c.First < 1 || c.First > c.Last || int64(c.Last) < 0 {
+			return fmt.Errorf("%w: producer %s claims %d to %d", ErrRefused, c.Producer, c.First, c.Last)
+		}
+	}
+	if s.anyOrder {
+		return nil
+	}
+	for i := 1; i < len(f.Claims); i++ {
+		if f.Claims[i-1].Producer.Compare(f.Claims[i].Producer) >= 0 {
+			return fmt.Errorf("%w: claim %d is out of order", ErrRefused, i)
+		}
+	}
+	for i := 1; i < len(f.Totals); i++ {
+		if f.Totals[i-1].Key.Compare(f.Totals[i].Key) >= 0 {
+			return fmt.Errorf("%w: total %d is out of order", ErrRefused, i)
+		}
+	}
+	for i := 1; i < len(f.Rollups); i++ {
+		a, b := &f.Rollups[i-1], &f.Rollups[i]
+		if a.Hour > b.Hour || a.Hour == b.Hour && a.Key.Compare(b.Key) >= 0 {
+			return fmt.Errorf("%w: rollup row %d is out of order", ErrRefused, i)
+		}
+	}
+	return nil
+}
+
+// encodedFlush is a flush as parameters of the statements. It is made once and sent at every try.
+type encodedFlush struct {
+	claims, totals, rollups, control []param
+}
+
+func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
+	e.reset()
+	encodeClaims(e, f)
+	claims := len(e.ends)
+	encodeTotals(e, f.Totals)
+	totals := len(e.ends)
+	encodeRollups(e, f.Rollups)
+	rollups := len(e.ends)
+	encodeControl(e, f)
+	all := e.params()
+	return encodedFlush{all[:claims], all[claims:totals], all[totals:rollups], all[rollups:]}
+}
+
+func encodeClaims(e *encoder, f *spendflush.Flush) {
+	n, at := len(f.Claims), func(i int) *spendflush.Claim { return &f.Claims[i] }
+	e.int2(int16(f.Shard))
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
+	e.int2s(n, func(i int) int16 { return int16(max(1, at(i).Shards)) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).First) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).Seal) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).PriorSeal) })
+	e.int8s(n, func(i int) int64 { return at(i).Updates })
+	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
+}
+
+func encodeTotals(e *encoder, rows []spendflush.TotalRow) {
+	e.keys(len(rows), func(i int) *[16]byte { return (*[16]byte)(&rows[i].Key) })
+	e.counters(len(rows), func(i int) *spendflush.Counters { return &rows[i].Counters })
+}
+
+func encodeRollups(e *encoder, rows []spendflush.RollupRow) {
+	e.dates(len(rows), func(i int) int32 { day, _ := split(rows[i].Hour); return day })
+	e.int2s(len(rows), func(i int) int16 { _, hour := split(rows[i].Hour); return hour })
+	e.keys(len(rows), func(i int) *[16]byte { return (*[16]byte)(&rows[i].Key) })
+	e.counters(len(rows), func(i int) *spendflush.Counters { return &rows[i].Counters })
+}
+
+// split returns the day of the hour, counted from 1970-01-01, and the hour of that day.
+func split(h spendflush.Hour) (day int32, hour int16) {
+	day, rest := int32(h)/24, int32(h)%24
+	if rest < 0 {
+		day, rest = day-1, rest+24
+	}
+	return day, int16(rest)
+}
+
+// bookName is how a control sum, by its place in a Control, is named in the database.
+func bookName(i int) string {
+	if i == 0 {
+		return "rollup"
+	}
+	return spendflush.EntityType(i).String()
+}
+
+func encodeControl(e *encoder, f *spendflush.Flush) {
+	var books []int
+	for i := range f.Control {
+		if f.Control[i] != (spendflush.Counters{}) {
+			books = append(books, i)
+		}
+	}
+	e.int2(int16(f.Shard))
+	e.texts(len(books), func(i int) string { return bookName(books[i]) })
+	e.counters(len(books), func(i int) *spendflush.Counters { return &f.Control[books[i]] })
+}
+
+// largestKept bounds the buffers kept for the next flush.
+const largestKept = 32 << 20
+
+func (s *Store) putEncoder(e *encoder) {
+	if cap(e.buf) <= largestKept {
+		s.encoders.Put(e)
+	}
+}
+
+// try is one try to commit the flush.
+func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release()
+	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+	defer tx.end(ctx)
+
+	if err := tx.claim(ctx, f, encoded); err != nil {
+		return err
+	}
+	if isolating {
+		err = tx.addIsolating(ctx, f)
+	} else {
+		err = tx.add(ctx, f, encoded)
+	}
+	if err != nil {
+		return err
+	}
+	if err := tx.run(ctx, call{name: "add_control", params: encoded.control, rows: -1}); err != nil {
+		return err
+	}
+	if err := tx.commit(ctx); err != nil {
+		return err
+	}
+	tx.learn()
+	return nil
+}
+
+// claim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has lost does
+// no work.
+func (t *transaction) claim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+	var moved int64
+	err := t.run(ctx,
+		call{name: "begin", rows: -1},
+		call{name: "settings", rows: -1, params: []param{milliseconds(idleTimeout), milliseconds(lockTimeout)}},
+		call{name: "claim", rows: -1, params: encoded.claims, answer: &moved},
+	)
+	if err != nil {
+		return err
+	}
+	if moved != int64(len(f.Claims)) {
+		return fmt.Errorf("%d of %d claims: %w", moved, len(f.Claims), spendflush.ErrFenced)
+	}
+	return nil
+}
+
+func milliseconds(d time.Duration) param {
+	return param{pgtype.TextOID, fmt.Append(nil, d.Milliseconds())}
+}
+
+// add takes up what the dictionaries lack, and adds the rows, in one round trip.
+func (t *transaction) add(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+	calls := t.intern(f.Totals, f.Rollups)
+	if len(f.Totals) > 0 {
+		calls = append(calls, call{name: "add_totals", params: encoded.totals, rows: len(f.Totals)})
+	}
+	if len(f.Rollups) > 0 {
+		calls = append(calls, call{name: "add_rollups", params: encoded.rollups, rows: len(f.Rollups)})
+	}
+	return t.run(ctx, calls...)
+}

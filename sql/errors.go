@@ -1,0 +1,72 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrRefused is wrapped where Postgres, or Apply itself, refuses what is to be written because of what it is: trying
+// again can't help.
+var ErrRefused = errors.New("refused")
+
+// errShort is wrapped where a statement did less than it was sent, so that the transaction was rolled back.
+var errShort = errors.New("fewer rows than were sent")
+
+// remedy says what to do about a failed try of a transaction whose COMMIT wasn't sent, or was refused.
+type remedy int
+
+const (
+	giveUp  remedy = iota
+	retry          // the same again, after a pause
+	relearn        // the dictionary isn't as remembered: forget it, then the same again
+	isolate        // a row can't be written: find out which
+)
+
+// sqlState returns the error code that Postgres gave, "" if the error isn't Postgres's.
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+const (
+	codeDeadlock            = "40P01"
+	codeSerialization       = "40001"
+	codeLockTimeout         = "55P03"
+	codeForeignKeyViolation = "23503" // raised by the triggers of migrations/00001_books.sql
+	codeCardinality         = "21000" // a row twice in one statement
+)
+
+// cure classifies the error of a try.
+func cure(ctx context.Context, err error) remedy {
+	code := sqlState(err)
+	switch {
+	case ctx.Err() != nil:
+		return giveUp
+	case errors.Is(err, errShort), code == codeForeignKeyViolation:
+		return relearn
+	case code == "":
+		// Not from Postgres: the connection failed, or couldn't be made.
+		if errors.Is(err, ErrRefused) {
+			return giveUp
+		}
+		return retry
+	case code == codeDeadlock, code == codeSerialization, code == codeLockTimeout, isConnectionCode(code):
+		return retry
+	case code == codeCardinality, strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
+		return isolate
+	default:
+		return giveUp
+	}
+}
+
+// isConnectionCode says whether the code is about the connection or the server's state and not about the statement:
+// classes 08 (connection exception), 25P03 (idled too long in the transaction), 53300 (too many connections) and 57P
+// (operator intervention, such as a shutdown or a terminated backend).
+func isConnectionCode(code string) bool {
+	return strings.HasPrefix(code, "08") || code == "25P03" || code == "53300" || strings.HasPrefix(code, "57P")
+}

@@ -1,0 +1,196 @@
+package sql
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/migrations"
+)
+
+func TestMain(m *testing.M) { testserver.Main(m) }
+
+// database returns the URL of a new database with the tables in it.
+func database(t testing.TB) string {
+	t.Helper()
+	databaseURL := testserver.Postgres(t)
+	if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
+		t.Fatal(err)
+	}
+	return databaseURL
+}
+
+func open(t testing.TB, databaseURL string, o Options) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), databaseURL, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// query reads one value past the Store's own statements.
+func query[T any](t testing.TB, s *Store, text string, args ...any) (value T) {
+	t.Helper()
+	if err := s.pool.QueryRow(context.WithoutCancel(t.Context()), text, args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return value
+}
+
+func execute(t testing.TB, pool *pgxpool.Pool, text string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), text, args...); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+// request is one update as it is booked.
+type request struct {
+	series   spendflush.Series
+	hour     spendflush.Hour
+	counters spendflush.Counters
+}
+
+var noon = spendflush.HourOf(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+
+func spend(text string) spendflush.Amount {
+	a, err := spendflush.ParseAmount(text)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// one is a successful request that cost this much.
+func one(amount string) spendflush.Counters {
+	return spendflush.Counters{Spend: spend(amount), SuccessfulRequests: 1, PromptTokens: 10, CompletionTokens: 5}
+}
+
+// entities says whom a series counts on, apart from the code that the pipeline uses.
+func entities(s *spendflush.Series) (list []spendflush.Entity) {
+	add := func(t spendflush.EntityType, id, team string) {
+		if id != "" {
+			list = append(list, spendflush.Entity{Type: t, ID: id, TeamID: team})
+		}
+	}
+	add(spendflush.APIKey, s.APIKey, "")
+	add(spendflush.User, s.UserID, "")
+	add(spendflush.EndUser, s.EndUserID, "")
+	add(spendflush.Team, s.TeamID, "")
+	if s.TeamID != "" {
+		add(spendflush.TeamMember, s.UserID, s.TeamID)
+	}
+	add(spendflush.Organization, s.OrganizationID, "")
+	for _, tag := range s.Tags {
+		add(spendflush.Tag, tag, "")
+	}
+	add(spendflush.Agent, s.AgentID, "")
+	return list
+}
+
+// flushOf returns the flush of these requests, as batch first to last of the producer, each batch a whole seal.
+func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...request) *spendflush.Flush {
+	f := &spendflush.Flush{}
+	totals := map[spendflush.Key]*spendflush.TotalRow{}
+	type place struct {
+		hour spendflush.Hour
+		key  spendflush.Key
+	}
+	rollups := map[place]*spendflush.RollupRow{}
+	for _, r := range requests {
+		row := spendflush.NewRollupRow(&r.series, r.hour, r.counters)
+		f.Control[0].Add(&r.counters)
+		if known := rollups[place{r.hour, row.Key}]; known != nil {
+			known.Counters.Add(&r.counters)
+		} else {
+			rollups[place{r.hour, row.Key}] = &row
+		}
+		for _, e := range entities(&r.series) {
+			f.Control[e.Type].Add(&r.counters)
+			if known := totals[e.Key()]; known != nil {
+				known.Counters.Add(&r.counters)
+			} else {
+				totals[e.Key()] = &spendflush.TotalRow{Key: e.Key(), Entity: e, Counters: r.counters}
+			}
+		}
+	}
+	for _, row := range totals {
+		f.Totals = append(f.Totals, *row)
+	}
+	for _, row := range rollups {
+		f.Rollups = append(f.Rollups, *row)
+	}
+	slices.SortFunc(f.Totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(f.Rollups, func(a, b spendflush.RollupRow) int {
+		return cmp.Or(cmp.Compare(a.Hour, b.Hour), a.Key.Compare(b.Key))
+	})
+	claim := spendflush.Claim{
+		Producer: producer, First: first, Last: last, Shards: 1, Seal: last,
+		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend,
+	}
+	if last > first {
+		claim.PriorSeal = last - 1
+	}
+	f.Claims = []spendflush.Claim{claim}
+	return f
+}
+
+// traffic returns n requests on combinations out of a population.
+func traffic(r *rand.Rand, n, population int) []request {
+	requests := make([]request, n)
+	for i := range requests {
+		p := r.IntN(population)
+		requests[i] = request{
+			series: spendflush.Series{
+				APIKey: fmt.Sprintf("key-%d", p), UserID: fmt.Sprintf("user-%d", p%50), TeamID: fmt.Sprintf("team-%d", p%7),
+				OrganizationID: fmt.Sprintf("org-%d", p%3), Model: fmt.Sprintf("model-%d", p%4), Tags: tagsOf(p),
+			},
+			hour:     noon + spendflush.Hour(r.IntN(3)),
+			counters: spendflush.Counters{Spend: spendflush.Picodollars(r.Int64N(1e12)), PromptTokens: r.Int64N(1000)},
+		}
+		if r.IntN(10) == 0 {
+			requests[i].counters.FailedRequests = 1
+		} else {
+			requests[i].counters.SuccessfulRequests = 1
+		}
+	}
+	return requests
+}
+
+func tagsOf(p int) []string {
+	switch p % 3 {
+	case 0:
+		return nil
+	case 1:
+		return []string{"tag-a"}
+	default:
+		return []string{"tag-a", "tag-b"}
+	}
+}
+
+func newProducer() spendflush.ProducerID { return spendflush.NewProducerID(time.Now()) }
+
+// apply must succeed.
+func apply(t testing.TB, s *Store, f *spendflush.Flush) {
+	t.Helper()
+	if err := s.Apply(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drift returns what the books differ by from what was claimed: 0 if they are exact.
+func drift(t testing.TB, s *Store) string {
+	t.Helper()
+	return query[string](t, s, `SELECT trim_scale((SELECT coalesce(sum(spend), 0) FROM spendflush.rollup)
+		- (SELECT coalesce(sum(amount), 0) FROM spendflush.producers))::text`)
+}

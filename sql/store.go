@@ -1,0 +1,167 @@
+// Package sql keeps the books in Postgres. The tables are made by package migrations.
+//
+// Everything a flush writes is one transaction: claims, new entries of the dictionaries, totals, rollups, control sums,
+// in this order of tables and each sorted by its key, so that transactions which overlap wait for each other and don't
+// deadlock. The claim decides whether a batch counts, and nothing else: not the lock, not a cache.
+//
+// The statements are the .sql files beside the code. No statement is prepared under a name and nothing is kept in a
+// session, so a pooler in transaction mode may stand in between.
+package sql
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/spendflush/spendflush"
+)
+
+// Options are what can be set of a Store. The zero value of a field stands for its default.
+type Options struct {
+	// MaxConns bounds the connections of this process, from 1. Default: 4. A flush takes one for as long as its
+	// transaction lasts, every read one.
+	MaxConns int
+
+	// KnownKeys bounds the keys of entities and series remembered as being in the dictionary, about 40 bytes each.
+	// Default: 1000000. Negative: none are remembered, and their texts are sent with every flush.
+	KnownKeys int
+
+	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
+	ApplicationName string
+}
+
+const (
+	defaultMaxConns  = 4
+	defaultKnownKeys = 1_000_000
+)
+
+// How a transaction of Apply behaves. These are not settings: nobody has a reason to change them.
+const (
+	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
+	// client at work needs some milliseconds between two statements.
+	idleTimeout = 2 * time.Second
+	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
+	lockTimeout = 10 * time.Second
+
+	maxTries   = 8
+	firstPause = 10 * time.Millisecond // before the second try, doubled at each; about 1.3s in all
+)
+
+// Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
+type Store struct {
+	pool     *pgxpool.Pool
+	known    known
+	stats    counters
+	encoders sync.Pool
+
+	// Only tests change these, to see what goes wrong without them.
+	statement func(name string) string // the text of a .sql file
+	anyOrder  bool                     // don't look at the order of the rows
+}
+
+var _ spendflush.Store = (*Store)(nil)
+
+// Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or keyword/value string)
+// or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
+func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	if o.MaxConns < 0 || o.MaxConns > 10_000 {
+		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
+	}
+	config.MaxConns = int32(orDefault(o.MaxConns, defaultMaxConns))
+	// Describing a statement asks once more and leaves nothing behind in the session.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = orDefault(o.ApplicationName, "spendflush")
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open Postgres: %w", err)
+	}
+	s := &Store{pool: pool, statement: embedded.get}
+	s.known.limit = max(0, orDefault(o.KnownKeys, defaultKnownKeys)/2)
+	s.encoders.New = func() any { return new(encoder) }
+	return s, nil
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Close closes all connections. It blocks until those in use are given back.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping asks Postgres for an answer.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("ping Postgres: %w", err)
+	}
+	return nil
+}
+
+// Stats are numbers of this Store since it was opened.
+type Stats struct {
+	Commits   int64 // flushes committed
+	Retries   int64 // tries of a flush after the first
+	Deadlocks int64 // tries that ended in a deadlock
+	Fenced    int64 // flushes that lost a claim
+	Interned  int64 // texts of entities and series sent
+	Relearned int64 // times the dictionary wasn't as remembered
+	Refused   int64 // rows set aside because Postgres refused them
+	KnownKeys int   // keys remembered now
+	Conns     int32 // connections open now
+	BusyConns int32 // and in use
+	MaxConns  int32 // and allowed
+}
+
+type counters struct {
+	commits, retries, deadlocks, fenced, interned, relearned, refused atomic.Int64
+}
+
+// Stats returns the numbers as they are now.
+func (s *Store) Stats() Stats {
+	pool := s.pool.Stat()
+	return Stats{
+		Commits: s.stats.commits.Load(), Retries: s.stats.retries.Load(), Deadlocks: s.stats.deadlocks.Load(),
+		Fenced: s.stats.fenced.Load(), Interned: s.stats.interned.Load(), Relearned: s.stats.relearned.Load(),
+		Refused: s.stats.refused.Load(), KnownKeys: s.known.size(),
+		Conns: pool.TotalConns(), BusyConns: pool.AcquiredConns(), MaxConns: pool.MaxConns(),
+	}
+}
+
+// Marks implements spendflush.Store.
+func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (
+	map[spendflush.ProducerID]uint64, error,
+) {
+	ids := make([][16]byte, len(producers))
+	for i, id := range producers {
+		ids[i] = id
+	}
+	rows, err := s.pool.Query(ctx, s.statement("marks"), shard, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read marks: %w", err)
+	}
+	marks := make(map[spendflush.ProducerID]uint64, len(producers))
+	var id [16]byte
+	var sequence int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &sequence}, func() error {
+		marks[id] = uint64(sequence)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read marks: %w", err)
+	}
+	return marks, nil
+}

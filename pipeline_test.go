@@ -301,6 +301,49 @@ func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 	})
 }
 
+// The queue loses a batch while Shutdown waits for Postgres, and is away until after the grace.
+func TestShutdownWaitsOnWhenAQueuedBatchMustBeSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		queueFaults := &faults{}
+		r := newRig(t, true, 1, &faults{})
+		direct := newMemoryLocker()
+		r.cfg.Queue, r.cfg.DirectLocker = faultyQueue{r.queue, queueFaults}, direct
+		flush, _ := r.locker.Acquire(t.Context(), "flush/0")
+		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
+		r.start(t)
+		receipt := r.record(t, key("a"))
+		if _, err := r.Wait(t.Context(), receipt, Queued); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() {
+			r.queue.lose()
+			queueFaults.setAll(true)
+		})
+		time.AfterFunc(commitGrace+5*time.Second, func() {
+			queueFaults.setAll(false)
+			flush.Release(context.Background())
+		})
+		r.end(t)
+	})
+}
+
+// Somebody else has committed the first of two batches, and the flusher doesn't know.
+func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
+	store := newMemoryStore()
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	if err := p.commitAll(t.Context(), offered(t, nil, testBatch(t, 1, 1)), "queue"); err != nil {
+		t.Fatal(err)
+	}
+	stale := offered(t, nil, testBatch(t, 1, 1), testBatch(t, 1, 2))
+	if err := p.commitAll(t.Context(), stale, "queue"); err != nil {
+		t.Fatal(err)
+	}
+	mustSettle(t, stale, "e0", "e1")
+	if mark := store.marks[0][testProducer(1)]; mark != 2 || store.books.amount != Dollars(3) || store.flushes != 2 {
+		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark, store.books.amount, store.flushes)
+	}
+}
+
 // slowQueue takes its time for a push.
 type slowQueue struct{ *memoryQueue }
 

@@ -21,8 +21,9 @@ const DefaultPrefix = "spendflush"
 const (
 	// markSeconds is how long a mark is kept after it was last published.
 	markSeconds = 24 * 60 * 60
-	// settleChunk is how many ids or marks one script gets. Redis serves nobody else while it runs.
-	settleChunk = 1000
+	// settleChunk is how many ids or marks one script gets. Redis serves nobody else while it runs, and Lua's unpack
+	// takes some thousands at most.
+	settleChunk = 500
 )
 
 var (

@@ -207,6 +207,16 @@ func testLateSettle(t *testing.T, q Opened) {
 	}
 }
 
+func testSettleTwice(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 2)
+	both := look(t, q, 0).Bytes
+	settle(t, q, 0, []spendflush.EntryID{ids[0], ids[0], ids[0]}, nil)
+	wantSequences(t, q, 0, 2)
+	if bytes := look(t, q, 0).Bytes; 2*bytes != both {
+		t.Errorf("one of two equal batches is left with %d bytes of %d", bytes, both)
+	}
+}
+
 func testSettleNothing(t *testing.T, q Opened) {
 	pushSequences(t, q, NewProducer(), 0, 1)
 	settle(t, q, 0, nil, nil)

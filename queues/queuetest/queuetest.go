@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"APreviousEntryThatNoQueueGaveCountsAsGone", testPreviousNonsense},
 		{"SettleTakesExactlyTheGivenEntriesOut", testSettleExact},
 		{"ALateSettleTakesNobodyElsesEntryOut", testLateSettle},
+		{"AnEntrySettledTwiceInOneCallIsCountedOnce", testSettleTwice},
 		{"SettlingNothingDoesNothing", testSettleNothing},
 		{"SettleTakesThousandsAtOnce", testSettleMany},
 		{"MarksAreKeptByShardAndProducer", testMarks},

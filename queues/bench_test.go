@@ -1,0 +1,110 @@
+package queues_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/queuetest"
+)
+
+// BenchmarkPush compares Push with the bare XADD that it replaces, on a queue that is never longer than a few entries.
+func BenchmarkPush(b *testing.B) {
+	for _, rows := range []int{1, 40, 400, 4000} {
+		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
+		name := fmt.Sprintf("bytes=%d", len(batch.Bytes()))
+		b.Run("xadd/"+name, func(b *testing.B) {
+			client := benchClient(b)
+			b.SetBytes(int64(len(batch.Bytes())))
+			for b.Loop() {
+				args := redis.XAddArgs{Stream: "bare", MaxLen: 10, Values: []any{"p", "p", "s", 1, "b", batch.Bytes()}}
+				if err := client.XAdd(context.Background(), &args).Err(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("push/"+name, func(b *testing.B) {
+			q := queues.NewRedis(benchClient(b), queues.RedisOptions{MaxBytes: 1 << 30})
+			b.SetBytes(int64(len(batch.Bytes())))
+			var ids []spendflush.EntryID
+			for b.Loop() {
+				id, err := q.Push(context.Background(), batch, "")
+				if err != nil {
+					b.Fatal(err)
+				}
+				if ids = append(ids, id); len(ids) == 10 {
+					b.StopTimer()
+					if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+						b.Fatal(err)
+					}
+					ids = ids[:0]
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSettle takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
+func BenchmarkSettle(b *testing.B) {
+	q := queues.NewRedis(benchClient(b), queues.RedisOptions{})
+	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
+	ids := make([]spendflush.EntryID, 1000)
+	for b.Loop() {
+		b.StopTimer()
+		for i := range ids {
+			id, err := q.Push(context.Background(), batch, "")
+			if err != nil {
+				b.Fatal(err)
+			}
+			ids[i] = id
+		}
+		b.StartTimer()
+		if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLong compares what it costs to know the bytes of a queue of 20,000 entries.
+func BenchmarkLong(b *testing.B) {
+	client := benchClient(b)
+	q := queues.NewRedis(client, queues.RedisOptions{})
+	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 100)
+	for range 20_000 {
+		if _, err := q.Push(context.Background(), batch, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("stats", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := q.Stats(context.Background(), 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, samples := range []int{0, 5, 100} {
+		b.Run(fmt.Sprintf("memory_usage/samples=%d", samples), func(b *testing.B) {
+			for b.Loop() {
+				if err := client.MemoryUsage(context.Background(), key("spendflush", 0, "queue"), samples).Err(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func benchClient(b *testing.B) redis.UniversalClient {
+	b.Helper()
+	client, err := queues.Dial(testserver.Redis(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = client.Close() })
+	return client
+}

@@ -84,7 +84,7 @@ func asTooMany(err error) error {
 	return nil
 }
 
-// reset forgets the updates and all that keeps the body alive.
+// reset forgets the updates and their texts.
 func (d *decoder) reset() {
 	for i := range d.updates {
 		tags := d.updates[i].Tags
@@ -94,10 +94,6 @@ func (d *decoder) reset() {
 	clear(d.faults)
 	d.updates, d.bad, d.faults = d.updates[:0], d.bad[:0], d.faults[:0]
 	d.text, d.line, d.broken = "", 0, false
-	d.src = bytes.Buffer{}
-	if d.json != nil {
-		d.json.Reset(&d.src) // it may still hold the body
-	}
 }
 
 // start lets json read part, which begins at base in the body.

@@ -20,5 +20,5 @@
 // # Time
 //
 // A request must arrive within the server's ReadTimeout, and each piece of an answer must be taken within its
-// WriteTimeout. A wait for an acknowledgement and a long report move these deadlines along as they go.
+// WriteTimeout. A wait for an acknowledgement and a report move the latter along, as much as they may take.
 package httpapi

@@ -59,7 +59,7 @@ func drip(conn net.Conn, text string) {
 }
 
 func TestAClientThatDripsItsHeaderIsCutOff(t *testing.T) {
-	a, _ := newAPI(t, func(c *Config) { c.ReadHeaderTimeout = 100 * time.Millisecond })
+	a, _ := newAPI(t, func(c *Config) { c.ReadHeaderTimeout, c.ReadTimeout = 100*time.Millisecond, time.Hour })
 	conn := dial(t, serve(t, a))
 	sent := make(chan struct{})
 	go func() {
@@ -135,7 +135,7 @@ func TestAHeaderAboveTheBoundIsRefused(t *testing.T) {
 }
 
 func TestAnIdleConnectionIsClosed(t *testing.T) {
-	a, _ := newAPI(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
+	a, _ := newAPI(t, func(c *Config) { c.IdleTimeout, c.ReadTimeout = 50*time.Millisecond, time.Hour })
 	conn := dial(t, serve(t, a))
 	fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "200 OK") {

@@ -1,10 +1,14 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +171,23 @@ func TestABodyAboveTheBoundIsRefusedWhetherItSaysItsSizeOrNot(t *testing.T) {
 	}
 }
 
+func TestABodyThatIsTooLargeByItsOwnWordIsNotRead(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) { c.MaxBodyBytes = 100 })
+	r := httptest.NewRequest("POST", "/v1/updates", unreadable{t})
+	r.ContentLength = 101
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	wantProblem(t, w, contentTooLarge)
+}
+
+type unreadable struct{ t *testing.T }
+
+func (u unreadable) Read([]byte) (int, error) {
+	u.t.Error("the body is read")
+	return 0, io.EOF
+}
+
 func TestMoreUpdatesThanAllowedAreTooLarge(t *testing.T) {
 	a, recorder := newAPI(t, func(c *Config) { c.MaxUpdates = 2 })
 	wantProblem(t, do(a, "POST", "/v1/updates", "["+plain+","+plain+","+plain+"]", asJSON), contentTooLarge)
@@ -279,5 +300,22 @@ func TestAnErrorThatNobodyExpectsIsNotShown(t *testing.T) {
 	recorder.err = errors.New("password=hunter2")
 	if p := wantProblem(t, do(a, "POST", "/v1/updates", plain, asJSON), internalError); strings.Contains(p.Detail, "hunter2") {
 		t.Errorf("detail is %q", p.Detail)
+	}
+}
+
+func TestAFullBufferDoesNotFillTheLogAndADatabaseAwayIsInIt(t *testing.T) {
+	var log bytes.Buffer
+	a, recorder := newAPI(t, func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		c.Reader = &failingReader{err: errors.New("no route to host")}
+	})
+	recorder.err = spendflush.ErrBufferFull
+	wantProblem(t, do(a, "POST", "/v1/updates", plain, asJSON), bufferFull)
+	if log.Len() > 0 {
+		t.Errorf("the log is %s", &log)
+	}
+	p := wantProblem(t, do(a, "GET", "/v1/audit", ""), databaseUnavailable)
+	if !strings.Contains(log.String(), "no route to host") || !strings.Contains(log.String(), p.Instance) {
+		t.Errorf("the log is %s", &log)
 	}
 }

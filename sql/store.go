@@ -103,6 +103,9 @@ func orDefault[T comparable](value, fallback T) T {
 // Close closes all connections. It blocks until those in use are given back.
 func (s *Store) Close() { s.pool.Close() }
 
+// Pool returns the connections of the store, for a lockers.Postgres to share. They stay the store's.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
 // Ping asks Postgres for an answer.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.pool.Ping(ctx); err != nil {

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// keyPrefix begins all our keys in Redis.
+const keyPrefix = "spendflush"
+
+// parts are what an instance is made of, by its settings.
+type parts struct {
+	set    *settings
+	log    *slog.Logger
+	store  *sql.Store
+	client redis.UniversalClient // nil without Redis
+	queue  *queues.Redis         // nil without Redis
+	locker *lockers.Redis        // nil without Redis
+}
+
+func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, error) {
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
+	}
+	ps := &parts{set: set, log: log, store: store}
+	if set.UseRedis && set.RedisURL != "" {
+		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
+			store.Close()
+			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
+		}
+		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes})
+		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
+	}
+	return ps, nil
+}
+
+func (ps *parts) close() {
+	if ps.client != nil {
+		_ = ps.client.Close()
+	}
+	ps.store.Close()
+}
+
+// pipeline makes the pipeline. registerer may be nil.
+func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipeline, error) {
+	c := spendflush.Config{
+		Store:            ps.store,
+		DirectLocker:     lockers.NewPostgres(ps.store.Pool(), ps.set.Instance),
+		Instance:         ps.set.Instance,
+		Shards:           ps.set.Shards,
+		SealInterval:     ps.set.SealInterval,
+		FlushInterval:    ps.set.FlushInterval,
+		MaxKeys:          ps.set.MaxKeys,
+		RollupDimensions: ps.set.RollupDimensions,
+		Logger:           ps.log,
+		Registerer:       registerer,
+	}
+	if ps.queue != nil {
+		c.Queue, c.Locker = ps.queue, ps.locker
+	}
+	return spendflush.New(c)
+}
+
+// newRegistry returns a registry with what every Go process tells.
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// migrate brings the schema up to date. While Postgres can't be reached it goes on trying until ctx ends; any other
+// failure is returned.
+func (ps *parts) migrate(ctx context.Context) error {
+	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+		tryCtx, cancel := context.WithTimeout(ctx, time.Minute)
+		applied, err := migrations.Up(tryCtx, ps.set.DatabaseURL)
+		cancel()
+		if err == nil {
+			if len(applied) > 0 {
+				ps.log.Info("database migrated", "applied", len(applied))
+			}
+			return nil
+		}
+		if errors.Is(err, migrations.ErrNewer) || ctx.Err() != nil {
+			return err
+		}
+		ps.log.Error("database can't be migrated; updates are kept in memory, trying again", "error", err, "pause", pause)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// probe says in one line what the instance talks to, and warns of what endangers it.
+func (ps *parts) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var found []any
+	if info, err := ps.store.Probe(ctx); err != nil {
+		found = append(found, "postgres", "unreachable", "postgres_error", err)
+	} else {
+		found = append(found, "postgres", describePostgres(info))
+		if info.InRecovery {
+			ps.log.Warn("Postgres is a standby: nothing can be written until it is promoted")
+		}
+		if !info.Fsync {
+			ps.log.Warn("Postgres runs with fsync off: a crash of its machine loses committed spend")
+		}
+	}
+	switch {
+	case ps.queue == nil:
+		found = append(found, "redis", "off")
+	default:
+		info, err := ps.queue.Info(ctx)
+		if err != nil {
+			found = append(found, "redis", "unreachable", "redis_error", err)
+			break
+		}
+		found = append(found, "redis", info.String())
+		if info.EvictionPolicy != "" && info.EvictionPolicy != "noeviction" {
+			ps.log.Warn("REDIS MAY EVICT QUEUED BATCHES: set maxmemory-policy noeviction. Evicted batches are sent again "+
+				"by the instances that hold them, and lost with those that died meanwhile", "maxmemory_policy", info.EvictionPolicy)
+		}
+	}
+	ps.log.Info("found", found...)
+}
+
+func describePostgres(s sql.Server) string {
+	text := fmt.Sprintf("%s, max_connections %d, synchronous_commit %s", s.Version, s.MaxConnections, s.SynchronousCommit)
+	if s.Pooler != "" {
+		text += ", " + s.Pooler
+	}
+	return text
+}
+
+// newLogger returns a logger as the settings say.
+func newLogger(set *settings, to io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: set.LogLevel}
+	if set.LogFormat == "text" || set.LogFormat == "auto" && isTerminal(to) {
+		return slog.New(slog.NewTextHandler(to, options))
+	}
+	return slog.New(slog.NewJSONHandler(to, options))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	stat, err := f.Stat()
+	return err == nil && stat.Mode()&os.ModeCharDevice != 0
+}

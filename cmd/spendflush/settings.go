@@ -1,0 +1,198 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/spf13/cobra"
+
+	"github.com/spendflush/spendflush"
+)
+
+// settings are all that the environment can set. The tags make `spendflush env` and the error messages.
+type settings struct {
+	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database" help:"the database that the books are in"`
+	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL, or several hosts with commas (cluster)" help:"the Redis that the queue and the lock are in"`
+	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
+
+	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
+	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, with commas" help:"who may use the HTTP API"`
+	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
+	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
+	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" allowed:"1ms to 1m" help:"how long the lock holder lets batches gather between two flushes"`
+	LockTTL          time.Duration `env:"SPENDFLUSH_LOCK_TTL" envDefault:"3s" allowed:"500ms to 5m" help:"how long the lock of a holder that died keeps others out"`
+	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" allowed:"1 to 64, the same for all instances" help:"independent lanes, each with its own queue and lock"`
+	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
+	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
+	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open"`
+	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
+	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
+	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
+	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
+}
+
+// setting describes one field of settings.
+type setting struct {
+	field         reflect.StructField
+	name, initial string
+	allowed, help string
+	secret        bool
+}
+
+func settingTable() []setting {
+	var table []setting
+	t := reflect.TypeFor[settings]()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		table = append(table, setting{
+			field: f, name: f.Tag.Get("env"), initial: f.Tag.Get("envDefault"),
+			allowed: f.Tag.Get("allowed"), help: f.Tag.Get("help"), secret: f.Tag.Get("secret") != "",
+		})
+	}
+	return table
+}
+
+// settingsError says all that is wrong with the environment, a line a variable.
+type settingsError struct{ problems []string }
+
+func (e *settingsError) Error() string {
+	return "settings:\n  " + strings.Join(e.problems, "\n  ")
+}
+
+// need says what a command can't do without.
+type need uint8
+
+const (
+	needDatabase need = 1 << iota
+	needQueue         // unless it is switched off
+)
+
+// load reads the settings. The error is a usageError that names every problem.
+func load(environ []string, n need) (*settings, error) {
+	values := env.ToMap(environ)
+	for name, value := range values {
+		if strings.TrimSpace(value) == "" {
+			delete(values, name) // set to nothing is not set
+		}
+	}
+	s := &settings{}
+	faults := &settingsError{}
+	refuse := func(field string) {
+		table := settingTable()
+		i := slices.IndexFunc(table, func(t setting) bool { return t.field.Name == field })
+		t := table[i]
+		value := fmt.Sprintf("%q", values[t.name])
+		if t.secret {
+			value = "the value (not shown)"
+		}
+		if _, set := values[t.name]; !set {
+			faults.problems = append(faults.problems, fmt.Sprintf("%s: is not set; allowed: %s", t.name, t.allowed))
+			return
+		}
+		faults.problems = append(faults.problems, fmt.Sprintf("%s: %s is not allowed; allowed: %s", t.name, value, t.allowed))
+	}
+	refused := map[string]bool{}
+	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
+		var all env.AggregateError
+		if !errors.As(err, &all) {
+			return nil, usageError{err}
+		}
+		for _, one := range all.Errors {
+			var fault env.ParseError
+			if !errors.As(one, &fault) {
+				return nil, usageError{one}
+			}
+			refused[fault.Name] = true
+			refuse(fault.Name)
+		}
+	}
+	for _, field := range s.wrong(n) {
+		if !refused[field] {
+			refuse(field)
+		}
+	}
+	if len(faults.problems) > 0 {
+		slices.Sort(faults.problems)
+		return nil, usageError{faults}
+	}
+	if s.Instance == "" {
+		host, _ := os.Hostname()
+		s.Instance = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	if slices.Equal(s.RollupDimensions, []string{"none"}) {
+		s.RollupDimensions = []string{}
+	}
+	return s, nil
+}
+
+// wrong returns the names of the fields whose values aren't allowed.
+func (s *settings) wrong(n need) (fields []string) {
+	check := func(field string, ok bool) {
+		if !ok {
+			fields = append(fields, field)
+		}
+	}
+	within := func(d, from, to time.Duration) bool { return d >= from && d <= to }
+	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
+	check("RedisURL", s.RedisURL != "" || n&needQueue == 0 || !s.UseRedis)
+	check("Listen", s.listenAllowed())
+	check("Tokens", !slices.ContainsFunc(s.Tokens, func(t string) bool { return len(t) < 16 || strings.ContainsAny(t, " \t\r\n") }))
+	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
+	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
+	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
+	check("LockTTL", within(s.LockTTL, 500*time.Millisecond, 5*time.Minute))
+	check("Shards", s.Shards >= 1 && s.Shards <= spendflush.MaxShards)
+	check("MaxKeys", s.MaxKeys >= 1 && s.MaxKeys <= 100_000_000)
+	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
+	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
+	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
+		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spendflush.DimensionNames(), d) }))
+	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))
+	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
+	return fields
+}
+
+// listenAllowed: without tokens only this machine may connect.
+func (s *settings) listenAllowed() bool {
+	host, port, err := net.SplitHostPort(s.Listen)
+	if err != nil || port == "" {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return len(s.Tokens) > 0 || host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// unknownSettings returns variables that look like ours and aren't.
+func unknownSettings(environ []string) (names []string) {
+	for name := range env.ToMap(environ) {
+		known := slices.ContainsFunc(settingTable(), func(t setting) bool { return t.name == name })
+		if strings.HasPrefix(name, "SPENDFLUSH_") && !strings.HasPrefix(name, "SPENDFLUSH_TEST_") && !known {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (p *program) envCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "env", Short: "Print all settings with their defaults", Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "VARIABLE\tDEFAULT\tALLOWED\tMEANING")
+			for _, t := range settingTable() {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.name, t.initial, t.allowed, t.help)
+			}
+			return w.Flush()
+		},
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T) {
+	_, err := load([]string{
+		"SPENDFLUSH_SEAL_INTERVAL=soon", "SPENDFLUSH_SHARDS=65", "SPENDFLUSH_MAX_KEYS=0", "SPENDFLUSH_LOG_FORMAT=xml",
+		"SPENDFLUSH_LISTEN=0.0.0.0:4180", "SPENDFLUSH_ROLLUP_DIMENSIONS=model,colour", "SPENDFLUSH_LOCK_TTL=1ms",
+		"USE_REDIS_TRANSACTION_BUFFER=perhaps", "SPENDFLUSH_LOG_LEVEL=loud", "SPENDFLUSH_QUEUE_MAX_BYTES=12",
+	}, needDatabase|needQueue)
+	var usage usageError
+	if !errors.As(err, &usage) {
+		t.Fatalf("got %v, want a usage error", err)
+	}
+	for _, want := range []string{
+		`SPENDFLUSH_SEAL_INTERVAL: "soon" is not allowed; allowed: 1ms to 1m`,
+		`SPENDFLUSH_SHARDS: "65"`, `SPENDFLUSH_MAX_KEYS: "0"`, `SPENDFLUSH_LOG_FORMAT: "xml"`,
+		`SPENDFLUSH_LISTEN: "0.0.0.0:4180" is not allowed`, `SPENDFLUSH_ROLLUP_DIMENSIONS: "model,colour"`,
+		`SPENDFLUSH_LOCK_TTL: "1ms"`, `USE_REDIS_TRANSACTION_BUFFER: "perhaps"`, `SPENDFLUSH_LOG_LEVEL: "loud"`,
+		`SPENDFLUSH_QUEUE_MAX_BYTES: "12"`, "DATABASE_URL: is not set",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in\n%v", want, err)
+		}
+	}
+}
+
+func TestRedisMustBeNamedOrSwitchedOffSoThatNothingIsDroppedInSilence(t *testing.T) {
+	if _, err := load([]string{"DATABASE_URL=postgres://x"}, needDatabase|needQueue); err == nil || !strings.Contains(err.Error(), "REDIS_URL: is not set") {
+		t.Errorf("without Redis: %v", err)
+	}
+	if _, err := load([]string{"DATABASE_URL=postgres://x", "USE_REDIS_TRANSACTION_BUFFER=false"}, needDatabase|needQueue); err != nil {
+		t.Errorf("switched off: %v", err)
+	}
+}
+
+func TestSecretsAreNotShownInErrors(t *testing.T) {
+	_, err := load([]string{"DATABASE_URL=postgres://x", "REDIS_URL=redis://x", "SPENDFLUSH_TOKENS=short-secret"}, needDatabase)
+	if err == nil || strings.Contains(err.Error(), "short-secret") || !strings.Contains(err.Error(), "SPENDFLUSH_TOKENS") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOnlyLoopbackIsListenedOnWithoutTokens(t *testing.T) {
+	for listen, allowed := range map[string]bool{
+		"127.0.0.1:4180": true, "[::1]:4180": true, "localhost:0": true,
+		":4180": false, "0.0.0.0:4180": false, "10.1.2.3:80": false, "example.org:80": false, "127.0.0.1": false,
+	} {
+		environ := []string{"SPENDFLUSH_LISTEN=" + listen}
+		if _, err := load(environ, 0); (err == nil) != allowed {
+			t.Errorf("%s without tokens: %v", listen, err)
+		}
+		if _, err := load(append(environ, "SPENDFLUSH_TOKENS=0123456789abcdef"), 0); err != nil && listen != "127.0.0.1" {
+			t.Errorf("%s with tokens: %v", listen, err)
+		}
+	}
+}
+
+func TestVariablesThatLookLikeOursAreNoticed(t *testing.T) {
+	got := unknownSettings([]string{"SPENDFLUSH_SEALINTERVAL=1s", "SPENDFLUSH_SHARDS=1", "PATH=/bin"})
+	if len(got) != 1 || got[0] != "SPENDFLUSH_SEALINTERVAL" {
+		t.Errorf("got %v", got)
+	}
+}

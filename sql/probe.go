@@ -1,0 +1,69 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Server is what Probe finds out about Postgres.
+type Server struct {
+	Version           string `json:"version"`            // such as "15.6"
+	Pooler            string `json:"pooler,omitempty"`   // "" if none stands in between
+	InRecovery        bool   `json:"in_recovery"`        // a standby: it can't be written to
+	SynchronousCommit string `json:"synchronous_commit"` // of the role or database; flushes never run with off
+	MaxConnections    int    `json:"max_connections"`
+	Fsync             bool   `json:"fsync"` // off: a crash of the machine loses commits, and more
+}
+
+// The values of Server.Pooler.
+const (
+	PoolerTransaction = "pooler in transaction mode" // as PgBouncer with pool_mode=transaction
+	PoolerOther       = "pooler"                     // its mode couldn't be told; everything here works in any
+)
+
+// Probe looks at the server on connections of its own, two at once.
+func (s *Store) Probe(ctx context.Context) (Server, error) {
+	server, err := s.probe(ctx)
+	if err != nil {
+		return Server{}, fmt.Errorf("probe Postgres: %w", err)
+	}
+	return server, nil
+}
+
+func (s *Store) probe(ctx context.Context) (server Server, err error) {
+	config := s.pool.Config().ConnConfig
+	first, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return server, err
+	}
+	defer first.Close(context.WithoutCancel(ctx))
+	err = first.QueryRow(ctx, s.statement("probe")).
+		Scan(&server.Version, &server.InRecovery, &server.SynchronousCommit, &server.MaxConnections, &server.Fsync)
+	if err != nil {
+		return server, err
+	}
+	backend, err := backendOf(ctx, first)
+	if err != nil || backend == first.PgConn().PID() {
+		return server, err
+	}
+	// Somebody else answered than whom we are connected to. If another client of the pooler gets the same backend while
+	// we are still here, then it is ours for a transaction only.
+	server.Pooler = PoolerOther
+	second, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return server, err
+	}
+	defer second.Close(context.WithoutCancel(ctx))
+	other, err := backendOf(ctx, second)
+	if err == nil && other == backend {
+		server.Pooler = PoolerTransaction
+	}
+	return server, err
+}
+
+func backendOf(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
+	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid)
+	return pid, err
+}

@@ -1,0 +1,50 @@
+-- Rollups by bucket of time and by group, in that order. A bucket is a stretch of hours; hours are counted from
+-- 1970-01-01 UTC. A text that isn't grouped by reads ''.
+-- $1 entity type, '' for every update once, $2 entity and $3 team, '' for all
+-- $4 first hours of the buckets and, last, the hour behind the last bucket
+-- $5 the first and $6 the last day, $7 what to group by: 13 yes or no in the order of GroupNames
+WITH counted AS (
+    SELECT s.key AS series, '' AS entity_id, '' AS entity_team_id, s.api_key, s.user_id, s.end_user_id, s.team_id,
+        s.organization_id, s.agent_id, s.model, s.model_group, s.custom_llm_provider, s.mcp_namespaced_tool_name, s.endpoint
+    FROM spendflush.series s
+    WHERE $1::text = ''
+    UNION ALL
+    SELECT f.series, f.entity_id, f.entity_team_id, f.api_key, f.user_id, f.end_user_id, f.team_id,
+        f.organization_id, f.agent_id, f.model, f.model_group, f.custom_llm_provider, f.mcp_namespaced_tool_name, f.endpoint
+    FROM spendflush.series_entity f
+    WHERE f.entity_type = $1::text
+        AND ($2::text = '' OR f.entity_id = $2::text)
+        AND ($3::text = '' OR f.entity_team_id = $3::text)
+)
+SELECT
+    width_bucket((r.day - date '1970-01-01') * 24 + r.hour, $4::integer[]) AS bucket,
+    ARRAY[
+        CASE WHEN ($7::boolean[])[1] THEN c.entity_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[2] THEN c.team_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[3] THEN c.api_key ELSE '' END,
+        CASE WHEN ($7::boolean[])[4] THEN c.user_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[5] THEN c.end_user_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[6] THEN c.organization_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[7] THEN c.agent_id ELSE '' END,
+        CASE WHEN ($7::boolean[])[8] THEN c.model ELSE '' END,
+        CASE WHEN ($7::boolean[])[9] THEN c.model_group ELSE '' END,
+        CASE WHEN ($7::boolean[])[10] THEN c.custom_llm_provider ELSE '' END,
+        CASE WHEN ($7::boolean[])[11] THEN c.mcp_namespaced_tool_name ELSE '' END,
+        CASE WHEN ($7::boolean[])[12] THEN c.endpoint ELSE '' END,
+        coalesce(g.tag, '')
+    ] COLLATE "C" AS names,
+    sum(r.spend)::text,
+    sum(r.successful_requests)::bigint,
+    sum(r.failed_requests)::bigint,
+    sum(r.prompt_tokens)::bigint,
+    sum(r.completion_tokens)::bigint,
+    sum(r.cache_read_input_tokens)::bigint,
+    sum(r.cache_creation_input_tokens)::bigint
+FROM counted c
+JOIN spendflush.rollup r ON r.series = c.series
+LEFT JOIN spendflush.series_tag g ON ($7::boolean[])[13] AND g.series = c.series
+WHERE r.day BETWEEN $5::date AND $6::date
+    AND (r.day - date '1970-01-01') * 24 + r.hour >= ($4::integer[])[1]
+    AND (r.day - date '1970-01-01') * 24 + r.hour < ($4::integer[])[cardinality($4::integer[])]
+GROUP BY bucket, names
+ORDER BY bucket, names

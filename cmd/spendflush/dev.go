@@ -129,9 +129,9 @@ func (p *program) watch(ctx context.Context, in *instance) {
 			held += shard.Updates
 			amount = amount.Add(shard.Amount)
 		}
-		line := fmt.Sprintf("%d updates accepted, all committed", s.Accepted)
+		line := fmt.Sprintf("updates accepted: %d, all committed", s.Accepted)
 		if held > 0 {
-			line = fmt.Sprintf("%d updates accepted, %d of %s dollars on their way", s.Accepted, held, amount)
+			line = fmt.Sprintf("updates accepted: %d; on their way: %d of %s dollars", s.Accepted, held, amount)
 		}
 		if s.Accepted > 0 && line != last {
 			fmt.Fprintf(p.stdout, "%s  %s\n", time.Now().Format(time.TimeOnly), line)

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
@@ -81,7 +80,6 @@ func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		command: func(port int) (*exec.Cmd, error) {
 			cmd := exec.Command(filepath.Join(bin, "postgres"), postgresArgs(data, port, c.Settings)...)
 			cmd.Dir = data
-			cmd.Env = postgresEnv()
 			run.apply(cmd)
 			return cmd, nil
 		},
@@ -185,7 +183,6 @@ func initdb(ctx context.Context, bin, data, password string, run *account, quick
 	}
 	cmd := exec.Command(filepath.Join(bin, "initdb"), args...)
 	cmd.Dir = filepath.Dir(data)
-	cmd.Env = postgresEnv()
 	run.apply(cmd)
 	return runToEnd(ctx, cmd)
 }
@@ -202,12 +199,4 @@ func postgresArgs(data string, port int, settings map[string]string) []string {
 	set("unix_socket_directories", "")
 	set("logging_collector", "off")
 	return args
-}
-
-// postgresEnv is our environment without what would tell Postgres where to work and how to speak.
-func postgresEnv() []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
-	})
-	return append(env, "LC_ALL=C")
 }

@@ -57,6 +57,17 @@ func TestKillLeavesNoProcessOfPostgresAliveAndRestartFindsWhatWasCommitted(t *te
 	if _, err := conn.Exec(t.Context(), "CREATE TABLE kept AS SELECT 7 AS n"); err != nil {
 		t.Fatal(err)
 	}
+	// One that computes doesn't notice by itself that its postmaster is gone.
+	busy := connect(t, p)
+	pids = append(pids, query[int](t, busy, "SELECT pg_backend_pid()"))
+	ended := make(chan error)
+	go func() {
+		_, err := busy.Exec(t.Context(), "SELECT count(*) FROM generate_series(1, 1e12)")
+		ended <- err
+	}()
+	const others = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%1e12%' AND pid <> pg_backend_pid()"
+	for query[int](t, conn, others) == 0 {
+	}
 	rows, err := conn.Query(t.Context(), "SELECT pid FROM pg_stat_activity")
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +83,9 @@ func TestKillLeavesNoProcessOfPostgresAliveAndRestartFindsWhatWasCommitted(t *te
 		if !isGone(t, pid) {
 			t.Errorf("process %d is alive", pid)
 		}
+	}
+	if err := <-ended; err == nil {
+		t.Error("the query didn't notice")
 	}
 	if err := p.Kill(); err != nil {
 		t.Errorf("killing it again: %v", err)

@@ -67,13 +67,13 @@ func TestDataOfAnotherMajorVersionAsksForItsPrograms(t *testing.T) {
 }
 
 func TestTheDirectoryThatKeepsTheServersAccountOutIsNamed(t *testing.T) {
-	const nobody = 65534
 	closed := filepath.Join(tempDir(t), "closed")
 	dir := filepath.Join(closed, "open", "dir")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a := &account{name: "nobody", uid: nobody, gid: nobody}
+	const stranger = 54321 // neither we nor in our group
+	a := &account{name: "stranger", uid: stranger, gid: stranger}
 	if err := a.checkReach(dir); err != nil {
 		t.Errorf("with nothing in the way: %v", err)
 	}

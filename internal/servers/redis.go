@@ -1,21 +1,17 @@
 package servers
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 )
-
-// redisTimeout is how long a Redis that is starting may take for a reply, before it is asked anew.
-const redisTimeout = 500 * time.Millisecond
 
 // RedisConfig says how to start a private Redis.
 type RedisConfig struct {
@@ -71,17 +67,7 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 			cmd.Dir = dir
 			return cmd, nil
 		},
-		probe: func(ctx context.Context, port int) error {
-			o, err := redis.ParseURL(redisURL(r.password, port))
-			if err != nil {
-				return err
-			}
-			// A client that waits for a reply doesn't heed its context.
-			o.MaxRetries, o.ReadTimeout = -1, redisTimeout
-			client := redis.NewClient(o)
-			defer client.Close()
-			return client.Ping(ctx).Err()
-		},
+		probe: func(ctx context.Context, port int) error { return pingRedis(ctx, port, r.password) },
 	}
 	if err := r.launch(ctx, c.Port); err != nil {
 		return nil, err
@@ -95,6 +81,32 @@ func (r *Redis) URL() string { return redisURL(r.password, r.Port()) }
 func redisURL(password string, port int) string {
 	u := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: address(port), Path: "/0"}
 	return u.String()
+}
+
+// pingRedis returns nil if a Redis with this password answers. It speaks the protocol itself: clients dial again and
+// again and log it, and don't heed their context while they wait for a reply.
+func pingRedis(ctx context.Context, port int, password string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address(port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if _, err := fmt.Fprintf(conn, "AUTH %s\r\nPING\r\n", password); err != nil {
+		return err
+	}
+	replies := bufio.NewReader(conn)
+	for _, want := range []string{"+OK\r\n", "+PONG\r\n"} {
+		reply, err := replies.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		if reply != want {
+			return fmt.Errorf("it answers %q", reply)
+		}
+	}
+	return nil
 }
 
 func redisConf(dir, pidFile, password string, port int) string {

@@ -157,6 +157,9 @@ func (c *containerServer) await(ctx context.Context, ctr testcontainers.Containe
 	if err != nil {
 		return "", err
 	}
+	if err := checkRunning(ctx, ctr); err != nil {
+		return "", err
+	}
 	port, err := ctr.MappedPort(ctx, strconv.Itoa(c.port)+"/tcp")
 	if err != nil {
 		return "", err
@@ -169,8 +172,8 @@ func (c *containerServer) await(ctx context.Context, ctr testcontainers.Containe
 		if err == nil {
 			return url, nil
 		}
-		if state, err := ctr.State(ctx); err == nil && !state.Running {
-			return "", fmt.Errorf("ended with status %d while it was starting", state.ExitCode)
+		if err := checkRunning(ctx, ctr); err != nil {
+			return "", err
 		}
 		select {
 		case <-ctx.Done():
@@ -178,6 +181,17 @@ func (c *containerServer) await(ctx context.Context, ctr testcontainers.Containe
 		case <-tick.C:
 		}
 	}
+}
+
+func checkRunning(ctx context.Context, ctr testcontainers.Container) error {
+	state, err := ctr.State(ctx)
+	if err != nil {
+		return err
+	}
+	if !state.Running {
+		return fmt.Errorf("ended with status %d while it was starting", state.ExitCode)
+	}
+	return nil
 }
 
 // logOf returns the end of the container's log.

@@ -109,11 +109,20 @@ func (f *flusher) term(ctx context.Context) error {
 	}
 }
 
-// DrainQueue flushes what is in the queue now, once, shard by shard, waiting for each lock until ctx ends. It may be
-// called whether or not Run runs. Without a queue it does nothing. Batches that wait for an earlier one stay.
+// DrainQueue flushes what is in the queue now, once, shard by shard (those above Config.Shards too), waiting for each
+// lock until ctx ends. It may be called whether or not Run runs. Without a queue it does nothing. Batches that wait for
+// an earlier one stay.
 func (p *Pipeline) DrainQueue(ctx context.Context) error {
-	for shard := range p.flushers {
+	if p.cfg.Queue == nil {
+		return nil
+	}
+	for shard := range MaxShards {
 		f := newFlusher(p, shard)
+		if waiting, err := f.anyWaiting(ctx); err != nil {
+			return fmt.Errorf("shard %d: %w", shard, err)
+		} else if !waiting {
+			continue
+		}
 		for {
 			err := f.once(ctx)
 			if err == nil {

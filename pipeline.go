@@ -90,6 +90,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	for _, f := range p.flushers {
 		work.Go(func() { f.run(workCtx) })
 	}
+	if p.cfg.Queue != nil {
+		work.Go(func() { p.flushStrays(workCtx) })
+	}
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {

@@ -570,3 +570,38 @@ func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 		t.Error("nil must mean all dimensions, an empty list none")
 	}
 }
+
+func TestLoweringTheNumberOfShardsLeavesNoBatchBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		// An instance with four shards pushed and died.
+		producer := NewProducerID(time.Now())
+		var want Amount
+		for shard := range 4 {
+			row := NewRollupRow(&Series{APIKey: fmt.Sprint("key-", shard)}, 1, Counters{Spend: Dollars(1), SuccessfulRequests: 1})
+			b := NewBatch(Header{Shard: shard, Shards: 4, Producer: producer, Sequence: 1, Seal: 1}, nil, []RollupRow{row})
+			if _, err := r.queue.Push(t.Context(), b, ""); err != nil {
+				t.Fatal(err)
+			}
+			want = want.Add(Dollars(1))
+		}
+		r.start(t)
+		eventually(t, "all four lanes are empty", func() bool {
+			return r.queue.len(0)+r.queue.len(1)+r.queue.len(2)+r.queue.len(3) == 0
+		})
+		var got Amount
+		for shard := range 4 {
+			marks, err := r.store.Marks(t.Context(), shard, []ProducerID{producer})
+			if err != nil || marks[producer] != 1 {
+				t.Errorf("shard %d: marks %v, %v", shard, marks, err)
+			}
+			got = got.Add(Dollars(int64(marks[producer])))
+		}
+		if got != want {
+			t.Errorf("%s dollars are committed; want %s", got, want)
+		}
+		if err := r.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -22,10 +22,15 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 func database(t testing.TB) string {
 	t.Helper()
 	databaseURL := testserver.Postgres(t)
+	migrate(t, databaseURL)
+	return databaseURL
+}
+
+func migrate(t testing.TB, databaseURL string) {
+	t.Helper()
 	if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
 		t.Fatal(err)
 	}
-	return databaseURL
 }
 
 func open(t testing.TB, databaseURL string, o Options) *Store {

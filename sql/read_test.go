@@ -1,0 +1,337 @@
+package sql
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+func TestViewsHaveExactlyTheColumnsOfTheContract(t *testing.T) {
+	s := open(t, database(t), Options{})
+	counters := "spend,api_requests,successful_requests,failed_requests,prompt_tokens,completion_tokens," +
+		"cache_read_input_tokens,cache_creation_input_tokens"
+	for view, want := range map[string]string{
+		"spend": "entity_type,entity_id,team_id," + counters + ",updated_at",
+		"daily_spend": "date,entity_type,entity_id,team_id,api_key,model,model_group,custom_llm_provider," +
+			"mcp_namespaced_tool_name,endpoint," + counters,
+	} {
+		got := query[string](t, s, `SELECT string_agg(column_name, ',' ORDER BY ordinal_position)
+			FROM information_schema.columns WHERE table_schema = 'spendflush' AND table_name = $1`, view)
+		if got != want {
+			t.Errorf("%s has the columns %s, want %s", view, got, want)
+		}
+		got = query[string](t, s, `SELECT data_type || numeric_precision || ',' || numeric_scale
+			FROM information_schema.columns WHERE table_schema = 'spendflush' AND table_name = $1 AND column_name = 'spend'`, view)
+		if got != "numeric38,12" {
+			t.Errorf("spend of %s is a %s", view, got)
+		}
+	}
+}
+
+func TestDailySpendSpendAndRollupsAreThreeViewsOfTheSameSums(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	r := rand.New(rand.NewPCG(11, 1))
+	for n := range uint64(5) {
+		requests := traffic(r, 100, 40)
+		for i := range requests {
+			requests[i].hour += spendflush.Hour(r.IntN(60)) // several days
+		}
+		apply(t, s, flushOf(p, n+1, n+1, requests...))
+	}
+	differing := query[int](t, s, `
+		WITH daily AS (
+			SELECT entity_type, entity_id, team_id, sum(spend) AS spend, sum(api_requests) AS requests, sum(prompt_tokens) AS tokens
+			FROM spendflush.daily_spend GROUP BY 1, 2, 3)
+		SELECT count(*) FROM daily d FULL JOIN spendflush.spend s USING (entity_type, entity_id, team_id)
+		WHERE (d.spend, d.requests, d.tokens) IS DISTINCT FROM (s.spend, s.api_requests, s.prompt_tokens)`)
+	if differing != 0 {
+		t.Errorf("%d entities differ between spend and daily_spend", differing)
+	}
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.spend"); n < 60 {
+		t.Errorf("only %d entities were compared", n)
+	}
+	repeated := query[int](t, s, `SELECT count(*) FROM (SELECT FROM spendflush.daily_spend GROUP BY date, entity_type, entity_id,
+		team_id, api_key, model, model_group, custom_llm_provider, mcp_namespaced_tool_name, endpoint HAVING count(*) > 1) AS r`)
+	if repeated != 0 {
+		t.Errorf("%d keys of daily_spend have several rows", repeated)
+	}
+	wantAudit(t, s)
+}
+
+func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
+	s := open(t, database(t), Options{})
+	// Enough that reading everything would be the worse plan.
+	execute(t, s.pool, `INSERT INTO spendflush.series (key, api_key, user_id, end_user_id, team_id, organization_id, agent_id, model, tags)
+		SELECT md5(i::text)::uuid, 'key-' || i, 'user-' || i, 'end-' || i, 'team-' || i % 3000, 'org-' || i % 3000, 'agent-' || i % 3000,
+			'model-' || i % 5, ARRAY['tag-' || i % 3000] FROM generate_series(1, 20000) AS i`)
+	execute(t, s.pool, `INSERT INTO spendflush.rollup SELECT key, date '2026-11-01' + d, 0, 0, 0, 0, 1, 0, 0, 1
+		FROM spendflush.series, generate_series(0, 9) AS d`)
+	execute(t, s.pool, `INSERT INTO spendflush.entity SELECT md5('e' || i)::uuid, 'team', 'team-' || i FROM generate_series(1, 20000) AS i`)
+	execute(t, s.pool, `INSERT INTO spendflush.total SELECT key, 0, 0, 0, 1, 0, 0, now(), 1 FROM spendflush.entity`)
+	execute(t, s.pool, "ANALYZE")
+	for _, where := range []string{
+		"entity_type = 'api_key' AND entity_id = 'key-7'", "entity_type = 'user' AND entity_id = 'user-7'",
+		"entity_type = 'end_user' AND entity_id = 'end-7'", "entity_type = 'team' AND entity_id = 'team-7'",
+		"entity_type = 'team_member' AND entity_id = 'user-7' AND team_id = 'team-7'",
+		"entity_type = 'organization' AND entity_id = 'org-7'", "entity_type = 'tag' AND entity_id = 'tag-7'",
+		"entity_type = 'agent' AND entity_id = 'agent-7'",
+	} {
+		for _, text := range []string{
+			"SELECT * FROM spendflush.daily_spend WHERE " + where,
+			"SELECT sum(spend) FROM spendflush.daily_spend WHERE date >= '2026-11-03' AND date < '2026-11-05' AND " + where,
+			"SELECT * FROM spendflush.spend WHERE " + where,
+		} {
+			rows, err := s.pool.Query(t.Context(), "EXPLAIN "+text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var plan []string
+			for rows.Next() {
+				var line string
+				if err := rows.Scan(&line); err != nil {
+					t.Fatal(err)
+				}
+				plan = append(plan, line)
+			}
+			whole := strings.Join(plan, "\n")
+			if strings.Contains(whole, "Seq Scan") || !strings.Contains(whole, "Index") {
+				t.Errorf("%s reads whole tables:\n%s", text, whole)
+			}
+		}
+	}
+}
+
+func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	e := spendflush.Entity{Type: spendflush.TeamMember, ID: "u", TeamID: "t"}
+	report, err := s.Spend(t.Context(), e, p)
+	if err != nil || report.Found || len(report.Marks) != 0 || !report.UpdatedAt.IsZero() || report.AsOf.IsZero() {
+		t.Fatalf("of an unknown entity: %+v, %v", report, err)
+	}
+	r := request{spendflush.Series{UserID: "u", TeamID: "t"}, noon, one("0.25")}
+	done := make(chan error, 1)
+	go func() {
+		for n := range uint64(50) {
+			if err := s.Apply(context.WithoutCancel(t.Context()), flushOf(p, n+1, n+1, r)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for {
+		report, err = s.Spend(t.Context(), e, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uint64(report.Committed.SuccessfulRequests) != report.Marks[0] {
+			t.Errorf("%d requests at mark %d", report.Committed.SuccessfulRequests, report.Marks[0])
+		}
+		if report.Marks[0] == 50 {
+			break
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			done <- nil
+		default:
+		}
+	}
+	if report.Committed.Spend != spend("12.5") || report.UpdatedAt.IsZero() {
+		t.Errorf("%+v", report)
+	}
+	if other, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.User, ID: "u"}, newProducer()); err != nil ||
+		len(other.Marks) != 0 || !other.Found {
+		t.Errorf("asked by another producer: %+v, %v", other, err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnEntryOfTheQueueIsQuarantinedOnceHoweverOftenItComes(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	batch := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: p, Sequence: 9}, nil, nil)
+	bad := []spendflush.BadBatch{
+		{Shard: 0, Reason: "first\x00\xff", Bytes: []byte("one")}, {Shard: 0, Reason: "second", Bytes: []byte("two")},
+		{Shard: 1, Reason: "another shard", Bytes: []byte("one")}, {Shard: 0, Reason: "no bytes"},
+		{Shard: 0, Reason: "parsable", Bytes: batch.Bytes()},
+	}
+	for range 2 {
+		if err := s.Quarantine(t.Context(), bad); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.quarantine WHERE state = 'open' AND kind = 'batch'"); n != len(bad) {
+		t.Errorf("%d entries are kept, want %d", n, len(bad))
+	}
+	if n := query[int64](t, s, "SELECT sequence FROM spendflush.quarantine WHERE producer = $1", [16]byte(p)); n != 9 {
+		t.Errorf("the sequence of the batch is %d", n)
+	}
+	counts, err := s.Counts(t.Context())
+	if err != nil || counts.QuarantineOpen != int64(len(bad)) || counts.SchemaMigration == 0 || counts.Bytes == 0 {
+		t.Errorf("%+v, %v", counts, err)
+	}
+}
+
+// usage collects a report as lines of start, groups, spend and requests.
+func usage(t *testing.T, s *Store, q UsageQuery) (lines []string) {
+	t.Helper()
+	err := s.Usage(t.Context(), q, func(r UsageRow) error {
+		line := []string{r.Start.Format("2006-01-02T15:04Z07:00")}
+		line = append(line, r.Group...)
+		requests, _ := json.Marshal(r.Counters.APIRequests())
+		lines = append(lines, strings.Join(append(line, r.Counters.Spend.String(), string(requests)), " "))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func at(text string) time.Time {
+	t, err := time.Parse("2006-01-02T15:04Z07:00", text)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func hour(text string) spendflush.Hour { return spendflush.HourOf(at(text)) }
+
+func wantLines(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestUsageCountsAnUpdateOnEachOfItsEntitiesAndWithoutATypeOnce(t *testing.T) {
+	s := open(t, database(t), Options{})
+	apply(t, s, flushOf(newProducer(), 1, 1,
+		request{spendflush.Series{APIKey: "k", UserID: "u1", TeamID: "t1", Model: "m1", Tags: []string{"a", "b"}}, noon, one("1")},
+		request{spendflush.Series{APIKey: "k", UserID: "u2", TeamID: "t1", Model: "m2", Tags: []string{"b"}}, noon, one("2")},
+		request{spendflush.Series{APIKey: "k", UserID: "u1", TeamID: "t2", Model: "m1"}, noon + 1, one("4")},
+	))
+	q := UsageQuery{From: at("2026-11-20T00:00Z"), To: at("2026-11-21T00:00Z"), By: Total}
+	wantLines(t, usage(t, s, q), "2026-11-20T00:00Z 7 3")
+	with := func(change func(*UsageQuery)) UsageQuery {
+		q := q
+		change(&q)
+		return q
+	}
+	tag := []string{"tag"}
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.GroupBy = tag })),
+		"2026-11-20T00:00Z  4 1", "2026-11-20T00:00Z a 1 1", "2026-11-20T00:00Z b 3 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.GroupBy = spendflush.Tag, []string{"entity_id"} })),
+		"2026-11-20T00:00Z a 1 1", "2026-11-20T00:00Z b 3 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spendflush.Tag, "b" })), "2026-11-20T00:00Z 3 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
+		q.EntityType, q.TeamID, q.GroupBy = spendflush.TeamMember, "t1", []string{"entity_id"}
+	})), "2026-11-20T00:00Z u1 1 1", "2026-11-20T00:00Z u2 2 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
+		q.EntityType, q.TeamID, q.EntityID = spendflush.TeamMember, "t2", "u1"
+	})), "2026-11-20T00:00Z 4 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
+		q.EntityType, q.EntityID, q.GroupBy, q.By = spendflush.APIKey, "k", []string{"model", "team_id"}, Hour
+	})), "2026-11-20T12:00Z m1 t1 1 1", "2026-11-20T12:00Z m2 t1 2 1", "2026-11-20T13:00Z m1 t2 4 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.From = at("2026-11-20T13:00Z") })), "2026-11-20T13:00Z 4 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.To = at("2026-11-20T13:00Z") })), "2026-11-20T00:00Z 3 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spendflush.User, "nobody" })))
+	stop := errors.New("enough")
+	if err := s.Usage(t.Context(), q, func(UsageRow) error { return stop }); err != stop {
+		t.Errorf("yield's error came back as %v", err)
+	}
+}
+
+func TestADayOfUsageIsTheLocalDayInWhichItsHoursStart(t *testing.T) {
+	s := open(t, database(t), Options{})
+	var requests []request
+	for _, text := range []string{
+		// Berlin put the clock back in this night: its day had 25 hours, from 22:00 to 23:00 UTC a day later.
+		"2026-10-24T21:00Z", "2026-10-24T22:00Z", "2026-10-25T22:00Z", "2026-10-25T23:00Z",
+		// India's days begin at 18:30 UTC.
+		"2026-11-10T18:00Z", "2026-11-10T19:00Z",
+	} {
+		requests = append(requests, request{spendflush.Series{APIKey: "k"}, hour(text), one("1")})
+	}
+	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
+	zone := func(name string) *time.Location {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return zone
+	}
+	wantLines(t, usage(t, s, UsageQuery{
+		From: at("2026-10-24T20:00Z"), To: at("2026-10-27T00:00Z"), By: Day, Location: zone("Europe/Berlin"),
+	}), "2026-10-24T00:00+02:00 1 1", "2026-10-25T00:00+02:00 2 2", "2026-10-26T00:00+01:00 1 1")
+	wantLines(t, usage(t, s, UsageQuery{
+		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Day, Location: zone("Asia/Kolkata"),
+	}), "2026-11-10T00:00+05:30 1 1", "2026-11-11T00:00+05:30 1 1")
+	wantLines(t, usage(t, s, UsageQuery{
+		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Hour, Location: zone("Asia/Kolkata"),
+	}), "2026-11-10T23:30+05:30 1 1", "2026-11-11T00:30+05:30 1 1")
+}
+
+func TestEveryHourBelongsToOneDayInEveryZone(t *testing.T) {
+	from, to := at("2025-12-01T00:00Z"), at("2027-01-10T00:00Z")
+	for _, name := range []string{
+		"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo",
+		"America/Santiago", "Pacific/Chatham", "Pacific/Kiritimati", "America/St_Johns", "Asia/Beirut", "Atlantic/Azores",
+	} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := UsageQuery{From: from, To: to, By: Day}
+		buckets := q.buckets(zone)
+		for i := range len(buckets) - 1 {
+			b, next := buckets[i], buckets[i+1]
+			if n := next.hour - b.hour; n < 1 || n > 25 {
+				t.Errorf("%s: the day of %s has %d hours", name, b.start, n)
+			}
+			for h := b.hour; h < next.hour; h++ {
+				start := spendflush.Hour(h).Time().In(zone)
+				if start.Format(time.DateOnly) != b.start.Format(time.DateOnly) {
+					t.Errorf("%s: the hour from %s is counted on %s", name, start, b.start)
+				}
+			}
+		}
+	}
+}
+
+func TestAUsageQueryThatCanNotBeAnsweredExactlyIsRefused(t *testing.T) {
+	s := open(t, database(t), Options{})
+	good := UsageQuery{From: at("2026-11-20T00:00Z"), To: at("2026-11-21T00:00Z")}
+	for name, change := range map[string]func(*UsageQuery){
+		"half an hour":        func(q *UsageQuery) { q.From = q.From.Add(30 * time.Minute) },
+		"nothing":             func(q *UsageQuery) { q.To = q.From },
+		"backwards":           func(q *UsageQuery) { q.From, q.To = q.To, q.From },
+		"too long":            func(q *UsageQuery) { q.To = q.To.AddDate(11, 0, 0) },
+		"entity without type": func(q *UsageQuery) { q.EntityID = "k" },
+		"unknown type":        func(q *UsageQuery) { q.EntityType = 99 },
+		"team of a key":       func(q *UsageQuery) { q.EntityType, q.TeamID = spendflush.APIKey, "t" },
+		"unknown group":       func(q *UsageQuery) { q.GroupBy = []string{"shoe_size"} },
+		"unknown granularity": func(q *UsageQuery) { q.By = 9 },
+	} {
+		q := good
+		change(&q)
+		if err := s.Usage(t.Context(), q, func(UsageRow) error { return nil }); !errors.Is(err, ErrQuery) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -103,17 +103,28 @@ func endOrphans(ctx context.Context, program, pidFile, workDir string, sig sysca
 
 // password returns the password kept in the directory; it makes a random one if there is none.
 func password(dir string) (string, error) {
-	path := filepath.Join(dir, "password")
-	content, err := os.ReadFile(path)
-	if err == nil && len(content) > 0 {
-		return strings.TrimSpace(string(content)), nil
+	secret, err := keptPassword(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret = rand.Text()
+		err = writeFile(passwordFile(dir), secret+"\n", nil)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return secret, err
+}
+
+// keptPassword returns the password kept in the directory.
+func keptPassword(dir string) (string, error) {
+	content, err := os.ReadFile(passwordFile(dir))
+	if err != nil {
 		return "", err
 	}
-	secret := rand.Text()
-	return secret, writeFile(path, secret+"\n", nil)
+	secret := strings.TrimSpace(string(content))
+	if secret == "" {
+		return "", fmt.Errorf("%s is empty", passwordFile(dir))
+	}
+	return secret, nil
 }
+
+func passwordFile(dir string) string { return filepath.Join(dir, "password") }
 
 // writeFile replaces a file as a whole. Only the account can read it.
 func writeFile(path, content string, a *account) error {

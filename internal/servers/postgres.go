@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const postgresUser = "postgres"
@@ -41,7 +42,7 @@ type PostgresConfig struct {
 // Postgres is a running private server.
 type Postgres struct {
 	server
-	password string
+	password string // fixed by the first start
 }
 
 // StartPostgres starts a Postgres, with initdb first where that is needed, and returns when it answers. Its encoding
@@ -72,8 +73,12 @@ func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		logWriter:  c.Log,
 		stopSignal: syscall.SIGINT, // "fast": clients are thrown out, data is written
 		prepare: func(ctx context.Context) error {
-			if p.password, err = makeData(ctx, bin, dir, run, c); err != nil {
+			secret, err := makeData(ctx, bin, dir, run, c)
+			if err != nil {
 				return err
+			}
+			if p.password == "" { // at a restart URL may be reading it
+				p.password = secret
 			}
 			return endOrphans(ctx, "postgres", filepath.Join(data, "postmaster.pid"), data, syscall.SIGINT)
 		},
@@ -85,6 +90,10 @@ func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		},
 		probe: func(ctx context.Context, port int) error {
 			conn, err := pgx.Connect(ctx, postgresURL(p.password, port, postgresUser))
+			const invalidPassword = "28P01"
+			if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == invalidPassword {
+				return fmt.Errorf("%w: the password in %s isn't that of user %s: %w", errRefused, dir, postgresUser, err)
+			}
 			if err != nil {
 				return err
 			}
@@ -124,7 +133,7 @@ func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConf
 		if err != nil {
 			return "", err
 		}
-		return password(dir)
+		return keptPassword(dir)
 	}
 	if err := os.RemoveAll(aside); err != nil {
 		return "", err
@@ -148,11 +157,11 @@ func copyTemplate(ctx context.Context, template, dir, aside, data string) (strin
 		return "", fmt.Errorf("template: %w", err)
 	}
 	defer lock.Close()
-	secret, err := password(template)
+	secret, err := keptPassword(template)
 	if err != nil {
 		return "", fmt.Errorf("template: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, "password"), secret+"\n", nil); err != nil {
+	if err := writeFile(passwordFile(dir), secret+"\n", nil); err != nil {
 		return "", err
 	}
 	// Owners and modes have to stay.
@@ -169,13 +178,13 @@ func initdb(ctx context.Context, bin, data, password string, run *account, quick
 	if err := run.own(data); err != nil {
 		return err
 	}
-	passwordFile := data + ".password"
-	defer os.Remove(passwordFile)
-	if err := writeFile(passwordFile, password+"\n", run); err != nil {
+	input := data + ".password"
+	defer os.Remove(input)
+	if err := writeFile(input, password+"\n", run); err != nil {
 		return err
 	}
 	args := []string{
-		"--pgdata=" + data, "--username=" + postgresUser, "--pwfile=" + passwordFile,
+		"--pgdata=" + data, "--username=" + postgresUser, "--pwfile=" + input,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
 	}
 	if quick {

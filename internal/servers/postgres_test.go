@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +115,24 @@ func TestNobodyGetsIntoPostgresWithoutThePassword(t *testing.T) {
 	}
 	if st.Mode().Perm() != 0o600 {
 		t.Errorf("the password file has mode %s", st.Mode())
+	}
+}
+
+func TestAPasswordThatDoesNotFitTheDataIsAnErrorAndNoWait(t *testing.T) {
+	dir := tempDir(t)
+	p := startPostgres(t, PostgresConfig{Dir: dir})
+	if _, err := connect(t, p).Exec(t.Context(), "ALTER ROLE postgres PASSWORD 'another'"); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, p)
+	if _, err := StartPostgres(t.Context(), PostgresConfig{Dir: dir, Settings: quick}); !errors.Is(err, errRefused) {
+		t.Errorf("with another password: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "password")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := StartPostgres(t.Context(), PostgresConfig{Dir: dir, Settings: quick}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a password: %v", err)
 	}
 }
 

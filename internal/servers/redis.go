@@ -30,7 +30,7 @@ type RedisConfig struct {
 // Redis is a running private server.
 type Redis struct {
 	server
-	password string
+	password string // fixed by the first start
 }
 
 // StartRedis starts a Redis (or Valkey, where only that is installed) and returns when it answers. When ctx is done
@@ -53,8 +53,12 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 		logWriter:  c.Log,
 		stopSignal: syscall.SIGTERM, // writes the append-only file
 		prepare: func(ctx context.Context) error {
-			if r.password, err = password(dir); err != nil {
-				return err
+			if r.password == "" { // at a restart URL may be reading it
+				secret, err := password(dir)
+				if err != nil {
+					return err
+				}
+				r.password = secret
 			}
 			return endOrphans(ctx, filepath.Base(program), pidFile, dir, syscall.SIGTERM)
 		},

@@ -21,6 +21,9 @@ const (
 	pollInterval = 10 * time.Millisecond // between tries to connect to a server that is starting
 	probeTimeout = 5 * time.Second       // for one such try
 	portTries    = 5
+
+	// refusedTimeout is how long a server that can't have the port may take to end.
+	refusedTimeout = 2 * time.Second
 )
 
 // PortInUseError says that something else listens on the port asked for.
@@ -32,6 +35,9 @@ func (e *PortInUseError) Error() string { return fmt.Sprintf("port %d is in use"
 
 // ErrEnded is wrapped by the error of a server that ended by itself while it was starting.
 var ErrEnded = errors.New("ended while it was starting")
+
+// errRefused is wrapped by the error of a probe that no further try will help, if it comes from the server itself.
+var errRefused = errors.New("refused")
 
 // server is what all servers here are: a program that listens on a port and can be ended and started again.
 // Its methods may be called by several goroutines.
@@ -159,12 +165,20 @@ func (s *server) await(ctx context.Context, p *process, port int) error {
 		if err == nil && !p.ended() {
 			return nil
 		}
+		wait := tick.C
+		if errors.Is(err, errRefused) {
+			// Somebody else who has the port may have refused us. Then our server is about to end.
+			wait = time.After(refusedTimeout)
+		}
 		select {
 		case <-p.done:
 			return fmt.Errorf("%w (%v)", ErrEnded, p.err)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for an answer: %w (last: %w)", ctx.Err(), err)
-		case <-tick.C:
+		case <-wait:
+			if errors.Is(err, errRefused) {
+				return err
+			}
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // failingRecorder is for faults that a pipeline can't be brought to at will, and for what is about HTTP alone. What
@@ -60,16 +61,17 @@ func (f *failingRecorder) Status() (status spendflush.PipelineStatus) { return s
 // failingReader answers with its error, or with generated rows.
 type failingReader struct {
 	err   error
-	rows  int   // rows of a usage report
-	after error // what comes behind them
-	ended chan error
+	rows  int        // rows of a usage report
+	after error      // what comes behind them
+	ended chan error // gets what Usage returns
+	left  error      // of the context, when the report was left before its end
 }
 
-func (f *failingReader) Spend(context.Context, spendflush.Entity, spendflush.ProducerID) (SpendReport, error) {
-	return SpendReport{}, f.err
+func (f *failingReader) Spend(context.Context, spendflush.Entity, spendflush.ProducerID) (sql.SpendReport, error) {
+	return sql.SpendReport{}, f.err
 }
 
-func (f *failingReader) Usage(_ context.Context, q UsageQuery, yield func(UsageRow) error) (err error) {
+func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) (err error) {
 	if f.ended != nil {
 		defer func() { f.ended <- err }()
 	}
@@ -77,21 +79,22 @@ func (f *failingReader) Usage(_ context.Context, q UsageQuery, yield func(UsageR
 		return f.err
 	}
 	for i := range f.rows {
-		row := UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counters: spendflush.Counters{SuccessfulRequests: int64(i)}}
+		row := sql.UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counters: spendflush.Counters{SuccessfulRequests: int64(i)}}
 		for j := range row.Group {
 			row.Group[j] = "=1+1,\"é\""
 		}
 		if err := yield(row); err != nil {
+			f.left = ctx.Err()
 			return err
 		}
 	}
 	return f.after
 }
 
-func (f *failingReader) Audit(context.Context) (AuditReport, error) {
-	return AuditReport{OK: false}, f.err
+func (f *failingReader) Audit(context.Context) (sql.AuditReport, error) {
+	return sql.AuditReport{OK: false}, f.err
 }
-func (f *failingReader) Ping(context.Context) error { return f.err }
+func (f *failingReader) Counts(context.Context) (sql.Counts, error) { return sql.Counts{}, f.err }
 
 // newAPI returns an API on doubles, changed by change.
 func newAPI(t testing.TB, change func(*Config)) (*API, *failingRecorder) {

@@ -7,17 +7,19 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
-// pingTimeout is how long the status waits for the database.
-const pingTimeout = 2 * time.Second
+// statusTimeout is how long the status waits for the database.
+const statusTimeout = 2 * time.Second
 
 // instanceStatus is the answer to GET /v1/status.
 type instanceStatus struct {
 	Version string    `json:"version"`
 	Now     time.Time `json:"now"`
 	spendflush.PipelineStatus
-	Database string `json:"database"` // ok or unavailable
+	Database string      `json:"database"`        // ok or unavailable
+	Books    *sql.Counts `json:"books,omitempty"` // what the database has
 }
 
 // status tells how this instance stands. It answers with the database away as well.
@@ -25,16 +27,16 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 	defer cancel()
-	database := "ok"
-	if err := a.cfg.Reader.Ping(ctx); err != nil {
-		a.log.Warn("the database doesn't answer", "error", err)
-		database = "unavailable"
+	s := instanceStatus{Version: a.cfg.Version, Now: time.Now().UTC(), PipelineStatus: a.cfg.Recorder.Status(), Database: "ok"}
+	if books, err := a.cfg.Reader.Counts(ctx); err == nil {
+		s.Books = &books
+	} else {
+		a.log.Warn("the status can't read the database", "error", err)
+		s.Database = "unavailable"
 	}
-	writeJSON(w, "application/json", http.StatusOK, instanceStatus{
-		Version: a.cfg.Version, Now: time.Now().UTC(), PipelineStatus: a.cfg.Recorder.Status(), Database: database,
-	})
+	writeJSON(w, "application/json", http.StatusOK, s)
 	return nil
 }
 
@@ -67,7 +69,7 @@ func (a *API) healthz(w http.ResponseWriter, _ *http.Request) *problem {
 // readyz says whether updates should be sent here.
 func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
 	if a.cfg.Ready != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 		defer cancel()
 		if err := a.cfg.Ready(ctx); err != nil {
 			p := notReady.because("%v", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // errTooManyRows ends a report that is longer than it may be.
@@ -43,18 +44,31 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 	a.extend(w, a.cfg.ReportTimeout)
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
 	defer cancel()
-	if asCSV {
-		return a.usageCSV(ctx, w, q)
+	// A report that is not wanted to its end must not be read to its end, as the database would without this.
+	read := func(yield func(sql.UsageRow) error) error {
+		return a.cfg.Reader.Usage(ctx, q, func(row sql.UsageRow) error {
+			err := yield(row)
+			if err != nil {
+				cancel()
+			}
+			return err
+		})
 	}
-	return a.usageJSON(ctx, w, q)
+	if asCSV {
+		return a.usageCSV(w, &q, read)
+	}
+	return a.usageJSON(w, &q, read)
 }
 
+// usageRows calls yield for each row of a report.
+type usageRows func(yield func(sql.UsageRow) error) error
+
 // timeName returns the name of the column that says when; "" if there is none.
-func timeName(by Granularity) string {
+func timeName(by sql.Granularity) string {
 	switch by {
-	case Hour:
+	case sql.Hour:
 		return "hour"
-	case Day:
+	case sql.Day:
 		return "date"
 	default:
 		return ""
@@ -62,18 +76,18 @@ func timeName(by Granularity) string {
 }
 
 // appendStart appends what that column says of the row.
-func appendStart(to []byte, q *UsageQuery, start time.Time) []byte {
-	if q.By == Day {
+func appendStart(to []byte, q *sql.UsageQuery, start time.Time) []byte {
+	if q.By == sql.Day {
 		return start.In(q.Location).AppendFormat(to, time.DateOnly)
 	}
 	return start.In(q.Location).AppendFormat(to, time.RFC3339)
 }
 
 // usageJSON answers with the whole report at once, so that a failure never leaves half of one.
-func (a *API) usageJSON(ctx context.Context, w http.ResponseWriter, q UsageQuery) *problem {
-	body := appendUsageHead(nil, &q)
+func (a *API) usageJSON(w http.ResponseWriter, q *sql.UsageQuery, read usageRows) *problem {
+	body := appendUsageHead(nil, q)
 	rows := 0
-	err := a.cfg.Reader.Usage(ctx, q, func(row UsageRow) error {
+	err := read(func(row sql.UsageRow) error {
 		if rows == a.cfg.MaxRows {
 			return errTooManyRows
 		}
@@ -81,7 +95,7 @@ func (a *API) usageJSON(ctx context.Context, w http.ResponseWriter, q UsageQuery
 			body = append(body, ',')
 		}
 		rows++
-		body = appendUsageRow(append(body, '\n'), &q, &row)
+		body = appendUsageRow(append(body, '\n'), q, &row)
 		return nil
 	})
 	if err != nil {
@@ -98,7 +112,7 @@ func (a *API) usageProblem(err error, most int, advice string) *problem {
 	return databaseProblem(err)
 }
 
-func appendUsageHead(to []byte, q *UsageQuery) []byte {
+func appendUsageHead(to []byte, q *sql.UsageQuery) []byte {
 	member := func(name, value string) {
 		to = append(to, '"')
 		to = append(to, name...)
@@ -116,7 +130,7 @@ func appendUsageHead(to []byte, q *UsageQuery) []byte {
 	if q.TeamID != "" {
 		member("team_id", q.TeamID)
 	}
-	member("by", granularityNames[q.By])
+	member("by", q.By.String())
 	member("tz", q.Location.String())
 	member("from", formatTime(q.From, q.Location))
 	member("to", formatTime(q.To, q.Location))
@@ -130,7 +144,7 @@ func appendUsageHead(to []byte, q *UsageQuery) []byte {
 	return append(to, `],"rows":[`...)
 }
 
-func appendUsageRow(to []byte, q *UsageQuery, row *UsageRow) []byte {
+func appendUsageRow(to []byte, q *sql.UsageQuery, row *sql.UsageRow) []byte {
 	to = append(to, '{')
 	if name := timeName(q.By); name != "" {
 		to = append(append(append(to, '"'), name...), `":"`...)
@@ -157,7 +171,7 @@ func appendJSONString(to []byte, text string) []byte {
 }
 
 // usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
-func (a *API) usageCSV(ctx context.Context, w http.ResponseWriter, q UsageQuery) *problem {
+func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows) *problem {
 	out := &csvStream{w: w, timeout: a.cfg.WriteTimeout}
 	lines := csv.NewWriter(out)
 	lines.UseCRLF = true // as RFC 4180 has it
@@ -169,12 +183,12 @@ func (a *API) usageCSV(ctx context.Context, w http.ResponseWriter, q UsageQuery)
 	_ = lines.Write(head) // it is too short to leave the buffer
 	rows := 0
 	record := make([]string, 0, len(head))
-	err := a.cfg.Reader.Usage(ctx, q, func(row UsageRow) error {
+	err := read(func(row sql.UsageRow) error {
 		if rows == a.cfg.MaxCSVRows {
 			return errTooManyRows
 		}
 		rows++
-		record = appendRecord(record[:0], &q, &row)
+		record = appendRecord(record[:0], q, &row)
 		return lines.Write(record)
 	})
 	if err == nil {
@@ -192,8 +206,8 @@ func (a *API) usageCSV(ctx context.Context, w http.ResponseWriter, q UsageQuery)
 	panic(http.ErrAbortHandler)
 }
 
-func appendRecord(to []string, q *UsageQuery, row *UsageRow) []string {
-	if q.By != Total {
+func appendRecord(to []string, q *sql.UsageQuery, row *sql.UsageRow) []string {
+	if q.By != sql.Total {
 		to = append(to, string(appendStart(nil, q, row.Start)))
 	}
 	for _, text := range row.Group {

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
-func usageQuery(t testing.TB, query string, now time.Time) (UsageQuery, bool, *problem) {
+func usageQuery(t testing.TB, query string, now time.Time) (sql.UsageQuery, bool, *problem) {
 	t.Helper()
 	return usageOf(httptest.NewRequest("GET", "/v1/usage?"+query, nil), now)
 }
@@ -51,7 +52,7 @@ func TestParametersOfAReportAreReadIntoTheQuery(t *testing.T) {
 	if p != nil {
 		t.Fatal(p.Detail)
 	}
-	if q.EntityType != spendflush.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != Hour || !asCSV ||
+	if q.EntityType != spendflush.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != sql.Hour || !asCSV ||
 		q.Location.String() != "Asia/Tokyo" || !reflect.DeepEqual(q.GroupBy, []string{"model", "tag"}) {
 		t.Errorf("got %+v, csv %t", q, asCSV)
 	}
@@ -90,11 +91,15 @@ func TestTheFormatFollowsTheParameterAndThenTheAcceptHeader(t *testing.T) {
 }
 
 func TestAReportLongerThanAllowedIsRefusedWithAdvice(t *testing.T) {
-	a, _ := newAPI(t, func(c *Config) { c.Reader, c.MaxRows, c.MaxCSVRows = &failingReader{rows: 11}, 10, 10 })
+	reader := &failingReader{rows: 11}
+	a, _ := newAPI(t, func(c *Config) { c.Reader, c.MaxRows, c.MaxCSVRows = reader, 10, 10 })
 	if p := wantProblem(t, do(a, "GET", "/v1/usage", ""), tooManyRows); !strings.Contains(p.Detail, "more than 10 rows; narrow") {
 		t.Errorf("detail is %q", p.Detail)
 	}
 	wantProblem(t, do(a, "GET", "/v1/usage?format=csv", ""), tooManyRows)
+	if reader.left == nil {
+		t.Error("the database goes on with the report that nobody wants")
+	}
 }
 
 func TestNoFormulaReachesASpreadsheetAndJSONHasTheTextAsItIs(t *testing.T) {

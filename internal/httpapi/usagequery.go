@@ -9,6 +9,7 @@ import (
 	_ "time/tzdata" // time zones are the same wherever this runs
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // Defaults and bounds of a usage report.
@@ -18,10 +19,10 @@ const (
 	maxDays     = 1100 // by day, or in total
 )
 
-var granularityNames = [...]string{Hour: "hour", Day: "day", Total: "total"}
+var granularities = []sql.Granularity{sql.Hour, sql.Day, sql.Total}
 
 // usageOf reads the query of GET /v1/usage. now decides what the last days are.
-func usageOf(r *http.Request, now time.Time) (q UsageQuery, asCSV bool, p *problem) {
+func usageOf(r *http.Request, now time.Time) (q sql.UsageQuery, asCSV bool, p *problem) {
 	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format")
 	if p != nil {
 		return q, false, p
@@ -31,11 +32,11 @@ func usageOf(r *http.Request, now time.Time) (q UsageQuery, asCSV bool, p *probl
 			return q, false, invalidRequest.because("parameter %s is empty; leave it out, or say what it is", name)
 		}
 	}
-	q = UsageQuery{By: Day, Location: time.UTC}
+	q = sql.UsageQuery{By: sql.Day, Location: time.UTC}
 	if asCSV, p = wantsCSV(r, values); p != nil {
 		return q, false, p
 	}
-	for _, read := range []func(*UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups} {
+	for _, read := range []func(*sql.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups} {
 		if p := read(&q, values); p != nil {
 			return q, false, p
 		}
@@ -66,7 +67,7 @@ func wantsCSV(r *http.Request, values url.Values) (bool, *problem) {
 	return false, nil
 }
 
-func readEntity(q *UsageQuery, values url.Values) *problem {
+func readEntity(q *sql.UsageQuery, values url.Values) *problem {
 	name := values.Get("entity_type")
 	if name == "" {
 		if values.Has("entity_id") || values.Has("team_id") {
@@ -92,19 +93,19 @@ func readEntity(q *UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-func readBy(q *UsageQuery, values url.Values) *problem {
+func readBy(q *sql.UsageQuery, values url.Values) *problem {
 	if !values.Has("by") {
 		return nil
 	}
-	by := slices.Index(granularityNames[:], values.Get("by"))
+	by := slices.IndexFunc(granularities, func(g sql.Granularity) bool { return g.String() == values.Get("by") })
 	if by < 0 {
 		return invalidRequest.because("by is %.40q; allowed are hour, day and total", values.Get("by"))
 	}
-	q.By = Granularity(by)
+	q.By = granularities[by]
 	return nil
 }
 
-func readZone(q *UsageQuery, values url.Values) *problem {
+func readZone(q *sql.UsageQuery, values url.Values) *problem {
 	if !values.Has("tz") {
 		return nil
 	}
@@ -117,11 +118,11 @@ func readZone(q *UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-func readGroups(q *UsageQuery, values url.Values) *problem {
+func readGroups(q *sql.UsageQuery, values url.Values) *problem {
 	if !values.Has("group_by") {
 		return nil
 	}
-	allowed := GroupNames()
+	allowed := sql.GroupNames()
 	for name := range strings.SplitSeq(values.Get("group_by"), ",") {
 		switch {
 		case !slices.Contains(allowed, name):
@@ -136,7 +137,7 @@ func readGroups(q *UsageQuery, values url.Values) *problem {
 
 // readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a full hour of UTC,
 // because that is what the books are kept by.
-func readRange(q *UsageQuery, values url.Values, now time.Time) *problem {
+func readRange(q *sql.UsageQuery, values url.Values, now time.Time) *problem {
 	var p *problem
 	year, month, day := now.In(q.Location).Date()
 	q.To = hoursFrom(startOfDay(year, month, day+1, q.Location))
@@ -153,7 +154,7 @@ func readRange(q *UsageQuery, values url.Values, now time.Time) *problem {
 		}
 	}
 	most := maxDays
-	if q.By == Hour {
+	if q.By == sql.Hour {
 		most = maxHourDays
 	}
 	switch days := q.To.Sub(q.From).Hours() / 24; {

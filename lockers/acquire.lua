@@ -1,12 +1,11 @@
--- Takes a lock, unless another has it.
+-- Takes a lock if nobody has it, or if it is ours already: then an earlier try has won it and its reply was lost.
 --
--- KEYS    lock
--- ARGV    value of the taker; TTL in milliseconds
--- returns {1} if the taker has it now (or had it: the reply to an earlier try was lost);
---         {0, value of the holder, milliseconds until it expires} if another has it
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-  return {0, holder, redis.call('PTTL', KEYS[1])}
+-- KEYS    lock (string)
+-- ARGV    value: owner and token; milliseconds until it expires
+-- returns nothing if the lock is ours; else the holder's value and the milliseconds until it expires, -1 for never
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then
+  return {held, redis.call('PTTL', KEYS[1])}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {1}
+return {}

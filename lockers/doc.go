@@ -1,35 +1,71 @@
-// Package lockers has locks for spendflush: in Redis, in Postgres, and in memory. The lock decides who flushes; it only
-// spares work. That a batch counts once is decided by the claim in the transaction, never by a lock.
+// Package lockers holds the locks that keep instances from doing each other's work: a key in Redis (NewRedis), which
+// is the normal one; an advisory lock in Postgres (NewPostgres), for when Redis is away; and one in the memory of the
+// process (NewMemory). Package lockertest says what all must do. docs/locks.md compares the first two by numbers.
 //
-// # States of a lease
+// # What the lock is for, and what not
 //
-//	          Acquire                     trust ends, or another holder is seen
-//	(none) ───────────────► held ────────────────────────────────────────────────► lost
-//	   ▲                     │ ▲ │                                                   │
-//	   │     ErrHeld         │ └─┘ renewed                                           │
-//	   └── (somebody else)   │ Release                                               │ Release
-//	                         ▼                                                       ▼
-//	                      released                                               released
+// One instance at a time flushes a shard, so that the others don't read the same batches and fight over the same rows.
+// The lock is not what makes the books exact: the claim is, which is part of the transaction that writes. No lock with
+// a timeout could be. A process can be stopped after it has looked at its lock and before it writes, for longer than
+// any timeout, and then write. So a lease that is wrong costs a rolled back transaction, and nothing else. All that
+// follows only makes wrong leases rare and hand-overs quick.
 //
-// # Trust window of the lock in Redis
+// # The life of a lease
 //
-// The key lives for TTL from when Redis executed the last SET or PEXPIRE. When that was, the holder can't know; it knows
-// when it began the call, which was earlier. So it trusts its lease until the beginning of the call that last renewed
-// it, plus TTL, less a margin for clocks that run at different speeds. A reply that comes late doesn't extend trust. It
-// renews every third of the TTL; a failed renewal is tried again until trust ends. Then Lost is closed, before anybody
-// else can have the lock.
+//	                 held by another: *spendflush.HeldError
+//	          ┌────────────────────────────────────────────────┐
+//	          │                                                ▼
+//	Acquire ──┴─► held, trusted ──Release──────────────────► ended
+//	              │    ▲      │                                ▲  Lost is closed
+//	    TTL/3     │    │      ├─ a renewal finds it gone ──────┤
+//	    later     ▼    │      │  or another's                  │
+//	            renewal┘      ├─ the connection ends ──────────┤  (Postgres)
+//	            succeeds      │                                │
+//	                          └─ no renewal succeeds while ────┘
+//	                             it is trusted
 //
-// A holder that is stopped (SIGSTOP, a frozen machine) can't close anything while it is; it may wake up after another
-// one has taken over, and go on for a moment. That is harmless: its claims don't fit any more.
+// A lease ends once and for all. What comes after is another Acquire, with another token.
 //
-// # Failures
+// # Trust
 //
-// A lost reply to Acquire leaves a key that nobody knows of; it expires after the TTL. A lost reply to Release likewise.
-// A Redis that is emptied lets a second holder in while the first one finds out at its next renewal.
+// The server lets the lock go one TTL after it last heard of its holder. The holder doesn't know when that was, but
+// knows when it began to send: so it trusts the lease until
 //
-// # The lock in Postgres
+//	start of the last successful call + TTL - margin (a tenth of the TTL)
 //
-// An advisory lock that a transaction holds open on a connection of its own, so it works behind PgBouncer in transaction
-// mode, and nothing stays behind when the process dies: Postgres ends the transaction with the connection. What it
-// costs is that connection. It is used while there is no Redis.
+// on the monotonic clock. The call's own duration is thus never added to the trust, however slow it was; a call that
+// succeeds later than that makes no lease at all. The margin is for clocks that run at different speeds, and for what
+// the holder does between looking at Lost and the next thing that matters.
+//
+// A timer ends the trust, not the call that renews: that one may hang. While a process is stopped (SIGSTOP, a
+// debugger) the clock goes on, so the timer fires as soon as it wakes. While a machine is suspended, it may not. The
+// claim is for that.
+//
+// # Renewal
+//
+// Every third of the TTL one goroutine of the lease renews it; Release waits for it. A renewal that fails without
+// telling that the lock is lost is soon tried again, as often as fits into the time that is left.
+//
+// # In Redis
+//
+// The key <prefix>:lock:<name> holds the owner and a random token, made for each Acquire, and expires. Whoever has the
+// lock can thus be read by anybody, with GET. Taking, renewing and releasing compare the whole value and act in one
+// script: a late holder can't renew or delete its successor's lock. A reply that is lost leaves open whether the lock
+// was won; the locker then uses the same token in its next Acquire of that name, which finds that the lock is its own.
+//
+// The key may vanish: FLUSHALL, a restart without its data, a fail-over to a replica that hadn't heard of it. Then two
+// instances may hold leases until the first one's next renewal.
+//
+// # In Postgres
+//
+// The lock is pg_try_advisory_xact_lock in a transaction that stays open, on a connection of its own, until Release.
+// Not a session's lock: a pooler in transaction mode would leave that behind in a connection that somebody else gets.
+// For the same reason there are no prepared statements, and all settings are the transaction's own.
+//
+// When the holder's process dies, its connection ends and the lock is free at once. When the holder falls silent, it is
+// idle_in_transaction_session_timeout that frees it: the transaction sets it to the TTL, and each renewal is a query
+// that starts it anew. Between renewals the lease listens to the connection, so that it ends as soon as the server
+// ends it.
+//
+// The open transaction has no snapshot and no transaction id. It doesn't hold back VACUUM.
 package lockers

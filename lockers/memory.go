@@ -2,88 +2,93 @@ package lockers
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/spendflush/spendflush"
 )
 
-// Memory hands out locks within one process: those of one table exclude each other. It is for tests, and for programs
-// of a single instance.
+// Memory hands out locks in the memory of this process, for tests and for a single instance. They never expire.
 type Memory struct {
 	owner string
-	table *memoryTable
+	locks *memoryLocks
 }
 
-type memoryTable struct {
-	mu   sync.Mutex
-	held map[string]*memoryLease
-}
-
-type memoryLease struct {
-	table *memoryTable
-	name  string
-	owner string
-	lost  chan struct{}
+// memoryLocks are what all peers share.
+type memoryLocks struct {
+	mu     sync.Mutex // guards what follows
+	leases map[string]*memoryLease
 }
 
 var _ spendflush.Locker = (*Memory)(nil)
 
-// NewMemory returns a locker with a table of its own.
+// NewMemory returns a locker with locks of its own.
 func NewMemory(owner string) *Memory {
-	return &Memory{owner: owner, table: &memoryTable{held: map[string]*memoryLease{}}}
+	return &Memory{owner, &memoryLocks{leases: map[string]*memoryLease{}}}
 }
 
-// Beside returns a locker of another owner on the same table.
-func (l *Memory) Beside(owner string) *Memory { return &Memory{owner: owner, table: l.table} }
+// Peer returns another locker for the same locks.
+func (l *Memory) Peer(owner string) *Memory { return &Memory{owner, l.locks} }
 
-// Acquire tries once to take the lock; see spendflush.Locker.
+// Revoke takes the lock away from whoever holds it, whose lease ends.
+func (l *Memory) Revoke(name string) {
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	if lease := l.locks.leases[name]; lease != nil {
+		lease.end()
+	}
+}
+
+// Acquire tries once to get the lock; see spendflush.Locker. The error is a *spendflush.HeldError or ctx's.
 func (l *Memory) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
 	}
-	l.table.mu.Lock()
-	defer l.table.mu.Unlock()
-	if holder := l.table.held[name]; holder != nil {
-		return nil, &spendflush.HeldError{Name: name, Holder: spendflush.Holder{Owner: holder.owner}}
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	if held := l.locks.leases[name]; held != nil {
+		return nil, &spendflush.HeldError{Name: name, Holder: spendflush.Holder{Owner: held.owner}}
 	}
-	lease := &memoryLease{table: l.table, name: name, owner: l.owner, lost: make(chan struct{})}
-	l.table.held[name] = lease
+	lease := &memoryLease{locks: l.locks, name: name, owner: l.owner, lost: make(chan struct{})}
+	l.locks.leases[name] = lease
 	return lease, nil
 }
 
 // Holder says who holds the lock; see spendflush.Locker.
 func (l *Memory) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
 	if err := ctx.Err(); err != nil {
-		return spendflush.Holder{}, err
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
 	}
-	l.table.mu.Lock()
-	defer l.table.mu.Unlock()
-	if holder := l.table.held[name]; holder != nil {
-		return spendflush.Holder{Owner: holder.owner}, nil
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	if held := l.locks.leases[name]; held != nil {
+		return spendflush.Holder{Owner: held.owner}, nil
 	}
 	return spendflush.Holder{}, nil
 }
 
-// Lose takes the lock away from whoever holds it, as if its lease had run out.
-func (l *Memory) Lose(name string) {
-	l.table.mu.Lock()
-	defer l.table.mu.Unlock()
-	if holder := l.table.held[name]; holder != nil {
-		delete(l.table.held, name)
-		close(holder.lost)
+type memoryLease struct {
+	locks *memoryLocks
+	name  string
+	owner string
+	lost  chan struct{}
+	ended bool // guarded by locks.mu
+}
+
+// end gives the lock up if it is still this lease's. The caller must hold the lock of locks.
+func (l *memoryLease) end() {
+	if !l.ended {
+		l.ended = true
+		delete(l.locks.leases, l.name)
+		close(l.lost)
 	}
 }
 
-// Lost implements spendflush.Lease.
 func (l *memoryLease) Lost() <-chan struct{} { return l.lost }
 
-// Release implements spendflush.Lease. It never fails.
 func (l *memoryLease) Release(context.Context) error {
-	l.table.mu.Lock()
-	defer l.table.mu.Unlock()
-	if l.table.held[l.name] == l {
-		delete(l.table.held, l.name)
-		close(l.lost)
-	}
+	l.locks.mu.Lock()
+	defer l.locks.mu.Unlock()
+	l.end()
 	return nil
 }

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,114 +17,181 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
+// DefaultPostgresTTL is the TTL of a lock in Postgres unless WithTTL says otherwise.
+const DefaultPostgresTTL = 6 * time.Second
+
 var (
-	//go:embed try_lock.sql
-	tryLockSQL string
+	//go:embed acquire.sql
+	acquireSQL string
 	//go:embed holder.sql
 	holderSQL string
 )
 
-// How a lock in Postgres is kept. These are not settings: nobody has a reason to change them.
-const (
-	// pingInterval is how often the holder looks whether its connection still lives. It is less than idleTimeout.
-	pingInterval = time.Second
-	// pingTimeout is how long it waits for the answer.
-	pingTimeout = 2 * time.Second
-	// idleTimeout is how long Postgres lets a holder that has stopped (SIGSTOP, a frozen machine) keep the lock.
-	idleTimeout = 5 * time.Second
-)
+// PostgresPool is where a locker gets connections from; *pgxpool.Pool is one.
+type PostgresPool interface {
+	Acquire(ctx context.Context) (*pgxpool.Conn, error)
+}
 
-// Postgres hands out transaction-scoped advisory locks. A held lock takes a connection of the pool and keeps a
-// transaction open on it; nothing is kept in a session, so a pooler in transaction mode may stand in between.
+// Postgres hands out advisory locks of one database. It works through PgBouncer in transaction mode, and uses no
+// prepared statements whatever the pool's settings are.
+//
+// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. So the pool must have more
+// connections than there are locks to be held at once.
 type Postgres struct {
-	pool  *pgxpool.Pool
+	pool  PostgresPool
 	owner string
+	ttl   time.Duration
 }
 
 var _ spendflush.Locker = (*Postgres)(nil)
 
-// NewPostgres returns a locker for the owner, whose name others see while it holds a lock. The pool stays the caller's;
-// it must not use statements prepared under a name if a pooler in transaction mode stands in between.
-func NewPostgres(pool *pgxpool.Pool, owner string) *Postgres {
-	return &Postgres{pool: pool, owner: owner}
+// NewPostgres returns a locker whose locks show the owner, which names this instance, as the application_name
+// "spendflush/<owner>" of the session that holds one. Postgres keeps 63 characters of that and only those of ASCII. The
+// pool stays the caller's, and must outlive all leases. It doesn't talk to Postgres.
+func NewPostgres(pool PostgresPool, owner string) *Postgres {
+	return &Postgres{pool: pool, owner: owner, ttl: DefaultPostgresTTL}
 }
 
-// lockKey returns the number of the advisory lock of this name: the first half is this program's alone (or so one
-// hopes), the second is the name's.
+// WithTTL returns a locker for the same locks with another TTL, which is how long a lock outlives a holder that has
+// fallen silent while its connection stays open. (When the connection ends, the lock is free at once.) It is at least
+// MinTTL, in whole milliseconds.
+func (l *Postgres) WithTTL(ttl time.Duration) *Postgres {
+	other := *l
+	other.ttl = ttl.Truncate(time.Millisecond)
+	return &other
+}
+
+// protocol prepares nothing, and leaves nothing open: in the extended protocol the last query's portal, and with it a
+// snapshot, would stay until the next query, and hold back VACUUM.
+const protocol = pgx.QueryExecModeSimpleProtocol
+
+// lockKey returns the number of the advisory lock. Other programs use such locks of the same database too; with 64 bits
+// of a hash of what only we would hash, they don't meet.
 func lockKey(name string) int64 {
-	sum := sha256.Sum256([]byte("spendflush lock " + name))
-	const program = 0x7370666c // "spfl"
-	return program<<32 | int64(binary.BigEndian.Uint32(sum[:4]))
+	sum := sha256.Sum256([]byte("github.com/spendflush/spendflush lock\x00" + name))
+	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// ownerPrefix begins what pg_stat_activity shows as the application of a holder.
-const ownerPrefix = "spendflush lock: "
+const applicationPrefix = "spendflush/"
 
-// Acquire tries once to take the lock; see spendflush.Locker. It blocks while the pool has no free connection.
+// Acquire tries once to get the lock; see spendflush.Locker. It waits for a connection of the pool if all are busy.
+// Errors: *spendflush.HeldError, whose owner is "" if it gave the lock up meanwhile; ErrTTL; those of Postgres, after
+// which the lock isn't held.
 func (l *Postgres) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
-	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{})
+	lease, err := l.acquire(ctx, name)
+	if held, ok := errors.AsType[*spendflush.HeldError](err); ok {
+		return nil, held
+	}
 	if err != nil {
 		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
 	}
-	var taken bool
-	err = tx.QueryRow(ctx, tryLockSQL, lockKey(name), ownerPrefix+l.owner,
-		fmt.Sprint(idleTimeout.Milliseconds())).Scan(&taken)
-	if err != nil || !taken {
-		rollback(tx)
-		if err != nil {
-			return nil, fmt.Errorf("acquire lock %s: %w", name, err)
-		}
-		holder, _ := l.Holder(ctx, name) // who it is only serves the message
-		return nil, &spendflush.HeldError{Name: name, Holder: holder}
-	}
-	release := func(ctx context.Context) error {
-		// The end of the transaction is the end of the lock. If it can't be told, the connection is closed, and
-		// Postgres ends it.
-		if err := tx.Rollback(ctx); err != nil && !tx.Conn().IsClosed() {
-			return fmt.Errorf("release lock %s: %w", name, err)
-		}
-		return nil
-	}
-	return newLease(func(ctx context.Context) { keepConnection(ctx, tx) }, release), nil
+	return lease, nil
 }
 
-// keepConnection asks something every second, until ctx ends or there is no answer. It also keeps the server from
-// ending the transaction because it idles.
-func keepConnection(ctx context.Context, tx pgx.Tx) {
-	ticker := time.NewTicker(pingInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		// Not ctx: a query that is cut short would close the connection, which Release still wants to use.
-		pingCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
-		_, err := tx.Exec(pingCtx, "SELECT 1")
-		cancel()
-		if err != nil {
-			return
+func (l *Postgres) acquire(ctx context.Context, name string) (*lease, error) {
+	if err := checkTTL(l.ttl); err != nil {
+		return nil, err
+	}
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k := &postgresLink{conn: conn, name: name}
+	start := time.Now()
+	err = l.begin(ctx, conn, name)
+	if err == nil {
+		var won *lease
+		if won, err = newLease(start, l.ttl, k); err == nil {
+			return won, nil
 		}
 	}
+	return nil, errors.Join(err, k.release(ctx))
 }
 
-func rollback(tx pgx.Tx) {
-	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
-	defer cancel()
-	_ = tx.Rollback(ctx) // else the connection is closed, which does the same
+// begin opens the transaction that holds the lock.
+func (l *Postgres) begin(ctx context.Context, conn *pgxpool.Conn, name string) error {
+	// Whatever the database's defaults are: other levels keep a snapshot until the end, which would hold back VACUUM.
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"); err != nil {
+		return err
+	}
+	var won bool
+	err := conn.QueryRow(ctx, acquireSQL, protocol,
+		lockKey(name), applicationPrefix+l.owner, strconv.FormatInt(l.ttl.Milliseconds(), 10)).Scan(&won)
+	if err != nil || won {
+		return err
+	}
+	holder, err := queryHolder(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	return &spendflush.HeldError{Name: name, Holder: holder}
 }
 
-// Holder says who holds the lock, as far as this role may see it in pg_stat_activity; see spendflush.Locker.
+// Holder says who holds the lock; see spendflush.Locker. Its Expires is always 0.
 func (l *Postgres) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
-	var owner string
-	key := lockKey(name)
-	err := l.pool.QueryRow(ctx, holderSQL, int64(uint32(key>>32)), int64(uint32(key)), ownerPrefix).Scan(&owner)
-	if err == pgx.ErrNoRows {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+	}
+	defer conn.Release()
+	holder, err := queryHolder(ctx, conn, name)
+	if err != nil {
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+	}
+	return holder, nil
+}
+
+func queryHolder(ctx context.Context, conn *pgxpool.Conn, name string) (spendflush.Holder, error) {
+	var application string
+	err := conn.QueryRow(ctx, holderSQL, protocol, lockKey(name)).Scan(&application)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return spendflush.Holder{}, nil
 	}
-	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look at lock %s: %w", name, err)
+	return spendflush.Holder{Owner: strings.TrimPrefix(application, applicationPrefix)}, err
+}
+
+// postgresLink is the transaction that holds a lock. All its errors are errGone: what has failed once on a connection
+// isn't tried again on it.
+type postgresLink struct {
+	conn *pgxpool.Conn
+	name string
+}
+
+// rest listens to the connection, on which nothing is to come but its end.
+func (k *postgresLink) rest(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	for ctx.Err() == nil {
+		// A notification is none of ours, but may be somebody's who had the connection before.
+		if _, err := k.conn.Conn().WaitForNotification(ctx); err != nil && ctx.Err() == nil {
+			return errGone
+		}
 	}
-	return spendflush.Holder{Owner: owner}, nil
+	if k.conn.Conn().IsClosed() {
+		return errGone
+	}
+	return nil
+}
+
+func (k *postgresLink) renew(ctx context.Context) error {
+	// Any query starts idle_in_transaction_session_timeout anew, even the empty one.
+	if err := k.conn.Ping(ctx); err != nil || k.conn.Conn().PgConn().TxStatus() != 'T' {
+		return errGone
+	}
+	return nil
+}
+
+// release ends the transaction and gives the connection back. What ctx leaves no time for is done by closing the
+// connection, which also frees the lock.
+func (k *postgresLink) release(ctx context.Context) error {
+	defer k.conn.Release()
+	if k.conn.Conn().IsClosed() || k.conn.Conn().PgConn().TxStatus() == 'I' {
+		return nil
+	}
+	if _, err := k.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Millisecond)
+		defer cancel()
+		return errors.Join(fmt.Errorf("release lock %s: %w", k.name, err), k.conn.Conn().Close(closing))
+	}
+	return nil
 }

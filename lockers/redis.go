@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,14 +17,11 @@ import (
 	"github.com/spendflush/spendflush/internal/abandon"
 )
 
-// DefaultPrefix is the beginning of all keys unless another is given.
-const DefaultPrefix = "spendflush"
-
-// DefaultTTL is how long the lock of a holder that died keeps others out, unless another time is given.
-const DefaultTTL = 3 * time.Second
-
-// MinTTL is the least TTL: with less, a slow reply would lose the lock.
-const MinTTL = 100 * time.Millisecond
+// Defaults of RedisOptions.
+const (
+	DefaultPrefix = "spendflush"
+	DefaultTTL    = 3 * time.Second
+)
 
 var (
 	//go:embed acquire.lua
@@ -31,117 +30,74 @@ var (
 	renewLua string
 	//go:embed release.lua
 	releaseLua string
+	//go:embed holder.lua
+	holderLua string
 
 	acquireScript = redis.NewScript(acquireLua)
 	renewScript   = redis.NewScript(renewLua)
 	releaseScript = redis.NewScript(releaseLua)
+	holderScript  = redis.NewScript(holderLua)
 )
 
 // RedisOptions say how locks lie in Redis.
 type RedisOptions struct {
-	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces.
+	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. Locks of different prefixes have nothing to do
+	// with each other.
 	Prefix string
 
-	// TTL is how long the lock of a holder that died keeps others out; 0 stands for DefaultTTL, and less than MinTTL
-	// for MinTTL.
+	// TTL is how long a lock outlives a holder that isn't heard of any more; 0 stands for DefaultTTL. It is at least
+	// MinTTL, in whole milliseconds. The lock is renewed every third of it.
 	TTL time.Duration
 }
 
-// Redis hands out locks that are keys in Redis, set if absent, with a TTL and a token of their holder. It needs Redis
-// 6.2 or later, or Valkey. All methods return as soon as ctx ends.
+// Redis hands out locks that are keys in Redis. It needs Redis 2.6 or later or Valkey, a Cluster too.
 type Redis struct {
 	client redis.UniversalClient
 	owner  string
-	prefix string
-	ttl    time.Duration
+	opts   RedisOptions
 	calls  abandon.Calls
+
+	mu     sync.Mutex        // guards what follows
+	unsure map[string]string // by name of a lock: the token of an Acquire whose outcome is unknown
 }
 
 var _ spendflush.Locker = (*Redis)(nil)
 
-// NewRedis returns a locker for the owner, whose name others see while it holds a lock. The client stays the caller's.
+// NewRedis returns a locker whose locks show the owner, which names this instance. The client stays the caller's, and
+// must outlive all leases. It doesn't talk to Redis.
 func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Redis {
-	l := &Redis{client: client, owner: owner, prefix: opts.Prefix, ttl: opts.TTL}
-	if l.prefix == "" {
-		l.prefix = DefaultPrefix
+	if opts.Prefix == "" {
+		opts.Prefix = DefaultPrefix
 	}
-	if l.ttl == 0 {
-		l.ttl = DefaultTTL
+	if opts.TTL == 0 {
+		opts.TTL = DefaultTTL
 	}
-	l.ttl = max(l.ttl, MinTTL)
-	return l
+	opts.TTL = opts.TTL.Truncate(time.Millisecond)
+	return &Redis{client: client, owner: owner, opts: opts, unsure: map[string]string{}}
 }
 
-// Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that
-// ends them. It must not be called while other methods are, nor with a lease not released.
+// Wait blocks until the calls have ended that were given up when their context ended. Release all leases and close the
+// client first. It must not be called while other methods are.
 func (l *Redis) Wait() { l.calls.Wait() }
 
-// Key returns the key that the status of the lock is stored under, as Redis knows it.
-func (l *Redis) Key(name string) string { return "{" + l.prefix + ":lock:" + name + "}" }
+// key returns the key of a lock.
+func (l *Redis) key(name string) string { return l.opts.Prefix + ":lock:" + name }
 
-// trust is how long after the beginning of a call a success of it can be trusted.
-func (l *Redis) trust() time.Duration { return l.ttl - l.ttl/10 }
+const tokenBytes = 16
 
-// valueSeparator stands between the token, which never has it, and the owner in the value of a lock.
-const valueSeparator = " "
+// value returns what the key of a lock holds: the owner, for people, and the token, which no other Acquire has.
+func (l *Redis) value(token string) string { return l.owner + "#" + token }
 
-// Acquire tries once to take the lock; see spendflush.Locker. A call whose reply is lost may leave the lock taken by
-// nobody until its TTL has passed.
-func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
-	key, value := l.Key(name), rand.Text()+valueSeparator+l.owner
-	start := time.Now()
-	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
-		return acquireScript.Run(ctx, l.client, []string{key}, value, l.ttl.Milliseconds()).Slice()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
+// ownerOf returns the owner that a value names.
+func ownerOf(value string) string {
+	at := len(value) - 2*tokenBytes - 1
+	if at >= 0 && value[at] == '#' {
+		return value[:at]
 	}
-	if taken, _ := reply[0].(int64); taken != 1 {
-		return nil, &spendflush.HeldError{Name: name, Holder: holderOf(reply[1:])}
-	}
-	renew := func(ctx context.Context) (time.Time, bool, error) {
-		start := time.Now()
-		renewed, err := abandon.Call(ctx, &l.calls, func() (bool, error) {
-			return renewScript.Run(ctx, l.client, []string{key}, value, l.ttl.Milliseconds()).Bool()
-		})
-		return start.Add(l.trust()), renewed, err
-	}
-	release := func(ctx context.Context) error {
-		_, err := abandon.Call(ctx, &l.calls, func() (int64, error) {
-			return releaseScript.Run(ctx, l.client, []string{key}, value).Int64()
-		})
-		if err != nil {
-			return fmt.Errorf("release lock %s: %w", name, err)
-		}
-		return nil
-	}
-	until := start.Add(l.trust())
-	keep := func(ctx context.Context) { keepTrust(ctx, until, l.ttl/3, l.ttl/20, renew) }
-	return newLease(keep, release), nil
+	return value // not ours
 }
 
-// Holder says who holds the lock, from the status stored in Redis; see spendflush.Locker.
-func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
-	type status struct {
-		value   string
-		expires time.Duration
-	}
-	found, err := abandon.Call(ctx, &l.calls, func() (status, error) {
-		pipe := l.client.Pipeline()
-		value, expires := pipe.Get(ctx, l.Key(name)), pipe.PTTL(ctx, l.Key(name))
-		_, err := pipe.Exec(ctx)
-		return status{value.Val(), expires.Val()}, err
-	})
-	switch {
-	case errors.Is(err, redis.Nil):
-		return spendflush.Holder{}, nil
-	case err != nil:
-		return spendflush.Holder{}, fmt.Errorf("look at lock %s: %w", name, err)
-	}
-	return spendflush.Holder{Owner: ownerOf(found.value), Expires: max(found.expires, 0)}, nil
-}
-
-func holderOf(reply []any) spendflush.Holder {
+func parseHolder(reply []any) spendflush.Holder {
 	var h spendflush.Holder
 	if len(reply) == 2 {
 		value, _ := reply[0].(string)
@@ -151,10 +107,103 @@ func holderOf(reply []any) spendflush.Holder {
 	return h
 }
 
-func ownerOf(value string) string {
-	_, owner, found := strings.Cut(value, valueSeparator)
-	if !found {
-		return value // not written by us; better than nothing
+// Acquire tries once to get the lock; see spendflush.Locker. Errors: *spendflush.HeldError; ErrTTL; those of Redis,
+// after which it isn't known whether the lock was taken. It then is free, or got by the next Acquire, at the latest
+// when its TTL is over.
+func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
+	if err := checkTTL(l.opts.TTL); err != nil {
+		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
 	}
-	return owner
+	token := l.token(name)
+	value := l.value(token)
+	start := time.Now()
+	// What takes longer would be of no use.
+	ctx, cancel := context.WithTimeout(ctx, l.opts.TTL-margin(l.opts.TTL))
+	defer cancel()
+	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
+		return acquireScript.Run(ctx, l.client, []string{l.key(name)}, value, l.opts.TTL.Milliseconds()).Slice()
+	})
+	if err != nil {
+		l.remember(name, token)
+		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
+	}
+	if len(reply) > 0 {
+		return nil, &spendflush.HeldError{Name: name, Holder: parseHolder(reply)}
+	}
+	lease, err := newLease(start, l.opts.TTL, &redisLink{locker: l, key: l.key(name), value: value})
+	if err != nil {
+		l.remember(name, token)
+		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
+	}
+	return lease, nil
+}
+
+// token returns the token of an earlier try whose outcome is unknown, or a new one. Nobody else gets the same.
+func (l *Redis) token(name string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if token, ok := l.unsure[name]; ok {
+		delete(l.unsure, name)
+		return token
+	}
+	var token [tokenBytes]byte
+	rand.Read(token[:]) // never fails
+	return hex.EncodeToString(token[:])
+}
+
+func (l *Redis) remember(name, token string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsure[name] = token
+}
+
+// Holder says who holds the lock; see spendflush.Locker.
+func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
+	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
+		return holderScript.Run(ctx, l.client, []string{l.key(name)}).Slice()
+	})
+	if err != nil {
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+	}
+	return parseHolder(reply), nil
+}
+
+// redisLink is a lock's key.
+type redisLink struct {
+	locker *Redis
+	key    string
+	value  string
+}
+
+func (k *redisLink) rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (k *redisLink) renew(ctx context.Context) error {
+	return k.run(ctx, renewScript, k.value, k.locker.opts.TTL.Milliseconds())
+}
+
+func (k *redisLink) release(ctx context.Context) error {
+	err := k.run(ctx, releaseScript, k.value)
+	if err != nil && !errors.Is(err, errGone) {
+		return fmt.Errorf("release lock %s: %w", strings.TrimPrefix(k.key, k.locker.key("")), err)
+	}
+	return nil
+}
+
+// run runs a script that returns whether the lock is ours.
+func (k *redisLink) run(ctx context.Context, script *redis.Script, args ...any) error {
+	ours, err := abandon.Call(ctx, &k.locker.calls, func() (bool, error) {
+		return script.Run(ctx, k.locker.client, []string{k.key}, args...).Bool()
+	})
+	if err == nil && !ours {
+		return errGone
+	}
+	return err
 }

@@ -1,10 +1,9 @@
--- Gives a lock up, if its holder still has it. Comparing and deleting are one step: a lock that has passed to another
--- holder meanwhile is not touched.
+-- Gives a lock up, if it is still ours.
 --
--- KEYS    lock
--- ARGV    value of the holder
--- returns 1 if it was given up, 0 if the lock is another's or nobody's
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+-- KEYS    lock (string)
+-- ARGV    value: owner and token
+-- returns 1 if it was ours, else 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
 end
-return 0
+return redis.call('DEL', KEYS[1])

@@ -1,9 +1,9 @@
--- Lets a lock live for another TTL, if its holder still has it.
+-- Makes a lock last, if it is still ours.
 --
--- KEYS    lock
--- ARGV    value of the holder; TTL in milliseconds
--- returns 1 if it was renewed, 0 if the lock is another's or nobody's
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- KEYS    lock (string)
+-- ARGV    value: owner and token; milliseconds until it expires
+-- returns 1 if it is ours, else 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
 end
-return 0
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])

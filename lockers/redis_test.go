@@ -1,0 +1,300 @@
+package lockers_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/lockers"
+)
+
+const (
+	lock    = "flush/0"
+	lockKey = "spendflush:lock:flush/0"
+)
+
+func acquire(t testing.TB, l spendflush.Locker) spendflush.Lease {
+	t.Helper()
+	lease, err := l.Acquire(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lease.Release(context.Background()) })
+	return lease
+}
+
+// through returns the URL with another host, and the host that it had.
+func through(t *testing.T, rawURL string) (proxied string, p *faultproxy.Proxy) {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = faultproxy.New(t, u.Host)
+	u.Host = p.Addr()
+	return u.String(), p
+}
+
+func TestWhoHoldsALockInRedisCanBeReadWithoutUs(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	acquire(t, openRedis(t, client, "pod#7", ttl))
+	value, err := client.Get(t.Context(), lockKey).Result()
+	if err != nil || !strings.HasPrefix(value, "pod#7#") || len(value) != len("pod#7#")+32 {
+		t.Errorf("the key holds %q, %v", value, err)
+	}
+	if left, err := client.PTTL(t.Context(), lockKey).Result(); left <= 0 || left > ttl || err != nil {
+		t.Errorf("the key expires in %s, %v", left, err)
+	}
+}
+
+func TestAnyOwnerComesBackAsItWas(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	for _, owner := range []string{"", "a#b", "#", "Müller & Söhne\n", strings.Repeat("x", 300)} {
+		l := openRedis(t, client, owner, ttl)
+		lease, err := l.Acquire(t.Context(), lock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder, err := l.Holder(t.Context(), lock)
+		if err != nil || holder.Owner != owner || holder.Expires <= 0 || holder.Expires > ttl {
+			t.Errorf("holder of %q's lock is %+v, %v", owner, holder, err)
+		}
+		if err := lease.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAKeyThatSomebodySetByHandIsALockToo(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	if err := client.Set(t.Context(), lockKey, "maintenance", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openRedis(t, client, "a", ttl).Acquire(t.Context(), lock)
+	held, ok := errors.AsType[*spendflush.HeldError](err)
+	if !ok || held.Holder != (spendflush.Holder{Owner: "maintenance"}) {
+		t.Errorf("acquire returned %v", err)
+	}
+}
+
+func TestATooShortTTLIsRefused(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	if _, err := openRedis(t, client, "a", lockers.MinTTL-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
+		t.Errorf("Redis: %v", err)
+	}
+	pool := openPool(t, testserver.Postgres(t))
+	if _, err := lockers.NewPostgres(pool, "a").WithTTL(-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
+		t.Errorf("Postgres: %v", err)
+	}
+}
+
+func TestLocksOfTwoPrefixesDontMix(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	acquire(t, openRedis(t, client, "a", ttl))
+	acquire(t, lockers.NewRedis(client, "b", lockers.RedisOptions{Prefix: "other"}))
+}
+
+func TestALostReplyLocksNobodyOut(t *testing.T) {
+	server := testserver.Redis(t)
+	proxied, proxy := through(t, server)
+	once := dial(t, proxied)
+	if err := once.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	noRetry := dial(t, proxied+"?max_retries=-1")
+	other := openRedis(t, dial(t, server), "other", ttl)
+
+	// Scripts must be known, or the reply that is cut is only the one that says they aren't.
+	warm, err := other.Acquire(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := warm.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := noRetry.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	l := openRedis(t, noRetry, "a", ttl)
+	proxy.CutNextReply()
+	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spendflush.ErrHeld) {
+		t.Fatalf("acquire whose reply was cut returned %v", err)
+	}
+	if _, err := other.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+		t.Errorf("the server didn't get the request: %v", err)
+	}
+	lease := acquire(t, l)
+	if err := lease.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	// go-redis asks again by itself, and is told that the lock is its own.
+	proxy.CutNextReply()
+	lease = acquire(t, openRedis(t, once, "b", ttl))
+	proxy.CutNextReply()
+	if err := lease.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	acquire(t, other)
+}
+
+func TestATokenWhoseOutcomeIsUnknownIsUsedForItsOwnLockOnly(t *testing.T) {
+	server := testserver.NewRedis(t)
+	l := openRedis(t, dial(t, server.URL()), "a", ttl)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := l.Acquire(ctx, lock); err == nil {
+		t.Fatal("a server that hangs gave a lock")
+	}
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	first := acquire(t, l)
+	if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+		t.Errorf("the token was used twice: %v", err)
+	}
+	if err := first.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARenewedLockOutlivesItsTTL(t *testing.T) {
+	const ttl = time.Second
+	client := dial(t, testserver.Redis(t))
+	lease := acquire(t, openRedis(t, client, "a", ttl))
+	for renewals, before := 0, ttl+1; renewals < 4; {
+		left, err := client.PTTL(t.Context(), lockKey).Result()
+		if err != nil || left < 0 {
+			t.Fatalf("the key expires in %s, %v", left, err)
+		}
+		if left > before {
+			renewals++
+		}
+		before = left
+	}
+	select {
+	case <-lease.Lost():
+		t.Error("the lease is lost")
+	default:
+	}
+}
+
+func TestWhatHappensToTheKeyEndsTheLease(t *testing.T) {
+	const ttl = 600 * time.Millisecond
+	for name, harm := range map[string]func(ctx context.Context, c *redis.Client) error{
+		"Deleted":  func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, lockKey).Err() },
+		"Replaced": func(ctx context.Context, c *redis.Client) error { return c.Set(ctx, lockKey, "another", 0).Err() },
+		"FlushAll": func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() },
+		"WrongType": func(ctx context.Context, c *redis.Client) error {
+			return errors.Join(c.Del(ctx, lockKey).Err(), c.RPush(ctx, lockKey, "x").Err())
+		},
+		"Killed":   nil,
+		"Silenced": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := testserver.NewRedis(t)
+			proxied, proxy := through(t, server.URL())
+			lease := acquire(t, openRedis(t, dial(t, proxied), "a", ttl))
+			var err error
+			switch name {
+			case "Killed":
+				err = server.Kill()
+			case "Silenced":
+				proxy.Silence(true)
+			default:
+				err = harm(t.Context(), dial(t, server.URL()))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-lease.Lost()
+			_ = lease.Release(t.Context())
+			if name == "Replaced" {
+				if value, err := dial(t, server.URL()).Get(t.Context(), lockKey).Result(); value != "another" || err != nil {
+					t.Errorf("the key holds %q, %v", value, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAHangingServerEndsTheLeaseWhileItStillHangs(t *testing.T) {
+	const ttl = 600 * time.Millisecond
+	server := testserver.NewRedis(t)
+	l := openRedis(t, dial(t, server.URL()), "a", ttl)
+	lease := acquire(t, l)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Resume(); err != nil {
+			t.Error(err)
+		}
+	})
+	<-lease.Lost()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := lease.Release(ctx); err == nil {
+		t.Error("a server that hangs let a lock be released")
+	}
+	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spendflush.ErrHeld) {
+		t.Errorf("acquire on a server that hangs returned %v", err)
+	}
+}
+
+func TestAStoppedHolderSeesItsLossWhenItWakesAndHarmsNobody(t *testing.T) {
+	const ttl = 600 * time.Millisecond
+	server := testserver.Redis(t)
+	client := dial(t, server)
+	holder := startChild(t, server, ttl, lock)
+	holder.signal(t, syscall.SIGSTOP)
+	successor := acquireSoon(t, openRedis(t, client, "successor", 10*time.Second), lock)
+	holder.signal(t, syscall.SIGCONT)
+	holder.expect(t, "lost")
+	if err := holder.cmd.Wait(); err != nil {
+		t.Errorf("the holder's release: %v", err)
+	}
+	value, err := client.Get(t.Context(), lockKey).Result()
+	if err != nil || !strings.HasPrefix(value, "successor#") {
+		t.Errorf("the key holds %q, %v", value, err)
+	}
+	select {
+	case <-successor.Lost():
+		t.Error("the successor's lease is lost")
+	default:
+	}
+}
+
+func TestAUserWithFewRightsCanLock(t *testing.T) {
+	server := testserver.NewRedis(t)
+	err := dial(t, server.URL()).Do(t.Context(), "ACL", "SETUSER", "few", "on", ">secret", "~spendflush:lock:*", "-@all",
+		"+evalsha", "+eval", "+get", "+set", "+del", "+pttl", "+pexpire").Err()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("few", "secret")
+	l := openRedis(t, dial(t, u.String()), "a", ttl)
+	lease := acquire(t, l)
+	if holder, err := l.Holder(t.Context(), lock); err != nil || holder.Owner != "a" {
+		t.Errorf("holder is %+v, %v", holder, err)
+	}
+	if err := lease.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -221,7 +221,8 @@ func (f *flusher) settle(ctx context.Context, plan *plan) (any bool, err error) 
 	if len(ids) == 0 {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
 	defer cancel()
 	if err := f.p.cfg.Queue.Settle(ctx, f.shard, ids, marks); err != nil {
 		return false, fmt.Errorf("settle: %w", err)

@@ -1,0 +1,248 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/spendflush/spendflush/internal/testserver"
+)
+
+func TestWrongSettingsAreAllNamedAtOnceAndSecretsNotShown(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := run(t, []string{
+		"REDIS_URL=http://user:hunter2@example.com",
+		"USE_REDIS_TRANSACTION_BUFFER=perhaps",
+		"SPENDFLUSH_LISTEN=0.0.0.0:80",
+		"SPENDFLUSH_INSTANCE=two words",
+		"SPENDFLUSH_SEAL_INTERVAL=soon",
+		"SPENDFLUSH_FLUSH_INTERVAL=0s",
+		"SPENDFLUSH_LOCK_TTL=1h",
+		"SPENDFLUSH_SHARDS=65",
+		"SPENDFLUSH_MAX_KEYS=-1",
+		"SPENDFLUSH_ROLLUP_DIMENSIONS=model,colour",
+		"SPENDFLUSH_LOG_LEVEL=loud",
+	}, "serve")
+	if status != 2 || stdout != "" {
+		t.Errorf("exit status %d instead of 2; stdout %q", status, stdout)
+	}
+	for name, value := range map[string]string{
+		"DATABASE_URL": "not set", "USE_REDIS_TRANSACTION_BUFFER": `"perhaps"`, "SPENDFLUSH_LISTEN": `"0.0.0.0:80"`,
+		"SPENDFLUSH_INSTANCE": `"two words"`, "SPENDFLUSH_SEAL_INTERVAL": `"soon"`, "SPENDFLUSH_FLUSH_INTERVAL": `"0s"`,
+		"SPENDFLUSH_LOCK_TTL": `"1h"`, "SPENDFLUSH_SHARDS": `"65"`, "SPENDFLUSH_MAX_KEYS": `"-1"`,
+		"SPENDFLUSH_ROLLUP_DIMENSIONS": `"model,colour"`, "SPENDFLUSH_LOG_LEVEL": `"loud"`,
+	} {
+		found := 0
+		for line := range strings.Lines(stderr) {
+			if strings.Contains(line, name+":") {
+				found++
+				if !strings.Contains(line, value) || !strings.Contains(line, "allowed: ") {
+					t.Errorf("%s: the message doesn't show %s and what is allowed: %s", name, value, line)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s is named in %d lines instead of 1", name, found)
+		}
+	}
+	if t.Failed() {
+		t.Log(stderr)
+	}
+}
+
+func TestSecretsThatCannotBeUsedAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, variables := range [][]string{
+		{"DATABASE_URL=postgres://user:hunter2@[bad/db", "REDIS_URL=redis://localhost:1"},
+		{"DATABASE_URL=postgres://user:hunter2@localhost:notaport/db", "REDIS_URL=redis://localhost:1"},
+		{"DATABASE_URL=postgres://localhost:1/db", "REDIS_URL=http://user:hunter2@localhost"},
+		{"DATABASE_URL=postgres://localhost:1/db", "REDIS_URL=redis://:hunter2@localhost:notaport"},
+		{"DATABASE_URL=postgres://localhost:1/db", "REDIS_URL=redis://localhost:1", "SPENDFLUSH_TOKENS=hunter2"},
+	} {
+		status, stdout, stderr := run(t, append(variables, "SPENDFLUSH_LISTEN=127.0.0.1:0"), "serve")
+		if status != 2 {
+			t.Errorf("exit status %d instead of 2: %s", status, stderr)
+		}
+		if strings.Contains(stdout+stderr, "hunter2") || !strings.Contains(stderr, "_") {
+			t.Errorf("the message shows a secret, or no name of a variable: %s", stderr)
+		}
+	}
+}
+
+func TestVersionEnvAndHelpNeedNoSettings(t *testing.T) {
+	t.Parallel()
+	if got := mustRun(t, 0, nil, "version"); got != "spendflush "+testVersion+"\n" {
+		t.Errorf("version: %q", got)
+	}
+	table := mustRun(t, 0, nil, "env")
+	for _, line := range []string{
+		"DATABASE_URL ", "REDIS_URL ", "USE_REDIS_TRANSACTION_BUFFER true ", "SPENDFLUSH_LISTEN 127.0.0.1:4180 ",
+		"SPENDFLUSH_TOKENS ", "SPENDFLUSH_INSTANCE ", "SPENDFLUSH_SEAL_INTERVAL 200ms ", "SPENDFLUSH_FLUSH_INTERVAL 500ms ",
+		"SPENDFLUSH_LOCK_TTL 3s ", "SPENDFLUSH_SHARDS 1 ", "SPENDFLUSH_MAX_KEYS 1000000 ", "SPENDFLUSH_QUEUE_MAX_BYTES ",
+		"SPENDFLUSH_ROLLUP_DIMENSIONS ", "SPENDFLUSH_SHUTDOWN_TIMEOUT 30s ", "SPENDFLUSH_LOG_LEVEL info ", "SPENDFLUSH_LOG_FORMAT ",
+	} {
+		if !strings.Contains("\n"+squeeze(table), "\n"+line) {
+			t.Errorf("env doesn't list %q", line)
+		}
+	}
+	help := mustRun(t, 0, nil, "help")
+	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "env", "version"} {
+		if !strings.Contains(help, "\n  "+command+" ") {
+			t.Errorf("help doesn't list %s", command)
+		}
+	}
+	for _, args := range [][]string{{"sreve"}, {"serve", "--fast"}, {"serve", "now"}, {"migrate"}, {"version", "please"}} {
+		if status, _, stderr := run(t, nil, args...); status != 2 || !strings.HasPrefix(stderr, "spendflush: ") {
+			t.Errorf("%q: exit status %d instead of 2: %s", args, status, stderr)
+		}
+	}
+}
+
+// squeeze makes one space of many.
+func squeeze(table string) string {
+	var lines []string
+	for line := range strings.Lines(table) {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// queueOfTheDead leaves batches in the queue, and nobody who flushes them. They are few: an instance whose batches
+// aren't confirmed doesn't seal more than eight.
+func queueOfTheDead(s *stack) *book {
+	s.t.Helper()
+	in := s.start("dead", "SPENDFLUSH_FLUSH_INTERVAL=1m", "SPENDFLUSH_SEAL_INTERVAL=20ms")
+	_, _, safe := startLoad(s.t, []*instance{in}, loadOptions{clients: 1, updates: 60, most: 40, acks: []string{"queued"}}).stop()
+	in.kill()
+	return safe
+}
+
+func TestFlushCommandDrainsWhatTheDeadHaveLeft(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	safe := queueOfTheDead(s)
+	queued := s.redisClient().XLen(t.Context(), queueKey(0)).Val()
+	if queued == 0 {
+		t.Fatal("nothing is in the queue")
+	}
+	want := fmt.Sprintf("batches in the queue: %d before, 0 after\n", queued)
+	if got := mustRun(t, 0, s.variables(), "flush"); got != want {
+		t.Errorf("flush: %q instead of %q", got, want)
+	}
+	s.check(safe)
+	if got := mustRun(t, 0, s.variables(), "flush"); got != "batches in the queue: 0 before, 0 after\n" {
+		t.Errorf("the second flush: %q", got)
+	}
+	s.check(safe)
+	s.checkQuiet(1)
+	s.audit()
+	mustRun(t, 2, s.variables("USE_REDIS_TRANSACTION_BUFFER=false"), "flush")
+}
+
+func TestAuditFindsATamperedBook(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	queueOfTheDead(s)
+	mustRun(t, 0, s.variables(), "flush")
+	s.audit()
+	s.tamper()
+	mustRun(t, 1, s.variables(), "audit")
+	var report struct {
+		OK *bool `json:"ok"`
+	}
+	text := mustRun(t, 1, s.variables(), "audit", "--json")
+	if err := json.Unmarshal([]byte(text), &report); err != nil || report.OK == nil || *report.OK {
+		t.Errorf("audit --json: %v\n%s", err, text)
+	}
+}
+
+func TestStatusCommandTellsOfServersQueueAndLock(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	queueOfTheDead(s)
+	type report struct {
+		Postgres      string
+		PostgresError string `json:"postgres_error"`
+		Redis         string
+		RedisError    string `json:"redis_error"`
+		Shards        []struct {
+			Batches   int64  `json:"queue_batches"`
+			LockOwner string `json:"lock_owner"`
+		}
+	}
+	status := func(exit int, more ...string) (r report, text string) {
+		t.Helper()
+		text = mustRun(t, exit, s.variables(more...), "status", "--json")
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatalf("status --json: %v\n%s", err, text)
+		}
+		return r, text
+	}
+	r, text := status(0)
+	if r.Postgres == "" || r.PostgresError != "" || r.Redis == "" || r.RedisError != "" || len(r.Shards) != 1 || r.Shards[0].Batches == 0 || r.Shards[0].LockOwner != "" {
+		t.Errorf("status: %s", text)
+	}
+	for _, want := range []string{"Postgres ", "Redis ", "nobody"} {
+		if human := mustRun(t, 0, s.variables(), "status"); !strings.Contains(human, want) {
+			t.Errorf("status doesn't say %q:\n%s", want, human)
+		}
+	}
+	r, text = status(1, "DATABASE_URL=postgres://user:hunter2@127.0.0.1:1/db")
+	if r.PostgresError == "" || r.RedisError != "" || strings.Contains(text, "hunter2") {
+		t.Errorf("status without Postgres: %s", text)
+	}
+	r, text = status(1, "REDIS_URL=redis://:hunter2@127.0.0.1:1")
+	if r.PostgresError != "" || r.RedisError == "" || strings.Contains(text, "hunter2") {
+		t.Errorf("status without Redis: %s", text)
+	}
+	if r, text = status(0, "USE_REDIS_TRANSACTION_BUFFER=false"); r.Redis != "off" {
+		t.Errorf("status with Redis off: %s", text)
+	}
+}
+
+func TestDatabaseOfANewerProgramIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	mustRun(t, 0, s.variables(), "migrate", "up")
+	s.makeNewer()
+	status, _, stderr := run(t, s.variables(), "serve")
+	if status != 1 || !strings.Contains(stderr, "upgrade the program") {
+		t.Errorf("exit status %d instead of 1: %s", status, stderr)
+	}
+}
+
+func TestSigtermDrainsTheOpenMapAndExitsZero(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	in := s.start("only", "SPENDFLUSH_SEAL_INTERVAL=1m", "SPENDFLUSH_FLUSH_INTERVAL=100ms")
+	_, recorded, _ := startLoad(t, []*instance{in}, loadOptions{clients: 1, updates: 500, most: 50, acks: []string{"accepted"}}).stop()
+	if n := in.metrics().sum("spendflush_open_updates"); n != float64(recorded.updates) {
+		t.Errorf("%v updates are open instead of %d: the test doesn't test what it says", n, recorded.updates)
+	}
+	in.stop(0)
+	s.check(recorded)
+	s.checkQuiet(1)
+}
+
+func TestSecondSignalStopsAtOnceAndSaysWhatIsLost(t *testing.T) {
+	t.Parallel()
+	postgres, redis := testserver.NewPostgres(t), testserver.NewRedis(t)
+	s := stackOn(t, postgres.URL("postgres"), redis.URL())
+	in := s.start("only", "SPENDFLUSH_SHUTDOWN_TIMEOUT=1h", "SPENDFLUSH_SEAL_INTERVAL=1m")
+	for _, kill := range []func() error{postgres.Kill, redis.Kill} {
+		if err := kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, recorded, _ := startLoad(t, []*instance{in}, loadOptions{clients: 1, updates: 10, most: 5, acks: []string{"accepted"}}).stop()
+	in.signal(syscall.SIGTERM)
+	in.logged("a second signal stops at once")
+	in.signal(syscall.SIGTERM)
+	if status := in.wait(); status != 1 {
+		t.Errorf("exit status %d instead of 1", status)
+	}
+	in.logged(fmt.Sprintf(`"updates":%d,`, recorded.updates))
+	s.checkSecrets(in.process)
+}

@@ -48,7 +48,7 @@
 //
 // # In Redis
 //
-// The key <prefix>:lock:<name> holds the owner and a random token, made for each Acquire, and expires. Whoever has the
+// The key {<prefix>:lock:<name>} holds the owner and a random token, made for each Acquire, and expires. Whoever has the
 // lock can thus be read by anybody, with GET. Taking, renewing and releasing compare the whole value and act in one
 // script: a late holder can't renew or delete its successor's lock. A reply that is lost leaves open whether the lock
 // was won; the locker then uses the same token in its next Acquire of that name, which finds that the lock is its own.

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -80,8 +79,8 @@ func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Re
 // client first. It must not be called while other methods are.
 func (l *Redis) Wait() { l.calls.Wait() }
 
-// key returns the key of a lock.
-func (l *Redis) key(name string) string { return l.opts.Prefix + ":lock:" + name }
+// Key returns the key in Redis that shows who holds the lock.
+func (l *Redis) Key(name string) string { return "{" + l.opts.Prefix + ":lock:" + name + "}" }
 
 const tokenBytes = 16
 
@@ -121,7 +120,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 	ctx, cancel := context.WithTimeout(ctx, l.opts.TTL-margin(l.opts.TTL))
 	defer cancel()
 	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
-		return acquireScript.Run(ctx, l.client, []string{l.key(name)}, value, l.opts.TTL.Milliseconds()).Slice()
+		return acquireScript.Run(ctx, l.client, []string{l.Key(name)}, value, l.opts.TTL.Milliseconds()).Slice()
 	})
 	if err != nil {
 		l.remember(name, token)
@@ -130,7 +129,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 	if len(reply) > 0 {
 		return nil, &spendflush.HeldError{Name: name, Holder: parseHolder(reply)}
 	}
-	lease, err := newLease(start, l.opts.TTL, &redisLink{locker: l, key: l.key(name), value: value})
+	lease, err := newLease(start, l.opts.TTL, &redisLink{locker: l, name: name, value: value})
 	if err != nil {
 		l.remember(name, token)
 		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
@@ -160,7 +159,7 @@ func (l *Redis) remember(name, token string) {
 // Holder says who holds the lock; see spendflush.Locker.
 func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
 	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
-		return holderScript.Run(ctx, l.client, []string{l.key(name)}).Slice()
+		return holderScript.Run(ctx, l.client, []string{l.Key(name)}).Slice()
 	})
 	if err != nil {
 		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
@@ -171,7 +170,7 @@ func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, err
 // redisLink is a lock's key.
 type redisLink struct {
 	locker *Redis
-	key    string
+	name   string
 	value  string
 }
 
@@ -192,7 +191,7 @@ func (k *redisLink) renew(ctx context.Context) error {
 func (k *redisLink) release(ctx context.Context) error {
 	err := k.run(ctx, releaseScript, k.value)
 	if err != nil && !errors.Is(err, errGone) {
-		return fmt.Errorf("release lock %s: %w", strings.TrimPrefix(k.key, k.locker.key("")), err)
+		return fmt.Errorf("release lock %s: %w", k.name, err)
 	}
 	return nil
 }
@@ -200,7 +199,7 @@ func (k *redisLink) release(ctx context.Context) error {
 // run runs a script that returns whether the lock is ours.
 func (k *redisLink) run(ctx context.Context, script *redis.Script, args ...any) error {
 	ours, err := abandon.Call(ctx, &k.locker.calls, func() (bool, error) {
-		return script.Run(ctx, k.locker.client, []string{k.key}, args...).Bool()
+		return script.Run(ctx, k.locker.client, []string{k.locker.Key(k.name)}, args...).Bool()
 	})
 	if err == nil && !ours {
 		return errGone

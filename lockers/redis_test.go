@@ -19,7 +19,7 @@ import (
 
 const (
 	lock    = "flush/0"
-	lockKey = "spendflush:lock:flush/0"
+	lockKey = "{spendflush:lock:flush/0}"
 )
 
 func acquire(t testing.TB, l spendflush.Locker) spendflush.Lease {
@@ -279,7 +279,7 @@ func TestAStoppedHolderSeesItsLossWhenItWakesAndHarmsNobody(t *testing.T) {
 
 func TestAUserWithFewRightsCanLock(t *testing.T) {
 	server := testserver.NewRedis(t)
-	err := dial(t, server.URL()).Do(t.Context(), "ACL", "SETUSER", "few", "on", ">secret", "~spendflush:lock:*", "-@all",
+	err := dial(t, server.URL()).Do(t.Context(), "ACL", "SETUSER", "few", "on", ">secret", "~{spendflush:*", "-@all",
 		"+evalsha", "+eval", "+get", "+set", "+del", "+pttl", "+pexpire").Err()
 	if err != nil {
 		t.Fatal(err)

@@ -66,11 +66,12 @@ func TestMemoryIsALocker(t *testing.T) {
 func TestRedisIsALocker(t *testing.T) {
 	lockertest.Run(t, func(t *testing.T) lockertest.Opened {
 		client := dial(t, testserver.Redis(t))
+		a := openRedis(t, client, lockertest.OwnerA, ttl)
 		return lockertest.Opened{
-			A: openRedis(t, client, lockertest.OwnerA, ttl),
+			A: a,
 			B: openRedis(t, client, lockertest.OwnerB, ttl),
 			Lose: func(t *testing.T, name string) {
-				if n, err := client.Del(t.Context(), "spendflush:lock:"+name).Result(); n != 1 || err != nil {
+				if n, err := client.Del(t.Context(), a.Key(name)).Result(); n != 1 || err != nil {
 					t.Fatalf("%d keys deleted, %v", n, err)
 				}
 			},

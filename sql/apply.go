@@ -205,7 +205,7 @@ func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlu
 	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
 	defer tx.end(ctx)
 
-	if err := tx.claim(ctx, f, encoded); err != nil {
+	if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
 		return err
 	}
 	if isolating {
@@ -226,22 +226,35 @@ func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlu
 	return nil
 }
 
-// claim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has lost does
-// no work.
+// beginAndClaim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has
+// lost does no work.
+func (t *transaction) beginAndClaim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
+}
+
+// claim moves the marks. The error wraps ErrFenced if one of them isn't where it should be.
 func (t *transaction) claim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+	return t.claimAfter(ctx, nil, f, encoded)
+}
+
+func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflush.Flush, encoded encodedFlush) error {
 	var moved int64
-	err := t.run(ctx,
-		call{name: "begin", rows: -1},
-		call{name: "settings", rows: -1, params: []param{milliseconds(idleTimeout), milliseconds(lockTimeout)}},
-		call{name: "claim", rows: -1, params: encoded.claims, answer: &moved},
-	)
-	if err != nil {
+	if err := t.run(ctx, append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})...); err != nil {
 		return err
 	}
 	if moved != int64(len(f.Claims)) {
 		return fmt.Errorf("%d of %d claims: %w", moved, len(f.Claims), spendflush.ErrFenced)
 	}
 	return nil
+}
+
+func (t *transaction) begin(ctx context.Context) error { return t.run(ctx, t.beginCalls()...) }
+
+func (t *transaction) beginCalls() []call {
+	return []call{
+		{name: "begin", rows: -1},
+		{name: "settings", rows: -1, params: []param{milliseconds(idleTimeout), milliseconds(lockTimeout)}},
+	}
 }
 
 func milliseconds(d time.Duration) param {

@@ -79,3 +79,83 @@ func TestAFlushWhoseSumsCanNotBeClaimedIsRefused(t *testing.T) {
 		t.Errorf("the mark is %d", n)
 	}
 }
+
+func TestAQuarantinedRowIsAppliedOnceAndADroppedOneStaysCounted(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	r := request{spendflush.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
+	apply(t, s, flushOf(p, 1, 1, r))
+	execute(t, s.pool, "UPDATE spendflush.rollup SET prompt_tokens = 9223372036854775807")
+	execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 9223372036854775807")
+	apply(t, s, flushOf(p, 2, 2, r))
+	open, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil || len(open) != 3 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	for _, q := range open {
+		if err := s.ApplyQuarantined(t.Context(), q.ID); !errors.Is(err, ErrRefused) {
+			t.Errorf("applied while the row is full: %v", err)
+		}
+		if q.Counters != r.counters || len(q.Names) == 0 || (q.Book == "rollup") != q.Hour.Equal(noon.Time()) {
+			t.Errorf("%+v", q)
+		}
+	}
+	execute(t, s.pool, "UPDATE spendflush.rollup SET prompt_tokens = 10")
+	execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 10")
+	for i, q := range open {
+		settle := s.ApplyQuarantined
+		if i == 2 {
+			settle = s.DropQuarantined
+		}
+		if err := settle(t.Context(), q.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := settle(t.Context(), q.ID); !errors.Is(err, ErrNotQuarantined) {
+			t.Errorf("settled twice: %v", err)
+		}
+	}
+	if names, _ := failed(t, s); len(names) != 0 {
+		t.Errorf("the checks that fail are %q", names)
+	}
+	left, err := s.Quarantined(t.Context(), false, 0, 10)
+	all, err2 := s.Quarantined(t.Context(), true, open[0].ID, 10)
+	if err != nil || err2 != nil || len(left) != 0 || len(all) != 2 {
+		t.Errorf("%+v, %+v, %v, %v", left, all, err, err2)
+	}
+}
+
+func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	r := request{spendflush.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
+	var bad []spendflush.BadBatch
+	for n := range uint64(2) {
+		f := flushOf(p, n+1, n+1, r)
+		b := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: p, Sequence: n + 1, Seal: n + 1}, f.Totals, f.Rollups)
+		bad = append(bad, spendflush.BadBatch{Reason: "was refused by an older program", Bytes: b.Bytes()})
+	}
+	bad = append(bad, spendflush.BadBatch{Reason: "corrupt", Bytes: []byte("corrupt")})
+	if err := s.Quarantine(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	open, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil || len(open) != 3 || open[1].Sequence != 2 || open[1].Producer != p.String() {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if bytes, err := s.QuarantinedBytes(t.Context(), open[2].ID); err != nil || string(bytes) != "corrupt" {
+		t.Errorf("%q, %v", bytes, err)
+	}
+	if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrFenced) {
+		t.Errorf("the second before the first: %v", err)
+	}
+	if err := s.ApplyQuarantined(t.Context(), open[2].ID); !errors.Is(err, ErrRefused) {
+		t.Errorf("the corrupt one: %v", err)
+	}
+	for _, q := range open[:2] {
+		if err := s.ApplyQuarantined(t.Context(), q.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantFenced(t, s, flushOf(p, 2, 2, r))
+	wantAudit(t, s)
+}

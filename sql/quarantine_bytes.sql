@@ -1,0 +1,2 @@
+-- $1 id
+SELECT bytes FROM spendflush.quarantine WHERE id = $1::bigint AND kind = 'batch'

@@ -16,7 +16,7 @@ func newTokens(texts []string) (tokens, error) {
 	hashes := make(tokens, len(texts))
 	for i, text := range texts {
 		if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			return nil, fmt.Errorf("Tokens: token %d is empty or has blanks or characters beyond ASCII", i+1)
+			return nil, fmt.Errorf("token %d of Tokens is empty, or has blanks or characters beyond ASCII", i+1)
 		}
 		hashes[i] = sha256.Sum256([]byte(text))
 	}

@@ -52,12 +52,17 @@ func makeDir(dir string, a *account) (string, error) {
 }
 
 // lockDir takes the lock of the directory. It ends with the file, or with this process.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_EX) }
+
+// shareDir is lockDir for those who only read: several may at a time, but nobody while there is a server.
+func shareDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_SH) }
+
+func flock(dir string, how int) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := syscall.Flock(int(file.Fd()), how|syscall.LOCK_NB); err != nil {
 		file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, &DirInUseError{Dir: dir}

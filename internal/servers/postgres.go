@@ -152,7 +152,7 @@ func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConf
 }
 
 func copyTemplate(ctx context.Context, template, dir, aside, data string) (string, error) {
-	lock, err := lockDir(template) // nobody uses it meanwhile
+	lock, err := shareDir(template) // nobody changes it meanwhile
 	if err != nil {
 		return "", fmt.Errorf("template: %w", err)
 	}

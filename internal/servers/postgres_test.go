@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -178,4 +179,24 @@ func TestStopKillsWhatDoesNotEndInTime(t *testing.T) {
 	if err := p.Restart(t.Context()); err != nil {
 		t.Errorf("starting it again: %v", err)
 	}
+}
+
+func TestServersThatStartAtOnceMayCopyOneTemplate(t *testing.T) {
+	startPostgres(t, PostgresConfig{Dir: tempDir(t)}) // so that the template is there
+	ctx := t.Context()
+	var work sync.WaitGroup
+	for range 3 {
+		dir := tempDir(t)
+		work.Go(func() {
+			p, err := StartPostgres(ctx, PostgresConfig{Dir: dir, Settings: quick, Template: template.dir})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := p.Stop(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	work.Wait()
 }

@@ -194,14 +194,12 @@ CREATE UNIQUE INDEX quarantine_batch ON spendflush.quarantine (shard, digest) WH
 CREATE INDEX quarantine_open ON spendflush.quarantine (id) WHERE state = 'open';
 
 CREATE TABLE spendflush.lost_batches (
-    producer       uuid        NOT NULL,
-    shard          smallint    NOT NULL,
-    first_sequence bigint      NOT NULL,
-    last_sequence  bigint      NOT NULL,
-    reason         text        NOT NULL,
-    noticed_at     timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (producer, shard, first_sequence),
-    CHECK (first_sequence BETWEEN 1 AND last_sequence)
+    producer   uuid        NOT NULL,
+    shard      smallint    NOT NULL,
+    sequence   bigint      NOT NULL,
+    reason     text        NOT NULL,
+    noticed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (producer, shard, sequence)
 );
 
 -- +goose Down

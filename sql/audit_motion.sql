@@ -6,6 +6,6 @@ SELECT now(),
         GROUP BY producer
         HAVING NOT bool_and(whole) OR min(seal) <> max(seal) OR count(*) < max(shards)
     ) AS moving),
-    (SELECT coalesce(sum(last_sequence - first_sequence + 1), 0)::bigint FROM spendflush.lost_batches),
+    (SELECT count(*) FROM spendflush.lost_batches),
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
     (SELECT count(*) FROM spendflush.quarantine WHERE kind = 'row' AND state <> 'applied')

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/spendflush/spendflush"
 )
 
@@ -89,22 +91,48 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 			"SELECT sum(spend) FROM spendflush.daily_spend WHERE date >= '2026-11-03' AND date < '2026-11-05' AND " + where,
 			"SELECT * FROM spendflush.spend WHERE " + where,
 		} {
-			rows, err := s.pool.Query(t.Context(), "EXPLAIN "+text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var plan []string
-			for rows.Next() {
-				var line string
-				if err := rows.Scan(&line); err != nil {
-					t.Fatal(err)
-				}
-				plan = append(plan, line)
-			}
-			whole := strings.Join(plan, "\n")
-			if strings.Contains(whole, "Seq Scan") || !strings.Contains(whole, "Index") {
-				t.Errorf("%s reads whole tables:\n%s", text, whole)
-			}
+			wantIndexes(t, s, text)
+		}
+	}
+	for _, kind := range spendflush.EntityTypes() {
+		id, team := map[spendflush.EntityType]string{
+			spendflush.APIKey: "key-7", spendflush.EndUser: "end-7", spendflush.Organization: "org-7",
+			spendflush.User: "user-7", spendflush.TeamMember: "user-7", spendflush.Team: "team-7",
+			spendflush.Tag: "tag-7", spendflush.Agent: "agent-7",
+		}[kind], ""
+		if kind == spendflush.TeamMember {
+			team = "team-7"
+		}
+		day := at("2026-11-03T00:00Z")
+		hour := int32(spendflush.HourOf(day))
+		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13))
+	}
+}
+
+func wantIndexes(t *testing.T, s *Store, text string, args ...any) {
+	t.Helper()
+	rows, err := s.pool.Query(t.Context(), "EXPLAIN "+text, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := strings.Join(plan, "\n")
+	if strings.Contains(whole, "Seq Scan") || !strings.Contains(whole, "Index") {
+		t.Errorf("%s %v reads whole tables:\n%s", text, args, whole)
+	}
+}
+
+func TestViewsCanBeJoinedWithTextsOfAnyOtherTable(t *testing.T) {
+	s := open(t, database(t), Options{})
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{TeamID: "t", Tags: []string{"t"}}, noon, one("1")}))
+	execute(t, s.pool, "CREATE TABLE teams (id text PRIMARY KEY, name varchar(20)); INSERT INTO teams VALUES ('t', 't')")
+	for _, view := range []string{"spend", "daily_spend"} {
+		n := query[int](t, s, "SELECT count(*) FROM spendflush."+view+" s JOIN teams ON teams.id = s.entity_id AND s.entity_id LIKE teams.name || '%'")
+		if n != 2 {
+			t.Errorf("%d rows of %s were joined", n, view)
 		}
 	}
 }

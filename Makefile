@@ -79,7 +79,7 @@ fmt: ## format all Go files
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server
-	$(call go-test,-run Soak ./integration -timeout 60m -v -count=1)
+	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
 
 fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 	@.ci/need go

@@ -14,6 +14,10 @@
 // Whatever changes a queue is one Lua script, so that queue, index and bytes can't come apart. Only an eviction or a
 // hand at the keys can do that; the next push notices it by the lengths and makes index and bytes anew.
 //
+// A user of Redis needs no more than this for queues and locks (CLIENT and the like are done without if refused):
+//
+//	~{spendflush:* +evalsha +eval +xadd +xrange +xdel +xlen +get +set +del +exists +incrby +decrby +pttl +pexpire +info
+//
 // # Why the bytes are counted and not asked for
 //
 // MEMORY USAGE would need no counter, but it samples: a queue whose first batches are small and whose later ones are

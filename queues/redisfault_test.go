@@ -387,6 +387,26 @@ func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
 	}
 }
 
+func TestReadReturnsNoMoreThanItMayEvenIfTheIndexIsWrong(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	q := open(t, client, queues.RedisOptions{})
+	small := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1)
+	first := push(t, q, small, "")
+	unknown := push(t, q, queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1000), "")
+	last := push(t, q, small, "")
+	if err := client.XDel(t.Context(), key("spendflush", 0, "index"), string(unknown)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var after spendflush.EntryID
+	for _, want := range []spendflush.EntryID{first, unknown, last} {
+		entries, err := q.Read(t.Context(), 0, after, 1000, 10_000)
+		if err != nil || len(entries) != 1 || entries[0].ID != want {
+			t.Fatalf("read %d entries, %v; want %s", len(entries), err, want)
+		}
+		after = want
+	}
+}
+
 func TestBytesAreAboutWhatRedisUses(t *testing.T) {
 	for _, rows := range []int{1, 20, 400, 4000} {
 		t.Run(fmt.Sprint(rows), func(t *testing.T) {

@@ -210,7 +210,7 @@ func TestAKilledHoldersLockIsFree(t *testing.T) {
 }
 
 func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	direct := testserver.Postgres(t)
 	admin := openPool(t, direct)
 	for name, url := range map[string]string{"Direct": direct, "PgBouncer": testserver.PgBouncer(t, direct, nil)} {
@@ -234,7 +234,7 @@ func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
 }
 
 func TestAStoppedHolderOfAPostgresLockSeesItsLossWhenItWakes(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	url := testserver.Postgres(t)
 	holder := startChild(t, url, ttl, lock)
 	holder.signal(t, syscall.SIGSTOP)

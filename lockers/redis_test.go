@@ -171,7 +171,7 @@ func TestATokenWhoseOutcomeIsUnknownIsUsedForItsOwnLockOnly(t *testing.T) {
 }
 
 func TestARenewedLockOutlivesItsTTL(t *testing.T) {
-	const ttl = time.Second
+	const ttl = 2 * time.Second
 	client := dial(t, testserver.Redis(t))
 	lease := acquire(t, openRedis(t, client, "a", ttl))
 	for renewals, before := 0, ttl+1; renewals < 4; {
@@ -192,7 +192,7 @@ func TestARenewedLockOutlivesItsTTL(t *testing.T) {
 }
 
 func TestWhatHappensToTheKeyEndsTheLease(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	for name, harm := range map[string]func(ctx context.Context, c *redis.Client) error{
 		"Deleted":  func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, lockKey).Err() },
 		"Replaced": func(ctx context.Context, c *redis.Client) error { return c.Set(ctx, lockKey, "another", 0).Err() },
@@ -231,7 +231,7 @@ func TestWhatHappensToTheKeyEndsTheLease(t *testing.T) {
 }
 
 func TestAHangingServerEndsTheLeaseWhileItStillHangs(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	server := testserver.NewRedis(t)
 	l := openRedis(t, dial(t, server.URL()), "a", ttl)
 	lease := acquire(t, l)
@@ -255,7 +255,7 @@ func TestAHangingServerEndsTheLeaseWhileItStillHangs(t *testing.T) {
 }
 
 func TestAStoppedHolderSeesItsLossWhenItWakesAndHarmsNobody(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	server := testserver.Redis(t)
 	client := dial(t, server)
 	holder := startChild(t, server, ttl, lock)

@@ -12,17 +12,13 @@
 //
 // # The life of a lease
 //
-//	                 held by another: *spendflush.HeldError
-//	          ┌────────────────────────────────────────────────┐
-//	          │                                                ▼
-//	Acquire ──┴─► held, trusted ──Release──────────────────► ended
-//	              │    ▲      │                                ▲  Lost is closed
-//	    TTL/3     │    │      ├─ a renewal finds it gone ──────┤
-//	    later     ▼    │      │  or another's                  │
-//	            renewal┘      ├─ the connection ends ──────────┤  (Postgres)
-//	            succeeds      │                                │
-//	                          └─ no renewal succeeds while ────┘
-//	                             it is trusted
+//	Acquire ──► refused: held by another, *spendflush.HeldError
+//	   │
+//	   ▼
+//	held, trusted ──┬─ Release ──────────────────────────────► ended, Lost is closed
+//	   │   ▲        ├─ a renewal finds it gone, or another's ──►
+//	   ▼   │ TTL/3  ├─ the connection ends (Postgres) ─────────►
+//	 renewal        └─ no renewal succeeds while it is trusted ►
 //
 // A lease ends once and for all. What comes after is another Acquire, with another token.
 //

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -56,11 +57,11 @@ type Config struct {
 
 // WithDefaults returns a copy in which every field left zero has its default.
 func (c Config) WithDefaults() Config {
-	c.Instance = cmpOr(c.Instance, "instance")
-	c.Shards = cmpOr(c.Shards, 1)
-	c.SealInterval = cmpOr(c.SealInterval, 200*time.Millisecond)
-	c.FlushInterval = cmpOr(c.FlushInterval, 500*time.Millisecond)
-	c.MaxKeys = cmpOr(c.MaxKeys, 1_000_000)
+	c.Instance = cmp.Or(c.Instance, "instance")
+	c.Shards = cmp.Or(c.Shards, 1)
+	c.SealInterval = cmp.Or(c.SealInterval, 200*time.Millisecond)
+	c.FlushInterval = cmp.Or(c.FlushInterval, 500*time.Millisecond)
+	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
 	if c.RollupDimensions == nil {
 		c.RollupDimensions = DimensionNames()
 	}
@@ -68,14 +69,6 @@ func (c Config) WithDefaults() Config {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	return c
-}
-
-func cmpOr[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }
 
 // Validate returns all that is wrong with the configuration at once, each line naming the field and what is allowed.

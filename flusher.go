@@ -58,7 +58,7 @@ func (f *flusher) run(ctx context.Context) {
 		if f.failed {
 			wait = max(wait, f.pause.next())
 		}
-		if !f.p.sleep(ctx, wait, nil) {
+		if !sleep(ctx, wait, nil) {
 			return
 		}
 		f.report(ctx, f.term(ctx))
@@ -103,7 +103,7 @@ func (f *flusher) term(ctx context.Context) error {
 		if err != nil || !flushed {
 			return err
 		}
-		if !f.p.sleep(ctx, f.p.cfg.FlushInterval, lease.Lost()) {
+		if !sleep(ctx, f.p.cfg.FlushInterval, lease.Lost()) {
 			return nil
 		}
 	}
@@ -118,17 +118,12 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	}
 	for shard := range MaxShards {
 		f := newFlusher(p, shard)
-		if waiting, err := f.anyWaiting(ctx); err != nil {
-			return fmt.Errorf("shard %d: %w", shard, err)
-		} else if !waiting {
-			continue
-		}
 		for {
 			err := f.once(ctx)
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, ErrHeld) || !p.sleep(ctx, heldPause, nil) {
+			if !errors.Is(err, ErrHeld) || !sleep(ctx, heldPause, nil) {
 				return fmt.Errorf("shard %d: %w", shard, err)
 			}
 		}
@@ -138,7 +133,11 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 
 const heldPause = 100 * time.Millisecond
 
+// once flushes what is in the queue, if there is anything.
 func (f *flusher) once(ctx context.Context) error {
+	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
+		return err
+	}
 	lease, err := f.acquire(ctx)
 	if err != nil {
 		return err

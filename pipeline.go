@@ -291,7 +291,7 @@ func (p *Pipeline) seal(last bool) {
 }
 
 // sleep waits for d, and returns false if ctx ends or lost is closed before.
-func (p *Pipeline) sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
+func sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

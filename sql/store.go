@@ -9,6 +9,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -77,11 +78,11 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if o.MaxConns < 0 || o.MaxConns > 10_000 {
 		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
 	}
-	config.MaxConns = int32(orDefault(o.MaxConns, defaultMaxConns))
+	config.MaxConns = int32(cmp.Or(o.MaxConns, defaultMaxConns))
 	// Describing a statement asks once more and leaves nothing behind in the session.
 	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
-		config.ConnConfig.RuntimeParams["application_name"] = orDefault(o.ApplicationName, "spendflush")
+		config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(o.ApplicationName, "spendflush")
 	}
 	// A server that has vanished must not be waited for longer than a minute, whatever the caller's context says.
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 10 * time.Second, Count: 3}}
@@ -91,17 +92,9 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open Postgres: %w", err)
 	}
 	s := &Store{pool: pool, statement: embedded.get}
-	s.known.limit = max(0, orDefault(o.KnownKeys, defaultKnownKeys)/2)
+	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
 	return s, nil
-}
-
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }
 
 // Close closes all connections. It blocks until those in use are given back.

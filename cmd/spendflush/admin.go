@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,9 +27,7 @@ func (p *program) withParts(c *cobra.Command, n need, f func(ctx context.Context
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := newLogger(set, p.stderr)
-	slog.SetDefault(log)
-	ps, err := newParts(ctx, set, log)
+	ps, err := newParts(ctx, set, newLogger(set, p.stderr))
 	if err != nil {
 		return err
 	}

@@ -160,8 +160,8 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	return err
 }
 
-// readyError says why the instance isn't ready.
-func (in *instance) ready(ctx context.Context) error {
+// ready says why updates shouldn't be sent here yet.
+func (in *instance) ready(context.Context) error {
 	if !in.migrated.Load() {
 		return errors.New("the database is not reached and migrated yet")
 	}

@@ -40,18 +40,29 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
+// beginReport waits for one of the places for reports and gives the answer the time of one. end must be called after it.
+func (a *API) beginReport(w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
+	if p := a.reports.take(r.Context()); p != nil {
+		return nil, nil, p
+	}
+	a.extend(w, a.cfg.ReportTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
+	return ctx, func() {
+		cancel()
+		a.reports.give()
+	}, nil
+}
+
 // audit tells whether the books add up. It answers 200 either way: the question was answered.
 func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	if p := a.reports.take(r.Context()); p != nil {
+	ctx, end, p := a.beginReport(w, r)
+	if p != nil {
 		return p
 	}
-	defer a.reports.give()
-	a.extend(w, a.cfg.ReportTimeout)
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
-	defer cancel()
+	defer end()
 	report, err := a.cfg.Reader.Audit(ctx)
 	if err != nil {
 		return databaseProblem(err)

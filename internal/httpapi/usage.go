@@ -37,12 +37,12 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	if p := a.reports.take(r.Context()); p != nil {
+	ctx, end, p := a.beginReport(w, r)
+	if p != nil {
 		return p
 	}
-	defer a.reports.give()
-	a.extend(w, a.cfg.ReportTimeout)
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
+	defer end()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A report that is not wanted to its end must not be read to its end, as the database would without this.
 	read := func(yield func(sql.UsageRow) error) error {

@@ -53,6 +53,8 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 func (ps *parts) close() {
 	if ps.client != nil {
 		_ = ps.client.Close()
+		ps.queue.Wait()
+		ps.locker.Wait()
 	}
 	ps.store.Close()
 }

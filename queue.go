@@ -52,3 +52,17 @@ type Queue interface {
 	// Stats looks at the shard without changing it.
 	Stats(ctx context.Context, shard int) (QueueStats, error)
 }
+
+// Keeper is a Queue that can keep, for a while, what was settled, so that it is there for a database that is turned
+// back to an earlier state.
+type Keeper interface {
+	Queue
+
+	// Requeue adds the kept entries of the shard to the end of its queue, oldest first, in spite of any bound of the
+	// queue, and keeps them no longer. It returns how many there were. After an error some of them may be in the queue,
+	// kept, or both; calling it again does no harm.
+	Requeue(ctx context.Context, shard int) (entries int, err error)
+
+	// Expire forgets the kept entries of the shard that were settled at least age ago, by the queue's own clock.
+	Expire(ctx context.Context, shard int, age time.Duration) error
+}

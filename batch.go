@@ -22,14 +22,16 @@ const BatchVersion = 1
 //	8  length of the whole         64  amount, 128 bits
 //	12 shard, 16 bits              80  number of totals, 32 bits
 //	14 shards, 16 bits             84  number of rollup rows, 32 bits
-//	16 producer                    88  payload
+//	16 producer                    88  prior updates, 64 bits
+//	                               96  prior amount, 128 bits
+//	                               112 payload
 //
 // The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
 // by hour and key. Texts are places in the table; counters are written as a mask of those that aren't zero and then
 // these, as varints.
 const (
 	batchMagic      = "SF"
-	batchHeaderSize = 88
+	batchHeaderSize = 112
 )
 
 // MaxShards is the largest number of shards.
@@ -63,6 +65,10 @@ type Header struct {
 	Amount   Amount    // and their sum
 	Totals   int       // number of total rows
 	Rollups  int       // number of rollup rows
+
+	// The sums over all earlier batches of the producer in the shard. They tell how much is missing where batches are.
+	PriorUpdates int64
+	PriorAmount  Amount
 }
 
 // Batch is the sealed sums of one producer for one shard. Its bytes are frozen: every push sends the same ones.
@@ -156,10 +162,11 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 	binary.BigEndian.PutUint64(b[40:], h.Seal)
 	binary.BigEndian.PutUint64(b[48:], uint64(h.SealedAt.UnixMilli()))
 	binary.BigEndian.PutUint64(b[56:], uint64(h.Updates))
-	binary.BigEndian.PutUint64(b[64:], uint64(h.Amount.hi))
-	binary.BigEndian.PutUint64(b[72:], h.Amount.lo)
+	putAmount(b[64:], h.Amount)
 	binary.BigEndian.PutUint32(b[80:], uint32(h.Totals))
 	binary.BigEndian.PutUint32(b[84:], uint32(h.Rollups))
+	binary.BigEndian.PutUint64(b[88:], uint64(h.PriorUpdates))
+	putAmount(b[96:], h.PriorAmount)
 	for i := range control {
 		b = appendCounters(b, &control[i])
 	}
@@ -171,6 +178,15 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))
 	binary.BigEndian.PutUint32(b[4:], batchChecksum(b))
 	return b
+}
+
+func putAmount(b []byte, a Amount) {
+	binary.BigEndian.PutUint64(b, uint64(a.hi))
+	binary.BigEndian.PutUint64(b[8:], a.lo)
+}
+
+func amountAt(b []byte) Amount {
+	return Amount{int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint64(b[8:])}
 }
 
 // ParseBatch checks the frame of the bytes, which it keeps, and reads the header. The error wraps ErrCorruptBatch or,
@@ -194,13 +210,16 @@ func ParseBatch(b []byte) (*Batch, error) {
 		Seal:     binary.BigEndian.Uint64(b[40:]),
 		SealedAt: time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))),
 		Updates:  int64(binary.BigEndian.Uint64(b[56:])),
-		Amount:   Amount{int64(binary.BigEndian.Uint64(b[64:])), binary.BigEndian.Uint64(b[72:])},
+		Amount:   amountAt(b[64:]),
 		Totals:   int(binary.BigEndian.Uint32(b[80:])),
 		Rollups:  int(binary.BigEndian.Uint32(b[84:])),
+
+		PriorUpdates: int64(binary.BigEndian.Uint64(b[88:])),
+		PriorAmount:  amountAt(b[96:]),
 	}}
 	h := &batch.Header
 	if h.Version == 0 || h.Shard >= h.Shards || h.Shards > MaxShards || h.Sequence == 0 ||
-		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 {
+		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 || h.PriorUpdates < 0 {
 		return nil, fmt.Errorf("%w: impossible header %+v", ErrCorruptBatch, *h)
 	}
 	if h.Version > BatchVersion {

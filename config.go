@@ -45,6 +45,24 @@ type Config struct {
 	// MaxKeys bounds the distinct combinations in the open map. Above it Record returns ErrBufferFull. Default: 1000000.
 	MaxKeys int
 
+	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres. Above it the open map goes on
+	// summing and isn't sealed. From 1 MiB. Default: 64 MiB.
+	MaxUnconfirmedBytes int
+
+	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from the queue. After it the
+	// missing one is reported as lost and passed; should it turn up later, it is counted nevertheless. From 1s. Default:
+	// 10m.
+	GapGrace time.Duration
+
+	// RewindWindow is how far back Postgres may be turned (restored from a backup, failed over to a standby that lags)
+	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Keeper, there. 0:
+	// not at all. With it, a Queue must be a Keeper.
+	RewindWindow time.Duration
+
+	// Journal keeps sealed batches on a disk until they are committed. nil: there is none. It stays the caller's, who
+	// closes it after Run.
+	Journal Journal
+
 	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil: all. Empty: none.
 	RollupDimensions []string
 
@@ -62,6 +80,8 @@ func (c Config) WithDefaults() Config {
 	c.SealInterval = cmp.Or(c.SealInterval, 200*time.Millisecond)
 	c.FlushInterval = cmp.Or(c.FlushInterval, 500*time.Millisecond)
 	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
+	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
+	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
 	if c.RollupDimensions == nil {
 		c.RollupDimensions = DimensionNames()
 	}
@@ -97,6 +117,18 @@ func (c Config) Validate() error {
 	if c.MaxKeys < 1 || c.MaxKeys > 100_000_000 {
 		fault("MaxKeys: %d; allowed are 1 to 100000000", c.MaxKeys)
 	}
+	if c.MaxUnconfirmedBytes < 1<<20 {
+		fault("MaxUnconfirmedBytes: %d; allowed are 1048576 and more", c.MaxUnconfirmedBytes)
+	}
+	if c.GapGrace < time.Second {
+		fault("GapGrace: %s; allowed are 1s and more", c.GapGrace)
+	}
+	if c.RewindWindow < 0 || c.RewindWindow > 24*time.Hour {
+		fault("RewindWindow: %s; allowed are 0 to 24h", c.RewindWindow)
+	}
+	if _, ok := c.Queue.(Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
+		fault("RewindWindow: %s; the Queue must be a Keeper", c.RewindWindow)
+	}
 	for _, name := range c.RollupDimensions {
 		if !slices.Contains(DimensionNames(), name) {
 			fault("RollupDimensions: %q; allowed are %s", name, strings.Join(DimensionNames(), ", "))
@@ -116,7 +148,7 @@ func (c Config) keep() (keep dimensions) {
 
 // How the engine waits. These are not settings: nobody has a reason to change them.
 const (
-	maxUnconfirmed = 8 // batches of a lane above which the open map goes on summing
+	maxExposed = 8 // batches of a lane neither queued, journaled nor committed, above which the open map goes on summing
 
 	confirmInterval = 50 * time.Millisecond // how often an unconfirmed lane looks for its mark
 	stallAfter      = 2 * time.Second       // no progress for so long: ask Postgres, and see to it that the queue has all
@@ -130,4 +162,8 @@ const (
 	readEntries   = 1024             // entries read from the queue at once
 	readBytes     = 8 << 20          // and their bytes
 	waitingBudget = 64 << 20         // bytes of batches behind a gap that one walk over the queue keeps in memory
+
+	rewindCheck   = 2 * time.Second     // how often it is looked whether Postgres was turned back
+	tendInterval  = time.Hour           // how often marks are tended
+	markRetention = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
 )

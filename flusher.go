@@ -22,9 +22,11 @@ type flusher struct {
 	log   *slog.Logger
 	lease atomic.Pointer[heldLease]
 
-	pause     backoff
-	failed    bool // the last try failed, and that was logged
-	seenNewer bool // batches of a newer format were seen, and that was logged
+	gaps       gapWatch
+	pause      backoff
+	failed     bool // the last try failed, and that was logged
+	seenNewer  bool // batches of a newer format were seen, and that was logged
+	overBudget bool // too many batches waited behind gaps, and that was logged
 }
 
 type heldLease struct {
@@ -33,7 +35,9 @@ type heldLease struct {
 }
 
 func newFlusher(p *Pipeline, shard int) *flusher {
-	return &flusher{p: p, shard: shard, name: fmt.Sprintf("flush/%d", shard), log: p.log.With("shard", shard)}
+	return &flusher{
+		p: p, shard: shard, name: fmt.Sprintf("flush/%d", shard), log: p.log.With("shard", shard), gaps: gapWatch{},
+	}
 }
 
 // holds says since when this instance has the lock, and whether it can still be trusted.
@@ -57,6 +61,9 @@ func (f *flusher) run(ctx context.Context) {
 		wait := f.p.cfg.FlushInterval/2 + rand.N(f.p.cfg.FlushInterval)
 		if f.failed {
 			wait = max(wait, f.pause.next())
+		}
+		if f.seenNewer {
+			wait *= 4 // an instance that knows the newer format should win the lock
 		}
 		if !sleep(ctx, wait, nil) {
 			return
@@ -100,7 +107,7 @@ func (f *flusher) term(ctx context.Context) error {
 	}()
 	for {
 		flushed, err := f.drain(ctx, lease)
-		if err != nil || !flushed {
+		if err != nil || !flushed || f.seenNewer {
 			return err
 		}
 		if !sleep(ctx, f.p.cfg.FlushInterval, lease.Lost()) {
@@ -189,7 +196,8 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 			return flushed, fmt.Errorf("read the queue: %w", err)
 		}
 		if len(entries) == 0 {
-			return flushed, nil
+			settled, err := f.finish(ctx, plan)
+			return flushed || settled, err
 		}
 		after = entries[len(entries)-1].ID
 		for _, e := range entries {
@@ -203,22 +211,49 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 			return flushed, err
 		}
 		flushed = flushed || settled
-		if _, bytes := plan.waiting(); bytes > waitingBudget {
-			// The walk goes on: what fills the gaps may be at the end of the queue.
-			f.log.Warn("too many batches wait behind gaps; they are left for a later walk", "bytes", bytes)
-			plan.forgetWaiting()
+		// The walk goes on in any case: what fills the gaps may be at the end of the queue.
+		left := plan.trim(waitingBudget)
+		if left > 0 && !f.overBudget {
+			f.log.Warn("many batches wait behind gaps; some are left for a later walk", "bytes", left)
 		}
+		f.overBudget = left > 0
 	}
+}
+
+// finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.
+func (f *flusher) finish(ctx context.Context, plan *plan) (settled bool, err error) {
+	f.p.metrics.gaps.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(len(plan.gaps())))
+	if err := f.p.passGaps(ctx, plan, f.gaps, "queue"); err != nil {
+		return false, err
+	}
+	return f.settle(ctx, plan)
+}
+
+// passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
+// that the earlier one is lost. The plan has seen the whole queue.
+func (p *Pipeline) passGaps(ctx context.Context, plan *plan, watch gapWatch, path string) error {
+	overdue := watch.overdue(plan.gaps(), time.Now(), p.cfg.GapGrace)
+	if len(overdue) == 0 {
+		return nil
+	}
+	for _, id := range overdue {
+		plan.passing[id] = fmt.Sprintf("missing for %s", p.cfg.GapGrace)
+	}
+	defer clear(plan.passing)
+	return p.commitAll(ctx, plan, path)
 }
 
 // settle quarantines what can't be applied and takes what Postgres has out of the queue.
 func (f *flusher) settle(ctx context.Context, plan *plan) (any bool, err error) {
-	if err := f.quarantine(ctx, plan); err != nil {
+	if err := f.p.quarantine(ctx, plan); err != nil {
 		return false, err
 	}
 	ids, marks := plan.settle()
 	if len(ids) == 0 {
 		return false, nil
+	}
+	if f.p.cfg.RewindWindow > 0 {
+		marks[booksMark] = uint64(f.p.books[f.shard].atLeast())
 	}
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
@@ -229,7 +264,8 @@ func (f *flusher) settle(ctx context.Context, plan *plan) (any bool, err error) 
 	return true, nil
 }
 
-func (f *flusher) quarantine(ctx context.Context, plan *plan) error {
+// quarantine keeps in Postgres what the plan has set aside.
+func (p *Pipeline) quarantine(ctx context.Context, plan *plan) error {
 	if len(plan.bad) == 0 {
 		return nil
 	}
@@ -239,14 +275,14 @@ func (f *flusher) quarantine(ctx context.Context, plan *plan) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
 	defer cancel()
-	if err := f.p.cfg.Store.Quarantine(ctx, bad); err != nil {
+	if err := p.cfg.Store.Quarantine(ctx, bad); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
 	for _, b := range plan.bad {
-		f.log.Error("batch quarantined", "entry", string(b.entry), "bytes", len(b.Bytes), "reason", b.Reason)
+		p.log.Error("batch quarantined", "shard", plan.shard, "entry", string(b.entry), "bytes", len(b.Bytes), "reason", b.Reason)
 		plan.done = append(plan.done, b.entry)
 	}
-	f.p.metrics.quarantined.Add(float64(len(bad)))
+	p.metrics.quarantined.Add(float64(len(bad)))
 	plan.bad = nil
 	return nil
 }
@@ -264,18 +300,25 @@ func (f *flusher) note(plan *plan) {
 // lost.
 func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error {
 	for try := 0; ; {
-		if err := p.readMarks(ctx, plan); err != nil {
-			return err
+		if ids := plan.unknown(); len(ids) > 0 {
+			marks, err := p.readMarks(ctx, plan.shard, ids)
+			if err != nil {
+				return err
+			}
+			plan.learn(ids, marks)
 		}
 		f := plan.take()
 		if f == nil {
 			return nil
 		}
+		books := &p.books[plan.shard]
+		before := books.atLeast()
 		err := p.apply(ctx, f, path)
 		switch {
 		case err == nil:
+			books.grown(before + f.Control[0].APIRequests())
 			plan.applied(f)
-			p.confirmOwn(f)
+			p.confirmOwn(plan)
 			try = 0
 		case errors.Is(err, ErrFenced):
 			plan.fenced(f)
@@ -292,21 +335,6 @@ func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error
 // maxFenced is how often a flush reads the marks again before it leaves the field to whoever gets ahead of it.
 const maxFenced = 10
 
-func (p *Pipeline) readMarks(ctx context.Context, plan *plan) error {
-	ids := plan.unknown()
-	if len(ids) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
-	defer cancel()
-	marks, err := p.cfg.Store.Marks(ctx, plan.shard, ids)
-	if err != nil {
-		return fmt.Errorf("read marks: %w", err)
-	}
-	plan.learn(ids, marks)
-	return nil
-}
-
 func (p *Pipeline) apply(ctx context.Context, f *Flush, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
@@ -317,16 +345,31 @@ func (p *Pipeline) apply(ctx context.Context, f *Flush, path string) error {
 		return err
 	}
 	p.metrics.flushed(f, path, took)
+	p.tellLost(f)
 	p.log.Debug("flushed", "path", path, "shard", f.Shard, "producers", len(f.Claims), "totals", len(f.Totals),
 		"rollups", len(f.Rollups), "updates", f.Control[0].APIRequests(), "amount", f.Control[0].Spend, "took", took)
 	return nil
 }
 
-// confirmOwn spares this instance's own lane the way over the queue.
-func (p *Pipeline) confirmOwn(f *Flush) {
-	for _, c := range f.Claims {
-		if c.Producer == p.producer && f.Shard < len(p.lanes) {
-			p.lanes[f.Shard].confirm(c.Last)
+// tellLost says loudly what a committed flush has passed as lost, and what was found again.
+func (p *Pipeline) tellLost(f *Flush) {
+	var last string
+	for _, l := range f.Lost {
+		if l.Reason != last {
+			p.log.Error("BATCHES ARE LOST: they were passed, and are in spendflush.lost_batches", "shard", f.Shard,
+				"of_producer", l.Producer.String(), "reason", l.Reason)
 		}
+		last = l.Reason
+	}
+	for _, b := range f.Found {
+		p.log.Warn("a batch that was passed as lost has turned up and is counted", "shard", f.Shard,
+			"of_producer", b.Producer.String(), "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+	}
+}
+
+// confirmOwn spares this instance's own lane the way over the queue.
+func (p *Pipeline) confirmOwn(plan *plan) {
+	if mark, ok := plan.marks[p.producer]; ok && plan.shard < len(p.lanes) {
+		p.lanes[plan.shard].confirm(mark.Whole())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,12 +22,18 @@ type lane struct {
 	window   *window
 	progress time.Time // when a batch was last confirmed, or sealed into the empty window
 	fallback bool      // the direct path is in use
+	unkept   bool      // the last try to write to the journal failed
 
 	// Only the lane's goroutine uses these.
 	failingSince time.Time // since when pushes fail, zero if they don't
 	pause        backoff
 	nextPush     time.Time
 	nextDirect   time.Time
+	nextJournal  time.Time
+	nextLook     time.Time // when to look whether Postgres was turned back
+	forgotten    uint64    // what the journal was told to forget
+	missing      uint64    // batches that Postgres has lost and this process doesn't have, as last logged
+	gaps         gapWatch
 }
 
 // backoff doubles from retryFirst to retryMost.
@@ -42,7 +49,7 @@ func (b *backoff) reset() { b.last = 0 }
 func newLane(p *Pipeline, shard int) *lane {
 	return &lane{
 		p: p, shard: shard, log: p.log.With("shard", shard), wake: make(chan struct{}, 1),
-		window: newWindow(), fallback: p.cfg.Queue == nil,
+		window: newWindow(p.cfg.RewindWindow), fallback: p.cfg.Queue == nil, gaps: gapWatch{},
 	}
 }
 
@@ -64,12 +71,13 @@ func (l *lane) add(batches []*Batch, now time.Time) {
 	l.poke()
 }
 
-// confirm takes note of the producer's mark in Postgres.
+// confirm takes note of a mark of the producer that was published: all batches up to it are in Postgres.
 func (l *lane) confirm(mark uint64) {
 	l.mu.Lock()
-	n := l.window.confirm(mark)
+	now := time.Now()
+	n := l.window.confirm(mark, now)
 	if n > 0 {
-		l.progress = time.Now()
+		l.progress = now
 	}
 	l.mu.Unlock()
 	if n > 0 {
@@ -88,16 +96,17 @@ func (l *lane) run(ctx context.Context) {
 		case <-l.wake:
 		case <-timer.C:
 		}
-		if l.step(ctx) {
-			timer.Reset(confirmInterval)
+		if again := l.step(ctx); again > 0 {
+			timer.Reset(again)
 		} else {
 			timer.Stop()
 		}
 	}
 }
 
-// step does what can be done now and says whether batches are left in the window.
-func (l *lane) step(ctx context.Context) (left bool) {
+// step does what can be done now and says after what time there may be more to do, 0 if only a new batch brings more.
+func (l *lane) step(ctx context.Context) (again time.Duration) {
+	l.writeJournal()
 	if l.p.cfg.Queue != nil {
 		l.pushAll(ctx)
 		l.readMark(ctx)
@@ -107,9 +116,88 @@ func (l *lane) step(ctx context.Context) (left bool) {
 	} else if l.isStalled() {
 		l.recover(ctx)
 	}
+	l.lookBack(ctx)
+	l.forgetJournal()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.window.batches) > 0
+	switch {
+	case len(l.window.batches) > 0:
+		return confirmInterval
+	case len(l.window.kept) > 0:
+		return rewindCheck
+	default:
+		return 0
+	}
+}
+
+// writeJournal writes the batches to the journal, if there is one, before they go anywhere else. If that fails they go on
+// without, and it is tried again.
+func (l *lane) writeJournal() {
+	if l.p.cfg.Journal == nil || time.Now().Before(l.nextJournal) {
+		return
+	}
+	l.mu.Lock()
+	fresh := l.window.toJournal()
+	failed := l.unkept
+	l.mu.Unlock()
+	if len(fresh) == 0 {
+		return
+	}
+	batches := make([]*Batch, len(fresh))
+	for i, b := range fresh {
+		batches[i] = b.Batch
+	}
+	err := l.p.cfg.Journal.Append(batches)
+	l.mu.Lock()
+	if l.unkept = err != nil; err == nil {
+		l.window.inJournal(fresh)
+	}
+	l.mu.Unlock()
+	switch {
+	case err != nil:
+		l.p.metrics.journalFailures.Inc()
+		l.nextJournal = time.Now().Add(retryMost)
+		if !failed {
+			l.log.Error("the journal can't be written; batches go on without it and would be lost with this process and Redis together",
+				"error", err)
+		}
+	case failed:
+		l.log.Info("the journal can be written again")
+		fallthrough
+	default:
+		l.p.advanced()
+	}
+}
+
+// forgetJournal has the journal forget what isn't needed any more.
+func (l *lane) forgetJournal() {
+	if l.p.cfg.Journal == nil {
+		return
+	}
+	l.mu.Lock()
+	dropped := l.window.dropped()
+	l.mu.Unlock()
+	if dropped == l.forgotten {
+		return
+	}
+	if err := l.p.cfg.Journal.Forget(l.shard, l.p.producer, dropped); err != nil {
+		l.log.Warn("what the journal has no need of can't be deleted", "error", err)
+	}
+	l.forgotten = dropped // it is told of more later in any case
+}
+
+// lookBack looks now and then whether Postgres still has the batches kept in case it is turned back.
+func (l *lane) lookBack(ctx context.Context) {
+	l.mu.Lock()
+	kept := len(l.window.kept)
+	l.mu.Unlock()
+	if kept == 0 || time.Now().Before(l.nextLook) {
+		return
+	}
+	l.nextLook = time.Now().Add(rewindCheck)
+	if err := l.readStoredMark(ctx); err != nil {
+		l.log.Debug("mark can't be read from Postgres", "error", err)
+	}
 }
 
 func (l *lane) isFallback() bool {
@@ -129,9 +217,10 @@ func (l *lane) pushAll(ctx context.Context) {
 	for time.Now().After(l.nextPush) {
 		l.mu.Lock()
 		b := l.window.toPush()
+		unkept := l.unkept
 		l.mu.Unlock()
-		if b == nil {
-			return
+		if b == nil || l.p.cfg.Journal != nil && !b.journaled && !unkept {
+			return // what was sealed in the meantime goes to the journal first
 		}
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 		entry, err := l.p.cfg.Queue.Push(callCtx, b.Batch, b.entry)
@@ -208,25 +297,46 @@ func (l *lane) readMark(ctx context.Context) {
 func (l *lane) recover(ctx context.Context) {
 	if err := l.readStoredMark(ctx); err != nil {
 		l.log.Debug("mark can't be read from Postgres", "error", err)
-	} else {
-		l.mu.Lock()
-		l.window.doubt()
-		l.mu.Unlock()
-		l.p.metrics.doubts.Inc()
 	}
 	l.mu.Lock()
+	l.window.doubt()
 	l.progress = time.Now() // not before another stallAfter
 	l.mu.Unlock()
+	l.p.metrics.doubts.Inc()
 }
 
 func (l *lane) readStoredMark(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
-	defer cancel()
-	marks, err := l.p.cfg.Store.Marks(ctx, l.shard, []ProducerID{l.p.producer})
+	began := time.Now()
+	marks, err := l.p.readMarks(ctx, l.shard, []ProducerID{l.p.producer})
 	if err != nil {
 		return err
 	}
-	l.confirm(marks[l.p.producer])
+	if marks.Forgotten(l.p.producer) {
+		l.log.Error("this instance was out of touch with Postgres for so long that its mark was cleaned up; what it holds goes to " +
+			"quarantine: restart it")
+		return nil
+	}
+	l.mu.Lock()
+	confirmed, restored, missing := l.window.confirmStored(marks.Of[l.p.producer], began)
+	if restored == 0 && missing == 0 {
+		l.window.expire(began)
+	}
+	if confirmed+restored > 0 {
+		l.progress = time.Now()
+	}
+	l.mu.Unlock()
+	if confirmed > 0 {
+		l.p.advanced()
+	}
+	if restored > 0 {
+		l.p.metrics.restored.Add(float64(restored))
+		l.log.Warn("Postgres was turned back: batches that were committed are sent again", "batches", restored)
+		l.poke()
+	}
+	if missing > 0 && missing != l.missing {
+		l.log.Error("Postgres was turned back by more than the rewind window: batches that were committed are gone", "batches", missing)
+	}
+	l.missing = missing
 	return nil
 }
 
@@ -243,6 +353,7 @@ func (l *lane) direct(ctx context.Context) {
 	case err == nil:
 		l.nextDirect = time.Time{}
 	case errors.Is(err, ErrHeld):
+		l.nextDirect = time.Now().Add(heldPause)
 	case ctx.Err() == nil:
 		l.nextDirect = time.Now().Add(retryMost)
 		l.log.Warn("direct write failed; batches are kept and tried again", "error", err)
@@ -250,22 +361,33 @@ func (l *lane) direct(ctx context.Context) {
 }
 
 func (l *lane) tryDirect(ctx context.Context) error {
+	if err := l.readStoredMark(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	batches := slices.Clone(l.window.batches)
+	l.mu.Unlock()
+	return l.p.writeDirectly(ctx, l.shard, batches, l.gaps)
+}
+
+// writeDirectly commits batches under the direct lock without the queue. What can't be applied is quarantined.
+func (p *Pipeline) writeDirectly(ctx context.Context, shard int, batches []*windowBatch, gaps gapWatch) error {
 	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	lease, err := l.p.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", l.shard))
+	lease, err := p.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", shard))
 	if err != nil {
 		return fmt.Errorf("direct lock: %w", err)
 	}
-	defer l.p.release(ctx, lease)
-	if err := l.readStoredMark(ctx); err != nil {
-		return fmt.Errorf("read mark: %w", err)
+	defer p.release(ctx, lease)
+	plan := newPlan(shard)
+	for _, b := range batches {
+		plan.offer(Entry{ID: b.entry, Bytes: b.bytes})
 	}
-	plan := newPlan(l.shard)
-	l.mu.Lock()
-	plan.marks[l.p.producer] = l.window.confirmed
-	for _, b := range l.window.batches {
-		plan.wait[l.p.producer] = append(plan.wait[l.p.producer], entryBatch{b.Batch, b.entry})
+	if err := p.commitAll(ctx, plan, "direct"); err != nil {
+		return err
 	}
-	l.mu.Unlock()
-	return l.p.commitAll(ctx, plan, "direct")
+	if err := p.passGaps(ctx, plan, gaps, "direct"); err != nil {
+		return err
+	}
+	return p.quarantine(ctx, plan)
 }

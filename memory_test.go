@@ -15,28 +15,53 @@ import (
 // memoryStore is what a Store must do, in its plainest form: marks and sums, moved together or not at all.
 type memoryStore struct {
 	mu         sync.Mutex
-	marks      map[int]map[ProducerID]uint64
-	books      *books
+	state      memoryState
 	quarantine map[string]BadBatch
 	flushes    int
+	horizon    time.Time
 
 	unchecked bool // claims are not checked: a store that is wrong, to see that tests notice
 }
 
-func newMemoryStore() *memoryStore {
-	return &memoryStore{marks: map[int]map[ProducerID]uint64{}, books: newBooks(), quarantine: map[string]BadBatch{}}
+// memoryState is what a database has that can be turned back.
+type memoryState struct {
+	marks map[int]map[ProducerID]Mark
+	books *books
+	found map[ProducerID][]uint64 // batches that were lost and found again
 }
 
-func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (map[ProducerID]uint64, error) {
+func (m memoryState) clone() memoryState {
+	c := memoryState{map[int]map[ProducerID]Mark{}, newBooks(), maps.Clone(m.found)}
+	for shard, marks := range m.marks {
+		c.marks[shard] = maps.Clone(marks)
+	}
+	c.books.totals, c.books.rollups = maps.Clone(m.books.totals), maps.Clone(m.books.rollups)
+	c.books.updates, c.books.amount = m.books.updates, m.books.amount
+	return c
+}
+
+func newMemoryStore() *memoryStore {
+	return &memoryStore{
+		state:      memoryState{map[int]map[ProducerID]Mark{}, newBooks(), map[ProducerID][]uint64{}},
+		quarantine: map[string]BadBatch{},
+	}
+}
+
+func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := map[ProducerID]uint64{}
+	// With one shard its books are all books. With more, only that they never shrink matters.
+	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.horizon, Updates: s.state.books.updates}
 	for _, id := range producers {
-		if mark, ok := s.marks[shard][id]; ok {
-			found[id] = mark
+		if mark, ok := s.state.marks[shard][id]; ok {
+			found.Of[id] = mark
 		}
 	}
 	return found, nil
+}
+
+func (s *memoryStore) Tend(context.Context, ProducerID, int, time.Duration) (int64, error) {
+	return 0, nil
 }
 
 func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
@@ -45,21 +70,66 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.marks[f.Shard] == nil {
-		s.marks[f.Shard] = map[ProducerID]uint64{}
+	if s.state.marks[f.Shard] == nil {
+		s.state.marks[f.Shard] = map[ProducerID]Mark{}
 	}
-	marks := s.marks[f.Shard]
+	// Copies, so that a flush that is fenced changes nothing, and a state kept for turning back isn't changed either.
+	marks, found := maps.Clone(s.state.marks[f.Shard]), maps.Clone(s.state.found)
 	for _, c := range f.Claims {
-		if marks[c.Producer] != c.First-1 && !s.unchecked {
+		mark := marks[c.Producer]
+		if mark.Sequence != c.First-1 && !s.unchecked {
 			return ErrFenced
 		}
+		mark.Sequence, mark.Updates, mark.Amount = c.Last, c.SealedUpdates, c.SealedAmount
+		marks[c.Producer] = mark
 	}
-	for _, c := range f.Claims {
-		marks[c.Producer] = c.Last
+	for _, l := range f.Lost {
+		mark := marks[l.Producer]
+		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
+		marks[l.Producer] = mark
 	}
-	s.books.apply(f.Totals, f.Rollups)
+	for _, b := range f.Found {
+		mark := marks[b.Producer]
+		i, missing := slices.BinarySearch(mark.Lost, b.Sequence)
+		if !missing {
+			if !s.unchecked {
+				return ErrFenced
+			}
+			continue
+		}
+		mark.Lost = slices.Delete(slices.Clone(mark.Lost), i, i+1)
+		marks[b.Producer] = mark
+		found[b.Producer] = append(slices.Clip(found[b.Producer]), b.Sequence)
+	}
+	s.state.marks[f.Shard], s.state.found = marks, found
+	s.state.books.apply(f.Totals, f.Rollups)
 	s.flushes++
 	return nil
+}
+
+// snapshot returns the state as it is now, and rewind turns the store back to one.
+func (s *memoryStore) snapshot() memoryState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.clone()
+}
+
+func (s *memoryStore) rewind(to memoryState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = to.clone()
+}
+
+// missing returns how many batches are passed as lost.
+func (s *memoryStore) missing() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, marks := range s.state.marks {
+		for _, mark := range marks {
+			n += len(mark.Lost)
+		}
+	}
+	return n
 }
 
 func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
@@ -74,7 +144,7 @@ func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 func (s *memoryStore) diff(want *books) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.books.diff(want)
+	return s.state.books.diff(want)
 }
 
 // checkFlush says how a flush breaks what its comment promises.
@@ -100,6 +170,16 @@ func checkFlush(f *Flush) error {
 			return fmt.Errorf("rollup row %d is out of order", i)
 		}
 		sums[0].Add(&f.Rollups[i].Counters)
+	}
+	for _, b := range f.Found {
+		updates += b.Updates
+		amount = amount.Add(b.Amount)
+	}
+	for i, l := range f.Lost {
+		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.Sequence && l.Sequence <= c.Last }
+		if !slices.ContainsFunc(f.Claims, in) || i > 0 && f.Lost[i-1] == l {
+			return fmt.Errorf("lost batch %+v is in no claim, or twice", l)
+		}
 	}
 	if sums != f.Control || sums[0].APIRequests() != updates || sums[0].Spend != amount {
 		return errors.New("rows, control sums and claims don't agree")
@@ -295,7 +375,7 @@ type faultyStore struct {
 	*faults
 }
 
-func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks map[ProducerID]uint64, err error) {
+func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks Marks, err error) {
 	err = s.call("Store.Marks", func() error { marks, err = s.Store.Marks(ctx, shard, ids); return err })
 	return marks, err
 }

@@ -21,6 +21,15 @@ type metrics struct {
 	newer        *prometheus.GaugeVec
 	quarantined  prometheus.Counter
 	fenced       prometheus.Counter
+	gaps         *prometheus.GaugeVec
+	lost         prometheus.Counter
+	found        prometheus.Counter
+	rewinds      prometheus.Counter
+	restored     prometheus.Counter
+	leftover     prometheus.Gauge
+
+	journalFailures prometheus.Counter
+
 	locksWon     prometheus.Counter
 	locksLost    prometheus.Counter
 	flushSeconds *prometheus.HistogramVec
@@ -48,8 +57,17 @@ func newMetrics() *metrics {
 			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
 		quarantined: counter("spendflush_batches_quarantined_total", "Batches that this instance put into quarantine."),
 		fenced:      counter("spendflush_flushes_fenced_total", "Flushes rolled back because a claim was lost."),
-		locksWon:    counter("spendflush_locks_won_total", "Times that this instance won a flush lock."),
-		locksLost:   counter("spendflush_locks_lost_total", "Times that this instance lost a flush lock while it held it."),
+		gaps: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_gaps",
+			Help: "Producers whose batches in the queue wait for an earlier one, as of the last flush of this instance."}, []string{"shard"}),
+		lost:     counter("spendflush_lost_batches_total", "Batches that this instance passed as lost."),
+		found:    counter("spendflush_found_batches_total", "Batches passed as lost that turned up and were committed by this instance."),
+		rewinds:  counter("spendflush_rewinds_total", "Times that this instance found Postgres turned back."),
+		restored: counter("spendflush_restored_batches_total", "Committed batches that this instance sent again because Postgres was turned back."),
+		leftover: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_journal_leftover_batches",
+			Help: "Batches of earlier processes in the journal that aren't in Postgres yet."}),
+		journalFailures: counter("spendflush_journal_failures_total", "Writes to the journal that failed; they are repeated."),
+		locksWon:        counter("spendflush_locks_won_total", "Times that this instance won a flush lock."),
+		locksLost:       counter("spendflush_locks_lost_total", "Times that this instance lost a flush lock while it held it."),
 		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spendflush_flush_seconds",
 			Help: "Time that a committed flush took, by path.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"path"}),
 		flushRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spendflush_flush_rows",
@@ -64,6 +82,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
+		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.leftover, m.journalFailures,
 	}
 }
 
@@ -83,9 +102,13 @@ func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
 	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
+	batches := len(f.Found) - len(f.Lost)
 	for _, c := range f.Claims {
-		m.batches.WithLabelValues(path).Add(float64(c.Last - c.First + 1))
+		batches += int(c.Last - c.First + 1)
 	}
+	m.batches.WithLabelValues(path).Add(float64(batches))
+	m.lost.Add(float64(len(f.Lost)))
+	m.found.Add(float64(len(f.Found)))
 	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))
 }
 

@@ -29,6 +29,8 @@ type Pipeline struct {
 
 	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
 
+	books [MaxShards]shardBooks
+
 	running atomic.Bool
 	stop    chan struct{} // closed by Shutdown once all is drained or given up
 	stopped chan struct{} // closed when Run has returned
@@ -93,6 +95,13 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if p.cfg.Queue != nil {
 		work.Go(func() { p.flushStrays(workCtx) })
 	}
+	if p.cfg.Journal != nil {
+		work.Go(func() { p.replay(workCtx) })
+	}
+	if p.cfg.RewindWindow > 0 {
+		work.Go(func() { p.watchBooks(workCtx) })
+	}
+	work.Go(func() { p.tendMarks(workCtx) })
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {
@@ -169,7 +178,7 @@ type Stage uint8
 const (
 	// Accepted is in the memory of this process.
 	Accepted Stage = iota + 1
-	// Queued is outside this process: in the queue or, where there is none, in Postgres.
+	// Queued is outside this process: in the queue, in the journal or, where there is neither, in Postgres.
 	Queued
 	// Committed is in Postgres.
 	Committed
@@ -251,16 +260,20 @@ func (p *Pipeline) sealAll(ctx context.Context) {
 	}
 }
 
+// haveRoom says whether another seal may be made. While Redis is up and only Postgres is away, batches go on being made
+// and queued, so that the death of this process costs no more than what was accepted since the last seal.
 func (p *Pipeline) haveRoom() bool {
+	bytes := 0
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		full := len(l.window.batches) >= maxUnconfirmed
+		full := len(l.window.exposed()) >= maxExposed
+		bytes += l.window.bytes()
 		l.mu.Unlock()
 		if full {
 			return false
 		}
 	}
-	return true
+	return bytes < p.cfg.MaxUnconfirmedBytes
 }
 
 // seal makes batches of what is open. With last, nothing can be recorded after it.
@@ -283,7 +296,10 @@ func (p *Pipeline) seal(last bool) {
 	}
 	now := time.Now()
 	for i, l := range p.lanes {
-		h := Header{Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next}
+		h := Header{
+			Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next,
+			PriorUpdates: l.window.updates, PriorAmount: l.window.amount,
+		}
 		batches := lanes[i].batches(h, seal, now)
 		p.metrics.sealed.Add(float64(len(batches)))
 		l.add(batches, now)

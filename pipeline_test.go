@@ -339,8 +339,8 @@ func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSettle(t, stale, "e0", "e1")
-	if mark := store.marks[0][testProducer(1)]; mark != 2 || store.books.amount != Dollars(3) || store.flushes != 2 {
-		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark, store.books.amount, store.flushes)
+	if mark := store.state.marks[0][testProducer(1)]; mark.Sequence != 2 || store.state.books.amount != Dollars(3) || store.flushes != 2 {
+		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark.Sequence, store.state.books.amount, store.flushes)
 	}
 }
 
@@ -427,20 +427,45 @@ func TestIdleInstancePushesNothing(t *testing.T) {
 	})
 }
 
-func TestPostgresAwayForLongBoundsTheBatchesAndLosesNothing(t *testing.T) {
+func TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storeFaults := &faults{all: true}
 		r := newRig(t, true, 1, &faults{})
 		r.cfg.Store = faultyStore{r.store, storeFaults}
+		const bound = 100_000
+		r.cfg.MaxUnconfirmedBytes = bound
+		r.start(t)
+		most := 0
+		for i := range 2400 {
+			r.record(t, key("a"))
+			time.Sleep(50 * time.Millisecond)
+			s := r.Status().Shards[0]
+			most = max(most, s.Bytes)
+			if i == 60 && (s.Unconfirmed <= maxExposed || s.Unqueued > 1) {
+				t.Errorf("after 3s %d batches, %d of them not in the queue: what is open would be lost with the process", s.Unconfirmed, s.Unqueued)
+			}
+		}
+		if most < bound || most > bound+1000 {
+			t.Errorf("%d bytes of batches in memory; want one batch more than %d at most", most, bound)
+		}
+		storeFaults.setAll(false)
+		r.end(t)
+	})
+}
+
+func TestRedisAndPostgresAwayBoundTheBatchesAndLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &faults{all: true}
+		r := newRig(t, true, 1, f)
 		r.start(t)
 		for range 600 {
 			r.record(t, key("a"))
 			time.Sleep(100 * time.Millisecond)
 		}
-		if s := r.Status().Shards[0]; s.Unconfirmed > maxUnconfirmed || r.queue.len(0) > maxUnconfirmed {
-			t.Errorf("%d unconfirmed batches, %d in the queue; want at most %d", s.Unconfirmed, r.queue.len(0), maxUnconfirmed)
+		if s := r.Status().Shards[0]; s.Unconfirmed != maxExposed {
+			t.Errorf("%d unconfirmed batches; want %d", s.Unconfirmed, maxExposed)
 		}
-		storeFaults.setAll(false)
+		f.setAll(false)
 		r.end(t)
 	})
 }
@@ -457,10 +482,10 @@ func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
 				time.Sleep(time.Second) // what is held now is committed and confirmed before the books are read
 			}
 			r.store.mu.Lock()
-			sum := r.store.books.totals[e]
+			sum := r.store.state.books.totals[e]
 			marks := map[int]uint64{}
 			for shard := range 2 {
-				marks[shard] = r.store.marks[shard][r.Producer()]
+				marks[shard] = r.store.state.marks[shard][r.Producer()].Sequence
 			}
 			r.store.mu.Unlock()
 			beyond := held.Beyond(marks)
@@ -592,10 +617,10 @@ func TestLoweringTheNumberOfShardsLeavesNoBatchBehind(t *testing.T) {
 		var got Amount
 		for shard := range 4 {
 			marks, err := r.store.Marks(t.Context(), shard, []ProducerID{producer})
-			if err != nil || marks[producer] != 1 {
+			if err != nil || marks.Of[producer].Sequence != 1 {
 				t.Errorf("shard %d: marks %v, %v", shard, marks, err)
 			}
-			got = got.Add(Dollars(int64(marks[producer])))
+			got = got.Add(Dollars(int64(marks.Of[producer].Sequence)))
 		}
 		if got != want {
 			t.Errorf("%s dollars are committed; want %s", got, want)

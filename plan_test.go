@@ -27,7 +27,7 @@ func mustPush(t *testing.T, w *window, want uint64) *windowBatch {
 }
 
 func TestWindowRepeatsABatchUntilItIsKnownToBeQueued(t *testing.T) {
-	w := newWindow()
+	w := newWindow(0)
 	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)})
 	first := mustPush(t, w, 1)
 	if again := mustPush(t, w, 1); again != first {
@@ -50,23 +50,23 @@ func TestWindowRepeatsABatchUntilItIsKnownToBeQueued(t *testing.T) {
 }
 
 func TestWindowDropsWhatIsConfirmedAndNothingElse(t *testing.T) {
-	w := newWindow()
+	w := newWindow(0)
 	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)})
 	for _, mark := range []uint64{0, 4, 100, 1 << 63} {
-		if n := w.confirm(mark); n != 0 || len(w.batches) != 3 {
+		if n := w.confirm(mark, testNow); n != 0 || len(w.batches) != 3 {
 			t.Fatalf("mark %d dropped %d batches", mark, n)
 		}
 	}
 	w.atQueue(1, "e1")
-	if n := w.confirm(2); n != 2 || w.committed != 2 || w.queued != 2 || w.pushed != 0 {
+	if n := w.confirm(2, testNow); n != 2 || w.committed != 2 || w.queued != 2 || w.pushed != 0 {
 		t.Fatalf("mark 2 dropped %d: %+v", n, w)
 	}
 	w.atQueue(2, "e2") // the reply of a push that was confirmed meanwhile
 	mustPush(t, w, 3)
-	if n := w.confirm(1); n != 0 || w.confirmed != 2 {
+	if n := w.confirm(1, testNow); n != 0 || w.confirmed != 2 {
 		t.Fatalf("an older mark moved the window back to %d", w.confirmed)
 	}
-	if n := w.confirm(3); n != 1 || w.bytes() != 0 || !w.oldest().IsZero() {
+	if n := w.confirm(3, testNow); n != 1 || w.bytes() != 0 || !w.oldest().IsZero() {
 		t.Fatalf("mark 3 dropped %d: %+v", n, w)
 	}
 	w.add([]*Batch{testBatch(t, 1, 4)})
@@ -74,7 +74,7 @@ func TestWindowDropsWhatIsConfirmedAndNothingElse(t *testing.T) {
 }
 
 func TestWindowInDoubtPushesAllAgainUnderTheirEntries(t *testing.T) {
-	w := newWindow()
+	w := newWindow(0)
 	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2)})
 	w.atQueue(1, "e1")
 	w.atQueue(2, "e2")
@@ -99,7 +99,7 @@ func TestWindowRefusesASequenceOutOfLine(t *testing.T) {
 			t.Error("a batch out of sequence was taken")
 		}
 	}()
-	newWindow().add([]*Batch{testBatch(t, 1, 2)})
+	newWindow(0).add([]*Batch{testBatch(t, 1, 2)})
 }
 
 // offered is a plan that knows the marks of producers 1 and 2 and was offered these batches.
@@ -114,11 +114,11 @@ func offered(t *testing.T, marks map[int]uint64, batches ...*Batch) *plan {
 }
 
 func learn(p *plan, marks map[int]uint64) {
-	byID := map[ProducerID]uint64{}
+	known := Marks{Of: map[ProducerID]Mark{}}
 	for n, mark := range marks {
-		byID[testProducer(n)] = mark
+		known.Of[testProducer(n)] = Mark{Sequence: mark}
 	}
-	p.learn(p.unknown(), byID)
+	p.learn(p.unknown(), known)
 }
 
 func claims(f *Flush) string {
@@ -196,7 +196,9 @@ func TestPlanWaitsBehindAGapUntilALaterEntryFillsIt(t *testing.T) {
 	if n, _ := p.waiting(); n != 1 {
 		t.Fatalf("%d batches wait, want only the fifth", n)
 	}
-	p.forgetWaiting()
+	if p.trim(0) == 0 {
+		t.Fatal("nothing is left for a later walk")
+	}
 	p.offer(Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
 	p.applied(mustTake(t, p, "0001:4-4 $4"))
 	mustSettle(t, p, "g") // the fifth stays in the queue
@@ -430,14 +432,14 @@ func TestLargeSealBecomesSeveralBatchesOfWhichOnlyTheLastCompletesIt(t *testing.
 	if len(seen) != 2*combinations+1 {
 		t.Errorf("the batches together have %d keys; want a series and a key each, and the team", len(seen))
 	}
-	w := newWindow()
+	w := newWindow(0)
 	w.next, w.confirmed = 41, 40
 	w.add(batches)
-	w.confirm(42)
+	w.confirm(42, testNow)
 	if w.committed >= seal+8 {
 		t.Error("the seal counts as committed before its last batch is")
 	}
-	if w.confirm(43); w.committed != seal+8 {
+	if w.confirm(43, testNow); w.committed != seal+8 {
 		t.Error("the seal doesn't count as committed after its last batch is")
 	}
 }

@@ -86,7 +86,7 @@ func (s *sealer) meet(c *cell) {
 }
 
 // batches cuts the rows of one seal and lane into batches of bounded size, at least one. h has all that they share;
-// sequence numbers them from h.Sequence up.
+// sequence numbers them from h.Sequence up, and the prior sums go on from h's.
 func (r *laneRows) batches(h Header, seal uint64, now time.Time) []*Batch {
 	parts := max(1, (max(len(r.totals), len(r.rollups))+maxBatchRows-1)/maxBatchRows)
 	batches := make([]*Batch, parts)
@@ -99,6 +99,8 @@ func (r *laneRows) batches(h Header, seal uint64, now time.Time) []*Batch {
 			part.Seal--
 		}
 		batches[i] = NewBatch(part, slicePart(r.totals, i), slicePart(r.rollups, i))
+		h.PriorUpdates += batches[i].Updates
+		h.PriorAmount = h.PriorAmount.Add(batches[i].Amount)
 	}
 	return batches
 }

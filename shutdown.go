@@ -10,15 +10,29 @@ import (
 // ErrNotDrained is wrapped by every *NotDrainedError.
 var ErrNotDrained = errors.New("not drained")
 
-// NotDrainedError says what Shutdown couldn't bring out of this process. It ends with the process.
+// NotDrainedError says what Shutdown couldn't bring to the queue or to Postgres.
 type NotDrainedError struct {
 	Updates int64
 	Amount  Amount
 	Cause   error // why the wait ended
+
+	// Journaled are those of the updates that are in the journal, from where the next process brings them on. The others
+	// end with this process.
+	Journaled       int64
+	JournaledAmount Amount
 }
 
 func (e *NotDrainedError) Error() string {
-	return fmt.Sprintf("%d updates of %s dollars could not be drained: %v", e.Updates, e.Amount, e.Cause)
+	text := fmt.Sprintf("%d updates of %s dollars could not be drained: %v", e.Updates, e.Amount, e.Cause)
+	switch {
+	case e.Journaled == 0:
+		return text + "; they are lost"
+	case e.Journaled == e.Updates:
+		return text + "; they are in the journal, and the next start brings them on"
+	default:
+		return fmt.Sprintf("%s; %d updates of %s dollars are in the journal, and the next start brings them on; the others are lost",
+			text, e.Journaled, e.JournaledAmount)
+	}
 }
 
 // Unwrap returns ErrNotDrained and the cause.
@@ -44,16 +58,22 @@ func (p *Pipeline) Shutdown(ctx context.Context) error {
 			}
 		}
 		close(p.stop)
+		<-p.stopped
+		for _, l := range p.lanes {
+			l.nextJournal = time.Time{}
+			l.writeJournal() // the last try, of what came too late for the lane's own
+		}
 	})
 	<-p.stopped
-	updates, amount := p.undrained()
-	if updates == 0 {
+	left := p.undrained()
+	if left.Updates == 0 {
 		return nil
 	}
+	left.Cause = cause
 	if cause == nil {
-		cause = errors.New("the pipeline was stopped")
+		left.Cause = errors.New("the pipeline was stopped")
 	}
-	return &NotDrainedError{Updates: updates, Amount: amount, Cause: cause}
+	return left
 }
 
 // drained waits until there is nothing more to wait for, and returns why it ended if that isn't success.
@@ -99,14 +119,19 @@ func (p *Pipeline) stages() (committed, queued bool) {
 }
 
 // undrained returns what is neither in the queue nor in Postgres, as far as known.
-func (p *Pipeline) undrained() (updates int64, amount Amount) {
+func (p *Pipeline) undrained() *NotDrainedError {
+	left := &NotDrainedError{}
 	for _, l := range p.lanes {
 		l.mu.Lock()
 		for _, b := range l.window.batches[l.window.pushed:] {
-			updates += b.Updates
-			amount = amount.Add(b.Amount)
+			left.Updates += b.Updates
+			left.Amount = left.Amount.Add(b.Amount)
+			if b.journaled {
+				left.Journaled += b.Updates
+				left.JournaledAmount = left.JournaledAmount.Add(b.Amount)
+			}
 		}
 		l.mu.Unlock()
 	}
-	return updates, amount
+	return left
 }

@@ -53,7 +53,7 @@ func (s *sim) note(format string, args ...any) {
 func newSim(seed uint64) *sim {
 	s := &sim{r: rand.New(rand.NewPCG(seed, 42)), store: newMemoryStore(), queue: newMemoryQueue(), sealed: newBooks()}
 	for i := range 1 + s.r.IntN(3) {
-		s.producers = append(s.producers, &simProducer{sim: s, number: i, window: newWindow()})
+		s.producers = append(s.producers, &simProducer{sim: s, number: i, window: newWindow(0)})
 	}
 	for i := range 1 + s.r.IntN(3) {
 		s.flushers = append(s.flushers, &simFlusher{sim: s, number: i})
@@ -146,7 +146,7 @@ func (p *simProducer) step() {
 		p.push()
 	case 5:
 		mark, _ := p.queue.Mark(context.Background(), 0, p.id())
-		p.window.confirm(mark)
+		p.window.confirm(mark, testNow)
 	case 6:
 		if p.r.IntN(3) == 0 {
 			p.recover()
@@ -163,7 +163,7 @@ func (p *simProducer) step() {
 
 // seal makes a batch of an update or two.
 func (p *simProducer) seal() {
-	if len(p.window.batches) >= maxUnconfirmed {
+	if len(p.window.exposed()) >= maxExposed {
 		return
 	}
 	s := Series{APIKey: fmt.Sprint("key", p.r.IntN(2))}
@@ -200,15 +200,15 @@ func (p *simProducer) push() {
 
 func (p *simProducer) recover() {
 	marks, _ := p.store.Marks(context.Background(), 0, []ProducerID{p.id()})
-	p.window.confirm(marks[p.id()])
+	p.window.confirm(marks.Of[p.id()].Whole(), testNow)
 	p.window.doubt()
-	p.note("producer %d: in doubt after %d", p.number, marks[p.id()])
+	p.note("producer %d: in doubt after %d", p.number, marks.Of[p.id()].Sequence)
 }
 
 // direct writes the window without the queue, by what the producer believes to be confirmed.
 func (p *simProducer) direct() {
 	plan := newPlan(0)
-	plan.marks[p.id()] = p.window.confirmed
+	plan.marks[p.id()] = Mark{Sequence: p.window.confirmed}
 	for _, b := range p.window.batches {
 		plan.wait[p.id()] = append(plan.wait[p.id()], entryBatch{b.Batch, b.entry})
 	}
@@ -222,7 +222,7 @@ func (p *simProducer) direct() {
 		return
 	}
 	if err := p.store.Apply(context.Background(), f); err == nil && o == done {
-		p.window.confirm(f.Claims[0].Last)
+		p.window.confirm(f.Claims[0].Last, testNow)
 	}
 }
 

@@ -3,6 +3,7 @@ package spendflush
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Claim moves a producer's mark from First-1 to Last.
@@ -15,6 +16,26 @@ type Claim struct {
 	// What the audit needs to know whether the lanes of a producer are at the same seal, from the headers.
 	Shards          int    // Header.Shards of the batch Last
 	Seal, PriorSeal uint64 // Header.Seal of the batch Last, and of the one before it, 0 if that isn't claimed here
+
+	// The sums over all batches of the producer up to Last, whether or not they were found, from its header. What they
+	// are above the sums in the books is lost.
+	SealedUpdates int64
+	SealedAmount  Amount
+}
+
+// LostBatch is a batch that a claim passes without having it.
+type LostBatch struct {
+	Producer ProducerID
+	Sequence uint64
+	Reason   string // one line
+}
+
+// FoundBatch is a batch that was passed as lost and has turned up.
+type FoundBatch struct {
+	Producer ProducerID
+	Sequence uint64
+	Updates  int64
+	Amount   Amount
 }
 
 // TotalRow is what a flush adds to the total of one entity.
@@ -48,11 +69,14 @@ func (c *Control) Add(d *Control) {
 	}
 }
 
-// Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed. The slices are
-// sorted, without repetition: Claims by producer, Totals by key, Rollups by hour and key.
+// Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed or found. It has at
+// least one of these. The slices are sorted, without repetition: Claims by producer, Lost and Found by producer and
+// sequence, Totals by key, Rollups by hour and key.
 type Flush struct {
 	Shard   int
 	Claims  []Claim
+	Lost    []LostBatch  // within Claims
+	Found   []FoundBatch // at or before the marks, Claims included
 	Totals  []TotalRow
 	Rollups []RollupRow
 	Control Control
@@ -65,15 +89,54 @@ type BadBatch struct {
 	Bytes  []byte // as found in the queue
 }
 
-// ErrFenced is returned by Store.Apply when a mark isn't where a claim says: somebody else has committed one of these
-// batches, perhaps this very flusher in a try whose reply was lost. Nothing was written. Read the marks again.
+// Mark is how far the batches of a producer in a shard are in the books.
+type Mark struct {
+	Sequence uint64   // every batch up to here was applied, or passed as lost
+	Lost     []uint64 // those of them that were passed and haven't been found since, ascending
+
+	// The producer's own sums over all batches up to Sequence, those that are lost included.
+	Updates int64
+	Amount  Amount
+}
+
+// Whole returns the last sequence up to which no batch is missing.
+func (m Mark) Whole() uint64 {
+	if len(m.Lost) > 0 {
+		return m.Lost[0] - 1
+	}
+	return m.Sequence
+}
+
+// Marks is what the database says of a shard in one snapshot.
+type Marks struct {
+	// Of has the producers asked for that the database knows.
+	Of map[ProducerID]Mark
+
+	// Horizon: marks of producers born before it may have been cleaned up. So it can't be told what was applied of such
+	// a producer that is unknown.
+	Horizon time.Time
+
+	// Updates is how many updates are in the books of the shard. Only a database that was turned back to an earlier
+	// state has fewer than before.
+	Updates int64
+}
+
+// Forgotten says whether the mark of the producer, one of those asked for, may have been cleaned up, so that it can't be
+// told what was applied of it.
+func (m Marks) Forgotten(id ProducerID) bool {
+	_, known := m.Of[id]
+	return !known && id.Born().Before(m.Horizon)
+}
+
+// ErrFenced is returned by Store.Apply when a mark isn't where a claim says, or a batch found isn't missing: somebody
+// else has committed one of these batches, perhaps this very flusher in a try whose reply was lost. Nothing was
+// written. Read the marks again.
 var ErrFenced = errors.New("claim lost: a batch of this flush is committed already")
 
 // Store is the database that has the truth. Stores are safe for concurrent use.
 type Store interface {
-	// Marks returns the mark of each of these producers in the shard: the last sequence applied. Producers without
-	// one are left out.
-	Marks(ctx context.Context, shard int, producers []ProducerID) (map[ProducerID]uint64, error)
+	// Marks returns the marks of these producers in the shard.
+	Marks(ctx context.Context, shard int, producers []ProducerID) (Marks, error)
 
 	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit. Deadlocks, serialization
 	// failures and the like are tried again inside. After any other error the outcome is unknown: the same batches
@@ -82,4 +145,8 @@ type Store interface {
 
 	// Quarantine keeps entries that can't be applied, each once however often it is called with it.
 	Quarantine(ctx context.Context, bad []BadBatch) error
+
+	// Tend keeps the marks of this producer, which has so many shards, from being cleaned up, and cleans up those that nobody has moved or tended
+	// for the given time. It returns how many it has cleaned up.
+	Tend(ctx context.Context, producer ProducerID, shards int, idle time.Duration) (cleaned int64, err error)
 }

@@ -12,9 +12,13 @@ const strayInterval = 30 * time.Second
 // flushStrays flushes what instances with more shards left in lanes that this one doesn't have, so that lowering the
 // number of shards leaves nothing behind. It works until ctx ends.
 func (p *Pipeline) flushStrays(ctx context.Context) {
+	flushers := map[int]*flusher{}
 	for sleep(ctx, strayInterval, nil) {
 		for shard := p.cfg.Shards; shard < MaxShards; shard++ {
-			err := newFlusher(p, shard).once(ctx)
+			if flushers[shard] == nil {
+				flushers[shard] = newFlusher(p, shard)
+			}
+			err := flushers[shard].once(ctx)
 			if err != nil && !errors.Is(err, ErrHeld) {
 				p.log.Debug("lanes of instances with more shards can't be looked at", "shard", shard, "error", err)
 				break

@@ -194,6 +194,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []s
 			t.Fatalf("batch %d follows batch %d", b.Sequence, c.Last)
 		}
 		c.Last, c.Updates, c.Amount = b.Sequence, c.Updates+b.Updates, c.Amount.Add(b.Amount)
+		c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 		marks[b.Producer] = c.Last
 		for _, row := range rows.Totals {
 			if sum := totals[row.Key]; sum != nil {

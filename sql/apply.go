@@ -83,7 +83,7 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 	if f.Shard < 0 || f.Shard >= spendflush.MaxShards {
 		return fmt.Errorf("%w: shard %d; allowed are 0 to %d", ErrRefused, f.Shard, spendflush.MaxShards-1)
 	}
-	if len(f.Claims) == 0 {
+	if len(f.Claims)+len(f.Found) == 0 {
 		return fmt.Errorf("%w: a flush without a claim", ErrRefused)
 	}
 	for i := range f.Claims {
@@ -116,20 +116,24 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 
 // encodedFlush is a flush as parameters of the statements. It is made once and sent at every try.
 type encodedFlush struct {
-	claims, totals, rollups, control []param
+	claims, lost, found, totals, rollups, control []param
 }
 
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
 	e.reset()
-	encodeClaims(e, f)
-	claims := len(e.ends)
-	encodeTotals(e, f.Totals)
-	totals := len(e.ends)
-	encodeRollups(e, f.Rollups)
-	rollups := len(e.ends)
-	encodeControl(e, f)
+	var ends [6]int
+	for i, encode := range []func(){
+		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeFound(e, f) },
+		func() { encodeTotals(e, f.Totals) }, func() { encodeRollups(e, f.Rollups) }, func() { encodeControl(e, f) },
+	} {
+		encode()
+		ends[i] = len(e.ends)
+	}
 	all := e.params()
-	return encodedFlush{all[:claims], all[claims:totals], all[totals:rollups], all[rollups:]}
+	return encodedFlush{
+		claims: all[:ends[0]], lost: all[ends[0]:ends[1]], found: all[ends[1]:ends[2]],
+		totals: all[ends[2]:ends[3]], rollups: all[ends[3]:ends[4]], control: all[ends[4]:],
+	}
 }
 
 func encodeClaims(e *encoder, f *spendflush.Flush) {
@@ -141,6 +145,25 @@ func encodeClaims(e *encoder, f *spendflush.Flush) {
 	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
 	e.int8s(n, func(i int) int64 { return int64(at(i).Seal) })
 	e.int8s(n, func(i int) int64 { return int64(at(i).PriorSeal) })
+	e.int8s(n, func(i int) int64 { return at(i).Updates })
+	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
+	e.int8s(n, func(i int) int64 { return at(i).SealedUpdates })
+	e.amounts(n, func(i int) spendflush.Amount { return at(i).SealedAmount })
+}
+
+func encodeLost(e *encoder, f *spendflush.Flush) {
+	n, at := len(f.Lost), func(i int) *spendflush.LostBatch { return &f.Lost[i] }
+	e.int2(int16(f.Shard))
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
+	e.texts(n, func(i int) string { return at(i).Reason })
+}
+
+func encodeFound(e *encoder, f *spendflush.Flush) {
+	n, at := len(f.Found), func(i int) *spendflush.FoundBatch { return &f.Found[i] }
+	e.int2(int16(f.Shard))
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
 	e.int8s(n, func(i int) int64 { return at(i).Updates })
 	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
 }
@@ -232,18 +255,29 @@ func (t *transaction) beginAndClaim(ctx context.Context, f *spendflush.Flush, en
 	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
 }
 
-// claim moves the marks. The error wraps ErrFenced if one of them isn't where it should be.
+// claim moves the marks, notes the batches that are passed as lost, and claims those that are found. The error wraps
+// ErrFenced if a mark isn't where it should be, or a batch found isn't missing.
 func (t *transaction) claim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, nil, f, encoded)
 }
 
 func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflush.Flush, encoded encodedFlush) error {
-	var moved int64
-	if err := t.run(ctx, append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})...); err != nil {
+	var moved, found int64
+	if len(f.Claims) > 0 {
+		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
+	}
+	if len(f.Lost) > 0 {
+		calls = append(calls, call{name: "lose", rows: len(f.Lost), params: encoded.lost})
+	}
+	if len(f.Found) > 0 {
+		calls = append(calls, call{name: "find", rows: -1, params: encoded.found, answer: &found})
+	}
+	if err := t.run(ctx, calls...); err != nil {
 		return err
 	}
-	if moved != int64(len(f.Claims)) {
-		return fmt.Errorf("%d of %d claims: %w", moved, len(f.Claims), spendflush.ErrFenced)
+	if moved != int64(len(f.Claims)) || found != int64(len(f.Found)) {
+		return fmt.Errorf("%d of %d claims, %d of %d batches found: %w",
+			moved, len(f.Claims), found, len(f.Found), spendflush.ErrFenced)
 	}
 	return nil
 }

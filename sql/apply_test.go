@@ -23,10 +23,10 @@ func TestClaimsInOrderAreBooked(t *testing.T) {
 		t.Errorf("the tags of the series read %q", got)
 	}
 	marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p, newProducer()})
-	if err != nil || len(marks) != 1 || marks[p] != 4 {
+	if err != nil || len(marks.Of) != 1 || marks.Of[p].Sequence != 4 {
 		t.Errorf("marks are %v, %v", marks, err)
 	}
-	if marks, err := s.Marks(t.Context(), 1, []spendflush.ProducerID{p}); err != nil || len(marks) != 0 {
+	if marks, err := s.Marks(t.Context(), 1, []spendflush.ProducerID{p}); err != nil || len(marks.Of) != 0 {
 		t.Errorf("marks of another shard are %v, %v", marks, err)
 	}
 }

@@ -18,7 +18,11 @@ type AuditReport struct {
 	AsOf        time.Time    `json:"as_of"`        // when the snapshot was taken, by Postgres's clock
 	Checks      []AuditCheck `json:"checks"`       // all that were made
 	Quarantined int64        `json:"quarantined"`  // open entries of the quarantine
-	LostBatches int64        `json:"lost_batches"` // batches given up and reported as lost
+	LostBatches int64        `json:"lost_batches"` // batches passed as lost and not found since
+
+	// What producers sealed and isn't in the books because batches are lost.
+	LostUpdates int64             `json:"lost_updates"`
+	LostAmount  spendflush.Amount `json:"lost_amount"`
 }
 
 // AuditCheck is one comparison of two books.
@@ -47,6 +51,7 @@ const maxDifferences = 20
 
 // Audit compares the books with each other, every counter exactly:
 //
+//   - what each producer sealed up to its mark with what is booked of it, unless batches of it are lost,
 //   - what the producers' claims add up to with the control sums,
 //   - the control sum of each book (the rollups, the totals of each entity type) with its rows and those of them that
 //     are set aside in quarantine,
@@ -93,8 +98,16 @@ func (a *audit) add(name string, ok bool, format string, args ...any) {
 
 func (a *audit) motion(ctx context.Context) error {
 	r := a.report
-	return a.tx.QueryRow(ctx, a.store.statement("audit_motion")).
-		Scan(&r.AsOf, &a.moving, &r.LostBatches, &r.Quarantined, &a.setAside)
+	var unexplained string
+	err := a.tx.QueryRow(ctx, a.store.statement("audit_motion")).
+		Scan(&r.AsOf, &a.moving, &r.LostBatches, &r.LostUpdates, &r.LostAmount, &unexplained, &r.Quarantined, &a.setAside)
+	if err != nil {
+		return err
+	}
+	a.add("sealed = booked", unexplained == "0",
+		"producers that sealed other sums than are booked without a lost batch: %s; lost: %d updates of %s dollars",
+		unexplained, r.LostUpdates, r.LostAmount)
+	return nil
 }
 
 // sums are the counters of a book, as texts because sums over a whole book may be larger than any row.

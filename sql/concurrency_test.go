@@ -90,10 +90,10 @@ func fight(t *testing.T, s *Store) {
 				if err != nil {
 					return err
 				}
-				if marks[p] == batches {
+				if marks.Of[p].Sequence == batches {
 					continue
 				}
-				first := marks[p] + 1
+				first := marks.Of[p].Sequence + 1
 				last := min(first+r.Uint64N(4), batches)
 				var requests []request
 				for n := first; n <= last; n++ {
@@ -118,8 +118,8 @@ func fight(t *testing.T, s *Store) {
 	}
 	marks, err := s.Marks(t.Context(), 0, producers)
 	for _, p := range producers {
-		if err != nil || marks[p] != batches {
-			t.Errorf("producer %s: mark %d, %v", p, marks[p], err)
+		if err != nil || marks.Of[p].Sequence != batches {
+			t.Errorf("producer %s: mark %d, %v", p, marks.Of[p].Sequence, err)
 		}
 	}
 }

@@ -6,7 +6,7 @@ SELECT p.producers, p.updates, p.last_commit,
     (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'spendflush'::regnamespace),
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
-    (SELECT count(*) FROM spendflush.lost_batches),
+    (SELECT count(*) FROM spendflush.lost_batches WHERE found_at IS NULL),
     (SELECT max(version_id) FROM spendflush.migrations)
-FROM (SELECT count(*) AS producers, coalesce(sum(updates), 0)::bigint AS updates, max(seen_at) AS last_commit
+FROM (SELECT count(*) FILTER (WHERE producer <> '00000000-0000-0000-0000-000000000000') AS producers, coalesce(sum(updates), 0)::bigint AS updates, max(seen_at) FILTER (WHERE sequence > 0) AS last_commit
     FROM spendflush.producers) AS p

@@ -131,7 +131,8 @@ func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	var bad []spendflush.BadBatch
 	for n := range uint64(2) {
 		f := flushOf(p, n+1, n+1, r)
-		b := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: p, Sequence: n + 1, Seal: n + 1}, f.Totals, f.Rollups)
+		b := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: p, Sequence: n + 1, Seal: n + 1,
+			PriorUpdates: f.Claims[0].SealedUpdates - 1, PriorAmount: f.Claims[0].SealedAmount.Sub(spend("1"))}, f.Totals, f.Rollups)
 		bad = append(bad, spendflush.BadBatch{Reason: "was refused by an older program", Bytes: b.Bytes()})
 	}
 	bad = append(bad, spendflush.BadBatch{Reason: "corrupt", Bytes: []byte("corrupt")})
@@ -145,7 +146,7 @@ func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	if bytes, err := s.QuarantinedBytes(t.Context(), open[2].ID); err != nil || string(bytes) != "corrupt" {
 		t.Errorf("%q, %v", bytes, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrFenced) {
+	if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrGap) {
 		t.Errorf("the second before the first: %v", err)
 	}
 	if err := s.ApplyQuarantined(t.Context(), open[2].ID); !errors.Is(err, ErrRefused) {

@@ -132,8 +132,10 @@ func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
 }
 
 // ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is added, a batch is claimed
-// like any other. The error wraps ErrNotQuarantined; ErrRefused if the entry can't be applied now either;
-// spendflush.ErrFenced if a batch isn't the next one of its producer.
+// like any other. A batch whose producer is too old to be known is taken not to be in the books: that is for the caller to
+// know. The error wraps ErrNotQuarantined; ErrRefused if the entry can't be applied now either; spendflush.ErrApplied if
+// the batch is in the books by now; spendflush.ErrGap if an earlier one of its producer isn't; spendflush.ErrFenced if
+// its producer's mark moved meanwhile.
 func (s *Store) ApplyQuarantined(ctx context.Context, id int64) error {
 	if err := s.applyQuarantined(ctx, id); err != nil {
 		return fmt.Errorf("apply quarantine %d: %w", id, err)
@@ -157,7 +159,7 @@ func (s *Store) applyQuarantined(ctx context.Context, id int64) error {
 		return err
 	}
 	if entry.kind == "batch" {
-		err = tx.applyBatch(ctx, entry)
+		err = tx.applyBatch(ctx, conn.Conn(), entry)
 	} else {
 		err = tx.applyRow(ctx, entry)
 	}
@@ -196,7 +198,7 @@ func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (
 	return q, err
 }
 
-func (t *transaction) applyBatch(ctx context.Context, q quarantinedEntry) error {
+func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quarantinedEntry) error {
 	b, err := spendflush.ParseBatch(q.bytes)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -204,20 +206,37 @@ func (t *transaction) applyBatch(ctx context.Context, q quarantinedEntry) error 
 	if b.Shard != q.shard {
 		return fmt.Errorf("%w: it is of shard %d and was found in shard %d", ErrRefused, b.Shard, q.shard)
 	}
-	rows, err := b.Rows()
+	// The mark is read without the row locked: should it move meanwhile, the claim is lost.
+	marks, err := t.store.readMarks(ctx, conn, b.Shard, []spendflush.ProducerID{b.Producer})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return err
 	}
-	f := &spendflush.Flush{
-		Shard: b.Shard, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control,
-		Claims: []spendflush.Claim{{
-			Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Updates: b.Updates, Amount: b.Amount,
-			Shards: b.Shards, Seal: b.Seal,
-		}},
+	mark := marks.Of[b.Producer]
+	forgotten := marks.Forgotten(b.Producer)
+	if forgotten {
+		mark.Sequence = b.Sequence - 1
+	}
+	f, err := b.Flush(mark)
+	if err != nil {
+		if errors.Is(err, spendflush.ErrCorruptBatch) {
+			err = fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		return err
 	}
 	var e encoder
 	encoded := encodeFlush(&e, f)
-	if err := t.claim(ctx, f, encoded); err != nil {
+	if forgotten {
+		// Nobody can tell whether it was applied: whoever applies it now says that it wasn't. That it is done once is up to
+		// the entry's state.
+		var adopted encoder
+		adopted.int2(int16(b.Shard))
+		adopted.int8(b.Updates)
+		adopted.amount(b.Amount)
+		err = t.run(ctx, call{name: "adopt", rows: 1, params: adopted.params()})
+	} else {
+		err = t.claim(ctx, f, encoded)
+	}
+	if err != nil {
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
 	t.store.known.forget() // a statement more, and nothing to think about

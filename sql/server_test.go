@@ -153,7 +153,7 @@ func TestAServerKilledAndRestartedUnderAFlusherKeepsExactBooks(t *testing.T) {
 				break
 			}
 			marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
-			if err == nil && marks[p] == n {
+			if err == nil && marks.Of[p].Sequence == n {
 				break // it was committed after all
 			}
 			if t.Context().Err() != nil {

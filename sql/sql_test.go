@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,8 +147,31 @@ func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...req
 	if last > first {
 		claim.PriorSeal = last - 1
 	}
+	sealedUpTo.extend(&claim)
 	f.Claims = []spendflush.Claim{claim}
 	return f
+}
+
+// sealedUpTo has the sums of all batches of a producer up to a sequence, as its headers would tell them.
+var sealedUpTo = sealedSums{sums: map[sealedPlace]spendflush.Counters{}}
+
+type sealedSums struct {
+	mu   sync.Mutex
+	sums map[sealedPlace]spendflush.Counters
+}
+
+type sealedPlace struct {
+	producer spendflush.ProducerID
+	sequence uint64
+}
+
+func (s *sealedSums) extend(c *spendflush.Claim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.sums[sealedPlace{c.Producer, c.First - 1}]
+	sum.Add(&spendflush.Counters{Spend: c.Amount, SuccessfulRequests: c.Updates})
+	s.sums[sealedPlace{c.Producer, c.Last}] = sum
+	c.SealedUpdates, c.SealedAmount = sum.SuccessfulRequests, sum.Spend
 }
 
 // traffic returns n requests on combinations out of a population.

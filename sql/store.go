@@ -142,26 +142,57 @@ func (s *Store) Stats() Stats {
 }
 
 // Marks implements spendflush.Store.
-func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (
-	map[spendflush.ProducerID]uint64, error,
-) {
-	ids := make([][16]byte, len(producers))
+func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
+	return s.readMarks(ctx, s.pool, shard, producers)
+}
+
+// querier is a pool or one of its connections.
+type querier interface {
+	QueryRow(ctx context.Context, statement string, args ...any) pgx.Row
+}
+
+func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
+	asked := make([][16]byte, len(producers))
 	for i, id := range producers {
-		ids[i] = id
+		asked[i] = id
 	}
-	rows, err := s.pool.Query(ctx, s.statement("marks"), shard, ids)
+	var horizon *time.Time
+	var booked *int64
+	var ids, missing [][16]byte
+	var sequences, updates, lost []int64
+	var amounts []string
+	err := from.QueryRow(ctx, s.statement("marks"), shard, asked).
+		Scan(&horizon, &booked, &ids, &sequences, &updates, &amounts, &missing, &lost)
 	if err != nil {
-		return nil, fmt.Errorf("read marks: %w", err)
+		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
 	}
-	marks := make(map[spendflush.ProducerID]uint64, len(producers))
-	var id [16]byte
-	var sequence int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &sequence}, func() error {
-		marks[id] = uint64(sequence)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read marks: %w", err)
+	marks := spendflush.Marks{Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
+	if horizon != nil {
+		marks.Horizon = *horizon
+	}
+	if booked != nil {
+		marks.Updates = *booked
+	}
+	for i, id := range ids {
+		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Updates: updates[i]}
+		if mark.Amount, err = spendflush.ParseAmount(amounts[i]); err != nil {
+			return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+		}
+		marks.Of[id] = mark
+	}
+	for i, id := range missing {
+		mark := marks.Of[id]
+		mark.Lost = append(mark.Lost, uint64(lost[i]))
+		marks.Of[id] = mark
 	}
 	return marks, nil
+}
+
+// Tend implements spendflush.Store.
+func (s *Store) Tend(ctx context.Context, producer spendflush.ProducerID, shards int, idle time.Duration) (cleaned int64, err error) {
+	err = s.pool.QueryRow(ctx, s.statement("tend"), [16]byte(producer), shards, idle).Scan(&cleaned)
+	if err != nil {
+		return 0, fmt.Errorf("tend marks: %w", err)
+	}
+	return cleaned, nil
 }

@@ -1,0 +1,149 @@
+package spendflush
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// shardBooks is what this process knows of the books of a shard, so as to notice a database that was turned back: one
+// restored from a backup, or a standby promoted that didn't have the last commits yet. Marks and sums rewind together, so
+// the books are right for an earlier moment; what was committed since is brought back from where it is kept.
+type shardBooks struct {
+	mu      sync.Mutex // no I/O under it
+	updates int64      // the books had at least as many when a read that begins now
+	requeue bool       // what the queue keeps must be put back into it
+}
+
+func (b *shardBooks) atLeast() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.updates
+}
+
+// grown notes that the books have so many updates, or had them once.
+func (b *shardBooks) grown(updates int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.updates = max(b.updates, updates)
+}
+
+// compare takes a reading that began when the books had at least that many updates. It says whether the books were turned
+// back since, once each time.
+func (b *shardBooks) compare(atLeast, updates int64) (turnedBack bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if updates >= atLeast {
+		b.updates = max(b.updates, updates)
+		return false
+	}
+	turnedBack = b.updates == atLeast // else another reading has told already
+	b.updates = updates
+	b.requeue = true
+	return turnedBack
+}
+
+func (b *shardBooks) mustRequeue() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.requeue
+}
+
+func (b *shardBooks) requeued() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.requeue = false
+}
+
+// booksMark is the producer under whose name the number of updates in the books is published with the marks.
+var booksMark ProducerID
+
+// readMarks reads marks from Postgres. If it finds the books turned back, it has the queue put back what it keeps.
+func (p *Pipeline) readMarks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	defer cancel()
+	books := &p.books[shard]
+	atLeast := books.atLeast() // before the reading, or a commit meanwhile would look like a rewind
+	marks, err := p.cfg.Store.Marks(ctx, shard, ids)
+	if err != nil {
+		return Marks{}, fmt.Errorf("read marks: %w", err)
+	}
+	if books.compare(atLeast, marks.Updates) {
+		p.metrics.rewinds.Inc()
+		p.log.Error("Postgres was turned back: updates that were committed are gone from the books; what is kept of them is sent again",
+			"shard", shard, "updates_before", atLeast, "updates_now", marks.Updates, "rewind_window", p.cfg.RewindWindow)
+	}
+	p.requeue(ctx, shard)
+	return marks, nil
+}
+
+// requeue has the queue put back what it keeps, if Postgres was turned back and that wasn't done yet.
+func (p *Pipeline) requeue(ctx context.Context, shard int) {
+	books := &p.books[shard]
+	keeper, ok := p.cfg.Queue.(Keeper)
+	if !books.mustRequeue() || !ok || p.cfg.RewindWindow == 0 {
+		return
+	}
+	entries, err := keeper.Requeue(ctx, shard)
+	if err != nil {
+		p.log.Warn("what the queue keeps can't be put back yet; it is tried again", "shard", shard, "error", err)
+		return
+	}
+	books.requeued()
+	p.log.Info("what the queue kept is in it again", "shard", shard, "batches", entries)
+}
+
+// watchBooks looks whether Postgres was turned back, also while nothing is flushed, and has the queue forget what it has
+// kept for long enough. It works until ctx ends.
+func (p *Pipeline) watchBooks(ctx context.Context) {
+	for sleep(ctx, rewindCheck, nil) {
+		for shard := range p.cfg.Shards {
+			if err := p.lookAtBooks(ctx, shard); err != nil {
+				p.log.Debug("it can't be looked whether Postgres was turned back", "shard", shard, "error", err)
+			}
+		}
+	}
+}
+
+func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
+	keeper, isKeeper := p.cfg.Queue.(Keeper)
+	if isKeeper {
+		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		defer cancel()
+		// What others have seen, for the case that none of them is alive.
+		published, err := keeper.Mark(callCtx, shard, booksMark)
+		if err != nil {
+			return err
+		}
+		p.books[shard].grown(int64(published))
+	}
+	if _, err := p.readMarks(ctx, shard, nil); err != nil {
+		return err
+	}
+	if !isKeeper || p.books[shard].mustRequeue() {
+		return nil
+	}
+	// Postgres was just seen to have everything, so what was committed a window ago can go.
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	return keeper.Expire(ctx, shard, p.cfg.RewindWindow)
+}
+
+// tendMarks keeps this producer's marks from being cleaned up, and cleans up those that nobody uses any more. It works
+// until ctx ends.
+func (p *Pipeline) tendMarks(ctx context.Context) {
+	for wait := time.Minute; sleep(ctx, wait, nil); {
+		callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
+		cleaned, err := p.cfg.Store.Tend(callCtx, p.producer, p.cfg.Shards, markRetention)
+		cancel()
+		wait = tendInterval
+		if err != nil {
+			p.log.Debug("marks can't be tended", "error", err)
+			wait = time.Minute
+		}
+		if cleaned > 0 {
+			p.log.Info("marks of producers that are gone were cleaned up", "marks", cleaned)
+		}
+	}
+}

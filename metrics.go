@@ -141,6 +141,10 @@ var (
 	descAmount       = describe("spendflush_unconfirmed_amount_dollars", "Dollars not known to be in Postgres, by stage.", "stage")
 	descUnconfirmed  = describe("spendflush_unconfirmed_batches", "Sealed batches not known to be in Postgres.", "shard")
 	descUnconfBytes  = describe("spendflush_unconfirmed_bytes", "Bytes of sealed batches not known to be in Postgres.", "shard")
+	descBytesLimit   = describe("spendflush_unconfirmed_bytes_limit", "Bytes of sealed batches in memory above which nothing is sealed.")
+	descKeptBatches  = describe("spendflush_kept_batches", "Committed batches kept in memory in case Postgres is turned back.", "shard")
+	descKeptBytes    = describe("spendflush_kept_bytes", "Bytes of committed batches kept in memory in case Postgres is turned back.", "shard")
+	descUnjournaled  = describe("spendflush_journal_failing", "1 while the journal can't be written. Left out without a journal.", "shard")
 	descOldest       = describe("spendflush_oldest_unconfirmed_seconds", "Age of the oldest sealed batch not known to be in Postgres, 0 if there is none.", "shard")
 	descFallback     = describe("spendflush_fallback_active", "1 while this instance writes to Postgres directly.", "shard")
 	descLockHeld     = describe("spendflush_lock_held_seconds", "How long this instance has held the flush lock, 0 if it doesn't.", "shard")
@@ -158,7 +162,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
-		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp,
+		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
+		descKeptBytes, descUnjournaled,
 	} {
 		ch <- d
 	}
@@ -184,6 +189,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descUnconfirmed, float64(lane.Unconfirmed), shard)
 		gauge(descUnconfBytes, float64(lane.Bytes), shard)
 		gauge(descOldest, age(now, lane.Oldest), shard)
+		gauge(descKeptBatches, float64(lane.Kept), shard)
+		gauge(descKeptBytes, float64(lane.KeptBytes), shard)
+		if c.p.cfg.Journal != nil {
+			gauge(descUnjournaled, oneIf(lane.JournalFailing), shard)
+		}
 		gauge(descFallback, oneIf(lane.Fallback), shard)
 		gauge(descLockHeld, age(now, lane.HeldSince), shard)
 		gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
@@ -193,6 +203,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
 	gauge(descOpenKeys, float64(s.Open.Keys))
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
+	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))
 	gauge(descOpenUpdates, float64(s.Open.Updates))
 	gauge(descAmount, s.Open.Amount.float(), "open")
 	gauge(descAmount, unconfirmed.float(), "sealed")

@@ -2,6 +2,8 @@ package spendflush
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"reflect"
@@ -198,3 +200,6 @@ func plain(rows []RollupRow) []plainRollup {
 func sameRows(aTotals, bTotals []TotalRow, aRollups, bRollups []RollupRow) bool {
 	return slices.Equal(aTotals, bTotals) && reflect.DeepEqual(plain(aRollups), plain(bRollups))
 }
+
+// logTo returns a logger that writes text.
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

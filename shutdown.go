@@ -62,6 +62,7 @@ func (p *Pipeline) Shutdown(ctx context.Context) error {
 		for _, l := range p.lanes {
 			l.nextJournal = time.Time{}
 			l.writeJournal() // the last try, of what came too late for the lane's own
+			l.forgetJournal()
 		}
 	})
 	<-p.stopped

@@ -35,8 +35,13 @@ type ShardStatus struct {
 	Confirmed   uint64    `json:"confirmed_sequence"`
 	Sealed      uint64    `json:"sealed_sequence"`
 	Fallback    bool      `json:"fallback"`
-	HoldsLock   bool      `json:"holds_lock"`
-	HeldSince   time.Time `json:"held_since,omitzero"`
+
+	Kept           int  `json:"kept_batches"` // committed ones, kept in case Postgres is turned back
+	KeptBytes      int  `json:"kept_bytes"`
+	JournalFailing bool `json:"journal_failing"`
+
+	HoldsLock bool      `json:"holds_lock"`
+	HeldSince time.Time `json:"held_since,omitzero"`
 
 	unqueuedTotals, unqueuedRollups int
 }
@@ -65,6 +70,7 @@ func (l *lane) status() ShardStatus {
 	s := ShardStatus{
 		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
 		Oldest: w.oldest(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
+		Kept: len(w.kept), KeptBytes: sizeOf(w.kept), JournalFailing: l.unkept,
 	}
 	for i, b := range w.batches {
 		s.Updates += b.Updates

@@ -62,16 +62,19 @@ func (ps *parts) close() {
 // pipeline makes the pipeline. registerer may be nil.
 func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipeline, error) {
 	c := spendflush.Config{
-		Store:            ps.store,
-		DirectLocker:     lockers.NewPostgres(ps.store.Pool(), ps.set.Instance),
-		Instance:         ps.set.Instance,
-		Shards:           ps.set.Shards,
-		SealInterval:     ps.set.SealInterval,
-		FlushInterval:    ps.set.FlushInterval,
-		MaxKeys:          ps.set.MaxKeys,
-		RollupDimensions: ps.set.RollupDimensions,
-		Logger:           ps.log,
-		Registerer:       registerer,
+		Store:               ps.store,
+		DirectLocker:        lockers.NewPostgres(ps.store.Pool(), ps.set.Instance),
+		Instance:            ps.set.Instance,
+		Shards:              ps.set.Shards,
+		SealInterval:        ps.set.SealInterval,
+		FlushInterval:       ps.set.FlushInterval,
+		MaxKeys:             ps.set.MaxKeys,
+		MaxUnconfirmedBytes: ps.set.MaxUnconfirmed,
+		GapGrace:            ps.set.GapGrace,
+		RewindWindow:        ps.set.RewindWindow,
+		RollupDimensions:    ps.set.RollupDimensions,
+		Logger:              ps.log,
+		Registerer:          registerer,
 	}
 	if ps.queue != nil {
 		c.Queue, c.Locker = ps.queue, ps.locker

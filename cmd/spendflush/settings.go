@@ -34,6 +34,10 @@ type settings struct {
 	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open"`
+	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
+	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
+	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
+	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
@@ -154,6 +158,9 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("MaxKeys", s.MaxKeys >= 1 && s.MaxKeys <= 100_000_000)
 	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
 	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
+	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)
+	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
+	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
 		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spendflush.DimensionNames(), d) }))
 	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))

@@ -1,0 +1,276 @@
+package spendflush
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// chained returns the first n batches of a producer, each of one update of as many dollars as its sequence, whose prior
+// sums go on from one to the next.
+func chained(t testing.TB, producer int, n uint64) (batches []*Batch) {
+	t.Helper()
+	var updates int64
+	var amount Amount
+	for sequence := uint64(1); sequence <= n; sequence++ {
+		b := testBatch(t, producer, sequence)
+		rows := mustRows(t, b)
+		h := b.Header
+		h.PriorUpdates, h.PriorAmount = updates, amount
+		b = NewBatch(h, rows.Totals, rows.Rollups)
+		updates, amount = updates+b.Updates, amount.Add(b.Amount)
+		batches = append(batches, b)
+	}
+	return batches
+}
+
+func lostOf(f *Flush) (sequences []uint64) {
+	for _, l := range f.Lost {
+		sequences = append(sequences, l.Sequence)
+	}
+	return sequences
+}
+
+func TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
+	b := chained(t, 1, 7)
+	p := offered(t, map[int]uint64{1: 1}, b[1], b[4], b[6])
+	p.marks[testProducer(1)] = Mark{Sequence: 1, Updates: 1, Amount: Dollars(1)}
+	p.applied(mustTake(t, p, "0001:2-2 $2"))
+	mustTake(t, p, "") // 3 and 4 are waited for
+	p.passing[testProducer(1)] = "gone"
+	f := mustTake(t, p, "0001:3-7 $12")
+	if got := lostOf(f); !slices.Equal(got, []uint64{3, 4, 6}) {
+		t.Fatalf("lost are %v, want 3, 4 and 6", got)
+	}
+	for i, want := range []string{"batches 3 to 4, with 2 updates of 7 dollars: gone", "", "batches 6 to 6, with 1 updates of 6 dollars: gone"} {
+		if want != "" && f.Lost[i].Reason != want {
+			t.Errorf("reason is %q, want %q", f.Lost[i].Reason, want)
+		}
+	}
+	if c := f.Claims[0]; c.SealedUpdates != 7 || c.SealedAmount != Dollars(28) || c.Updates != 2 {
+		t.Errorf("the claim %+v doesn't tell sealed from booked", c)
+	}
+	p.applied(f)
+	if mark := p.marks[testProducer(1)]; mark.Whole() != 2 || mark.Sequence != 7 {
+		t.Errorf("mark is %+v", mark)
+	}
+	if _, marks := p.settle(); marks[testProducer(1)] != 2 {
+		t.Errorf("published is %d: a producer that has 3 would drop it", marks[testProducer(1)])
+	}
+}
+
+func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
+	b := chained(t, 1, 5)
+	p := offered(t, nil, b[2], b[2], b[1], b[3], b[4], b[0])
+	p.marks[testProducer(1)] = Mark{Sequence: 4, Lost: []uint64{2, 3}}
+	f := mustTake(t, p, "0001:5-5 $5")
+	if len(f.Found) != 2 || f.Found[0].Sequence != 2 || f.Found[1].Sequence != 3 || f.Found[1].Amount != Dollars(3) {
+		t.Fatalf("found are %+v", f.Found)
+	}
+	mustSettle(t, p, "e3", "e5") // the second copy of 3 only with the flush
+	p.applied(f)
+	mustSettle(t, p, "e0", "e1", "e2", "e4")
+	if mark := p.marks[testProducer(1)]; mark.Whole() != 5 {
+		t.Errorf("mark is %+v", mark)
+	}
+	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
+	mustTake(t, p, "")
+	mustSettle(t, p, "again")
+}
+
+func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
+	b := chained(t, 1, 3)
+	store := newMemoryStore()
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	passing := offered(t, nil, b[0], b[2])
+	passing.passing[testProducer(1)] = "gone"
+	if err := p.commitAll(t.Context(), passing, "queue"); err != nil {
+		t.Fatal(err)
+	}
+	stale := offered(t, nil, b[1])
+	stale.marks[testProducer(1)] = Mark{Sequence: 3, Lost: []uint64{2}}
+	for range 2 { // the second with a mark that isn't so any more
+		again := offered(t, nil, b[1])
+		again.marks[testProducer(1)] = stale.marks[testProducer(1)]
+		if err := p.commitAll(t.Context(), again, "queue"); err != nil {
+			t.Fatal(err)
+		}
+		if ids, _ := again.settle(); !slices.Equal(ids, []EntryID{"e0"}) {
+			t.Errorf("settled are %v", ids)
+		}
+	}
+	if store.state.books.amount != Dollars(6) || store.missing() != 0 {
+		t.Errorf("books have %s dollars, %d batches are missing; want 6 and none", store.state.books.amount, store.missing())
+	}
+}
+
+func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
+	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
+	newer[2] = BatchVersion + 1
+	p := newPlan(0)
+	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
+	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.offer(Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
+	learn(p, nil)
+	mustTake(t, p, "")
+	if gaps := p.gaps(); len(gaps) != 1 || gaps[testProducer(2)] != 0 {
+		t.Errorf("gaps are %v, want only that of producer 2", gaps)
+	}
+}
+
+func TestGapTooLargeToBePassedSetsTheBatchAside(t *testing.T) {
+	far := testBatch(t, 1, maxGap+2)
+	p := offered(t, nil, far)
+	p.passing[testProducer(1)] = "gone"
+	mustTake(t, p, "")
+	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, "too far") {
+		t.Errorf("set aside: %+v", p.bad)
+	}
+}
+
+func TestGapIsOverdueOnlyAfterTheGraceBehindTheSameMark(t *testing.T) {
+	w, now := gapWatch{}, testNow
+	at := func(after time.Duration, marks map[int]uint64, want ...int) {
+		t.Helper()
+		gaps := map[ProducerID]uint64{}
+		for n, mark := range marks {
+			gaps[testProducer(n)] = mark
+		}
+		got := w.overdue(gaps, now.Add(after), time.Minute)
+		if len(got) != len(want) || len(want) > 0 && got[0] != testProducer(want[0]) {
+			t.Errorf("after %s overdue are %v, want %v", after, got, want)
+		}
+	}
+	at(0, map[int]uint64{1: 4, 2: 0})
+	at(59*time.Second, map[int]uint64{1: 4, 2: 0})
+	at(60*time.Second, map[int]uint64{1: 5, 2: 0}, 2) // 1 has moved on: its gap is another
+	at(61*time.Second, map[int]uint64{1: 5})
+	at(62*time.Second, map[int]uint64{1: 5, 2: 0}) // 2's was filled and came again
+	at(120*time.Second, map[int]uint64{1: 5, 2: 0}, 1)
+}
+
+func TestBatchesBehindGapsAreKeptFromTheOldestProducerNearestToItsMark(t *testing.T) {
+	p := offered(t, nil, testBatch(t, 2, 2), testBatch(t, 1, 5), testBatch(t, 1, 3), testBatch(t, 1, 4))
+	_, all := p.waiting()
+	kept := len(testBatch(t, 1, 3).Bytes()) + len(testBatch(t, 1, 4).Bytes())
+	if left := p.trim(kept + 1); left != all-kept {
+		t.Errorf("%d bytes are left for later, want %d", left, all-kept)
+	}
+	if kept := p.wait[testProducer(1)]; len(kept) != 2 || kept[0].Sequence != 3 || kept[1].Sequence != 4 || len(p.wait[testProducer(2)]) != 0 {
+		t.Errorf("kept are %d of producer 1 and %d of producer 2", len(kept), len(p.wait[testProducer(2)]))
+	}
+}
+
+func TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside(t *testing.T) {
+	old := NewProducerID(testNow.Add(-time.Hour))
+	young := NewProducerID(testNow.Add(time.Hour))
+	known := NewProducerID(testNow.Add(-2 * time.Hour))
+	p := newPlan(0)
+	for _, id := range []ProducerID{old, young, known} {
+		p.offer(Entry{ID: EntryID(id.String()), Bytes: NewBatch(testHeader(id, 1), nil, nil).Bytes()})
+	}
+	p.learn(p.unknown(), Marks{Of: map[ProducerID]Mark{known: {}}, Horizon: testNow})
+	if f := p.take(); len(f.Claims) != 2 {
+		t.Errorf("claims are %+v", f.Claims)
+	}
+	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, old.String()) || !strings.Contains(p.bad[0].Reason, "cleaned up") {
+		t.Errorf("set aside: %+v", p.bad)
+	}
+}
+
+func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
+	b := chained(t, 1, 3)[1]
+	for _, c := range []struct {
+		mark Mark
+		want error
+	}{
+		{Mark{Sequence: 1}, nil},
+		{Mark{Sequence: 3, Lost: []uint64{2}}, nil},
+		{Mark{Sequence: 2}, ErrApplied},
+		{Mark{Sequence: 3, Lost: []uint64{1}}, ErrApplied},
+		{Mark{}, ErrGap},
+	} {
+		f, err := b.Flush(c.mark)
+		if !errors.Is(err, c.want) || (f != nil) != (c.want == nil) {
+			t.Errorf("at %+v: %v, %v; want %v", c.mark, f, err, c.want)
+		}
+	}
+	undecodable := bytes.Clone(b.Bytes())
+	undecodable[batchHeaderSize] ^= hasFailed
+	if _, err := mustParse(t, reframe(undecodable)).Flush(Mark{Sequence: 1}); !errors.Is(err, ErrCorruptBatch) {
+		t.Errorf("a corrupt one: %v", err)
+	}
+}
+
+// A producer has died; the queue lost its second batch.
+func TestGapOfADeadProducerIsReportedAndTheRestCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.cfg.GapGrace = time.Minute
+		b := chained(t, 1, 4)
+		for _, i := range []int{0, 2, 3} {
+			r.queue.insert(0, b[i].Bytes())
+			r.want.apply(mustRows(t, b[i]).Totals, mustRows(t, b[i]).Rollups)
+		}
+		r.start(t)
+		time.Sleep(50 * time.Second)
+		if r.store.missing() != 0 || r.queue.len(0) != 2 {
+			t.Fatalf("before the grace is over %d are given up, %d wait", r.store.missing(), r.queue.len(0))
+		}
+		eventually(t, "the rest is committed", func() bool { return r.queue.len(0) == 0 })
+		if r.store.missing() != 1 {
+			t.Errorf("%d batches are lost, want 1", r.store.missing())
+		}
+		if diff := r.store.diff(r.want); diff != "" {
+			t.Error(diff)
+		}
+		// It turns up after all.
+		r.queue.insert(0, b[1].Bytes())
+		r.queue.insert(0, b[1].Bytes())
+		r.want.apply(mustRows(t, b[1]).Totals, mustRows(t, b[1]).Rollups)
+		eventually(t, "it is counted", func() bool { return r.queue.len(0) == 0 })
+		if r.store.missing() != 0 {
+			t.Error("it is still missing")
+		}
+		r.end(t)
+	})
+}
+
+// An instance was cut off for so long that its gap was passed. It still has the batch.
+func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
+	for _, withQueue := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, withQueue, 1, &faults{all: true})
+			r.start(t)
+			for range 5 {
+				r.record(t, key("a"))
+				time.Sleep(300 * time.Millisecond)
+			}
+			batches, _ := r.lanes[0].unconfirmed()
+			if len(batches) < 3 {
+				t.Fatalf("%d batches are sealed", len(batches))
+			}
+			// What somebody else has made of it meanwhile.
+			p := newPlan(0)
+			for i, b := range batches[:len(batches)-1] {
+				if i != 1 {
+					p.offer(Entry{ID: "e", Bytes: b.Bytes()})
+				}
+			}
+			p.learn(p.unknown(), Marks{})
+			p.passing[r.Producer()] = "not heard of"
+			if err := r.store.Apply(t.Context(), p.take()); err != nil || r.store.missing() != 1 {
+				t.Fatalf("%d missing, %v", r.store.missing(), err)
+			}
+			r.faults.setAll(false)
+			r.end(t)
+			if r.store.missing() != 0 {
+				t.Error("a batch is still missing")
+			}
+		})
+	}
+}

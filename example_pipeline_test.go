@@ -1,0 +1,101 @@
+package spendflush_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/servers"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// One instance, from its making to its end. With Redis, the queue is queues.NewRedis and its locker lockers.NewRedis.
+func Example() {
+	ctx := context.Background()
+	databaseURL, stop := privatePostgres(ctx) // yours comes from the configuration
+	defer stop()
+
+	if _, err := migrations.Up(ctx, databaseURL); err != nil {
+		log.Fatal(err)
+	}
+	store, err := sql.Open(ctx, databaseURL, sql.Options{MaxConns: 8})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	p, err := spendflush.New(spendflush.Config{
+		Instance:     "gateway-1",
+		Store:        store,
+		Queue:        queues.NewMemory(queues.MemoryOptions{}),
+		Locker:       lockers.NewMemory("gateway-1"),
+		DirectLocker: lockers.NewPostgres(store.Pool(), "gateway-1"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	running := make(chan error, 1)
+	go func() { running <- p.Run(ctx) }()
+
+	// On the hot path: no I/O, no waiting.
+	cost, err := spendflush.ParseAmount("0.000123")
+	if err != nil {
+		log.Fatal(err)
+	}
+	series := spendflush.Series{APIKey: "key-1", TeamID: "team-1", Model: "gpt-5", Tags: []string{"batch"}}
+	if err := p.Record(&spendflush.Update{Spend: cost, PromptTokens: 12, Series: series}); err != nil {
+		log.Fatal(err)
+	}
+
+	// Where it matters that an update is safe, wait for it.
+	receipt, err := p.RecordAll([]spendflush.Update{{Spend: cost, PromptTokens: 30, Series: series}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	stage, err := p.Wait(ctx, receipt, spendflush.Committed)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the second update is", stage)
+
+	if err := p.Shutdown(ctx); err != nil { // drains
+		log.Fatal(err)
+	}
+	if err := <-running; err != nil {
+		log.Fatal(err)
+	}
+	report, err := store.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, p.Producer())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("team-1 has spent", report.Committed.Spend, "in", report.Committed.APIRequests(), "requests")
+	// Output:
+	// the second update is committed
+	// team-1 has spent 0.000246 in 2 requests
+}
+
+// privatePostgres starts a Postgres for the example.
+func privatePostgres(ctx context.Context) (url string, stop func()) {
+	dir, err := os.MkdirTemp("", "spendflush-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // for the user that Postgres runs as
+		log.Fatal(err)
+	}
+	postgres, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: filepath.Join(dir, "postgres")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return postgres.URL("postgres"), func() {
+		if err := postgres.Stop(ctx); err != nil {
+			log.Fatal(err)
+		}
+		_ = os.RemoveAll(dir)
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush"
@@ -80,14 +79,6 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		c.Queue, c.Locker = ps.queue, ps.locker
 	}
 	return spendflush.New(c)
-}
-
-// newRegistry returns a registry with what every Go process tells.
-func newRegistry() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return registry
 }
 
 // migrate brings the schema up to date. While Postgres can't be reached it goes on trying until ctx ends; any other

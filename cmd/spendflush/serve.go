@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/httpapi"
@@ -73,8 +74,8 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 		listener.Close()
 		return nil, err
 	}
-	in := &instance{parts: ps, listener: listener}
-	registry := newRegistry()
+	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients)}
+	registry := newRegistry(ps)
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
 		in.server, err = in.api(registry)
 	}
@@ -168,7 +169,7 @@ func (in *instance) ready(context.Context) error {
 	return nil
 }
 
-func (in *instance) api(registry prometheus.Gatherer) (*http.Server, error) {
+func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 	api, err := httpapi.New(httpapi.Config{
 		Recorder: in.pipeline,
 		Reader:   in.store,
@@ -182,5 +183,6 @@ func (in *instance) api(registry prometheus.Gatherer) (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	registry.MustRegister(api.Collector())
 	return api.Server(in.set.Listen), nil
 }

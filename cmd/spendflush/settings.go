@@ -35,6 +35,7 @@ type settings struct {
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
+	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once; more wait to be accepted"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
 	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
@@ -159,6 +160,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
 	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
 	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)
+	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
 	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
 	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||

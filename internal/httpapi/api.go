@@ -132,6 +132,7 @@ type API struct {
 	bodies  budget
 	spends  slots
 	reports slots
+	traffic traffic
 }
 
 // route is what is served at one path.
@@ -189,6 +190,7 @@ func (a *API) Server(addr string) *http.Server {
 		WriteTimeout:      a.cfg.WriteTimeout,
 		IdleTimeout:       a.cfg.IdleTimeout,
 		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
+		ConnState:         a.traffic.connState,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
@@ -198,6 +200,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	answer := &answer{ResponseWriter: w}
 	defer func() {
+		a.traffic.answered(answer.status)
 		if a.log.Enabled(r.Context(), slog.LevelDebug) {
 			a.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes,
 				"took", time.Since(start), "remote", r.RemoteAddr)

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/spendflush/spendflush/sql"
+)
+
+// newRegistry returns a registry with what every Go process tells, and what is known of Postgres, the queue's bounds and
+// the journal.
+func newRegistry(ps *parts) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &partsCollector{ps})
+	return registry
+}
+
+// partsCollector looks everything up when it is asked.
+type partsCollector struct{ ps *parts }
+
+// partMetric is one number of a store.
+type partMetric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(sql.Stats) float64
+}
+
+func partDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var storeMetrics = []partMetric{
+	{partDesc("spendflush_postgres_commits_total", "Flushes committed by this instance."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Commits) }},
+	{partDesc("spendflush_postgres_retries_total", "Tries of a flush after the first."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Retries) }},
+	{partDesc("spendflush_postgres_deadlocks_total", "Tries of a flush that ended in a deadlock."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Deadlocks) }},
+	{partDesc("spendflush_rows_quarantined_total", "Rows set aside because Postgres refused them."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Refused) }},
+	{partDesc("spendflush_postgres_known_keys", "Keys remembered as being in the dictionaries."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.KnownKeys) }},
+	{partDesc("spendflush_postgres_connections", "Connections to Postgres that are open."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.Conns) }},
+	{partDesc("spendflush_postgres_connections_busy", "Connections to Postgres in use."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.BusyConns) }},
+	{partDesc("spendflush_postgres_connections_limit", "Connections to Postgres above which callers wait."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.MaxConns) }},
+}
+
+var (
+	descQueueLimit  = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
+	descClientLimit = partDesc("spendflush_http_connections_limit", "HTTP connections above which more wait to be accepted.")
+	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of settled batches kept in Redis in case Postgres is turned back.", "shard")
+	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
+	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range storeMetrics {
+		ch <- m.desc
+	}
+	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descJournal, descJournalFile} {
+		ch <- d
+	}
+}
+
+// scrapeTimeout bounds how long a scrape waits for Redis.
+const scrapeTimeout = time.Second
+
+// Collect implements prometheus.Collector.
+func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.ps.store.Stats()
+	for _, m := range storeMetrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(stats))
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	set := c.ps.set
+	gauge(descClientLimit, float64(set.MaxClients))
+	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
+		gauge(descQueueLimit, float64(set.QueueMaxBytes))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	c.collectKept(ctx, gauge)
+}
+
+// collectKept tells what is kept outside Postgres.
+func (c *partsCollector) collectKept(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+}

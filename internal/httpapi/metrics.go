@@ -1,0 +1,72 @@
+package httpapi
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// traffic is what is counted of requests and connections.
+type traffic struct {
+	responses   [600]atomic.Int64 // by status
+	connections atomic.Int64
+}
+
+func (t *traffic) answered(status int) {
+	if status >= 0 && status < len(t.responses) {
+		t.responses[status].Add(1)
+	}
+}
+
+// connState is called by the server when a connection comes or goes.
+func (t *traffic) connState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		t.connections.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		t.connections.Add(-1)
+	}
+}
+
+var (
+	descResponses = prometheus.NewDesc("spendflush_http_responses_total", "HTTP requests answered, by status.", []string{"code"}, nil)
+	descConns     = prometheus.NewDesc("spendflush_http_connections", "HTTP connections open.", nil, nil)
+	descBodies    = prometheus.NewDesc("spendflush_http_body_bytes", "Bytes of request bodies in memory, above the first 32 KiB of each.", nil, nil)
+	descBodyLimit = prometheus.NewDesc("spendflush_http_body_bytes_limit", "Bytes of request bodies above which requests are answered with 503.", nil, nil)
+	descWorking   = prometheus.NewDesc("spendflush_http_working", "Requests of a costly kind being answered.", []string{"kind"}, nil)
+	descWorkLimit = prometheus.NewDesc("spendflush_http_working_limit", "Requests of a costly kind at once above which more are answered with 503.", []string{"kind"}, nil)
+)
+
+// Collector tells the metrics of the API.
+func (a *API) Collector() prometheus.Collector { return collector{a} }
+
+type collector struct{ a *API }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descResponses, descConns, descBodies, descBodyLimit, descWorking, descWorkLimit} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	for status := range c.a.traffic.responses {
+		if n := c.a.traffic.responses[status].Load(); n > 0 {
+			ch <- prometheus.MustNewConstMetric(descResponses, prometheus.CounterValue, float64(n), strconv.Itoa(status))
+		}
+	}
+	gauge(descConns, c.a.traffic.connections.Load())
+	gauge(descBodies, c.a.bodies.held.Load())
+	gauge(descBodyLimit, c.a.bodies.limit)
+	for kind, s := range map[string]slots{"spend": c.a.spends, "report": c.a.reports} {
+		gauge(descWorking, int64(len(s)), kind)
+		gauge(descWorkLimit, int64(cap(s)), kind)
+	}
+}

@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,6 +16,9 @@ type Server struct {
 	SynchronousCommit string `json:"synchronous_commit"` // of the role or database; flushes never run with off
 	MaxConnections    int    `json:"max_connections"`
 	Fsync             bool   `json:"fsync"` // off: a crash of the machine loses commits, and more
+
+	// ClockAhead is how far Postgres's clock is ahead of this machine's, to the time that asking took.
+	ClockAhead time.Duration `json:"clock_ahead_ns"`
 }
 
 // The values of Server.Pooler.
@@ -39,11 +43,14 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 		return server, err
 	}
 	defer first.Close(context.WithoutCancel(ctx))
+	var clock time.Time
+	asked := time.Now()
 	err = first.QueryRow(ctx, s.statement("probe")).
-		Scan(&server.Version, &server.InRecovery, &server.SynchronousCommit, &server.MaxConnections, &server.Fsync)
+		Scan(&server.Version, &server.InRecovery, &server.SynchronousCommit, &server.MaxConnections, &server.Fsync, &clock)
 	if err != nil {
 		return server, err
 	}
+	server.ClockAhead = clock.Sub(asked.Add(time.Since(asked) / 2))
 	backend, err := backendOf(ctx, first)
 	if err != nil || backend == first.PgConn().PID() {
 		return server, err

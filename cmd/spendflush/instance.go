@@ -118,6 +118,10 @@ func (ps *parts) probe(ctx context.Context) {
 		if info.InRecovery {
 			ps.log.Warn("Postgres is a standby: nothing can be written until it is promoted")
 		}
+		if info.ClockAhead.Abs() > time.Minute {
+			ps.log.Warn("the clocks of this machine and of Postgres differ: updates without a time are booked by this machine's, and a "+
+				"producer that seems to be a month old is not believed", "postgres_is_ahead_by", info.ClockAhead.Round(time.Second))
+		}
 		if !info.Fsync {
 			ps.log.Warn("Postgres runs with fsync off: a crash of its machine loses committed spend")
 		}

@@ -8,7 +8,7 @@ WITH asked AS (
 ), missing AS (
     SELECT producer, sequence
     FROM spendflush.lost_batches
-    WHERE shard = $1::smallint AND producer = ANY ($2::uuid[]) AND found_at IS NULL
+    WHERE shard = $1::smallint AND producer IN (SELECT producer FROM asked) AND found_at IS NULL
     ORDER BY producer, sequence
 )
 SELECT (SELECT max(seen_at) FROM spendflush.producers WHERE producer = '00000000-0000-0000-0000-000000000000'),

@@ -232,6 +232,8 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 		adopted.int2(int16(b.Shard))
 		adopted.int8(b.Updates)
 		adopted.amount(b.Amount)
+		adopted.uuid(b.Producer)
+		adopted.int8(int64(b.Sequence))
 		err = t.run(ctx, call{name: "adopt", rows: 1, params: adopted.params()})
 	} else {
 		err = t.claim(ctx, f, encoded)

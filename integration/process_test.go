@@ -29,7 +29,13 @@ type process struct {
 // gets only those that say where things are. When the test ends it is killed, and its output shown if the test failed.
 func launch(t testing.TB, name string, variables []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, name: name, cmd: exec.Command(binary, args...), done: make(chan struct{})}
+	return launchProgram(t, binary, name, variables, args...)
+}
+
+// launchProgram is launch for another build of the program.
+func launchProgram(t testing.TB, program, name string, variables []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, name: name, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	for _, inherited := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
 		if value, ok := os.LookupEnv(inherited); ok {
 			p.cmd.Env = append(p.cmd.Env, inherited+"="+value)

@@ -71,6 +71,42 @@ func BenchmarkSettle(b *testing.B) {
 	}
 }
 
+// BenchmarkKeep settles a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
+// script does of either.
+func BenchmarkKeep(b *testing.B) {
+	for _, rows := range []int{1, 40, 400, 4000, 20_000} {
+		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
+		n := min(100, 1<<20/len(batch.Bytes()))
+		b.Run(fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n), func(b *testing.B) {
+			q := queues.NewRedis(benchClient(b), queues.RedisOptions{KeepSettled: true})
+			for range n {
+				if _, err := q.Push(context.Background(), batch, ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(n * len(batch.Bytes())))
+			for b.Loop() {
+				b.StopTimer()
+				entries, err := q.Read(context.Background(), 0, "", n, 1<<30)
+				if err != nil || len(entries) != n {
+					b.Fatal(len(entries), err)
+				}
+				ids := make([]spendflush.EntryID, n)
+				for i, e := range entries {
+					ids[i] = e.ID
+				}
+				b.StartTimer()
+				if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := q.Requeue(context.Background(), 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkLong compares what it costs to know the bytes of a queue of 20,000 entries.
 func BenchmarkLong(b *testing.B) {
 	client := benchClient(b)

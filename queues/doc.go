@@ -10,6 +10,8 @@
 //	                            and c (bytes of memory that it counts for, which is about a fifth more)
 //	{spendflush:0}:bytes        number: the sum of these c
 //	{spendflush:0}:mark:<uuid>  number: the last sequence of this producer that is known to be in Postgres
+//	{spendflush:0}:kept         stream: with KeepSettled, an entry a batch that was settled, with the queue's fields and
+//	                            t (bytes that it and those before it count for); its id says when it was settled
 //
 // Whatever changes a queue is one Lua script, so that queue, index and bytes can't come apart. Only an eviction or a
 // hand at the keys can do that; the next push notices it by the lengths and makes index and bytes anew.
@@ -17,6 +19,24 @@
 // A user of Redis needs no more than this for queues and locks (CLIENT and the like are done without if refused):
 //
 //	~{spendflush:* +evalsha +eval +xadd +xrange +xdel +xlen +get +set +del +exists +incrby +decrby +pttl +pexpire +info
+//
+// and with KeepSettled, or to call Requeue, Expire or Kept, also
+//
+//	+xrevrange +xtrim +time
+//
+// # What was settled and is kept
+//
+// A database may be turned back to an earlier state: a restored backup, a failover to a standby that was behind. What
+// was committed since and settled is then nowhere else. With KeepSettled the script that takes an entry out of the
+// queue puts its batch into a second stream, under an id from the clock of Redis: Expire needs to know no more. Requeue
+// moves all back to the end of the queue, and the claims drop what Postgres has.
+//
+// Kept entries have no index and no counter. Each has instead the sum of what it and all those before it count for, and
+// they leave from the front only, so the first and the last one tell the bytes of all, and trimming leaves no account
+// wrong. What is deleted by hand from the middle goes on to count until the entries before it have gone.
+//
+// A Redis out of memory refuses the copy, and then the entry is settled without it: what was settled is in Postgres, but
+// as long as the queue is full no other batch gets there.
 //
 // # Why the bytes are counted and not asked for
 //

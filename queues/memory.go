@@ -14,6 +14,10 @@ import (
 type MemoryOptions struct {
 	// MaxBytes bounds the bytes of the batches of each shard; 0 is no bound. An empty queue takes a batch of any size.
 	MaxBytes int64
+
+	// KeepSettled makes Settle keep what it takes out, until Requeue or Expire; else it is deleted. MaxBytes doesn't
+	// count it.
+	KeepSettled bool
 }
 
 // Memory is a queue in the memory of this process, for tests and for a single instance. It never blocks.
@@ -29,6 +33,7 @@ type memoryShard struct {
 	last    uint64        // id given last
 	bytes   int64
 	marks   map[spendflush.ProducerID]uint64
+	kept    []memoryKept // in the order in which they were settled
 }
 
 type memoryEntry struct {
@@ -39,7 +44,12 @@ type memoryEntry struct {
 	pushed   time.Time
 }
 
-var _ spendflush.Queue = (*Memory)(nil)
+type memoryKept struct {
+	entry   memoryEntry
+	settled time.Time
+}
+
+var _ spendflush.Keeper = (*Memory)(nil)
 
 // NewMemory returns an empty queue.
 func NewMemory(opts MemoryOptions) *Memory { return &Memory{opts: opts} }
@@ -92,12 +102,18 @@ func (q *Memory) Push(ctx context.Context, b *spendflush.Batch, previous spendfl
 	if q.opts.MaxBytes > 0 && len(s.entries) > 0 && s.bytes+size > q.opts.MaxBytes {
 		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spendflush.ErrQueueFull, q.opts.MaxBytes)
 	}
+	return s.add(memoryEntry{producer: b.Producer, sequence: b.Sequence, bytes: slices.Clone(b.Bytes())}), nil
+}
+
+// add appends the entry to the queue and returns the id that it gives it. The caller must hold the lock.
+func (s *memoryShard) add(e memoryEntry) spendflush.EntryID {
 	s.last++
-	s.bytes += size
+	s.bytes += int64(len(e.bytes))
 	// As many digits as a uint64 may have: the texts are in the order of the numbers.
-	id := spendflush.EntryID(fmt.Sprintf("%020d", s.last))
-	s.entries = append(s.entries, memoryEntry{id, b.Producer, b.Sequence, slices.Clone(b.Bytes()), time.Now()})
-	return id, nil
+	e.id = spendflush.EntryID(fmt.Sprintf("%020d", s.last))
+	e.pushed = time.Now()
+	s.entries = append(s.entries, e)
+	return e.id
 }
 
 // Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue.
@@ -140,9 +156,13 @@ func (q *Memory) Settle(
 	for _, id := range ids {
 		gone[id] = true
 	}
+	now := time.Now()
 	s.entries = slices.DeleteFunc(s.entries, func(e memoryEntry) bool {
 		if gone[e.id] {
 			s.bytes -= int64(len(e.bytes))
+			if q.opts.KeepSettled {
+				s.kept = append(s.kept, memoryKept{e, now})
+			}
 		}
 		return gone[e.id]
 	})
@@ -175,4 +195,33 @@ func (q *Memory) Stats(ctx context.Context, shard int) (spendflush.QueueStats, e
 		stats.Oldest = s.entries[0].pushed
 	}
 	return stats, nil
+}
+
+// Requeue adds the kept entries of the shard to the end of its queue; see spendflush.Keeper.
+func (q *Memory) Requeue(ctx context.Context, shard int) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("requeue what is kept of shard %d: %w", shard, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.shard(shard)
+	entries := len(s.kept)
+	for _, k := range s.kept {
+		s.add(k.entry)
+	}
+	s.kept = nil
+	return entries, nil
+}
+
+// Expire forgets the kept entries of the shard that were settled at least age ago; see spendflush.Keeper.
+func (q *Memory) Expire(ctx context.Context, shard int, age time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("forget what is kept of shard %d: %w", shard, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.shard(shard)
+	now := time.Now()
+	s.kept = slices.DeleteFunc(s.kept, func(k memoryKept) bool { return now.Sub(k.settled) >= age })
+	return nil
 }

@@ -16,3 +16,10 @@ func TestMemoryIsAQueue(t *testing.T) {
 		return queuetest.Opened{Queue: q, Lose: q.Clear}
 	})
 }
+
+func TestMemoryIsAKeeper(t *testing.T) {
+	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+		q := queues.NewMemory(queues.MemoryOptions{MaxBytes: maxBytes, KeepSettled: true})
+		return queuetest.Opened{Queue: q, Lose: q.Clear}
+	})
+}

@@ -10,28 +10,13 @@
 local queue, index, total = unpack(KEYS)
 local most, producer, sequence, batch = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 
--- cost is what a batch of n bytes takes in Redis, about: ids, other fields and the nodes of both streams, and what
--- the allocator rounds up. It is measured by TestBytesAreAboutWhatRedisUses.
-local function cost(n)
-  return n + math.floor(n / 5) + 150
-end
-
-local function size(fields)
-  for i = 1, #fields, 2 do
-    if fields[i] == 'b' then
-      return #fields[i + 1]
-    end
-  end
-  return 0
-end
-
 -- measure reads the whole queue, a few entries at a time.
 local function measure()
   local found, bytes, from = {}, 0, '-'
   while true do
     local entries = redis.call('XRANGE', queue, from, '+', 'COUNT', 10)
     for _, entry in ipairs(entries) do
-      local n = size(entry[2])
+      local n = #(fieldsOf(entry).b or '')
       found[#found + 1] = {entry[1], n}
       bytes = bytes + cost(n)
     end
@@ -53,15 +38,13 @@ end
 
 local full = most > 0 and waiting > 0 and bytes + cost(#batch) > most
 
--- The first write of the script is the one that Redis refuses when it is out of memory; what follows is then let
--- through. So nothing may be written before it.
+-- Nothing may be written before this: see lacksMemory.
 local id = ''
 if not full then
   id = redis.pcall('XADD', queue, '*', 'p', producer, 's', sequence, 'b', batch)
-  if type(id) == 'table' then
-    if string.find(id.err, 'OOM command not allowed', 1, true) then
-      return redis.error_reply('OOM the batch was not added') -- Redis 6 puts the place in the script before it
-    end
+  if lacksMemory(id) then
+    return redis.error_reply('OOM the batch was not added')
+  elseif type(id) == 'table' then
     return id
   end
 end

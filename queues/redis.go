@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,6 +28,8 @@ const (
 )
 
 var (
+	//go:embed entry.lua
+	entryLua string
 	//go:embed push.lua
 	pushLua string
 	//go:embed present.lua
@@ -36,7 +39,7 @@ var (
 	//go:embed stats.lua
 	statsLua string
 
-	pushScript    = redis.NewScript(pushLua)
+	pushScript    = redis.NewScript(entryLua + pushLua)
 	presentScript = redis.NewScript(presentLua)
 	settleScript  = redis.NewScript(settleLua)
 	statsScript   = redis.NewScript(statsLua)
@@ -51,6 +54,15 @@ type RedisOptions struct {
 	// MaxBytes bounds the memory that each shard's queue takes in Redis, about; 0 is no bound. An empty queue takes a
 	// batch of any size, so that none is stuck for ever.
 	MaxBytes int64
+
+	// KeepSettled makes Settle keep what it takes out, until Requeue or Expire; else it is deleted. Redis then needs room
+	// for all that is settled within the age given to Expire; Kept says how much it is. MaxBytes doesn't count it. A
+	// Redis out of memory keeps nothing more (see Unkept): settling works on and makes room. It refuses pushes until there
+	// is some, so call Expire with less age if that lasts.
+	//
+	// All instances should agree, but nothing goes wrong if they don't. Requeue and Expire do their work on what is kept,
+	// whoever kept it, so Expire is still to be called after keeping was switched off.
+	KeepSettled bool
 }
 
 // Redis is a queue of Redis streams, one a shard. It needs Redis 6.2 or later, or Valkey; Cluster and services without
@@ -63,9 +75,8 @@ type Redis struct {
 	client redis.UniversalClient
 	opts   RedisOptions
 	calls  abandon.Calls
+	unkept atomic.Int64
 }
-
-var _ spendflush.Queue = (*Redis)(nil)
 
 // NewRedis returns a queue on the client, which stays the caller's and should be one that Dial made: go-redis obeys the
 // deadline of a context only if told so. It doesn't talk to Redis.
@@ -195,7 +206,8 @@ func entriesOf(messages []redis.XMessage, maxBytes int) []spendflush.Entry {
 }
 
 // Settle takes exactly these entries out of the shard and publishes marks; see spendflush.Queue. Long lists take
-// several round trips; the marks go with the first one. A mark is forgotten a day after it was published.
+// several round trips; the marks go with the first one. A mark is forgotten a day after it was published. With
+// KeepSettled, taking an entry out and keeping it is one step, and entries that hold no batch are deleted all the same.
 func (q *Redis) Settle(
 	ctx context.Context, shard int, ids []spendflush.EntryID, marks map[spendflush.ProducerID]uint64,
 ) error {
@@ -209,6 +221,9 @@ func (q *Redis) Settle(
 		lists.marks = append(lists.marks, mark)
 	}
 	_, err := abandon.Call(ctx, &q.calls, func() (struct{}, error) {
+		if q.opts.KeepSettled {
+			return struct{}{}, q.settleKeeping(ctx, shard, lists)
+		}
 		for len(lists.ids)+len(lists.keys) > 0 {
 			keys, args := lists.next(q.shardKeys(shard))
 			if err := settleScript.Run(ctx, q.client, keys, args...).Err(); err != nil {
@@ -234,15 +249,25 @@ type settleLists struct {
 func (l *settleLists) next(shardKeys []string) (keys []string, args []any) {
 	ids, marks := min(len(l.ids), settleChunk), min(len(l.keys), settleChunk)
 	keys = append(shardKeys, l.keys[:marks]...)
-	args = append(args, markSeconds, ids)
+	args = l.appendTo([]any{markSeconds, ids}, ids, marks)
+	l.drop(ids, marks)
+	return keys, args
+}
+
+// appendTo appends the first ids and the first marks to the arguments of a script.
+func (l *settleLists) appendTo(args []any, ids, marks int) []any {
 	for _, id := range l.ids[:ids] {
 		args = append(args, id)
 	}
 	for _, mark := range l.marks[:marks] {
 		args = append(args, mark)
 	}
+	return args
+}
+
+// drop takes off the first ids and the first marks.
+func (l *settleLists) drop(ids, marks int) {
 	l.ids, l.keys, l.marks = l.ids[ids:], l.keys[marks:], l.marks[marks:]
-	return keys, args
 }
 
 // Mark returns the last published mark of the producer, 0 if none is known; see spendflush.Queue.

@@ -70,3 +70,9 @@ func TestRedisIsAQueue(t *testing.T) {
 		return opened(t, dial(t, testserver.Redis(t)), queues.RedisOptions{MaxBytes: maxBytes})
 	})
 }
+
+func TestRedisIsAKeeper(t *testing.T) {
+	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+		return opened(t, dial(t, testserver.Redis(t)), queues.RedisOptions{MaxBytes: maxBytes, KeepSettled: true})
+	})
+}

@@ -127,7 +127,7 @@ func TestAReplicaRefusesAndNothingIsTakenForFull(t *testing.T) {
 func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
 	server := testserver.NewRedis(t)
 	client := dial(t, server.URL())
-	q := open(t, client, queues.RedisOptions{})
+	q := open(t, client, queues.RedisOptions{KeepSettled: true})
 	producer := queuetest.NewProducer()
 	b := queuetest.NewBatch(producer, 0, 1, 1)
 	id := push(t, q, b, "")
@@ -140,12 +140,15 @@ func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
 		}
 	})
 	for name, call := range map[string]func(ctx context.Context) error{
-		"Push":   func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
-		"Read":   func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
-		"Settle": func(ctx context.Context) error { return q.Settle(ctx, 0, []spendflush.EntryID{id}, nil) },
-		"Mark":   func(ctx context.Context) error { _, err := q.Mark(ctx, 0, producer); return err },
-		"Stats":  func(ctx context.Context) error { _, err := q.Stats(ctx, 0); return err },
-		"Info":   func(ctx context.Context) error { _, err := q.Info(ctx); return err },
+		"Push":    func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
+		"Read":    func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
+		"Settle":  func(ctx context.Context) error { return q.Settle(ctx, 0, []spendflush.EntryID{id}, nil) },
+		"Mark":    func(ctx context.Context) error { _, err := q.Mark(ctx, 0, producer); return err },
+		"Stats":   func(ctx context.Context) error { _, err := q.Stats(ctx, 0); return err },
+		"Requeue": func(ctx context.Context) error { _, err := q.Requeue(ctx, 0); return err },
+		"Expire":  func(ctx context.Context) error { return q.Expire(ctx, 0, time.Hour) },
+		"Kept":    func(ctx context.Context) error { _, _, err := q.Kept(ctx, 0); return err },
+		"Info":    func(ctx context.Context) error { _, err := q.Info(ctx); return err },
 	} {
 		cancelled, cancel := context.WithCancel(t.Context())
 		timer := time.AfterFunc(10*time.Millisecond, cancel)
@@ -340,7 +343,7 @@ func largeBatch() *spendflush.Batch {
 
 func TestALargeBatchGoesThrough(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
-	q := open(t, client, queues.RedisOptions{MaxBytes: 100 << 20})
+	q := open(t, client, queues.RedisOptions{MaxBytes: 100 << 20, KeepSettled: true})
 	b := largeBatch()
 	if size := len(b.Bytes()); size < 32<<20 {
 		t.Fatalf("the batch has only %d bytes", size)
@@ -349,10 +352,17 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 	if again := push(t, q, b, id); again != id {
 		t.Errorf("push returned %s, want %s", again, id)
 	}
-	entries, err := q.Read(t.Context(), 0, "", 10, 1<<20)
-	if err != nil || len(entries) != 1 || string(entries[0].Bytes) != string(b.Bytes()) {
-		t.Errorf("the batch didn't come back: %d entries, %v", len(entries), err)
+	check := func() {
+		t.Helper()
+		entries, err := q.Read(t.Context(), 0, "", 10, 1<<20)
+		if err != nil || len(entries) != 1 || string(entries[0].Bytes) != string(b.Bytes()) {
+			t.Errorf("the batch didn't come back: %d entries, %v", len(entries), err)
+		}
 	}
+	check()
+	settle(t, q, []spendflush.EntryID{id})
+	requeue(t, q)
+	check()
 }
 
 func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {

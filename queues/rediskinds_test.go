@@ -119,14 +119,21 @@ func await(t *testing.T, client *redis.Client, want ...string) {
 	}
 }
 
+// suite is queuetest.Run or queuetest.RunKeeper.
+type suite func(t *testing.T, open func(t *testing.T, maxBytes int64) queuetest.Opened)
+
 func TestRedisClusterIsAQueue(t *testing.T) {
 	url := startCluster(t)
-	queuetest.Run(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
-		opts := queues.RedisOptions{MaxBytes: maxBytes}
-		q := opened(t, dial(t, url), opts)
-		q.Lose()
-		return q
-	})
+	run := func(t *testing.T, suite suite, opts queues.RedisOptions) {
+		suite(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+			opts.MaxBytes = maxBytes
+			q := opened(t, dial(t, url), opts)
+			q.Lose()
+			return q
+		})
+	}
+	run(t, queuetest.Run, queues.RedisOptions{})
+	t.Run("Keeping", func(t *testing.T) { run(t, queuetest.RunKeeper, queues.RedisOptions{KeepSettled: true}) })
 	t.Run("OneAddressIsEnough", func(t *testing.T) {
 		first, _, _ := strings.Cut(url, ",")
 		q := open(t, dial(t, first+"?cluster=true"), queues.RedisOptions{Prefix: "one"})
@@ -146,11 +153,22 @@ func TestAUserWithFewRightsIsEnough(t *testing.T) {
 	do(t, admin, "ACL", "SETUSER", "few", "on", ">secret", "~{spendflush:*", "-@all",
 		"+evalsha", "+eval", "+xadd", "+xrange", "+xdel", "+xlen", "+get", "+set", "+del", "+exists", "+incrby", "+decrby", "+info")
 	url := "redis://few:secret@" + host(t, server.URL())
-	queuetest.Run(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
-		do(t, admin, "FLUSHALL")
-		q := opened(t, dial(t, url), queues.RedisOptions{MaxBytes: maxBytes})
-		q.Lose = func() { do(t, admin, "FLUSHALL") }
-		return q
+	run := func(t *testing.T, suite suite, opts queues.RedisOptions) {
+		suite(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+			do(t, admin, "FLUSHALL")
+			opts.MaxBytes = maxBytes
+			q := opened(t, dial(t, url), opts)
+			q.Lose = func() { do(t, admin, "FLUSHALL") }
+			return q
+		})
+	}
+	run(t, queuetest.Run, queues.RedisOptions{})
+	t.Run("Keeping", func(t *testing.T) {
+		do(t, admin, "ACL", "SETUSER", "few", "+xrevrange", "+xtrim", "+time")
+		run(t, queuetest.RunKeeper, queues.RedisOptions{KeepSettled: true})
+		if _, _, err := open(t, dial(t, url), queues.RedisOptions{}).Kept(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("Info", func(t *testing.T) {
 		info, err := open(t, dial(t, url), queues.RedisOptions{}).Info(t.Context())

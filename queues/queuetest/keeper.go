@@ -1,0 +1,387 @@
+package queuetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+// RunKeeper runs what a spendflush.Keeper must do, all of Run included. open is as for Run; its queues are Keepers that
+// keep what is settled.
+func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
+	Run(t, open)
+	for _, test := range []struct {
+		name     string
+		maxBytes int64
+		run      func(t *testing.T, q Opened)
+	}{
+		{"NothingIsKeptOfAnUnusedQueue", 0, testKeptUnused},
+		{"WhatWasSettledComesBackAsItWas", 0, testRequeue},
+		{"WhatWasNeverSettledIsNotRequeued", 0, testRequeueWaiting},
+		{"WhatWasNotThereWhenItWasSettledIsNotKept", 0, testSettleGoneKeepsNothing},
+		{"AnEntrySettledTwiceInOneCallIsKeptOnce", 0, testSettleTwiceKeepsOnce},
+		{"RequeuingTwiceGivesEntriesOnce", 0, testRequeueTwice},
+		{"RequeuedEntriesAreSettledByTheirNewIDs", 0, testSettleRequeued},
+		{"RequeuedEntriesAreFoundByTheirBatch", 0, testRequeuedPrevious},
+		{"ThousandsAreRequeuedInTheOrderTheyWereSettled", 0, testRequeueMany},
+		{"TheBoundOfTheQueueDoesNotStopRequeue", 10, testRequeueFull},
+		{"WhatIsKeptCountsForNothingInTheQueue", 10, testKeptCountsForNothing},
+		{"MarksArePublishedWithWhatIsKept", 0, testKeptMarks},
+		{"ExpireForgetsAllByAnAgeOfNothing", 0, testExpireAll},
+		{"ExpireForgetsNothingThatIsYoung", 0, testExpireNone},
+		{"ExpireForgetsWhatIsOldAndNothingElse", 0, testExpireSome},
+		{"ExpireTouchesNothingThatWaits", 0, testExpireWaiting},
+		{"ShardsKeepTheirOwn", 0, testKeptShards},
+		{"WhatIsKeptMayBeLost", 0, testKeptLost},
+		{"AForeignEntryIsSettledAmongOthers", 0, testKeptForeign},
+		{"ConcurrentSettleAndRequeueLoseNothing", 0, testSettleWhileRequeuing},
+		{"AnEndedContextStopsTheCallsOfAKeeper", 0, testKeeperEndedContext},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := open(t, test.maxBytes)
+			if _, ok := q.Queue.(spendflush.Keeper); !ok {
+				t.Fatalf("%T is no Keeper", q.Queue)
+			}
+			test.run(t, q)
+		})
+	}
+}
+
+// clockStep is more than the steps in which the clock of a queue may go.
+const clockStep = 10 * time.Millisecond
+
+func requeue(t *testing.T, q Opened, shard int) int {
+	t.Helper()
+	n, err := q.Queue.(spendflush.Keeper).Requeue(t.Context(), shard)
+	if err != nil {
+		t.Fatalf("requeue: %v", err)
+	}
+	return n
+}
+
+func wantRequeued(t *testing.T, q Opened, shard, want int) {
+	t.Helper()
+	if n := requeue(t, q, shard); n != want {
+		t.Errorf("%d entries of shard %d were requeued, want %d", n, shard, want)
+	}
+}
+
+func expire(t *testing.T, q Opened, shard int, age time.Duration) {
+	t.Helper()
+	if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), shard, age); err != nil {
+		t.Fatalf("expire: %v", err)
+	}
+}
+
+func testKeptUnused(t *testing.T, q Opened) {
+	wantRequeued(t, q, 0, 0)
+	expire(t, q, 0, 0)
+	expire(t, q, 0, time.Hour)
+	wantSequences(t, q, 0)
+	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+		t.Errorf("stats are %+v, want none", stats)
+	}
+}
+
+func testRequeue(t *testing.T, q Opened) {
+	producer := NewProducer()
+	var ids []spendflush.EntryID
+	var sent [][]byte
+	for i := range 3 {
+		b := NewBatch(producer, 0, uint64(i+1), 1+150*i)
+		ids, sent = append(ids, push(t, q, b, "")), append(sent, slices.Clone(b.Bytes()))
+	}
+	before := look(t, q, 0)
+	settle(t, q, 0, ids, nil)
+	wantSequences(t, q, 0)
+	wantRequeued(t, q, 0, 3)
+	entries := read(t, q, 0, "", all, all)
+	if len(entries) != 3 {
+		t.Fatalf("%d entries came back, want 3", len(entries))
+	}
+	for i, e := range entries {
+		if slices.Contains(ids, e.ID) {
+			t.Errorf("entry %d came back under its old id %s", i, e.ID)
+		}
+		if !bytes.Equal(e.Bytes, sent[i]) {
+			t.Errorf("entry %d came back with other bytes", i)
+		}
+	}
+	if after := look(t, q, 0); after.Batches != before.Batches || after.Bytes != before.Bytes {
+		t.Errorf("stats are %+v after all came back, and were %+v", after, before)
+	}
+}
+
+func testRequeueWaiting(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 5)
+	settle(t, q, 0, ids[3:4], nil)
+	settle(t, q, 0, ids[1:2], nil)
+	wantRequeued(t, q, 0, 2)
+	wantSequences(t, q, 0, 1, 3, 5, 4, 2)
+}
+
+func testSettleGoneKeepsNothing(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 2)
+	settle(t, q, 0, ids[:1], nil)
+	settle(t, q, 0, ids, nil)
+	settle(t, q, 0, ids, nil)
+	wantRequeued(t, q, 0, 2)
+	wantSequences(t, q, 0, 1, 2)
+}
+
+func testSettleTwiceKeepsOnce(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 2)
+	settle(t, q, 0, []spendflush.EntryID{ids[0], ids[1], ids[0], ids[1]}, nil)
+	wantRequeued(t, q, 0, 2)
+	wantSequences(t, q, 0, 1, 2)
+}
+
+func testRequeueTwice(t *testing.T, q Opened) {
+	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	wantRequeued(t, q, 0, 3)
+	wantRequeued(t, q, 0, 0)
+	wantSequences(t, q, 0, 1, 2, 3)
+}
+
+func testSettleRequeued(t *testing.T, q Opened) {
+	old := pushSequences(t, q, NewProducer(), 0, 3)
+	settle(t, q, 0, old, nil)
+	wantRequeued(t, q, 0, 3)
+	settle(t, q, 0, old, nil) // a late one: it means nobody
+	wantSequences(t, q, 0, 1, 2, 3)
+	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+		t.Errorf("stats are %+v when nothing is left", stats)
+	}
+	wantRequeued(t, q, 0, 3) // kept again
+	wantSequences(t, q, 0, 1, 2, 3)
+}
+
+func testRequeuedPrevious(t *testing.T, q Opened) {
+	producer := NewProducer()
+	ids := pushSequences(t, q, producer, 0, 2)
+	settle(t, q, 0, ids, nil)
+	wantRequeued(t, q, 0, 2)
+	for i, e := range read(t, q, 0, "", all, all) {
+		if again := push(t, q, NewBatch(producer, 0, uint64(i+1), 1), e.ID); again != e.ID {
+			t.Errorf("push of sequence %d didn't find its entry", i+1)
+		}
+	}
+	wantSequences(t, q, 0, 1, 2)
+}
+
+func testRequeueMany(t *testing.T, q Opened) {
+	const n = 2500
+	ids := pushSequences(t, q, NewProducer(), 0, n)
+	before := look(t, q, 0)
+	settle(t, q, 0, ids[:n-1], nil)
+	wantRequeued(t, q, 0, n-1)
+	want := []uint64{n}
+	for i := range uint64(n - 1) {
+		want = append(want, i+1)
+	}
+	wantSequences(t, q, 0, want...)
+	if after := look(t, q, 0); after.Bytes != before.Bytes {
+		t.Errorf("the queue counts %d bytes after all came back, and counted %d", after.Bytes, before.Bytes)
+	}
+}
+
+func testRequeueFull(t *testing.T, q Opened) {
+	producer := NewProducer()
+	for i := range uint64(3) {
+		settle(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+	}
+	push(t, q, NewBatch(producer, 0, 4, 5), "")
+	wantRequeued(t, q, 0, 3)
+	wantSequences(t, q, 0, 4, 1, 2, 3)
+	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 5, 1), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+		t.Errorf("a queue far beyond its bound answered %v", err)
+	}
+	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	push(t, q, NewBatch(producer, 0, 5, 5), "")
+}
+
+func testKeptCountsForNothing(t *testing.T, q Opened) {
+	producer := NewProducer()
+	for i := range uint64(5) {
+		settle(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+		if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+			t.Errorf("stats are %+v when only kept entries are there", stats)
+		}
+	}
+}
+
+func testKeptMarks(t *testing.T, q Opened) {
+	producer, other := NewProducer(), NewProducer()
+	ids := pushSequences(t, q, producer, 0, 300)
+	settle(t, q, 0, ids, map[spendflush.ProducerID]uint64{producer: 300, other: 7})
+	wantMark(t, q, 0, producer, 300)
+	wantMark(t, q, 0, other, 7)
+	wantRequeued(t, q, 0, 300)
+	wantMark(t, q, 0, producer, 300)
+}
+
+func testExpireAll(t *testing.T, q Opened) {
+	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	expire(t, q, 0, 0)
+	wantRequeued(t, q, 0, 0)
+	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
+	wantRequeued(t, q, 0, 2)
+	wantSequences(t, q, 0, 1, 2)
+}
+
+func testExpireNone(t *testing.T, q Opened) {
+	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	<-time.After(clockStep)
+	expire(t, q, 0, time.Hour)
+	expire(t, q, 0, 1<<63-1) // the queue's clock isn't as old
+	wantRequeued(t, q, 0, 3)
+	wantSequences(t, q, 0, 1, 2, 3)
+}
+
+func testExpireSome(t *testing.T, q Opened) {
+	producer := NewProducer()
+	old := pushSequences(t, q, producer, 0, 2)
+	young := push(t, q, NewBatch(producer, 0, 3, 1), "")
+	settle(t, q, 0, old, nil)
+	const age = 300 * time.Millisecond
+	<-time.After(age + clockStep)
+	begin := time.Now()
+	settle(t, q, 0, []spendflush.EntryID{young}, nil)
+	<-time.After(clockStep)
+	expire(t, q, 0, age)
+	if took := time.Since(begin); took >= age {
+		t.Skipf("this machine took %s between two calls: the young entry was old by then", took)
+	}
+	n := requeue(t, q, 0)
+	if n != 1 {
+		t.Errorf("%d entries were requeued, want the young one", n)
+	}
+	wantSequences(t, q, 0, 3)
+}
+
+func testExpireWaiting(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 3)
+	settle(t, q, 0, ids[:1], nil)
+	expire(t, q, 0, 0)
+	wantRequeued(t, q, 0, 0)
+	wantSequences(t, q, 0, 2, 3)
+}
+
+func testKeptShards(t *testing.T, q Opened) {
+	producer := NewProducer()
+	settle(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
+	settle(t, q, 3, pushSequences(t, q, producer, 3, 3), nil)
+	expire(t, q, 0, 0)
+	wantRequeued(t, q, 0, 0)
+	wantRequeued(t, q, 1, 0)
+	wantRequeued(t, q, 3, 3)
+	wantSequences(t, q, 0)
+	wantSequences(t, q, 3, 1, 2, 3)
+}
+
+func testKeptLost(t *testing.T, q Opened) {
+	producer := NewProducer()
+	settle(t, q, 0, pushSequences(t, q, producer, 0, 3), nil)
+	q.Lose()
+	wantRequeued(t, q, 0, 0)
+	expire(t, q, 0, 0)
+	settle(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
+	q.Lose()
+	settle(t, q, 0, pushSequences(t, q, producer, 0, 1), nil)
+	wantRequeued(t, q, 0, 1)
+	wantSequences(t, q, 0, 1)
+}
+
+func testKeptForeign(t *testing.T, q Opened) {
+	if q.AddForeign == nil {
+		return // nothing of the kind can be in this queue
+	}
+	producer := NewProducer()
+	push(t, q, NewBatch(producer, 0, 1, 1), "")
+	q.AddForeign(0)
+	push(t, q, NewBatch(producer, 0, 2, 1), "")
+	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	wantSequences(t, q, 0)
+	wantRequeued(t, q, 0, 2)
+	wantSequences(t, q, 0, 1, 2)
+}
+
+// One flushes what there is again and again while another turns the database back again and again.
+func testSettleWhileRequeuing(t *testing.T, q Opened) {
+	const n, rounds = 400, 30
+	pushSequences(t, q, NewProducer(), 0, n)
+	before := look(t, q, 0)
+	failures := make(chan error, 2)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for range rounds {
+			entries, err := q.Read(t.Context(), 0, "", all, all)
+			if err == nil {
+				err = q.Settle(t.Context(), 0, idsOf(entries), nil)
+			}
+			if err != nil {
+				failures <- err
+				return
+			}
+		}
+	})
+	running.Go(func() {
+		for range rounds {
+			if _, err := q.Queue.(spendflush.Keeper).Requeue(t.Context(), 0); err != nil {
+				failures <- err
+				return
+			}
+		}
+	})
+	running.Wait()
+	select {
+	case err := <-failures:
+		t.Fatal(err)
+	default:
+	}
+	requeue(t, q, 0)
+	times := map[uint64]int{}
+	for _, e := range read(t, q, 0, "", all, all) {
+		b, err := spendflush.ParseBatch(e.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		times[b.Sequence]++
+	}
+	for sequence := range uint64(n) {
+		if times[sequence+1] != 1 {
+			t.Errorf("sequence %d is there %d times", sequence+1, times[sequence+1])
+		}
+	}
+	if after := look(t, q, 0); after.Batches != before.Batches || after.Bytes != before.Bytes {
+		t.Errorf("stats are %+v after all came back, and were %+v", after, before)
+	}
+}
+
+func testKeeperEndedContext(t *testing.T, q Opened) {
+	ctx := endedContext(t)
+	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
+	if _, err := q.Queue.(spendflush.Keeper).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("Requeue returned %v", err)
+	}
+	if err := q.Queue.(spendflush.Keeper).Expire(ctx, 0, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("Expire returned %v", err)
+	}
+	wantSequences(t, q, 0)
+	wantRequeued(t, q, 0, 2)
+}
+
+func idsOf(entries []spendflush.Entry) []spendflush.EntryID {
+	ids := make([]spendflush.EntryID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	return ids
+}

@@ -130,8 +130,8 @@ func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
 	return keeper.Expire(ctx, shard, p.cfg.RewindWindow)
 }
 
-// tendMarks keeps this producer's marks from being cleaned up, and cleans up those that nobody uses any more. It works
-// until ctx ends.
+// tendMarks keeps this producer's marks from being cleaned up, and cleans up those that nobody uses any more, and what the
+// queue has kept from a time when there was a rewind window. It works until ctx ends.
 func (p *Pipeline) tendMarks(ctx context.Context) {
 	for wait := time.Minute; sleep(ctx, wait, nil); {
 		callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
@@ -144,6 +144,16 @@ func (p *Pipeline) tendMarks(ctx context.Context) {
 		}
 		if cleaned > 0 {
 			p.log.Info("marks of producers that are gone were cleaned up", "marks", cleaned)
+		}
+		if keeper, ok := p.cfg.Queue.(Keeper); ok && p.cfg.RewindWindow == 0 {
+			for shard := range p.cfg.Shards {
+				callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+				// Other instances may have a window still.
+				if err := keeper.Expire(callCtx, shard, maxRewindWindow); err != nil {
+					p.log.Debug("what the queue has kept can't be looked at", "shard", shard, "error", err)
+				}
+				cancel()
+			}
 		}
 	}
 }

@@ -123,7 +123,7 @@ func (c Config) Validate() error {
 	if c.GapGrace < time.Second {
 		fault("GapGrace: %s; allowed are 1s and more", c.GapGrace)
 	}
-	if c.RewindWindow < 0 || c.RewindWindow > 24*time.Hour {
+	if c.RewindWindow < 0 || c.RewindWindow > maxRewindWindow {
 		fault("RewindWindow: %s; allowed are 0 to 24h", c.RewindWindow)
 	}
 	if _, ok := c.Queue.(Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
@@ -163,7 +163,8 @@ const (
 	readBytes     = 8 << 20          // and their bytes
 	waitingBudget = 64 << 20         // bytes of batches behind a gap that one walk over the queue keeps in memory
 
-	rewindCheck   = 2 * time.Second     // how often it is looked whether Postgres was turned back
-	tendInterval  = time.Hour           // how often marks are tended
-	markRetention = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
+	maxRewindWindow = 24 * time.Hour
+	rewindCheck     = 2 * time.Second     // how often it is looked whether Postgres was turned back
+	tendInterval    = time.Hour           // how often marks are tended
+	markRetention   = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
 )

@@ -43,7 +43,9 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 			store.Close()
 			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
 		}
-		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes})
+		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
+			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,
+		})
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 	}
 	return ps, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,7 @@ var (
 	descQueueLimit  = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
 	descClientLimit = partDesc("spendflush_http_connections_limit", "HTTP connections above which more wait to be accepted.")
 	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of settled batches kept in Redis in case Postgres is turned back.", "shard")
+	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Settled batches that this instance could not keep because Redis was out of memory.")
 	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
 	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
 )
@@ -57,7 +59,7 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range storeMetrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descJournal, descJournalFile} {
+	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile} {
 		ch <- d
 	}
 }
@@ -76,6 +78,9 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	set := c.ps.set
 	gauge(descClientLimit, float64(set.MaxClients))
+	if c.ps.queue != nil {
+		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unkept()))
+	}
 	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
 		gauge(descQueueLimit, float64(set.QueueMaxBytes))
 	}
@@ -84,6 +89,16 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	c.collectKept(ctx, gauge)
 }
 
-// collectKept tells what is kept outside Postgres.
+// collectKept tells what is kept in case Postgres is turned back.
 func (c *partsCollector) collectKept(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	if c.ps.queue == nil || c.ps.set.RewindWindow == 0 {
+		return
+	}
+	for shard := range c.ps.set.Shards {
+		_, bytes, err := c.ps.queue.Kept(ctx, shard)
+		if err != nil {
+			return
+		}
+		gauge(descQueueKept, float64(bytes), strconv.Itoa(shard))
+	}
 }

@@ -19,12 +19,21 @@ func (p *process) count(text string) (lines int) {
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 
-// The lock is held by somebody who doesn't flush, so that batches stay in the queue.
-func (s *stack) holdLock(client *redis.Client) {
+// holdLock takes the lock for somebody who doesn't flush, so that batches stay in the queue, and waits until the instances
+// have noticed.
+func (s *stack) holdLock(client *redis.Client, instances ...*instance) {
 	s.t.Helper()
 	if err := client.Set(s.t.Context(), lockKey(0), "nobody", 0).Err(); err != nil {
 		s.t.Fatal(err)
 	}
+	eventually(s.t, "nobody else holds the lock", func() string {
+		for _, in := range instances {
+			if in.metrics().sum("litellm_pod_lock_manager_size") > 0 {
+				return in.name + " believes to hold it"
+			}
+		}
+		return ""
+	})
 }
 
 func TestGapOfADeadInstanceIsReportedWithItsAmountAndPassed(t *testing.T) {
@@ -77,7 +86,7 @@ func TestGapOfADeadInstanceIsReportedWithItsAmountAndPassed(t *testing.T) {
 	}
 	s.audit()
 	// Somebody finds it after all, say in a copy of Redis' memory.
-	s.holdLock(client)
+	s.holdLock(client, other)
 	if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: queueKey(0), Values: lost.Values}).Err(); err != nil {
 		t.Fatal(err)
 	}

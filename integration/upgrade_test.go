@@ -90,7 +90,7 @@ func TestRollingUpgradeAndRollbackOfTheBatchFormatLoseNothing(t *testing.T) {
 	recorded.join(more)
 	awaitCommitted(t, newer)
 	client := s.redisClient()
-	s.holdLock(client)
+	s.holdLock(client, newer...)
 	left := startLoad(t, newer, loadOptions{clients: 2, updates: 200, most: 20, acks: []string{"queued"}, prefix: "left-"})
 	_, ofLeft, _ := left.stop()
 	for _, in := range newer {

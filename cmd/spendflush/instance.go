@@ -163,8 +163,9 @@ func newLogger(set *settings, to io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to, options))
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal says whether a stream is one, or another device such as /dev/null.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}

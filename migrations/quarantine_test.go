@@ -1,7 +1,6 @@
 package migrations
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"testing/fstest"
@@ -67,5 +66,4 @@ func TestBatchesThatWereInQuarantineBeforeGetTheirAmounts(t *testing.T) {
 	if n := query[int](t, conn, "SELECT count(*) FROM spendflush.quarantine WHERE updates IS NOT NULL"); n != len(amounts) {
 		t.Errorf("the updates of %d batches are known, want %d", n, len(amounts))
 	}
-	conn.Close(context.WithoutCancel(t.Context()))
 }

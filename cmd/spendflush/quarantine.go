@@ -187,7 +187,7 @@ func printQuarantineSums(to io.Writer, q *sql.AuditQuarantine) {
 	if b := &q.Batches; b.Entries > 0 {
 		fmt.Fprintf(to, "  batches: %d, of %s dollars in %s updates", b.Entries, b.Spend, b.Updates)
 		if b.Unknown > 0 {
-			fmt.Fprintf(to, " and what %d of them count that can't be read", b.Unknown)
+			fmt.Fprintf(to, "; of %d it can't be told", b.Unknown)
 		}
 		fmt.Fprintln(to)
 	}

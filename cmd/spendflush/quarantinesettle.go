@@ -190,7 +190,7 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 				return err
 			}
 			if !yes && !isTerminal(p.stdin) {
-				return errUnasked
+				return usageError{errors.New("drop: standard input is no terminal to ask on; nothing was dropped; --yes drops without asking")}
 			}
 			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error { return p.dropEntries(ctx, ps, ids, yes) })
 		},
@@ -198,8 +198,6 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
 	return c
 }
-
-var errUnasked = usageError{errors.New("drop: standard input is no terminal that could answer; nothing was dropped; --yes drops without asking")}
 
 func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes bool) error {
 	var open []int64
@@ -227,11 +225,11 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes b
 		return err
 	}
 	if len(open) > 0 && !yes {
-		ok, err := p.confirm(ctx, fmt.Sprintf("Drop %d of quarantine, never to be applied? [y/N] ", len(open)))
-		if err != nil {
-			return err
+		noun := "entries"
+		if len(open) == 1 {
+			noun = "entry"
 		}
-		if !ok {
+		if !p.confirm(ctx, fmt.Sprintf("Drop %d %s, never to be applied? [y/N] ", len(open), noun)) {
 			return errors.New("nothing was dropped")
 		}
 	}
@@ -267,28 +265,20 @@ func (p *program) sayNotOpen(q *sql.Quarantined) (failed bool) {
 	return true
 }
 
-// confirm asks on the terminal. No answer at all, as from /dev/null, is errUnasked.
-func (p *program) confirm(ctx context.Context, question string) (bool, error) {
+// confirm asks on the terminal. No answer, as Ctrl-D gives none, is a no.
+func (p *program) confirm(ctx context.Context, question string) bool {
 	fmt.Fprint(p.stderr, question)
-	type reply struct {
-		text string
-		err  error
-	}
-	replies := make(chan reply, 1)
+	answers := make(chan string, 1)
 	// Reading can't be interrupted, but Ctrl-C has to end the question. The program ends soon after.
 	go func() {
-		text, err := bufio.NewReader(p.stdin).ReadString('\n')
-		replies <- reply{text, err}
+		answer, _ := bufio.NewReader(p.stdin).ReadString('\n')
+		answers <- answer
 	}()
 	select {
 	case <-ctx.Done():
-		return false, errors.New("interrupted; nothing was dropped")
-	case r := <-replies:
-		if r.err != nil && r.text == "" {
-			fmt.Fprintln(p.stderr)
-			return false, errUnasked
-		}
-		answer := strings.ToLower(strings.TrimSpace(r.text))
-		return answer == "y" || answer == "yes", nil
+		return false
+	case answer := <-answers:
+		answer = strings.ToLower(strings.TrimSpace(answer))
+		return answer == "y" || answer == "yes"
 	}
 }

@@ -173,8 +173,11 @@ func turn(q *sql.Quarantined, mark uint64) string {
 	case q.Sequence <= mark:
 		return fmt.Sprintf(`already in the books, because its producer sent it again; drop it with "spendflush quarantine drop %d"`, q.ID)
 	case q.Sequence > mark+1:
-		return fmt.Sprintf("batches %d to %d of its producer have to be in the books before it; apply them first, or wait for the producer to send them",
-			mark+1, q.Sequence-1)
+		missing := fmt.Sprintf("batches %d to %d", mark+1, q.Sequence-1)
+		if mark+1 == q.Sequence-1 {
+			missing = fmt.Sprintf("batch %d", mark+1)
+		}
+		return fmt.Sprintf("%s of its producer must be in the books before it: apply that first, or wait for the producer to send it", missing)
 	default:
 		return fmt.Sprintf(`not in the books; if its producer doesn't send it again: "spendflush quarantine apply %d"`, q.ID)
 	}

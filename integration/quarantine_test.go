@@ -132,6 +132,17 @@ func (s *stack) awaitTotal(key, spend string) {
 	})
 }
 
+func (s *stack) awaitEmptyQueue() {
+	s.t.Helper()
+	client := s.redisClient()
+	eventually(s.t, "the queue is empty", func() string {
+		if n := client.XLen(s.t.Context(), queueKey(0)).Val(); n != 0 {
+			return fmt.Sprintf("%d entries", n)
+		}
+		return ""
+	})
+}
+
 func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -152,14 +163,15 @@ func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T)
 	}
 	in.post(`{"spend": 1, "api_key": "good"}`)
 	eventually(t, "all that is bad is in quarantine", func() string {
-		return strings.Repeat("not yet", min(1, 3-len(s.quarantined())))
+		if n := s.number("SELECT count(*) FROM spendflush.quarantine"); n != int64(len(bad)) {
+			return fmt.Sprintf("%d entries", n)
+		}
+		return ""
 	})
 	if got := s.total("good").Requests; got != 1 {
 		t.Errorf("%d requests are booked beside what is bad", got)
 	}
-	if n := s.redisClient().XLen(t.Context(), queueKey(0)).Val(); n != 0 {
-		t.Errorf("%d entries are left in the queue", n)
-	}
+	s.awaitEmptyQueue()
 
 	list := s.quarantined()
 	unreadable, torn, wrong := list[0], list[1], list[2]
@@ -172,10 +184,18 @@ func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T)
 		fmt.Sprintf("producer %s batch 1 1.75 2 corrupt batch", producer),
 		"3 entries; batches: 1 of 1.75 dollars in 2 requests; batches of which it can't be told: 2")
 	s.wants(0, []string{"audit"}, "batches: 3, of 1.75 dollars in 2 updates; of 2 it can't be told", "quarantined: 3")
+	s.checkShown(bad, list)
+	s.checkDropped(unreadable.ID, torn.ID, wrong.ID)
+	s.audit()
+}
 
-	s.wants(0, quarantine("show", unreadable.ID), "unreadable corrupt batch: 15 bytes", "6e 6f 74 20 61 20 62 61", "quarantine drop")
-	s.wants(0, quarantine("show", wrong.ID), "header version 1, shard 0 of 1, seal 1", "counts 1.75 dollars in 2 updates",
-		"unreadable corrupt batch", fmt.Sprintf("its first %d bytes", len(changed)))
+// checkShown looks at entries by show; of the last the header can be read.
+func (s *stack) checkShown(bad [][]byte, list []aside) {
+	s.t.Helper()
+	first, last := list[0].ID, list[len(list)-1].ID
+	s.wants(0, quarantine("show", first), "unreadable corrupt batch: 15 bytes", "6e 6f 74 20 61 20 62 61", "quarantine drop")
+	s.wants(0, quarantine("show", last), "header version 1, shard 0 of 1, seal 1", "counts 1.75 dollars in 2 updates",
+		"unreadable corrupt batch", fmt.Sprintf("its first %d bytes", len(bad[len(bad)-1])))
 	var shown struct {
 		Header struct {
 			Sequence uint64
@@ -184,35 +204,38 @@ func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T)
 		Unreadable string
 		FirstBytes string `json:"first_bytes"`
 	}
-	text := mustRun(t, 0, s.variables(), append(quarantine("show", wrong.ID), "--json")...)
+	text := mustRun(s.t, 0, s.variables(), append(quarantine("show", last), "--json")...)
 	if err := json.Unmarshal([]byte(text), &shown); err != nil || shown.Header.Sequence != 1 || shown.Header.Spend != "1.75" ||
 		shown.Unreadable == "" || !strings.HasPrefix(shown.FirstBytes, "534601") {
-		t.Errorf("show --json: %v\n%s", err, text)
+		s.t.Errorf("show --json: %v\n%s", err, text)
 	}
 	for i, a := range list {
-		if got := mustRun(t, 0, s.variables(), append(quarantine("show", a.ID), "--raw")...); !bytes.Equal([]byte(got), bad[i]) {
-			t.Errorf("show --raw of entry %d: %q", a.ID, got)
+		if got := mustRun(s.t, 0, s.variables(), append(quarantine("show", a.ID), "--raw")...); !bytes.Equal([]byte(got), bad[i]) {
+			s.t.Errorf("show --raw of entry %d: %q", a.ID, got)
 		}
 	}
+}
 
-	s.wants(1, append(quarantine("apply"), "--all"), fmt.Sprintf("%d: NOT applied: refused: corrupt batch", torn.ID),
-		"applied: 0; applied before: 0; not applied: 3", fmt.Sprintf("spendflush quarantine drop %d", torn.ID))
-	s.wants(2, quarantine("drop", torn.ID), "--yes")
+// checkDropped drops three entries that can't be applied.
+func (s *stack) checkDropped(unreadable, torn, wrong int64) {
+	s.t.Helper()
+	s.wants(1, append(quarantine("apply"), "--all"), fmt.Sprintf("%d: NOT applied: refused: corrupt batch", torn),
+		"applied: 0; applied before: 0; not applied: 3", fmt.Sprintf("spendflush quarantine drop %d", torn))
+	s.wants(2, quarantine("drop", torn), "--yes")
 	if n := len(s.quarantined()); n != 3 {
-		t.Errorf("%d entries are open after a question that nobody answered", n)
+		s.t.Errorf("%d entries are open after a question that nobody answered", n)
 	}
-	s.wants(1, append(quarantine("drop", torn.ID, wrong.ID, 4711), "--yes"), fmt.Sprintf("%d: dropped", torn.ID),
-		fmt.Sprintf("%d: dropped", wrong.ID), "4711: NOT dropped: quarantine has no entry 4711")
-	s.wants(0, append(quarantine("drop", torn.ID, unreadable.ID), "--yes"), fmt.Sprintf("%d: was dropped before", torn.ID),
-		fmt.Sprintf("%d: dropped", unreadable.ID))
-	s.wants(1, quarantine("apply", torn.ID), "NOT applied: it was dropped at")
+	s.wants(1, append(quarantine("drop", torn, wrong, 4711), "--yes"), fmt.Sprintf("%d: dropped", torn),
+		fmt.Sprintf("%d: dropped", wrong), "4711: NOT dropped: quarantine has no entry 4711")
+	s.wants(0, append(quarantine("drop", torn, unreadable), "--yes"), fmt.Sprintf("%d: was dropped before", torn),
+		fmt.Sprintf("%d: dropped", unreadable))
+	s.wants(1, quarantine("apply", torn), "NOT applied: it was dropped at")
 	s.wants(0, quarantine("list"), "nothing is open in quarantine")
 	for _, a := range s.quarantined("--all") {
 		if a.State != "dropped" {
-			t.Errorf("%+v", a)
+			s.t.Errorf("%+v", a)
 		}
 	}
-	s.audit()
 }
 
 // brimful makes the total of the API key "full" so large that Postgres refuses what is added, by nothing but a batch:
@@ -349,9 +372,7 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	id = s.setAside(store, b)
 	s.wants(0, quarantine("apply", id), fmt.Sprintf("%d: applied: producer %s batch 1", id, producer))
 	s.enqueue(producer, 1, b.Bytes())
-	eventually(t, "the resend is out of the queue", func() string {
-		return strings.Repeat("not yet", int(s.redisClient().XLen(t.Context(), queueKey(0)).Val()))
-	})
+	s.awaitEmptyQueue()
 	wantOnce("applied first")
 
 	const rounds = 8
@@ -359,21 +380,8 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	for i := range rounds {
 		key := fmt.Sprint("at once ", i)
 		producer, b := batch(key)
-		id := s.setAside(store, b)
-		p := launch(t, "apply", s.variables(), quarantine("apply", id)...)
-		// From at once to later than the program needs.
-		timer := time.NewTimer(time.Duration(i) * 40 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-p.done:
-			timer.Stop()
-		}
-		s.enqueue(producer, 1, b.Bytes())
-		switch status := p.wait(); {
-		case status == 0 && strings.Contains(p.stdout.String(), ": applied: "):
+		if s.applyBesideResend(s.setAside(store, b), producer, b, time.Duration(i)*40*time.Millisecond) {
 			won++
-		case status != 1 || !strings.Contains(p.stdout.String(), "already in the books"):
-			t.Errorf("exit status %d: %s%s", status, p.stdout.String(), p.stderr.String())
 		}
 		s.awaitTotal(key, "1")
 		wantOnce(key)
@@ -381,6 +389,26 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	t.Logf("%d of %d were applied by hand", won, rounds)
 	in.stop(0)
 	s.audit()
+}
+
+// applyBesideResend applies an entry and, so long after the program was started, puts its batch into the queue. It says
+// whether the entry was applied.
+func (s *stack) applyBesideResend(id int64, producer spendflush.ProducerID, b *spendflush.Batch, pause time.Duration) bool {
+	s.t.Helper()
+	p := launch(s.t, "apply", s.variables(), quarantine("apply", id)...)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.done:
+	}
+	s.enqueue(producer, 1, b.Bytes())
+	status := p.wait()
+	applied := status == 0 && strings.Contains(p.stdout.String(), ": applied: ")
+	if !applied && (status != 1 || !strings.Contains(p.stdout.String(), "already in the books")) {
+		s.t.Errorf("exit status %d: %s%s", status, p.stdout.String(), p.stderr.String())
+	}
+	return applied
 }
 
 func TestBatchesQuarantinedInTheWrongOrderAreAppliedInTheRightOne(t *testing.T) {

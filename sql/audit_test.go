@@ -54,23 +54,19 @@ func multiple(t *testing.T, s *Store, text string) {
 	}
 }
 
-func TestAuditFindsWhatSomebodyChangedByHand(t *testing.T) {
-	s := open(t, database(t), Options{})
-	wantAudit(t, s) // of empty books too
-	lone := request{spendflush.Series{APIKey: "lone", Tags: []string{"lone tag"}}, noon, one("1")}
-	requests := append(traffic(rand.New(rand.NewPCG(12, 1)), 200, 40), lone)
-	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
-	wantAudit(t, s)
-	restore := keepBooks(t, s)
+// corruption is something that nobody but a hand at the tables can do.
+type corruption struct {
+	change string
+	want   []string // the checks that fail
+	names  []string // the entities named
+}
+
+// corruptions are of books in which team-3 is a team, and "lone" and "lone tag" have the only rollup row of a series.
+func corruptions() []corruption {
 	const each = "each total = its rollups"
 	const ofTeam3 = " WHERE entity = (SELECT key FROM spendflush.entity WHERE entity_type = 'team' AND entity_id = 'team-3')"
 	const ofLone = " WHERE series = (SELECT key FROM spendflush.series WHERE api_key = 'lone')"
-	type corruption struct {
-		change string
-		want   []string // the checks that fail
-		names  []string // the entities named
-	}
-	corruptions := []corruption{
+	list := []corruption{
 		{"UPDATE spendflush.total SET spend = spend + 0.000000000001" + ofTeam3, []string{"totals of team", each}, []string{"team-3"}},
 		{"UPDATE spendflush.rollup SET spend = spend - 0.000000000001" + ofLone, []string{"rollups", each}, []string{"lone", "lone tag"}},
 		{"DELETE FROM spendflush.total" + ofTeam3, []string{"totals of team", each}, []string{"team-3"}},
@@ -80,7 +76,8 @@ func TestAuditFindsWhatSomebodyChangedByHand(t *testing.T) {
 			[]string{"rollups", each}, []string{"lone", "lone tag"},
 		},
 		{
-			"BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO spendflush.rollup SELECT gen_random_uuid(), day, hour, 0, 0, 0, 0, 0, 0, 1 FROM spendflush.rollup" + ofLone + "; COMMIT",
+			"BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO spendflush.rollup " +
+				"SELECT gen_random_uuid(), day, hour, 0, 0, 0, 0, 0, 0, 1 FROM spendflush.rollup" + ofLone + "; COMMIT",
 			[]string{"rollups", "dictionaries"}, nil,
 		},
 		{"UPDATE spendflush.control SET spend = spend + 0.000000000001 WHERE book = 'team'", []string{"totals of team"}, nil},
@@ -112,12 +109,23 @@ func TestAuditFindsWhatSomebodyChangedByHand(t *testing.T) {
 	}
 	for _, counter := range sumNames[1:] {
 		change := " SET " + counter + " = " + counter + " + 1"
-		corruptions = append(corruptions,
+		list = append(list,
 			corruption{"UPDATE spendflush.total" + change + ofTeam3, []string{"totals of team", each}, []string{"team-3"}},
 			corruption{"UPDATE spendflush.rollup" + change + ofLone, []string{"rollups", each}, []string{"lone", "lone tag"}},
 			corruption{"UPDATE spendflush.control" + change + " WHERE book = 'tag'", []string{"totals of tag"}, nil})
 	}
-	for _, c := range corruptions {
+	return list
+}
+
+func TestAuditFindsWhatSomebodyChangedByHand(t *testing.T) {
+	s := open(t, database(t), Options{})
+	wantAudit(t, s) // of empty books too
+	lone := request{spendflush.Series{APIKey: "lone", Tags: []string{"lone tag"}}, noon, one("1")}
+	requests := append(traffic(rand.New(rand.NewPCG(12, 1)), 200, 40), lone)
+	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
+	wantAudit(t, s)
+	restore := keepBooks(t, s)
+	for _, c := range corruptions() {
 		multiple(t, s, c.change)
 		failed, entities := failed(t, s)
 		if !slices.Equal(failed, c.want) {

@@ -200,7 +200,7 @@ func auditUnderLoad(t *testing.T, s *Store, wanted int) *audits {
 
 func TestAuditsAtAnyMomentDontFailFalselyWhileProducersShardsAndQuarantineMove(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 16})
-	all := auditUnderLoad(t, s, 400)
+	all := auditUnderLoad(t, s, 300)
 	for _, report := range all.wrong {
 		for _, c := range report.Checks {
 			if !c.OK {

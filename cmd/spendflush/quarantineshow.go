@@ -177,7 +177,7 @@ func turn(q *sql.Quarantined, mark uint64) string {
 		if mark+1 == q.Sequence-1 {
 			missing = fmt.Sprintf("batch %d", mark+1)
 		}
-		return fmt.Sprintf("%s of its producer must be in the books before it: apply that first, or wait for the producer to send it", missing)
+		return missing + " of its producer must be in the books before it: apply that first, or wait for the producer to send it"
 	default:
 		return fmt.Sprintf(`not in the books; if its producer doesn't send it again: "spendflush quarantine apply %d"`, q.ID)
 	}

@@ -226,7 +226,7 @@ func (b *Batch) Flush(mark Mark) (*Flush, error) {
 // settled with that flush.
 func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
 	p.stats.duplicates++
-	if _, missing := slices.BinarySearch(mark.Lost, b.Sequence); b.Sequence <= mark.Sequence && !missing {
+	if mark.Has(b.Sequence) {
 		p.done = append(p.done, b.entry)
 		return
 	}

@@ -100,9 +100,7 @@ func (l *leftover) forget(marks Marks) error {
 	var needed []*windowBatch
 	first := map[ProducerID]uint64{} // of the batches that are still needed
 	for _, b := range l.batches {
-		mark := marks.Of[b.Producer]
-		_, missing := slices.BinarySearch(mark.Lost, b.Sequence)
-		if marks.Forgotten(b.Producer) || b.Sequence <= mark.Sequence && !missing {
+		if marks.Forgotten(b.Producer) || marks.Of[b.Producer].Has(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)

@@ -3,6 +3,7 @@ package spendflush
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -105,6 +106,12 @@ func (m Mark) Whole() uint64 {
 		return m.Lost[0] - 1
 	}
 	return m.Sequence
+}
+
+// Has says whether the batch of that sequence is in the books.
+func (m Mark) Has(sequence uint64) bool {
+	_, missing := slices.BinarySearch(m.Lost, sequence)
+	return sequence <= m.Sequence && !missing
 }
 
 // Marks is what the database says of a shard in one snapshot.

@@ -88,7 +88,7 @@ func TestVersionEnvAndHelpNeedNoSettings(t *testing.T) {
 		}
 	}
 	help := mustRun(t, 0, nil, "help")
-	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "env", "version"} {
+	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "quarantine", "env", "version"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("help doesn't list %s", command)
 		}

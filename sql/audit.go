@@ -23,6 +23,33 @@ type AuditReport struct {
 	// What producers sealed and isn't in the books because batches are lost.
 	LostUpdates int64             `json:"lost_updates"`
 	LostAmount  spendflush.Amount `json:"lost_amount"`
+
+	Quarantine AuditQuarantine `json:"quarantine"` // what the open entries count
+}
+
+// AuditQuarantine is what is open in quarantine. Sums are decimal texts.
+//
+// What the rows count was claimed and is missing in the rows of the books. What the batches count may be in the books
+// all the same: a producer sends a batch again whose bytes were damaged.
+type AuditQuarantine struct {
+	Rows    []AuditRows  `json:"rows"` // by book: a request counts in several
+	Batches AuditBatches `json:"batches"`
+}
+
+// AuditRows are the open rows of one book.
+type AuditRows struct {
+	Book     string `json:"book"` // rollup or an entity type
+	Entries  int64  `json:"entries"`
+	Spend    string `json:"spend"`
+	Requests string `json:"api_requests"`
+}
+
+// AuditBatches are the open batches.
+type AuditBatches struct {
+	Entries int64  `json:"entries"`
+	Unknown int64  `json:"unknown"` // those whose header can't be read; they are in no sum
+	Spend   string `json:"spend"`
+	Updates string `json:"updates"`
 }
 
 // AuditCheck is one comparison of two books.
@@ -66,7 +93,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := s.inTx(ctx, options, func(tx pgx.Tx) error {
 		a := audit{store: s, tx: tx, report: &report}
-		for _, step := range []func(context.Context) error{a.motion, a.books, a.dictionary, a.entities} {
+		for _, step := range []func(context.Context) error{a.motion, a.quarantine, a.books, a.dictionary, a.entities} {
 			if err := step(ctx); err != nil {
 				return err
 			}
@@ -108,6 +135,26 @@ func (a *audit) motion(ctx context.Context) error {
 		"producers that sealed other sums than are booked without a lost batch: %s; lost: %d updates of %s dollars",
 		unexplained, r.LostUpdates, r.LostAmount)
 	return nil
+}
+
+func (a *audit) quarantine(ctx context.Context) error {
+	rows, err := a.tx.Query(ctx, a.store.statement("audit_quarantine"))
+	if err != nil {
+		return err
+	}
+	q := &a.report.Quarantine
+	q.Rows, q.Batches = []AuditRows{}, AuditBatches{Spend: "0", Updates: "0"}
+	var kind, book, spend, requests string
+	var entries, unknown int64
+	_, err = pgx.ForEachRow(rows, []any{&kind, &book, &entries, &unknown, &spend, &requests}, func() error {
+		if kind == "batch" {
+			q.Batches = AuditBatches{Entries: entries, Unknown: unknown, Spend: spend, Updates: requests}
+		} else {
+			q.Rows = append(q.Rows, AuditRows{Book: book, Entries: entries, Spend: spend, Requests: requests})
+		}
+		return nil
+	})
+	return err
 }
 
 // sums are the counters of a book, as texts because sums over a whole book may be larger than any row.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 	"time"
 
@@ -18,21 +19,29 @@ var ErrNotQuarantined = errors.New("no open entry of the quarantine has this id"
 
 // Quarantined is an entry of the quarantine: a queue entry that can't be applied, or a row that Postgres refused.
 type Quarantined struct {
-	ID        int64     `json:"id"`
-	Kind      string    `json:"kind"`  // batch or row
-	State     string    `json:"state"` // open, applied or dropped
-	Reason    string    `json:"reason"`
-	CreatedAt time.Time `json:"created_at"`
-	Shard     int       `json:"shard"`
+	ID        int64
+	Kind      string // batch or row
+	State     string // open, applied or dropped
+	Reason    string
+	CreatedAt time.Time
+	SettledAt time.Time // when it was applied or dropped; zero while it is open
+	Shard     int
 
-	Producer string `json:"producer,omitempty"` // of a batch, where its header can be read
-	Sequence uint64 `json:"sequence,omitempty"`
-	Size     int    `json:"size,omitempty"` // bytes of a batch
+	// Of a batch.
+	Size     int                   // bytes
+	Producer spendflush.ProducerID // zero, like Sequence, where its header can't be read
+	Sequence uint64
+	Counted  bool // Updates and Counters.Spend are known, from its header
+	Updates  int64
 
-	Book     string              `json:"book,omitempty"`  // of a row: rollup or the entity type
-	Names    json.RawMessage     `json:"names,omitempty"` // of a row: its entity or series
-	Hour     time.Time           `json:"hour,omitzero"`   // of a rollup row
-	Counters spendflush.Counters `json:"counters,omitzero"`
+	// Of a row.
+	Book   string             // rollup or the entity type
+	Entity *spendflush.Entity // whose total it is; nil of a rollup row
+	Series *spendflush.Series // of a rollup row
+	Hour   time.Time          // of a rollup row
+
+	// What a row counts; of a batch only Spend is set.
+	Counters spendflush.Counters
 }
 
 // Quarantine implements spendflush.Store.
@@ -40,15 +49,17 @@ func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 	err := s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		for _, b := range bad {
 			// The header is worth keeping even where the rows can't be read.
-			var producer, sequence any
+			var producer, sequence, updates, amount any
 			if parsed, _ := spendflush.ParseBatch(b.Bytes); parsed != nil {
 				producer, sequence = [16]byte(parsed.Producer), int64(parsed.Sequence)
+				updates, amount = parsed.Updates, parsed.Amount.String()
 			}
 			bytes := b.Bytes
 			if bytes == nil {
 				bytes = []byte{}
 			}
-			_, err := tx.Exec(ctx, s.statement("quarantine_batch"), b.Shard, plainText(b.Reason), bytes, producer, sequence)
+			_, err := tx.Exec(ctx, s.statement("quarantine_batch"), b.Shard, plainText(b.Reason), bytes, producer, sequence,
+				updates, amount)
 			if err != nil {
 				return err
 			}
@@ -78,31 +89,85 @@ func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit in
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (q Quarantined, err error) {
-		var producer *[16]byte
-		var sequence *int64
-		var names string
-		var day *time.Time
-		var hour *int16
-		c := &q.Counters
-		err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &q.Shard, &producer, &sequence, &q.Size, &q.Book,
-			&names, &day, &hour, &c.Spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
-			&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
-		if producer != nil && sequence != nil {
-			q.Producer, q.Sequence = spendflush.ProducerID(*producer).String(), uint64(*sequence)
-		}
-		if names != "" {
-			q.Names = json.RawMessage(names)
-		}
-		if day != nil && hour != nil {
-			q.Hour = day.Add(time.Duration(*hour) * time.Hour)
-		}
-		return q, err
-	})
+	list, err := pgx.CollectRows(rows, scanQuarantined)
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
 	}
 	return list, nil
+}
+
+// QuarantinedEntry returns the entry with the id, settled or not. The error wraps ErrNotQuarantined if there is none.
+func (s *Store) QuarantinedEntry(ctx context.Context, id int64) (Quarantined, error) {
+	list, err := s.Quarantined(ctx, true, id-1, 1)
+	if err == nil && (len(list) == 0 || list[0].ID != id) {
+		err = fmt.Errorf("read quarantine %d: %w", id, ErrNotQuarantined)
+	}
+	if err != nil {
+		return Quarantined{}, err
+	}
+	return list[0], nil
+}
+
+func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
+	var settled, day *time.Time
+	var producer *[16]byte
+	var sequence, updates *int64
+	var names string
+	var hour *int16
+	c := &q.Counters
+	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.Shard, &producer, &sequence, &q.Size,
+		&updates, &q.Book, &names, &day, &hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
+		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens)
+	if err != nil {
+		return q, err
+	}
+	if settled != nil {
+		q.SettledAt = *settled
+	}
+	if producer != nil && sequence != nil {
+		q.Producer, q.Sequence = *producer, uint64(*sequence)
+	}
+	if updates != nil {
+		q.Counted, q.Updates = true, *updates
+	}
+	switch {
+	case names == "":
+	case q.Book == bookName(0):
+		err = json.Unmarshal([]byte(names), &q.Series)
+	default:
+		err = json.Unmarshal([]byte(names), &q.Entity)
+	}
+	if err != nil {
+		return q, fmt.Errorf("names of entry %d: %w", q.ID, err)
+	}
+	if day != nil && hour != nil {
+		q.Hour = day.Add(time.Duration(*hour) * time.Hour)
+	}
+	return q, nil
+}
+
+// anyAmount reads every 128-bit amount. ParseAmount reads those that NUMERIC(38,12) holds, and one that it doesn't
+// hold is why a row may be in quarantine.
+type anyAmount spendflush.Amount
+
+func (a *anyAmount) Scan(source any) error {
+	err := (*spendflush.Amount)(a).Scan(source)
+	if err == nil {
+		return nil
+	}
+	text, _ := source.(string)
+	r, ok := new(big.Rat).SetString(text)
+	if !ok {
+		return err
+	}
+	units := r.Mul(r, new(big.Rat).SetInt64(1e12)).Num()
+	if units.BitLen() > 127 && units.Cmp(new(big.Int).Lsh(big.NewInt(-1), 127)) != 0 {
+		return err
+	}
+	hi := new(big.Int).Rsh(units, 64) // rounds down, as two's complement does
+	lo := new(big.Int).Sub(units, new(big.Int).Lsh(hi, 64))
+	*a = anyAmount(spendflush.AmountFromUnits(hi.Int64(), lo.Uint64()))
+	return nil
 }
 
 // QuarantinedBytes returns the bytes of a batch in quarantine, settled or not. The error wraps ErrNotQuarantined if
@@ -135,12 +200,21 @@ func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
 // like any other. A batch whose producer is too old to be known is taken not to be in the books: that is for the caller to
 // know. The error wraps ErrNotQuarantined; ErrRefused if the entry can't be applied now either; spendflush.ErrApplied if
 // the batch is in the books by now; spendflush.ErrGap if an earlier one of its producer isn't; spendflush.ErrFenced if
-// its producer's mark moved meanwhile.
+// its producer's mark moved meanwhile. After any other
+// error the outcome may be unknown: the same call again is safe.
 func (s *Store) ApplyQuarantined(ctx context.Context, id int64) error {
-	if err := s.applyQuarantined(ctx, id); err != nil {
-		return fmt.Errorf("apply quarantine %d: %w", id, err)
+	for try := 1; ; try++ {
+		err := s.applyQuarantined(ctx, id)
+		if err == nil {
+			return nil
+		}
+		final := errors.Is(err, ErrNotQuarantined) || errors.Is(err, ErrRefused) || errors.Is(err, spendflush.ErrFenced) ||
+			errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap) || errors.Is(err, errUnknown) ||
+			cure(ctx, err) != retry
+		if final || try == maxTries || !pause(ctx, try) {
+			return fmt.Errorf("apply quarantine %d: %w", id, err)
+		}
 	}
-	return nil
 }
 
 func (s *Store) applyQuarantined(ctx context.Context, id int64) error {
@@ -190,7 +264,7 @@ type quarantinedEntry struct {
 func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (q quarantinedEntry, err error) {
 	c := &q.counters
 	err = conn.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
-		&q.hour, &c.Spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
+		&q.hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
 		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotQuarantined

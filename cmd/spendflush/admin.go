@@ -227,7 +227,7 @@ func (p *program) auditCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "audit", Short: "Prove that the books add up, in one snapshot", Args: noArgs,
 		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows.
-Exit status 1 if they differ.`,
+Exit status 1 if they differ. What is open in quarantine is listed with what it counts, as far as that is known.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
 				report, err := ps.store.Audit(ctx)
@@ -272,6 +272,7 @@ func printAudit(to io.Writer, r sql.AuditReport) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	printQuarantineSums(to, &r.Quarantine)
 	verdict := "the books add up"
 	if !r.OK {
 		verdict = "THE BOOKS DO NOT ADD UP"

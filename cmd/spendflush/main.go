@@ -25,13 +25,14 @@ const (
 var version = ""
 
 func main() {
-	p := &program{environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr}
+	p := &program{environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(p.run(context.Background(), os.Args[1:]))
 }
 
 // program is what main runs, with all that it takes from the process.
 type program struct {
 	environ        []string
+	stdin          io.Reader
 	stdout, stderr io.Writer
 }
 
@@ -78,7 +79,7 @@ Exit status: 0 done, 1 failed (audit: the books don't add up), 2 wrong usage or 
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(p.serveCommand(), p.devCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
-		p.auditCommand(), p.envCommand(), p.versionCommand())
+		p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.versionCommand())
 	return root
 }
 

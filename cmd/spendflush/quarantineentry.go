@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// countsKnown says whether it is known what the entry counts.
+func countsKnown(q *sql.Quarantined) bool { return q.Kind == "row" || q.Counted }
+
+// requestsOf returns the number of requests that the entry counts, if that is known.
+func requestsOf(q *sql.Quarantined) int64 {
+	if q.Kind == "row" {
+		return q.Counters.APIRequests()
+	}
+	return q.Updates
+}
+
+// describe says in a line what an entry is.
+func describe(q *sql.Quarantined) string {
+	switch {
+	case q.Entity != nil:
+		return describeEntity(q.Entity)
+	case q.Series != nil:
+		return "rollup " + hourText(q.Hour) + " " + describeSeries(q.Series)
+	case q.Kind == "row":
+		return q.Book
+	case q.Sequence > 0:
+		return fmt.Sprintf("producer %s batch %d", q.Producer, q.Sequence)
+	default:
+		return fmt.Sprintf("%d bytes", q.Size)
+	}
+}
+
+func hourText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
+
+func describeEntity(e *spendflush.Entity) string {
+	if e.Type == spendflush.TeamMember {
+		return fmt.Sprintf("%s %q of team %q", e.Type, e.ID, e.TeamID)
+	}
+	return fmt.Sprintf("%s %q", e.Type, e.ID)
+}
+
+func describeSeries(s *spendflush.Series) string {
+	var parts []string
+	for _, f := range []struct{ name, value string }{
+		{"api_key", s.APIKey}, {"user_id", s.UserID}, {"end_user_id", s.EndUserID}, {"team_id", s.TeamID},
+		{"organization_id", s.OrganizationID}, {"agent_id", s.AgentID}, {"model", s.Model},
+		{"model_group", s.ModelGroup}, {"custom_llm_provider", s.CustomLLMProvider},
+		{"mcp_namespaced_tool_name", s.MCPNamespacedToolName}, {"endpoint", s.Endpoint},
+	} {
+		if f.value != "" {
+			parts = append(parts, fmt.Sprintf("%s=%q", f.name, f.value))
+		}
+	}
+	for _, tag := range s.Tags {
+		parts = append(parts, fmt.Sprintf("tag=%q", tag))
+	}
+	return strings.Join(parts, " ")
+}
+
+// printable takes out what could move the cursor of a terminal or break a table.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// tally sums what entries count. Sums of many may be larger than any one of them, so they have no bound.
+type tally struct {
+	entries, unknown int
+	batches          tallySum
+	rows             map[string]*tallySum // by book: a request counts in several, so there is no sum over all
+}
+
+type tallySum struct {
+	entries         int
+	units, requests big.Int
+}
+
+func (t *tally) add(q *sql.Quarantined) {
+	t.entries++
+	sum := &t.batches
+	switch {
+	case !countsKnown(q):
+		t.unknown++
+		return
+	case q.Kind == "row":
+		if t.rows == nil {
+			t.rows = map[string]*tallySum{}
+		}
+		if t.rows[q.Book] == nil {
+			t.rows[q.Book] = &tallySum{}
+		}
+		sum = t.rows[q.Book]
+	}
+	sum.entries++
+	hi, lo := q.Counters.Spend.Units()
+	units := new(big.Int).Lsh(big.NewInt(hi), 64)
+	sum.units.Add(&sum.units, units.Add(units, new(big.Int).SetUint64(lo)))
+	sum.requests.Add(&sum.requests, big.NewInt(requestsOf(q)))
+}
+
+func (s *tallySum) String() string {
+	dollars := new(big.Rat).SetFrac(&s.units, big.NewInt(1e12)).FloatString(spendflush.AmountScale)
+	return fmt.Sprintf("%d of %s dollars in %s requests", s.entries, strings.TrimSuffix(strings.TrimRight(dollars, "0"), "."), &s.requests)
+}
+
+func (t *tally) String() string {
+	var parts []string
+	if t.batches.entries > 0 {
+		parts = append(parts, "batches: "+t.batches.String())
+	}
+	if t.unknown > 0 {
+		parts = append(parts, fmt.Sprintf("batches of which it can't be told: %d", t.unknown))
+	}
+	for _, book := range slices.Sorted(maps.Keys(t.rows)) {
+		parts = append(parts, "rows of "+book+": "+t.rows[book].String())
+	}
+	noun := "entries"
+	if t.entries == 1 {
+		noun = "entry"
+	}
+	return fmt.Sprintf("%d %s; %s", t.entries, noun, strings.Join(parts, "; "))
+}
+
+// entryJSON is an entry as programs see it. Names are those of the HTTP API.
+type entryJSON struct {
+	ID        int64     `json:"id"`
+	Kind      string    `json:"kind"`
+	State     string    `json:"state"`
+	CreatedAt time.Time `json:"created_at"`
+	SettledAt time.Time `json:"settled_at,omitzero"`
+	Shard     int       `json:"shard"`
+	Reason    string    `json:"reason"`
+
+	// of a batch
+	Producer string `json:"producer,omitempty"`
+	Sequence uint64 `json:"sequence,omitempty"`
+	Size     int    `json:"size,omitempty"`
+	Updates  *int64 `json:"updates,omitempty"` // missing, as spend is, where the header can't be read
+
+	// of a row
+	Book   string      `json:"book,omitempty"`
+	Entity *entityJSON `json:"entity,omitempty"`
+	Series *seriesJSON `json:"series,omitempty"`
+	Hour   time.Time   `json:"hour,omitzero"`
+
+	Spend *spendflush.Amount `json:"spend,omitempty"`
+	*countsJSON
+}
+
+type entityJSON struct {
+	Type   string `json:"entity_type"`
+	ID     string `json:"entity_id"`
+	TeamID string `json:"team_id,omitempty"`
+}
+
+type seriesJSON struct {
+	APIKey                string   `json:"api_key,omitempty"`
+	UserID                string   `json:"user_id,omitempty"`
+	EndUserID             string   `json:"end_user_id,omitempty"`
+	TeamID                string   `json:"team_id,omitempty"`
+	OrganizationID        string   `json:"organization_id,omitempty"`
+	AgentID               string   `json:"agent_id,omitempty"`
+	Model                 string   `json:"model,omitempty"`
+	ModelGroup            string   `json:"model_group,omitempty"`
+	CustomLLMProvider     string   `json:"custom_llm_provider,omitempty"`
+	MCPNamespacedToolName string   `json:"mcp_namespaced_tool_name,omitempty"`
+	Endpoint              string   `json:"endpoint,omitempty"`
+	Tags                  []string `json:"tags,omitempty"`
+}
+
+type countsJSON struct {
+	APIRequests              int64 `json:"api_requests"`
+	SuccessfulRequests       int64 `json:"successful_requests"`
+	FailedRequests           int64 `json:"failed_requests"`
+	PromptTokens             int64 `json:"prompt_tokens"`
+	CompletionTokens         int64 `json:"completion_tokens"`
+	CacheReadInputTokens     int64 `json:"cache_read_input_tokens"`
+	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens"`
+}
+
+// seriesOf and entityJSONOf give names to fields. The fields of seriesJSON are those of Series, in the same order.
+func seriesOf(s *spendflush.Series) *seriesJSON { named := seriesJSON(*s); return &named }
+
+func entityJSONOf(e *spendflush.Entity) *entityJSON {
+	return &entityJSON{Type: e.Type.String(), ID: e.ID, TeamID: e.TeamID}
+}
+
+func countsOf(c *spendflush.Counters) *countsJSON {
+	return &countsJSON{
+		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
+		c.CacheReadInputTokens, c.CacheCreationInputTokens,
+	}
+}
+
+func entryOf(q *sql.Quarantined) *entryJSON {
+	e := &entryJSON{
+		ID: q.ID, Kind: q.Kind, State: q.State, CreatedAt: q.CreatedAt.UTC(), Shard: q.Shard, Reason: q.Reason,
+		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Hour: q.Hour,
+	}
+	if !q.SettledAt.IsZero() {
+		e.SettledAt = q.SettledAt.UTC()
+	}
+	if q.Sequence > 0 {
+		e.Producer = q.Producer.String()
+	}
+	if countsKnown(q) {
+		e.Spend = &q.Counters.Spend
+	}
+	if q.Kind == "row" {
+		e.countsJSON = countsOf(&q.Counters)
+	} else if q.Counted {
+		e.Updates = &q.Updates
+	}
+	if q.Entity != nil {
+		e.Entity = entityJSONOf(q.Entity)
+	}
+	if q.Series != nil {
+		e.Series = seriesOf(q.Series)
+	}
+	return e
+}

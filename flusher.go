@@ -326,6 +326,9 @@ func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error
 			if try++; try > maxFenced {
 				return fmt.Errorf("commit: gave way %d times: %w", try, err)
 			}
+		case errors.Is(err, ErrRefused):
+			p.log.Error("Postgres refuses a flush for what it is; its batches are tried one by one", "shard", plan.shard, "error", err)
+			plan.refused(err)
 		default:
 			return fmt.Errorf("commit: %w", err)
 		}

@@ -2,7 +2,9 @@ package spendflush
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -272,5 +274,45 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 				t.Error("a batch is still missing")
 			}
 		})
+	}
+}
+
+// refusingStore refuses every flush with a certain amount in it.
+type refusingStore struct {
+	*memoryStore
+	poison Amount
+}
+
+func (s refusingStore) Apply(ctx context.Context, f *Flush) error {
+	for i := range f.Rollups {
+		if f.Rollups[i].Counters.Spend == s.poison {
+			return fmt.Errorf("numeric field overflow: %w", ErrRefused)
+		}
+	}
+	return s.memoryStore.Apply(ctx, f)
+}
+
+func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
+	store := refusingStore{newMemoryStore(), Dollars(77)}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	var all []*Batch
+	for producer := range 3 {
+		all = append(all, chained(t, producer+1, 3)...)
+	}
+	rows := sealUpdates(t, []Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}, 0)
+	all[4] = NewBatch(all[4].Header, rows.totals, rows.rollups)
+	plan := offered(t, nil, append(all, all[4])...)
+	if err := p.commitAll(t.Context(), plan, "queue"); err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.bad) != 2 || !strings.Contains(plan.bad[0].Reason, "overflow") {
+		t.Fatalf("set aside: %+v", plan.bad)
+	}
+	// 1+2+3 of the first and the third, and what comes before the poison of the second.
+	if got := store.state.books.amount; got != Dollars(6+1+6) {
+		t.Errorf("%s dollars are booked; want 13", got)
+	}
+	if n, _ := plan.waiting(); n != 1 {
+		t.Errorf("%d batches wait, want the one behind", n)
 	}
 }

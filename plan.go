@@ -18,6 +18,7 @@ type plan struct {
 	passing map[ProducerID]string // producers whose gaps are passed, and why
 	newer   map[ProducerID]bool   // producers with batches of a newer format
 	taken   []entryBatch          // the batches of the flush being committed
+	single  bool                  // take one batch at a time
 	done    []EntryID             // entries that Postgres has no need of any more
 	bad     []badEntry
 	stats   planStats
@@ -104,7 +105,7 @@ func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard}
 	var rows []*Rows
 	for _, id := range slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare) {
-		if len(p.wait[id]) > 0 {
+		if len(p.wait[id]) > 0 && !(p.single && len(rows) > 0) {
 			rows = append(rows, p.takeFrom(id, f)...)
 		}
 	}
@@ -142,7 +143,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush) (rows []*Rows) {
 			continue
 		}
 		gap := b.Sequence > claim.Last+1
-		if gap && p.passing[id] == "" {
+		if gap && p.passing[id] == "" || p.single && len(rows) > 0 {
 			p.add(b)
 			continue
 		}
@@ -269,6 +270,22 @@ func (p *plan) fenced(f *Flush) {
 		p.add(b)
 	}
 	p.taken = nil
+}
+
+// refused notes that the store refuses the flush of the last take for what it is. Its batches are taken one at a time from
+// now on, so that the one at fault is found, and set aside.
+func (p *plan) refused(reason error) {
+	taken := p.taken
+	p.taken = nil
+	if p.single {
+		// The first one; others in the same flush can only be copies of it.
+		p.reject(taken[0].entry, taken[0].bytes, reason)
+		taken = taken[1:]
+	}
+	for _, b := range taken {
+		p.add(b)
+	}
+	p.single = true
 }
 
 // settle returns the entries to take out of the queue, which it forgets, and the marks to publish with them.

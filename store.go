@@ -140,12 +140,16 @@ func (m Marks) Forgotten(id ProducerID) bool {
 // written. Read the marks again.
 var ErrFenced = errors.New("claim lost: a batch of this flush is committed already")
 
+// ErrRefused is wrapped by Store.Apply where the database refuses the flush for what it is, such as a sum out of range, and
+// can't set the rows at fault aside. Nothing was written, and trying again can't help.
+var ErrRefused = errors.New("refused")
+
 // Store is the database that has the truth. Stores are safe for concurrent use.
 type Store interface {
 	// Marks returns the marks of these producers in the shard.
 	Marks(ctx context.Context, shard int, producers []ProducerID) (Marks, error)
 
-	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit. Deadlocks, serialization
+	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit, and ErrRefused. Deadlocks, serialization
 	// failures and the like are tried again inside. After any other error the outcome is unknown: the same batches
 	// may be applied again, and the claim sees to it that they count once. Apply doesn't change the flush.
 	Apply(ctx context.Context, f *Flush) error

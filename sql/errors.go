@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/spendflush/spendflush"
 )
 
-// ErrRefused is wrapped where Postgres, or Apply itself, refuses what is to be written because of what it is: trying
-// again can't help.
-var ErrRefused = errors.New("refused")
+// ErrRefused is spendflush.ErrRefused: Postgres, or Apply itself, refuses what is to be written because of what it is.
+var ErrRefused = spendflush.ErrRefused
 
 // errShort is wrapped where a statement did less than it was sent, so that the transaction was rolled back.
 var errShort = errors.New("fewer rows than were sent")

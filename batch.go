@@ -180,6 +180,16 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 	return b
 }
 
+// maxBatchUpdates bounds the updates of a batch: months of a million a second in one.
+const maxBatchUpdates = 1e13
+
+// plausible says whether so many updates can have cost so much. It keeps bytes that somebody has made up from filling a
+// sum to its brim, so that nothing more could be booked.
+func (h *Header) plausible() bool {
+	most := MaxSpend.mulSmall(uint64(h.Updates))
+	return h.Amount.Cmp(most) <= 0 && h.Amount.Cmp(most.Neg()) >= 0
+}
+
 func putAmount(b []byte, a Amount) {
 	binary.BigEndian.PutUint64(b, uint64(a.hi))
 	binary.BigEndian.PutUint64(b[8:], a.lo)
@@ -219,7 +229,7 @@ func ParseBatch(b []byte) (*Batch, error) {
 	}}
 	h := &batch.Header
 	if h.Version == 0 || h.Shard >= h.Shards || h.Shards > MaxShards || h.Sequence == 0 ||
-		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 || h.PriorUpdates < 0 {
+		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 || h.Updates > maxBatchUpdates || h.PriorUpdates < 0 || !h.plausible() {
 		return nil, fmt.Errorf("%w: impossible header %+v", ErrCorruptBatch, *h)
 	}
 	if h.Version > BatchVersion {

@@ -40,9 +40,14 @@ func handMade(t testing.TB, producer spendflush.ProducerID, sequence uint64, sum
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	return spendflush.NewBatch(spendflush.Header{
+	b := spendflush.NewBatch(spendflush.Header{
 		Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: time.Now(),
 	}, totals, rollups)
+	h := b.Header
+	for range sequence - 1 { // those before it were like it
+		h.PriorUpdates, h.PriorAmount = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount)
+	}
+	return spendflush.NewBatch(h, totals, rollups)
 }
 
 // enqueue puts bytes into the queue past the program, as if they were a batch of the producer.
@@ -292,6 +297,28 @@ func TestARowThatPostgresRefusesIsQuarantinedAndAppliedOnceItsCauseIsMended(t *t
 	s.wants(0, append(quarantine("apply"), "--all"), "applied: 0; applied before: 0; not applied: 0")
 	if status, report := in.get("/v1/audit"); status != http.StatusOK || !strings.Contains(report, `"rows":[]`) {
 		t.Errorf("/v1/audit: %d %s", status, report)
+	}
+	in.stop(0)
+	s.audit()
+}
+
+// Somebody with access to Redis makes up a batch whose frame is whole.
+func TestAnImpossibleBatchIsSetAsideAndTheRestFlows(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	in := s.start("only")
+	for _, amount := range []string{"1000000000.000000000001", "99999999999999999999999999"} {
+		producer := spendflush.NewProducerID(time.Now())
+		s.enqueue(producer, 1, handMade(t, producer, 1, spent{"made up", amount}).Bytes())
+	}
+	in.post(`{"spend": "1.25", "api_key": "real"}`)
+	s.awaitEmptyQueue()
+	list := s.quarantined()
+	if len(list) != 2 || !strings.Contains(list[0].Reason, "impossible header") {
+		t.Errorf("%+v", list)
+	}
+	if got := s.total("real").Spend.String(); got != "1.25" || s.total("made up").Requests != 0 {
+		t.Errorf("%s dollars are booked", got)
 	}
 	in.stop(0)
 	s.audit()

@@ -304,12 +304,17 @@ func (x *rig) await(what string, most time.Duration, met func() (missing string)
 	x.t.Helper()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
+	last := ""
 	for start := time.Now(); ; <-ticker.C {
 		missing := met()
 		took := time.Since(start)
 		if missing == "" {
+			if took > 5*time.Second {
+				x.note("%s only after %s; before: %s", what, took.Round(time.Millisecond), last)
+			}
 			return took
 		}
+		last = missing
 		if took > most {
 			x.t.Fatalf("%7.2fs %s: not within %s: %s", time.Since(x.started).Seconds(), what, most, missing)
 		}

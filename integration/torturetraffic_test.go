@@ -174,7 +174,7 @@ func (c *tortureClient) send(r *podRun) error {
 		return err
 	}
 	c.load.requests.Add(1)
-	status, answer, err := r.post(classes[c.class], contentType, body)
+	status, answer, err := r.postUpdates(classes[c.class], contentType, body)
 	c.away = err != nil || status == http.StatusServiceUnavailable
 	reached := ""
 	switch {

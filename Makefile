@@ -24,6 +24,8 @@ TEST_TIMEOUT ?= 10m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000
+TORTURE_SECONDS ?= 600
+TORTURE_SEED ?=
 
 # $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
 define go-test
@@ -37,7 +39,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak fuzz bench clean
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +82,12 @@ soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server
 	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
+
+torture: export TORTURE_SECONDS := $(TORTURE_SECONDS)
+torture: export TORTURE_SEED := $(TORTURE_SEED)
+torture: ## faults in random order under load (TORTURE_SECONDS=600; TORTURE_SEED=n for the order of an earlier run)
+	@.ci/need go gcc postgres redis-server
+	$(call go-test,-race -run Torture ./integration -timeout $$(($(TORTURE_SECONDS) + 1800))s -v -count=1)
 
 fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 	@.ci/need go

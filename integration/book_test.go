@@ -62,7 +62,7 @@ type dimensions struct{ Model, ModelGroup, Provider, Tool, Endpoint string }
 type book struct {
 	updates  int64
 	entities map[entity]sums
-	days     map[daily]sums
+	days     map[daily]sums // nil: not kept
 	hours    map[hourly]sums
 }
 
@@ -81,6 +81,9 @@ func (b *book) add(u *update) {
 	b.hours[hour] = b.hours[hour].add(d)
 	for _, e := range u.entities(tags) {
 		b.entities[e] = b.entities[e].add(d)
+		if b.days == nil {
+			continue
+		}
 		day := daily{at.Format(time.DateOnly), e, u.APIKey, dims}
 		b.days[day] = b.days[day].add(d)
 	}
@@ -90,7 +93,9 @@ func (b *book) add(u *update) {
 func (b *book) join(other *book) *book {
 	b.updates += other.updates
 	joinMap(b.entities, other.entities)
-	joinMap(b.days, other.days)
+	if b.days != nil {
+		joinMap(b.days, other.days)
+	}
 	joinMap(b.hours, other.hours)
 	return b
 }

@@ -17,6 +17,12 @@ var flushTables = []string{"producers", "control", "total", "rollup"}
 // checkHours compares the sums of every combination of ids, tags and dimensions in every hour.
 func (s *stack) checkHours(b *book) {
 	s.t.Helper()
+	compare(s.t, "rollup", b.hours, s.readHours())
+}
+
+// readHours reads the rollup with what its series stand for.
+func (s *stack) readHours() map[hourly]sums {
+	s.t.Helper()
 	rows := readMap(s.t, s.postgres, `SELECT r.day + make_interval(hours => r.hour), s.api_key, s.user_id, s.end_user_id,
 		s.team_id, s.organization_id, s.agent_id, to_json(s.tags)::text, s.model, s.model_group, s.custom_llm_provider,
 		s.mcp_namespaced_tool_name, s.endpoint, spend::text, successful_requests + failed_requests, successful_requests,
@@ -36,7 +42,7 @@ func (s *stack) checkHours(b *book) {
 		k.Hour, k.Tags = k.Hour.UTC(), fmt.Sprintf("%q", tags)
 		got[k] = x
 	}
-	compare(s.t, "rollup", b.hours, got)
+	return got
 }
 
 // tamper changes one amount in the books by the smallest sum of money.

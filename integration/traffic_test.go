@@ -294,7 +294,7 @@ func (c *client) send(in *instance, ack string, updates []update) error {
 	if err != nil {
 		return err
 	}
-	status, answer, err := in.stack.do(http.MethodPost, in.url+"/v1/updates?ack="+ack, contentType, bytes.NewReader(body))
+	status, answer, err := in.postUpdates(ack, contentType, body)
 	if err != nil {
 		return fmt.Errorf("%s: %w", in.name, err)
 	}
@@ -314,4 +314,9 @@ func (c *client) send(in *instance, ack string, updates []update) error {
 		}
 	}
 	return nil
+}
+
+// postUpdates sends updates and asks for this acknowledgement.
+func (in *instance) postUpdates(ack, contentType string, body []byte) (status int, answer string, err error) {
+	return in.stack.do(http.MethodPost, in.url+"/v1/updates?ack="+ack, contentType, bytes.NewReader(body))
 }

@@ -3,6 +3,7 @@ package testserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -92,14 +93,21 @@ func localPostgres(ctx context.Context) (string, error) {
 // NewPostgres starts a Postgres for this test alone, which may kill and restart it. It is always one of this machine.
 func NewPostgres(t testing.TB) *servers.Postgres {
 	t.Helper()
+	return NewPostgresIn(t, privateDir(t), nil)
+}
+
+// NewPostgresIn is NewPostgres with its data in a directory of the caller's, such as a small disk, and more settings.
+func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *servers.Postgres {
+	t.Helper()
 	from, err := template()
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
-	dir := privateDir(t)
+	all := maps.Clone(postgresSettings)
+	maps.Copy(all, settings)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Template: from, Settings: postgresSettings})
+	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Template: from, Settings: all})
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}

@@ -107,7 +107,7 @@ func (v *entryView) read(bytes []byte) {
 }
 
 // firstBytes is how many bytes are shown of a batch that can't be read.
-const firstBytes = 256
+const firstBytes = 512
 
 func (v *entryView) print(to io.Writer) error {
 	q := v.entry

@@ -138,18 +138,26 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	return errors.Join(err, in.drain(second, cancelHard))
 }
 
+// answerGrace is how long a stop waits for answers under way once everything is drained.
+const answerGrace = time.Second
+
 // drain stops taking updates and brings what is held out of the process, until the timeout or the end of ctx.
 func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, in.set.ShutdownTimeout)
 	defer cancel()
+	answerCtx, cancelAnswers := context.WithCancel(ctx)
+	defer cancelAnswers()
 	var work sync.WaitGroup
 	work.Go(func() {
-		if err := in.server.Shutdown(ctx); err != nil {
+		if err := in.server.Shutdown(answerCtx); err != nil {
 			_ = in.server.Close()
 		}
 	})
 	start := time.Now()
 	err := in.pipeline.Shutdown(ctx)
+	// Whoever waited for an acknowledgement has it now. Connections on which nothing was ever asked aren't waited for.
+	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
+	defer stopWaiting.Stop()
 	work.Wait()
 	cancelHard()
 	var left *spendflush.NotDrainedError

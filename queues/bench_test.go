@@ -3,6 +3,7 @@ package queues_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -143,4 +144,30 @@ func benchClient(b *testing.B) redis.UniversalClient {
 	}
 	b.Cleanup(func() { _ = client.Close() })
 	return client
+}
+
+// BenchmarkJournalAppend appends from several shards at once, which share the fsyncs.
+func BenchmarkJournalAppend(b *testing.B) {
+	for _, shards := range []int{1, 4, 16} {
+		b.Run(fmt.Sprintf("shards=%d", shards), func(b *testing.B) {
+			j, err := queues.OpenJournal(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer j.Close()
+			var calls sync.WaitGroup
+			for shard := range shards {
+				calls.Go(func() {
+					batches := []*spendflush.Batch{queuetest.NewBatch(queuetest.NewProducer(), shard%4, 1, 40)}
+					for i := shard; i < b.N; i += shards {
+						if err := j.Append(batches); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			calls.Wait()
+		})
+	}
 }

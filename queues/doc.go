@@ -1,5 +1,6 @@
 // Package queues holds the queues that carry batches from the instances to whoever flushes them to Postgres: a Redis
 // stream a shard (NewRedis), and one in the memory of the process (NewMemory). Package queuetest says what all must do.
+// Beside them there is the journal (OpenJournal), in which batches outlast the queue.
 //
 // # What is in Redis
 //
@@ -52,4 +53,40 @@
 // A producer is one run of a process, so marks of those that are gone must go too. A key that expires does that by
 // itself; a field of a hash can't expire in the versions of Redis that are to be supported. A mark is a hint that may
 // be forgotten at any time, so no harm is done when one expires under a producer that has been idle for a day.
+//
+// # The journal
+//
+// The directory of a journal belongs to one process at a time and has:
+//
+//	lock                        locked (flock) by who uses the journal; empty; not to be deleted while it is used
+//	0000000042.batches          batches, one after the other, nothing else; they frame themselves
+//	0000000007.batches.damaged  a file in which something was unreadable, kept for people, never read again
+//
+// Files with other names are left alone. A file gets batches until it has 16 MiB; then the next number is begun. A
+// process writes only to files that it made itself. A file is deleted when all batches in it are forgotten, wherever it
+// is in the order, and the one in use is made empty then, so that a journal of an instance that keeps up is small. That
+// something was forgotten is written nowhere: after a crash more is left than is needed, never less, and who pushes what
+// is left relies on the marks in Postgres, as with every repetition.
+//
+// What happens on each fault:
+//
+//	the process dies             what was appended is left to the next process; the lock ends with the process
+//	the machine dies             likewise: Append syncs the file, and the directory when it made the file
+//	either, amid an Append       the beginning of a batch at the end of a file is ignored and reported (Journal.Damage)
+//	bytes changed on the disk    the next batch with a right checksum is looked for, and all such are left; what is
+//	                             between them is reported, and the file kept as .damaged once the rest is forgotten, and
+//	                             not earlier, so that another crash before then loses nothing either
+//	the last batch has changed   likewise, if it is as long as it says; if not it is taken for one that wasn't finished
+//	the disk is full             Append returns an error; what it wrote is taken back; it works again when there is room
+//	what was written can't be    the file gets no more batches, and the next Append begins another
+//	  taken back
+//	an fsync fails               likewise, since a later fsync may succeed without having written what that one didn't;
+//	                             all batches of the calls that shared it must be appended again
+//	a file can't be deleted      Forget returns an error, and each later Forget tries again
+//	a file can't be read         OpenJournal and Left return an error that names it
+//	a second process             OpenJournal returns spendflush.ErrJournalInUse
+//	no right in the directory    OpenJournal returns an error that names the path, what is needed, and the user
+//
+// File systems that don't keep what fsync was told (some network and container ones) don't keep a journal either. It
+// needs a system with flock; on others OpenJournal returns errors.ErrUnsupported.
 package queues

@@ -30,6 +30,8 @@ type parts struct {
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
 	locker *lockers.Redis        // nil without Redis
+
+	journal *queues.Journal // nil without one, and but for serve
 }
 
 func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, error) {
@@ -51,7 +53,28 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 	return ps, nil
 }
 
+// openJournal opens the journal if the settings name one.
+func (ps *parts) openJournal() error {
+	if ps.set.JournalDir == "" {
+		return nil
+	}
+	journal, err := queues.OpenJournal(ps.set.JournalDir)
+	if err != nil {
+		return usageError{fmt.Errorf("SPENDFLUSH_JOURNAL_DIR: %w", err)}
+	}
+	for _, damage := range journal.Damage() {
+		ps.log.Warn("the journal was damaged", "what", damage)
+	}
+	ps.journal = journal
+	return nil
+}
+
 func (ps *parts) close() {
+	if ps.journal != nil {
+		if err := ps.journal.Close(); err != nil {
+			ps.log.Warn("the journal can't be closed", "error", err)
+		}
+	}
 	if ps.client != nil {
 		_ = ps.client.Close()
 		ps.queue.Wait()
@@ -79,6 +102,9 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 	}
 	if ps.queue != nil {
 		c.Queue, c.Locker = ps.queue, ps.locker
+	}
+	if ps.journal != nil {
+		c.Journal = ps.journal
 	}
 	return spendflush.New(c)
 }

@@ -84,6 +84,11 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
 		gauge(descQueueLimit, float64(set.QueueMaxBytes))
 	}
+	if c.ps.journal != nil {
+		stats := c.ps.journal.Stats()
+		gauge(descJournal, float64(stats.Bytes))
+		gauge(descJournalFile, float64(stats.Files))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	c.collectKept(ctx, gauge)

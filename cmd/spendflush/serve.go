@@ -74,6 +74,11 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 		listener.Close()
 		return nil, err
 	}
+	if err := ps.openJournal(); err != nil {
+		listener.Close()
+		ps.close()
+		return nil, err
+	}
 	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients)}
 	registry := newRegistry(ps)
 	if in.pipeline, err = ps.pipeline(registry); err == nil {

@@ -24,6 +24,7 @@ TEST_TIMEOUT ?= 10m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000
+MUTANTS ?=
 
 # $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
 define go-test
@@ -37,7 +38,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak fuzz bench clean
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck mutants soak fuzz bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +76,10 @@ staticcheck:
 
 fmt: ## format all Go files
 	gofmt -w *.go */
+
+mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
+	@.ci/need go postgres redis-server pgbouncer
+	$(GO) run ./internal/mutants -run '$(MUTANTS)'
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour

@@ -26,6 +26,7 @@ BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000
 TORTURE_SECONDS ?= 600
 TORTURE_SEED ?=
+MUTANTS ?=
 
 # $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
 define go-test
@@ -39,7 +40,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +78,10 @@ staticcheck:
 
 fmt: ## format all Go files
 	gofmt -w *.go */
+
+mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
+	@.ci/need go postgres redis-server pgbouncer
+	$(GO) run ./internal/mutants -run '$(MUTANTS)'
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour

@@ -1,0 +1,157 @@
+package spendflush
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// These tests are about guards whose loss no other test noticed; see internal/mutants.
+
+func TestCorruptEntryStaysInTheQueueUntilItIsQuarantined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{name: "Store.Quarantine", failing: 1})
+		if _, err := r.queue.Push(t.Context(), &Batch{bytes: []byte("no batch")}, ""); err != nil {
+			t.Fatal(err)
+		}
+		r.start(t)
+		r.record(t, key("a"))
+		eventually(t, "the queue is empty", func() bool { return r.queue.len(0) == 0 })
+		r.end(t)
+		if _, kept := r.store.quarantine["no batch"]; !kept || !r.faults.injected {
+			t.Errorf("the entry is gone and not in quarantine (a quarantine failed: %v)", r.faults.injected)
+		}
+	})
+}
+
+// losingQueue takes the lock away when it is read.
+type losingQueue struct {
+	*memoryQueue
+	lease *memoryLease
+	reads int
+}
+
+func (q *losingQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) ([]Entry, error) {
+	if q.reads++; q.reads == 1 {
+		q.lease.Release(ctx)
+	}
+	return q.memoryQueue.Read(ctx, shard, after, n, bytes)
+}
+
+func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
+	locker, store := newMemoryLocker(), newMemoryStore()
+	lease, err := locker.Acquire(t.Context(), "flush/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &losingQueue{memoryQueue: newMemoryQueue(), lease: lease.(*memoryLease)}
+	if _, err := q.Push(t.Context(), testBatch(t, 1, 1), ""); err != nil {
+		t.Fatal(err)
+	}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: q, Locker: locker})
+	f := newFlusher(p, 0)
+	if flushed, err := f.drain(t.Context(), lease); !flushed || err != nil || store.flushes != 1 {
+		t.Errorf("what was read before the loss: flushed %v, %v, %d flushes", flushed, err, store.flushes)
+	}
+	if flushed, err := f.drain(t.Context(), lease); flushed || err != nil {
+		t.Errorf("a walk without the lock: flushed %v, %v", flushed, err)
+	}
+	if q.reads != 1 {
+		t.Errorf("the queue was read %d times; want once, before the loss", q.reads)
+	}
+}
+
+func TestCommittingForOthersConfirmsNothingOfOnesOwn(t *testing.T) {
+	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	for i := range 3 {
+		u := key(fmt.Sprint(i))
+		if err := p.Record(&u); err != nil {
+			t.Fatal(err)
+		}
+		p.seal(false)
+	}
+	if err := p.commitAll(t.Context(), offered(t, nil, testBatch(t, 1, 1), testBatch(t, 1, 2)), "queue"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(p.lanes[0].window.batches); n != 3 {
+		t.Errorf("%d of 3 batches are left, and none of them is committed", n)
+	}
+}
+
+func TestSealsAtTheSameTimeAreOneAfterTheOther(t *testing.T) {
+	const sealers, each = 4, 500
+	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	var running sync.WaitGroup
+	for w := range sealers {
+		running.Go(func() {
+			for i := range each {
+				u := key(fmt.Sprint(w, i%10))
+				if err := p.Record(&u); err != nil {
+					t.Error(err)
+				}
+				p.seal(false)
+			}
+		})
+	}
+	running.Wait()
+	var updates int64
+	for _, b := range p.lanes[0].window.batches {
+		updates += b.Updates
+	}
+	if updates != sealers*each {
+		t.Errorf("%d updates are sealed, want %d", updates, sealers*each)
+	}
+}
+
+func TestNothingIsRecordedAfterAnIdleInstanceWasShutDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.start(t)
+		r.end(t)
+		u := key("late")
+		if err := r.Record(&u); !errors.Is(err, ErrClosed) {
+			t.Errorf("Record: %v; want ErrClosed", err)
+		}
+		if _, err := r.RecordAll([]Update{u, u}); !errors.Is(err, ErrClosed) {
+			t.Errorf("RecordAll: %v; want ErrClosed", err)
+		}
+	})
+}
+
+// The checksum is right: such bytes don't come from damage but from a program that is wrong.
+func TestBatchThatLiesAboutItsLengthIsRefused(t *testing.T) {
+	for _, off := range []int{-1, 1} {
+		b := append([]byte{}, testBatch(t, 1, 1).Bytes()...)
+		binary.BigEndian.PutUint32(b[8:], uint32(len(b)+off))
+		binary.BigEndian.PutUint32(b[4:], batchChecksum(b))
+		if _, err := ParseBatch(b); !errors.Is(err, ErrCorruptBatch) {
+			t.Errorf("a length that is off by %d: %v; want ErrCorruptBatch", off, err)
+		}
+	}
+}
+
+func TestAmountThatOnlyRoundingMakesTooLargeIsRefused(t *testing.T) {
+	const most = "99999999999999999999999999.999999999999"
+	if a, err := ParseAmount(most + "4"); err != nil || a.String() != most {
+		t.Errorf("%s, %v", a, err)
+	}
+	for _, tail := range []string{"5", "9", "50000000000000000000000001"} {
+		if a, err := ParseAmount("-" + most + tail); !errors.Is(err, ErrAmount) {
+			t.Errorf("%s%s became %s, which NUMERIC(38,12) doesn't hold", most, tail, a)
+		}
+	}
+}
+
+func TestProducersBornInTheSameMillisecondDiffer(t *testing.T) {
+	seen := map[ProducerID]bool{}
+	for range 1000 {
+		seen[NewProducerID(testNow)] = true
+	}
+	if len(seen) != 1000 {
+		t.Errorf("%d identities of 1000 are different", len(seen))
+	}
+}

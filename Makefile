@@ -37,7 +37,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak fuzz bench clean
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck sim sim-long soak fuzz bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,14 @@ staticcheck:
 
 fmt: ## format all Go files
 	gofmt -w *.go */
+
+sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenario fails (a minute or two)
+	@.ci/need go
+	$(call go-test,-run Simulator -count=1 -v -timeout 30m . -sim.runs=20000 -sim.pairs=1)
+
+sim-long: ## the simulator: 1,000,000 schedules on all cores
+	@.ci/need go
+	$(call go-test,-run Simulator -count=1 -v -timeout 4h . -sim.runs=1000000 -sim.pairs=1)
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour

@@ -40,7 +40,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants
+.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,13 @@ fmt: ## format all Go files
 mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
 	@.ci/need go postgres redis-server pgbouncer
 	$(GO) run ./internal/mutants -run '$(MUTANTS)'
+sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenario fails (a minute or two)
+	@.ci/need go
+	$(call go-test,-run Simulator -count=1 -v -timeout 30m . -sim.runs=20000 -sim.pairs=1)
+
+sim-long: ## the simulator: 1,000,000 schedules on all cores
+	@.ci/need go
+	$(call go-test,-run Simulator -count=1 -v -timeout 4h . -sim.runs=1000000 -sim.pairs=1)
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour

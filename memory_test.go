@@ -18,32 +18,56 @@ type memoryStore struct {
 	state      memoryState
 	quarantine map[string]BadBatch
 	flushes    int
-	horizon    time.Time
+	now        func() time.Time
 
-	unchecked bool // claims are not checked: a store that is wrong, to see that tests notice
+	// Stores that are wrong, to see that tests notice.
+	unchecked       bool // claims and batches found are not checked
+	uncheckedFound  bool // only batches found aren't
+	claimsForgotten bool // a producer whose mark was cleaned up can be claimed from its first batch on
+	revives         bool // a producer whose mark was cleaned up gets a new one by tending
 }
 
 // memoryState is what a database has that can be turned back.
 type memoryState struct {
-	marks map[int]map[ProducerID]Mark
-	books *books
-	found map[ProducerID][]uint64 // batches that were lost and found again
+	marks   map[int]map[ProducerID]memoryMark
+	folded  map[int]map[ProducerID]memoryMark // marks cleaned up. A database only has their sums
+	horizon time.Time
+	books   *books
+}
+
+type memoryMark struct {
+	Mark
+	booked       int64 // what is in the books of the batches up to the mark
+	bookedAmount Amount
+	seen         time.Time
+}
+
+// has says whether the batch is in the books.
+func (m *memoryMark) has(sequence uint64) bool {
+	_, missing := slices.BinarySearch(m.Lost, sequence)
+	return sequence <= m.Sequence && !missing
 }
 
 func (m memoryState) clone() memoryState {
-	c := memoryState{map[int]map[ProducerID]Mark{}, newBooks(), maps.Clone(m.found)}
-	for shard, marks := range m.marks {
-		c.marks[shard] = maps.Clone(marks)
+	m.marks, m.folded, m.books = cloneMarks(m.marks), cloneMarks(m.folded), m.books.clone()
+	return m
+}
+
+func cloneMarks(of map[int]map[ProducerID]memoryMark) map[int]map[ProducerID]memoryMark {
+	c := make(map[int]map[ProducerID]memoryMark, len(of))
+	for shard, marks := range of {
+		c[shard] = maps.Clone(marks)
 	}
-	c.books.totals, c.books.rollups = maps.Clone(m.books.totals), maps.Clone(m.books.rollups)
-	c.books.updates, c.books.amount = m.books.updates, m.books.amount
 	return c
 }
 
 func newMemoryStore() *memoryStore {
 	return &memoryStore{
-		state:      memoryState{map[int]map[ProducerID]Mark{}, newBooks(), map[ProducerID][]uint64{}},
+		state: memoryState{
+			marks: map[int]map[ProducerID]memoryMark{}, folded: map[int]map[ProducerID]memoryMark{}, books: newBooks(),
+		},
 		quarantine: map[string]BadBatch{},
+		now:        time.Now,
 	}
 }
 
@@ -51,17 +75,51 @@ func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// With one shard its books are all books. With more, only that they never shrink matters.
-	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.horizon, Updates: s.state.books.updates}
+	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon, Updates: s.state.books.updates}
 	for _, id := range producers {
 		if mark, ok := s.state.marks[shard][id]; ok {
-			found.Of[id] = mark
+			found.Of[id] = mark.Mark
 		}
 	}
 	return found, nil
 }
 
-func (s *memoryStore) Tend(context.Context, ProducerID, int, time.Duration) (int64, error) {
-	return 0, nil
+func (s *memoryStore) Tend(_ context.Context, producer ProducerID, shards int, idle time.Duration) (cleaned int64, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	horizon := now.Add(-idle)
+	for shard, marks := range s.state.marks {
+		for id, mark := range marks {
+			if id == producer || !mark.seen.Before(horizon) || !id.Born().Before(horizon) {
+				continue
+			}
+			put(s.state.folded, shard, id, mark)
+			delete(marks, id)
+			cleaned++
+		}
+	}
+	if cleaned > 0 && s.state.horizon.Before(horizon) {
+		s.state.horizon = horizon
+	}
+	if old := now.Add(-idle / 4); producer.Born().Before(old) {
+		for shard := range shards {
+			mark, known := s.state.marks[shard][producer]
+			forgotten := !known && producer.Born().Before(s.state.horizon) && !s.revives
+			if !forgotten && (!known || mark.seen.Before(old)) {
+				mark.seen = now
+				put(s.state.marks, shard, producer, mark)
+			}
+		}
+	}
+	return cleaned, nil
+}
+
+func put(in map[int]map[ProducerID]memoryMark, shard int, id ProducerID, mark memoryMark) {
+	if in[shard] == nil {
+		in[shard] = map[ProducerID]memoryMark{}
+	}
+	in[shard][id] = mark
 }
 
 func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
@@ -70,19 +128,18 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state.marks[f.Shard] == nil {
-		s.state.marks[f.Shard] = map[ProducerID]Mark{}
+	marks := s.state.marks[f.Shard]
+	if s.fences(f) {
+		return ErrFenced
 	}
-	// Copies, so that a flush that is fenced changes nothing, and a state kept for turning back isn't changed either.
-	marks, found := maps.Clone(s.state.marks[f.Shard]), maps.Clone(s.state.found)
+	now := s.now()
 	for _, c := range f.Claims {
 		mark := marks[c.Producer]
-		if mark.Sequence != c.First-1 && !s.unchecked {
-			return ErrFenced
-		}
 		mark.Sequence, mark.Updates, mark.Amount = c.Last, c.SealedUpdates, c.SealedAmount
-		marks[c.Producer] = mark
+		mark.booked, mark.bookedAmount, mark.seen = mark.booked+c.Updates, mark.bookedAmount.Add(c.Amount), now
+		put(s.state.marks, f.Shard, c.Producer, mark)
 	}
+	marks = s.state.marks[f.Shard]
 	for _, l := range f.Lost {
 		mark := marks[l.Producer]
 		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
@@ -90,21 +147,37 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	for _, b := range f.Found {
 		mark := marks[b.Producer]
-		i, missing := slices.BinarySearch(mark.Lost, b.Sequence)
-		if !missing {
-			if !s.unchecked {
-				return ErrFenced
-			}
-			continue
+		if i, missing := slices.BinarySearch(mark.Lost, b.Sequence); missing {
+			mark.Lost = slices.Delete(slices.Clone(mark.Lost), i, i+1) // a copy: marks that were read have this slice
 		}
-		mark.Lost = slices.Delete(slices.Clone(mark.Lost), i, i+1)
-		marks[b.Producer] = mark
-		found[b.Producer] = append(slices.Clip(found[b.Producer]), b.Sequence)
+		mark.booked, mark.bookedAmount, mark.seen = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount), now
+		put(s.state.marks, f.Shard, b.Producer, mark)
 	}
-	s.state.marks[f.Shard], s.state.found = marks, found
 	s.state.books.apply(f.Totals, f.Rollups)
 	s.flushes++
 	return nil
+}
+
+// fences says whether a claim of the flush doesn't fit, or a batch found isn't missing.
+func (s *memoryStore) fences(f *Flush) bool {
+	if s.unchecked {
+		return false
+	}
+	marks := s.state.marks[f.Shard]
+	for _, c := range f.Claims {
+		mark, known := marks[c.Producer]
+		forgotten := !known && c.Producer.Born().Before(s.state.horizon) && !s.claimsForgotten
+		if mark.Sequence != c.First-1 || forgotten {
+			return true
+		}
+	}
+	for _, b := range f.Found {
+		_, missing := slices.BinarySearch(marks[b.Producer].Lost, b.Sequence)
+		if !missing && !s.uncheckedFound {
+			return true
+		}
+	}
+	return false
 }
 
 // snapshot returns the state as it is now, and rewind turns the store back to one.
@@ -193,6 +266,7 @@ type memoryQueue struct {
 	entries map[int][]memoryEntry
 	marks   map[ProducerID]map[int]uint64
 	next    int
+	now     func() time.Time
 }
 
 type memoryEntry struct {
@@ -201,7 +275,7 @@ type memoryEntry struct {
 }
 
 func newMemoryQueue() *memoryQueue {
-	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[ProducerID]map[int]uint64{}}
+	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[ProducerID]map[int]uint64{}, now: time.Now}
 }
 
 func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (EntryID, error) {
@@ -217,7 +291,7 @@ func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (Entry
 func (q *memoryQueue) insert(shard int, b []byte) EntryID {
 	q.next++
 	id := EntryID(fmt.Sprintf("%09d", q.next))
-	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b}, time.Now()})
+	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b}, q.now()})
 	return id
 }
 

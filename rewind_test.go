@@ -58,6 +58,23 @@ func TestWindowKeepsABatchThatWasPassedAsLost(t *testing.T) {
 	}
 }
 
+// Postgres may be turned back behind batches that were found again, or be passed over a gap by others before this producer
+// looks. Its mark is no smaller then, and yet batches are missing that are kept here.
+func TestWindowTakesABatchBackThatIsLostToAPostgresWhoseMarkIsNoSmaller(t *testing.T) {
+	w := newWindow(time.Minute)
+	w.add(chained(t, 1, 6))
+	w.confirm(2, testNow)
+	w.confirm(5, testNow.Add(time.Minute))
+	w.expire(testNow.Add(time.Minute)) // 1 and 2
+	if _, restored, missing := w.confirmStored(Mark{Sequence: 6, Lost: []uint64{1, 4}}, testNow); restored != 2 || missing != 0 {
+		t.Fatalf("%d restored, %d missing; want 2 and none", restored, missing)
+	}
+	mustPush(t, w, 4)
+	if confirmed, restored, _ := w.confirmStored(Mark{Sequence: 6, Lost: []uint64{1}}, testNow); confirmed != 3 || restored != 0 {
+		t.Fatalf("%d confirmed and %d restored after it was found, want 3 and none", confirmed, restored)
+	}
+}
+
 // keepingQueue keeps what was settled.
 type keepingQueue struct {
 	*memoryQueue
@@ -71,7 +88,7 @@ func (q *keepingQueue) Settle(ctx context.Context, shard int, ids []EntryID, mar
 	q.mu.Lock()
 	for _, e := range q.entries[shard] {
 		if slices.Contains(ids, e.ID) {
-			q.kept[shard] = append(q.kept[shard], memoryEntry{e.Entry, time.Now()})
+			q.kept[shard] = append(q.kept[shard], memoryEntry{e.Entry, q.now()})
 		}
 	}
 	q.mu.Unlock()
@@ -94,7 +111,7 @@ func (q *keepingQueue) Requeue(_ context.Context, shard int) (int, error) {
 func (q *keepingQueue) Expire(_ context.Context, shard int, age time.Duration) error {
 	q.keptMu.Lock()
 	defer q.keptMu.Unlock()
-	q.kept[shard] = slices.DeleteFunc(q.kept[shard], func(e memoryEntry) bool { return time.Since(e.at) >= age })
+	q.kept[shard] = slices.DeleteFunc(q.kept[shard], func(e memoryEntry) bool { return q.now().Sub(e.at) >= age })
 	return nil
 }
 

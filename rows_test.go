@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,16 +54,36 @@ func randomUpdate(r *rand.Rand) Update {
 // books is the plainest form of the books: what every entity and every series has in every hour.
 type books struct {
 	totals  map[Entity]Counters
-	rollups map[string]Counters // by hour and canonical series
+	rollups map[rollupName]Counters
 	updates int64
 	amount  Amount
 }
 
-func newBooks() *books { return &books{totals: map[Entity]Counters{}, rollups: map[string]Counters{}} }
+func newBooks() *books {
+	return &books{totals: map[Entity]Counters{}, rollups: map[rollupName]Counters{}}
+}
 
-func rollupName(hour Hour, s Series) string {
-	s.Tags = slices.Compact(slices.Sorted(slices.Values(s.Tags)))
-	return fmt.Sprintf("%d %q", hour, fmt.Sprintf("%+v", s))
+func (b *books) clone() *books {
+	return &books{maps.Clone(b.totals), maps.Clone(b.rollups), b.updates, b.amount}
+}
+
+// rollupName says what a rollup row is of. An id has no NUL, so the tags can't run together.
+type rollupName struct {
+	hour Hour
+	ids  [6]string
+	dims [5]string
+	tags string
+}
+
+func nameOf(hour Hour, s *Series) rollupName {
+	tags := ""
+	if len(s.Tags) > 0 {
+		tags = strings.Join(slices.Compact(slices.Sorted(slices.Values(s.Tags))), "\x00")
+	}
+	return rollupName{
+		hour, [...]string{s.APIKey, s.UserID, s.EndUserID, s.TeamID, s.OrganizationID, s.AgentID},
+		[...]string{s.Model, s.ModelGroup, s.CustomLLMProvider, s.MCPNamespacedToolName, s.Endpoint}, tags,
+	}
 }
 
 // book counts the update by the rules of the design, with none of the code under test but Counters.
@@ -89,7 +110,7 @@ func (b *books) book(u *Update, hour Hour) {
 	for _, tag := range slices.Compact(slices.Sorted(slices.Values(u.Tags))) {
 		add(Entity{Type: Tag, ID: tag})
 	}
-	name := rollupName(hour, u.Series)
+	name := nameOf(hour, &u.Series)
 	sum := b.rollups[name]
 	sum.Add(&c)
 	b.rollups[name] = sum
@@ -103,7 +124,8 @@ func (b *books) apply(totals []TotalRow, rollups []RollupRow) {
 		b.totals[totals[i].Entity] = sum
 	}
 	for i := range rollups {
-		name := rollupName(rollups[i].Hour, rollups[i].Series())
+		series := rollups[i].Series()
+		name := nameOf(rollups[i].Hour, &series)
 		sum := b.rollups[name]
 		sum.Add(&rollups[i].Counters)
 		b.rollups[name] = sum
@@ -135,7 +157,7 @@ func (b *books) diff(want *books) string {
 	if !maps.Equal(b.rollups, want.rollups) {
 		for name, sum := range want.rollups {
 			if b.rollups[name] != sum {
-				return fmt.Sprintf("series %s has %+v, want %+v", name, b.rollups[name], sum)
+				return fmt.Sprintf("series %+v has %+v, want %+v", name, b.rollups[name], sum)
 			}
 		}
 		return fmt.Sprintf("%d rollups, want %d", len(b.rollups), len(want.rollups))

@@ -122,16 +122,17 @@ func (w *window) confirm(mark uint64, now time.Time) int {
 }
 
 // confirmStored takes the producer's mark as Postgres has it. It confirms what is neither before a batch that was passed
-// as lost and is here, nor that batch; and if the mark has moved back, because Postgres was turned back, it takes the
-// batches kept back into the window. missing is how many batches Postgres has lost and the window doesn't have any more.
+// as lost and is here, nor that batch. If that is less than was confirmed before, because Postgres was turned back, it
+// takes the batches kept back into the window. missing is how many batches Postgres has lost and the window doesn't have
+// any more.
 func (w *window) confirmStored(mark Mark, now time.Time) (confirmed, restored int, missing uint64) {
-	if mark.Sequence < w.confirmed {
-		restored, missing = w.rewind(mark.Sequence)
-		return 0, restored, missing
-	}
 	whole := mark.Sequence
-	if i, _ := slices.BinarySearch(mark.Lost, w.confirmed+1); i < len(mark.Lost) {
+	if i, _ := slices.BinarySearch(mark.Lost, w.dropped()+1); i < len(mark.Lost) {
 		whole = mark.Lost[i] - 1
+	}
+	if whole < w.confirmed {
+		restored, missing = w.rewind(whole)
+		return 0, restored, missing
 	}
 	return w.confirm(whole, now), 0, 0
 }

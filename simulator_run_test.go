@@ -1,0 +1,116 @@
+package spendflush
+
+import (
+	"flag"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	simSeed = flag.Uint64("sim.seed", 0, "run the simulator with this seed only, and say every step")
+	simRuns = flag.Uint64("sim.runs", 1000, "number of schedules that the simulator runs")
+)
+
+// simulate runs do for the seeds 1 to runs, or for the one that is asked for, on all cores. do returns what is wrong, ""
+// if nothing is. Its trace is nil, or is told every step.
+func simulate(t *testing.T, runs uint64, do func(seed uint64, trace func(string, ...any)) (string, simTally)) (tally simTally) {
+	t.Helper()
+	if *simSeed != 0 {
+		if fault, _ := do(*simSeed, t.Logf); fault != "" {
+			t.Fatal(fault)
+		}
+		return tally
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // little lives, and that not for long
+	start := time.Now()
+	var next, failed atomic.Uint64
+	var mu sync.Mutex // guards tally
+	var work sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() {
+			var mine simTally
+			for seed := next.Add(1); seed <= runs && failed.Load() == 0; seed = next.Add(1) {
+				fault, one := do(seed, nil)
+				if fault != "" {
+					failed.CompareAndSwap(0, seed)
+				}
+				mine.add(one)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			tally.add(mine)
+		})
+	}
+	work.Wait()
+	if seed := failed.Load(); seed != 0 {
+		fault, _ := do(seed, t.Logf) // the same again, step by step
+		t.Fatalf("seed %d: %s\nrun it again with: go test -run '^%s$' . -sim.seed=%d", seed, fault, t.Name(), seed)
+	}
+	took := time.Since(start)
+	t.Logf("%d schedules in %s, %.0f a second: %+v", runs, took.Round(time.Millisecond), float64(runs)/took.Seconds(), tally)
+	return tally
+}
+
+func TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults(t *testing.T) {
+	tally := simulate(t, *simRuns, func(seed uint64, trace func(string, ...any)) (string, simTally) {
+		s := newSimulator(seed, simRulesOf(seed))
+		s.trace = trace
+		return s.play(), s.tally
+	})
+	if *simSeed == 0 && *simRuns >= 1000 {
+		tally.mustHaveSeenEverything(t)
+	}
+}
+
+// mustHaveSeenEverything fails the test if something that the simulator is there for never happened.
+func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
+	tb.Helper()
+	for what, n := range map[string]int{
+		"a claim lost": t.fenced, "a gap passed": t.passed, "a batch found": t.found, "a batch quarantined": t.quarantined,
+		"a process that died": t.crashes, "Postgres turned back": t.restores, "a batch restored by its producer": t.restored,
+		"a batch put back by the queue": t.requeued, "marks cleaned up": t.months,
+	} {
+		if n == 0 {
+			tb.Errorf("in no schedule was there %s", what)
+		}
+	}
+}
+
+// simTwinRules are rules under which nothing can be missing in the end, although Postgres is turned back: within the
+// window, and nobody dies who has something that isn't committed. Those whose batches are all committed may end; theirs
+// must then be brought back by the queue.
+func simTwinRules(seed uint64) simRules {
+	bit := func(i int) bool { return seed>>i&1 == 1 }
+	rules := simRules{
+		slots: 1 + int(seed%3), journal: bit(0), window: simWindow, lockless: bit(1), waiting: 64 << 20, seals: 2 + int(seed%11),
+	}
+	if bit(2) {
+		rules.retires, rules.restores = true, simTurnedBackQuietly
+		return rules
+	}
+	rules.restores, rules.direct, rules.harm, rules.outages = simTurnedBackAtOnce, bit(3), bit(4), bit(5)
+	return rules
+}
+
+func TestSimulatorPostgresTurnedBackWithinTheWindowEndsLikeItsUndisturbedTwin(t *testing.T) {
+	simulate(t, max(*simRuns/4, 1), func(seed uint64, trace func(string, ...any)) (string, simTally) {
+		s := newSimulator(seed, simTwinRules(seed))
+		s.trace = trace
+		if fault := s.play(); fault != "" {
+			return fault, s.tally
+		}
+		twin := newSimulator(seed, simTwinRules(seed))
+		twin.rules.restores = simNeverTurnedBack
+		if fault := twin.play(); fault != "" {
+			return "the undisturbed twin: " + fault, s.tally
+		}
+		if diff := s.store.diff(twin.store.state.books); diff != "" {
+			return "unlike its undisturbed twin: " + diff, s.tally
+		}
+		return "", s.tally
+	})
+}

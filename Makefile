@@ -82,6 +82,7 @@ fmt: ## format all Go files
 mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
 	@.ci/need go postgres redis-server pgbouncer
 	$(GO) run ./internal/mutants -run '$(MUTANTS)'
+
 sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenario fails (a minute or two)
 	@.ci/need go
 	$(call go-test,-run Simulator -count=1 -v -timeout 30m . -sim.runs=20000 -sim.pairs=1)

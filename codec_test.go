@@ -322,3 +322,15 @@ func FuzzParseBatch(f *testing.F) {
 		}
 	})
 }
+
+func TestBatchOfMoreDollarsThanItsUpdatesCanHaveIsRefused(t *testing.T) {
+	for spend, ok := range map[Amount]bool{
+		MaxSpend: true, MaxSpend.Neg(): true, MaxSpend.Add(Picodollars(1)): false, MaxSpend.Neg().Sub(Picodollars(1)): false,
+	} {
+		rollup := NewRollupRow(&Series{APIKey: "a"}, 0, Counters{Spend: spend, SuccessfulRequests: 1})
+		_, err := ParseBatch(NewBatch(testHeader(testProducer(1), 1), nil, []RollupRow{rollup}).Bytes())
+		if (err == nil) != ok || err != nil && !errors.Is(err, ErrCorruptBatch) {
+			t.Errorf("one update of %s dollars: %v", spend, err)
+		}
+	}
+}

@@ -316,3 +316,29 @@ func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
 		t.Errorf("%d batches wait, want the one behind", n)
 	}
 }
+
+// Work goes on coming, so that without giving way the lock would be kept for ever.
+func TestInstanceThatMeetsANewerFormatGivesTheLockUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
+		newer[2] = BatchVersion + 1
+		r.queue.insert(0, reframe(newer))
+		r.start(t)
+		free := 0
+		for range 300 {
+			r.record(t, key("a"))
+			time.Sleep(100 * time.Millisecond)
+			if holder, _ := r.locker.Holder(t.Context(), "flush/0"); holder.Owner == "" {
+				free++
+			}
+		}
+		if free < 150 {
+			t.Errorf("the lock was free at %d of 300 moments", free)
+		}
+		if r.queue.len(0) == 0 {
+			t.Error("the newer batch is gone")
+		}
+		r.end(t)
+	})
+}

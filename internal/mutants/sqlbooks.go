@@ -15,7 +15,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "some claims are enough",
 		guard: "a flush commits only if every one of its marks has moved",
-		edits: []edit{{"sql/apply.go", "if moved != int64(len(f.Claims)) {", "if moved == 0 {"}},
+		edits: []edit{{"sql/apply.go", "if moved != int64(len(f.Claims)) ||", "if moved == 0 ||"}},
 		pkg:   "sql",
 		tests: []string{"TestOneLostClaimAmongManyUndoesAllOfThem"},
 	},

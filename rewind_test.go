@@ -406,27 +406,35 @@ func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		c := r.cfg
 		c.Journal = j
-		c.Queue = journaledOnly{r.queue, j, t}
+		c.Queue = journaledOnly{r.queue, j, t, func() {
+			r.record(t, key("a"))
+			r.seal(false)
+		}}
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
-		for range 200 {
+		for range 20 {
 			r.record(t, key("a"))
-			time.Sleep(37 * time.Millisecond)
+			time.Sleep(time.Second)
 		}
 		r.end(t)
 	})
 }
 
+// journaledOnly is a queue that looks whether what it gets is in the journal. While it takes a batch, another one is sealed.
 type journaledOnly struct {
 	*memoryQueue
-	j *memoryJournal
-	t *testing.T
+	j       *memoryJournal
+	t       *testing.T
+	another func()
 }
 
 func (q journaledOnly) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
 	left, _ := q.j.Left()
 	if !slices.ContainsFunc(left, func(other *Batch) bool { return other.Sequence == b.Sequence }) {
 		q.t.Errorf("batch %d is pushed before it is in the journal", b.Sequence)
+	}
+	if b.Sequence%2 == 1 {
+		q.another()
 	}
 	return q.memoryQueue.Push(ctx, b, previous)
 }

@@ -42,12 +42,6 @@ type memoryMark struct {
 	seen         time.Time
 }
 
-// has says whether the batch is in the books.
-func (m *memoryMark) has(sequence uint64) bool {
-	_, missing := slices.BinarySearch(m.Lost, sequence)
-	return sequence <= m.Sequence && !missing
-}
-
 func (m memoryState) clone() memoryState {
 	m.marks, m.folded, m.books = cloneMarks(m.marks), cloneMarks(m.folded), m.books.clone()
 	return m

@@ -216,6 +216,7 @@ func (a *simActor) readMarks(ids []ProducerID) (Marks, error) {
 		err := a.call(simRedis, "requeue", func() (err error) {
 			n, err = s.queue.Requeue(simCtx, 0)
 			s.tally.requeued += n
+			delete(s.queue.marks, booksMark)
 			return err
 		})
 		if err == nil {

@@ -73,7 +73,7 @@ func (s *simulator) newBatch(run *simRun, w *window) *Batch {
 // has says whether a batch is in the books.
 func (s *simulator) has(run *simRun, sequence uint64) bool {
 	mark, folded := s.store.state.marks[0][run.id], s.store.state.folded[0][run.id]
-	return mark.has(sequence) || folded.has(sequence)
+	return mark.Has(sequence) || folded.Has(sequence)
 }
 
 func (s *simulator) isQuarantined(b *Batch) bool {
@@ -197,7 +197,7 @@ func (s *simulator) judge(run *simRun, want *books) string {
 	folded := s.store.state.folded[0][run.id]
 	lost, lostAmount := mark.Updates-mark.booked+folded.Updates-folded.booked, mark.Amount.Sub(mark.bookedAmount).Add(folded.Amount.Sub(folded.bookedAmount))
 	for _, b := range run.batches {
-		if mark.has(b.Sequence) && folded.has(b.Sequence) {
+		if mark.Has(b.Sequence) && folded.Has(b.Sequence) {
 			return fmt.Sprintf("batch %d is in the books twice", b.Sequence)
 		}
 		if s.has(run, b.Sequence) {

@@ -56,7 +56,7 @@ func (b *shardBooks) requeued() {
 	b.requeue = false
 }
 
-// booksMark is the producer under whose name the number of updates in the books is published with the marks.
+// booksMark is the producer under whose name the number of updates in the books is published with the marks; see Keeper.
 var booksMark ProducerID
 
 // readMarks reads marks from Postgres. If it finds the books turned back, it has the queue put back what it keeps.

@@ -55,11 +55,15 @@ type Queue interface {
 
 // Keeper is a Queue that can keep, for a while, what was settled, so that it is there for a database that is turned
 // back to an earlier state.
+//
+// Among the marks that Settle publishes there is, under the zero ProducerID, how many updates the books of the shard have.
+// By it those who haven't seen them notice that a database was turned back. So a Keeper never replaces that number by a
+// lower one, which comes from somebody who is behind or late, until Requeue has forgotten it.
 type Keeper interface {
 	Queue
 
 	// Requeue adds the kept entries of the shard to the end of its queue, oldest first, in spite of any bound of the
-	// queue, and keeps them no longer. It returns how many there were. After an error some of them may be in the queue,
+	// queue, and keeps them no longer. Once all are there it forgets the mark of the zero ProducerID. It returns how many there were. After an error some of them may be in the queue,
 	// kept, or both; calling it again does no harm.
 	Requeue(ctx context.Context, shard int) (entries int, err error)
 

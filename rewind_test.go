@@ -3,6 +3,7 @@ package spendflush
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -91,7 +92,12 @@ func (q *keepingQueue) Settle(ctx context.Context, shard int, ids []EntryID, mar
 			q.kept[shard] = append(q.kept[shard], memoryEntry{e.Entry, q.now()})
 		}
 	}
+	behind := q.marks[booksMark][shard] > marks[booksMark]
 	q.mu.Unlock()
+	if behind {
+		marks = maps.Clone(marks)
+		delete(marks, booksMark)
+	}
 	return q.memoryQueue.Settle(ctx, shard, ids, marks)
 }
 
@@ -105,6 +111,7 @@ func (q *keepingQueue) Requeue(_ context.Context, shard int) (int, error) {
 		q.insert(shard, slices.Clone(e.Bytes))
 	}
 	q.kept[shard] = nil
+	delete(q.marks[booksMark], shard)
 	return n, nil
 }
 

@@ -10,7 +10,8 @@
 //	{spendflush:0}:index        stream: for each entry of the queue one of the same id, with fields n (bytes of its batch)
 //	                            and c (bytes of memory that it counts for, which is about a fifth more)
 //	{spendflush:0}:bytes        number: the sum of these c
-//	{spendflush:0}:mark:<uuid>  number: the last sequence of this producer that is known to be in Postgres
+//	{spendflush:0}:mark:<uuid>  number: the last sequence of this producer that is known to be in Postgres; of the zero UUID, if
+//	                            settled entries are kept: how many updates the books have
 //	{spendflush:0}:kept         stream: with KeepSettled, an entry a batch that was settled, with the queue's fields and
 //	                            t (bytes that it and those before it count for); its id says when it was settled
 //

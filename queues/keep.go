@@ -71,7 +71,7 @@ func (q *Redis) settleKeeping(ctx context.Context, shard int, lists settleLists)
 // isn't in the number returned.
 func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error) {
 	entries, err = abandon.Call(ctx, &q.calls, func() (int, error) {
-		keys := append(q.shardKeys(shard), q.keptKey(shard))
+		keys := append(q.shardKeys(shard), q.keptKey(shard), q.markKey(shard, spendflush.ProducerID{}))
 		last := ""
 		for total := 0; ; {
 			reply, err := requeueScript.Run(ctx, q.client, keys, last, keepChunk, keepBytes).Slice()

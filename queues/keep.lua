@@ -52,7 +52,17 @@ if done > 0 then
     redis.call('DECRBY', total, freed)
   end
 end
+-- The mark of the nil producer, which is how many updates the books have, is never replaced by a lower one: what comes
+-- from somebody who is behind or late must not hide that Postgres was turned back. requeue.lua forgets it.
+local function isBehind(key, mark)
+  return string.sub(key, -36) == '00000000-0000-0000-0000-000000000000'
+    and tonumber(redis.call('GET', key) or 0) > tonumber(mark)
+end
+
 for i = 5, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[before + ids + i - 4], 'EX', seconds)
+  local mark = ARGV[before + ids + i - 4]
+  if not isBehind(KEYS[i], mark) then
+    redis.call('SET', KEYS[i], mark, 'EX', seconds)
+  end
 end
 return {done, room and 0 or gone}

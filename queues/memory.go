@@ -167,6 +167,9 @@ func (q *Memory) Settle(
 		return gone[e.id]
 	})
 	for producer, mark := range marks {
+		if q.opts.KeepSettled && producer == (spendflush.ProducerID{}) && s.marks[producer] > mark {
+			continue
+		}
 		s.marks[producer] = mark
 	}
 	return nil
@@ -210,6 +213,7 @@ func (q *Memory) Requeue(ctx context.Context, shard int) (int, error) {
 		s.add(k.entry)
 	}
 	s.kept = nil
+	delete(s.marks, spendflush.ProducerID{})
 	return entries, nil
 }
 

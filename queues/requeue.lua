@@ -1,16 +1,18 @@
 -- Moves kept entries to the end of the queue of a shard, oldest first, whatever the queue may hold.
 --
--- KEYS    queue (stream), index (stream), bytes (number), kept (stream)
+-- KEYS    queue (stream), index (stream), bytes (number), kept (stream), mark of the nil producer (number), which is
+--         forgotten once all are moved
 -- ARGV    id of the last kept entry to move, '' for the one that is last now; most entries to move; bytes of batches
 --         after which to stop
 -- returns how many it moved; the id of the last kept entry to move, '' if none is left up to it
-local queue, index, total, kept = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local queue, index, total, kept, books = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local last, entries, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Entries that are settled again while others are moved come after the last one, so the moving ends.
 if last == '' then
   local entry = redis.call('XREVRANGE', kept, '+', '-', 'COUNT', 1)[1]
   if not entry then
+    redis.call('DEL', books)
     return {0, ''}
   end
   last = entry[1]
@@ -32,6 +34,7 @@ local moved, copied = 0, 0
 while moved < entries and copied < most do
   local entry = redis.call('XRANGE', kept, '-', last, 'COUNT', 1)[1]
   if not entry then
+    redis.call('DEL', books)
     return {moved, ''}
   end
   local batch = fieldsOf(entry)

@@ -143,4 +143,11 @@ var lossMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestBatchOfMoreDollarsThanItsUpdatesCanHaveIsRefused"},
 	},
+	{
+		name:  "lower number of updates published",
+		guard: "the number of updates in the books, as published, isn't replaced by a lower one: who starts after a restore would not notice it",
+		edits: []edit{{"queues/keep.lua", "> tonumber(mark)", "< 0"}},
+		pkg:   "queues",
+		tests: []string{"TestRedisIsAKeeper"},
+	},
 }

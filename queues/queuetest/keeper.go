@@ -33,6 +33,7 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"TheBoundOfTheQueueDoesNotStopRequeue", 10, testRequeueFull},
 		{"WhatIsKeptCountsForNothingInTheQueue", 10, testKeptCountsForNothing},
 		{"MarksArePublishedWithWhatIsKept", 0, testKeptMarks},
+		{"TheNumberOfUpdatesInTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooksMark},
 		{"ExpireForgetsAllByAnAgeOfNothing", 0, testExpireAll},
 		{"ExpireForgetsNothingThatIsYoung", 0, testExpireNone},
 		{"ExpireForgetsWhatIsOldAndNothingElse", 0, testExpireSome},
@@ -234,6 +235,26 @@ func testExpireAll(t *testing.T, q Opened) {
 	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
+}
+
+func testBooksMark(t *testing.T, q Opened) {
+	producer := NewProducer()
+	var books spendflush.ProducerID
+	publish := func(updates, mark uint64) {
+		t.Helper()
+		settle(t, q, 0, pushSequences(t, q, producer, 0, 1), map[spendflush.ProducerID]uint64{books: updates, producer: mark})
+	}
+	publish(10, 7)
+	publish(9, 6) // behind, or late: the mark of a producer is only a hint
+	wantMark(t, q, 0, books, 10)
+	wantMark(t, q, 0, producer, 6)
+	publish(11, 8)
+	wantMark(t, q, 0, books, 11)
+	requeue(t, q, 0)
+	wantMark(t, q, 0, books, 0)
+	wantMark(t, q, 0, producer, 8)
+	publish(3, 9)
+	wantMark(t, q, 0, books, 3)
 }
 
 func testExpireNone(t *testing.T, q Opened) {

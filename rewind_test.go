@@ -414,16 +414,21 @@ func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 		c := r.cfg
 		c.Journal = j
 		c.Queue = journaledOnly{r.queue, j, t, func() {
-			r.record(t, key("a"))
-			r.seal(false)
+			if _, err := r.RecordAll([]Update{key("b")}); err == nil { // else it is the end
+				r.seal(false)
+			}
 		}}
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
 		for range 20 {
-			r.record(t, key("a"))
+			if err := r.Record(new(key("a"))); err != nil {
+				t.Fatal(err)
+			}
 			time.Sleep(time.Second)
 		}
-		r.end(t)
+		if err := r.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 

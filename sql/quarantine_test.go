@@ -167,16 +167,16 @@ func TestABatchInQuarantineCountsWhatItsHeaderTells(t *testing.T) {
 		updates int64
 	}{
 		{"whole", whole(), true, "1.25", 2},
-		{"rows that don't add up", altered(whole(), func(b []byte) { b[90]++ }), true, "1.25", 2},
+		{"rows that don't add up", altered(whole(), func(b []byte) { b[112]++ }), true, "1.25", 2},
 		{"newer", altered(whole(), func(b []byte) { b[2] = 9 }), true, "1.25", 2},
 		{"damaged", append(whole(), 0), false, "0", 0},
 		{"empty", []byte{}, false, "0", 0},
 		{"the least amount that there is", altered(whole(), func(b []byte) { copy(b[64:80], "\x80"+strings.Repeat("\x00", 15)) }),
-			true, "-170141183460469231731687303.715884105728", 2},
+			false, "0", 0},
 		{"the largest amount", altered(whole(), func(b []byte) { copy(b[64:80], "\x7f"+strings.Repeat("\xff", 15)) }),
-			true, "170141183460469231731687303.715884105727", 2},
+			false, "0", 0},
 		{"more updates than are possible", altered(whole(), func(b []byte) { copy(b[56:64], "\x7f"+strings.Repeat("\xff", 7)) }),
-			true, "1.25", 1<<63 - 1},
+			false, "0", 0},
 	} {
 		q := quarantine(t, s, c.bytes)
 		if q.Counted != c.counted || q.Counters.Spend.String() != c.spend || q.Updates != c.updates || q.Size != len(c.bytes) ||
@@ -185,7 +185,7 @@ func TestABatchInQuarantineCountsWhatItsHeaderTells(t *testing.T) {
 		}
 	}
 	report, err := s.Audit(t.Context())
-	want := AuditBatches{Entries: 8, Unknown: 2, Spend: "4.999999999999", Updates: "9223372036854775817"}
+	want := AuditBatches{Entries: 8, Unknown: 5, Spend: "3.75", Updates: "6"}
 	if err != nil || !report.OK || report.Quarantine.Batches != want || len(report.Quarantine.Rows) != 0 || report.Quarantined != 8 {
 		t.Errorf("%+v, %v", report, err)
 	}

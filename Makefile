@@ -20,7 +20,7 @@ NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
 
 PKGS ?= ./...
 TESTFLAGS ?=
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000

@@ -40,6 +40,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
 	ps := &parts{set: set, log: log, store: store}
+	redis.SetLogger(redisLog{log})
 	if set.UseRedis && set.RedisURL != "" {
 		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
 			store.Close()
@@ -51,6 +52,13 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 	}
 	return ps, nil
+}
+
+// redisLog has what go-redis would print on standard error in the log, in its form.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "redis client", "message", fmt.Sprintf(format, args...))
 }
 
 // openJournal opens the journal if the settings name one.

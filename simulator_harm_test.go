@@ -159,6 +159,20 @@ func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 	}
 }
 
+// hide notes that a process which can't know how many updates there were is about to add some. If Postgres was turned back
+// and nobody else is left who knows, that can make up for what is missing before anybody notices, and then nobody has the
+// queue put back what it keeps.
+func (s *simulator) hide() {
+	if published, _ := s.queue.Mark(simCtx, 0, booksMark); int64(published) <= s.store.state.books.updates {
+		return
+	}
+	for _, e := range s.queue.kept[0] {
+		if b := s.sealed(e.Bytes); b != nil && !s.isKnown(b) {
+			b.torn = true
+		}
+	}
+}
+
 // quieten is the time that Postgres is away before it is there again in an earlier state: every call that is under way
 // ends, every walk and every reading with it, and everybody has read the number of updates that was published.
 func (s *simulator) quieten() {

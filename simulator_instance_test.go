@@ -253,6 +253,9 @@ func (a *simActor) direct() {
 
 // writeDirectly doesn't even take the direct lock.
 func (a *simActor) writeDirectly(batches []*windowBatch, gaps gapWatch) error {
+	if a.firstLook() != nil {
+		a.s.hide() // without Redis it has to go on nevertheless
+	}
 	plan := newPlan(0)
 	for _, b := range batches {
 		plan.offer(Entry{ID: b.entry, Bytes: b.bytes})

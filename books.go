@@ -14,6 +14,7 @@ type shardBooks struct {
 	mu      sync.Mutex // no I/O under it
 	updates int64      // the books had at least as many when a read that begins now
 	requeue bool       // what the queue keeps must be put back into it
+	looked  bool       // what others have published was looked at
 }
 
 func (b *shardBooks) atLeast() int64 {
@@ -48,6 +49,19 @@ func (b *shardBooks) mustRequeue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.requeue
+}
+
+func (b *shardBooks) hasLooked() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.looked
+}
+
+// published takes the number that others have published.
+func (b *shardBooks) published(updates uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.updates, b.looked = max(b.updates, int64(updates)), true
 }
 
 func (b *shardBooks) requeued() {
@@ -106,18 +120,28 @@ func (p *Pipeline) watchBooks(ctx context.Context) {
 	}
 }
 
-func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
-	keeper, isKeeper := p.cfg.Queue.(Keeper)
-	if isKeeper {
-		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		defer cancel()
-		// What others have seen, for the case that none of them is alive.
-		published, err := keeper.Mark(callCtx, shard, booksMark)
-		if err != nil {
-			return err
-		}
-		p.books[shard].grown(int64(published))
+// readPublished looks at how many updates the books had as others have seen them, for the case that none of them is alive.
+// Without a rewind window, or a queue that keeps anything, there is no such number.
+func (p *Pipeline) readPublished(ctx context.Context, shard int) error {
+	keeper, ok := p.cfg.Queue.(Keeper)
+	if !ok || p.cfg.RewindWindow == 0 {
+		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	published, err := keeper.Mark(ctx, shard, booksMark)
+	if err != nil {
+		return fmt.Errorf("read what the books had: %w", err)
+	}
+	p.books[shard].published(published)
+	return nil
+}
+
+func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
+	if err := p.readPublished(ctx, shard); err != nil {
+		return err
+	}
+	keeper, isKeeper := p.cfg.Queue.(Keeper)
 	if _, err := p.readMarks(ctx, shard, nil); err != nil {
 		return err
 	}

@@ -299,6 +299,13 @@ func (f *flusher) note(plan *plan) {
 // commitAll commits all that the plan can commit. Marks are read when they aren't known and again when a claim is
 // lost.
 func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error {
+	if !p.books[plan.shard].hasLooked() {
+		// Before this process adds anything: that could make up for what a turned-back Postgres lacks, and nobody would
+		// notice any more. A direct write has to go on without Redis.
+		if err := p.readPublished(ctx, plan.shard); err != nil && path != "direct" {
+			return err
+		}
+	}
 	for try := 0; ; {
 		if ids := plan.unknown(); len(ids) > 0 {
 			marks, err := p.readMarks(ctx, plan.shard, ids)

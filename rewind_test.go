@@ -472,3 +472,29 @@ func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
 		})
 	}
 }
+
+// What a new process adds could make up for what Postgres lacks, before it looks.
+func TestNewProcessLooksWhatTheBooksHadBeforeItAddsToThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, q := rewindRig(t, true)
+		past := r.store.snapshot()
+		b := chained(t, 1, 1)[0]
+		q.insert(0, b.Bytes())
+		r.want.apply(mustRows(t, b).Totals, mustRows(t, b).Rollups)
+		r.start(t)
+		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
+		r.end(t)
+		r.store.rewind(past)
+		next, _ := rewindRig(t, true)
+		c := next.cfg
+		c.Store, c.Queue, c.SealInterval, c.FlushInterval = r.store, q, time.Millisecond, time.Millisecond
+		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+		next.start(t)
+		for range 50 { // at once, and as many as Postgres lacks
+			next.record(t, key("b"))
+			time.Sleep(time.Millisecond)
+		}
+		eventually(t, "the books have everything", func() bool { return r.store.diff(r.want) == "" })
+		next.end(t)
+	})
+}

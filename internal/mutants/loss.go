@@ -150,4 +150,11 @@ var lossMutants = []mutant{
 		pkg:   "queues",
 		tests: []string{"TestRedisIsAKeeper"},
 	},
+	{
+		name:  "a new process adds before it looks",
+		guard: "a process reads how many updates the books had before it adds any: they could make up for what a turned-back Postgres lacks",
+		edits: []edit{{"flusher.go", "if !p.books[plan.shard].hasLooked() {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestNewProcessLooksWhatTheBooksHadBeforeItAddsToThem"},
+	},
 }

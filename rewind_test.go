@@ -2,7 +2,6 @@ package spendflush
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -143,6 +142,19 @@ func rewindRig(t *testing.T, withQueue bool) (*rig, *keepingQueue) {
 	return r, q
 }
 
+// commitOfTheDead starts the pipeline with batches in the queue of a producer that is dead, and waits until they are
+// committed and kept.
+func (r *rig) commitOfTheDead(t *testing.T, q *keepingQueue, batches int) {
+	t.Helper()
+	for _, b := range chained(t, 1, uint64(batches)) {
+		q.insert(0, b.Bytes())
+		rows := mustRows(t, b)
+		r.want.apply(rows.Totals, rows.Rollups)
+	}
+	r.start(t)
+	eventually(t, "they are committed", func() bool { return r.store.diff(r.want) == "" && q.size() == batches })
+}
+
 // The twin is what the books would be without the restore: every update is in r.want.
 func TestPostgresTurnedBackWithinTheWindowEndsLikeItsUndisturbedTwin(t *testing.T) {
 	for _, withQueue := range []bool{true, false} {
@@ -179,13 +191,7 @@ func TestBatchesOfADeadProducerComeBackFromTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)
 		past := r.store.snapshot()
-		for _, b := range chained(t, 1, 5) {
-			q.insert(0, b.Bytes())
-			rows := mustRows(t, b)
-			r.want.apply(rows.Totals, rows.Rollups)
-		}
-		r.start(t)
-		eventually(t, "they are committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 5 })
+		r.commitOfTheDead(t, q, 5)
 		time.Sleep(30 * time.Second)
 		r.store.rewind(past)
 		eventually(t, "they are committed again", func() bool { return r.store.diff(r.want) == "" })
@@ -197,28 +203,29 @@ func TestBatchesOfADeadProducerComeBackFromTheQueue(t *testing.T) {
 	})
 }
 
-// All instances are new after the restore: only what was published in the queue tells that there was more.
+// All instances are new after the restore: only what was published in the queue tells that there was more. What they add at
+// once, before they have looked at it, would make up for what Postgres lacks.
 func TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, q := rewindRig(t, true)
-		past := r.store.snapshot()
-		for _, b := range chained(t, 1, 5) {
-			q.insert(0, b.Bytes())
-			rows := mustRows(t, b)
-			r.want.apply(rows.Totals, rows.Rollups)
-		}
-		r.start(t)
-		eventually(t, "they are committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 5 })
-		r.end(t)
-		r.store.rewind(past)
-		next, _ := rewindRig(t, true)
-		c := next.cfg
-		c.Store, c.Queue = r.store, q
-		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
-		next.start(t)
-		eventually(t, "they are committed again", func() bool { return r.store.diff(r.want) == "" })
-		next.end(t)
-	})
+	for _, updates := range []int{0, 1, 5, 50} {
+		synctest.Test(t, func(t *testing.T) {
+			r, q := rewindRig(t, true)
+			past := r.store.snapshot()
+			r.commitOfTheDead(t, q, 5)
+			r.end(t)
+			r.store.rewind(past)
+			next, _ := rewindRig(t, true)
+			c := next.cfg
+			c.Store, c.Queue, c.SealInterval, c.FlushInterval = r.store, q, time.Millisecond, time.Millisecond
+			next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+			next.start(t)
+			for range updates {
+				next.record(t, key("b"))
+				time.Sleep(time.Millisecond)
+			}
+			eventually(t, "they are committed again", func() bool { return r.store.diff(r.want) == "" })
+			next.end(t)
+		})
+	}
 }
 
 // While Postgres is away nobody knows whether it will come back turned back.
@@ -294,207 +301,4 @@ func TestReadingMarksBesideACommitIsNotTakenForARewind(t *testing.T) {
 	if !b.mustRequeue() {
 		t.Error("it isn't remembered that the queue has to put back what it keeps")
 	}
-}
-
-// memoryJournal is a Journal that survives a pipeline, but not the test.
-type memoryJournal struct {
-	mu       sync.Mutex
-	batches  []*Batch
-	appended int
-	failing  bool
-}
-
-func (j *memoryJournal) Append(batches []*Batch) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.failing {
-		return errors.New("no space left")
-	}
-	j.batches = append(j.batches, batches...)
-	j.appended += len(batches)
-	return nil
-}
-
-func (j *memoryJournal) Forget(shard int, producer ProducerID, mark uint64) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.batches = slices.DeleteFunc(j.batches, func(b *Batch) bool {
-		return b.Shard == shard && b.Producer == producer && b.Sequence <= mark
-	})
-	return nil
-}
-
-func (j *memoryJournal) Left() ([]*Batch, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return slices.Clone(j.batches), nil
-}
-
-func (j *memoryJournal) len() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.batches)
-}
-
-func (j *memoryJournal) setFailing(on bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.failing = on
-}
-
-func TestJournaledBatchesOfADeadProcessAreBroughtToPostgresUnderTheirOldIdentity(t *testing.T) {
-	for _, withQueue := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			j := &memoryJournal{}
-			r := newRig(t, withQueue, 2, &faults{all: true})
-			c := r.cfg
-			c.Journal = j
-			r.Pipeline = newTestPipeline(t, c)
-			r.start(t)
-			random := rand.New(rand.NewPCG(22, 22))
-			for range 10 {
-				receipt := r.record(t, randomUpdate(random))
-				if stage, err := r.Wait(t.Context(), receipt, Queued); err != nil || stage != Queued {
-					t.Fatalf("journaled is %s, %v", stage, err)
-				}
-			}
-			r.cancel() // the process dies, and nothing of it has reached the queue
-			<-r.ran
-			if n := j.len(); n != 20 {
-				t.Fatalf("%d batches in the journal, want 20", n)
-			}
-			r.faults.setAll(false)
-			next := newRig(t, withQueue, 1, &faults{}) // with other shards
-			c.Shards, c.Store, c.Queue, c.Locker = 1, r.store, nil, nil
-			if withQueue {
-				c.Queue, c.Locker = r.queue, r.locker
-			}
-			next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
-			next.start(t)
-			eventually(t, "the journal is empty", func() bool { return j.len() == 0 })
-			next.end(t)
-		})
-	}
-}
-
-func TestJournalThatCanNotBeWrittenHoldsNothingUpAndIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
-		j := &memoryJournal{failing: true}
-		r := newRig(t, true, 1, &faults{})
-		c := r.cfg
-		c.Journal, c.Logger = j, logTo(&log)
-		r.Pipeline = newTestPipeline(t, c)
-		lease, _ := r.locker.Acquire(t.Context(), "flush/0") // nobody flushes
-		r.start(t)
-		receipt := r.record(t, key("a"))
-		if _, err := r.Wait(t.Context(), receipt, Queued); err != nil {
-			t.Fatal(err)
-		}
-		j.setFailing(false)
-		eventually(t, "the batch is in the journal", func() bool { return j.len() == 1 })
-		lease.Release(t.Context())
-		r.end(t)
-		if j.len() != 0 {
-			t.Error("what is committed stays in the journal")
-		}
-		for _, want := range []string{"journal can't be written", "journal can be written again"} {
-			if strings.Count(log.String(), want) != 1 {
-				t.Errorf("the log says %q %d times", want, strings.Count(log.String(), want))
-			}
-		}
-	})
-}
-
-// The journal comes first: what is acknowledged as queued survives the death of this process and the queue together.
-func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		j := &memoryJournal{}
-		r := newRig(t, true, 1, &faults{})
-		c := r.cfg
-		c.Journal = j
-		c.Queue = journaledOnly{r.queue, j, t, func() {
-			if _, err := r.RecordAll([]Update{key("b")}); err == nil { // else it is the end
-				r.seal(false)
-			}
-		}}
-		r.Pipeline = newTestPipeline(t, c)
-		r.start(t)
-		for range 20 {
-			if err := r.Record(new(key("a"))); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Second)
-		}
-		if err := r.Shutdown(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// journaledOnly is a queue that looks whether what it gets is in the journal. While it takes a batch, another one is sealed.
-type journaledOnly struct {
-	*memoryQueue
-	j       *memoryJournal
-	t       *testing.T
-	another func()
-}
-
-func (q journaledOnly) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
-	left, _ := q.j.Left()
-	if !slices.ContainsFunc(left, func(other *Batch) bool { return other.Sequence == b.Sequence }) {
-		q.t.Errorf("batch %d is pushed before it is in the journal", b.Sequence)
-	}
-	if b.Sequence%2 == 1 {
-		q.another()
-	}
-	return q.memoryQueue.Push(ctx, b, previous)
-}
-
-func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
-	for name, journal := range map[string]*memoryJournal{"in the journal": {}, "they are lost": {failing: true}} {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, true, 1, &faults{all: true})
-			c := r.cfg
-			c.Journal = journal
-			r.Pipeline = newTestPipeline(t, c)
-			r.start(t)
-			r.record(t, key("a"))
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			err := r.Shutdown(ctx)
-			left, ok := errors.AsType[*NotDrainedError](err)
-			if !ok || left.Updates != 1 || left.Amount != Dollars(1) || !strings.Contains(err.Error(), name) ||
-				(left.Journaled == 1) != (journal.len() == 1) {
-				t.Errorf("%s: %v", name, err)
-			}
-			<-r.ran
-		})
-	}
-}
-
-// What a new process adds could make up for what Postgres lacks, before it looks.
-func TestNewProcessLooksWhatTheBooksHadBeforeItAddsToThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, q := rewindRig(t, true)
-		past := r.store.snapshot()
-		b := chained(t, 1, 1)[0]
-		q.insert(0, b.Bytes())
-		r.want.apply(mustRows(t, b).Totals, mustRows(t, b).Rollups)
-		r.start(t)
-		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
-		r.end(t)
-		r.store.rewind(past)
-		next, _ := rewindRig(t, true)
-		c := next.cfg
-		c.Store, c.Queue, c.SealInterval, c.FlushInterval = r.store, q, time.Millisecond, time.Millisecond
-		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
-		next.start(t)
-		for range 50 { // at once, and as many as Postgres lacks
-			next.record(t, key("b"))
-			time.Sleep(time.Millisecond)
-		}
-		eventually(t, "the books have everything", func() bool { return r.store.diff(r.want) == "" })
-		next.end(t)
-	})
 }

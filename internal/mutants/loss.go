@@ -155,6 +155,6 @@ var lossMutants = []mutant{
 		guard: "a process reads how many updates the books had before it adds any: they could make up for what a turned-back Postgres lacks",
 		edits: []edit{{"flusher.go", "if !p.books[plan.shard].hasLooked() {", "if false {"}},
 		pkg:   ".",
-		tests: []string{"TestNewProcessLooksWhatTheBooksHadBeforeItAddsToThem"},
+		tests: []string{"TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore"},
 	},
 }

@@ -39,7 +39,7 @@ func TestSimulatorSeesEveryGuardThatIsSwitchedOff(t *testing.T) {
 		r.window, r.restores, r.direct, r.harm = simWindow, simTurnedBackQuietly, false, false
 	})
 	alone := window
-	alone.slots = 1
+	alone.slots, alone.steps = 1, 300
 	for name, test := range map[string]struct {
 		rules    simRules
 		sabotage simSabotage

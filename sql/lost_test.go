@@ -186,6 +186,7 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	apply(t, s, passing(sequenceOf(alsoGone, 3)[2], 1)) // with two that are lost
 	age(t, s, 31*24*time.Hour)
 	apply(t, s, flushOf(fresh, 1, 1, costOne))
+	apply(t, s, flushOf(bornAgo(45*24*time.Hour), 1, 1, costOne))
 	wantLost(t, s, 2, "2")
 	tend(t, s, newProducer(), 2)
 	tend(t, s, newProducer(), 0)
@@ -201,7 +202,6 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 		t.Error("it isn't told apart who may have been cleaned up")
 	}
 	// Once more, onto the same row.
-	apply(t, s, flushOf(bornAgo(45*24*time.Hour), 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
 	tend(t, s, newProducer(), 2)
 	wantLost(t, s, 2, "2")
@@ -310,4 +310,23 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	if got := query[string](t, s, "SELECT spend::text FROM spendflush.spend WHERE entity_type = 'team'"); got != "2.000000000000" {
 		t.Errorf("spend is %s", got)
 	}
+}
+
+func TestAForgottenProducerIsNotTakenForANewOne(t *testing.T) {
+	s := open(t, database(t), Options{})
+	gone, never := bornAgo(40*24*time.Hour), bornAgo(35*24*time.Hour)
+	apply(t, s, flushOf(gone, 1, 1, costOne))
+	age(t, s, 31*24*time.Hour)
+	tend(t, s, newProducer(), 1)
+	// It has been out of touch for all that time, and tends its mark, or its first batch is still on its way.
+	for _, p := range []spendflush.ProducerID{gone, never} {
+		tend(t, s, p, 0)
+		marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+		if err != nil || !marks.Forgotten(p) {
+			t.Errorf("%+v, %v", marks, err)
+		}
+		wantFenced(t, s, flushOf(p, 1, 1, costOne))
+	}
+	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	wantAudit(t, s)
 }

@@ -157,4 +157,18 @@ var lossMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore"},
 	},
+	{
+		name:  "forgotten producer tended",
+		guard: "a producer whose marks may be cleaned up gets none anew: it would look as if nothing of it had been applied",
+		edits: []edit{{"sql/tend.sql", "(forgotten.before IS NULL OR", "(true OR"}},
+		pkg:   "sql",
+		tests: []string{"TestAForgottenProducerIsNotTakenForANewOne"},
+	},
+	{
+		name:  "forgotten producer claimed",
+		guard: "the first batch of a producer whose marks may be cleaned up is fenced: it may have been applied a month ago",
+		edits: []edit{{"sql/claim.sql", "(before IS NULL OR", "(true OR"}},
+		pkg:   "sql",
+		tests: []string{"TestAForgottenProducerIsNotTakenForANewOne"},
+	},
 }

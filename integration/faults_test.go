@@ -129,16 +129,20 @@ func TestRedisSwitchedOffWritesDirectlyAndExactly(t *testing.T) {
 
 func TestFlushAllUnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
+	flushAllUnderLoad(t, 20, 200*time.Millisecond)
+}
+
+func flushAllUnderLoad(t *testing.T, times int, every time.Duration) {
 	server := testserver.NewRedis(t)
 	s := stackOn(t, testserver.Postgres(t), server.URL())
 	instances := s.startAll(3)
 	l := startLoad(t, instances, faultLoad())
 	awaitMore(t, instances, "queue", 3)
 	client := s.redisClient()
-	ticker := time.NewTicker(200 * time.Millisecond)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	lost := int64(0)
-	for range 20 {
+	for range times {
 		<-ticker.C
 		lost += client.XLen(t.Context(), queueKey(0)).Val()
 		if err := client.FlushAll(t.Context()).Err(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // TestSoak is the first scenario for long. SPENDFLUSH_SOAK_UPDATES says how many updates, 5000000 if it isn't set.
@@ -19,4 +20,16 @@ func TestSoak(t *testing.T) {
 		updates = n
 	}
 	tenInstances(t, tenOptions{updates: updates, clients: 16, most: 1000})
+}
+
+// The next two are scenarios of "make test" that last longer here.
+
+func TestSoakFlushAllEverySecondForAMinute(t *testing.T) {
+	t.Parallel()
+	flushAllUnderLoad(t, 60, time.Second)
+}
+
+func TestSoakPostgresRestoredToAMinuteAgo(t *testing.T) {
+	t.Parallel()
+	restoreBackup(t, time.Minute, "3m")
 }

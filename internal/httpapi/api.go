@@ -170,7 +170,7 @@ func New(c Config) (*API, error) {
 		}},
 		"/healthz": {method: http.MethodGet, open: true, serve: a.healthz},
 		"/readyz":  {method: http.MethodGet, open: true, serve: a.readyz},
-		"/":        {method: http.MethodGet, serve: a.page},
+		"/":        {method: http.MethodGet, open: true, serve: a.asset},
 	}
 	return a, nil
 }
@@ -250,6 +250,9 @@ func (a *API) find(path string) (route, bool) {
 		return route{method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
 			return a.spend(w, r, rest)
 		}}, true
+	}
+	if strings.HasPrefix(path, assetPrefix) {
+		return route{method: http.MethodGet, open: true, serve: a.asset}, true
 	}
 	found, ok := a.routes[path]
 	return found, ok

@@ -114,6 +114,7 @@ func newAPI(t testing.TB, change func(*Config)) (*API, *failingRecorder) {
 // do sends a request to the API without a network. Headers are given as "Name: value".
 func do(a http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:4180"
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		r.Header.Add(name, value)
@@ -226,7 +227,7 @@ func TestAMethodThatIsNotServedIsRefusedWithThoseThatAre(t *testing.T) {
 	const reads = "GET, HEAD, OPTIONS"
 	for path, allow := range map[string]string{
 		"/v1/updates": "POST, OPTIONS", "/v1/usage": reads, "/v1/spend/team/t": reads, "/v1/status": reads, "/v1/audit": reads,
-		"/metrics": reads, "/healthz": reads, "/readyz": reads, "/": reads,
+		"/metrics": reads, "/healthz": reads, "/readyz": reads, "/": reads, "/v1/session": "GET, HEAD, POST, DELETE, OPTIONS",
 	} {
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "NONSENSE"} {
 			if strings.Contains(allow, method) {
@@ -273,7 +274,7 @@ func TestAPanicBecomesAProblemWhoseCauseOnlyTheLogHas(t *testing.T) {
 
 func TestAPanicHalfwayThroughAnAnswerCutsTheConnection(t *testing.T) {
 	a, _ := newAPI(t, nil)
-	a.routes["/half"] = route{method: "GET", serve: func(w http.ResponseWriter, _ *http.Request) *problem {
+	a.routes.exact["/half"] = &route{get: func(w http.ResponseWriter, _ *http.Request) *problem {
 		io.WriteString(w, "half of it")
 		panic("and no more")
 	}}

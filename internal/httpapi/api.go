@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 )
 
 // Recorder takes updates; *spendflush.Pipeline does.
@@ -34,8 +35,12 @@ type Config struct {
 	Reader   Reader
 	Registry prometheus.Gatherer // for /metrics
 
-	// Tokens are the bearer tokens that open everything but /healthz and /readyz. None: everything is open to whoever
-	// reaches the listener.
+	// Overview tells how the whole pipeline stands. nil: it is made of Recorder and Reader, and knows of no queue and no
+	// other instance.
+	Overview Overview
+
+	// Tokens are the bearer tokens that open everything that holds data. None: everything is open to whoever reaches the
+	// listener under a loopback address or as localhost.
 	Tokens []string
 
 	// Logger gets failures of this side, and every request at debug level. nil: nothing is logged.
@@ -132,7 +137,11 @@ type API struct {
 	bodies  budget
 	spends  slots
 	reports slots
+	streams slots
 	traffic traffic
+
+	ending chan struct{} // closed when a server of it begins to shut down
+	end    sync.Once
 }
 
 // New returns an API for the configuration. The error joins all that is wrong with it.
@@ -147,6 +156,11 @@ func New(c Config) (*API, error) {
 		bodies:  budget{limit: c.MaxBodiesBytes},
 		spends:  make(slots, maxSpends),
 		reports: make(slots, c.MaxReports),
+		streams: make(slots, maxStreams),
+		ending:  make(chan struct{}),
+	}
+	if c.Overview == nil {
+		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
 	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
 	a.routes = newRoutes(a.served())
@@ -164,6 +178,8 @@ func (a *API) served() []*route {
 		{path: "/v1/usage", get: a.usage},
 		{path: "/v1/status", get: a.status},
 		{path: "/v1/audit", get: a.audit},
+		{path: "/v1/pipeline", get: a.pipeline},
+		{path: "/v1/events", get: a.events},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
 		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
@@ -181,9 +197,10 @@ const (
 	maxScrapes = 4
 )
 
-// Server returns a server for the API with all its deadlines set. It doesn't listen yet.
+// Server returns a server for the API with all its deadlines set. It doesn't listen yet. Once it shuts down, streams of
+// this API end.
 func (a *API) Server(addr string) *http.Server {
-	return &http.Server{
+	server := &http.Server{
 		Addr:              addr,
 		Handler:           a,
 		ReadHeaderTimeout: a.cfg.ReadHeaderTimeout,
@@ -194,6 +211,8 @@ func (a *API) Server(addr string) *http.Server {
 		ConnState:         a.traffic.connState,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
+	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
+	return server
 }
 
 // ServeHTTP answers one request.

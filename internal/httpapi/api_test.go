@@ -60,6 +60,8 @@ func (f *failingRecorder) Status() (status spendflush.PipelineStatus) { return s
 
 // failingReader answers with its error, or with generated rows.
 type failingReader struct {
+	Reader // nil: what isn't expected panics
+
 	err   error
 	rows  int        // rows of a usage report
 	after error      // what comes behind them
@@ -94,6 +96,7 @@ func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 func (f *failingReader) Audit(context.Context) (sql.AuditReport, error) {
 	return sql.AuditReport{OK: false}, f.err
 }
+func (f *failingReader) Glance(context.Context) (sql.Glance, error) { return sql.Glance{}, f.err }
 func (f *failingReader) Counts(context.Context) (sql.Counts, error) { return sql.Counts{}, f.err }
 
 // newAPI returns an API on doubles, changed by change.

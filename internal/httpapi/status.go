@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -62,12 +63,21 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
 		return p
 	}
 	defer end()
+	start := time.Now()
 	report, err := a.cfg.Reader.Audit(ctx)
 	if err != nil {
 		return databaseProblem(err)
 	}
-	writeJSON(w, "application/json", http.StatusOK, report)
+	took := time.Since(start).Seconds()
+	a.cfg.Overview.Audited(overview.Audit{At: report.AsOf.UTC(), OK: report.OK, Took: took})
+	writeJSON(w, "application/json", http.StatusOK, auditAnswer{report, took})
 	return nil
+}
+
+// auditAnswer is the answer to GET /v1/audit.
+type auditAnswer struct {
+	sql.AuditReport
+	Took float64 `json:"took_seconds"`
 }
 
 // healthz says that the process lives.

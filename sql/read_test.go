@@ -105,8 +105,10 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 		}
 		day := at("2026-11-03T00:00Z")
 		hour := int32(spendflush.HourOf(day))
-		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13))
+		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13),
+			"", "", "spend", 10)
 	}
+	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20)
 }
 
 func wantIndexes(t *testing.T, s *Store, text string, args ...any) {
@@ -279,6 +281,28 @@ func TestUsageCountsAnUpdateOnEachOfItsEntitiesAndWithoutATypeOnce(t *testing.T)
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.From = at("2026-11-20T13:00Z") })), "2026-11-20T13:00Z 4 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.To = at("2026-11-20T13:00Z") })), "2026-11-20T00:00Z 3 2")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spendflush.User, "nobody" })))
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
+		q.GroupBy, q.OrderBy, q.By = []string{"model", "team_id"}, "spend", Hour
+	})), "2026-11-20T13:00Z m1 t2 4 1", "2026-11-20T12:00Z m2 t1 2 1", "2026-11-20T12:00Z m1 t1 1 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.GroupBy, q.OrderBy, q.Limit = []string{"user_id"}, "api_requests", 1 })),
+		"2026-11-20T00:00Z u1 5 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.GroupBy, q.Limit, q.By = []string{"model"}, 2, Hour })),
+		"2026-11-20T12:00Z m1 1 1", "2026-11-20T12:00Z m2 2 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Model = "m1" })), "2026-11-20T00:00Z 5 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Model, q.EntityType, q.EntityID = "m2", spendflush.APIKey, "k" })), "2026-11-20T00:00Z 2 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Provider = "none of them" })))
+	for _, order := range OrderNames() {
+		if got := usage(t, s, with(func(q *UsageQuery) { q.OrderBy = order })); len(got) != 1 {
+			t.Errorf("ordered by %s: %q", order, got)
+		}
+	}
+	for _, wrong := range []func(*UsageQuery){
+		func(q *UsageQuery) { q.OrderBy = "date" }, func(q *UsageQuery) { q.Limit = -1 }, func(q *UsageQuery) { q.Limit = 1 << 40 },
+	} {
+		if err := s.Usage(t.Context(), with(wrong), nil); !errors.Is(err, ErrQuery) {
+			t.Errorf("a wrong order or limit: %v", err)
+		}
+	}
 	stop := errors.New("enough")
 	if err := s.Usage(t.Context(), q, func(UsageRow) error { return stop }); err != stop {
 		t.Errorf("yield's error came back as %v", err)

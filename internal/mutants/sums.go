@@ -52,6 +52,34 @@ var sumMutants = []mutant{
 		tests: []string{"TestNothingIsRecordedAfterTheLastSeal"},
 	},
 	{
+		name:  "known cell vouches for what it doesn't tell",
+		guard: "texts that are no part of a cell's key are checked though the cell is known",
+		edits: []edit{{"openmap.go", "c != nil && m.keep == allDimensions && len(s.Tags) <= MaxTags", "c != nil"}},
+		pkg:   ".",
+		tests: []string{"TestKnownCellVouchesForNothingThatIsNotInItsKey"},
+	},
+	{
+		name:  "keys of one hash taken for one",
+		guard: "a cell is found by its key, its hash only says where to look",
+		edits: []edit{{"stripe.go", "if c := s.cells[hash]; c != nil && c.key == string(key) {", "if c := s.cells[hash]; c != nil {"}},
+		pkg:   ".",
+		tests: []string{"TestKeysOfOneHashAreCountedApart"},
+	},
+	{
+		name:  "handle stays in its hour",
+		guard: "a handle counts in the hour of the request, not of its cell",
+		edits: []edit{{"handle.go", "if at == nil || at.hour != hour {", "if at == nil {"}},
+		pkg:   ".",
+		tests: []string{"TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten"},
+	},
+	{
+		name:  "hour that nobody keeps",
+		guard: "the hour is read from the clock while nobody keeps it",
+		edits: []edit{{"clock.go", "func (c *hourClock) release() { c.kept.Store(notKept) }", "func (c *hourClock) release() {}"}},
+		pkg:   ".",
+		tests: []string{"TestUpdateWithoutTimeCountsInTheHourThatHasBegun"},
+	},
+	{
 		name:  "empty map stays open at the end",
 		guard: "the last seal closes the open map even where it is empty",
 		edits: []edit{{"openmap.go", "m.keys.Load() == 0 && !last", "m.keys.Load() == 0"}},
@@ -149,7 +177,7 @@ var sumMutants = []mutant{
 	{
 		name:  "order of tags makes a series",
 		guard: "tags are a set: their order doesn't make another series",
-		edits: []edit{{"identity.go", "slices.Sort(buf)", ""}},
+		edits: []edit{{"identity.go", "slices.Sort(set)", ""}},
 		pkg:   ".",
 		tests: []string{"TestOrderAndRepetitionOfTagsDontMakeAnotherSeries"},
 	},
@@ -202,7 +230,7 @@ var sumMutants = []mutant{
 	{
 		name:  "updates of any size",
 		guard: "the size of one update is bounded, so that no sum can leave its column",
-		edits: []edit{{"update.go", "u.Spend.Cmp(MaxSpend) > 0 || ", ""}},
+		edits: []edit{{"update.go", "c.Spend.Cmp(MaxSpend) > 0 || ", ""}},
 		pkg:   ".",
 		tests: []string{"TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField"},
 	},

@@ -11,8 +11,8 @@ var (
 	descQuarantine    = partDesc("spendflush_quarantine_open", "Entries open in quarantine.")
 	descLost          = partDesc("spendflush_lost_batches_open", "Batches passed as lost that haven't turned up.")
 	descAuditOK       = partDesc("spendflush_audit_ok", "1 if the books added up at the last audit, whoever made it. Left out before the first.")
-	descAuditTime     = partDesc("spendflush_audit_timestamp_seconds", "When the last audit was made.")
-	descAuditTook     = partDesc("spendflush_audit_duration_seconds", "How long the last audit took.")
+	descAuditTime     = partDesc("spendflush_audit_timestamp_seconds", "When the last audit was made, 0 before the first.")
+	descAuditTook     = partDesc("spendflush_audit_duration_seconds", "How long the last audit took. Left out before the first.")
 	descAuditInterval = partDesc("spendflush_audit_interval_seconds", "How long after the last audit the next is made. Left out if none is made regularly.")
 )
 
@@ -43,13 +43,16 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPostgresUp, 1)
 	gauge(descQuarantine, float64(standing.Quarantined))
 	gauge(descLost, float64(standing.LostBatches))
-	if last := standing.LastAudit; last != nil {
-		ok := 0.0
-		if last.OK {
-			ok = 1
-		}
-		gauge(descAuditOK, ok)
-		gauge(descAuditTime, float64(last.AsOf.UnixMilli())/1000)
-		gauge(descAuditTook, last.Took.Seconds())
+	last := standing.LastAudit
+	if last == nil {
+		gauge(descAuditTime, 0)
+		return
 	}
+	ok := 0.0
+	if last.OK {
+		ok = 1
+	}
+	gauge(descAuditOK, ok)
+	gauge(descAuditTime, float64(last.AsOf.UnixMilli())/1000)
+	gauge(descAuditTook, last.Took.Seconds())
 }

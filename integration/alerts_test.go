@@ -100,3 +100,16 @@ func TestTheRunbookHasASectionForEachAlertAndNoOther(t *testing.T) {
 		}
 	}
 }
+
+func TestComposeMountsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	mounted := captures(`- "?\./(deploy/[^:]+):`, readText(t, "../compose.yaml"))
+	if !slices.Contains(mounted, "deploy/prometheus/alerts.yml") || !slices.Contains(mounted, "deploy/grafana/spendflush.json") {
+		t.Errorf("compose.yaml mounts %q", mounted)
+	}
+	for _, path := range mounted {
+		if _, err := os.Stat("../" + path); err != nil {
+			t.Error(err)
+		}
+	}
+}

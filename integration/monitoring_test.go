@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spendflush/spendflush/internal/servers"
 	"github.com/spendflush/spendflush/internal/testserver"
 )
 
@@ -130,11 +131,17 @@ func (p *prometheus) series() map[string]map[string]bool {
 	return labels
 }
 
-// One instance with everything that can be switched on, after some traffic, a row in quarantine and an audit.
-func startWatched(t *testing.T) (*stack, *instance) {
+// watched is an instance with everything switched on that metrics tell of, on servers of its own.
+type watched struct {
+	*instance
+	postgres *servers.Postgres
+}
+
+// startWatched starts it, and gives it some traffic and a row in quarantine.
+func startWatched(t *testing.T) watched {
 	t.Helper()
-	redis := testserver.NewRedis(t)
-	s := stackOn(t, testserver.Postgres(t), redis.URL())
+	postgres, redis := testserver.NewPostgres(t), testserver.NewRedis(t)
+	s := stackOn(t, postgres.URL("postgres"), redis.URL())
 	if err := s.redisClient().ConfigSet(t.Context(), "maxmemory", "512mb").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -142,13 +149,13 @@ func startWatched(t *testing.T) (*stack, *instance) {
 		"SPENDFLUSH_AUDIT_INTERVAL=1s")
 	s.brimful()
 	in.post(onTop)
-	return s, in
+	return watched{in, postgres}
 }
 
 func TestPrometheusFindsWhatAlertsDashboardAndDocumentationName(t *testing.T) {
 	t.Parallel()
-	s, in := startWatched(t)
-	prom := s.startPrometheus(in)
+	in := startWatched(t)
+	prom := in.stack.startPrometheus(in.instance)
 	rules := prom.awaitRules()
 	board := readDashboard(t)
 	expressions := board.expressions()
@@ -178,16 +185,64 @@ func TestPrometheusFindsWhatAlertsDashboardAndDocumentationName(t *testing.T) {
 	checkAnnotations(t, rules)
 	checkDocumented(t, known)
 
-	var firing []string
-	for _, r := range prom.awaitRules() {
-		if r.State == "firing" {
-			firing = append(firing, r.Name)
-		}
-	}
-	if !slices.Equal(firing, []string{"SpendflushQuarantined"}) {
+	if firing := prom.firing(); !slices.Equal(firing, []string{"SpendflushQuarantined"}) {
 		t.Errorf("with a row in quarantine and all else in order, these alerts fire: %q", firing)
 	}
-	in.stop(0)
+	in.stack.tamper()
+	eventually(t, "the next audit finds what somebody changed, and an alert fires", func() string {
+		if firing := prom.firing(); !slices.Contains(firing, "SpendflushAuditFailed") {
+			return fmt.Sprintf("%q fire", firing)
+		}
+		return ""
+	})
+	in.checkServers()
+}
+
+// firing returns the names of the alerts that fire.
+func (p *prometheus) firing() (names []string) {
+	p.t.Helper()
+	for _, r := range p.awaitRules() {
+		if r.State == "firing" {
+			names = append(names, r.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkServers looks whether metrics follow what becomes of Redis and Postgres at once. Postgres is gone afterwards.
+func (in watched) checkServers() {
+	in.t.Helper()
+	books := []string{"spendflush_quarantine_open", "spendflush_lost_batches_open", "spendflush_audit_ok", "spendflush_audit_timestamp_seconds"}
+	// A busy machine may take longer than a scrape waits; hence not at the first look.
+	scraped := func(what string, postgresUp, mayEvict float64) {
+		in.t.Helper()
+		eventually(in.t, what, func() string {
+			m := in.metrics()
+			for name, want := range map[string]float64{
+				"spendflush_postgres_up": postgresUp, "spendflush_queue_up": 1, "spendflush_redis_may_evict": mayEvict,
+				"spendflush_redis_memory_bytes_limit": 512 << 20,
+			} {
+				if got, ok := m[name]; got != want || !ok {
+					return fmt.Sprintf("%s is %v, told: %t", name, got, ok)
+				}
+			}
+			for _, name := range books {
+				if m.has(name) != (postgresUp == 1) {
+					return fmt.Sprintf("%s told: %t", name, m.has(name))
+				}
+			}
+			return ""
+		})
+	}
+	scraped("all is in order", 1, 0)
+	if err := in.stack.redisClient().ConfigSet(in.t.Context(), "maxmemory-policy", "allkeys-lru").Err(); err != nil {
+		in.t.Fatal(err)
+	}
+	if err := in.postgres.Kill(); err != nil {
+		in.t.Fatal(err)
+	}
+	scraped("Postgres is gone and Redis evicts", 0, 1)
 }
 
 // missing says what an expression names and Prometheus doesn't have.

@@ -57,7 +57,7 @@ func New(c Config) (*Pipeline, error) {
 		stopped:  make(chan struct{}),
 	}
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
-	p.metrics = newMetrics()
+	p.metrics = newMetrics(c.Shards)
 	for shard := range c.Shards {
 		p.lanes = append(p.lanes, newLane(p, shard))
 		if c.Queue != nil {

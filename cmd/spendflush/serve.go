@@ -126,6 +126,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 			ready(in)
 		}
 	})
+	work.Go(func() { in.auditRegularly(first) })
 	var err error
 	select {
 	case <-first.Done():

@@ -28,8 +28,9 @@ type cell struct {
 	sums [2]Counters
 
 	// The rest belongs to the sealer, which fills it in when it first meets the cell.
-	id       Key
-	entities []*entitySum
+	id         Key
+	entities   []uint32
+	generation uint32
 }
 
 const cellHourBytes = 4

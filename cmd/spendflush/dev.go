@@ -109,6 +109,9 @@ spendflush is ready at %[1]s
 Book what a request cost:
   curl%[2]s -H 'Content-Type: application/json' '%[1]s/v1/updates?ack=committed' -d '{"spend": 0.000123, "api_key": "key-1", "team_id": "team-1", "model": "gpt-5"}'
 
+See how all stands: %[1]s/ in a browser, or
+  curl%[2]s %[1]s/v1/pipeline
+
 See what it adds up to:
   curl%[2]s %[1]s/v1/spend/team/team-1
   curl%[2]s '%[1]s/v1/usage?group_by=model'

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
@@ -30,6 +31,7 @@ type parts struct {
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
 	locker *lockers.Redis        // nil without Redis
+	roster *queues.Roster        // nil without Redis
 
 	journal *queues.Journal // nil without one, and but for serve
 }
@@ -50,6 +52,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,
 		})
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
+		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
 	}
 	return ps, nil
 }
@@ -87,8 +90,18 @@ func (ps *parts) close() {
 		_ = ps.client.Close()
 		ps.queue.Wait()
 		ps.locker.Wait()
+		ps.roster.Wait()
 	}
 	ps.store.Close()
+}
+
+// sources are what an overview looks at.
+func (ps *parts) sources() overview.Sources {
+	s := overview.Sources{Books: ps.store, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
+	if ps.queue != nil {
+		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
+	}
+	return s
 }
 
 // pipeline makes the pipeline. registerer may be nil.

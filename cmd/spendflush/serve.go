@@ -20,6 +20,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/httpapi"
+	"github.com/spendflush/spendflush/internal/overview"
 )
 
 func (p *program) serveCommand() *cobra.Command {
@@ -59,6 +60,7 @@ func (p *program) serve(ctx context.Context, set *settings, log *slog.Logger, re
 type instance struct {
 	*parts
 	pipeline *spendflush.Pipeline
+	overview *overview.Live
 	server   *http.Server
 	listener net.Listener
 	migrated atomic.Bool
@@ -82,6 +84,9 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients)}
 	registry := newRegistry(ps)
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
+		in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
+			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.store.Stats().Deadlocks },
+		})
 		in.server, err = in.api(registry)
 	}
 	if err != nil {
@@ -112,6 +117,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 			failed <- fmt.Errorf("serve: %w", err)
 		}
 	})
+	work.Go(func() { in.overview.Publish(hard) })
 	work.Go(func() {
 		in.probe(first)
 		if err := in.migrate(first); err != nil {
@@ -187,6 +193,7 @@ func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 	api, err := httpapi.New(httpapi.Config{
 		Recorder: in.pipeline,
 		Reader:   in.store,
+		Overview: in.overview,
 		Tokens:   in.set.Tokens,
 		Registry: registry,
 		Logger:   in.log,

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 )
 
 // Recorder takes updates; *spendflush.Pipeline does.
@@ -35,8 +35,12 @@ type Config struct {
 	Reader   Reader
 	Registry prometheus.Gatherer // for /metrics
 
-	// Tokens are the bearer tokens that open everything but /healthz and /readyz. None: everything is open to whoever
-	// reaches the listener.
+	// Overview tells how the whole pipeline stands. nil: it is made of Recorder and Reader, and knows of no queue and no
+	// other instance.
+	Overview Overview
+
+	// Tokens are the bearer tokens that open everything that holds data. None: everything is open to whoever reaches the
+	// listener under a loopback address or as localhost.
 	Tokens []string
 
 	// Logger gets failures of this side, and every request at debug level. nil: nothing is logged.
@@ -127,19 +131,17 @@ type API struct {
 	cfg     Config
 	log     *slog.Logger
 	tokens  tokens
-	routes  map[string]route
+	origins http.CrossOriginProtection
+	routes  *routes
 	intakes sync.Pool // of *intake
 	bodies  budget
 	spends  slots
 	reports slots
+	streams slots
 	traffic traffic
-}
 
-// route is what is served at one path.
-type route struct {
-	method string // GET stands for HEAD too
-	open   bool   // needs no token
-	serve  func(w http.ResponseWriter, r *http.Request) *problem
+	ending chan struct{} // closed when a server of it begins to shut down
+	end    sync.Once
 }
 
 // New returns an API for the configuration. The error joins all that is wrong with it.
@@ -154,25 +156,40 @@ func New(c Config) (*API, error) {
 		bodies:  budget{limit: c.MaxBodiesBytes},
 		spends:  make(slots, maxSpends),
 		reports: make(slots, c.MaxReports),
+		streams: make(slots, maxStreams),
+		ending:  make(chan struct{}),
+	}
+	if c.Overview == nil {
+		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
 	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
-	metrics := promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
+	a.routes = newRoutes(a.served())
+	return a, nil
+}
+
+// served lists all that is served.
+func (a *API) served() []*route {
+	metrics := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
 	})
-	a.routes = map[string]route{
-		"/v1/updates": {method: http.MethodPost, serve: a.updates},
-		"/v1/usage":   {method: http.MethodGet, serve: a.usage},
-		"/v1/status":  {method: http.MethodGet, serve: a.status},
-		"/v1/audit":   {method: http.MethodGet, serve: a.audit},
-		"/metrics": {method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
+	return []*route{
+		{path: "/v1/updates", post: a.updates},
+		{path: "/v1/spend/{entity...}", get: a.spend},
+		{path: "/v1/usage", get: a.usage},
+		{path: "/v1/status", get: a.status},
+		{path: "/v1/audit", get: a.audit},
+		{path: "/v1/pipeline", get: a.pipeline},
+		{path: "/v1/events", get: a.events},
+		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
+		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
 			return nil
 		}},
-		"/healthz": {method: http.MethodGet, open: true, serve: a.healthz},
-		"/readyz":  {method: http.MethodGet, open: true, serve: a.readyz},
-		"/":        {method: http.MethodGet, serve: a.page},
+		{path: "/healthz", open: true, unguarded: true, get: a.healthz},
+		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
+		{path: "/", open: true, get: a.asset},
+		{path: "/assets/{file...}", open: true, get: a.asset},
 	}
-	return a, nil
 }
 
 const (
@@ -180,9 +197,10 @@ const (
 	maxScrapes = 4
 )
 
-// Server returns a server for the API with all its deadlines set. It doesn't listen yet.
+// Server returns a server for the API with all its deadlines set. It doesn't listen yet. Once it shuts down, streams of
+// this API end.
 func (a *API) Server(addr string) *http.Server {
-	return &http.Server{
+	server := &http.Server{
 		Addr:              addr,
 		Handler:           a,
 		ReadHeaderTimeout: a.cfg.ReadHeaderTimeout,
@@ -193,6 +211,8 @@ func (a *API) Server(addr string) *http.Server {
 		ConnState:         a.traffic.connState,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
+	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
+	return server
 }
 
 // ServeHTTP answers one request.
@@ -220,39 +240,31 @@ var (
 )
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
-	found, ok := a.find(r.URL.EscapedPath())
-	if !found.open {
+	found := a.routes.find(r)
+	if found == nil || !found.unguarded {
+		if p := a.guard(r); p != nil {
+			return p
+		}
+	}
+	if found == nil || !found.open {
 		if p := a.tokens.check(r); p != nil {
 			return p
 		}
 	}
-	if !ok {
+	if found == nil {
 		return notFound.because("nothing is served at %.200q", r.URL.Path)
 	}
-	if r.Method == found.method || r.Method == http.MethodHead && found.method == http.MethodGet {
-		return found.serve(w, r)
-	}
-	allow := found.method + ", OPTIONS"
-	if found.method == http.MethodGet {
-		allow = "GET, HEAD, OPTIONS"
-	}
-	if r.Method == http.MethodOptions {
+	do, allow := found.of(r.Method)
+	switch {
+	case do != nil:
+		return do(w, r)
+	case r.Method == http.MethodOptions:
 		w.Header().Set("Allow", allow)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
+	default:
+		return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
 	}
-	return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
-}
-
-// find looks the path up as it was sent: an escaped slash is part of a name, and nothing is cleaned away.
-func (a *API) find(path string) (route, bool) {
-	if rest, ok := strings.CutPrefix(path, spendPrefix); ok {
-		return route{method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
-			return a.spend(w, r, rest)
-		}}, true
-	}
-	found, ok := a.routes[path]
-	return found, ok
 }
 
 // rescue turns a panic into a problem, or cuts the connection if the answer has begun.

@@ -13,6 +13,7 @@ type Reader interface {
 	Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) error
 	Audit(ctx context.Context) (sql.AuditReport, error)
 	Counts(ctx context.Context) (sql.Counts, error)
+	Glance(ctx context.Context) (sql.Glance, error)
 }
 
 var _ Reader = (*sql.Store)(nil)

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 // instance is an API with a pipeline, a Redis and a Postgres behind it.
 type instance struct {
 	t        testing.TB
+	api      *API
 	url      string
 	pipeline *spendflush.Pipeline
 	store    *sql.Store
@@ -57,10 +59,12 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	}
 	queue := queues.NewRedis(client, queues.RedisOptions{})
 	locker := lockers.NewRedis(client, "here", lockers.RedisOptions{})
+	roster := queues.NewRoster(client, queues.RosterOptions{})
 	t.Cleanup(func() {
 		client.Close()
 		queue.Wait()
 		locker.Wait()
+		roster.Wait()
 	})
 	registry := prometheus.NewPedanticRegistry()
 	pipeline, err := spendflush.New(spendflush.Config{
@@ -70,11 +74,13 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(Config{Recorder: pipeline, Reader: store, Registry: registry, Instance: "here", Version: "v0"})
+	a, err := New(Config{Recorder: pipeline, Reader: store, Registry: registry, Instance: "here", Version: "v0",
+		Overview: overview.NewLive(overview.Sources{Books: store, Queue: queue, Locker: locker, Roster: roster, Shards: 1}, pipeline,
+			overview.LiveOptions{Version: "v0"})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := &instance{t: t, url: serve(t, a), pipeline: pipeline, store: store}
+	in := &instance{t: t, api: a, url: serve(t, a), pipeline: pipeline, store: store}
 	ctx, cancel := context.WithCancel(context.Background())
 	running := make(chan struct{})
 	started := false

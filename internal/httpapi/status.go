@@ -2,11 +2,11 @@ package httpapi
 
 import (
 	"context"
-	_ "embed"
 	"net/http"
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -63,12 +63,21 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
 		return p
 	}
 	defer end()
+	start := time.Now()
 	report, err := a.cfg.Reader.Audit(ctx)
 	if err != nil {
 		return databaseProblem(err)
 	}
-	writeJSON(w, "application/json", http.StatusOK, report)
+	took := time.Since(start).Seconds()
+	a.cfg.Overview.Audited(overview.Audit{At: report.AsOf.UTC(), OK: report.OK, Took: took})
+	writeJSON(w, "application/json", http.StatusOK, auditAnswer{report, took})
 	return nil
+}
+
+// auditAnswer is the answer to GET /v1/audit.
+type auditAnswer struct {
+	sql.AuditReport
+	Took float64 `json:"took_seconds"`
 }
 
 // healthz says that the process lives.
@@ -89,17 +98,5 @@ func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
 		}
 	}
 	writeBody(w, "application/json", http.StatusOK, []byte("{\"status\":\"ready\"}\n"))
-	return nil
-}
-
-//go:embed page.html
-var pageHTML []byte
-
-// page is for people.
-func (a *API) page(w http.ResponseWriter, _ *http.Request) *problem {
-	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	writeBody(w, "text/html; charset=utf-8", http.StatusOK, pageHTML)
 	return nil
 }

@@ -320,10 +320,12 @@ func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error
 		}
 		books := &p.books[plan.shard]
 		before := books.atLeast()
+		start := time.Now()
 		err := p.apply(ctx, f, path)
 		switch {
 		case err == nil:
 			books.grown(before + f.Control[0].APIRequests())
+			p.recent.add(flushStatus(f, plan.taken, path, start, time.Now()))
 			plan.applied(f)
 			p.confirmOwn(plan)
 			try = 0

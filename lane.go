@@ -60,13 +60,16 @@ func (l *lane) poke() {
 	}
 }
 
-// add takes freshly sealed batches.
-func (l *lane) add(batches []*Batch, now time.Time) {
+// add takes freshly sealed batches, whose updates were accepted after since.
+func (l *lane) add(batches []*Batch, since, now time.Time) {
 	l.mu.Lock()
 	if len(l.window.batches) == 0 {
 		l.progress = now
 	}
 	l.window.add(batches)
+	for _, b := range l.window.batches[len(l.window.batches)-len(batches):] {
+		b.since = since
+	}
 	l.mu.Unlock()
 	l.poke()
 }

@@ -102,11 +102,7 @@ func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
 	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
-	batches := len(f.Found) - len(f.Lost)
-	for _, c := range f.Claims {
-		batches += int(c.Last - c.First + 1)
-	}
-	m.batches.WithLabelValues(path).Add(float64(batches))
+	m.batches.WithLabelValues(path).Add(float64(f.batches()))
 	m.lost.Add(float64(len(f.Lost)))
 	m.found.Add(float64(len(f.Found)))
 	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))

@@ -28,6 +28,9 @@ type Pipeline struct {
 	sealing sync.Mutex
 	sealer  *sealer
 
+	openSince atomic.Int64 // Unix nanoseconds: what is in the open map was accepted after it
+	recent    recentFlushes
+
 	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
 
 	books [MaxShards]shardBooks
@@ -64,6 +67,7 @@ func New(c Config) (*Pipeline, error) {
 			p.flushers = append(p.flushers, newFlusher(p, shard))
 		}
 	}
+	p.openSince.Store(now.UnixNano())
 	changed := make(chan struct{})
 	p.change.Store(&changed)
 	if c.Registerer != nil {
@@ -309,7 +313,10 @@ func (p *Pipeline) haveRoom() bool {
 func (p *Pipeline) seal(last bool) {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
+	since := time.Unix(0, p.openSince.Load())
+	now := time.Now()
 	seal, dirty := p.open.swap(last)
+	p.openSince.Store(now.UnixNano())
 	if seal == 0 {
 		return
 	}
@@ -323,7 +330,7 @@ func (p *Pipeline) seal(last bool) {
 	if empty {
 		return
 	}
-	now := time.Now()
+	now = time.Now()
 	for i, l := range p.lanes {
 		h := Header{
 			Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next,
@@ -331,7 +338,7 @@ func (p *Pipeline) seal(last bool) {
 		}
 		batches := lanes[i].batches(h, seal, now)
 		p.metrics.sealed.Add(float64(len(batches)))
-		l.add(batches, now)
+		l.add(batches, since, now)
 	}
 }
 

@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"sort"
+	"sync"
 	"time"
 )
 
@@ -13,6 +14,59 @@ type PipelineStatus struct {
 	Accepted int64         `json:"accepted_updates"` // since the start
 	Open     OpenStatus    `json:"open"`
 	Shards   []ShardStatus `json:"shards"`
+
+	// OldestHeld: what isn't known to be in Postgres was accepted after it, and the oldest of that at most SealInterval
+	// later. Zero if nothing is held.
+	OldestHeld time.Time `json:"oldest_held,omitzero"`
+
+	Flushes []FlushStatus `json:"recent_flushes,omitempty"` // by this instance, newest first, at most 20
+}
+
+// FlushStatus is a flush that was committed.
+type FlushStatus struct {
+	At      time.Time `json:"at"` // when the commit was answered
+	Shard   int       `json:"shard"`
+	Path    string    `json:"path"` // queue or direct
+	Batches int       `json:"batches"`
+	Rows    int       `json:"rows"`
+	Updates int64     `json:"updates"`
+	Amount  Amount    `json:"amount"`
+	Seconds float64   `json:"duration_seconds"` // of the transaction, tries included
+	Behind  float64   `json:"behind_seconds"`   // age of its oldest batch, since that was sealed, at the commit
+}
+
+func flushStatus(f *Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
+	s := FlushStatus{
+		At: end, Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
+		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend, Seconds: end.Sub(start).Seconds(),
+	}
+	for _, b := range taken {
+		s.Behind = max(s.Behind, end.Sub(b.SealedAt).Seconds()) // 0 where another machine's clock is ahead
+	}
+	return s
+}
+
+// recentFlushes are the last flushes of a process.
+type recentFlushes struct {
+	mu   sync.Mutex // nothing slow runs under it
+	ring [20]FlushStatus
+	n    int // flushes added so far
+}
+
+func (r *recentFlushes) add(s FlushStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ring[r.n%len(r.ring)] = s
+	r.n++
+}
+
+func (r *recentFlushes) newestFirst() (list []FlushStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := r.n - 1; i >= max(0, r.n-len(r.ring)); i-- {
+		list = append(list, r.ring[i%len(r.ring)])
+	}
+	return list
 }
 
 // OpenStatus is what is in the open map.
@@ -43,20 +97,29 @@ type ShardStatus struct {
 	HoldsLock bool      `json:"holds_lock"`
 	HeldSince time.Time `json:"held_since,omitzero"`
 
+	acceptedSince                   time.Time // the updates of unconfirmed batches were accepted after it; zero if there are none
 	unqueuedTotals, unqueuedRollups int
 }
 
 // Status returns how this instance stands. It does no I/O.
 func (p *Pipeline) Status() PipelineStatus {
+	since := time.Unix(0, p.openSince.Load()) // before the sums: a seal in between must not make them look younger
 	open := p.open.sums()
 	s := PipelineStatus{
 		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started, Accepted: open.accepted,
-		Open: OpenStatus{Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates, Amount: open.amount},
+		Open:    OpenStatus{Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates, Amount: open.amount},
+		Flushes: p.recent.newestFirst(),
+	}
+	if open.updates > 0 {
+		s.OldestHeld = since
 	}
 	for i, l := range p.lanes {
 		shard := l.status()
 		if i < len(p.flushers) {
 			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
+		}
+		if held := shard.acceptedSince; !held.IsZero() && (s.OldestHeld.IsZero() || held.Before(s.OldestHeld)) {
+			s.OldestHeld = held
 		}
 		s.Shards = append(s.Shards, shard)
 	}
@@ -71,6 +134,9 @@ func (l *lane) status() ShardStatus {
 		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
 		Oldest: w.oldest(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
 		Kept: len(w.kept), KeptBytes: sizeOf(w.kept), JournalFailing: l.unkept,
+	}
+	if len(w.batches) > 0 {
+		s.acceptedSince = w.batches[0].since
 	}
 	for i, b := range w.batches {
 		s.Updates += b.Updates

@@ -83,6 +83,15 @@ type Flush struct {
 	Control Control
 }
 
+// batches returns how many batches the flush commits.
+func (f *Flush) batches() int {
+	n := len(f.Found) - len(f.Lost)
+	for _, c := range f.Claims {
+		n += int(c.Last - c.First + 1)
+	}
+	return n
+}
+
 // BadBatch is a queue entry that can't be applied.
 type BadBatch struct {
 	Shard  int

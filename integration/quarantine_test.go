@@ -235,6 +235,9 @@ func (s *stack) checkDropped(unreadable, torn, wrong int64) {
 	s.wants(0, append(quarantine("drop", torn, unreadable), "--yes"), fmt.Sprintf("%d: was dropped before", torn),
 		fmt.Sprintf("%d: dropped", unreadable))
 	s.wants(1, quarantine("apply", torn), "NOT applied: it was dropped at")
+	s.wants(1, append(quarantine("apply", torn), "--json"), fmt.Sprintf(`{"id":%d,"result":"not_applied","detail":"it was dropped at `, torn))
+	s.wants(0, append(quarantine("drop", torn), "--yes", "--json"), fmt.Sprintf(`{"id":%d,"result":"dropped_before",`, torn), `"state":"dropped"`)
+	s.wants(2, append(quarantine("drop", torn), "--json"), "--json needs --yes")
 	s.wants(0, quarantine("list"), "nothing is open in quarantine")
 	for _, a := range s.quarantined("--all") {
 		if a.State != "dropped" {

@@ -143,6 +143,14 @@ func TestRedisClusterIsAQueue(t *testing.T) {
 		if server, err := q.Info(t.Context()); err != nil || server.Mode != "cluster" {
 			t.Errorf("the server is %+v, %v", server, err)
 		}
+		roster := openRoster(t, dial(t, url), queues.RosterOptions{})
+		put(t, roster, "a", "record")
+		if list := ids(t, roster); len(list) != 1 {
+			t.Errorf("on the roster are %q", list)
+		}
+		if err := roster.Remove(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

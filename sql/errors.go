@@ -40,6 +40,9 @@ const (
 	codeLockTimeout         = "55P03"
 	codeForeignKeyViolation = "23503" // raised by the triggers of migrations/00001_books.sql
 	codeCardinality         = "21000" // a row twice in one statement
+	codeUndefinedTable      = "42P01"
+	codeUndefinedColumn     = "42703"
+	codeUndefinedSchema     = "3F000"
 )
 
 // cure classifies the error of a try.

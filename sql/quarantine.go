@@ -85,7 +85,16 @@ func plainText(text string) string {
 // Quarantined returns at most limit entries in the order of their ids, from the first one after the given id: the open
 // ones, or all.
 func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit int) ([]Quarantined, error) {
-	rows, err := s.pool.Query(ctx, s.statement("quarantine_list"), all, after, limit)
+	state := "open"
+	if all {
+		state = ""
+	}
+	return s.QuarantinedIn(ctx, state, after, limit)
+}
+
+// QuarantinedIn is like Quarantined for the entries in one state: open, applied or dropped, or "" for all.
+func (s *Store) QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]Quarantined, error) {
+	rows, err := s.pool.Query(ctx, s.statement("quarantine_list"), state, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
 	}

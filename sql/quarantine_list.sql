@@ -1,8 +1,8 @@
--- $1 whether settled entries are wanted too, $2 the id after which to go on, $3 how many
+-- $1 the state of the entries wanted, '' for all, $2 the id after which to go on, $3 how many
 SELECT id, kind, state, reason, created_at, settled_at, shard, producer, sequence, coalesce(length(bytes), 0), updates,
     coalesce(book, ''), coalesce(names::text, ''), day, hour, spend::text, successful_requests, failed_requests,
     prompt_tokens, completion_tokens, cache_read_input_tokens, cache_creation_input_tokens
 FROM spendflush.quarantine
-WHERE ($1::boolean OR state = 'open') AND id > $2::bigint
+WHERE ($1::text = '' OR state = $1::text) AND id > $2::bigint
 ORDER BY id
 LIMIT $3::integer

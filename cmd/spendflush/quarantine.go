@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/sql"
 )
@@ -66,16 +67,7 @@ func entryIDs(args []string) ([]int64, error) {
 
 // errNoEntry says that there is no entry of the id.
 func errNoEntry(id int64) error {
-	return fmt.Errorf(`quarantine has no entry %d; "spendflush quarantine list --all" shows those that it has`, id)
-}
-
-// entry reads one entry, settled or not.
-func (ps *parts) entry(ctx context.Context, id int64) (sql.Quarantined, error) {
-	q, err := ps.store.QuarantinedEntry(ctx, id)
-	if errors.Is(err, sql.ErrNotQuarantined) {
-		err = errNoEntry(id)
-	}
-	return q, err
+	return errors.New(quarantine.Missing(id, "").Detail)
 }
 
 // entriesAtOnce is how many entries are read in one go.
@@ -115,7 +107,7 @@ With --json every entry is one JSON object on a line of its own, and there is no
 			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
 				if asJSON {
 					encoder := json.NewEncoder(p.stdout)
-					return ps.eachEntry(ctx, all, func(q sql.Quarantined) error { return encoder.Encode(entryOf(&q)) })
+					return ps.eachEntry(ctx, all, func(q sql.Quarantined) error { return encoder.Encode(quarantine.EntryOf(&q)) })
 				}
 				return p.listEntries(ctx, ps, all)
 			})
@@ -127,13 +119,13 @@ With --json every entry is one JSON object on a line of its own, and there is no
 }
 
 func (p *program) listEntries(ctx context.Context, ps *parts, all bool) error {
-	var sums tally
+	var sums quarantine.Tally
 	w := entryTable(p.stdout)
 	err := ps.eachEntry(ctx, all, func(q sql.Quarantined) error {
-		if sums.entries == 0 {
+		if sums.Entries == 0 {
 			w.head()
 		}
-		sums.add(&q)
+		sums.Add(&q)
 		return w.row(&q)
 	})
 	if err != nil {
@@ -142,7 +134,7 @@ func (p *program) listEntries(ctx context.Context, ps *parts, all bool) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if sums.entries == 0 {
+	if sums.Entries == 0 {
 		nothing := "nothing is open in quarantine"
 		if all {
 			nothing = "nothing was ever put into quarantine"
@@ -167,11 +159,11 @@ func (t entriesTable) head() {
 
 func (t entriesTable) row(q *sql.Quarantined) error {
 	amount, requests := "?", "?"
-	if countsKnown(q) {
-		amount, requests = q.Counters.Spend.String(), fmt.Sprint(requestsOf(q))
+	if quarantine.CountsKnown(q) {
+		amount, requests = q.Counters.Spend.String(), fmt.Sprint(quarantine.RequestsOf(q))
 	}
 	_, err := fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", q.ID, q.Kind, q.State, q.CreatedAt.UTC().Format(time.RFC3339),
-		q.Shard, describe(q), amount, requests, printable(q.Reason))
+		q.Shard, quarantine.Describe(q), amount, requests, quarantine.Printable(q.Reason))
 	return err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,17 +13,17 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/sql"
 )
 
 func (p *program) quarantineApplyCommand() *cobra.Command {
-	var all bool
+	var all, asJSON bool
 	c := &cobra.Command{
 		Use: "apply ID... | --all", Short: "Try to book entries again, each at most once",
 		Long: `Try to book entries again, each in a transaction of its own that marks it as applied. However often that is done, by
 however many at once and beside the producer that sends the same batch again, an entry counts once. What becomes of each
-is said on a line of its own.
+is said on a line of its own; with --json, as one JSON object a line.
 
 Exit status: 0 all of them are in the books, by this call or an earlier one; 1 one could not be applied, and the line says
 why and what to do; 2 wrong usage or settings.`,
@@ -37,7 +38,7 @@ why and what to do; 2 wrong usage or settings.`,
 				return err
 			}
 			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
-				a := applier{ps: ps, to: p.stdout}
+				a := applier{ps: ps, outcomes: outcomes{to: p.stdout, asJSON: asJSON}}
 				if all {
 					return a.all(ctx)
 				}
@@ -46,21 +47,56 @@ why and what to do; 2 wrong usage or settings.`,
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "apply all open entries")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
-// applier applies entries and says what becomes of them.
-type applier struct {
-	ps                      *parts
-	to                      io.Writer
-	applied, before, failed int
+// outcomes tells what becomes of entries, and keeps count.
+type outcomes struct {
+	to     io.Writer
+	asJSON bool
+	count  map[quarantine.Result]int
+}
 
+func (o *outcomes) tell(one *quarantine.Outcome) error {
+	if o.count == nil {
+		o.count = map[quarantine.Result]int{}
+	}
+	o.count[one.Result]++
+	if o.asJSON {
+		return json.NewEncoder(o.to).Encode(one)
+	}
+	text := one.Detail
+	switch one.Result {
+	case quarantine.Applied:
+		text = "applied: " + text
+	case quarantine.Dropped:
+		text = "dropped"
+	case quarantine.AppliedBefore, quarantine.DroppedBefore:
+		text = fmt.Sprintf("was %s before, at %s; nothing is changed", one.State, one.SettledAt.Format(time.RFC3339))
+	case quarantine.NotApplied:
+		text = "NOT applied: " + text
+	case quarantine.NotDropped:
+		text = "NOT dropped: " + text
+	}
+	_, err := fmt.Fprintf(o.to, "%d: %s\n", one.ID, quarantine.Printable(text))
+	return err
+}
+
+// failed says whether an entry isn't as it was wanted to be.
+func (o *outcomes) failed() bool {
+	return o.count[quarantine.NotApplied]+o.count[quarantine.NotDropped] > 0
+}
+
+// applier applies entries.
+type applier struct {
+	outcomes
+	ps    *parts
 	early []sql.Quarantined // batches whose turn it wasn't
-	retry bool              // they are being tried again
 }
 
 func (a *applier) all(ctx context.Context) error {
-	err := a.ps.eachEntry(ctx, false, func(q sql.Quarantined) error { return a.apply(ctx, &q) })
+	err := a.ps.eachEntry(ctx, false, func(q sql.Quarantined) error { return a.apply(ctx, q.ID, true) })
 	if err != nil {
 		return err
 	}
@@ -69,17 +105,8 @@ func (a *applier) all(ctx context.Context) error {
 
 func (a *applier) ids(ctx context.Context, ids []int64) error {
 	for _, id := range ids {
-		q, err := a.ps.store.QuarantinedEntry(ctx, id)
-		switch {
-		case errors.Is(err, sql.ErrNotQuarantined):
-			a.say(id, "NOT applied: %v", errNoEntry(id))
-			a.failed++
-		case err != nil:
+		if err := a.apply(ctx, id, true); err != nil {
 			return err
-		default:
-			if err := a.apply(ctx, &q); err != nil {
-				return err
-			}
 		}
 	}
 	return a.finish(ctx)
@@ -87,91 +114,49 @@ func (a *applier) ids(ctx context.Context, ids []int64) error {
 
 // finish tries again what came before its turn: the batches of a producer may have been set aside in any order.
 func (a *applier) finish(ctx context.Context) error {
-	early := a.early
-	slices.SortStableFunc(early, func(x, y sql.Quarantined) int {
+	slices.SortStableFunc(a.early, func(x, y sql.Quarantined) int {
 		if c := x.Producer.Compare(y.Producer); c != 0 {
 			return c
 		}
 		return int(int64(x.Sequence) - int64(y.Sequence))
 	})
-	a.retry = true
-	for i := range early {
-		if err := a.apply(ctx, &early[i]); err != nil {
+	for i := range a.early {
+		if err := a.apply(ctx, a.early[i].ID, false); err != nil {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(a.to, "applied: %d; applied before: %d; not applied: %d\n", a.applied, a.before, a.failed); err != nil {
-		return err
+	if !a.asJSON {
+		_, err := fmt.Fprintf(a.to, "applied: %d; applied before: %d; not applied: %d\n",
+			a.count[quarantine.Applied], a.count[quarantine.AppliedBefore], a.count[quarantine.NotApplied])
+		if err != nil {
+			return err
+		}
 	}
-	if a.failed > 0 {
+	if a.failed() {
 		return errSilent
 	}
 	return nil
 }
 
-func (a *applier) say(id int64, format string, args ...any) {
-	fmt.Fprintf(a.to, "%d: %s\n", id, printable(fmt.Sprintf(format, args...)))
-}
-
-// apply applies one entry. The error is about the database, not the entry.
-func (a *applier) apply(ctx context.Context, q *sql.Quarantined) error {
-	const tries = 3
-	for try := 1; ; try++ {
-		err := a.ps.store.ApplyQuarantined(ctx, q.ID)
-		switch {
-		case err == nil:
-			a.applied++
-			a.say(q.ID, "applied: %s", describe(q))
-		case errors.Is(err, sql.ErrNotQuarantined):
-			return a.wasSettled(ctx, q.ID)
-		case errors.Is(err, spendflush.ErrFenced) && try < tries:
-			continue // the producer's mark has moved meanwhile
-		case errors.Is(err, spendflush.ErrGap) && !a.retry:
-			a.early = append(a.early, *q)
-		case errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap):
-			at, err := a.ps.standing(ctx, q)
-			if err != nil {
-				return err
-			}
-			a.failed++
-			a.say(q.ID, "NOT applied: %s", turn(q, at))
-		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spendflush.ErrFenced):
-			a.failed++
-			a.say(q.ID, "NOT applied: %v; %s", errors.Unwrap(err), mend(q, err)) // without the id once more
-		default:
-			return fmt.Errorf("%w; what was applied stays applied, and to say the same command again is safe", err)
-		}
-		return nil
-	}
-}
-
-// mend says what to do about an entry that was refused.
-func mend(q *sql.Quarantined, err error) string {
-	if errors.Is(err, spendflush.ErrCorruptBatch) {
-		return damaged(q.ID)
-	}
-	return fmt.Sprintf(`mend that and apply it again, or drop it with "spendflush quarantine drop %d"`, q.ID)
-}
-
-// wasSettled says what somebody else has done with the entry.
-func (a *applier) wasSettled(ctx context.Context, id int64) error {
-	q, err := a.ps.entry(ctx, id)
+// apply applies one entry. With later, one whose turn it isn't is left for later. The error is about the database.
+func (a *applier) apply(ctx context.Context, id int64, later bool) error {
+	one, err := quarantine.Apply(ctx, a.ps.store, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; what was applied stays applied, and to say the same command again is safe", err)
 	}
-	at := q.SettledAt.UTC().Format(time.RFC3339)
-	if q.State == "applied" {
-		a.before++
-		a.say(id, "was applied before, at %s; nothing is changed", at)
+	if one.Early && later {
+		q, err := a.ps.store.QuarantinedEntry(ctx, id)
+		if err != nil {
+			return err
+		}
+		a.early = append(a.early, q)
 		return nil
 	}
-	a.failed++
-	a.say(id, "NOT applied: it was %s at %s", q.State, at)
-	return nil
+	return a.tell(&one)
 }
 
 func (p *program) quarantineDropCommand() *cobra.Command {
-	var yes bool
+	var yes, asJSON bool
 	c := &cobra.Command{
 		Use: "drop ID...", Short: "Give entries up",
 		Long: `Give entries up: they stay in the table, but can't be applied any more. A batch that its producer has sent again loses
@@ -186,80 +171,71 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 			if err != nil {
 				return err
 			}
+			if asJSON && !yes {
+				return usageError{errors.New("drop: --json needs --yes; nothing was dropped")}
+			}
 			if !yes && !isTerminal(p.stdin) {
 				return usageError{errors.New("drop: standard input is no terminal to ask on; nothing was dropped; --yes drops without asking")}
 			}
-			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error { return p.dropEntries(ctx, ps, ids, yes) })
+			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error { return p.dropEntries(ctx, ps, ids, yes, asJSON) })
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line; needs --yes")
 	return c
 }
 
-func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes bool) error {
-	var open []int64
-	failed := false
-	w := entryTable(p.stdout)
-	for _, id := range ids {
-		q, err := ps.store.QuarantinedEntry(ctx, id)
-		switch {
-		case errors.Is(err, sql.ErrNotQuarantined):
-			failed = true
-			fmt.Fprintf(p.stdout, "%d: NOT dropped: %v\n", id, errNoEntry(id))
-		case err != nil:
+func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, asJSON bool) error {
+	if !yes {
+		drop, err := p.askToDrop(ctx, ps, ids)
+		if err != nil {
 			return err
-		case q.State != "open":
-			failed = p.sayNotOpen(&q) || failed
-		default:
-			if len(open) == 0 {
-				w.head()
-			}
-			open = append(open, id)
-			_ = w.row(&q) // Flush tells
 		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if len(open) > 0 && !yes {
-		noun := "entries"
-		if len(open) == 1 {
-			noun = "entry"
-		}
-		if !p.confirm(ctx, fmt.Sprintf("Drop %d %s, never to be applied? [y/N] ", len(open), noun)) {
+		if !drop {
 			return errors.New("nothing was dropped")
 		}
 	}
-	for _, id := range open {
-		err := ps.store.DropQuarantined(ctx, id)
-		switch {
-		case err == nil:
-			fmt.Fprintf(p.stdout, "%d: dropped\n", id)
-		case errors.Is(err, sql.ErrNotQuarantined): // somebody was quicker
-			q, err := ps.entry(ctx, id)
-			if err != nil {
-				return err
-			}
-			failed = p.sayNotOpen(&q) || failed
-		default:
+	told := outcomes{to: p.stdout, asJSON: asJSON}
+	for _, id := range ids {
+		one, err := quarantine.Drop(ctx, ps.store, id)
+		if err == nil {
+			err = told.tell(&one)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if failed {
+	if told.failed() {
 		return errSilent
 	}
 	return nil
 }
 
-// sayNotOpen says what was done with an entry already, and whether that is something else than wanted.
-func (p *program) sayNotOpen(q *sql.Quarantined) (failed bool) {
-	at := q.SettledAt.UTC().Format(time.RFC3339)
-	if q.State == "dropped" {
-		fmt.Fprintf(p.stdout, "%d: was dropped before, at %s\n", q.ID, at)
-		return false
+// askToDrop shows those of the entries that are open, if any, and asks. If none is open there is nothing to ask.
+func (p *program) askToDrop(ctx context.Context, ps *parts, ids []int64) (bool, error) {
+	open := 0
+	w := entryTable(p.stdout)
+	for _, id := range ids {
+		q, err := ps.store.QuarantinedEntry(ctx, id)
+		if err != nil && !errors.Is(err, sql.ErrNotQuarantined) {
+			return false, err
+		}
+		if err != nil || q.State != "open" {
+			continue
+		}
+		if open++; open == 1 {
+			w.head()
+		}
+		_ = w.row(&q) // Flush tells
 	}
-	fmt.Fprintf(p.stdout, "%d: NOT dropped: it was %s at %s\n", q.ID, q.State, at)
-	return true
+	if err := w.Flush(); err != nil || open == 0 {
+		return true, err
+	}
+	noun := "entries"
+	if open == 1 {
+		noun = "entry"
+	}
+	return p.confirm(ctx, fmt.Sprintf("Drop %d %s, never to be applied? [y/N] ", open, noun)), nil
 }
 
 // confirm asks on the terminal. No answer, as Ctrl-D gives none, is a no.

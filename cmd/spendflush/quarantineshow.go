@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -46,246 +42,35 @@ rows, of another one its first bytes and what is wrong with them. Exit status: 0
 }
 
 func (p *program) showEntry(ctx context.Context, ps *parts, id int64, asJSON, raw bool) error {
-	q, err := ps.entry(ctx, id)
-	if err != nil {
+	if raw {
+		bytes, err := rawBatch(ctx, ps, id)
+		if err == nil {
+			_, err = p.stdout.Write(bytes)
+		}
 		return err
 	}
-	if raw && q.Kind != "batch" {
-		return fmt.Errorf("entry %d is a row: only batches have bytes", id)
-	}
-	v := entryView{entry: &q}
-	if q.Kind == "batch" {
-		bytes, err := ps.store.QuarantinedBytes(ctx, id)
-		if err != nil {
-			return err
-		}
-		if raw {
-			_, err := p.stdout.Write(bytes)
-			return err
-		}
-		v.read(bytes)
-		if q.Sequence > 0 {
-			if v.at, err = ps.standing(ctx, &q); err != nil {
-				return err
-			}
-		}
-	}
-	if asJSON {
-		return printJSON(p.stdout, v.json())
-	}
-	return v.print(p.stdout)
-}
-
-// standing is how far the producer of a batch is in the books.
-type standing struct {
-	spendflush.Mark
-	forgotten bool // its mark may have been cleaned up
-}
-
-func (ps *parts) standing(ctx context.Context, q *sql.Quarantined) (standing, error) {
-	marks, err := ps.store.Marks(ctx, q.Shard, []spendflush.ProducerID{q.Producer})
-	return standing{marks.Of[q.Producer], marks.Forgotten(q.Producer)}, err
-}
-
-// entryView is what is shown of one entry.
-type entryView struct {
-	entry *sql.Quarantined
-	at    standing // of the producer of a batch
-
-	bytes []byte            // of a batch
-	batch *spendflush.Batch // nil if its header can't be read
-	rows  *spendflush.Rows  // nil if they can't be read
-	fault error             // why not
-}
-
-func (v *entryView) read(bytes []byte) {
-	v.bytes = bytes
-	v.batch, v.fault = spendflush.ParseBatch(bytes)
-	if v.fault == nil {
-		v.rows, v.fault = v.batch.Rows()
-	}
-}
-
-// firstBytes is how many bytes are shown of a batch that can't be read.
-const firstBytes = 512
-
-func (v *entryView) print(to io.Writer) error {
-	q := v.entry
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "entry\t%d, a %s of shard %d\n", q.ID, q.Kind, q.Shard)
-	fmt.Fprintf(w, "what\t%s\n", describe(q))
-	fmt.Fprintf(w, "reason\t%s\n", printable(q.Reason))
-	fmt.Fprintf(w, "since\t%s\n", q.CreatedAt.UTC().Format(time.RFC3339))
-	if q.Kind == "row" {
-		printCounters(w, q.Book, &q.Counters)
-	} else {
-		v.printHeader(w)
-	}
-	if q.State == "open" {
-		fmt.Fprintf(w, "state\topen: %s\n", v.advice())
-	} else {
-		fmt.Fprintf(w, "state\t%s at %s\n", q.State, q.SettledAt.UTC().Format(time.RFC3339))
-	}
-	if err := w.Flush(); err != nil || q.Kind == "row" {
-		return err
-	}
-	if v.rows == nil {
-		shown := v.bytes[:min(len(v.bytes), firstBytes)]
-		_, err := fmt.Fprintf(to, "\nits first %d bytes:\n%s", len(shown), hex.Dump(shown))
-		return err
-	}
-	return v.printRows(to)
-}
-
-func printCounters(w io.Writer, book string, c *spendflush.Counters) {
-	fmt.Fprintf(w, "book\t%s\n", book)
-	fmt.Fprintf(w, "dollars\t%s\n", c.Spend)
-	fmt.Fprintf(w, "requests\t%d successful, %d failed\n", c.SuccessfulRequests, c.FailedRequests)
-	fmt.Fprintf(w, "tokens\tprompt %d, completion %d, cache read %d, cache creation %d\n",
-		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens)
-}
-
-func (v *entryView) printHeader(w io.Writer) {
-	fmt.Fprintf(w, "size\t%d bytes\n", len(v.bytes))
-	if v.fault != nil {
-		fmt.Fprintf(w, "unreadable\t%s\n", printable(v.fault.Error()))
-	}
-	if b := v.batch; b != nil {
-		fmt.Fprintf(w, "header\tversion %d, shard %d of %d, seal %d, sealed at %s\n",
-			b.Version, b.Shard, b.Shards, b.Seal, b.SealedAt.UTC().Format(time.RFC3339Nano))
-		fmt.Fprintf(w, "producer\t%s, started at %s\n", b.Producer, b.Producer.Born().UTC().Format(time.RFC3339))
-		fmt.Fprintf(w, "sequence\t%d; in the books is everything of this producer up to %d\n", b.Sequence, v.at.Sequence)
-		fmt.Fprintf(w, "counts\t%s dollars in %d updates; %d totals, %d rollup rows\n", b.Amount, b.Updates, b.Totals, b.Rollups)
-	}
-}
-
-// advice says what can be done about an open entry.
-func (v *entryView) advice() string {
-	id := v.entry.ID
+	v, err := quarantine.Look(ctx, ps.store, id)
 	switch {
-	case v.entry.Kind == "row":
-		return fmt.Sprintf(`mend what the reason says, then "spendflush quarantine apply %d"`, id)
-	case v.entry.Sequence > 0:
-		return turn(v.entry, v.at)
-	default:
-		return damaged(id)
-	}
-}
-
-// turn says whether it is a batch's turn when its producer stands there.
-func turn(q *sql.Quarantined, at standing) string {
-	mark := at.Sequence
-	switch {
-	case at.forgotten:
-		return fmt.Sprintf(`its producer's marks were cleaned up long ago, so nobody can tell whether it is in the books: only if you know `+
-			`that it isn't, "spendflush quarantine apply %d", else "spendflush quarantine drop %[1]d"`, q.ID)
-	case at.Has(q.Sequence):
-		return fmt.Sprintf(`already in the books, because its producer sent it again; drop it with "spendflush quarantine drop %d"`, q.ID)
-	case q.Sequence > mark+1:
-		missing := fmt.Sprintf("batches %d to %d", mark+1, q.Sequence-1)
-		if mark+1 == q.Sequence-1 {
-			missing = fmt.Sprintf("batch %d", mark+1)
-		}
-		return missing + " of its producer must be in the books before it: apply that first, or wait for the producer to send it"
-	default:
-		return fmt.Sprintf(`not in the books; if its producer doesn't send it again: "spendflush quarantine apply %d"`, q.ID)
-	}
-}
-
-// damaged says what to do about a batch that can't be read.
-func damaged(id int64) string {
-	return fmt.Sprintf(`its producer, while it lives, sends the batch again by itself; drop this copy with "spendflush quarantine drop %d"`, id)
-}
-
-const counterHeads = "DOLLARS\tSUCCESSFUL\tFAILED\tPROMPT\tCOMPLETION\tCACHE READ\tCACHE CREATION"
-
-func counterCells(c *spendflush.Counters) string {
-	return fmt.Sprintf("%s\t%d\t%d\t%d\t%d\t%d\t%d", c.Spend, c.SuccessfulRequests, c.FailedRequests, c.PromptTokens,
-		c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens)
-}
-
-func (v *entryView) printRows(to io.Writer) error {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nTOTAL OF\t"+counterHeads)
-	for i := range v.rows.Totals {
-		row := &v.rows.Totals[i]
-		fmt.Fprintf(w, "%s\t%s\n", describeEntity(&row.Entity), counterCells(&row.Counters))
-	}
-	if err := w.Flush(); err != nil {
+	case errors.Is(err, sql.ErrNotQuarantined):
+		return errNoEntry(id)
+	case err != nil:
 		return err
+	case asJSON:
+		return printJSON(p.stdout, v.JSON())
+	default:
+		return v.Print(p.stdout)
 	}
-	fmt.Fprintln(w, "\nHOUR\tROLLUP OF\t"+counterHeads)
-	for i := range v.rows.Rollups {
-		row := &v.rows.Rollups[i]
-		series := row.Series()
-		fmt.Fprintf(w, "%s\t%s\t%s\n", hourText(row.Hour.Time()), describeSeries(&series), counterCells(&row.Counters))
-	}
-	return w.Flush()
 }
 
-// viewJSON is an entry and, of a batch, what is in it.
-type viewJSON struct {
-	*entryJSON
-	Mark       *uint64      `json:"mark,omitempty"` // of its producer: the last sequence that is in the books
-	Header     *headerJSON  `json:"header,omitempty"`
-	Totals     []totalJSON  `json:"totals,omitempty"`
-	Rollups    []rollupJSON `json:"rollups,omitempty"`
-	Unreadable string       `json:"unreadable,omitempty"`  // why there is no header, or no rows
-	FirstBytes string       `json:"first_bytes,omitempty"` // hexadecimal, at most 256
-}
-
-type headerJSON struct {
-	Version  uint8             `json:"version"`
-	Shard    int               `json:"shard"`
-	Shards   int               `json:"shards"`
-	Producer string            `json:"producer"`
-	Sequence uint64            `json:"sequence"`
-	Seal     uint64            `json:"seal"`
-	SealedAt time.Time         `json:"sealed_at"`
-	Updates  int64             `json:"updates"`
-	Spend    spendflush.Amount `json:"spend"`
-	Totals   int               `json:"totals"`
-	Rollups  int               `json:"rollups"`
-}
-
-type totalJSON struct {
-	*entityJSON
-	Spend spendflush.Amount `json:"spend"`
-	*countsJSON
-}
-
-type rollupJSON struct {
-	Hour   time.Time         `json:"hour"`
-	Series *seriesJSON       `json:"series"`
-	Spend  spendflush.Amount `json:"spend"`
-	*countsJSON
-}
-
-func (v *entryView) json() viewJSON {
-	j := viewJSON{entryJSON: entryOf(v.entry)}
-	if v.entry.Sequence > 0 {
-		j.Mark = &v.at.Sequence
+func rawBatch(ctx context.Context, ps *parts, id int64) ([]byte, error) {
+	q, err := ps.store.QuarantinedEntry(ctx, id)
+	switch {
+	case errors.Is(err, sql.ErrNotQuarantined):
+		return nil, errNoEntry(id)
+	case err != nil:
+		return nil, err
+	case q.Kind != "batch":
+		return nil, fmt.Errorf("entry %d is a row: only batches have bytes", id)
 	}
-	if b := v.batch; b != nil {
-		j.Header = &headerJSON{
-			b.Version, b.Shard, b.Shards, b.Producer.String(), b.Sequence, b.Seal, b.SealedAt.UTC(), b.Updates, b.Amount,
-			b.Totals, b.Rollups,
-		}
-	}
-	if v.fault != nil {
-		j.Unreadable, j.FirstBytes = v.fault.Error(), hex.EncodeToString(v.bytes[:min(len(v.bytes), firstBytes)])
-	}
-	if v.rows == nil {
-		return j
-	}
-	for i := range v.rows.Totals {
-		row := &v.rows.Totals[i]
-		j.Totals = append(j.Totals, totalJSON{entityJSONOf(&row.Entity), row.Counters.Spend, countsOf(&row.Counters)})
-	}
-	for i := range v.rows.Rollups {
-		row := &v.rows.Rollups[i]
-		series := row.Series()
-		j.Rollups = append(j.Rollups, rollupJSON{row.Hour.Time(), seriesOf(&series), row.Counters.Spend, countsOf(&row.Counters)})
-	}
-	return j
+	return ps.store.QuarantinedBytes(ctx, id)
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -127,19 +126,13 @@ type API struct {
 	cfg     Config
 	log     *slog.Logger
 	tokens  tokens
-	routes  map[string]route
+	origins http.CrossOriginProtection
+	routes  *routes
 	intakes sync.Pool // of *intake
 	bodies  budget
 	spends  slots
 	reports slots
 	traffic traffic
-}
-
-// route is what is served at one path.
-type route struct {
-	method string // GET stands for HEAD too
-	open   bool   // needs no token
-	serve  func(w http.ResponseWriter, r *http.Request) *problem
 }
 
 // New returns an API for the configuration. The error joins all that is wrong with it.
@@ -156,23 +149,31 @@ func New(c Config) (*API, error) {
 		reports: make(slots, c.MaxReports),
 	}
 	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
-	metrics := promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
+	a.routes = newRoutes(a.served())
+	return a, nil
+}
+
+// served lists all that is served.
+func (a *API) served() []*route {
+	metrics := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
 	})
-	a.routes = map[string]route{
-		"/v1/updates": {method: http.MethodPost, serve: a.updates},
-		"/v1/usage":   {method: http.MethodGet, serve: a.usage},
-		"/v1/status":  {method: http.MethodGet, serve: a.status},
-		"/v1/audit":   {method: http.MethodGet, serve: a.audit},
-		"/metrics": {method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
+	return []*route{
+		{path: "/v1/updates", post: a.updates},
+		{path: "/v1/spend/{entity...}", get: a.spend},
+		{path: "/v1/usage", get: a.usage},
+		{path: "/v1/status", get: a.status},
+		{path: "/v1/audit", get: a.audit},
+		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
+		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
 			return nil
 		}},
-		"/healthz": {method: http.MethodGet, open: true, serve: a.healthz},
-		"/readyz":  {method: http.MethodGet, open: true, serve: a.readyz},
-		"/":        {method: http.MethodGet, serve: a.page},
+		{path: "/healthz", open: true, unguarded: true, get: a.healthz},
+		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
+		{path: "/", open: true, get: a.asset},
+		{path: "/assets/{file...}", open: true, get: a.asset},
 	}
-	return a, nil
 }
 
 const (
@@ -220,39 +221,31 @@ var (
 )
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
-	found, ok := a.find(r.URL.EscapedPath())
-	if !found.open {
+	found := a.routes.find(r)
+	if found == nil || !found.unguarded {
+		if p := a.guard(r); p != nil {
+			return p
+		}
+	}
+	if found == nil || !found.open {
 		if p := a.tokens.check(r); p != nil {
 			return p
 		}
 	}
-	if !ok {
+	if found == nil {
 		return notFound.because("nothing is served at %.200q", r.URL.Path)
 	}
-	if r.Method == found.method || r.Method == http.MethodHead && found.method == http.MethodGet {
-		return found.serve(w, r)
-	}
-	allow := found.method + ", OPTIONS"
-	if found.method == http.MethodGet {
-		allow = "GET, HEAD, OPTIONS"
-	}
-	if r.Method == http.MethodOptions {
+	do, allow := found.of(r.Method)
+	switch {
+	case do != nil:
+		return do(w, r)
+	case r.Method == http.MethodOptions:
 		w.Header().Set("Allow", allow)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
+	default:
+		return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
 	}
-	return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
-}
-
-// find looks the path up as it was sent: an escaped slash is part of a name, and nothing is cleaned away.
-func (a *API) find(path string) (route, bool) {
-	if rest, ok := strings.CutPrefix(path, spendPrefix); ok {
-		return route{method: http.MethodGet, serve: func(w http.ResponseWriter, r *http.Request) *problem {
-			return a.spend(w, r, rest)
-		}}, true
-	}
-	found, ok := a.routes[path]
-	return found, ok
 }
 
 // rescue turns a panic into a problem, or cuts the connection if the answer has begun.

@@ -29,9 +29,13 @@ var (
 	noUpdates            = problemType{"no-updates", "There are no updates", http.StatusBadRequest}
 	tooManyRows          = problemType{"too-many-rows", "The report is too long", http.StatusBadRequest}
 	unauthorized         = problemType{"unauthorized", "A valid token is needed", http.StatusUnauthorized}
+	crossOrigin          = problemType{"cross-origin", "A page of another origin sent this", http.StatusForbidden}
+	unknownHost          = problemType{"unknown-host", "The host is not served here", http.StatusForbidden}
 	notFound             = problemType{"not-found", "Not found", http.StatusNotFound}
 	methodNotAllowed     = problemType{"method-not-allowed", "The method is not allowed", http.StatusMethodNotAllowed}
 	requestTimeout       = problemType{"request-timeout", "The request came too slowly", http.StatusRequestTimeout}
+	alreadySettled       = problemType{"already-settled", "The entry is settled already", http.StatusConflict}
+	notApplied           = problemType{"not-applied", "The entry can't be applied", http.StatusConflict}
 	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
 	internalError        = problemType{"internal-error", "Something went wrong in here", http.StatusInternalServerError}

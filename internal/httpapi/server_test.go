@@ -65,7 +65,7 @@ func TestAClientThatDripsItsHeaderIsCutOff(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		drip(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: "+strings.Repeat("a", 5000))
+		drip(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: "+strings.Repeat("a", 5000))
 	}()
 	answer, _ := io.ReadAll(conn) // ends when the server hangs up
 	if strings.Contains(string(answer), "200 OK") {
@@ -81,7 +81,7 @@ func TestAClientThatDripsItsBodyIsCutOffAndNothingIsRecorded(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n")
+		fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n")
 		drip(conn, plain+strings.Repeat(" ", 9000))
 	}()
 	reader := bufio.NewReader(conn)
@@ -104,7 +104,7 @@ func TestAClientThatDripsItsBodyIsCutOffAndNothingIsRecorded(t *testing.T) {
 func TestABodyThatEndsEarlyRecordsNothing(t *testing.T) {
 	a, recorder := newAPI(t, nil)
 	conn := dial(t, serve(t, a))
-	fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 10000\r\n\r\n%s\n", plain)
+	fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 10000\r\n\r\n%s\n", plain)
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestAHeaderAboveTheBoundIsRefused(t *testing.T) {
 func TestAnIdleConnectionIsClosed(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) { c.IdleTimeout, c.ReadTimeout = 50*time.Millisecond, time.Hour })
 	conn := dial(t, serve(t, a))
-	fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "200 OK") {
 		t.Errorf("answer %q, error %v", answer, err)
 	}
@@ -200,7 +200,7 @@ func TestAWaitEndsWhenTheClientLeaves(t *testing.T) {
 		return spendflush.Accepted, ctx.Err()
 	}
 	conn := dial(t, serve(t, a))
-	fmt.Fprintf(conn, "POST /v1/updates?ack=committed&timeout=60s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(plain), plain)
+	fmt.Fprintf(conn, "POST /v1/updates?ack=committed&timeout=60s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(plain), plain)
 	<-waiting
 	conn.Close()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -215,7 +215,7 @@ func TestAClientThatTakesNothingOfAReportIsCutOffAndTheQueryEnds(t *testing.T) {
 	reader := &failingReader{rows: 1_000_000, ended: make(chan error, 1)}
 	a, _ := newAPI(t, func(c *Config) { c.Reader, c.WriteTimeout = reader, 100*time.Millisecond })
 	conn := dial(t, serve(t, a))
-	fmt.Fprintf(conn, "GET /v1/usage?format=csv HTTP/1.1\r\nHost: x\r\n\r\n")
+	fmt.Fprintf(conn, "GET /v1/usage?format=csv HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	if err := <-reader.ended; err == nil { // 1,000,000 rows don't fit into the buffers of a connection
 		t.Error("the whole report was written to a client that reads nothing")
 	}

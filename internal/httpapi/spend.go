@@ -45,9 +45,9 @@ type entitySpend struct {
 	Instance   string    `json:"instance"`            // who holds Held
 }
 
-// spend tells what one entity has spent. path is what follows spendPrefix, escaped.
-func (a *API) spend(w http.ResponseWriter, r *http.Request, path string) *problem {
-	entity, p := entityOf(path)
+// spend tells what one entity has spent.
+func (a *API) spend(w http.ResponseWriter, r *http.Request) *problem {
+	entity, p := entityOf(r.PathValue("entity"))
 	if p != nil {
 		return p
 	}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	_ "embed"
 	"net/http"
 	"time"
 
@@ -89,17 +88,5 @@ func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
 		}
 	}
 	writeBody(w, "application/json", http.StatusOK, []byte("{\"status\":\"ready\"}\n"))
-	return nil
-}
-
-//go:embed page.html
-var pageHTML []byte
-
-// page is for people.
-func (a *API) page(w http.ResponseWriter, _ *http.Request) *problem {
-	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	writeBody(w, "text/html; charset=utf-8", http.StatusOK, pageHTML)
 	return nil
 }

@@ -174,6 +174,7 @@ func TestABodyAboveTheBoundIsRefusedWhetherItSaysItsSizeOrNot(t *testing.T) {
 func TestABodyThatIsTooLargeByItsOwnWordIsNotRead(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) { c.MaxBodyBytes = 100 })
 	r := httptest.NewRequest("POST", "/v1/updates", unreadable{t})
+	r.Host = "127.0.0.1"
 	r.ContentLength = 101
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()

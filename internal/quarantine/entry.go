@@ -1,4 +1,5 @@
-package main
+// Package quarantine shows what could not be booked, and applies or drops it, for the commands and the HTTP API alike.
+package quarantine
 
 import (
 	"fmt"
@@ -13,19 +14,19 @@ import (
 	"github.com/spendflush/spendflush/sql"
 )
 
-// countsKnown says whether it is known what the entry counts.
-func countsKnown(q *sql.Quarantined) bool { return q.Kind == "row" || q.Counted }
+// CountsKnown says whether it is known what the entry counts.
+func CountsKnown(q *sql.Quarantined) bool { return q.Kind == "row" || q.Counted }
 
-// requestsOf returns the number of requests that the entry counts, if that is known.
-func requestsOf(q *sql.Quarantined) int64 {
+// RequestsOf returns the number of requests that the entry counts, if that is known.
+func RequestsOf(q *sql.Quarantined) int64 {
 	if q.Kind == "row" {
 		return q.Counters.APIRequests()
 	}
 	return q.Updates
 }
 
-// describe says in a line what an entry is.
-func describe(q *sql.Quarantined) string {
+// Describe says in a line what an entry is.
+func Describe(q *sql.Quarantined) string {
 	switch {
 	case q.Entity != nil:
 		return describeEntity(q.Entity)
@@ -67,8 +68,8 @@ func describeSeries(s *spendflush.Series) string {
 	return strings.Join(parts, " ")
 }
 
-// printable takes out what could move the cursor of a terminal or break a table.
-func printable(text string) string {
+// Printable takes out what could move the cursor of a terminal or break a table.
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
@@ -77,11 +78,12 @@ func printable(text string) string {
 	}, text)
 }
 
-// tally sums what entries count. Sums of many may be larger than any one of them, so they have no bound.
-type tally struct {
-	entries, unknown int
-	batches          tallySum
-	rows             map[string]*tallySum // by book: a request counts in several, so there is no sum over all
+// Tally sums what entries count. Sums of many may be larger than any one of them, so they have no bound.
+type Tally struct {
+	Entries int
+	unknown int
+	batches tallySum
+	rows    map[string]*tallySum // by book: a request counts in several, so there is no sum over all
 }
 
 type tallySum struct {
@@ -89,11 +91,12 @@ type tallySum struct {
 	units, requests big.Int
 }
 
-func (t *tally) add(q *sql.Quarantined) {
-	t.entries++
+// Add adds what the entry counts.
+func (t *Tally) Add(q *sql.Quarantined) {
+	t.Entries++
 	sum := &t.batches
 	switch {
-	case !countsKnown(q):
+	case !CountsKnown(q):
 		t.unknown++
 		return
 	case q.Kind == "row":
@@ -109,7 +112,7 @@ func (t *tally) add(q *sql.Quarantined) {
 	hi, lo := q.Counters.Spend.Units()
 	units := new(big.Int).Lsh(big.NewInt(hi), 64)
 	sum.units.Add(&sum.units, units.Add(units, new(big.Int).SetUint64(lo)))
-	sum.requests.Add(&sum.requests, big.NewInt(requestsOf(q)))
+	sum.requests.Add(&sum.requests, big.NewInt(RequestsOf(q)))
 }
 
 func (s *tallySum) String() string {
@@ -117,7 +120,8 @@ func (s *tallySum) String() string {
 	return fmt.Sprintf("%d of %s dollars in %s requests", s.entries, strings.TrimSuffix(strings.TrimRight(dollars, "0"), "."), &s.requests)
 }
 
-func (t *tally) String() string {
+// String says in a line what was added.
+func (t *Tally) String() string {
 	var parts []string
 	if t.batches.entries > 0 {
 		parts = append(parts, "batches: "+t.batches.String())
@@ -129,14 +133,14 @@ func (t *tally) String() string {
 		parts = append(parts, "rows of "+book+": "+t.rows[book].String())
 	}
 	noun := "entries"
-	if t.entries == 1 {
+	if t.Entries == 1 {
 		noun = "entry"
 	}
-	return fmt.Sprintf("%d %s; %s", t.entries, noun, strings.Join(parts, "; "))
+	return fmt.Sprintf("%d %s; %s", t.Entries, noun, strings.Join(parts, "; "))
 }
 
-// entryJSON is an entry as programs see it. Names are those of the HTTP API.
-type entryJSON struct {
+// Entry is an entry as programs see it. Names are those of the HTTP API.
+type Entry struct {
 	ID        int64     `json:"id"`
 	Kind      string    `json:"kind"`
 	State     string    `json:"state"`
@@ -206,8 +210,9 @@ func countsOf(c *spendflush.Counters) *countsJSON {
 	}
 }
 
-func entryOf(q *sql.Quarantined) *entryJSON {
-	e := &entryJSON{
+// EntryOf returns the entry as programs see it.
+func EntryOf(q *sql.Quarantined) *Entry {
+	e := &Entry{
 		ID: q.ID, Kind: q.Kind, State: q.State, CreatedAt: q.CreatedAt.UTC(), Shard: q.Shard, Reason: q.Reason,
 		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Hour: q.Hour,
 	}
@@ -217,7 +222,7 @@ func entryOf(q *sql.Quarantined) *entryJSON {
 	if q.Sequence > 0 {
 		e.Producer = q.Producer.String()
 	}
-	if countsKnown(q) {
+	if CountsKnown(q) {
 		e.Spend = &q.Counters.Spend
 	}
 	if q.Kind == "row" {

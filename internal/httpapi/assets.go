@@ -1,0 +1,98 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"path"
+	"time"
+)
+
+// The page for people: index.html is served at /, the rest under /assets/. It holds no data: what it shows it asks of
+// the API.
+//
+//go:embed assets
+var assetFiles embed.FS
+
+const assetPrefix = "/assets/"
+
+// contentTypes are those of the files of the page by extension. Those that the machine knows differ from one to the next.
+var contentTypes = map[string]string{
+	".html":        "text/html; charset=utf-8",
+	".css":         "text/css; charset=utf-8",
+	".js":          "text/javascript; charset=utf-8",
+	".mjs":         "text/javascript; charset=utf-8",
+	".json":        "application/json",
+	".map":         "application/json",
+	".svg":         "image/svg+xml",
+	".png":         "image/png",
+	".ico":         "image/x-icon",
+	".webp":        "image/webp",
+	".woff2":       "font/woff2",
+	".txt":         "text/plain; charset=utf-8",
+	".webmanifest": "application/manifest+json",
+}
+
+// pagePolicy lets the page use what comes from this instance and nothing else, and nobody put it into a frame.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+// asset is one file of the page.
+type asset struct {
+	contentType string
+	etag        string
+	body        []byte
+}
+
+// assets are the files of the page by the path that each is served at.
+var assets = loadAssets(assetFiles)
+
+func loadAssets(from fs.FS) map[string]asset {
+	found := map[string]asset{}
+	err := fs.WalkDir(from, "assets", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		contentType, ok := contentTypes[path.Ext(name)]
+		if !ok {
+			panic("httpapi: no content type is known for " + name)
+		}
+		body, err := fs.ReadFile(from, name)
+		if err != nil {
+			return err
+		}
+		hash := sha256.Sum256(body)
+		at := "/" + name
+		if at == assetPrefix+"index.html" {
+			at = "/"
+		}
+		found[at] = asset{contentType: contentType, etag: `"` + hex.EncodeToString(hash[:16]) + `"`, body: body}
+		return nil
+	})
+	if err != nil {
+		panic("httpapi: an embedded file can't be read: " + err.Error())
+	}
+	return found
+}
+
+// asset serves the file of the page that lies at the path. A browser asks each time whether it has changed, so that a
+// page never runs with the scripts of another version.
+func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
+	file, ok := assets[r.URL.EscapedPath()]
+	if !ok {
+		return notFound.because("the page has no file %.200q", r.URL.Path)
+	}
+	h := w.Header()
+	h.Set("Content-Type", file.contentType)
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("ETag", file.etag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body))
+	return nil
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+)
+
+// endpoint answers a request of one method.
+type endpoint func(w http.ResponseWriter, r *http.Request) *problem
+
+// route is what is served at one path.
+type route struct {
+	// path may have {name} for one segment, whatever it is, and {name...} at its end for one or more. What they stand
+	// for is the request's PathValue of that name, escaped as it came.
+	path string
+
+	open      bool     // needs no token
+	unguarded bool     // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
+	get       endpoint // stands for HEAD too
+	post      endpoint
+	delete    endpoint
+}
+
+// routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name, and nothing is cleaned
+// away.
+type routes struct {
+	exact    map[string]*route
+	patterns []*route
+}
+
+func newRoutes(list []*route) *routes {
+	rs := &routes{exact: map[string]*route{}}
+	for _, found := range list {
+		if strings.Contains(found.path, "{") {
+			rs.patterns = append(rs.patterns, found)
+		} else {
+			rs.exact[found.path] = found
+		}
+	}
+	return rs
+}
+
+// find returns the route of the request, nil if there is none, and sets the request's path values.
+func (rs *routes) find(r *http.Request) *route {
+	path := r.URL.EscapedPath()
+	if found := rs.exact[path]; found != nil {
+		return found
+	}
+	for _, found := range rs.patterns {
+		if matches(found.path, path, r) {
+			return found
+		}
+	}
+	return nil
+}
+
+// matches compares path with pattern, segment by segment.
+func matches(pattern, path string, r *http.Request) bool {
+	for {
+		want, restWant, moreWant := strings.Cut(pattern, "/")
+		got, rest, more := strings.Cut(path, "/")
+		name, isName := strings.CutPrefix(strings.TrimSuffix(want, "}"), "{")
+		switch {
+		case strings.HasSuffix(name, "..."):
+			r.SetPathValue(strings.TrimSuffix(name, "..."), path)
+			return true
+		case isName:
+			r.SetPathValue(name, got)
+		case want != got:
+			return false
+		}
+		if !moreWant || !more {
+			return moreWant == more
+		}
+		pattern, path = restWant, rest
+	}
+}
+
+// of returns what answers the method, and otherwise the value of Allow.
+func (rt *route) of(method string) (do endpoint, allow string) {
+	var allowed []string
+	for _, one := range []struct {
+		methods []string
+		do      endpoint
+	}{
+		{[]string{http.MethodGet, http.MethodHead}, rt.get}, {[]string{http.MethodPost}, rt.post}, {[]string{http.MethodDelete}, rt.delete},
+	} {
+		if one.do == nil {
+			continue
+		}
+		for _, name := range one.methods {
+			if name == method {
+				return one.do, ""
+			}
+			allowed = append(allowed, name)
+		}
+	}
+	return nil, strings.Join(append(allowed, http.MethodOptions), ", ")
+}

@@ -1,0 +1,215 @@
+package httpapi
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+const signInBody = `{"token":"secret-1"}`
+
+// signedIn returns the cookie that a sign-in gives, as a header of a request.
+func signedIn(t testing.TB, a *API) (cookie *http.Cookie, header string) {
+	t.Helper()
+	w := do(a, "POST", "/v1/session", signInBody, asJSON)
+	cookies := w.Result().Cookies()
+	if w.Code != http.StatusNoContent || len(cookies) != 1 {
+		t.Fatalf("%d %v", w.Code, w.Header())
+	}
+	return cookies[0], "Cookie: " + cookies[0].Name + "=" + cookies[0].Value
+}
+
+func withTokens(texts ...string) func(*Config) { return func(c *Config) { c.Tokens = texts } }
+
+func TestACookieOfOneInstanceOpensEveryOtherWithTheSameTokensUntilItEnds(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	b, _ := newAPI(t, withTokens("another-2", "secret-1"))
+	c, _ := newAPI(t, withTokens("another-2"))
+	cookie, header := signedIn(t, a)
+	if cookie.Name != "spendflush_session" || !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Path != "/" ||
+		cookie.MaxAge != 12*60*60 || cookie.Secure || cookie.Domain != "" {
+		t.Errorf("cookie %+v", cookie)
+	}
+	if raw, err := base64.RawURLEncoding.DecodeString(cookie.Value); err != nil || strings.Contains(string(raw), "secret") {
+		t.Errorf("cookie %q holds the token, or isn't what it should be: %v", cookie.Value, err)
+	}
+	for name, api := range map[string]*API{"the same": a, "another": b} {
+		if w := do(api, "GET", "/v1/status", "", header); w.Code != http.StatusOK {
+			t.Errorf("%s instance: %d", name, w.Code)
+		}
+		if w := do(api, "POST", "/v1/updates", plain, asJSON, header); w.Code != http.StatusAccepted {
+			t.Errorf("%s instance: update: %d", name, w.Code)
+		}
+	}
+	wantProblem(t, do(c, "GET", "/v1/status", "", header), unauthorized)
+	now := time.Now()
+	if !a.tokens.opens(cookie.Value, now.Add(sessionFor-2*time.Second)) || a.tokens.opens(cookie.Value, now.Add(sessionFor)) {
+		t.Error("the session doesn't end after 12 hours")
+	}
+	if a.tokens.opens(cookie.Value, now.Add(-time.Minute)) {
+		t.Error("a session is taken that would last longer than sessions do")
+	}
+}
+
+func TestACookieThatWasAlteredOrMadeUpOpensNothing(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1", "secret-2"))
+	cookie, header := signedIn(t, a)
+	raw, _ := base64.RawURLEncoding.DecodeString(cookie.Value)
+	for i := range raw {
+		changed := []byte(string(raw))
+		changed[i] ^= 1
+		if a.tokens.opens(base64.RawURLEncoding.EncodeToString(changed), time.Now()) {
+			t.Errorf("a cookie whose byte %d was changed opens", i)
+		}
+	}
+	var unknown, nobody [32]byte
+	copy(unknown[:], "some other token's hash")
+	ends := time.Now().Add(time.Hour)
+	for _, value := range []string{
+		"", "x", cookie.Value[:len(cookie.Value)-1], cookie.Value + "A", newSession(unknown, ends), newSession(nobody, ends),
+		base64.RawURLEncoding.EncodeToString(raw[:8]), "secret-1",
+	} {
+		wantProblem(t, do(a, "GET", "/v1/status", "", "Cookie: "+sessionCookie+"="+value), unauthorized)
+	}
+	// The right one beside a wrong one of an old path or domain still opens, but not beside a wrong bearer token.
+	if w := do(a, "GET", "/v1/status", "", "Cookie: "+sessionCookie+"=old; "+strings.TrimPrefix(header, "Cookie: ")); w.Code != http.StatusOK {
+		t.Errorf("beside another cookie: %d", w.Code)
+	}
+	wantProblem(t, do(a, "GET", "/v1/status", "", header, "Authorization: Bearer wrong"), unauthorized)
+}
+
+func TestOnlyATokenSignsInAndWhatIsWrongIsNotRepeated(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	for body, kind := range map[string]problemType{
+		`{"token":"secret-x"}`:                 unauthorized,
+		`{"token":""}`:                         unauthorized,
+		`{}`:                                   unauthorized,
+		`null`:                                 unauthorized,
+		`{"token":["secret-1"]}`:               invalidJSON,
+		`{"token":"secret-1","more":"secret"}`: invalidJSON,
+		`{"token":"secret-1"`:                  invalidJSON,
+		`{"token":"a","token":"secret-1"}`:     invalidJSON,
+		`"secret-1"`:                           invalidJSON,
+		"":                                     invalidJSON,
+		`{"token":"` + strings.Repeat("x", 5000) + `"}`: contentTooLarge,
+	} {
+		w := do(a, "POST", "/v1/session", body, asJSON)
+		if p := wantProblem(t, w, kind); strings.Contains(p.Detail, "secret") || w.Header().Get("Set-Cookie") != "" {
+			t.Errorf("%.40s: %+v %v", body, p, w.Header())
+		}
+	}
+	wantProblem(t, do(a, "POST", "/v1/session", signInBody, "Content-Type: text/plain"), unsupportedMediaType)
+	wantProblem(t, do(a, "POST", "/v1/session", signInBody, asNDJSON), unsupportedMediaType)
+	wantProblem(t, do(a, "POST", "/v1/session?token=secret-1", signInBody, asJSON), invalidRequest)
+}
+
+func TestASessionSaysWhetherItIsNeededAndThere(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	_, header := signedIn(t, a)
+	open, _ := newAPI(t, nil)
+	for _, c := range []struct {
+		api    *API
+		header string
+		want   string
+	}{
+		{a, "X: y", `{"needed":true,"signed_in":false}`},
+		{a, header, `{"needed":true,"signed_in":true}`},
+		{a, "Authorization: Bearer secret-1", `{"needed":true,"signed_in":true}`},
+		{open, "X: y", `{"needed":false,"signed_in":true}`},
+	} {
+		if w := do(c.api, "GET", "/v1/session", "", c.header); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != c.want {
+			t.Errorf("%s: %d %s, want %s", c.header, w.Code, w.Body, c.want)
+		}
+	}
+	w := do(a, "DELETE", "/v1/session", "", header)
+	if cookies := w.Result().Cookies(); w.Code != http.StatusNoContent || len(cookies) != 1 || cookies[0].Value != "" || cookies[0].MaxAge >= 0 || cookies[0].Path != "/" {
+		t.Errorf("sign-out: %d %v", w.Code, w.Header())
+	}
+	if w := do(open, "POST", "/v1/session", signInBody, asJSON); w.Code != http.StatusNoContent || w.Header().Get("Set-Cookie") != "" {
+		t.Errorf("sign-in where none is needed: %d %v", w.Code, w.Header())
+	}
+}
+
+func TestACookieGivenOverTLSNeverTravelsWithoutIt(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	behind := do(a, "POST", "/v1/session", signInBody, asJSON, "X-Forwarded-Proto: https")
+	r := httptest.NewRequest("POST", "/v1/session", strings.NewReader(signInBody))
+	r.Header.Set("Content-Type", "application/json")
+	r.TLS = &tls.ConnectionState{}
+	direct := httptest.NewRecorder()
+	a.ServeHTTP(direct, r)
+	for _, w := range []*httptest.ResponseRecorder{behind, direct} {
+		if cookies := w.Result().Cookies(); len(cookies) != 1 || !cookies[0].Secure {
+			t.Errorf("%d %v", w.Code, w.Header())
+		}
+	}
+}
+
+func TestAPageOfAnotherOriginCanChangeNothing(t *testing.T) {
+	a, recorder := newAPI(t, withTokens("secret-1"))
+	_, header := signedIn(t, a)
+	for _, from := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null", "Origin: http://127.0.0.1:9999"} {
+		for _, target := range []string{"POST /v1/updates", "POST /v1/session", "DELETE /v1/session", "POST /v1/nothing"} {
+			method, path, _ := strings.Cut(target, " ")
+			w := do(a, method, path, plain, asJSON, header, from)
+			if wantProblem(t, w, crossOrigin); w.Header().Get("Set-Cookie") != "" {
+				t.Errorf("%s %s: %v", target, from, w.Header())
+			}
+		}
+	}
+	if recorder.recorded() != 0 {
+		t.Error("an update was recorded")
+	}
+	for _, from := range []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none", "Origin: http://127.0.0.1:4180", "X: a program"} {
+		if w := do(a, "POST", "/v1/updates", plain, asJSON, header, from); w.Code != http.StatusAccepted {
+			t.Errorf("%s: %d %s", from, w.Code, w.Body)
+		}
+	}
+	// Looking needs no guard: without a token it shows nothing, and a cookie doesn't come along from another site.
+	if w := do(a, "GET", "/v1/status", "", header, "Sec-Fetch-Site: cross-site"); w.Code != http.StatusOK {
+		t.Errorf("GET: %d", w.Code)
+	}
+}
+
+func TestWithoutTokensANameThatIsMadeToStandForThisMachineOpensNothing(t *testing.T) {
+	a, recorder := newAPI(t, nil)
+	guarded, _ := newAPI(t, withTokens("secret-1"))
+	ask := func(a *API, method, path, host string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, strings.NewReader(plain))
+		r.Host = host
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer secret-1")
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, r)
+		return w
+	}
+	for _, host := range []string{"evil.example", "evil.example:4180", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.5", "[fe80::1]:4180", "notlocalhost", "0.0.0.0", "::"} {
+		for _, target := range []string{"POST /v1/updates", "GET /v1/status", "GET /", "GET /metrics", "GET /nothing"} {
+			method, path, _ := strings.Cut(target, " ")
+			if p := wantProblem(t, ask(a, method, path, host), unknownHost); !strings.Contains(p.Detail, fmt.Sprintf("%q", host)) {
+				t.Errorf("%s: %+v", host, p)
+			}
+		}
+		for _, path := range []string{"/healthz", "/readyz"} {
+			if w := ask(a, "GET", path, host); w.Code != http.StatusOK {
+				t.Errorf("%s of %s: %d", path, host, w.Code)
+			}
+		}
+		if w := ask(guarded, "GET", "/v1/status", host); w.Code != http.StatusOK {
+			t.Errorf("with a token under %s: %d", host, w.Code)
+		}
+	}
+	if recorder.recorded() != 0 {
+		t.Error("an update was recorded")
+	}
+	for _, host := range []string{"localhost", "LOCALHOST:4180", "localhost.:80", "a.localhost", "127.0.0.1", "127.8.7.6:4180", "[::1]:4180", "[::1]", "::1", "[::ffff:127.0.0.1]", ""} {
+		if w := ask(a, "GET", "/v1/status", host); w.Code != http.StatusOK {
+			t.Errorf("%q: %d %s", host, w.Code, w.Body)
+		}
+	}
+}

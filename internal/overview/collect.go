@@ -1,0 +1,211 @@
+package overview
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// Books is Postgres; *sql.Store is.
+type Books interface {
+	// Glance returns an error that wraps sql.ErrNotMigrated where the tables aren't there.
+	Glance(ctx context.Context) (sql.Glance, error)
+}
+
+// Roster is where instances tell of themselves; *queues.Roster is.
+type Roster interface {
+	Put(ctx context.Context, id string, record []byte) error
+	Remove(ctx context.Context, id string) error
+	List(ctx context.Context) (list []queues.Rostered, now time.Time, err error)
+}
+
+// Sources are what Collect looks at. Books must be set.
+type Sources struct {
+	Books  Books
+	Queue  spendflush.Queue  // nil: none is used
+	Locker spendflush.Locker // of the flush locks; nil: locks aren't looked at
+	Roster Roster            // nil: only this instance is known
+
+	Shards        int   // as the instances have it
+	QueueMaxBytes int64 // of each shard; 0: no bound
+
+	self *record // nil: this is no instance
+}
+
+// record is what an instance tells of itself on the roster. What newer versions add is ignored.
+type record struct {
+	Instance Instance  `json:"instance"`
+	Holds    []holding `json:"holds"`
+	Flushes  []Flush   `json:"flushes"`
+	Audit    *Audit    `json:"audit"`
+
+	age time.Duration // since it was written
+}
+
+type holding struct {
+	Shard int     `json:"shard"`
+	For   float64 `json:"held_seconds"` // when the record was written
+}
+
+// Timeout is how long Collect waits for Postgres and Redis, each.
+const Timeout = 2 * time.Second
+
+// Collect looks at everything at once, for at most Timeout, and says how it stands. What doesn't answer is a problem in
+// the report and not an error. Without a Roster, or with none that answers, the report knows of no other instance.
+func Collect(ctx context.Context, s Sources) Report {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	r := Report{
+		AsOf: time.Now().UTC(), Instances: []Instance{}, Locks: []Lock{}, Flushes: []Flush{},
+		Queue: Queue{Used: s.Queue != nil, Shards: []QueueShard{}},
+	}
+	var others []record
+	clock := time.Now()
+	var work sync.WaitGroup
+	work.Go(func() { r.lookAtBooks(ctx, s.Books) })
+	if s.Roster != nil {
+		work.Go(func() {
+			var now time.Time
+			if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
+				clock = now
+			}
+		})
+	}
+	work.Wait()
+	if s.Queue != nil {
+		r.lookAtQueue(ctx, &s, clock)
+	}
+	r.take(others, s.self)
+	r.Behind = r.Queue.Oldest
+	for i := range r.Instances {
+		if r.Instances[i].Alive {
+			r.Behind = max(r.Behind, r.Instances[i].Behind)
+		}
+	}
+	judge(&r)
+	return r
+}
+
+func (r *Report) lookAtBooks(ctx context.Context, books Books) {
+	g, err := books.Glance(ctx)
+	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
+	if err != nil {
+		r.Postgres.Error = err.Error()
+		return
+	}
+	r.Postgres = Postgres{
+		Up: true, Migrated: true, Version: g.Version, Connections: g.Connections, MaxConnections: g.MaxConnections,
+		Updates: g.Updates, Amount: g.Amount,
+	}
+	r.Quarantined, r.LostBatches = g.Quarantined, g.LostBatches
+	if !g.LastLost.IsZero() {
+		r.LastLost = g.LastLost.UTC()
+	}
+}
+
+// listed reads the roster. Records that can't be read are left out. ok is false if there is no roster to be had.
+func listed(ctx context.Context, roster Roster) (list []record, now time.Time, ok bool) {
+	entries, now, err := roster.List(ctx)
+	if err != nil {
+		return nil, now, false
+	}
+	for _, e := range entries {
+		one := record{age: e.Age}
+		if json.Unmarshal(e.Record, &one) == nil {
+			list = append(list, one)
+		}
+	}
+	return list, now, true
+}
+
+// lookAtQueue looks at the queue and its locks. clock is what Redis takes the time to be, as far as it is known.
+func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
+	q := &r.Queue
+	q.MaxBytes = s.QueueMaxBytes * int64(s.Shards)
+	for shard := range s.Shards {
+		stats, err := s.Queue.Stats(ctx, shard)
+		var holder spendflush.Holder
+		if err == nil && s.Locker != nil {
+			holder, err = s.Locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
+		}
+		if err != nil {
+			*q = Queue{Used: true, Error: err.Error(), MaxBytes: q.MaxBytes, Shards: []QueueShard{}}
+			r.Locks = []Lock{}
+			return
+		}
+		one := QueueShard{Shard: shard, Batches: stats.Batches, Bytes: stats.Bytes}
+		if !stats.Oldest.IsZero() {
+			one.Oldest = max(0, clock.Sub(stats.Oldest).Seconds())
+		}
+		q.Batches, q.Bytes, q.Oldest = q.Batches+one.Batches, q.Bytes+one.Bytes, max(q.Oldest, one.Oldest)
+		q.Shards = append(q.Shards, one)
+		if s.Locker != nil {
+			r.Locks = append(r.Locks, Lock{Shard: shard, Holder: holder.Owner})
+		}
+	}
+	q.Up = true
+}
+
+// take fills in what instances tell of themselves. self goes before what the roster has of this instance.
+func (r *Report) take(others []record, self *record) {
+	var all []record
+	if self != nil {
+		all = append(all, *self)
+	}
+	for _, one := range others {
+		if self == nil || one.Instance.Producer != self.Instance.Producer {
+			all = append(all, one)
+		}
+	}
+	for i := range all {
+		in := &all[i].Instance
+		in.Self = self != nil && i == 0
+		in.Alive = in.Self || all[i].age < AliveFor
+		in.SeenAt = r.AsOf.Add(-all[i].age)
+		if in.HoldsShards == nil {
+			in.HoldsShards = []int{}
+		}
+	}
+	all = slices.DeleteFunc(all, func(one record) bool { return succeeded(&one.Instance, all) })
+	for i := range all {
+		r.Instances = append(r.Instances, all[i].Instance)
+		r.Flushes = append(r.Flushes, all[i].Flushes...)
+		r.takeHoldings(&all[i])
+		if audit := all[i].Audit; audit != nil && (r.LastAudit == nil || audit.At.After(r.LastAudit.At)) {
+			r.LastAudit = audit
+		}
+	}
+	slices.SortStableFunc(r.Instances, func(a, b Instance) int {
+		return cmp.Or(cmp.Compare(a.Instance, b.Instance), a.StartedAt.Compare(b.StartedAt))
+	})
+	slices.SortStableFunc(r.Flushes, func(a, b Flush) int { return b.At.Compare(a.At) })
+	r.Flushes = r.Flushes[:min(len(r.Flushes), maxFlushes)]
+}
+
+// succeeded says whether the instance is gone and another run of the same name has taken its place.
+func succeeded(in *Instance, all []record) bool {
+	return !in.Alive && slices.ContainsFunc(all, func(other record) bool {
+		return other.Instance.Alive && other.Instance.Instance == in.Instance && other.Instance.StartedAt.After(in.StartedAt)
+	})
+}
+
+// takeHoldings adds to the locks for how long they have been held, where their holder says so.
+func (r *Report) takeHoldings(one *record) {
+	for _, h := range one.Holds {
+		for i := range r.Locks {
+			if lock := &r.Locks[i]; lock.Shard == h.Shard && lock.Holder == one.Instance.Instance {
+				held := h.For + one.age.Seconds()
+				lock.Held = &held
+			}
+		}
+	}
+}

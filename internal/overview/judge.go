@@ -1,0 +1,262 @@
+package overview
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// When something is a problem.
+const (
+	behindWarn   = 10 * time.Second
+	behindBad    = time.Minute
+	nearBound    = 0.8
+	atBound      = 0.95
+	deadlockSeen = 5 * time.Minute // how long one is told of
+	lossIsNew    = 24 * time.Hour  // how long a loss is bad; after that it is known, and nothing can be done about it
+)
+
+// Anchors in docs/runbook.md; each is an alert's name.
+const (
+	runBehind      = "spendflushbehind"
+	runNoHolder    = "spendflushnolockholder"
+	runFallback    = "spendflushfallbackactive"
+	runQueueBound  = "spendflushqueuenearbound"
+	runMemoryBound = "spendflushmemorynearbound"
+	runLost        = "spendflushlostbatches"
+	runQuarantined = "spendflushquarantined"
+	runAudit       = "spendflushauditfailed"
+	runDeadlocks   = "spendflushdeadlocks"
+	runJournal     = "spendflushjournalgrowing"
+	runGone        = "spendflushinstancedown"
+	runPostgres    = "spendflushpostgresaway"
+)
+
+// judge fills in state, sentence and problems of what was collected.
+func judge(r *Report) {
+	r.Problems = []Problem{}
+	for _, look := range []func(*Report) []Problem{
+		lookAtPostgres, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
+	} {
+		r.Problems = append(r.Problems, look(r)...)
+	}
+	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return rank(b.Severity) - rank(a.Severity) })
+	r.State = OK
+	if len(r.Problems) > 0 {
+		r.State = r.Problems[0].Severity
+	}
+	r.Sentence = sentence(r)
+}
+
+func rank(s State) int { return slices.Index([]State{OK, Warn, Bad}, s) }
+
+func sentence(r *Report) string {
+	if len(r.Problems) == 0 {
+		if r.Behind < 0.05 {
+			return "Books exact and up to date."
+		}
+		return fmt.Sprintf("Books exact and %s behind.", seconds(r.Behind))
+	}
+	text := r.Problems[0].What
+	switch more := len(r.Problems) - 1; {
+	case more == 1:
+		text += " There is another problem."
+	case more > 1:
+		text += fmt.Sprintf(" There are %d more problems.", more)
+	}
+	return text
+}
+
+// seconds writes a duration as people say it.
+func seconds(s float64) string {
+	switch {
+	case s < 10:
+		return fmt.Sprintf("%.1f s", s)
+	case s < 120:
+		return fmt.Sprintf("%.0f s", s)
+	case s < 2*60*60:
+		return fmt.Sprintf("%.0f min", s/60)
+	default:
+		return fmt.Sprintf("%.0f h", s/3600)
+	}
+}
+
+// count writes a number with its noun. The plural ends in s, or a y turns into ies.
+func count(n int64, noun string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(noun, "entry"):
+		noun = strings.TrimSuffix(noun, "y") + "ies"
+	case strings.HasSuffix(noun, "batch"):
+		noun += "es"
+	default:
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+func lookAtPostgres(r *Report) []Problem {
+	switch {
+	case !r.Postgres.Up:
+		return []Problem{{Bad, "Postgres can't be reached. Updates are taken and kept until it is back.",
+			"Bring Postgres back. Nothing is lost meanwhile, as long as instances and Redis don't fail together.", runPostgres}}
+	case !r.Postgres.Migrated:
+		return []Problem{{Bad, "The tables are missing in Postgres. Updates are taken and kept until they are there.",
+			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
+	}
+	return nil
+}
+
+func lookAtLosses(r *Report) (list []Problem) {
+	if r.LostBatches > 0 {
+		p := Problem{Bad, count(r.LostBatches, "batch") + " lost: missing from the books for good, unless found.",
+			"See which under Lost batches, with their updates and amount. A batch that turns up is counted by itself.", runLost}
+		if r.AsOf.Sub(r.LastLost) > lossIsNew {
+			p.Severity = Warn
+		}
+		list = append(list, p)
+	}
+	if r.Quarantined > 0 {
+		verb := "wait"
+		if r.Quarantined == 1 {
+			verb = "waits"
+		}
+		list = append(list, Problem{Warn, fmt.Sprintf("%s %s in quarantine for a decision.", count(r.Quarantined, "entry"), verb),
+			"Look at each: mend what its reason says and apply it, or drop it.", runQuarantined})
+	}
+	return list
+}
+
+func lookAtAudit(r *Report) []Problem {
+	if r.LastAudit == nil || r.LastAudit.OK {
+		return nil
+	}
+	return []Problem{{Bad, fmt.Sprintf("The books did not add up at the last audit, %s ago.", seconds(r.AsOf.Sub(r.LastAudit.At).Seconds())),
+		"Run the audit again and read which check fails: somebody may have changed the tables by hand.", runAudit}}
+}
+
+func lookAtDelay(r *Report) []Problem {
+	severity := Warn
+	switch behind := time.Duration(r.Behind * float64(time.Second)); {
+	case behind <= behindWarn:
+		return nil
+	case behind > behindBad:
+		severity = Bad
+	}
+	return []Problem{{severity, fmt.Sprintf("The books are %s behind.", seconds(r.Behind)),
+		"See where updates wait: in an instance, in the queue, or for Postgres.", runBehind}}
+}
+
+// lookAtLocks finds shards that nobody flushes. That is a problem only when batches have waited for a while: instances
+// look for work at intervals, and give the lock up when there is none.
+func lookAtLocks(r *Report) (list []Problem) {
+	for _, lock := range r.Locks {
+		i := slices.IndexFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Shard == lock.Shard })
+		if lock.Holder != "" || i < 0 || r.Queue.Shards[i].Oldest <= behindWarn.Seconds() {
+			continue
+		}
+		q := r.Queue.Shards[i]
+		severity := Warn
+		if q.Oldest > behindBad.Seconds() {
+			severity = Bad
+		}
+		list = append(list, Problem{severity,
+			fmt.Sprintf("Nobody flushes shard %d, where %s in the queue for up to %s.", q.Shard, waiting(q.Batches), seconds(q.Oldest)),
+			"See whether instances run and reach Redis and Postgres, or flush by hand with \"spendflush flush\".", runNoHolder})
+	}
+	return list
+}
+
+func waiting(batches int64) string {
+	if batches == 1 {
+		return "1 batch has waited"
+	}
+	return fmt.Sprintf("%d batches have waited", batches)
+}
+
+func lookAtQueue(r *Report) (list []Problem) {
+	q := &r.Queue
+	if !q.Used {
+		return nil
+	}
+	if !q.Up {
+		return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",
+			"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
+	}
+	if q.MaxBytes == 0 {
+		return nil
+	}
+	bound := float64(q.MaxBytes) / float64(max(1, len(q.Shards)))
+	for _, shard := range q.Shards {
+		full := float64(shard.Bytes) / bound
+		if full <= nearBound {
+			continue
+		}
+		severity := Warn
+		if full > atBound {
+			severity = Bad
+		}
+		list = append(list, Problem{severity, fmt.Sprintf("The queue of shard %d is %.0f %% full.", shard.Shard, full*100),
+			"See why flushing is slow or stopped. When it is full, batches wait in the memory of the instances.", runQueueBound})
+	}
+	return list
+}
+
+func lookAtInstances(r *Report) (list []Problem) {
+	var gone, fallback, full, unkept, deadlocked []string
+	var held int64
+	for i := range r.Instances {
+		in := &r.Instances[i]
+		if !in.Alive {
+			gone = append(gone, in.Instance)
+			held += in.HeldUpdates
+			continue
+		}
+		if in.Fallback && r.Queue.Up {
+			fallback = append(fallback, in.Instance)
+		}
+		if in.MaxKeys > 0 && float64(in.Keys) > nearBound*float64(in.MaxKeys) {
+			full = append(full, in.Instance)
+		}
+		if in.JournalFailing {
+			unkept = append(unkept, in.Instance)
+		}
+		if !in.LastDeadlock.IsZero() && r.AsOf.Sub(in.LastDeadlock) < deadlockSeen {
+			deadlocked = append(deadlocked, in.Instance)
+		}
+	}
+	problem := func(names []string, what, do, runbook string) {
+		if len(names) > 0 {
+			list = append(list, Problem{Warn, namesOf(names) + " " + what, do, runbook})
+		}
+	}
+	lastHeld := "It held nothing when it was last heard from."
+	if held > 0 {
+		lastHeld = "When last heard from: " + count(held, "update") + " held."
+	}
+	problem(gone, "is not heard from. "+lastHeld,
+		"If it is frozen it goes on where it stopped. If it died, what it had queued or journaled is safe; start it again.", runGone)
+	problem(fallback, "writes directly to Postgres, although Redis answers here.",
+		"See whether that instance reaches Redis, and whether Redis is out of memory or takes no writes.", runFallback)
+	problem(full, "has its memory for distinct keys more than 80 % full.",
+		"See why its updates don't get on. When it is full, updates are refused; SPENDFLUSH_MAX_KEYS is the bound.", runMemoryBound)
+	problem(unkept, "can't write its journal.",
+		"See its disk. Until then its batches would be lost if it and Redis died together.", runJournal)
+	problem(deadlocked, "had a deadlock in Postgres within the last 5 minutes, and tried again.",
+		"See who else writes to the tables of spendflush: its own flushes don't deadlock.", runDeadlocks)
+	return list
+}
+
+// namesOf names instances, a few of them.
+func namesOf(names []string) string {
+	if len(names) == 1 {
+		return "Instance " + names[0]
+	}
+	const few = 3
+	text := fmt.Sprintf("Each of %d instances (%s", len(names), strings.Join(names[:min(few, len(names))], ", "))
+	if len(names) > few {
+		text += ", …"
+	}
+	return text + ")"
+}

@@ -1,0 +1,300 @@
+package overview
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/sql"
+)
+
+func TestMain(m *testing.M) { testserver.Main(m) }
+
+// site is a Postgres and a Redis that instances run on.
+type site struct {
+	t      testing.TB
+	store  *sql.Store
+	client redis.UniversalClient
+	queue  *queues.Redis
+	roster *queues.Roster
+}
+
+func newSite(t testing.TB, databaseURL, redisURL string) *site {
+	t.Helper()
+	store, err := sql.Open(t.Context(), databaseURL, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := queues.Dial(redisURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{
+		t: t, store: store, client: client,
+		queue: queues.NewRedis(client, queues.RedisOptions{}), roster: queues.NewRoster(client, queues.RosterOptions{}),
+	}
+	t.Cleanup(func() {
+		client.Close()
+		s.queue.Wait()
+		s.roster.Wait()
+		store.Close()
+	})
+	return s
+}
+
+func (s *site) migrate(databaseURL string) {
+	s.t.Helper()
+	if _, err := migrations.Up(s.t.Context(), databaseURL); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// pod is an instance.
+type pod struct {
+	*Live
+	pipeline *spendflush.Pipeline
+	run      func()
+	leave    func() // a clean stop of Publish
+}
+
+func (s *site) pod(name string) *pod {
+	s.t.Helper()
+	locker := lockers.NewRedis(s.client, name, lockers.RedisOptions{})
+	pipeline, err := spendflush.New(spendflush.Config{
+		Store: s.store, Queue: s.queue, Locker: locker, DirectLocker: lockers.NewPostgres(s.store.Pool(), name), Instance: name,
+		SealInterval: 5 * time.Millisecond, FlushInterval: 10 * time.Millisecond,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	live := NewLive(s.sources(locker), pipeline, LiveOptions{Version: "v1", Deadlocks: func() int64 { return s.store.Stats().Deadlocks }})
+	ctx, cancel := context.WithCancel(context.Background())
+	publishCtx, leave := context.WithCancel(ctx)
+	published, ran := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(published)
+		live.Publish(publishCtx)
+	}()
+	p := &pod{Live: live, pipeline: pipeline}
+	started := false
+	p.run = func() {
+		started = true
+		go func() {
+			defer close(ran)
+			_ = pipeline.Run(ctx)
+		}()
+	}
+	p.leave = func() {
+		leave()
+		<-published
+	}
+	s.t.Cleanup(func() {
+		cancel()
+		<-published
+		if started {
+			<-ran
+		}
+		locker.Wait()
+	})
+	return p
+}
+
+func (s *site) sources(locker spendflush.Locker) Sources {
+	return Sources{Books: s.store, Queue: s.queue, Locker: locker, Roster: s.roster, Shards: 1, QueueMaxBytes: 1 << 20}
+}
+
+func (p *pod) record(t testing.TB, n int) {
+	t.Helper()
+	for range n {
+		u := spendflush.Update{Spend: spendflush.Dollars(2), Series: spendflush.Series{TeamID: "t"}}
+		if err := p.pipeline.Record(&u); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// await looks until what is wanted is so.
+func await(t testing.TB, live *Live, what string, is func(r *Report) bool) *Report {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var last *Report
+	for ctx.Err() == nil {
+		r, err := live.Report(ctx)
+		if err != nil {
+			break
+		}
+		if last = r; is(r) {
+			return r
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	text, _ := json.MarshalIndent(last, "", " ")
+	t.Fatalf("not within 20 s: %s\n%s", what, text)
+	return nil
+}
+
+func (r *Report) instance(name string) *Instance {
+	for i := range r.Instances {
+		if r.Instances[i].Instance == name {
+			return &r.Instances[i]
+		}
+	}
+	return &Instance{}
+}
+
+func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
+	databaseURL := testserver.Postgres(t)
+	s := newSite(t, databaseURL, testserver.Redis(t))
+	a := s.pod("a")
+	await(t, a.Live, "Postgres without tables", func(r *Report) bool {
+		return r.Postgres.Up && !r.Postgres.Migrated && r.State == Bad && strings.Contains(r.Sentence, "tables are missing")
+	})
+	s.migrate(databaseURL)
+	b := s.pod("b")
+	b.record(t, 3)
+
+	// Nothing runs yet: what b holds is seen by a, and gets older.
+	r := await(t, a.Live, "b's updates", func(r *Report) bool { return r.instance("b").HeldUpdates == 3 && r.Behind > 0 })
+	own, other := r.instance("a"), r.instance("b")
+	if !own.Self || other.Self || !own.Alive || !other.Alive || !r.InstancesComplete || len(r.Instances) != 2 || other.Version != "v1" {
+		t.Errorf("instances: %+v", r.Instances)
+	}
+	if other.HeldAmount != spendflush.Dollars(6) || other.Keys != 1 || other.Producer != b.pipeline.Producer().String() || other.StartedAt.IsZero() {
+		t.Errorf("b: %+v", other)
+	}
+	if !r.Queue.Used || !r.Queue.Up || len(r.Queue.Shards) != 1 || r.Queue.MaxBytes != 1<<20 || len(r.Locks) != 1 {
+		t.Errorf("queue %+v, locks %+v", r.Queue, r.Locks)
+	}
+	b.run()
+	r = await(t, a.Live, "the flush by b, and up-to-date books", func(r *Report) bool {
+		return len(r.Flushes) > 0 && r.Postgres.Updates == 3 && r.instance("b").HeldUpdates == 0 && r.State == OK
+	})
+	if f := r.Flushes[0]; f.Instance != "b" || f.Updates != 3 || f.Amount != spendflush.Dollars(6) || f.Batches < 1 || f.Rows < 2 || f.Path != "queue" {
+		t.Errorf("flush: %+v", f)
+	}
+	if r.Postgres.Amount != spendflush.Dollars(6) || r.Postgres.Version == "" || r.Postgres.Connections < 1 || r.Postgres.MaxConnections < 1 {
+		t.Errorf("Postgres: %+v", r.Postgres)
+	}
+
+	// An audit that one was asked for is known to the other; quarantined entries are counted.
+	b.Audited(Audit{At: time.Now(), OK: true, Took: 0.5})
+	if err := s.store.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "for the test", Bytes: []byte("x")}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, a.Live, "the audit and the quarantined entry", func(r *Report) bool {
+		return r.LastAudit != nil && r.LastAudit.OK && r.LastAudit.Took == 0.5 && r.Quarantined == 1 && r.State == Warn
+	})
+
+	// Somebody holds the lock, and says since when.
+	held, err := lockers.NewRedis(s.client, "b", lockers.RedisOptions{}).Acquire(t.Context(), "flush/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, a.Live, "the holder", func(r *Report) bool { return r.Locks[0].Holder == "b" && r.Locks[0].Held == nil })
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	// Who stops in an orderly way isn't missed.
+	b.leave()
+	await(t, a.Live, "b left", func(r *Report) bool { return len(r.Instances) == 1 && r.InstancesComplete })
+}
+
+func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T) {
+	s := newSite(t, testserver.Postgres(t), testserver.Redis(t))
+	a := s.pod("a")
+	a.leave()
+	old := &record{Instance: Instance{Instance: "b", Producer: "1", StartedAt: time.Now().Add(-time.Hour), HeldUpdates: 4}}
+	entry := func(one *record, age time.Duration) queues.Rostered {
+		text, err := json.Marshal(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return queues.Rostered{ID: one.Instance.Producer, Age: age, Record: text}
+	}
+	roster := &fixedRoster{list: []queues.Rostered{entry(old, AliveFor), {ID: "x", Record: []byte(`{"instance": 7}`)}}}
+	sources := s.sources(nil)
+	sources.Roster = roster
+	r := Collect(t.Context(), sources)
+	if in := r.instance("b"); in.Alive || len(r.Instances) != 1 || !r.InstancesComplete || len(r.Locks) != 0 {
+		t.Errorf("instances %+v", r.Instances)
+	}
+	if p := r.Problems[len(r.Problems)-1]; p.Runbook != runGone || !strings.Contains(p.What, "4 updates held") {
+		t.Errorf("problems %+v", r.Problems)
+	}
+	// Newer versions may tell more.
+	locker := lockers.NewMemory("b")
+	if _, err := locker.Acquire(t.Context(), "flush/0"); err != nil {
+		t.Fatal(err)
+	}
+	sources.Locker = locker
+	next := queues.Rostered{ID: "2", Age: time.Second, Record: fmt.Appendf(nil,
+		`{"instance":{"instance":"b","producer":"2","started_at":%q,"held_updates":1,"holds_shards":null,"new":{}},"newer":[1],"holds":[{"shard":0,"held_seconds":3},{"shard":9,"held_seconds":3}]}`,
+		time.Now().Format(time.RFC3339))}
+	roster.list = append(roster.list, next)
+	r = Collect(t.Context(), sources)
+	if in := r.instance("b"); !in.Alive || in.HeldUpdates != 1 || len(r.Instances) != 1 || in.HoldsShards == nil {
+		t.Errorf("instances %+v", r.Instances)
+	}
+	if l := r.Locks; len(l) != 1 || l[0].Holder != "b" || l[0].Held == nil || *l[0].Held != 4 {
+		t.Errorf("locks %+v", l)
+	}
+}
+
+// fixedRoster has what a test wants: a real one would take its time.
+type fixedRoster struct {
+	Roster
+	list []queues.Rostered
+}
+
+func (f *fixedRoster) List(context.Context) ([]queues.Rostered, time.Time, error) {
+	return f.list, time.Now(), nil
+}
+
+func TestWithRedisOrPostgresAwayTheReportSaysSoAndKnowsTheRest(t *testing.T) {
+	databaseURL := testserver.Postgres(t)
+	s := newSite(t, databaseURL, testserver.Redis(t))
+	s.migrate(databaseURL)
+	away := newSite(t, "postgres://nobody:hunter2@127.0.0.1:1/nothing", "redis://:hunter2@127.0.0.1:1")
+
+	sources := s.sources(nil)
+	sources.Books = away.store
+	r := Collect(t.Context(), sources)
+	if r.Postgres.Up || r.Postgres.Error == "" || !r.Queue.Up || r.State != Bad || !r.InstancesComplete {
+		t.Errorf("without Postgres: %+v", r)
+	}
+	sources = away.sources(lockers.NewMemory("x"))
+	sources.Books = s.store
+	r = Collect(t.Context(), sources)
+	if !r.Postgres.Up || !r.Queue.Used || r.Queue.Up || r.Queue.Error == "" || r.InstancesComplete || r.State != Warn || len(r.Locks) != 0 {
+		t.Errorf("without Redis: %+v", r)
+	}
+	text, err := json.Marshal(r)
+	if err != nil || strings.Contains(string(text), "hunter2") {
+		t.Errorf("%v %s", err, text)
+	}
+	for _, list := range []string{"instances", "locks", "flushes", "problems", "shards"} {
+		if !strings.Contains(string(text), `"`+list+`":[`) {
+			t.Errorf("%s is no list: %s", list, text)
+		}
+	}
+	// Only Postgres is needed.
+	r = Collect(t.Context(), Sources{Books: s.store})
+	if r.State != OK || r.Queue.Used || r.InstancesComplete || r.Sentence != "Books exact and up to date." {
+		t.Errorf("without a queue: %+v", r)
+	}
+}

@@ -1,0 +1,122 @@
+package quarantine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// Result is what became of an entry.
+type Result string
+
+// The results. Those that end in before were reached by an earlier call, or somebody else's.
+const (
+	Applied       Result = "applied"
+	AppliedBefore Result = "applied_before"
+	NotApplied    Result = "not_applied"
+	Dropped       Result = "dropped"
+	DroppedBefore Result = "dropped_before"
+	NotDropped    Result = "not_dropped"
+)
+
+// Outcome is what became of an entry that was to be applied or dropped.
+type Outcome struct {
+	ID     int64  `json:"id"`
+	Result Result `json:"result"`
+	Detail string `json:"detail"` // one line for people: what it is, or why not and what to do
+
+	State     string    `json:"state,omitempty"`     // of the entry now: open, applied or dropped; "" if there is none of this id
+	SettledAt time.Time `json:"settled_at,omitzero"` // when it was applied or dropped before
+
+	// Early: it is a batch whose turn it isn't, because an earlier one of its producer isn't in the books.
+	Early bool `json:"-"`
+}
+
+// Done says whether the entry is now as it was wanted to be.
+func (o *Outcome) Done() bool { return o.Result != NotApplied && o.Result != NotDropped }
+
+// Missing is the outcome where there is no entry of this id.
+func Missing(id int64, wanted Result) Outcome {
+	return Outcome{ID: id, Result: wanted, Detail: fmt.Sprintf(
+		`quarantine has no entry %d; "spendflush quarantine list --all" shows those that it has`, id)}
+}
+
+// Apply tries once more to book an entry, in a transaction that also marks it as applied: however often and by however
+// many that is done, it counts once. The error is about the database, not the entry; then it isn't known whether the entry
+// was applied, and the same call again is safe.
+func Apply(ctx context.Context, store Store, id int64) (Outcome, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		q, err := store.QuarantinedEntry(ctx, id)
+		if errors.Is(err, sql.ErrNotQuarantined) {
+			return Missing(id, NotApplied), nil
+		}
+		if err == nil {
+			err = store.ApplyQuarantined(ctx, id)
+		}
+		switch {
+		case err == nil:
+			return Outcome{ID: id, Result: Applied, Detail: Describe(&q), State: "applied"}, nil
+		case errors.Is(err, sql.ErrNotQuarantined):
+			return settled(ctx, store, id, NotApplied)
+		case errors.Is(err, spendflush.ErrFenced) && try < tries:
+			continue // the producer's mark has moved meanwhile
+		case errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap):
+			at, failed := standingOf(ctx, store, &q)
+			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, failed
+		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spendflush.ErrFenced):
+			detail := fmt.Sprintf("%v; %s", errors.Unwrap(err), mend(&q, err)) // without the id once more
+			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
+		default:
+			return Outcome{}, err
+		}
+	}
+}
+
+// mend says what to do about an entry that was refused.
+func mend(q *sql.Quarantined, err error) string {
+	if errors.Is(err, spendflush.ErrCorruptBatch) {
+		return damaged(q.ID)
+	}
+	return fmt.Sprintf(`mend that and apply it again, or drop it with "spendflush quarantine drop %d"`, q.ID)
+}
+
+// Drop gives an entry up: it stays in the table, but can't be applied any more. The error is about the database.
+func Drop(ctx context.Context, store Store, id int64) (Outcome, error) {
+	q, err := store.QuarantinedEntry(ctx, id)
+	if errors.Is(err, sql.ErrNotQuarantined) {
+		return Missing(id, NotDropped), nil
+	}
+	if err == nil {
+		err = store.DropQuarantined(ctx, id)
+	}
+	switch {
+	case err == nil:
+		return Outcome{ID: id, Result: Dropped, Detail: Describe(&q), State: "dropped"}, nil
+	case errors.Is(err, sql.ErrNotQuarantined):
+		return settled(ctx, store, id, NotDropped)
+	default:
+		return Outcome{}, err
+	}
+}
+
+// settled says what was done with an entry already. If that is something else than wanted, the result is failed.
+func settled(ctx context.Context, store Store, id int64, failed Result) (Outcome, error) {
+	q, err := store.QuarantinedEntry(ctx, id)
+	if err != nil {
+		return Outcome{}, err
+	}
+	at := q.SettledAt.UTC()
+	o := Outcome{ID: id, Result: failed, State: q.State, SettledAt: at, Detail: fmt.Sprintf("it was %s at %s", q.State, at.Format(time.RFC3339))}
+	switch {
+	case failed == NotApplied && q.State == "applied":
+		o.Result = AppliedBefore
+	case failed == NotDropped && q.State == "dropped":
+		o.Result = DroppedBefore
+	}
+	return o, nil
+}

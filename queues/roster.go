@@ -1,0 +1,130 @@
+package queues
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush/internal/abandon"
+)
+
+// Bounds of a roster.
+const (
+	MaxRosterBytes = 32 << 10 // of one record
+	maxRostered    = 1000     // records; beyond it the oldest are forgotten
+
+	// DefaultRosterKeep is how long a record is kept that isn't written again.
+	DefaultRosterKeep = 10 * time.Minute
+)
+
+// ErrRosterRecord is wrapped by Roster.Put where a record is too large.
+var ErrRosterRecord = errors.New("bad roster record")
+
+var (
+	//go:embed roster_put.lua
+	rosterPutLua string
+	//go:embed roster_list.lua
+	rosterListLua string
+
+	rosterPutScript  = redis.NewScript(rosterPutLua)
+	rosterListScript = redis.NewScript(rosterListLua)
+)
+
+// RosterOptions say how a roster lies in Redis.
+type RosterOptions struct {
+	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces.
+	Prefix string
+
+	// Keep is how long a record is kept that isn't written again, in whole milliseconds; 0 stands for DefaultRosterKeep.
+	Keep time.Duration
+}
+
+// Roster is a list of processes in Redis, each with a record that it writes again and again. It is for people to look
+// at: records may be missing, old or untrue, and nothing that counts may depend on it. It needs Redis 6.2 or later or
+// Valkey, a Cluster too. It is safe for concurrent use.
+type Roster struct {
+	client redis.UniversalClient
+	keys   []string
+	keep   time.Duration
+	calls  abandon.Calls
+}
+
+// Rostered is a record of a roster.
+type Rostered struct {
+	ID     string
+	Age    time.Duration // since it was written, by the clock of Redis
+	Record []byte
+}
+
+// NewRoster returns a roster on the client, which stays the caller's. It doesn't talk to Redis.
+func NewRoster(client redis.UniversalClient, o RosterOptions) *Roster {
+	if o.Prefix == "" {
+		o.Prefix = DefaultPrefix
+	}
+	if o.Keep == 0 {
+		o.Keep = DefaultRosterKeep
+	}
+	tag := "{" + o.Prefix + ":roster}:"
+	return &Roster{client: client, keys: []string{tag + "records", tag + "seen"}, keep: o.Keep}
+}
+
+// Wait blocks until the calls have ended that were given up when their context ended. Close the client first. It must
+// not be called while other methods are.
+func (r *Roster) Wait() { r.calls.Wait() }
+
+// Put writes the record of the process with this id, in place of its last one. The error wraps ErrRosterRecord if it has
+// more than MaxRosterBytes. Like all methods it returns as soon as ctx ends.
+func (r *Roster) Put(ctx context.Context, id string, record []byte) error {
+	if len(record) > MaxRosterBytes {
+		return fmt.Errorf("%w: it has %d bytes; allowed are %d", ErrRosterRecord, len(record), MaxRosterBytes)
+	}
+	text := string(record) // the caller may change it after a call that was given up
+	_, err := abandon.Call(ctx, &r.calls, func() (struct{}, error) {
+		return struct{}{}, rosterPutScript.Run(ctx, r.client, r.keys, id, text, r.keep.Milliseconds(), maxRostered).Err()
+	})
+	if err != nil {
+		return fmt.Errorf("write the roster: %w", err)
+	}
+	return nil
+}
+
+// Remove takes the record of the process out.
+func (r *Roster) Remove(ctx context.Context, id string) error {
+	_, err := abandon.Call(ctx, &r.calls, func() ([]redis.Cmder, error) {
+		return r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			p.ZRem(ctx, r.keys[1], id)
+			p.HDel(ctx, r.keys[0], id)
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("leave the roster: %w", err)
+	}
+	return nil
+}
+
+// List returns the records, the last written first, and the time by the clock of Redis.
+func (r *Roster) List(ctx context.Context) (list []Rostered, now time.Time, err error) {
+	reply, err := abandon.Call(ctx, &r.calls, func() ([]any, error) {
+		return rosterListScript.Run(ctx, r.client, r.keys, r.keep.Milliseconds(), maxRostered).Slice()
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read the roster: %w", err)
+	}
+	if len(reply) == 0 {
+		return nil, time.Time{}, errors.New("read the roster: Redis answers nothing")
+	}
+	ms, _ := reply[0].(int64)
+	now = time.UnixMilli(ms)
+	for rest := reply[1:]; len(rest) >= 3; rest = rest[3:] {
+		id, _ := rest[0].(string)
+		at, _ := rest[1].(int64)
+		record, _ := rest[2].(string)
+		list = append(list, Rostered{ID: id, Age: max(0, now.Sub(time.UnixMilli(at))), Record: []byte(record)})
+	}
+	return list, now, nil
+}

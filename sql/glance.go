@@ -1,0 +1,45 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spendflush/spendflush"
+)
+
+// Glance is what an operator wants to see of Postgres every second.
+type Glance struct {
+	Version        string // of the server, such as "15.6"
+	Connections    int    // to the server, by whomever
+	MaxConnections int    // that it allows
+	Updates        int64  // in the books
+	Amount         spendflush.Amount
+	Quarantined    int64     // open entries
+	LostBatches    int64     // passed as lost and not found since
+	LastLost       time.Time // when the last of these was noticed; zero if there are none
+}
+
+// ErrNotMigrated is wrapped where Postgres answers but the tables aren't there.
+var ErrNotMigrated = errors.New("the tables are missing")
+
+// Glance looks at the books and the server in one statement, whose cost doesn't grow with the history. The error wraps
+// ErrNotMigrated where the tables aren't there, or lack a column.
+func (s *Store) Glance(ctx context.Context) (Glance, error) {
+	var g Glance
+	var lost *time.Time
+	err := s.pool.QueryRow(ctx, s.statement("glance")).Scan(&g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
+		&g.Quarantined, &g.LostBatches, &lost)
+	switch sqlState(err) {
+	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:
+		err = fmt.Errorf("%w: %w", ErrNotMigrated, err)
+	}
+	if err != nil {
+		return Glance{}, fmt.Errorf("look at the books: %w", err)
+	}
+	if lost != nil {
+		g.LastLost = *lost
+	}
+	return g, nil
+}

@@ -1,0 +1,9 @@
+-- What is seen of the books and the server at a glance: cheap enough to be asked every second.
+SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('max_connections')::integer,
+    (SELECT coalesce(sum(numbackends), 0)::integer FROM pg_stat_database),
+    b.updates, b.amount,
+    (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
+    l.batches, l.noticed_at
+FROM (SELECT coalesce(sum(updates), 0)::bigint AS updates, coalesce(sum(amount), 0)::text AS amount
+        FROM spendflush.producers) AS b,
+    (SELECT count(*) AS batches, max(noticed_at) AS noticed_at FROM spendflush.lost_batches WHERE found_at IS NULL) AS l

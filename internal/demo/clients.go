@@ -7,12 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/load"
 )
 
 // clients send traffic to the instances and note what they were told.
@@ -30,21 +34,27 @@ type clients struct {
 
 const (
 	clientsPerInstance = 4
+	keysPerClient      = 40
+	modelsPerKey       = 2
 	mostUpdates        = 60                     // in a request
 	mostPause          = 200 * time.Millisecond // between two requests of a client
 	ackTimeout         = 50 * time.Second
 	requestTimeout     = 60 * time.Second
 )
 
-func newClients(instances []*instance) *clients {
+func newClients(instances []*instance) (*clients, error) {
 	cs := &clients{
 		http:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
 		instances: instances, quit: make(chan struct{}), failed: make(chan error, 1),
 	}
 	for i := range clientsPerInstance * len(instances) {
-		cs.all = append(cs.all, &client{all: cs, number: i, mix: newMix(uint64(i)), ledger: newLedger()})
+		traffic, err := load.New(load.Shape{Seed: uint64(i+1) << 32, Keys: keysPerClient, Models: modelsPerKey, Skew: 1})
+		if err != nil {
+			return nil, err
+		}
+		cs.all = append(cs.all, &client{all: cs, number: i, traffic: traffic, rng: rand.New(rand.NewPCG(uint64(i), 1)), ledger: newLedger()})
 	}
-	return cs
+	return cs, nil
 }
 
 // start lets the clients begin. The end of ctx ends what is under way; stop doesn't.
@@ -72,12 +82,15 @@ func (cs *clients) stop() {
 type client struct {
 	all    *clients
 	number int
-	mix    *mix
+	rng    *rand.Rand
 	ledger *ledger
+
+	traffic *load.Workload // keys of its own; users, teams and so on are everybody's
+	next    uint64         // number of its next update
 }
 
 func (c *client) run(ctx context.Context) error {
-	for c.pause(ctx, time.Duration(c.mix.rng.Int64N(int64(mostPause)))) {
+	for c.pause(ctx, time.Duration(c.rng.Int64N(int64(mostPause)))) {
 		if err := c.send(ctx, c.updates()); err != nil {
 			return fmt.Errorf("client %d: %w", c.number, err)
 		}
@@ -99,16 +112,19 @@ func (c *client) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// updates makes those of one request.
-func (c *client) updates() []update {
-	updates := make([]update, 1+c.mix.rng.IntN(mostUpdates))
+// updates makes those of one request. Now and then one is a credit.
+func (c *client) updates() []spendflush.Update {
+	updates := make([]spendflush.Update, 1+c.rng.IntN(mostUpdates))
 	now := time.Now().UTC().Truncate(time.Second)
 	endUser := fmt.Sprintf("client-%02d.%d", c.number, len(c.ledger.unanswered))
 	for i := range updates {
 		u := &updates[i]
-		u.combination, u.counters = c.mix.next()
-		u.series, u.at = c.mix.combinations[u.combination], now
-		u.series.EndUserID = endUser
+		c.traffic.Fill(c.next, u)
+		c.next++
+		u.Time, u.EndUserID = now, endUser
+		if c.rng.IntN(25) == 0 {
+			u.Spend = u.Spend.Neg()
+		}
 	}
 	return updates
 }
@@ -132,13 +148,13 @@ var errRefused = errors.New("not taken")
 var errUnanswered = errors.New("no answer")
 
 // send sends one request until an instance may have taken it. Such a request is never sent again: it might count twice.
-func (c *client) send(ctx context.Context, updates []update) error {
+func (c *client) send(ctx context.Context, updates []spendflush.Update) error {
 	content, err := body(updates)
 	if err != nil {
 		return err
 	}
 	ack := "queued"
-	if c.mix.rng.IntN(5) == 0 {
+	if c.rng.IntN(5) == 0 {
 		ack = "committed"
 	}
 	n := int64(len(updates))

@@ -56,6 +56,8 @@ type demo struct {
 	clients   *clients
 	faults    *faults
 	watch     *watch
+
+	trafficTook time.Duration
 }
 
 // Run runs a demonstration. When stop is closed, the traffic ends and is compared; what comes after is left out. When
@@ -78,7 +80,10 @@ func Run(ctx context.Context, stop <-chan struct{}, c Config) (err error) {
 	if err := d.drain(ctx); err != nil {
 		return err
 	}
-	return d.compare(ctx)
+	if err := d.compare(ctx); err != nil || early.Err() != nil || d.Direct == 0 {
+		return err
+	}
+	return d.direct(ctx, early)
 }
 
 // untilClosed returns a context that ends with ctx or when stop is closed.
@@ -148,13 +153,14 @@ func inherited() (environ []string) {
 
 // work lets clients and faults work until the time is over, early ends or something happens that should not.
 func (d *demo) work(ctx, early context.Context) error {
-	d.clients = newClients(d.instances)
-	d.faults = &faults{d: d}
-	watch, err := newWatch(ctx, d)
-	if err != nil {
+	var err error
+	if d.clients, err = newClients(d.instances); err != nil {
 		return err
 	}
-	d.watch = watch
+	d.faults = &faults{d: d}
+	if d.watch, err = newWatch(ctx, d); err != nil {
+		return err
+	}
 	d.begun = time.Now()
 	d.page = d.instances[0].address() + "/"
 	d.out.Print("\nready; the page of the first instance is " + d.out.Strong(d.page) + "\n")
@@ -182,6 +188,7 @@ func (d *demo) work(ctx, early context.Context) error {
 	breaking.Wait() // before the clients: a request to a frozen instance has to be answered
 	d.event("no more faults and no more traffic: everything is drained")
 	d.clients.stop()
+	d.trafficTook = time.Since(d.begun)
 	err = errors.Join(err, failed, d.awaitEmptyQueue(ctx))
 	endWatch()
 	watching.Wait()

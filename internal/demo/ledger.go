@@ -1,21 +1,11 @@
 package demo
 
 import (
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/load"
 )
-
-// update is an update as the client that sends it knows it.
-type update struct {
-	series   spendflush.Series
-	at       time.Time // UTC
-	counters spendflush.Counters
-
-	combination int // of the client's mix
-}
 
 // ledger is what one client knows of what it has sent, apart from the program that is shown.
 //
@@ -29,46 +19,57 @@ type ledger struct {
 	requests, updates int64 // acknowledged
 }
 
-// ledgerKey is what updates are summed by. The number of an end user is that of the requests without an answer before.
+// ledgerKey is what updates are summed by.
 type ledgerKey struct {
-	endUser     int
-	combination int
-	day         int64 // since 1970
+	series spendflush.Key
+	date   string // UTC
 }
 
 type ledgerSum struct {
 	series   spendflush.Series
-	day      time.Time
 	counters spendflush.Counters
 }
 
 // request is one that got no answer.
 type request struct {
 	endUser string
-	updates []update
+	updates []spendflush.Update
 }
 
 func newLedger() *ledger { return &ledger{acknowledged: map[ledgerKey]*ledgerSum{}} }
 
 // acknowledge notes the updates of a request that was answered.
-func (l *ledger) acknowledge(updates []update) {
+func (l *ledger) acknowledge(updates []spendflush.Update) {
 	l.requests++
 	l.updates += int64(len(updates))
 	for i := range updates {
 		u := &updates[i]
-		k := ledgerKey{len(l.unanswered), u.combination, u.at.Unix() / (24 * 3600)}
+		k := ledgerKey{u.Series.Key(), u.Time.Format(time.DateOnly)}
 		sum := l.acknowledged[k]
 		if sum == nil {
-			sum = &ledgerSum{series: u.series, day: u.at}
+			sum = &ledgerSum{series: u.Series}
 			l.acknowledged[k] = sum
 		}
-		sum.counters.Add(&u.counters)
+		c := counters(u)
+		sum.counters.Add(&c)
 	}
 }
 
 // doubt notes a request that got no answer.
-func (l *ledger) doubt(updates []update) {
-	l.unanswered = append(l.unanswered, request{updates[0].series.EndUserID, updates})
+func (l *ledger) doubt(updates []spendflush.Update) {
+	l.unanswered = append(l.unanswered, request{updates[0].EndUserID, updates})
+}
+
+// counters is what one update counts.
+func counters(u *spendflush.Update) spendflush.Counters {
+	c := spendflush.Counters{
+		Spend: u.Spend, SuccessfulRequests: 1, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
+		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
+	}
+	if u.Status == spendflush.Failure {
+		c.SuccessfulRequests, c.FailedRequests = 0, 1
+	}
+	return c
 }
 
 // book is what the books have to say: a row for each entity, and one for each entity, day and combination of dimensions.
@@ -89,10 +90,9 @@ func newBook() *book {
 	return &book{entities: map[spendflush.Entity]spendflush.Counters{}, days: map[daily]spendflush.Counters{}}
 }
 
-func (b *book) add(s *spendflush.Series, day time.Time, c *spendflush.Counters) {
+func (b *book) add(s *spendflush.Series, date string, c *spendflush.Counters) {
 	b.all.Add(c)
-	date := day.Format(time.DateOnly)
-	for _, e := range countsOn(s) {
+	for _, e := range load.Entities(s) {
 		addTo(b.entities, e, c)
 		addTo(b.days, daily{date, e, s.APIKey, s.Model, s.ModelGroup, s.CustomLLMProvider, s.MCPNamespacedToolName, s.Endpoint}, c)
 	}
@@ -102,26 +102,4 @@ func addTo[K comparable](rows map[K]spendflush.Counters, k K, c *spendflush.Coun
 	sum := rows[k]
 	sum.Add(c)
 	rows[k] = sum
-}
-
-// countsOn returns whom a request counts on, as docs/api.md says.
-func countsOn(s *spendflush.Series) (all []spendflush.Entity) {
-	one := func(t spendflush.EntityType, id, team string) {
-		if id != "" {
-			all = append(all, spendflush.Entity{Type: t, ID: id, TeamID: team})
-		}
-	}
-	one(spendflush.APIKey, s.APIKey, "")
-	one(spendflush.User, s.UserID, "")
-	one(spendflush.EndUser, s.EndUserID, "")
-	one(spendflush.Team, s.TeamID, "")
-	one(spendflush.Organization, s.OrganizationID, "")
-	one(spendflush.Agent, s.AgentID, "")
-	if s.TeamID != "" {
-		one(spendflush.TeamMember, s.UserID, s.TeamID)
-	}
-	for _, tag := range slices.Compact(slices.SortedFunc(slices.Values(s.Tags), strings.Compare)) {
-		one(spendflush.Tag, tag, "")
-	}
-	return all
 }

@@ -39,12 +39,12 @@ type Output struct {
 // New returns an output. It redraws if w is a terminal and TERM isn't "dumb"; it has colours if, besides, NO_COLOR is
 // not set or empty (no-color.org). The variables are given as os.Environ does.
 func New(w io.Writer, environ []string) *Output {
-	redraws := Is(w) && lookup(environ, "TERM") != "dumb"
-	return &Output{w: w, redraws: redraws, colours: redraws && lookup(environ, "NO_COLOR") == ""}
+	redraws := Is(w) && Lookup(environ, "TERM") != "dumb"
+	return &Output{w: w, redraws: redraws, colours: redraws && Lookup(environ, "NO_COLOR") == ""}
 }
 
-// lookup returns the value that a variable has. The last one wins, as everywhere.
-func lookup(environ []string, name string) string {
+// Lookup returns the value that a variable has. The last one wins, as everywhere.
+func Lookup(environ []string, name string) string {
 	for _, variable := range slices.Backward(environ) {
 		if value, found := strings.CutPrefix(variable, name+"="); found {
 			return value

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -56,6 +57,15 @@ type UsageQuery struct {
 	// GroupBy are names out of GroupNames. Grouped by tag, an update counts in full on each of its tags, and on '' if
 	// it has none.
 	GroupBy []string
+
+	// Model and Provider leave out the updates of others; "": of all.
+	Model, Provider string
+
+	// OrderBy is the sum, out of OrderNames, whose largest come first. "": the rows are in the order of time and groups.
+	OrderBy string
+
+	// Limit is how many rows there are at most; 0: all.
+	Limit int
 }
 
 // UsageRow is one row of a usage report.
@@ -73,6 +83,11 @@ var groupNames = []string{
 // GroupNames returns what a usage report can be grouped by. entity_id is the entity's own id; team_id is the team that
 // the request was made in.
 func GroupNames() []string { return slices.Clone(groupNames) }
+
+var orderNames = []string{"spend", "api_requests", "prompt_tokens", "completion_tokens"}
+
+// OrderNames returns what a usage report can be ordered by.
+func OrderNames() []string { return slices.Clone(orderNames) }
 
 // ErrQuery is wrapped by errors about what a UsageQuery asks for.
 var ErrQuery = errors.New("not a usage query")
@@ -97,6 +112,12 @@ func (q *UsageQuery) validate() error {
 	}
 	if q.By > Total {
 		return fmt.Errorf("%w: by %s", ErrQuery, q.By)
+	}
+	if q.OrderBy != "" && !slices.Contains(orderNames, q.OrderBy) {
+		return fmt.Errorf("%w: order by %.40q; allowed are %s", ErrQuery, q.OrderBy, strings.Join(orderNames, ", "))
+	}
+	if q.Limit < 0 || q.Limit > math.MaxInt32 {
+		return fmt.Errorf("%w: limit %d", ErrQuery, q.Limit)
 	}
 	for _, name := range q.GroupBy {
 		if !slices.Contains(groupNames, name) {
@@ -160,8 +181,8 @@ func civil(t time.Time) time.Time {
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
-// Usage calls yield for each row of the report, in the order of Start and, as bytes, of the groups in the order of
-// GroupNames. It streams: a connection is in use until the last row is read. Rows that would be all zero are left out.
+// Usage calls yield for each row of the report, in the order of OrderBy, then of Start and, as bytes, of the groups in the
+// order of GroupNames. It streams: a connection is in use until the last row is read. Rows that would be all zero are left out.
 // yield must not keep the row's Group. An error of yield ends the report and is returned as it is; errors about the
 // query wrap ErrQuery.
 func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) error) error {
@@ -187,8 +208,13 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 	if q.EntityType != 0 {
 		kind = q.EntityType.String()
 	}
+	var limit *int
+	if q.Limit > 0 {
+		limit = &q.Limit
+	}
 	rows, err := s.pool.Query(ctx, s.statement("usage"), kind, q.EntityID, q.TeamID, thresholds,
-		q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped)
+		q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped,
+		q.Model, q.Provider, q.OrderBy, limit)
 	if err != nil {
 		return fmt.Errorf("read usage: %w", err)
 	}

@@ -3,11 +3,14 @@
 -- $1 entity type, '' for every update once, $2 entity and $3 team, '' for all
 -- $4 first hours of the buckets and, last, the hour behind the last bucket
 -- $5 the first and $6 the last day, $7 what to group by: 13 yes or no in the order of GroupNames
+-- $8 model and $9 provider, '' for all; $10 the sum to order by before all else, '' for none; $11 how many rows, NULL for all
 WITH counted AS (
     SELECT s.key AS series, '' AS entity_id, '' AS entity_team_id, s.api_key, s.user_id, s.end_user_id, s.team_id,
         s.organization_id, s.agent_id, s.model, s.model_group, s.custom_llm_provider, s.mcp_namespaced_tool_name, s.endpoint
     FROM spendflush.series s
     WHERE $1::text = ''
+        AND ($8::text = '' OR s.model = $8::text)
+        AND ($9::text = '' OR s.custom_llm_provider = $9::text)
     UNION ALL
     SELECT f.series, f.entity_id, f.entity_team_id, f.api_key, f.user_id, f.end_user_id, f.team_id,
         f.organization_id, f.agent_id, f.model, f.model_group, f.custom_llm_provider, f.mcp_namespaced_tool_name, f.endpoint
@@ -15,6 +18,8 @@ WITH counted AS (
     WHERE f.entity_type = $1::text
         AND ($2::text = '' OR f.entity_id = $2::text)
         AND ($3::text = '' OR f.entity_team_id = $3::text)
+        AND ($8::text = '' OR f.model = $8::text)
+        AND ($9::text = '' OR f.custom_llm_provider = $9::text)
 )
 SELECT
     width_bucket((r.day - date '1970-01-01') * 24 + r.hour, $4::integer[]) AS bucket,
@@ -47,4 +52,12 @@ WHERE r.day BETWEEN $5::date AND $6::date
     AND (r.day - date '1970-01-01') * 24 + r.hour >= ($4::integer[])[1]
     AND (r.day - date '1970-01-01') * 24 + r.hour < ($4::integer[])[cardinality($4::integer[])]
 GROUP BY bucket, names
-ORDER BY bucket, names
+ORDER BY
+    CASE $10::text
+        WHEN 'spend' THEN sum(r.spend)
+        WHEN 'api_requests' THEN sum(r.successful_requests + r.failed_requests)
+        WHEN 'prompt_tokens' THEN sum(r.prompt_tokens)
+        WHEN 'completion_tokens' THEN sum(r.completion_tokens)
+    END DESC,
+    bucket, names
+LIMIT $11::integer

@@ -1,0 +1,120 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush"
+)
+
+// EntityTotal is an entity and what it has spent.
+type EntityTotal struct {
+	Entity    spendflush.Entity
+	Spend     spendflush.Amount
+	Requests  int64
+	UpdatedAt time.Time
+}
+
+// Entities returns at most limit entities of these types (none: of all) whose id begins with the text, in the order of their
+// ids as bytes; of team members, the user's id counts. It goes by an index, and looks at no more than limit of each type.
+// With an empty text it returns those that have spent most instead, which reads all totals.
+func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, begin string, limit int) ([]EntityTotal, error) {
+	if len(types) == 0 {
+		types = spendflush.EntityTypes()
+	}
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = t.String()
+	}
+	name, args := "entities_top", []any{names, limit}
+	if begin != "" {
+		name, args = "entities", []any{names, begin, limit}
+	}
+	rows, err := s.pool.Query(ctx, s.statement(name), args...)
+	if err != nil {
+		return nil, fmt.Errorf("look for entities: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EntityTotal, err error) {
+		var kind string
+		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &e.Spend, &e.Requests, &e.UpdatedAt); err == nil {
+			e.Entity.Type, err = spendflush.ParseEntityType(kind)
+		}
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for entities: %w", err)
+	}
+	return list, nil
+}
+
+// LostID names a batch that was passed as lost.
+type LostID struct {
+	Producer spendflush.ProducerID
+	Shard    int
+	Sequence uint64
+}
+
+// Lost is a batch that was passed as lost.
+type Lost struct {
+	LostID
+	Reason    string
+	NoticedAt time.Time
+	FoundAt   time.Time // when it turned up after all and was counted; zero if it didn't
+
+	// What is missing from the books of all lost batches of the producer in the shard, and how many these are. Of one
+	// alone it isn't known. Known is false if the producer's mark was cleaned up.
+	Known   bool
+	Updates int64
+	Amount  spendflush.Amount
+	Batches int64
+}
+
+// The states of a lost batch, for LostBatches.
+const (
+	LostMissing = "missing"
+	LostFound   = "found"
+)
+
+// LostBatches returns at most limit of the batches passed as lost, in the given state or, with "", in any. The latest
+// producers come first, and of each the latest batches. after is the last one of the call before; nil begins.
+func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, limit int) ([]Lost, error) {
+	var producer *[16]byte
+	var shard int
+	var sequence int64
+	if after != nil {
+		producer, shard, sequence = (*[16]byte)(&after.Producer), after.Shard, int64(after.Sequence)
+	}
+	rows, err := s.pool.Query(ctx, s.statement("lost_list"), producer, shard, sequence, state, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list lost batches: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanLost)
+	if err != nil {
+		return nil, fmt.Errorf("list lost batches: %w", err)
+	}
+	return list, nil
+}
+
+func scanLost(row pgx.CollectableRow) (l Lost, err error) {
+	var producer [16]byte
+	var sequence int64
+	var found *time.Time
+	var updates *int64
+	var amount *string
+	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &updates, &amount, &l.Batches)
+	if err != nil {
+		return l, err
+	}
+	l.Producer, l.Sequence = producer, uint64(sequence)
+	if found != nil {
+		l.FoundAt = *found
+	}
+	if updates != nil && amount != nil {
+		l.Known, l.Updates = true, *updates
+		l.Amount, err = spendflush.ParseAmount(*amount)
+	}
+	return l, err
+}

@@ -105,7 +105,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 		}
 		day := at("2026-11-03T00:00Z")
 		hour := int32(spendflush.HourOf(day))
-		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13))
+		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13), "", "", "", nil)
 	}
 }
 

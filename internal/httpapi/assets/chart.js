@@ -73,7 +73,7 @@ function options(width, labels, series, isMoney, hover) {
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: false, range: [-0.6, labels.length - 0.4] }, y: { range: (_, min, max) => (min === null ? [0, 1] : [Math.min(0, min * 1.08), Math.max(0, max * 1.08) || 1]) } },
     axes: [
-      { ...axis, grid: { show: false }, space: 80, incrs: [1, 2, 3, 4, 6, 7, 12, 14, 24, 28, 48, 72, 96, 168, 336], values: (_, at) => at.map((i) => labels[i]?.replace(/ \d{4}/, "") ?? "") },
+      { ...axis, grid: { show: false }, size: 34, space: 80, incrs: [1, 2, 3, 4, 6, 7, 12, 14, 24, 28, 48, 72, 96, 168, 336], values: (_, at) => at.map((i) => labels[i]?.replace(/ \d{4}/, "") ?? "") },
       { ...axis, size: 62, values: (_, at) => at.map((v) => (isMoney ? "$" : "") + short.format(v)) },
     ],
     series: [{}, ...series.map((_, i) => ({ paths: bars, points: { show: false }, width: 0, fill: color(`--series-${i}`) })).reverse()],

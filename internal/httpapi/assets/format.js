@@ -43,6 +43,7 @@ export function bytes(n) {
 
 export function seconds(s) {
   if (s === null || s === undefined) return "–";
+  if (s === 0) return "0 s";
   if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
   if (s < 60) return `${s.toFixed(1)} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;

@@ -10,6 +10,7 @@ export function showPipeline(place, _, __, signal) {
   const sentence = h("p.sentence", { "aria-live": "polite" });
   const banner = h("section.banner", { "aria-label": "State" });
   const rest = h("div");
+  const parts = ["problems", "path", "instances", "flushes"].map(() => h("section"));
   place.append(h("h1", {}, "Pipeline"), banner, rest);
   rest.append(h("p.loading", { role: "status" }, "Waiting for the first news …"));
   let spoken = "";
@@ -24,15 +25,22 @@ export function showPipeline(place, _, __, signal) {
     banner.replaceChildren(icon(pipeline.state), h("div", {},
       h("p.word", {}, WORDS[pipeline.state] ?? pipeline.state), sentence,
       h("p.as-of", {}, "as of ", when(pipeline.as_of))));
-    rest.replaceChildren(problems(pipeline), path(pipeline), h("section", {}, instances(pipeline)), h("section", {}, flushes(pipeline)));
+    if (rest.firstElementChild !== parts[0]) rest.replaceChildren(...parts);
+    [problems(pipeline), path(pipeline), instances(pipeline), flushes(pipeline)].forEach((content, i) => refresh(parts[i], content));
   }, signal);
 }
 
+// refresh leaves what has not changed alone, so that the focus and what is selected stay.
+function refresh(part, content) {
+  const next = h("section", {}, content);
+  if (!part.isEqualNode(next)) part.replaceChildren(...next.childNodes);
+}
+
 function problems(p) {
-  if (!p.problems?.length) return "";
-  return h("section", {}, h("h2", {}, "What to do"), h("ul.problems", {}, p.problems.map((x) =>
+  if (!p.problems?.length) return [];
+  return [h("h2", {}, "What to do"), h("ul.problems", {}, p.problems.map((x) =>
     h(`li.${x.severity}`, {}, state(x.severity, x.what), h("p", {}, x.do),
-      x.runbook && h("a", { href: `${RUNBOOK}#${x.runbook}`, rel: "noreferrer" }, "Runbook")))));
+      x.runbook && h("a", { href: `${RUNBOOK}#${x.runbook}`, rel: "noreferrer", "aria-label": `Runbook: ${x.what}` }, "Runbook"))))];
 }
 
 // path is the picture: four stations in the order that an update passes them.
@@ -43,18 +51,18 @@ function path(p) {
   const locks = p.locks ?? [];
   const queue = p.queue;
   const used = queue.max_bytes ? Math.min(100, (100 * queue.bytes) / queue.max_bytes) : null;
-  return h("section", {}, h("h2", {}, "The path of an update"), h("ol.path", {},
+  return [h("h2", {}, "The path of an update"), h("ol.path", {},
     station("Instances", alive.length < p.instances.length ? "warn" : "ok", `${alive.length} alive`,
       [`${count(held)} updates held`], !p.instances_complete && "only this one is known here"),
     station("Queue", !queue.used ? "ok" : queue.up ? "ok" : "bad", !queue.used ? "not used" : queue.up ? `${count(queue.batches)} batches` : "away",
-      queue.used && [bytes(queue.bytes) + (used === null ? "" : ` of ${bytes(queue.max_bytes)}`), `oldest ${seconds(queue.oldest_age_seconds)}`],
+      queue.used && [bytes(queue.bytes) + (used === null ? "" : ` of ${bytes(queue.max_bytes)}`), queue.batches > 0 && `oldest ${seconds(queue.oldest_age_seconds)}`],
       queue.error || (direct > 0 && `${direct} write directly`)),
     station("Lock holder", "ok", locks.some((l) => l.holder) ? [...new Set(locks.map((l) => l.holder).filter(Boolean))].join(", ") : "nobody",
       locks.slice(0, 4).map((l) => `shard ${l.shard}: ${l.holder ? seconds(l.held_seconds) : "free, nothing waits or one comes"}`),
       locks.length > 4 && `and ${locks.length - 4} more shards`),
     station("Postgres", p.postgres.up ? "ok" : "bad", p.postgres.up ? `${count(p.postgres.updates)} updates` : "away",
       [dollars(p.postgres.amount ?? "0"), p.postgres.up && `${p.postgres.connections} of ${p.postgres.max_connections} connections`,
-        p.postgres.version && `Postgres ${p.postgres.version}`], p.postgres.error)));
+        p.postgres.version && `Postgres ${p.postgres.version}`], p.postgres.error))];
 }
 
 function station(name, sign, number, lines, note) {

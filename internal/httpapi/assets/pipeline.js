@@ -58,7 +58,7 @@ function path(p) {
       queue.used && [bytes(queue.bytes) + (used === null ? "" : ` of ${bytes(queue.max_bytes)}`), queue.batches > 0 && `oldest ${seconds(queue.oldest_age_seconds)}`],
       queue.error || (direct > 0 && `${direct} write directly`)),
     station("Lock holder", "ok", locks.some((l) => l.holder) ? [...new Set(locks.map((l) => l.holder).filter(Boolean))].join(", ") : "nobody",
-      locks.slice(0, 4).map((l) => `shard ${l.shard}: ${l.holder ? seconds(l.held_seconds) : "free, nothing waits or one comes"}`),
+      locks.slice(0, 4).map((l) => `shard ${l.shard}: ${l.holder ? seconds(l.held_seconds) : "free"}`),
       locks.length > 4 && `and ${locks.length - 4} more shards`),
     station("Postgres", p.postgres.up ? "ok" : "bad", p.postgres.up ? `${count(p.postgres.updates)} updates` : "away",
       [dollars(p.postgres.amount ?? "0"), p.postgres.up && `${p.postgres.connections} of ${p.postgres.max_connections} connections`,

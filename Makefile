@@ -59,7 +59,7 @@ test: ## everything: vet, format, staticcheck, and all tests with the race detec
 	@$(MAKE) --no-print-directory --keep-going lint race
 
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer promtool chromium
+	@.ci/need go gcc postgres redis-server pgbouncer prometheus promtool chromium
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
 
 lint: vet fmt-check staticcheck ## vet, format and staticcheck

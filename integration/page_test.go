@@ -119,7 +119,7 @@ func (b *browser) findATeam() {
 	b.write("#search", kb.ArrowDown+kb.Enter)
 	b.shows("h1", "team-1")
 	b.settled()
-	b.shows(".facts", "000000000001") // to the last digit
+	b.shows(".facts", "00000000001") // to the last digit
 	b.until(`document.querySelector(".plot canvas")`)
 	b.click(".chart summary")
 	b.shows(".chart table", "model-1")

@@ -62,8 +62,8 @@ async function lostBatches(after, signal) {
     { name: "Producer", cell: (b) => b.producer },
     { name: "Shard", number: true, cell: (b) => b.shard },
     { name: "Batch", number: true, cell: (b) => b.sequence },
-    { name: "Updates", number: true, cell: (b) => (b.updates === null || b.updates === undefined ? "unknown" : count(b.updates)) },
-    { name: "Amount", number: true, cell: (b) => (b.amount === null || b.amount === undefined ? "unknown" : dollars(b.amount)) },
+    // Of one batch alone it isn't known; of all that its producer lost in the shard it is.
+    { name: "Missing of its producer", number: true, cell: (b) => (b.found_at ? "found, counted" : b.producer_missing_updates === null ? "unknown" : `${count(b.producer_missing_updates)} updates, ${dollars(b.producer_missing_amount)}`) },
     { name: "Reason", cell: (b) => b.reason },
   ], answer.lost_batches, "No batch was ever lost."));
   if (answer.next) place.append(more(() => lostBatches(answer.next, signal)));

@@ -68,9 +68,9 @@ func (d *demonstration) printed(texts ...string) {
 
 func TestDemoBreaksEverythingAndItsBooksAreEqual(t *testing.T) {
 	t.Parallel()
-	d := startDemo(t, "--seconds", "10", "--direct-seconds", "2")
+	d := startDemo(t, "--seconds", "15", "--direct-seconds", "3")
 	d.ends(0)
-	d.printed("kill -9 of instance", "FLUSHALL", "SIGSTOP", "SIGCONT", "Equal to the last digit", "Deadlocks: 0.",
+	d.printed("kill -9 of instance", "FLUSHALL", "SIGSTOP", "Equal to the last digit", "Deadlocks: 0.",
 		"Every acknowledged update is counted once.", "updates written", "deadlocks, lost after three retries")
 	if strings.Contains(d.stdout.String(), "\x1b") {
 		t.Error("there are escape sequences where there is no terminal")

@@ -50,6 +50,11 @@ run: ## build it and run an instance on a private Postgres and Redis of its own 
 	@$(MAKE) --no-print-directory build
 	bin/spendflush dev $(ARGS)
 
+demo: ## ten instances under traffic, their lock holder killed again and again, and the books compared at the end
+	@.ci/need go postgres redis-server
+	@$(MAKE) --no-print-directory build
+	bin/spendflush demo $(ARGS)
+
 build: ## bin/spendflush
 	@.ci/need go
 	@mkdir -p bin

@@ -40,7 +40,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
+.PHONY: screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,11 @@ run: ## build it and run an instance on a private Postgres and Redis of its own 
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
 	bin/spendflush dev $(ARGS)
+
+demo: ## ten instances under traffic, their lock holder killed again and again, and the books compared at the end
+	@.ci/need go postgres redis-server
+	@$(MAKE) --no-print-directory build
+	bin/spendflush demo $(ARGS)
 
 build: ## bin/spendflush
 	@.ci/need go
@@ -59,7 +64,7 @@ test: ## everything: vet, format, staticcheck, and all tests with the race detec
 	@$(MAKE) --no-print-directory --keep-going lint race
 
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer promtool
+	@.ci/need go gcc postgres redis-server pgbouncer prometheus promtool chromium
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
 
 lint: vet fmt-check staticcheck ## vet, format and staticcheck
@@ -95,6 +100,11 @@ soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server
 	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
+
+screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium
+	@.ci/need go postgres redis-server chromium
+	@mkdir -p docs/pictures
+	SPENDFLUSH_PICTURES='$(CURDIR)/docs/pictures' $(GO) test -tags pictures -run TestPicturesOfThePage ./integration -count=1
 
 torture: export TORTURE_SECONDS := $(TORTURE_SECONDS)
 torture: export TORTURE_SEED := $(TORTURE_SEED)

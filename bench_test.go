@@ -19,7 +19,9 @@ func benchUpdate(i int) Update {
 }
 
 func benchPipeline(b *testing.B) *Pipeline {
-	return newTestPipeline(b, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 100_000_000})
+	p := newTestPipeline(b, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 100_000_000})
+	p.clock.keep() // as in a pipeline that runs
+	return p
 }
 
 func BenchmarkRecordKnownKey(b *testing.B) {
@@ -27,6 +29,21 @@ func BenchmarkRecordKnownKey(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := p.Record(&u); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkHandle(b *testing.B) {
+	p, u := benchPipeline(b), benchUpdate(1)
+	h, err := p.Handle(&u.Series)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cost := u.cost()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.Record(&cost); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -48,6 +65,21 @@ func BenchmarkRecordNewKey(b *testing.B) {
 			b.StopTimer()
 			sealed(m, s)
 			b.StartTimer()
+		}
+	}
+}
+
+// Ten thousand combinations in turn.
+func BenchmarkRecordManyKeys(b *testing.B) {
+	p := benchPipeline(b)
+	updates := make([]Update, 10_000)
+	for i := range updates {
+		updates[i] = benchUpdate(i)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if err := p.Record(&updates[i%len(updates)]); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -150,6 +150,8 @@ func (c Config) keep() (keep dimensions) {
 const (
 	maxExposed = 8 // batches of a lane neither queued, journaled nor committed, above which the open map goes on summing
 
+	clockInterval = time.Second // how often the clock is read for updates without a time
+
 	confirmInterval = 50 * time.Millisecond // how often an unconfirmed lane looks for its mark
 	stallAfter      = 2 * time.Second       // no progress for so long: ask Postgres, and see to it that the queue has all
 	fallbackAfter   = time.Second           // pushes failing for so long: write directly

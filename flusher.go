@@ -161,7 +161,7 @@ func (f *flusher) acquire(ctx context.Context) (Lease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", f.name, err)
 	}
-	f.p.metrics.locksWon.Inc()
+	f.p.metrics.locksWon.WithLabelValues(fmt.Sprint(f.shard)).Inc()
 	return lease, nil
 }
 
@@ -184,7 +184,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 	for {
 		select {
 		case <-lease.Lost():
-			f.p.metrics.locksLost.Inc()
+			f.p.metrics.locksLost.WithLabelValues(fmt.Sprint(f.shard)).Inc()
 			f.log.Warn("lock lost; another instance goes on", "lock", f.name)
 			return flushed, nil
 		default:

@@ -162,37 +162,58 @@ func (s *Series) appendCanonical(to []byte, keep dimensions) []byte {
 	to = appendText(to, s.TeamID)
 	to = appendText(to, s.OrganizationID)
 	to = appendText(to, s.AgentID)
-	for i := range seriesFields - seriesIDs {
-		if keep&(1<<i) != 0 {
-			to = appendText(to, *s.field(seriesIDs + i))
-		} else {
-			to = append(to, 0)
+	if keep == allDimensions { // no loop, because every Record comes by
+		to = appendText(to, s.Model)
+		to = appendText(to, s.ModelGroup)
+		to = appendText(to, s.CustomLLMProvider)
+		to = appendText(to, s.MCPNamespacedToolName)
+		to = appendText(to, s.Endpoint)
+	} else {
+		for i := range seriesFields - seriesIDs {
+			if keep&(1<<i) != 0 {
+				to = appendText(to, *s.field(seriesIDs + i))
+			} else {
+				to = append(to, 0)
+			}
 		}
 	}
-	var small [8]string
-	tags := tagSet(s.Tags, small[:0])
-	to = binary.AppendUvarint(to, uint64(len(tags)))
-	for _, tag := range tags {
-		to = appendText(to, tag)
+	if !isSet(s.Tags) {
+		return appendUnsorted(to, s.Tags)
+	}
+	return appendTexts(to, s.Tags)
+}
+
+// isSet says whether the texts are sorted, each once.
+func isSet(texts []string) bool {
+	for i := 1; i < len(texts); i++ {
+		if texts[i-1] >= texts[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func appendUnsorted(to []byte, texts []string) []byte {
+	var array [8]string
+	set := append(array[:0], texts...)
+	slices.Sort(set)
+	return appendTexts(to, slices.Compact(set))
+}
+
+func appendTexts(to []byte, texts []string) []byte {
+	to = binary.AppendUvarint(to, uint64(len(texts)))
+	for _, text := range texts {
+		to = appendText(to, text)
 	}
 	return to
 }
 
-// tagSet returns the tags sorted, each once: the argument itself where it is so already, else a copy in buf, which
-// grows as needed.
-func tagSet(tags, buf []string) []string {
-	for i := 1; i < len(tags); i++ {
-		if tags[i-1] >= tags[i] {
-			buf = append(buf, tags...)
-			slices.Sort(buf)
-			return slices.Compact(buf)
-		}
-	}
-	return tags
-}
-
 func appendText(to []byte, text string) []byte {
-	to = binary.AppendUvarint(to, uint64(len(text)))
+	if len(text) < 0x80 {
+		to = append(to, byte(len(text)))
+	} else {
+		to = binary.AppendUvarint(to, uint64(len(text)))
+	}
 	return append(to, text...)
 }
 

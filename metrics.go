@@ -30,8 +30,8 @@ type metrics struct {
 
 	journalFailures prometheus.Counter
 
-	locksWon     prometheus.Counter
-	locksLost    prometheus.Counter
+	locksWon     *prometheus.CounterVec
+	locksLost    *prometheus.CounterVec
 	flushSeconds *prometheus.HistogramVec
 	flushRows    prometheus.Histogram
 	rows         *prometheus.CounterVec
@@ -39,14 +39,14 @@ type metrics struct {
 	updates      *prometheus.CounterVec
 }
 
-func newMetrics() *metrics {
+func newMetrics(shards int) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	return &metrics{
+	m := &metrics{
 		refused:      counters("spendflush_updates_refused_total", "Updates refused, by reason.", "reason"),
 		sealed:       counter("spendflush_batches_sealed_total", "Batches sealed by this instance."),
 		pushed:       counter("spendflush_batches_pushed_total", "Pushes that succeeded, repeated ones included."),
@@ -66,8 +66,8 @@ func newMetrics() *metrics {
 		leftover: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_journal_leftover_batches",
 			Help: "Batches of earlier processes in the journal that aren't in Postgres yet."}),
 		journalFailures: counter("spendflush_journal_failures_total", "Writes to the journal that failed; they are repeated."),
-		locksWon:        counter("spendflush_locks_won_total", "Times that this instance won a flush lock."),
-		locksLost:       counter("spendflush_locks_lost_total", "Times that this instance lost a flush lock while it held it."),
+		locksWon:        counters("spendflush_locks_won_total", "Times that this instance won the flush lock.", "shard"),
+		locksLost:       counters("spendflush_locks_lost_total", "Times that this instance lost the flush lock while it held it.", "shard"),
 		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spendflush_flush_seconds",
 			Help: "Time that a committed flush took, by path.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"path"}),
 		flushRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spendflush_flush_rows",
@@ -75,6 +75,25 @@ func newMetrics() *metrics {
 		rows:    counters("spendflush_rows_committed_total", "Rows written by committed flushes, by table.", "table"),
 		batches: counters("spendflush_batches_committed_total", "Batches committed by this instance, by path.", "path"),
 		updates: counters("spendflush_updates_committed_total", "Updates committed by this instance for all producers, by path.", "path"),
+	}
+	m.begin(shards)
+	return m
+}
+
+// begin makes every series known in advance begin at 0: a rate can't see the first event of a series that begins with it.
+func (m *metrics) begin(shards int) {
+	begin := func(c *prometheus.CounterVec, values ...string) {
+		for _, v := range values {
+			c.WithLabelValues(v)
+		}
+	}
+	begin(m.refused, "invalid", "buffer_full", "closed")
+	begin(m.rows, "total", "rollup")
+	begin(m.batches, "queue", "direct")
+	begin(m.updates, "queue", "direct")
+	for shard := range shards {
+		begin(m.locksWon, strconv.Itoa(shard))
+		begin(m.locksLost, strconv.Itoa(shard))
 	}
 }
 

@@ -36,106 +36,109 @@ type openMap struct {
 
 const stripeCount = 64
 
-type stripe struct {
-	mu     sync.Mutex // nothing slow runs under it
-	cells  map[string]*cell
-	older  map[string]*cell // the cells map before the last rotation: cells not used since are forgotten at the next
-	dirty  []*cell          // cells with updates in the open seal, each once
-	spare  []*cell          // the emptied dirty list of the seal before
-	seal   uint64           // number of the open seal
-	closed bool
-
-	accepted int64 // updates added since the start
-	updates  int64 // updates in the open seal
-	amount   Amount
-
-	_ [40]byte // keeps neighbours off this one's cache lines
-}
-
-// cell is one combination in one hour.
-type cell struct {
-	key  string // four bytes of hour and the canonical encoding of the series
-	sums [2]Counters
-
-	// The rest belongs to the sealer, which fills it in when it first meets the cell.
-	id       Key
-	entities []*entitySum
-}
-
-const cellHourBytes = 4
-
-func appendCellKey(to []byte, hour Hour, s *Series, keep dimensions) []byte {
-	to = append(to, byte(hour>>24), byte(hour>>16), byte(hour>>8), byte(hour))
-	return s.appendCanonical(to, keep)
-}
-
-func (c *cell) hour() Hour {
-	return Hour(c.key[0])<<24 | Hour(c.key[1])<<16 | Hour(c.key[2])<<8 | Hour(c.key[3])
-}
-
-func (c *cell) source() seriesSource { return seriesSource{encoded: c.key[cellHourBytes:]} }
-
 func newOpenMap(maxKeys int, keep dimensions) *openMap {
 	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys)}
 	for i := range m.stripes {
-		m.stripes[i].cells = map[string]*cell{}
+		m.stripes[i].cells = map[uint64]*cell{}
 		m.stripes[i].seal = 1
 	}
 	return m
 }
 
 // add counts the update and returns the number of the seal that will hold it. It allocates only for a combination
-// that it hasn't met lately. It keeps nothing of u.
+// that it hasn't met lately. It keeps nothing of u. An update whose series is refused isn't counted; of a combination
+// that is known, the texts are known to be right.
 func (m *openMap) add(u *Update, hour Hour) (seal uint64, err error) {
-	var array [512]byte
+	var array [keyRoom]byte
 	key := appendCellKey(array[:0], hour, &u.Series, m.keep)
-	s := m.stripe(key)
+	hash := maphash.Bytes(m.seed, key)
+	s := m.stripe(hash)
 	s.mu.Lock()
+	c := s.find(hash, key)
+	if !m.vouches(c, &u.Series) {
+		s.mu.Unlock()
+		if err := u.Series.validate(0); err != nil {
+			return 0, err
+		}
+		s.mu.Lock()
+		c = s.find(hash, key)
+	}
 	defer s.mu.Unlock()
+	one := u.counters()
+	return m.countOne(s, c, hash, key, &one)
+}
+
+// keyRoom is how long a cell's key may be without an allocation.
+const keyRoom = 384
+
+// vouches says whether the series needn't be checked because its cell is known. The cell tells nothing of dimensions
+// that aren't kept, nor of a tag that stands there twice.
+func (m *openMap) vouches(c *cell, s *Series) bool {
+	return c != nil && m.keep == allDimensions && len(s.Tags) <= MaxTags
+}
+
+// countOne counts one request in the cell, which it makes if c is nil. The caller holds the lock.
+func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Counters) (seal uint64, err error) {
 	if s.closed {
 		return 0, ErrClosed
 	}
-	c := s.find(key)
 	if c == nil || !s.isDirty(c) {
 		if m.keys.Add(1) > m.maxKeys {
 			m.keys.Add(-1)
 			return 0, m.full()
 		}
 	}
-	s.count(c, key, u, m.maxKeys)
+	if c == nil {
+		c = s.make(hash, key, m.maxKeys)
+	}
+	s.count(c, one)
 	return s.seal, nil
 }
 
-// addGroup counts all the updates or, with an error, none; all are in one seal. hours go with updates.
-func (m *openMap) addGroup(updates []Update, hours []Hour) (seal uint64, err error) {
+// spot is where an update of a group counts.
+type spot struct {
+	hour   Hour
+	stripe *stripe
+	cell   *cell // nil: not made yet
+}
+
+// addGroup counts all the updates or, with an error, none; all are in one seal. The spots tell their hours; the rest
+// of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull, ErrClosed.
+func (m *openMap) addGroup(updates []Update, spots []spot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
+	if err := m.locate(updates, spots); err != nil {
+		return 0, err
+	}
 	reserved := int64(len(updates))
 	if m.keys.Add(reserved) > m.maxKeys {
 		m.keys.Add(-reserved)
 		// Perhaps they need fewer keys than there are updates. No seal can come in between, so none of the keys found
 		// dirty now becomes clean.
-		reserved = m.newKeys(updates, hours)
+		reserved = m.newKeys(updates, spots)
 		if m.keys.Add(reserved) > m.maxKeys {
 			m.keys.Add(-reserved)
 			return 0, m.full()
 		}
 	}
-	var array [512]byte
+	var array [keyRoom]byte
 	for i := range updates {
-		key := appendCellKey(array[:0], hours[i], &updates[i].Series, m.keep)
-		s := m.stripe(key)
+		at, one := &spots[i], updates[i].counters()
+		s := at.stripe
 		s.mu.Lock()
 		if s.closed { // closing excludes groups, so this is so for the first one or for none
 			s.mu.Unlock()
 			m.keys.Add(-reserved)
 			return 0, ErrClosed
 		}
-		c := s.find(key)
-		if c == nil || !s.isDirty(c) {
+		if at.cell == nil {
+			key := appendCellKey(array[:0], at.hour, &updates[i].Series, m.keep)
+			at.cell = s.findOrMake(maphash.Bytes(m.seed, key), key, m.maxKeys)
+		}
+		if !s.isDirty(at.cell) {
 			reserved--
 		}
-		s.count(c, key, &updates[i], m.maxKeys)
+		s.count(at.cell, &one)
 		seal = s.seal
 		s.mu.Unlock()
 	}
@@ -143,14 +146,36 @@ func (m *openMap) addGroup(updates []Update, hours []Hour) (seal uint64, err err
 	return seal, nil
 }
 
+// locate finds the cells of the updates, and checks the series of those that have none. A cell that is forgotten
+// before it is used has a second one beside it; see rotate.
+func (m *openMap) locate(updates []Update, spots []spot) error {
+	var array [keyRoom]byte
+	for i := range updates {
+		series := &updates[i].Series
+		key := appendCellKey(array[:0], spots[i].hour, series, m.keep)
+		hash := maphash.Bytes(m.seed, key)
+		s := m.stripe(hash)
+		s.mu.Lock()
+		c := s.find(hash, key)
+		s.mu.Unlock()
+		spots[i].stripe, spots[i].cell = s, c
+		if !m.vouches(c, series) {
+			if err := series.validate(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // newKeys returns how many cells the updates would make dirty.
-func (m *openMap) newKeys(updates []Update, hours []Hour) int64 {
+func (m *openMap) newKeys(updates []Update, spots []spot) int64 {
 	fresh := map[string]struct{}{}
 	for i := range updates {
-		key := appendCellKey(nil, hours[i], &updates[i].Series, m.keep)
-		s := m.stripe(key)
+		key := appendCellKey(nil, spots[i].hour, &updates[i].Series, m.keep)
+		s := spots[i].stripe
 		s.mu.Lock()
-		if c := s.find(key); c == nil || !s.isDirty(c) {
+		if c := s.find(maphash.Bytes(m.seed, key), key); c == nil || !s.isDirty(c) {
 			fresh[string(key)] = struct{}{}
 		}
 		s.mu.Unlock()
@@ -162,50 +187,7 @@ func (m *openMap) full() error {
 	return fmt.Errorf("%w: %d are open; allowed are %d", ErrBufferFull, m.keys.Load(), m.maxKeys)
 }
 
-func (m *openMap) stripe(key []byte) *stripe {
-	return &m.stripes[maphash.Bytes(m.seed, key)%stripeCount]
-}
-
-// find returns the cell of the key or nil. The caller holds the lock.
-func (s *stripe) find(key []byte) *cell {
-	c := s.cells[string(key)]
-	if c == nil {
-		if c = s.older[string(key)]; c != nil {
-			s.cells[c.key] = c
-		}
-	}
-	return c
-}
-
-// isDirty says whether the cell has updates in the open seal. The caller holds the lock.
-func (s *stripe) isDirty(c *cell) bool {
-	sums := &c.sums[s.seal%2]
-	return sums.SuccessfulRequests|sums.FailedRequests != 0
-}
-
-// count adds the update to the cell, which it makes if c is nil. The caller holds the lock and has counted the key.
-func (s *stripe) count(c *cell, key []byte, u *Update, maxKeys int64) {
-	if c == nil {
-		if int64(len(s.cells)) > maxKeys/stripeCount {
-			s.rotate()
-		}
-		c = &cell{key: string(key)}
-		s.cells[c.key] = c
-	}
-	if !s.isDirty(c) {
-		s.dirty = append(s.dirty, c)
-	}
-	c.sums[s.seal%2].addUpdate(u)
-	s.accepted++
-	s.updates++
-	s.amount = s.amount.Add(u.Spend)
-}
-
-// rotate forgets the cells not used since the rotation before. Those with updates stay in the dirty list; should
-// their key come again before the seal, it gets a second cell, and the sealer adds the two up.
-func (s *stripe) rotate() {
-	s.older, s.cells = s.cells, make(map[string]*cell, len(s.cells)/2)
-}
+func (m *openMap) stripe(hash uint64) *stripe { return &m.stripes[hash%stripeCount] }
 
 // forgetIdle rotates all stripes.
 func (m *openMap) forgetIdle() {

@@ -32,15 +32,15 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 					i++
 					continue
 				}
-				group, hours := make([]Update, 1+r.IntN(5)), make([]Hour, 5)
+				group, spots := make([]Update, 1+r.IntN(5)), make([]spot, 5)
 				for j := range group {
-					group[j], hours[j] = randomUpdate(r), Hour(r.IntN(2))
+					group[j], spots[j].hour = randomUpdate(r), Hour(r.IntN(2))
 				}
-				if _, err := m.addGroup(group, hours[:len(group)]); err != nil {
+				if _, err := m.addGroup(group, spots[:len(group)]); err != nil {
 					continue
 				}
 				for j := range group {
-					want[w].book(&group[j], hours[j])
+					want[w].book(&group[j], spots[j].hour)
 				}
 				i += len(group)
 			}
@@ -96,7 +96,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 				for i := range group {
 					group[i] = Update{Spend: Dollars(int64(1 - 2*(i%2))), Series: Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
 				}
-				if _, err := m.addGroup(group, make([]Hour, len(group))); err != nil {
+				if _, err := m.addGroup(group, make([]spot, len(group))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -161,7 +161,7 @@ func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
 		for _, id := range ids {
 			updates = append(updates, key(id))
 		}
-		_, err := m.addGroup(updates, make([]Hour, len(updates)))
+		_, err := m.addGroup(updates, make([]spot, len(updates)))
 		return err
 	}
 	if err := group("a", "b"); err != nil {
@@ -194,7 +194,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 				if i%2 == 0 {
 					_, err = m.add(&u, 0)
 				} else {
-					_, err = m.addGroup([]Update{u, u}, []Hour{0, 0})
+					_, err = m.addGroup([]Update{u, u}, make([]spot, 2))
 				}
 				if err != nil {
 					if !errors.Is(err, ErrClosed) {

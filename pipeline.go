@@ -17,6 +17,7 @@ type Pipeline struct {
 	log      *slog.Logger
 	producer ProducerID
 	started  time.Time
+	clock    *hourClock
 	open     *openMap
 	lanes    []*lane
 	flushers []*flusher
@@ -52,13 +53,14 @@ func New(c Config) (*Pipeline, error) {
 		cfg:      c,
 		producer: NewProducerID(now),
 		started:  now,
+		clock:    newHourClock(),
 		open:     newOpenMap(c.MaxKeys, c.keep()),
 		sealer:   newSealer(c.Shards, c.MaxKeys),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
-	p.metrics = newMetrics()
+	p.metrics = newMetrics(c.Shards)
 	for shard := range c.Shards {
 		p.lanes = append(p.lanes, newLane(p, shard))
 		if c.Queue != nil {
@@ -89,6 +91,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	workCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var work sync.WaitGroup
+	work.Go(func() { p.keepHour(workCtx) })
 	work.Go(func() { p.sealAll(workCtx) })
 	for _, l := range p.lanes {
 		work.Go(func() { l.run(workCtx) })
@@ -125,23 +128,25 @@ func (p *Pipeline) Record(u *Update) error {
 }
 
 func (p *Pipeline) record(u *Update) (uint64, error) {
-	now := time.Now()
-	if err := u.validate(0, now); err != nil {
+	cost := u.cost()
+	hour, err := p.check(0, &cost)
+	if err != nil {
 		p.metrics.refuse(err, 1)
 		return 0, err
 	}
-	seal, err := p.open.add(u, hourOr(u.Time, now))
+	seal, err := p.open.add(u, hour)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 	}
 	return seal, err
 }
 
-func hourOr(t, now time.Time) Hour {
-	if t.IsZero() {
-		t = now
+// check returns the hour that the cost counts in, or an *UpdateError.
+func (p *Pipeline) check(index int, c *Cost) (Hour, error) {
+	if c.Time.IsZero() {
+		return p.clock.now(), c.validate(index, time.Time{})
 	}
-	return HourOf(t)
+	return HourOf(c.Time), c.validate(index, time.Now())
 }
 
 // Receipt stands for updates recorded in one call, to be waited for.
@@ -155,20 +160,34 @@ func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
 		seal, err := p.record(&updates[0])
 		return Receipt{seal}, err
 	}
-	now := time.Now()
-	hours := make([]Hour, len(updates))
-	for i := range updates {
-		if err := updates[i].validate(i, now); err != nil {
-			p.metrics.refuse(err, len(updates))
-			return Receipt{}, err
-		}
-		hours[i] = hourOr(updates[i].Time, now)
-	}
-	seal, err := p.open.addGroup(updates, hours)
+	seal, err := p.recordGroup(updates)
 	if err != nil {
 		p.metrics.refuse(err, len(updates))
 	}
 	return Receipt{seal}, err
+}
+
+func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
+	spots := make([]spot, len(updates))
+	for i := range updates {
+		cost := updates[i].cost()
+		hour, err := p.check(i, &cost)
+		if err != nil {
+			return 0, firstFault(updates[:i], err)
+		}
+		spots[i].hour = hour
+	}
+	return p.open.addGroup(updates, spots)
+}
+
+// firstFault returns what is wrong with the first of the updates whose series is refused, or else next.
+func firstFault(updates []Update, next error) error {
+	for i := range updates {
+		if err := updates[i].Series.validate(i); err != nil {
+			return err
+		}
+	}
+	return next
 }
 
 // Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
@@ -260,6 +279,16 @@ func (p *Pipeline) sealAll(ctx context.Context) {
 			if p.haveRoom() {
 				p.seal(false)
 			}
+		}
+	}
+}
+
+// keepHour keeps the clock that Record looks at. A change of the system's clock shows within clockInterval.
+func (p *Pipeline) keepHour(ctx context.Context) {
+	defer p.clock.release()
+	for {
+		if !sleep(ctx, min(p.clock.keep(), clockInterval), nil) {
+			return
 		}
 	}
 }

@@ -86,10 +86,9 @@ func nameOf(hour Hour, s *Series) rollupName {
 	}
 }
 
-// book counts the update by the rules of the design, with none of the code under test but Counters.
+// book counts the update by the rules of the design, with none of the code under test but counters.
 func (b *books) book(u *Update, hour Hour) {
-	var c Counters
-	c.addUpdate(u)
+	c := u.counters()
 	b.updates++
 	b.amount = b.amount.Add(u.Spend)
 	add := func(e Entity) {

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"hash/maphash"
 	"slices"
 	"time"
 )
@@ -9,17 +10,30 @@ import (
 const maxBatchRows = 20_000
 
 // sealer turns the cells of an ended seal into sorted rows, a lane each. One goroutine uses it at a time.
+//
+// It remembers the entities that it has met for their keys, so that a cell that keeps coming costs no hash and no
+// allocation. A cell has the numbers of its entities, which are good for one generation.
 type sealer struct {
-	shards   int
-	entities map[Entity]*entitySum // remembered over seals for their keys
-	limit    int                   // entities above this are forgotten
+	shards     int
+	limit      int // entities above this are forgotten
+	seed       maphash.Seed
+	index      map[uint64]uint32 // numbers by the hash of the entity; of two entities with the same hash the later one is found
+	entities   [][]sealedEntity  // by number, in chunks so that they needn't move
+	count      uint32
+	generation uint32
+	sizes      []laneSize // of the seal before
 }
 
-// entitySum sums what a seal adds to one entity.
-type entitySum struct {
-	row  TotalRow
-	seal uint64 // the seal that the sums are of
+// sealedEntity is one entity that the sealer remembers.
+type sealedEntity struct {
+	key  Key
+	of   Entity
+	seal uint64 // the seal that it has a row in
+	row  uint32 // and the place of the row in the totals of its lane
+	lane uint16
 }
+
+const entityChunk = 1024
 
 // laneRows are the rows of one seal for one lane.
 type laneRows struct {
@@ -27,62 +41,92 @@ type laneRows struct {
 	rollups []RollupRow
 }
 
+// laneSize is how many rows a lane has.
+type laneSize struct{ totals, rollups int }
+
 func newSealer(shards, maxKeys int) *sealer {
-	return &sealer{shards: shards, entities: map[Entity]*entitySum{}, limit: maxKeys}
+	s := &sealer{shards: shards, limit: maxKeys, seed: maphash.MakeSeed(), sizes: make([]laneSize, shards)}
+	s.forget()
+	return s
+}
+
+// forget forgets all entities. It makes the numbers that cells have worthless.
+func (s *sealer) forget() {
+	s.index, s.entities, s.count = map[uint64]uint32{}, nil, 0
+	s.generation++
 }
 
 // rows fans the cells out and clears their sums.
 func (s *sealer) rows(seal uint64, dirty [][]*cell) []laneRows {
 	lanes := make([]laneRows, s.shards)
-	var touched []*entitySum
+	for i := range lanes {
+		lanes[i].totals = make([]TotalRow, 0, s.sizes[i].totals)
+		lanes[i].rollups = make([]RollupRow, 0, s.sizes[i].rollups)
+	}
 	for _, list := range dirty {
 		for _, c := range list {
-			s.meet(c)
+			if c.generation != s.generation {
+				s.meet(c)
+			}
 			sums := &c.sums[seal%2]
 			lane := &lanes[c.id.shard(s.shards)]
 			lane.rollups = append(lane.rollups, RollupRow{Key: c.id, Hour: c.hour(), Counters: *sums, source: c.source()})
-			for _, e := range c.entities {
+			for _, number := range c.entities {
+				e := s.entity(number)
+				totals := &lanes[e.lane].totals
 				if e.seal != seal {
-					e.seal, e.row.Counters = seal, Counters{}
-					touched = append(touched, e)
+					e.seal, e.row = seal, uint32(len(*totals))
+					*totals = append(*totals, TotalRow{Key: e.key, Entity: e.of})
 				}
-				e.row.Counters.Add(sums)
+				(*totals)[e.row].Counters.Add(sums)
 			}
 			*sums = Counters{}
 		}
 	}
-	for _, e := range touched {
-		lane := &lanes[e.row.Key.shard(s.shards)]
-		lane.totals = append(lane.totals, e.row)
-	}
 	for i := range lanes {
 		lane := &lanes[i]
+		s.sizes[i] = laneSize{len(lane.totals), len(lane.rollups)}
 		slices.SortFunc(lane.totals, func(a, b TotalRow) int { return a.Key.Compare(b.Key) })
 		slices.SortFunc(lane.rollups, func(a, b RollupRow) int { return a.compare(&b) })
 		lane.totals = addEqual(lane.totals, totalRows)
 		lane.rollups = addEqual(lane.rollups, rollupRows)
 	}
-	if len(s.entities) > s.limit {
-		clear(s.entities)
+	if int(s.count) > s.limit {
+		s.forget()
 	}
 	return lanes
 }
 
+func (s *sealer) entity(number uint32) *sealedEntity {
+	return &s.entities[number/entityChunk][number%entityChunk]
+}
+
 // meet fills in what the sealer needs to know of a cell.
 func (s *sealer) meet(c *cell) {
-	if c.entities != nil {
-		return
-	}
 	c.id = hashKey(append([]byte{'s'}, c.key[cellHourBytes:]...))
 	series := c.source().series()
-	series.entities(func(e Entity) {
-		sum := s.entities[e]
-		if sum == nil {
-			sum = &entitySum{row: TotalRow{Key: e.Key(), Entity: e}}
-			s.entities[e] = sum
-		}
-		c.entities = append(c.entities, sum)
-	})
+	var array [16]uint32
+	numbers := array[:0]
+	series.entities(func(e Entity) { numbers = append(numbers, s.number(e)) })
+	c.entities = slices.Clone(numbers)
+	c.generation = s.generation
+}
+
+// number returns the number of the entity, which it gets now if it is new.
+func (s *sealer) number(e Entity) uint32 {
+	hash := maphash.Comparable(s.seed, e)
+	if number, ok := s.index[hash]; ok && s.entity(number).of == e {
+		return number
+	}
+	number := s.count
+	if number%entityChunk == 0 {
+		s.entities = append(s.entities, make([]sealedEntity, entityChunk))
+	}
+	key := e.Key()
+	*s.entity(number) = sealedEntity{key: key, of: e, lane: uint16(key.shard(s.shards))}
+	s.index[hash] = number
+	s.count++
+	return number
 }
 
 // batches cuts the rows of one seal and lane into batches of bounded size, at least one. h has all that they share;

@@ -21,6 +21,8 @@ const (
 // MaxSpend bounds the size of Update.Spend: 10^9 dollars. 10^17 updates of that size fit NUMERIC(38,12).
 var MaxSpend = Dollars(1_000_000_000)
 
+var minSpend = MaxSpend.Neg()
+
 // Status says how the request ended that an update books.
 type Status uint8
 
@@ -134,40 +136,76 @@ func (e *UpdateError) Error() string {
 // Unwrap returns ErrInvalidUpdate.
 func (e *UpdateError) Unwrap() error { return ErrInvalidUpdate }
 
-// validate checks the update against the bounds. now is the time that an unset Time stands for.
-func (u *Update) validate(index int, now time.Time) error {
-	refuse := func(field, format string, args ...any) error {
-		return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
-	}
-	if u.Spend.Cmp(MaxSpend) > 0 || u.Spend.Cmp(MaxSpend.Neg()) < 0 { // not Abs: -2^127 has none
-		return refuse("spend", "%s dollars is out of range; allowed are -%s to %s", u.Spend, MaxSpend, MaxSpend)
-	}
-	if u.Status > Failure {
-		return refuse("status", "unknown; allowed are success and failure")
-	}
-	if !u.Time.IsZero() && (u.Time.Before(now.Add(-MaxAge)) || u.Time.After(now.Add(MaxAhead))) {
-		return refuse("time", "%s is out of range; allowed are 35 days back to 5 minutes ahead of %s",
-			u.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
-	}
-	if u.PromptTokens|u.CompletionTokens|u.CacheReadInputTokens|u.CacheCreationInputTokens < 0 ||
-		max(u.PromptTokens, u.CompletionTokens, u.CacheReadInputTokens, u.CacheCreationInputTokens) > MaxTokens {
-		return u.refuseTokens(refuse)
-	}
-	return u.Series.validate(refuse)
+// Cost is an Update without its Series: what one request cost.
+type Cost struct {
+	Spend  Amount    // as in Update
+	Time   time.Time // as in Update
+	Status Status
+
+	PromptTokens             int64 // 0 to MaxTokens, as the other three
+	CompletionTokens         int64
+	CacheReadInputTokens     int64
+	CacheCreationInputTokens int64
 }
 
-func (u *Update) refuseTokens(refuse func(field, format string, args ...any) error) error {
+func (u *Update) cost() Cost {
+	return Cost{
+		Spend: u.Spend, Time: u.Time, Status: u.Status,
+		PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
+		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
+	}
+}
+
+func (u *Update) counters() Counters {
+	cost := u.cost()
+	return cost.counters()
+}
+
+// validate checks the update against the bounds. now is the time that an unset Time stands for.
+func (u *Update) validate(index int, now time.Time) error {
+	cost := u.cost()
+	if err := cost.validate(index, now); err != nil {
+		return err
+	}
+	return u.Series.validate(index)
+}
+
+// validate checks all but the series. now is needed only if Time is set.
+func (c *Cost) validate(index int, now time.Time) error {
+	if c.Spend.Cmp(MaxSpend) > 0 || c.Spend.Cmp(minSpend) < 0 { // not Abs: -2^127 has none
+		return refuse(index, "spend", "%s dollars is out of range; allowed are -%s to %s", c.Spend, MaxSpend, MaxSpend)
+	}
+	if c.Status > Failure {
+		return refuse(index, "status", "unknown; allowed are success and failure")
+	}
+	if !c.Time.IsZero() && (c.Time.Before(now.Add(-MaxAge)) || c.Time.After(now.Add(MaxAhead))) {
+		return refuse(index, "time", "%s is out of range; allowed are 35 days back to 5 minutes ahead of %s",
+			c.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	// A negative number is a very large one without its sign.
+	if max(uint64(c.PromptTokens), uint64(c.CompletionTokens), uint64(c.CacheReadInputTokens), uint64(c.CacheCreationInputTokens)) > MaxTokens {
+		return c.refuseTokens(index)
+	}
+	return nil
+}
+
+func (c *Cost) refuseTokens(index int) error {
 	names := [...]string{"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
-	values := [...]int64{u.PromptTokens, u.CompletionTokens, u.CacheReadInputTokens, u.CacheCreationInputTokens}
+	values := [...]int64{c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens}
 	for i, v := range values {
 		if v < 0 || v > MaxTokens {
-			return refuse(names[i], "%d is out of range; allowed are 0 to %d", v, MaxTokens)
+			return refuse(index, names[i], "%d is out of range; allowed are 0 to %d", v, MaxTokens)
 		}
 	}
 	return nil
 }
 
-func (s *Series) validate(refuse func(field, format string, args ...any) error) error {
+func refuse(index int, field, format string, args ...any) error {
+	return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
+}
+
+// validate checks the texts. Dimensions that the rollup leaves out are checked like the others.
+func (s *Series) validate(index int) error {
 	anyID := len(s.Tags) > 0
 	for i := range seriesFields {
 		text := *s.field(i)
@@ -176,22 +214,22 @@ func (s *Series) validate(refuse func(field, format string, args ...any) error) 
 		}
 		anyID = anyID || i < seriesIDs
 		if why := textFault(text); why != "" {
-			return refuse(seriesFieldNames[i], "%s", why)
+			return refuse(index, seriesFieldNames[i], "%s", why)
 		}
 	}
 	if len(s.Tags) > MaxTags {
-		return refuse("tags", "%d tags; allowed are %d", len(s.Tags), MaxTags)
+		return refuse(index, "tags", "%d tags; allowed are %d", len(s.Tags), MaxTags)
 	}
 	for i, tag := range s.Tags {
 		if tag == "" {
-			return refuse("tags", "tag %d is empty", i)
+			return refuse(index, "tags", "tag %d is empty", i)
 		}
 		if why := textFault(tag); why != "" {
-			return refuse("tags", "tag %d: %s", i, why)
+			return refuse(index, "tags", "tag %d: %s", i, why)
 		}
 	}
 	if !anyID {
-		return refuse("", "no id; at least one of api_key, user_id, end_user_id, team_id, organization_id, agent_id and tags is needed")
+		return refuse(index, "", "no id; at least one of api_key, user_id, end_user_id, team_id, organization_id, agent_id and tags is needed")
 	}
 	return nil
 }
@@ -234,16 +272,17 @@ func (c *Counters) Add(d *Counters) {
 	c.CacheCreationInputTokens += d.CacheCreationInputTokens
 }
 
-// addUpdate counts one request.
-func (c *Counters) addUpdate(u *Update) {
-	c.Spend = c.Spend.Add(u.Spend)
-	if u.Status == Failure {
-		c.FailedRequests++
-	} else {
-		c.SuccessfulRequests++
+// counters returns what the request adds to every row that it counts on.
+func (c *Cost) counters() Counters {
+	sums := Counters{
+		Spend:        c.Spend,
+		PromptTokens: c.PromptTokens, CompletionTokens: c.CompletionTokens,
+		CacheReadInputTokens: c.CacheReadInputTokens, CacheCreationInputTokens: c.CacheCreationInputTokens,
 	}
-	c.PromptTokens += u.PromptTokens
-	c.CompletionTokens += u.CompletionTokens
-	c.CacheReadInputTokens += u.CacheReadInputTokens
-	c.CacheCreationInputTokens += u.CacheCreationInputTokens
+	if c.Status == Failure {
+		sums.FailedRequests = 1
+	} else {
+		sums.SuccessfulRequests = 1
+	}
+	return sums
 }

@@ -3,6 +3,7 @@ package queues
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spendflush/spendflush/internal/abandon"
@@ -14,6 +15,9 @@ type Server struct {
 	Mode           string // "standalone", "cluster" or "sentinel"
 	Role           string // "master" or "slave", with ", loading" while it reads its data from disk
 	EvictionPolicy string // maxmemory_policy; anything but "noeviction" may lose batches to their producers' resending
+
+	Memory      int64 // bytes in use, of anybody's; 0 if unknown
+	MemoryLimit int64 // maxmemory in bytes; 0 if there is none, or it is unknown
 }
 
 // String returns one line for a log.
@@ -50,6 +54,8 @@ func parseServer(text string) Server {
 		Role:           fields["role"],
 		EvictionPolicy: fields["maxmemory_policy"],
 	}
+	s.Memory, _ = strconv.ParseInt(fields["used_memory"], 10, 64)
+	s.MemoryLimit, _ = strconv.ParseInt(fields["maxmemory"], 10, 64)
 	if v := fields["valkey_version"]; v != "" {
 		s.Version = "valkey " + v // its redis_version is the one it is compatible with
 		if s.Mode == "" {

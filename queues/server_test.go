@@ -14,3 +14,13 @@ func TestWhatAServerHidesIsUnknownAndValkeyIsNamed(t *testing.T) {
 		}
 	}
 }
+
+func TestTheMemoryOfAServerIsKnownUnlessItHidesIt(t *testing.T) {
+	s := parseServer("# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\nmaxmemory:536870912\r\nmaxmemory_policy:noeviction\r\n")
+	if s.Memory != 1<<20 || s.MemoryLimit != 512<<20 {
+		t.Errorf("%d of %d bytes", s.Memory, s.MemoryLimit)
+	}
+	if s := parseServer("redis_version:7.2.4\r\n"); s.Memory != 0 || s.MemoryLimit != 0 {
+		t.Errorf("%d of %d bytes where nothing is said", s.Memory, s.MemoryLimit)
+	}
+}

@@ -114,26 +114,16 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 	return nil
 }
 
-// encodedFlush is a flush as parameters of the statements. It is made once and sent at every try.
+// encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made once and sent at every
+// try.
 type encodedFlush struct {
-	claims, lost, found, totals, rollups, control []param
+	claims, lost, found, control []param
 }
 
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
-	e.reset()
-	var ends [6]int
-	for i, encode := range []func(){
-		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeFound(e, f) },
-		func() { encodeTotals(e, f.Totals) }, func() { encodeRollups(e, f.Rollups) }, func() { encodeControl(e, f) },
-	} {
-		encode()
-		ends[i] = len(e.ends)
-	}
-	all := e.params()
-	return encodedFlush{
-		claims: all[:ends[0]], lost: all[ends[0]:ends[1]], found: all[ends[1]:ends[2]],
-		totals: all[ends[2]:ends[3]], rollups: all[ends[3]:ends[4]], control: all[ends[4]:],
-	}
+	parts := e.parts(
+		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeFound(e, f) }, func() { encodeControl(e, f) })
+	return encodedFlush{claims: parts[0], lost: parts[1], found: parts[2], control: parts[3]}
 }
 
 func encodeClaims(e *encoder, f *spendflush.Flush) {
@@ -168,17 +158,37 @@ func encodeFound(e *encoder, f *spendflush.Flush) {
 	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
 }
 
-func encodeTotals(e *encoder, rows []spendflush.TotalRow) {
-	e.keys(len(rows), func(i int) *[16]byte { return (*[16]byte)(&rows[i].Key) })
-	e.counters(len(rows), func(i int) *spendflush.Counters { return &rows[i].Counters })
+func encodeTotals(e *encoder, rows []spendflush.TotalRow, places []int) {
+	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&rows[places[i]].Key) })
+	e.counters(len(places), func(i int) *spendflush.Counters { return &rows[places[i]].Counters })
 }
 
-func encodeRollups(e *encoder, rows []spendflush.RollupRow) {
-	e.dates(len(rows), func(i int) int32 { day, _ := split(rows[i].Hour); return day })
-	e.int2s(len(rows), func(i int) int16 { _, hour := split(rows[i].Hour); return hour })
-	e.keys(len(rows), func(i int) *[16]byte { return (*[16]byte)(&rows[i].Key) })
-	e.counters(len(rows), func(i int) *spendflush.Counters { return &rows[i].Counters })
+// encodeFreshTotals encodes rows that are perhaps not in the table, and notes them.
+func (t *transaction) encodeFreshTotals(e *encoder, rows []spendflush.TotalRow, places []int) {
+	encodeTotals(e, rows, places)
+	for _, i := range places {
+		t.written = append(t.written, totalOf(&rows[i]))
+	}
 }
+
+func encodeRollups(e *encoder, rows []spendflush.RollupRow, places []int) {
+	n, at := len(places), func(i int) *spendflush.RollupRow { return &rows[places[i]] }
+	e.dates(n, func(i int) int32 { day, _ := split(at(i).Hour); return day })
+	e.int2s(n, func(i int) int16 { _, hour := split(at(i).Hour); return hour })
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Key) })
+	e.counters(n, func(i int) *spendflush.Counters { return &at(i).Counters })
+}
+
+// encodeFreshRollups encodes rows that are perhaps not in the table, and notes them.
+func (t *transaction) encodeFreshRollups(e *encoder, rows []spendflush.RollupRow, places []int) {
+	encodeRollups(e, rows, places)
+	for _, i := range places {
+		t.written = append(t.written, rollupOf(&rows[i]))
+	}
+}
+
+func totalOf(r *spendflush.TotalRow) row   { return row{r.Key, 0} }
+func rollupOf(r *spendflush.RollupRow) row { return row{r.Key, r.Hour} }
 
 // split returns the day of the hour, counted from 1970-01-01, and the hour of that day.
 func split(h spendflush.Hour) (day int32, hour int16) {
@@ -231,15 +241,7 @@ func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlu
 	if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
 		return err
 	}
-	if isolating {
-		err = tx.addIsolating(ctx, f)
-	} else {
-		err = tx.add(ctx, f, encoded)
-	}
-	if err != nil {
-		return err
-	}
-	if err := tx.run(ctx, call{name: "add_control", params: encoded.control, rows: -1}); err != nil {
+	if err := tx.addAll(ctx, f, encoded, isolating); err != nil {
 		return err
 	}
 	if err := tx.commit(ctx); err != nil {
@@ -295,14 +297,40 @@ func milliseconds(d time.Duration) param {
 	return param{pgtype.TextOID, fmt.Append(nil, d.Milliseconds())}
 }
 
-// add takes up what the dictionaries lack, and adds the rows, in one round trip.
-func (t *transaction) add(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
-	calls := t.intern(f.Totals, f.Rollups)
-	if len(f.Totals) > 0 {
-		calls = append(calls, call{name: "add_totals", params: encoded.totals, rows: len(f.Totals)})
+// addAll adds the rows and the control sums, and takes up what the dictionaries lack, in one round trip unless it is
+// isolating. The control sums come first: two flushes of a shard that share a row share a control sum, wait for each
+// other there, and can't deadlock below.
+func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
+	control := call{name: "add_control", params: encoded.control, rows: -1}
+	if isolating {
+		if err := t.run(ctx, control); err != nil {
+			return err
+		}
+		return t.addIsolating(ctx, f)
 	}
-	if len(f.Rollups) > 0 {
-		calls = append(calls, call{name: "add_rollups", params: encoded.rollups, rows: len(f.Rollups)})
+	known := &t.store.known
+	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(&f.Totals[i]) })
+	rollups, _ := known.part(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })
+	t.epoch = epoch // the earlier one: if everything was forgotten in between, nothing is learned
+
+	e := t.store.encoders.Get().(*encoder)
+	defer t.store.putEncoder(e)
+	params := e.parts(
+		func() { encodeTotals(e, f.Totals, totals.there) },
+		func() { t.encodeFreshTotals(e, f.Totals, totals.fresh) },
+		func() { encodeRollups(e, f.Rollups, rollups.there) },
+		func() { t.encodeFreshRollups(e, f.Rollups, rollups.fresh) },
+	)
+	calls := t.internEntities([]call{control}, f.Totals, totals.strange)
+	calls = t.internSeries(calls, f.Rollups, rollups.strange)
+	for i, c := range []call{
+		{name: "add_known_totals", rows: len(totals.there)}, {name: "add_totals", rows: len(totals.fresh)},
+		{name: "add_known_rollups", rows: len(rollups.there)}, {name: "add_rollups", rows: len(rollups.fresh)},
+	} {
+		if c.rows > 0 {
+			c.params = params[i]
+			calls = append(calls, c)
+		}
 	}
 	return t.run(ctx, calls...)
 }

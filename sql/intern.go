@@ -6,16 +6,7 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-// intern returns the statements that take up the entities and series of the rows which aren't known to be in the
-// dictionaries.
-func (t *transaction) intern(totals []spendflush.TotalRow, rollups []spendflush.RollupRow) []call {
-	known := &t.store.known
-	places, epoch := known.missing(nil, len(totals), func(i int) spendflush.Key { return totals[i].Key })
-	calls := t.internEntities(nil, totals, places)
-	places, _ = known.missing(places[:0], len(rollups), func(i int) spendflush.Key { return rollups[i].Key })
-	t.epoch = epoch // the earlier one: if everything was forgotten in between, nothing is learned
-	return t.internSeries(calls, rollups, places)
-}
+// What a transaction takes up in the dictionaries: the texts of entities and series that aren't known to be there.
 
 func (t *transaction) internEntities(calls []call, rows []spendflush.TotalRow, places []int) []call {
 	if len(places) == 0 {
@@ -28,9 +19,7 @@ func (t *transaction) internEntities(calls []call, rows []spendflush.TotalRow, p
 	e.texts(n, func(i int) string { return at(i).Entity.Type.String() })
 	e.texts(n, func(i int) string { return at(i).Entity.ID })
 	e.texts(n, func(i int) string { return at(i).Entity.TeamID })
-	for i := range n {
-		t.interned = append(t.interned, at(i).Key)
-	}
+	t.interned += int64(n)
 	return append(calls, call{name: "intern_entities", params: e.params(), rows: -1})
 }
 
@@ -39,14 +28,15 @@ func (t *transaction) internSeries(calls []call, rows []spendflush.RollupRow, pl
 		return calls
 	}
 	// The rows are in the order of hours first; a series of several hours is sent once.
+	places = slices.Clone(places)
 	slices.SortFunc(places, func(a, b int) int { return rows[a].Key.Compare(rows[b].Key) })
 	places = slices.CompactFunc(places, func(a, b int) bool { return rows[a].Key == rows[b].Key })
 	n := len(places)
 	series := make([]spendflush.Series, n)
 	for i, place := range places {
 		series[i] = rows[place].Series()
-		t.interned = append(t.interned, rows[place].Key)
 	}
+	t.interned += int64(n)
 	var e encoder
 	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&rows[places[i]].Key) })
 	e.texts(n, func(i int) string { return series[i].APIKey })
@@ -68,9 +58,9 @@ func (t *transaction) internSeries(calls []call, rows []spendflush.RollupRow, pl
 	return append(calls, call{name: "intern_series", params: e.params(), rows: -1})
 }
 
-// learn notes what the transaction, now committed, has taken up.
+// learn notes what the transaction, now committed, has written.
 func (t *transaction) learn() {
-	t.store.known.learn(t.interned, t.epoch)
-	t.store.stats.interned.Add(int64(len(t.interned)))
+	t.store.known.learn(t.written, t.epoch)
+	t.store.stats.interned.Add(t.interned)
 	t.store.stats.refused.Add(t.refused)
 }

@@ -28,16 +28,18 @@ func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) err
 
 func (t *transaction) totalCalls(rows []spendflush.TotalRow) []call {
 	var e encoder
-	encodeTotals(&e, rows)
-	return append(t.internEntities(nil, rows, places(len(rows))),
-		call{name: "add_totals", params: e.params(), rows: len(rows)})
+	all := places(len(rows))
+	calls := t.internEntities(nil, rows, all)
+	t.encodeFreshTotals(&e, rows, all)
+	return append(calls, call{name: "add_totals", params: e.params(), rows: len(rows)})
 }
 
 func (t *transaction) rollupCalls(rows []spendflush.RollupRow) []call {
 	var e encoder
-	encodeRollups(&e, rows)
-	return append(t.internSeries(nil, rows, places(len(rows))),
-		call{name: "add_rollups", params: e.params(), rows: len(rows)})
+	all := places(len(rows))
+	calls := t.internSeries(nil, rows, all)
+	t.encodeFreshRollups(&e, rows, all)
+	return append(calls, call{name: "add_rollups", params: e.params(), rows: len(rows)})
 }
 
 func places(n int) []int {
@@ -58,7 +60,7 @@ func (t *transaction) halve(
 	if _, err := t.simple(ctx, "savepoint", "SAVEPOINT part"); err != nil {
 		return err
 	}
-	interned := len(t.interned)
+	written := len(t.written)
 	err := t.run(ctx, calls(from, to)...)
 	if err == nil {
 		_, err := t.simple(ctx, "savepoint", "RELEASE SAVEPOINT part")
@@ -67,7 +69,7 @@ func (t *transaction) halve(
 	if cure(ctx, err) != isolate {
 		return err
 	}
-	t.interned = t.interned[:interned]
+	t.written = t.written[:written]
 	if _, err := t.simple(ctx, "savepoint", "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"); err != nil {
 		return err
 	}

@@ -325,10 +325,7 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
 	t.store.known.forget() // a statement more, and nothing to think about
-	if err := t.add(ctx, f, encoded); err != nil {
-		return err
-	}
-	return t.run(ctx, call{name: "add_control", params: encoded.control, rows: -1})
+	return t.addAll(ctx, f, encoded, false)
 }
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {

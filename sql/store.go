@@ -1,6 +1,6 @@
 // Package sql keeps the books in Postgres. The tables are made by package migrations.
 //
-// Everything a flush writes is one transaction: claims, new entries of the dictionaries, totals, rollups, control sums,
+// Everything a flush writes is one transaction: claims, control sums, new entries of the dictionaries, totals, rollups,
 // in this order of tables and each sorted by its key, so that transactions which overlap wait for each other and don't
 // deadlock. The claim decides whether a batch counts, and nothing else: not the lock, not a cache.
 //

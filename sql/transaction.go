@@ -8,17 +8,16 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"github.com/spendflush/spendflush"
 )
 
 // transaction is one try of a flush on one connection. It is used by one goroutine.
 type transaction struct {
 	store    *Store
 	conn     *pgconn.PgConn
-	interned []spendflush.Key // taken up in the dictionaries
-	epoch    uint64           // of the store's known keys when it was asked for them
-	refused  int64            // rows put into quarantine
+	written  []row  // upserted, to be known once it is committed
+	epoch    uint64 // of the store's known keys when it was asked for them
+	interned int64  // texts sent
+	refused  int64  // rows put into quarantine
 }
 
 // call is one statement of a transaction.

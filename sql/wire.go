@@ -46,6 +46,22 @@ func (e *encoder) params() []param {
 	return params
 }
 
+// parts encodes one part after the other into an empty buffer, and returns the parameters of each.
+func (e *encoder) parts(encode ...func()) [][]param {
+	e.reset()
+	ends := make([]int, len(encode))
+	for i := range encode {
+		encode[i]()
+		ends[i] = len(e.ends)
+	}
+	all, from := e.params(), 0
+	parts := make([][]param, len(encode))
+	for i, end := range ends {
+		parts[i], from = all[from:end], end
+	}
+	return parts
+}
+
 // array begins a one-dimensional array of n elements without NULLs. An empty one has no dimension.
 func (e *encoder) array(element uint32, n int) {
 	dimensions := uint32(1)

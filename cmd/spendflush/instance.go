@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
@@ -210,16 +210,5 @@ func newLogger(set *settings, to io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to, options))
 }
 
-// isTerminal says whether the stream is one. So are other devices, but not /dev/null.
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	stat, err := f.Stat()
-	if err != nil || stat.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || !os.SameFile(stat, null)
-}
+// isTerminal says whether the stream is one.
+func isTerminal(stream any) bool { return terminal.Is(stream) }

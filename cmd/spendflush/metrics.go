@@ -16,7 +16,7 @@ import (
 func newRegistry(ps *parts) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &partsCollector{ps})
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &partsCollector{ps}, &booksCollector{ps})
 	return registry
 }
 
@@ -52,6 +52,11 @@ var (
 	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Settled batches that this instance could not keep because Redis was out of memory.")
 	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
 	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
+
+	descBuild       = partDesc("spendflush_build_info", "1; the label is the version of the program.", "version")
+	descMayEvict    = partDesc("spendflush_redis_may_evict", "1 if the maxmemory-policy of Redis may throw batches away. Left out if Redis doesn't tell it.")
+	descMemory      = partDesc("spendflush_redis_memory_bytes", "Memory that Redis uses, for anything; of one node of a cluster.")
+	descMemoryLimit = partDesc("spendflush_redis_memory_bytes_limit", "maxmemory of Redis. Left out without one.")
 )
 
 // Describe implements prometheus.Collector.
@@ -59,12 +64,13 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range storeMetrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile} {
+	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile,
+		descBuild, descMayEvict, descMemory, descMemoryLimit} {
 		ch <- d
 	}
 }
 
-// scrapeTimeout bounds how long a scrape waits for Redis.
+// scrapeTimeout bounds how long a scrape waits for Redis, and for Postgres.
 const scrapeTimeout = time.Second
 
 // Collect implements prometheus.Collector.
@@ -76,6 +82,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	gauge(descBuild, 1, programVersion())
 	set := c.ps.set
 	gauge(descClientLimit, float64(set.MaxClients))
 	if c.ps.queue != nil {
@@ -91,7 +98,32 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
+	c.collectRedis(ctx, gauge)
 	c.collectKept(ctx, gauge)
+}
+
+// collectRedis tells what Redis says about itself.
+func (c *partsCollector) collectRedis(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	if c.ps.queue == nil {
+		return
+	}
+	info, err := c.ps.queue.Info(ctx)
+	if err != nil {
+		return
+	}
+	if info.EvictionPolicy != "" {
+		evicts := 0.0
+		if info.EvictionPolicy != "noeviction" {
+			evicts = 1
+		}
+		gauge(descMayEvict, evicts)
+	}
+	if info.Memory > 0 {
+		gauge(descMemory, float64(info.Memory))
+	}
+	if info.MemoryLimit > 0 {
+		gauge(descMemoryLimit, float64(info.MemoryLimit))
+	}
 }
 
 // collectKept tells what is kept in case Postgres is turned back.

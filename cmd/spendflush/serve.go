@@ -132,6 +132,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 			ready(in)
 		}
 	})
+	work.Go(func() { in.auditRegularly(first) })
 	var err error
 	select {
 	case <-first.Done():

@@ -39,6 +39,7 @@ type settings struct {
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
 	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
+	AuditInterval    time.Duration `env:"SPENDFLUSH_AUDIT_INTERVAL" envDefault:"24h" allowed:"0s (off), 1s to 720h" help:"how long after the last audit, whoever made it, one of the instances makes the next; it reads all the books"`
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
@@ -163,6 +164,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
 	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
 	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
+	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
 		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spendflush.DimensionNames(), d) }))
 	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))

@@ -11,6 +11,7 @@ func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T
 		"SPENDFLUSH_SEAL_INTERVAL=soon", "SPENDFLUSH_SHARDS=65", "SPENDFLUSH_MAX_KEYS=0", "SPENDFLUSH_LOG_FORMAT=xml",
 		"SPENDFLUSH_LISTEN=0.0.0.0:4180", "SPENDFLUSH_ROLLUP_DIMENSIONS=model,colour", "SPENDFLUSH_LOCK_TTL=1ms",
 		"USE_REDIS_TRANSACTION_BUFFER=perhaps", "SPENDFLUSH_LOG_LEVEL=loud", "SPENDFLUSH_QUEUE_MAX_BYTES=12",
+		"SPENDFLUSH_AUDIT_INTERVAL=-1h",
 	}, needDatabase|needQueue)
 	var usage usageError
 	if !errors.As(err, &usage) {
@@ -21,7 +22,7 @@ func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T
 		`SPENDFLUSH_SHARDS: "65"`, `SPENDFLUSH_MAX_KEYS: "0"`, `SPENDFLUSH_LOG_FORMAT: "xml"`,
 		`SPENDFLUSH_LISTEN: "0.0.0.0:4180" is not allowed`, `SPENDFLUSH_ROLLUP_DIMENSIONS: "model,colour"`,
 		`SPENDFLUSH_LOCK_TTL: "1ms"`, `USE_REDIS_TRANSACTION_BUFFER: "perhaps"`, `SPENDFLUSH_LOG_LEVEL: "loud"`,
-		`SPENDFLUSH_QUEUE_MAX_BYTES: "12"`, "DATABASE_URL: is not set",
+		`SPENDFLUSH_QUEUE_MAX_BYTES: "12"`, `SPENDFLUSH_AUDIT_INTERVAL: "-1h"`, "DATABASE_URL: is not set",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/internal/quarantine"
 )
 
 // Recorder takes updates; *spendflush.Pipeline does.
@@ -180,6 +181,12 @@ func (a *API) served() []*route {
 		{path: "/v1/audit", get: a.audit},
 		{path: "/v1/pipeline", get: a.pipeline},
 		{path: "/v1/events", get: a.events},
+		{path: "/v1/entities", get: a.entities},
+		{path: "/v1/lost-batches", get: a.lostBatches},
+		{path: "/v1/quarantine", get: a.quarantined},
+		{path: "/v1/quarantine/{id}", get: a.quarantineEntry},
+		{path: "/v1/quarantine/{id}/apply", post: a.settle(quarantine.Apply)},
+		{path: "/v1/quarantine/{id}/drop", post: a.settle(quarantine.Drop)},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
 		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)

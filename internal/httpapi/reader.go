@@ -4,16 +4,21 @@ import (
 	"context"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/sql"
 )
 
-// Reader is the read side of the database; *sql.Store is.
+// Reader is what is read of the database, and the quarantine; *sql.Store is one.
 type Reader interface {
 	Spend(ctx context.Context, e spendflush.Entity, producer spendflush.ProducerID) (sql.SpendReport, error)
 	Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) error
 	Audit(ctx context.Context) (sql.AuditReport, error)
 	Counts(ctx context.Context) (sql.Counts, error)
 	Glance(ctx context.Context) (sql.Glance, error)
+	Entities(ctx context.Context, types []spendflush.EntityType, begin string, limit int) ([]sql.EntityTotal, error)
+	LostBatches(ctx context.Context, state string, after *sql.LostID, limit int) ([]sql.Lost, error)
+	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]sql.Quarantined, error)
+	quarantine.Store
 }
 
 var _ Reader = (*sql.Store)(nil)

@@ -23,7 +23,8 @@ var granularities = []sql.Granularity{sql.Hour, sql.Day, sql.Total}
 
 // usageOf reads the query of GET /v1/usage. now decides what the last days are.
 func usageOf(r *http.Request, now time.Time) (q sql.UsageQuery, asCSV bool, p *problem) {
-	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format")
+	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format", "model",
+		"custom_llm_provider", "order_by", "limit")
 	if p != nil {
 		return q, false, p
 	}
@@ -36,7 +37,7 @@ func usageOf(r *http.Request, now time.Time) (q sql.UsageQuery, asCSV bool, p *p
 	if asCSV, p = wantsCSV(r, values); p != nil {
 		return q, false, p
 	}
-	for _, read := range []func(*sql.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups} {
+	for _, read := range []func(*sql.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups, readTop} {
 		if p := read(&q, values); p != nil {
 			return q, false, p
 		}
@@ -205,3 +206,14 @@ func hoursFrom(t time.Time) time.Time {
 }
 
 func formatTime(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.RFC3339) }
+
+// readTop reads which updates count, and how many of the largest rows are wanted.
+func readTop(q *sql.UsageQuery, values url.Values) *problem {
+	q.Model, q.Provider, q.OrderBy = values.Get("model"), values.Get("custom_llm_provider"), values.Get("order_by")
+	if q.OrderBy != "" && !slices.Contains(sql.OrderNames(), q.OrderBy) {
+		return invalidRequest.because("order_by is %.40q; allowed are %s", q.OrderBy, strings.Join(sql.OrderNames(), ", "))
+	}
+	var p *problem
+	q.Limit, p = limitOf(values, 0, 1000)
+	return p
+}

@@ -55,6 +55,31 @@ var sqlMutants = []mutant{
 		tests: []string{"TestStatementsLockRowsInOneOrderWhateverTheyAreSent"},
 	},
 	{
+		name:  "control sums after the rows",
+		guard: "flushes of a shard wait for each other at the control sums, before they lock rows in two parts",
+		edits: []edit{
+			{"sql/apply.go", "t.internEntities([]call{control}, f.Totals, totals.strange)", "t.internEntities(nil, f.Totals, totals.strange)"},
+			{"sql/apply.go", "return t.run(ctx, calls...)\n}\n", "return t.run(ctx, append(calls, control)...)\n}\n"},
+		},
+		pkg:   "sql",
+		tests: []string{"TestFlushesOfKnownAndFreshRowsDontDeadlock"},
+	},
+	{
+		name:  "short update taken for a whole one",
+		guard: "an update of rows taken for known is undone if one isn't there",
+		edits: []edit{{"sql/apply.go", `{name: "add_known_totals", rows: len(totals.there)}`, `{name: "add_known_totals", rows: -len(totals.there)}`},
+			{"sql/apply.go", "if c.rows > 0 {", "if c.rows != 0 {"}},
+		pkg:   "sql",
+		tests: []string{"TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries", "TestARowThatIsGoneIsMadeAgain"},
+	},
+	{
+		name:  "row of one hour taken for that of the next",
+		guard: "a series known in one hour has no row in the next",
+		edits: []edit{{"sql/known.go", "if ok && hour == r.hour {", "if ok {"}},
+		pkg:   "sql",
+		tests: []string{"TestTheFirstRowsOfAnHourAreNotTakenForKnown"},
+	},
+	{
 		name:  "order of rows not looked at",
 		guard: "a flush whose rows aren't sorted, or are there twice, isn't sent",
 		edits: []edit{{"sql/apply.go", "if s.anyOrder {", "if true {"}},

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	descPostgresUp    = partDesc("spendflush_postgres_up", "1 if Postgres answered at this scrape, with the tables there. What else is read from it is left out if not.")
+	descQuarantine    = partDesc("spendflush_quarantine_open", "Entries open in quarantine.")
+	descLost          = partDesc("spendflush_lost_batches_open", "Batches passed as lost that haven't turned up.")
+	descAuditOK       = partDesc("spendflush_audit_ok", "1 if the books added up at the last audit, whoever made it. Left out before the first.")
+	descAuditTime     = partDesc("spendflush_audit_timestamp_seconds", "When the last audit was made, 0 before the first.")
+	descAuditTook     = partDesc("spendflush_audit_duration_seconds", "How long the last audit took. Left out before the first.")
+	descAuditInterval = partDesc("spendflush_audit_interval_seconds", "How long after the last audit the next is made. Left out if none is made regularly.")
+)
+
+// booksCollector tells what Postgres says of the books when it is asked. All instances tell the same. It is a collector of
+// its own so that Redis and Postgres are waited for at the same time.
+type booksCollector struct{ ps *parts }
+
+// Describe implements prometheus.Collector.
+func (c *booksCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descPostgresUp, descQuarantine, descLost, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	if every := c.ps.set.AuditInterval; every > 0 {
+		gauge(descAuditInterval, every.Seconds())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	standing, err := c.ps.store.Standing(ctx)
+	if err != nil {
+		gauge(descPostgresUp, 0)
+		return
+	}
+	gauge(descPostgresUp, 1)
+	gauge(descQuarantine, float64(standing.Quarantined))
+	gauge(descLost, float64(standing.LostBatches))
+	last := standing.LastAudit
+	if last == nil {
+		gauge(descAuditTime, 0)
+		return
+	}
+	ok := 0.0
+	if last.OK {
+		ok = 1
+	}
+	gauge(descAuditOK, ok)
+	gauge(descAuditTime, float64(last.AsOf.UnixMilli())/1000)
+	gauge(descAuditTook, last.Took.Seconds())
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spendflush/spendflush/internal/demo"
+	"github.com/spendflush/spendflush/internal/terminal"
+)
+
+// passedOn are the settings that reach the instances of a demo.
+var passedOn = []string{"SPENDFLUSH_SEAL_INTERVAL", "SPENDFLUSH_FLUSH_INTERVAL", "SPENDFLUSH_LOCK_TTL"}
+
+func (p *program) demoCommand() *cobra.Command {
+	config := demo.Config{Instances: 10}
+	var seconds, direct int
+	c := &cobra.Command{
+		Use: "demo", Short: "Watch ten instances lose their lock holder, their Redis and their nerve, and no money", Args: noArgs,
+		Long: `Start a private Postgres and Redis and ten instances, send mixed traffic over HTTP, and break something every few
+seconds: the lock holder is killed with -9, and once frozen until another one has its lock; once Redis is emptied. In the
+end everything is drained, and what the clients were told is compared with the books, row by row and to the last digit.
+A request that got no answer, as its instance was killed, is never sent again; the books then tell whether it was counted.
+After that, ten writers write such traffic directly for a while, row by row, for comparison.
+
+Nothing of it stays: servers, processes and files are gone at the end. Ctrl-C ends the traffic and compares at once; a second
+Ctrl-C ends everything without a word. Of the settings, SPENDFLUSH_SEAL_INTERVAL, SPENDFLUSH_FLUSH_INTERVAL and
+SPENDFLUSH_LOCK_TTL count.
+
+Exit status: 0 the books are equal, 1 they differ or couldn't be compared, 2 wrong usage or settings.`,
+		Example: `  spendflush demo
+  spendflush demo --seconds 300 --direct-seconds 0`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			config.Traffic, config.Direct = time.Duration(seconds)*time.Second, time.Duration(direct)*time.Second
+			switch {
+			case seconds < 1 || seconds > 24*3600:
+				return usageError{fmt.Errorf("--seconds: %d is not allowed; allowed are 1 to 86400", seconds)}
+			case direct < 0 || direct > 3600:
+				return usageError{fmt.Errorf("--direct-seconds: %d is not allowed; allowed are 0 (leave it out) to 3600", direct)}
+			}
+			return p.demo(c.Context(), config)
+		},
+	}
+	c.Flags().IntVar(&seconds, "seconds", 60, "how long there is traffic")
+	c.Flags().IntVar(&direct, "direct-seconds", 10, "how long the direct writers write; 0 leaves them out")
+	c.Flags().StringVar(&config.Listen, "listen", "127.0.0.1:0", "address of the first instance, whose page can be looked at")
+	return c
+}
+
+func (p *program) demo(ctx context.Context, config demo.Config) error {
+	set, err := load(append([]string{"SPENDFLUSH_LISTEN=" + config.Listen}, p.environ...), 0)
+	if err != nil {
+		return err
+	}
+	if set.DatabaseURL != "" || set.RedisURL != "" {
+		return usageError{errors.New("demo uses a Postgres and Redis of its own, which it breaks: unset DATABASE_URL and REDIS_URL")}
+	}
+	if config.Program, err = os.Executable(); err != nil {
+		return err
+	}
+	for _, name := range passedOn {
+		if value := terminal.Lookup(p.environ, name); value != "" {
+			config.Settings = append(config.Settings, name+"="+value)
+		}
+	}
+	config.Out = terminal.New(p.stdout, p.environ)
+
+	// The first signal asks for an end with everything compared, the second one ends all. Who reads what is printed may
+	// go away, as head does: that is a signal too, and must not end this program before what it has started.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := make(chan struct{})
+	go func() {
+		for first := true; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				switch {
+				case first:
+					close(stop)
+					first = false
+				case s != syscall.SIGPIPE:
+					cancel()
+				}
+			}
+		}
+	}()
+	err = demo.Run(ctx, stop, config)
+	if errors.Is(err, demo.ErrDiffer) {
+		return errSilent // it is printed
+	}
+	return err
+}

@@ -1,0 +1,64 @@
+// One entry of the quarantine: all about it, and the questions before it is applied or dropped.
+import { h, fill, facts, table, failure } from "./dom.js";
+import { call } from "./api.js";
+import { count, dollars, when, bytes } from "./format.js";
+import { what } from "./trouble.js";
+
+// open shows a dialog, which gives the focus back when it closes.
+function open(title, ...children) {
+  const box = h("dialog", { "aria-labelledby": "dialog-title" },
+    h("h2", { id: "dialog-title" }, title), children);
+  box.addEventListener("close", () => box.remove());
+  document.body.append(box);
+  box.showModal();
+  return box;
+}
+
+export function showEntry(id, signal) {
+  const place = h("div");
+  const box = open(`Entry ${id}`, place, h("form", { method: "dialog" }, h("button", {}, "Close")));
+  signal.addEventListener("abort", () => box.close());
+  fill(place, `entry ${id}`, async () => {
+    const e = await call(`/v1/quarantine/${id}`, { signal });
+    return [facts(["What", what(e)], ["State", e.state], ["Since", when(e.created_at)], e.settled_at && ["Settled", when(e.settled_at)],
+      ["Reason", e.reason], e.advice && ["What to do", e.advice], e.size !== undefined && ["Size", bytes(e.size)],
+      e.spend !== undefined && ["Amount", dollars(e.spend)], (e.api_requests ?? e.updates) !== undefined && ["Requests", count(e.api_requests ?? e.updates)],
+      e.unreadable && ["Unreadable", e.unreadable]),
+    e.totals && table("Totals in it", [
+      { name: "Of", cell: (t) => `${t.entity_type} ${t.entity_id}` },
+      { name: "Amount", number: true, cell: (t) => dollars(t.spend) },
+      { name: "Requests", number: true, cell: (t) => count(t.api_requests) }], e.totals),
+    e.first_bytes && h("div", {}, h("h3", {}, "Its first bytes"), h("pre", { tabindex: 0 }, e.first_bytes.replace(/../g, "$& ")))].filter(Boolean);
+  }, signal);
+}
+
+const QUESTIONS = {
+  apply: { title: "Apply", says: "It is added to the books, once, whoever else applies it too. Do it once the cause that its reason tells of is mended." },
+  drop: { title: "Drop", says: "It is given up: what it counts is not added to the books. This can't be undone." },
+};
+
+// ask wants the id of the entry to be typed before it settles it.
+export function ask(action, entry, done) {
+  const { title, says } = QUESTIONS[action];
+  const problem = h("div");
+  const typed = h("input", { id: "typed", inputmode: "numeric", autocomplete: "off", autofocus: true });
+  const sure = h(action === "drop" ? "button.danger" : "button.main", { type: "submit", disabled: true }, `${title} entry ${entry.id}`);
+  typed.addEventListener("input", () => { sure.disabled = typed.value.trim() !== String(entry.id); });
+  const form = h("form", {}, h("p", {}, says),
+    facts(["What", what(entry)], ["Amount", entry.spend === undefined ? "unknown" : dollars(entry.spend)], ["Reason", entry.reason]),
+    h("label", { for: "typed" }, `Type ${entry.id} to confirm`), typed, problem,
+    h("p.actions", {}, sure, h("button", { type: "button", onclick: () => box.close() }, "Cancel")));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    sure.disabled = true;
+    try {
+      await call(`/v1/quarantine/${entry.id}/${action}`, { method: "POST", body: { id: entry.id } });
+      box.close();
+    } catch (error) {
+      problem.replaceChildren(failure(error));
+      sure.disabled = false;
+    }
+    done();
+  });
+  const box = open(`${title} entry ${entry.id}?`, form);
+}

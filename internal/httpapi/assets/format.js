@@ -1,0 +1,74 @@
+// Numbers and times as texts. Amounts are exact decimals: they are added as whole numbers of 10^-12 and never pass
+// through a float, but to draw a chart.
+import { h } from "./dom.js";
+
+const SCALE = 12;
+
+export function units(text) {
+  const [, sign, whole, fraction = ""] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text) ?? [];
+  if (whole === undefined || fraction.length > SCALE) throw new Error(`${text} is not an amount`);
+  const n = BigInt(whole + fraction.padEnd(SCALE, "0"));
+  return sign ? -n : n;
+}
+
+export function decimal(n) {
+  const digits = (n < 0n ? -n : n).toString().padStart(SCALE + 1, "0");
+  const fraction = digits.slice(-SCALE).replace(/0+$/, "");
+  return `${n < 0n ? "-" : ""}${digits.slice(0, -SCALE)}${fraction && "." + fraction}`;
+}
+
+const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, ",");
+
+export function dollarText(text) {
+  const [whole, fraction = ""] = String(text).replace("-", "").split(".");
+  return `${String(text).startsWith("-") ? "−" : ""}$${grouped(whole)}.${fraction.padEnd(2, "0")}`;
+}
+
+// dollars shows every digit; those past the cents are smaller.
+export function dollars(text) {
+  const all = dollarText(text);
+  const cents = all.indexOf(".") + 3;
+  return h("span.amount", {}, all.slice(0, cents), all.length > cents && h("small", {}, all.slice(cents)));
+}
+
+export const count = (n) => (n === null || n === undefined ? "–" : grouped(String(n)));
+
+export function bytes(n) {
+  for (const unit of ["B", "KiB", "MiB"]) {
+    if (n < 1024) return `${unit === "B" ? n : n.toFixed(1)} ${unit}`;
+    n /= 1024;
+  }
+  return `${n.toFixed(1)} GiB`;
+}
+
+export function seconds(s) {
+  if (s === null || s === undefined) return "–";
+  if (s === 0) return "0 s";
+  if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
+  if (s < 60) return `${s.toFixed(1)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+}
+
+export const since = (text, now) => (text ? seconds(Math.max(0, (Date.parse(now) - Date.parse(text)) / 1000)) : "–");
+
+export function when(text, zone) {
+  if (!text) return "–";
+  const shown = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: zone }).format(new Date(text));
+  return h("time", { datetime: text, title: text }, shown);
+}
+
+// The names of entity types, as people say them.
+export const TYPES = {
+  team: "Team", user: "User", api_key: "API key", end_user: "End user", organization: "Organisation", tag: "Tag",
+  agent: "Agent", team_member: "Team member",
+};
+
+export function entityPath(e) {
+  const ids = e.entity_type === "team_member" ? [e.team_id, e.entity_id] : [e.entity_id];
+  return [e.entity_type, ...ids].map(encodeURIComponent).join("/");
+}
+
+export const entityLink = (e) => h("a", { href: `#/entity/${entityPath(e)}` },
+  e.entity_type === "team_member" ? `${e.entity_id} of ${e.team_id}` : e.entity_id || "(none)");

@@ -1,0 +1,70 @@
+// What was spent: totals, a chart, the biggest, and a search for one.
+import { h, fill } from "./dom.js";
+import { call, withQuery } from "./api.js";
+import { dollarText, entityPath, TYPES } from "./format.js";
+import { controls, csvLink, scopeOf, topLists, totals, usageChart } from "./usage.js";
+
+export function showSpend(place, _, query, signal) {
+  const scope = scopeOf(query);
+  const sums = h("div"), chart = h("div"), more = h("div");
+  place.append(h("h1", {}, "Spend"), search(), controls("/spend", scope), sums, chart, h("p", {}, csvLink(scope, {})),
+    h("h2", {}, "Who and what"), topLists(["model", "custom_llm_provider", "team_id", "user_id", "api_key", "tag"], scope, {}, signal), more);
+  const button = h("button", { type: "button", onclick: () => more.replaceChildren(
+    topLists(["organization_id", "end_user_id", "agent_id", "endpoint"], scope, {}, signal)) }, "More lists");
+  more.append(button);
+  fill(sums, "the totals", () => totals(scope, {}, signal), signal);
+  fill(chart, "the chart", () => usageChart(scope, {}, signal), signal);
+}
+
+// search is a combobox: arrows choose a suggestion, Enter goes there.
+function search() {
+  const list = h("ul.options", { id: "found", role: "listbox", "aria-label": "Suggestions", hidden: true });
+  const box = h("input", { id: "search", type: "search", role: "combobox", autocomplete: "off", "aria-autocomplete": "list",
+    "aria-expanded": "false", "aria-controls": "found", placeholder: "team-1, a user, a key …" });
+  const says = h("p.hint", { role: "status" });
+  let found = [], at = -1, timer, asking = new AbortController();
+  const close = () => {
+    list.hidden = true;
+    box.setAttribute("aria-expanded", "false");
+    box.removeAttribute("aria-activedescendant");
+  };
+  const go = (e) => { location.hash = `#/entity/${entityPath(e)}`; };
+  const mark = () => {
+    [...list.children].forEach((option, i) => option.setAttribute("aria-selected", String(i === at)));
+    if (at >= 0) box.setAttribute("aria-activedescendant", `found-${at}`);
+  };
+  const show = () => {
+    list.replaceChildren(...found.map((e, i) => h("li", { id: `found-${i}`, role: "option", "aria-selected": "false", onmousedown: () => go(e) },
+      h("span.chip", {}, TYPES[e.entity_type] ?? e.entity_type), h("span.name", {}, e.entity_type === "team_member" ? `${e.entity_id} of ${e.team_id}` : e.entity_id),
+      h("span.number", {}, dollarText(e.spend)))));
+    at = -1;
+    list.hidden = !found.length;
+    box.setAttribute("aria-expanded", String(found.length > 0));
+    says.textContent = found.length ? `${found.length} found` : box.value ? "Nothing begins like this." : "";
+  };
+  const ask = async () => {
+    asking.abort();
+    asking = new AbortController();
+    const { signal } = asking;
+    try {
+      const answer = box.value ? await call(withQuery("/v1/entities", { q: box.value, limit: 12 }), { signal }) : { entities: [] };
+      if (signal.aborted) return;
+      found = answer.entities;
+      show();
+    } catch (error) {
+      if (!signal.aborted) says.textContent = error.message;
+    }
+  };
+  box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 150); });
+  box.addEventListener("blur", close);
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return close();
+    if (event.key === "Enter" && found.length) { event.preventDefault(); return go(found[Math.max(0, at)]); }
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || !found.length) return;
+    event.preventDefault();
+    at = (at + step + found.length) % found.length;
+    mark();
+  });
+  return h("search.search", {}, h("label", { for: "search" }, "Find a team, user, key, tag …"), h("div.combo", {}, box, list), says);
+}

@@ -1,0 +1,120 @@
+package terminal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestColoursAreForTerminalsOnlyAndHeedNoColorAndDumb(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0) // a terminal wherever there is one
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	for _, c := range []struct {
+		environ          []string
+		redraws, colours bool
+	}{
+		{[]string{"TERM=xterm"}, true, true},
+		{nil, true, true},
+		{[]string{"TERM=xterm", "NO_COLOR=1"}, true, false},
+		{[]string{"TERM=xterm", "NO_COLOR="}, true, true}, // set to nothing is not set
+		{[]string{"NO_COLOR=1", "NO_COLOR="}, true, true},
+		{[]string{"TERM=dumb"}, false, false},
+	} {
+		o := New(terminal, c.environ)
+		if o.Redraws() != c.redraws || (o.Good("x") != "x") != c.colours {
+			t.Errorf("%q: redraws %t, colours %q", c.environ, o.Redraws(), o.Good("x"))
+		}
+	}
+	if o := New(&bytes.Buffer{}, []string{"TERM=xterm"}); o.Redraws() || o.Bad("x") != "x" {
+		t.Error("a buffer is taken for a terminal")
+	}
+}
+
+// screen shows what is on a terminal after the text: it knows the sequences that Output uses.
+func screen(t *testing.T, text string) []string {
+	t.Helper()
+	lines, row := []string{""}, 0
+	for text != "" {
+		switch {
+		case strings.HasPrefix(text, toLineAbove):
+			if text = text[len(toLineAbove):]; row == 0 {
+				t.Fatal("above the screen")
+			}
+			row--
+		case strings.HasPrefix(text, clearBelow):
+			text = text[len(clearBelow):]
+			lines = append(lines[:row], "")
+		case strings.HasPrefix(text, noWrap), strings.HasPrefix(text, wrap):
+			text = text[len(wrap):]
+		case text[0] == '\n':
+			text = text[1:]
+			if row++; row == len(lines) {
+				lines = append(lines, "")
+			}
+		default:
+			lines[row] += text[:1]
+			text = text[1:]
+		}
+	}
+	return lines
+}
+
+func TestABlockStaysBelowWhatIsPrinted(t *testing.T) {
+	var b bytes.Buffer
+	o := &Output{w: &b, redraws: true}
+	o.Block("one", "two")
+	o.Print("event 1")
+	o.Block("three")
+	o.Print("event 2")
+	o.Block("four", "five", "six")
+	o.Leave()
+	o.Print("end")
+	want := "event 1|event 2|four|five|six|end|"
+	if got := strings.Join(screen(t, b.String()), "|"); got != want {
+		t.Errorf("%s instead of %s", got, want)
+	}
+}
+
+func TestProgressIsABarOnATerminalAndAFewLinesElsewhere(t *testing.T) {
+	for _, redraws := range []bool{true, false} {
+		var b bytes.Buffer
+		now := time.Unix(0, 0)
+		p := (&Output{w: &b, redraws: redraws}).progress("flush", "batches", 0, func() time.Time { return now })
+		for i := range 41 {
+			p.Set(int64(10*i), 1000)
+			now = now.Add(500 * time.Millisecond)
+		}
+		shown := screen(t, b.String())
+		want := "flush: 200 of 1000 batches, 20/s, 40s left|flush: 400 of 1000 batches, 20/s, 30s left|"
+		if redraws {
+			want = "flush [==========              ] 400 of 1000 batches, 20/s, 30s left|"
+		}
+		if got := strings.Join(shown, "|"); got != want {
+			t.Errorf("%t:\n got %s\nwant %s", redraws, got, want)
+		}
+		p.End()
+		if got := screen(t, b.String()); redraws && strings.Join(got, "") != "" {
+			t.Errorf("the bar is left: %q", got)
+		}
+	}
+}
+
+type broken struct{ writes int }
+
+func (b *broken) Write([]byte) (int, error) { b.writes++; return 0, errors.New("gone") }
+
+func TestNothingIsWrittenAfterAFailure(t *testing.T) {
+	b := &broken{}
+	o := New(b, nil)
+	o.Print("x")
+	o.Print("y")
+	if b.writes != 1 || o.Err() == nil {
+		t.Errorf("%d writes, %v", b.writes, o.Err())
+	}
+}

@@ -1,0 +1,105 @@
+package spendflush
+
+import (
+	"encoding/binary"
+	"sync"
+)
+
+// stripe is a part of the open map, with a lock of its own.
+type stripe struct {
+	mu     sync.Mutex       // nothing slow runs under it
+	cells  map[uint64]*cell // by the hash of the key; of two keys with the same hash the later one is found
+	older  map[uint64]*cell // the cells map before the last rotation: cells not used since are forgotten at the next
+	dirty  []*cell          // cells with updates in the open seal, each once
+	spare  []*cell          // the emptied dirty list of the seal before
+	seal   uint64           // number of the open seal
+	closed bool
+
+	accepted int64 // updates added since the start
+	updates  int64 // updates in the open seal
+	amount   Amount
+
+	_ [40]byte // keeps neighbours off this one's cache lines
+}
+
+// cell is one combination in one hour.
+type cell struct {
+	key  string // four bytes of hour and the canonical encoding of the series
+	sums [2]Counters
+
+	// The rest belongs to the sealer, which fills it in when it first meets the cell.
+	id         Key
+	entities   []uint32
+	generation uint32
+}
+
+const cellHourBytes = 4
+
+func appendCellKey(to []byte, hour Hour, s *Series, keep dimensions) []byte {
+	to = append(to, 0, 0, 0, 0)
+	putHour(to[len(to)-cellHourBytes:], hour)
+	return s.appendCanonical(to, keep)
+}
+
+func putHour(key []byte, hour Hour) { binary.BigEndian.PutUint32(key, uint32(hour)) }
+
+func (c *cell) hour() Hour {
+	return Hour(c.key[0])<<24 | Hour(c.key[1])<<16 | Hour(c.key[2])<<8 | Hour(c.key[3])
+}
+
+func (c *cell) source() seriesSource { return seriesSource{encoded: c.key[cellHourBytes:]} }
+
+// find returns the cell of the key with that hash, or nil. The caller holds the lock.
+func (s *stripe) find(hash uint64, key []byte) *cell {
+	if c := s.cells[hash]; c != nil && c.key == string(key) {
+		return c
+	}
+	if c := s.older[hash]; c != nil && c.key == string(key) {
+		s.cells[hash] = c
+		return c
+	}
+	return nil
+}
+
+// isDirty says whether the cell has updates in the open seal. The caller holds the lock.
+func (s *stripe) isDirty(c *cell) bool {
+	sums := &c.sums[s.seal%2]
+	return sums.SuccessfulRequests|sums.FailedRequests != 0
+}
+
+// make returns a new cell for the key with that hash. The caller holds the lock.
+func (s *stripe) make(hash uint64, key []byte, maxKeys int64) *cell {
+	if int64(len(s.cells)) > maxKeys/stripeCount {
+		s.rotate()
+	}
+	c := &cell{key: string(key)}
+	s.cells[hash] = c
+	return c
+}
+
+// findOrMake returns the cell of the key with that hash. The caller holds the lock.
+func (s *stripe) findOrMake(hash uint64, key []byte, maxKeys int64) *cell {
+	if c := s.find(hash, key); c != nil {
+		return c
+	}
+	return s.make(hash, key, maxKeys)
+}
+
+// count adds what one request counts to the cell. The caller holds the lock and has counted the key if the cell isn't
+// dirty.
+func (s *stripe) count(c *cell, one *Counters) {
+	if !s.isDirty(c) {
+		s.dirty = append(s.dirty, c)
+	}
+	c.sums[s.seal%2].Add(one)
+	s.accepted++
+	s.updates++
+	s.amount = s.amount.Add(one.Spend)
+}
+
+// rotate forgets the cells not used since the rotation before. Those with updates stay in the dirty list; should
+// their key come again before the seal, it gets a second cell, and the sealer adds the two up. So it is with a cell
+// whose place another key of the same hash has taken.
+func (s *stripe) rotate() {
+	s.older, s.cells = s.cells, make(map[uint64]*cell, len(s.cells)/2)
+}

@@ -26,7 +26,7 @@ func (p *Pipeline) Handle(s *Series) (*Handle, error) {
 // Record counts one request, as Pipeline.Record does, and keeps nothing of c. Errors: *UpdateError if the cost is
 // refused, ErrBufferFull, ErrClosed; nothing was recorded then.
 func (h *Handle) Record(c *Cost) error {
-	hour, err := h.p.check(0, c)
+	hour, err := h.p.check(c)
 	if err == nil {
 		at := h.current.Load()
 		if at == nil || at.hour != hour {

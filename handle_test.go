@@ -133,7 +133,7 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, false, 1, &faults{})
 		hourOf := func() Hour {
-			hour, err := r.check(0, &Cost{})
+			hour, err := r.check(&Cost{})
 			if err != nil {
 				t.Fatal(err)
 			}

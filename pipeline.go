@@ -129,7 +129,7 @@ func (p *Pipeline) Record(u *Update) error {
 
 func (p *Pipeline) record(u *Update) (uint64, error) {
 	cost := u.cost()
-	hour, err := p.check(0, &cost)
+	hour, err := p.check(&cost)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 		return 0, err
@@ -141,12 +141,20 @@ func (p *Pipeline) record(u *Update) (uint64, error) {
 	return seal, err
 }
 
-// check returns the hour that the cost counts in, or an *UpdateError.
-func (p *Pipeline) check(index int, c *Cost) (Hour, error) {
-	if c.Time.IsZero() {
-		return p.clock.now(), c.validate(index, time.Time{})
+// check returns the hour that the cost counts in, or an *UpdateError. It reads the clock only for a cost with a time.
+func (p *Pipeline) check(c *Cost) (Hour, error) {
+	var now time.Time
+	if !c.Time.IsZero() {
+		now = time.Now()
 	}
-	return HourOf(c.Time), c.validate(index, time.Now())
+	return p.hourOf(c), c.validate(0, now)
+}
+
+func (p *Pipeline) hourOf(c *Cost) Hour {
+	if c.Time.IsZero() {
+		return p.clock.now()
+	}
+	return HourOf(c.Time)
 }
 
 // Receipt stands for updates recorded in one call, to be waited for.
@@ -168,14 +176,14 @@ func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
 }
 
 func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
+	now := time.Now()
 	spots := make([]spot, len(updates))
 	for i := range updates {
 		cost := updates[i].cost()
-		hour, err := p.check(i, &cost)
-		if err != nil {
+		if err := cost.validate(i, now); err != nil {
 			return 0, firstFault(updates[:i], err)
 		}
-		spots[i].hour = hour
+		spots[i].hour = p.hourOf(&cost)
 	}
 	return p.open.addGroup(updates, spots)
 }

@@ -38,12 +38,9 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 		return nil, fmt.Errorf("look for entities: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EntityTotal, err error) {
-		var kind, spend string
-		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &spend, &e.Requests, &e.UpdatedAt); err != nil {
-			return e, err
-		}
-		if e.Entity.Type, err = spendflush.ParseEntityType(kind); err == nil {
-			e.Spend, err = spendflush.ParseAmount(spend)
+		var kind string
+		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &e.Spend, &e.Requests, &e.UpdatedAt); err == nil {
+			e.Entity.Type, err = spendflush.ParseEntityType(kind)
 		}
 		return e, err
 	})

@@ -8,29 +8,18 @@ import (
 	"unicode/utf8"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/quarantine"
 )
 
 const spendPrefix = "/v1/spend/"
 
 // counters are sums as JSON writes them.
 type counters struct {
-	Spend                    spendflush.Amount `json:"spend"`
-	APIRequests              int64             `json:"api_requests"`
-	SuccessfulRequests       int64             `json:"successful_requests"`
-	FailedRequests           int64             `json:"failed_requests"`
-	PromptTokens             int64             `json:"prompt_tokens"`
-	CompletionTokens         int64             `json:"completion_tokens"`
-	CacheReadInputTokens     int64             `json:"cache_read_input_tokens"`
-	CacheCreationInputTokens int64             `json:"cache_creation_input_tokens"`
+	Spend spendflush.Amount `json:"spend"`
+	*quarantine.Counts
 }
 
-func countersOf(c spendflush.Counters) counters {
-	return counters{
-		Spend: c.Spend, APIRequests: c.APIRequests(), SuccessfulRequests: c.SuccessfulRequests, FailedRequests: c.FailedRequests,
-		PromptTokens: c.PromptTokens, CompletionTokens: c.CompletionTokens,
-		CacheReadInputTokens: c.CacheReadInputTokens, CacheCreationInputTokens: c.CacheCreationInputTokens,
-	}
-}
+func countersOf(c spendflush.Counters) counters { return counters{c.Spend, quarantine.CountsOf(&c)} }
 
 // entitySpend is the answer to GET /v1/spend/….
 type entitySpend struct {

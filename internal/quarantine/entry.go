@@ -162,7 +162,7 @@ type Entry struct {
 	Hour   time.Time   `json:"hour,omitzero"`
 
 	Spend *spendflush.Amount `json:"spend,omitempty"`
-	*countsJSON
+	*Counts
 }
 
 type entityJSON struct {
@@ -186,7 +186,8 @@ type seriesJSON struct {
 	Tags                  []string `json:"tags,omitempty"`
 }
 
-type countsJSON struct {
+// Counts are the sums beside the spend, with the names of the HTTP API.
+type Counts struct {
 	APIRequests              int64 `json:"api_requests"`
 	SuccessfulRequests       int64 `json:"successful_requests"`
 	FailedRequests           int64 `json:"failed_requests"`
@@ -203,8 +204,9 @@ func entityJSONOf(e *spendflush.Entity) *entityJSON {
 	return &entityJSON{Type: e.Type.String(), ID: e.ID, TeamID: e.TeamID}
 }
 
-func countsOf(c *spendflush.Counters) *countsJSON {
-	return &countsJSON{
+// CountsOf gives names to sums.
+func CountsOf(c *spendflush.Counters) *Counts {
+	return &Counts{
 		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
 		c.CacheReadInputTokens, c.CacheCreationInputTokens,
 	}
@@ -226,7 +228,7 @@ func EntryOf(q *sql.Quarantined) *Entry {
 		e.Spend = &q.Counters.Spend
 	}
 	if q.Kind == "row" {
-		e.countsJSON = countsOf(&q.Counters)
+		e.Counts = CountsOf(&q.Counters)
 	} else if q.Counted {
 		e.Updates = &q.Updates
 	}

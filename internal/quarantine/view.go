@@ -220,14 +220,14 @@ type headerJSON struct {
 type totalJSON struct {
 	*entityJSON
 	Spend spendflush.Amount `json:"spend"`
-	*countsJSON
+	*Counts
 }
 
 type rollupJSON struct {
 	Hour   time.Time         `json:"hour"`
 	Series *seriesJSON       `json:"series"`
 	Spend  spendflush.Amount `json:"spend"`
-	*countsJSON
+	*Counts
 }
 
 // JSON returns it for programs.
@@ -253,12 +253,12 @@ func (v *View) JSON() ViewJSON {
 	}
 	for i := range v.rows.Totals {
 		row := &v.rows.Totals[i]
-		j.Totals = append(j.Totals, totalJSON{entityJSONOf(&row.Entity), row.Counters.Spend, countsOf(&row.Counters)})
+		j.Totals = append(j.Totals, totalJSON{entityJSONOf(&row.Entity), row.Counters.Spend, CountsOf(&row.Counters)})
 	}
 	for i := range v.rows.Rollups {
 		row := &v.rows.Rollups[i]
 		series := row.Series()
-		j.Rollups = append(j.Rollups, rollupJSON{row.Hour.Time(), seriesOf(&series), row.Counters.Spend, countsOf(&row.Counters)})
+		j.Rollups = append(j.Rollups, rollupJSON{row.Hour.Time(), seriesOf(&series), row.Counters.Spend, CountsOf(&row.Counters)})
 	}
 	return j
 }

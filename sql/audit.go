@@ -87,7 +87,7 @@ const maxDifferences = 20
 //   - the dictionaries with the rows that name their entries.
 //
 // It reads everything, in a time that grows with the rollups, while flushes go on. An error means that the books
-// couldn't be read; that they don't add up is in the report. The result is kept for Standing, where the database lets it:
+// couldn't be read; that they don't add up is in the report. The result is kept for Glance, where the database lets it:
 // a standby, and a role that may only read, can be audited too.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()

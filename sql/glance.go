@@ -16,9 +16,10 @@ type Glance struct {
 	MaxConnections int    // that it allows
 	Updates        int64  // in the books
 	Amount         spendflush.Amount
-	Quarantined    int64     // open entries
-	LostBatches    int64     // passed as lost and not found since
-	LastLost       time.Time // when the last of these was noticed; zero if there are none
+	Quarantined    int64      // open entries
+	LostBatches    int64      // passed as lost and not found since
+	LastLost       time.Time  // when the last of these was noticed; zero if there are none
+	LastAudit      *LastAudit // nil if there was none
 }
 
 // ErrNotMigrated is wrapped where Postgres answers but the tables aren't there.
@@ -28,9 +29,12 @@ var ErrNotMigrated = errors.New("the tables are missing")
 // ErrNotMigrated where the tables aren't there, or lack a column.
 func (s *Store) Glance(ctx context.Context) (Glance, error) {
 	var g Glance
-	var lost *time.Time
+	var lost, asOf *time.Time
+	var ok *bool
+	var seconds *float64
+	var failed *string
 	err := s.pool.QueryRow(ctx, s.statement("glance")).Scan(&g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
-		&g.Quarantined, &g.LostBatches, &lost)
+		&g.Quarantined, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
 	switch sqlState(err) {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:
 		err = fmt.Errorf("%w: %w", ErrNotMigrated, err)
@@ -40,6 +44,9 @@ func (s *Store) Glance(ctx context.Context) (Glance, error) {
 	}
 	if lost != nil {
 		g.LastLost = *lost
+	}
+	if asOf != nil {
+		g.LastAudit = &LastAudit{AsOf: *asOf, OK: *ok, Took: time.Duration(*seconds * float64(time.Second)), Failed: *failed}
 	}
 	return g, nil
 }

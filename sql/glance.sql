@@ -3,7 +3,9 @@ SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('m
     (SELECT coalesce(sum(numbackends), 0)::integer FROM pg_stat_database),
     b.updates, b.amount,
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
-    l.batches, l.noticed_at
+    l.batches, l.noticed_at,
+    a.as_of, a.ok, a.seconds, a.failed
 FROM (SELECT coalesce(sum(updates), 0)::bigint AS updates, coalesce(sum(amount), 0)::text AS amount
-        FROM spendflush.producers) AS b,
-    (SELECT count(*) AS batches, max(noticed_at) AS noticed_at FROM spendflush.lost_batches WHERE found_at IS NULL) AS l
+        FROM spendflush.producers) AS b
+CROSS JOIN (SELECT count(*) AS batches, max(noticed_at) AS noticed_at FROM spendflush.lost_batches WHERE found_at IS NULL) AS l
+LEFT JOIN spendflush.last_audit AS a ON true

@@ -35,15 +35,15 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	standing, err := c.ps.store.Standing(ctx)
+	books, err := c.ps.store.Glance(ctx)
 	if err != nil {
 		gauge(descPostgresUp, 0)
 		return
 	}
 	gauge(descPostgresUp, 1)
-	gauge(descQuarantine, float64(standing.Quarantined))
-	gauge(descLost, float64(standing.LostBatches))
-	last := standing.LastAudit
+	gauge(descQuarantine, float64(books.Quarantined))
+	gauge(descLost, float64(books.LostBatches))
+	last := books.LastAudit
 	if last == nil {
 		gauge(descAuditTime, 0)
 		return

@@ -9,24 +9,24 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-func standing(t *testing.T, s *Store) Standing {
+func glance(t *testing.T, s *Store) Glance {
 	t.Helper()
-	st, err := s.Standing(t.Context())
+	g, err := s.Glance(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return st
+	return g
 }
 
 func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 	databaseURL := database(t)
 	auditor, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
-	if st := standing(t, other); st != (Standing{}) {
-		t.Errorf("empty books stand like this: %+v", st)
+	if g := glance(t, other); g.Quarantined != 0 || g.LostBatches != 0 || g.LastAudit != nil {
+		t.Errorf("empty books stand like this: %+v", g)
 	}
 	apply(t, auditor, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "a"}, noon, one("1")}))
 	wantAudit(t, auditor)
-	first := standing(t, other).LastAudit
+	first := glance(t, other).LastAudit
 	if first == nil || !first.OK || first.Failed != "" || first.Took <= 0 || time.Since(first.AsOf).Abs() > time.Hour {
 		t.Fatalf("after an audit of books in order: %+v", first)
 	}
@@ -34,14 +34,14 @@ func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 	if _, err := auditor.Audit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if last := standing(t, other).LastAudit; last.OK || last.Failed != "totals of api_key, each total = its rollups" || !last.AsOf.After(first.AsOf) {
+	if last := glance(t, other).LastAudit; last.OK || last.Failed != "totals of api_key, each total = its rollups" || !last.AsOf.After(first.AsOf) {
 		t.Errorf("after an audit of books that are wrong: %+v", last)
 	}
 	// One that began earlier and ended later.
 	if err := auditor.noteAudit(t.Context(), AuditReport{OK: true, AsOf: first.AsOf}, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if last := standing(t, other).LastAudit; last.OK {
+	if last := glance(t, other).LastAudit; last.OK {
 		t.Error("an older audit has replaced a later one")
 	}
 }
@@ -53,7 +53,7 @@ func TestWhatIsSetAsideOrLostIsSeen(t *testing.T) {
 	}
 	execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, found_at)
 		VALUES (gen_random_uuid(), 0, 1, 'r', NULL), (gen_random_uuid(), 0, 2, 'r', now())`)
-	if st := standing(t, s); st.Quarantined != 1 || st.LostBatches != 1 {
+	if st := glance(t, s); st.Quarantined != 1 || st.LostBatches != 1 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -64,7 +64,7 @@ func TestBooksThatMayOnlyBeReadAreAuditedAllTheSame(t *testing.T) {
 	execute(t, s.pool, "ALTER DATABASE "+s.pool.Config().ConnConfig.Database+" SET default_transaction_read_only = on")
 	reader := open(t, databaseURL, Options{})
 	wantAudit(t, reader)
-	if last := standing(t, reader).LastAudit; last != nil {
+	if last := glance(t, reader).LastAudit; last != nil {
 		t.Errorf("the audit was noted: %+v", last)
 	}
 }

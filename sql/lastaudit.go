@@ -10,36 +10,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standing is what an operator must see at once. Reading it is cheap, whatever the books hold.
-type Standing struct {
-	Quarantined int64      // open entries of the quarantine
-	LostBatches int64      // batches passed as lost and not found since
-	LastAudit   *LastAudit // nil if there was none
-}
-
 // LastAudit is the result of the latest audit of these books, whichever program made it.
 type LastAudit struct {
 	AsOf   time.Time // when its snapshot was taken, by Postgres's clock
 	OK     bool
 	Took   time.Duration
 	Failed string // the names of the checks that failed, with commas
-}
-
-// Standing returns how the books stand.
-func (s *Store) Standing(ctx context.Context) (Standing, error) {
-	var st Standing
-	var asOf *time.Time
-	var ok *bool
-	var seconds *float64
-	var failed *string
-	err := s.pool.QueryRow(ctx, s.statement("standing")).Scan(&st.Quarantined, &st.LostBatches, &asOf, &ok, &seconds, &failed)
-	if err != nil {
-		return Standing{}, fmt.Errorf("read how the books stand: %w", err)
-	}
-	if asOf != nil {
-		st.LastAudit = &LastAudit{AsOf: *asOf, OK: *ok, Took: time.Duration(*seconds * float64(time.Second)), Failed: *failed}
-	}
-	return st, nil
 }
 
 // ClaimAudit says whether an audit is due, which is so once that much time has passed since the last one was made or

@@ -13,7 +13,6 @@ import (
 // Overview tells how the whole pipeline stands; *overview.Live does.
 type Overview interface {
 	Report(ctx context.Context) (*overview.Report, error) // the error is ctx's
-	Audited(a overview.Audit)
 }
 
 // pipeline tells how all instances, the queue and Postgres stand. It answers with any of them away.

@@ -46,7 +46,6 @@ type record struct {
 	Instance Instance  `json:"instance"`
 	Holds    []holding `json:"holds"`
 	Flushes  []Flush   `json:"flushes"`
-	Audit    *Audit    `json:"audit"`
 
 	age time.Duration // since it was written
 }
@@ -109,6 +108,9 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	r.Quarantined, r.LostBatches = g.Quarantined, g.LostBatches
 	if !g.LastLost.IsZero() {
 		r.LastLost = g.LastLost.UTC()
+	}
+	if a := g.LastAudit; a != nil {
+		r.LastAudit = &Audit{At: a.AsOf.UTC(), OK: a.OK, Took: a.Took.Seconds()}
 	}
 }
 
@@ -180,9 +182,6 @@ func (r *Report) take(others []record, self *record) {
 		r.Instances = append(r.Instances, all[i].Instance)
 		r.Flushes = append(r.Flushes, all[i].Flushes...)
 		r.takeHoldings(&all[i])
-		if audit := all[i].Audit; audit != nil && (r.LastAudit == nil || audit.At.After(r.LastAudit.At)) {
-			r.LastAudit = audit
-		}
 	}
 	slices.SortStableFunc(r.Instances, func(a, b Instance) int {
 		return cmp.Or(cmp.Compare(a.Instance, b.Instance), a.StartedAt.Compare(b.StartedAt))

@@ -30,7 +30,6 @@ type Live struct {
 	opts     LiveOptions
 	log      *slog.Logger
 
-	audit    atomic.Pointer[Audit]
 	deadlock atomic.Pointer[deadlocks]
 
 	turn  chan struct{} // capacity 1; whoever is in it may use what follows
@@ -79,9 +78,6 @@ func (l *Live) Report(ctx context.Context) (*Report, error) {
 	return l.last, nil
 }
 
-// Audited notes what an audit said.
-func (l *Live) Audited(a Audit) { l.audit.Store(&a) }
-
 // Publish tells of this instance on the roster every second until ctx ends, and then leaves the roster. Without a roster
 // it returns at once. What fails is logged at debug level only: nothing depends on it.
 func (l *Live) Publish(ctx context.Context) {
@@ -128,7 +124,7 @@ func (l *Live) record() *record {
 	if !s.OldestHeld.IsZero() {
 		in.Behind = max(0, now.Sub(s.OldestHeld).Seconds())
 	}
-	one := &record{Audit: l.audit.Load()}
+	one := &record{}
 	for _, shard := range s.Shards {
 		in.HeldUpdates += shard.Updates
 		in.HeldAmount = in.HeldAmount.Add(shard.Amount)

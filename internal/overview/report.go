@@ -36,7 +36,7 @@ type Report struct {
 	Quarantined int64     `json:"quarantined"` // open entries
 	LostBatches int64     `json:"lost_batches"`
 	LastLost    time.Time `json:"last_lost_at,omitzero"` // when the last of these was noticed
-	LastAudit   *Audit    `json:"last_audit"`            // the last one that an instance was asked for over HTTP; nil: none is known
+	LastAudit   *Audit    `json:"last_audit"`            // the last one, whoever made it; nil: none is known
 }
 
 // State is how grave things are.

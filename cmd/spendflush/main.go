@@ -78,7 +78,7 @@ Exit status: 0 done, 1 failed (audit: the books don't add up), 2 wrong usage or 
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.serveCommand(), p.devCommand(), p.demoCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
+	root.AddCommand(p.serveCommand(), p.devCommand(), p.demoCommand(), p.benchCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
 		p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.versionCommand())
 	return root
 }

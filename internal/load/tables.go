@@ -100,17 +100,17 @@ func (t *Tables) Clear(ctx context.Context) error {
 	return nil
 }
 
-// execer is a connection or a transaction.
-type execer interface {
+// Execer is a connection or a transaction.
+type Execer interface {
 	Exec(ctx context.Context, statement string, args ...any) (pgconn.CommandTag, error)
 }
 
 // Add adds the update, a statement a row, and returns how many rows that were: the totals of its entities, and its
 // rollup. Outside a transaction each of them is one.
-func (t *Tables) Add(ctx context.Context, to execer, u *spendflush.Update) (rows int, err error) {
-	c := counters(u)
+func (t *Tables) Add(ctx context.Context, to Execer, u *spendflush.Update) (rows int, err error) {
+	c := Counters(u)
 	for _, e := range Entities(&u.Series) {
-		if _, err := to.Exec(ctx, t.addTotal, args(&c, e.Key())...); err != nil {
+		if err := t.AddTotal(ctx, to, e.Key(), &c); err != nil {
 			return rows, err
 		}
 		rows++
@@ -119,11 +119,23 @@ func (t *Tables) Add(ctx context.Context, to execer, u *spendflush.Update) (rows
 	if at.IsZero() {
 		at = time.Now()
 	}
-	at = at.UTC()
-	if _, err := to.Exec(ctx, t.addRollup, append(args(&c, u.Series.Key()), at, int16(at.Hour()))...); err != nil {
+	if err := t.AddRollup(ctx, to, u.Series.Key(), spendflush.HourOf(at), &c); err != nil {
 		return rows, err
 	}
 	return rows + 1, nil
+}
+
+// AddTotal adds to the total of an entity.
+func (t *Tables) AddTotal(ctx context.Context, to Execer, entity spendflush.Key, c *spendflush.Counters) error {
+	_, err := to.Exec(ctx, t.addTotal, args(c, entity)...)
+	return err
+}
+
+// AddRollup adds to the rollup of a series in an hour.
+func (t *Tables) AddRollup(ctx context.Context, to Execer, series spendflush.Key, hour spendflush.Hour, c *spendflush.Counters) error {
+	at := hour.Time()
+	_, err := to.Exec(ctx, t.addRollup, append(args(c, series), at, int16(at.Hour()))...)
+	return err
 }
 
 func args(c *spendflush.Counters, key spendflush.Key) []any {

@@ -175,7 +175,7 @@ func (w *Workload) Sums(first, count uint64) Sums {
 	var u spendflush.Update
 	for number := first; number < first+count; number++ {
 		w.Fill(number, &u)
-		c := counters(&u)
+		c := Counters(&u)
 		byKey[w.key(number, mix(w.shape.Seed+number))].Add(&c)
 	}
 	s := Sums{Entities: map[spendflush.Entity]spendflush.Counters{}}
@@ -198,8 +198,8 @@ func (w *Workload) Sums(first, count uint64) Sums {
 // Combinations returns how many combinations of ids, tags and dimensions the workload can have.
 func (w *Workload) Combinations() int { return w.shape.Keys * w.shape.Models }
 
-// counters is what one update adds.
-func counters(u *spendflush.Update) spendflush.Counters {
+// Counters is what one update adds.
+func Counters(u *spendflush.Update) spendflush.Counters {
 	c := spendflush.Counters{
 		Spend: u.Spend, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
 		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,

@@ -40,7 +40,7 @@ func TestSumsAreThoseOfTheUpdatesOneByOne(t *testing.T) {
 		want := Sums{Entities: map[spendflush.Entity]spendflush.Counters{}}
 		for number := uint64(first); number < first+count; number++ {
 			u := w.Update(number)
-			c := counters(&u)
+			c := Counters(&u)
 			want.Updates.Add(&c)
 			for _, e := range Entities(&u.Series) {
 				sum := want.Entities[e]

@@ -1,0 +1,331 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// groupConfig says what a group of instances is like. The zero value of a field stands for spendflush's default.
+type groupConfig struct {
+	instances, shards int
+	seal, flush       time.Duration
+	maxKeys           int
+}
+
+// group is some instances in this process, each with its own connections.
+type group struct {
+	place     *place
+	instances []*member
+	running   errgroup.Group
+	drained   bool
+	sent      uint64 // updates of the workload, the first ones
+	sampled   uint64 // of these, the first ones once more, to be waited for
+}
+
+type member struct {
+	pipeline *spendflush.Pipeline
+	store    *sql.Store
+	flushes  *watchedStore
+	client   redis.UniversalClient
+	queue    *queues.Redis
+	locker   *lockers.Redis
+}
+
+// group starts the instances on fresh books.
+func (p *place) group(ctx context.Context, c groupConfig) (g *group, err error) {
+	if err := p.fresh(ctx); err != nil {
+		return nil, err
+	}
+	g = &group{place: p}
+	for i := range max(1, c.instances) {
+		m, err := p.member(ctx, fmt.Sprintf("instance-%d", i+1), c)
+		if err != nil {
+			return nil, errors.Join(err, g.close())
+		}
+		g.instances = append(g.instances, m)
+	}
+	for _, m := range g.instances {
+		g.running.Go(func() error { return m.pipeline.Run(ctx) })
+	}
+	return g, nil
+}
+
+func (p *place) member(ctx context.Context, name string, c groupConfig) (m *member, err error) {
+	m = &member{}
+	if m.store, err = sql.Open(ctx, p.databaseURL, sql.Options{}); err != nil {
+		return nil, err
+	}
+	m.flushes = &watchedStore{Store: m.store}
+	if m.client, err = queues.Dial(p.redisURL); err != nil {
+		m.store.Close()
+		return nil, err
+	}
+	m.queue = queues.NewRedis(m.client, queues.RedisOptions{Prefix: keyPrefix})
+	m.locker = lockers.NewRedis(m.client, name, lockers.RedisOptions{Prefix: keyPrefix})
+	m.pipeline, err = spendflush.New(spendflush.Config{
+		Store: m.flushes, Queue: m.queue, Locker: m.locker, DirectLocker: lockers.NewPostgres(m.store.Pool(), name),
+		Instance: name, Shards: c.shards, SealInterval: c.seal, FlushInterval: c.flush, MaxKeys: c.maxKeys,
+	})
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+// watchedStore notes how many rows were flushed, and how long that took.
+type watchedStore struct {
+	*sql.Store
+
+	mu      sync.Mutex
+	rows    int
+	flushes []time.Duration
+}
+
+func (s *watchedStore) Apply(ctx context.Context, f *spendflush.Flush) error {
+	begun := time.Now()
+	if err := s.Store.Apply(ctx, f); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows += len(f.Totals) + len(f.Rollups)
+	s.flushes = append(s.flushes, time.Since(begun))
+	return nil
+}
+
+// flushed returns what all instances have flushed since they were last asked.
+func (g *group) flushed() (rows float64, flushes []time.Duration) {
+	for _, m := range g.instances {
+		m.flushes.mu.Lock()
+		rows += float64(m.flushes.rows)
+		flushes = append(flushes, m.flushes.flushes...)
+		m.flushes.rows, m.flushes.flushes = 0, nil
+		m.flushes.mu.Unlock()
+	}
+	return rows, flushes
+}
+
+func (m *member) close() error {
+	err := m.client.Close()
+	m.queue.Wait()
+	m.locker.Wait()
+	m.store.Close()
+	return err
+}
+
+// close closes the connections of instances that have ended.
+func (g *group) close() error {
+	var errs []error
+	for _, m := range g.instances {
+		errs = append(errs, m.close())
+	}
+	return errors.Join(errs...)
+}
+
+// drain has everything committed, ends the instances and closes their connections.
+func (g *group) drain(ctx context.Context) error {
+	var drains errgroup.Group
+	for _, m := range g.instances {
+		drains.Go(func() error { return m.pipeline.Shutdown(ctx) })
+	}
+	err := errors.Join(drains.Wait(), g.running.Wait())
+	g.drained = true
+	return errors.Join(err, g.close())
+}
+
+// end drains what wasn't drained, after a failure.
+func (g *group) end(ctx context.Context) error {
+	if g.drained {
+		return nil
+	}
+	return g.drain(ctx)
+}
+
+const chunk = 500 // updates that a goroutine takes at once
+
+// flood records updates of the workload for that long, as fast as this machine does, each instance in its turn.
+func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) error {
+	var next atomic.Uint64
+	next.Store(g.sent)
+	end := time.Now().Add(d)
+	var work errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() error {
+			for ctx.Err() == nil && time.Now().Before(end) {
+				first := next.Add(chunk) - chunk
+				if err := g.record(ctx, w, first, chunk); err != nil {
+					return err
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	err := work.Wait()
+	g.sent = next.Load()
+	return err
+}
+
+// pace records so many updates a second of the workload for that long. A goroutine that was held up catches up.
+func (g *group) pace(ctx context.Context, w *load.Workload, rate int, d time.Duration) error {
+	begun, first := time.Now(), g.sent
+	for {
+		elapsed := time.Since(begun)
+		if elapsed >= d || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		due := first + uint64(elapsed.Seconds()*float64(rate))
+		for g.sent < due {
+			n := min(chunk, due-g.sent)
+			if err := g.record(ctx, w, g.sent, n); err != nil {
+				return err
+			}
+			g.sent += n
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// warm records every key once, and returns when all that is committed: then the rows are there, as they are in a
+// database in use.
+func (g *group) warm(ctx context.Context, w *load.Workload) error {
+	for end := g.sent + uint64(w.Shape().Keys); g.sent < end; {
+		n := min(chunk, end-g.sent)
+		if err := g.record(ctx, w, g.sent, n); err != nil {
+			return err
+		}
+		g.sent += n
+	}
+	return g.settle(ctx)
+}
+
+// settle waits until nothing is held.
+func (g *group) settle(ctx context.Context) error {
+	for _, m := range g.instances {
+		for {
+			s := m.pipeline.Status()
+			held := s.Open.Updates
+			for _, shard := range s.Shards {
+				held += shard.Updates
+			}
+			if held == 0 {
+				break
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// record records a chunk of updates by number, in the instance whose turn it is. Where that can't take more, it waits as
+// a client would.
+func (g *group) record(ctx context.Context, w *load.Workload, first, n uint64) error {
+	p := g.instances[first/chunk%uint64(len(g.instances))].pipeline
+	var u spendflush.Update
+	for number := first; number < first+n; number++ {
+		w.Fill(number, &u)
+		for {
+			err := p.Record(&u)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, spendflush.ErrBufferFull) || ctx.Err() != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// check compares the books with what was sent, and audits them. With so many keys that it would take longer than the
+// measurement, only the sum of all is compared, beside the audit.
+func (g *group) check(ctx context.Context, w *load.Workload) error {
+	store, err := sql.Open(ctx, g.place.databaseURL, sql.Options{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	audit, err := store.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	if !audit.OK {
+		return fmt.Errorf("%w: the audit fails: %+v", ErrWrongBooks, audit.Checks)
+	}
+	want := w.Sums(0, g.sent)
+	again := w.Sums(0, g.sampled)
+	want.Updates.Add(&again.Updates)
+	var got spendflush.Counters
+	err = g.place.pool.QueryRow(ctx, `
+SELECT coalesce(sum(spend), 0), coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
+    coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
+    coalesce(sum(cache_read_input_tokens), 0)::bigint, coalesce(sum(cache_creation_input_tokens), 0)::bigint
+FROM spendflush.rollup`).Scan(&got.Spend, &got.SuccessfulRequests, &got.FailedRequests, &got.PromptTokens, &got.CompletionTokens,
+		&got.CacheReadInputTokens, &got.CacheCreationInputTokens)
+	if err != nil {
+		return fmt.Errorf("read the rollups: %w", err)
+	}
+	if got != want.Updates {
+		return fmt.Errorf("%w: the rollups add up to %+v, the updates to %+v", ErrWrongBooks, got, want.Updates)
+	}
+	if w.Shape().Keys > maxCheckedKeys {
+		return nil
+	}
+	for e, sum := range again.Entities {
+		all := want.Entities[e]
+		all.Add(&sum)
+		want.Entities[e] = all
+	}
+	return g.place.checkTotals(ctx, want.Entities)
+}
+
+const maxCheckedKeys = 100_000
+
+func (p *place) checkTotals(ctx context.Context, want map[spendflush.Entity]spendflush.Counters) error {
+	rows, err := p.pool.Query(ctx, "SELECT entity_type, entity_id, team_id, spend, api_requests FROM spendflush.spend")
+	if err != nil {
+		return fmt.Errorf("read the totals: %w", err)
+	}
+	var kind string
+	var e spendflush.Entity
+	var spend spendflush.Amount
+	var requests int64
+	found := 0
+	_, err = pgx.ForEachRow(rows, []any{&kind, &e.ID, &e.TeamID, &spend, &requests}, func() (err error) {
+		if e.Type, err = spendflush.ParseEntityType(kind); err != nil {
+			return err
+		}
+		sum := want[e]
+		if spend != sum.Spend || requests != sum.APIRequests() {
+			return fmt.Errorf("%w: %s %s has %s dollars of %d requests, its updates are %s of %d",
+				ErrWrongBooks, kind, e.ID, spend, requests, sum.Spend, sum.APIRequests())
+		}
+		found++
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the totals: %w", err)
+	}
+	if found != len(want) {
+		return fmt.Errorf("%w: %d entities have totals, %d had updates", ErrWrongBooks, found, len(want))
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/lockers"
+)
+
+const locksAbout = `One client, one call after the other over loopback. **won** is a lock acquired and given up again; **refused** is one that another
+instance has, which is what all instances but one get. docs/locks.md compares what they promise.`
+
+func locksSteps(r *run) int { return 4 * r.Rounds }
+
+func measureLocks(ctx context.Context, r *run) error {
+	redis := func(owner string) spendflush.Locker {
+		return lockers.NewRedis(r.place.client, owner, lockers.RedisOptions{Prefix: keyPrefix})
+	}
+	postgres := func(owner string) spendflush.Locker { return lockers.NewPostgres(r.place.pool, owner) }
+	var variants []variant
+	for _, kind := range []struct {
+		name string
+		open func(owner string) spendflush.Locker
+	}{{"Redis", redis}, {"Postgres advisory", postgres}} {
+		variants = append(variants,
+			variant{kind.name + ", won", func(ctx context.Context) (map[string]float64, error) {
+				l := kind.open("bench")
+				return r.lockTimes(ctx, func() error {
+					lease, err := l.Acquire(ctx, "bench")
+					if err != nil {
+						return err
+					}
+					return lease.Release(ctx)
+				})
+			}},
+			variant{kind.name + ", refused", func(ctx context.Context) (_ map[string]float64, err error) {
+				lease, err := kind.open("holder").Acquire(ctx, "bench")
+				if err != nil {
+					return nil, err
+				}
+				defer func() { err = errors.Join(err, lease.Release(ctx)) }()
+				l := kind.open("bench")
+				return r.lockTimes(ctx, func() error {
+					if _, err := l.Acquire(ctx, "bench"); !errors.Is(err, spendflush.ErrHeld) {
+						return errors.Join(errors.New("a lock that is held was not refused"), err)
+					}
+					return nil
+				})
+			}})
+	}
+	got, err := r.compare(ctx, variants)
+	if err != nil {
+		return err
+	}
+	t := Table{Part: "locks", Title: "Locks", About: locksAbout, Columns: []string{"p50 µs", "p99 µs"}}
+	for _, v := range variants {
+		t.row(v.name, got[v.name]["p50"], got[v.name]["p99"])
+	}
+	r.report.Tables = append(r.report.Tables, t)
+	return nil
+}
+
+func (r *run) lockTimes(ctx context.Context, once func() error) (map[string]float64, error) {
+	var took []time.Duration
+	for begun := time.Now(); len(took) == 0 || time.Since(begun) < r.Duration && ctx.Err() == nil; {
+		start := time.Now()
+		if err := once(); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	at := func(part float64) float64 { return float64(took[int(part*float64(len(took)-1))].Nanoseconds()) / 1e3 }
+	return map[string]float64{"p50": at(0.5), "p99": at(0.99)}, nil
+}

@@ -1,0 +1,165 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/load"
+)
+
+const waysAbout = `Ten instances in one process book the same traffic over %s keys, chosen at random, as fast as they can; the time runs until all
+is in Postgres. Where rows are written one by one, the tables are as narrow as spendflush's own, with the same keys and fillfactor.
+
+- **direct**: each instance writes the ten updates that it has gathered in a transaction of row-by-row UPSERTs in the order of
+  arrival; a transaction ended for a deadlock is tried again three times, and then lost.
+- **direct, one by one**: the same with a transaction an update. As all write key, user, team, organization in this order, they hardly deadlock.
+- **per-request**: ten connections, one autocommitted UPSERT an update: of its rollup row alone, the least that can be written.
+- **drain-rows**: each instance sums up in memory, pushes its sums as JSON to a Redis list every 200 ms; one of them pops up to 100 of
+  these every 500 ms (at once, where there are more), sums them up and writes row by row in one transaction.
+- **spendflush**: 200 ms to the seal, 500 ms to the flush, as it comes; every total and rollup compared with the traffic afterwards.
+- **limit**: the rows of one flush over all keys as two bare UPSERTs from arrays on one connection, made beforehand, again and again.`
+
+func waysSteps(r *run) int { return 6 * r.Rounds }
+
+const waysInstances = 10
+
+func measureWays(ctx context.Context, r *run) error {
+	keys := r.sized(10_000, 1000)
+	w, err := load.New(load.Shape{Seed: 1, Keys: keys, Skew: 1})
+	if err != nil {
+		return err
+	}
+	got, err := r.compare(ctx, []variant{
+		{"direct", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 10) }},
+		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
+		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},
+		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w) }},
+		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w) }},
+		{"limit", func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, keys) }},
+	})
+	if err != nil {
+		return err
+	}
+	t := Table{Part: "ways", Title: "Ways to book the same traffic", About: spelled(waysAbout, keys),
+		Columns: []string{"updates/s", "spendflush is times as fast", "rows/s", "rows/s within a flush", "deadlocks", "updates lost"}}
+	ours := got["spendflush"]
+	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows", "spendflush"} {
+		m := got[name]
+		t.row(name, m["updates"], ratios(ours["updates"], m["updates"]), m["rows"], m["flush"], m["deadlocks"], m["lost"])
+	}
+	t.row("limit", nil, nil, nil, got["limit"]["rows"], nil, nil)
+	r.report.Tables = append(r.report.Tables, t)
+	r.report.atLeast("ways", "spendflush / drain-rows, updates/s", "", 30, ratios(ours["updates"], got["drain-rows"]["updates"]))
+	r.report.atLeast("ways", "spendflush / drain-rows, rows/s within a flush", "", 30, ratios(ours["flush"], got["drain-rows"]["flush"]))
+	r.report.atLeast("ways", "spendflush / direct with 10 instances, updates/s", "", 300, ratios(ours["updates"], got["direct"]["updates"]))
+	r.report.atMost("ways", "deadlocks of spendflush", "", 0, ours["deadlocks"])
+	r.report.atLeast("ways", "spendflush / per-request, updates/s", "", 1000, ratios(ours["updates"], got["per-request"]["updates"]))
+	return nil
+}
+
+// direct is load.Direct.
+func (r *run) direct(ctx context.Context, w *load.Workload, buffer int) (_ map[string]float64, err error) {
+	if err := r.place.fresh(ctx); err != nil {
+		return nil, err
+	}
+	d, err := load.OpenDirect(ctx, load.DirectConfig{
+		DatabaseURL: r.place.databaseURL, Schema: directSchema, Writers: waysInstances, Buffer: buffer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close(context.WithoutCancel(ctx))) }()
+	timed, cancel := context.WithTimeout(ctx, r.Duration)
+	defer cancel()
+	if err := d.Run(timed, w, 0, 0); err != nil {
+		return nil, err
+	}
+	s := d.Stats()
+	return map[string]float64{
+		"updates": float64(s.Updates) / s.Elapsed.Seconds(), "rows": float64(s.Rows) / s.Elapsed.Seconds(),
+		"deadlocks": float64(s.Deadlocks), "lost": float64(s.Lost),
+	}, nil
+}
+
+// perRequest writes each update by itself.
+func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]float64, error) {
+	if err := r.place.fresh(ctx); err != nil {
+		return nil, err
+	}
+	tables, err := load.MakeTables(ctx, r.place.pool, directSchema)
+	if err != nil {
+		return nil, err
+	}
+	var writers errgroup.Group
+	counts := make([]uint64, waysInstances)
+	begun := time.Now()
+	for i := range counts {
+		writers.Go(func() error {
+			conn, err := r.place.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(context.WithoutCancel(ctx))
+			var u spendflush.Update
+			for number := uint64(i); time.Since(begun) < r.Duration; number += waysInstances {
+				w.Fill(number, &u)
+				c := load.Counters(&u)
+				if err := tables.AddRollup(ctx, conn, u.Series.Key(), spendflush.HourOf(begun), &c); err != nil {
+					return err
+				}
+				counts[i]++
+			}
+			return nil
+		})
+	}
+	if err := writers.Wait(); err != nil {
+		return nil, err
+	}
+	var updates uint64
+	for _, n := range counts {
+		updates += n
+	}
+	rate := float64(updates) / time.Since(begun).Seconds()
+	return map[string]float64{"updates": rate, "rows": rate, "deadlocks": 0, "lost": 0}, nil
+}
+
+// whole is spendflush from Record to the commit, with the books checked.
+func (r *run) whole(ctx context.Context, w *load.Workload) (numbers map[string]float64, err error) {
+	g, err := r.place.group(ctx, groupConfig{instances: waysInstances})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, g.end(ctx)) }()
+	if err := g.warm(ctx, w); err != nil {
+		return nil, err
+	}
+	before, begun := g.sent, time.Now()
+	g.flushed() // those of the warm-up
+	if err := g.flood(ctx, w, r.Duration); err != nil {
+		return nil, err
+	}
+	if err := g.drain(ctx); err != nil {
+		return nil, err
+	}
+	took := time.Since(begun).Seconds()
+	rows, flushes := g.flushed()
+	var flushing time.Duration
+	for _, f := range flushes {
+		flushing += f
+	}
+	if err := g.check(ctx, w); err != nil {
+		return nil, err
+	}
+	var deadlocks float64
+	for _, m := range g.instances {
+		deadlocks += float64(m.store.Stats().Deadlocks)
+	}
+	return map[string]float64{
+		"updates": float64(g.sent-before) / took, "rows": rows / took, "flush": rows / flushing.Seconds(),
+		"deadlocks": deadlocks, "lost": 0,
+	}, nil
+}

@@ -34,7 +34,8 @@ type group struct {
 	running   errgroup.Group
 	drained   bool
 	sent      uint64 // updates of the workload, the first ones
-	sampled   uint64 // of these, the first ones once more, to be waited for
+	again     uint64 // and the first ones again
+	cycles    uint64 // and so often the first cycle of them
 }
 
 type member struct {
@@ -180,6 +181,50 @@ func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) er
 	return err
 }
 
+// cycle is how many updates floodHandles repeats.
+const cycle = 1 << 15
+
+// floodHandles is flood with a handle for each series. It repeats the first cycle of the workload, made beforehand.
+func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Duration) error {
+	p := g.instances[0].pipeline
+	handles, costs := make([]*spendflush.Handle, cycle), make([]spendflush.Cost, cycle)
+	for i := range costs {
+		u := w.Update(uint64(i))
+		var err error
+		if handles[i], err = p.Handle(&u.Series); err != nil {
+			return err
+		}
+		costs[i] = costOf(&u)
+	}
+	var cycles atomic.Uint64
+	end := time.Now().Add(d)
+	var work errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() error {
+			for ctx.Err() == nil && time.Now().Before(end) {
+				for i := range costs {
+					if err := handles[i].Record(&costs[i]); err != nil {
+						return err
+					}
+				}
+				cycles.Add(1)
+			}
+			return ctx.Err()
+		})
+	}
+	err := work.Wait()
+	g.cycles += cycles.Load()
+	return err
+}
+
+func costOf(u *spendflush.Update) spendflush.Cost {
+	return spendflush.Cost{Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
+		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens}
+}
+
+// all is how many updates were recorded.
+func (g *group) all() uint64 { return g.sent + g.again + g.cycles*cycle }
+
 // pace records so many updates a second of the workload for that long. A goroutine that was held up catches up.
 func (g *group) pace(ctx context.Context, w *load.Workload, rate int, d time.Duration) error {
 	begun, first := time.Now(), g.sent
@@ -271,8 +316,8 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 		return fmt.Errorf("%w: the audit fails: %+v", ErrWrongBooks, audit.Checks)
 	}
 	want := w.Sums(0, g.sent)
-	again := w.Sums(0, g.sampled)
-	want.Updates.Add(&again.Updates)
+	add(&want, w.Sums(0, g.again), 1)
+	add(&want, w.Sums(0, cycle), g.cycles)
 	var got spendflush.Counters
 	err = g.place.pool.QueryRow(ctx, `
 SELECT coalesce(sum(spend), 0), coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
@@ -289,15 +334,35 @@ FROM spendflush.rollup`).Scan(&got.Spend, &got.SuccessfulRequests, &got.FailedRe
 	if w.Shape().Keys > maxCheckedKeys {
 		return nil
 	}
-	for e, sum := range again.Entities {
-		all := want.Entities[e]
-		all.Add(&sum)
-		want.Entities[e] = all
-	}
 	return g.place.checkTotals(ctx, want.Entities)
 }
 
 const maxCheckedKeys = 100_000
+
+// add adds sums to others, some times.
+func add(to *load.Sums, sums load.Sums, times uint64) {
+	if times == 0 {
+		return
+	}
+	all := multiple(sums.Updates, times)
+	to.Updates.Add(&all)
+	for e, c := range sums.Entities {
+		sum, more := to.Entities[e], multiple(c, times)
+		sum.Add(&more)
+		to.Entities[e] = sum
+	}
+}
+
+// multiple adds c up n times, by doubling.
+func multiple(c spendflush.Counters, n uint64) (sum spendflush.Counters) {
+	for ; n > 0; n /= 2 {
+		if n%2 == 1 {
+			sum.Add(&c)
+		}
+		c.Add(&c)
+	}
+	return sum
+}
 
 func (p *place) checkTotals(ctx context.Context, want map[spendflush.Entity]spendflush.Counters) error {
 	rows, err := p.pool.Query(ctx, "SELECT entity_type, entity_id, team_id, spend, api_requests FROM spendflush.spend")

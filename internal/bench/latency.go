@@ -85,7 +85,7 @@ func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate
 	if err != nil {
 		return nil, err
 	}
-	first, begun := g.sent, time.Now()
+	first, begun := g.all(), time.Now()
 	took, err := g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush))
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate
 	if err := g.check(ctx, w); err != nil {
 		return nil, err
 	}
-	updates := float64(g.sent - first)
+	updates := float64(g.all() - first)
 	slices.Sort(took)
 	at := func(part float64) float64 {
 		return float64(took[min(len(took)-1, int(part*float64(len(took))))]) / float64(time.Millisecond)
@@ -142,7 +142,7 @@ sampling:
 			break sampling
 		case <-ticker.C:
 		}
-		u := w.Update(g.sampled)
+		u := w.Update(g.again)
 		begun := time.Now()
 		receipt, err := p.RecordAll([]spendflush.Update{u})
 		if errors.Is(err, spendflush.ErrBufferFull) {
@@ -151,7 +151,7 @@ sampling:
 		if err != nil {
 			return nil, errors.Join(err, <-pacing)
 		}
-		g.sampled++
+		g.again++
 		waiting.Go(func() error {
 			if _, err := p.Wait(ctx, receipt, spendflush.Committed); err != nil {
 				return err

@@ -51,7 +51,7 @@ func measureRecord(ctx context.Context, r *run) error {
 func startPipeline(ctx context.Context, keys int, seal time.Duration) (p *spendflush.Pipeline, end func() error, err error) {
 	p, err = spendflush.New(spendflush.Config{
 		Store: &takingStore{}, Queue: queues.NewMemory(queues.MemoryOptions{}), Locker: lockers.NewMemory("bench"),
-		DirectLocker: lockers.NewMemory("bench"), MaxKeys: keys + 1, SealInterval: seal,
+		DirectLocker: lockers.NewMemory("bench"), MaxKeys: 2*keys + 1000, SealInterval: seal,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -137,8 +137,7 @@ func (r *run) recordHandles(ctx context.Context, keys int) (_ map[string]float64
 		if handles[i], err = p.Handle(&u.Series); err != nil {
 			return nil, err
 		}
-		costs[i] = spendflush.Cost{Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-			CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens}
+		costs[i] = costOf(u)
 	}
 	mask := len(updates) - 1
 	return r.timed(ctx, func(i int) error { return handles[i&mask].Record(&costs[i&mask]) })

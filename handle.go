@@ -32,9 +32,8 @@ func (h *Handle) Record(c *Cost) error {
 		if at == nil || at.hour != hour {
 			at = h.locate(hour)
 		}
-		one := c.counters()
 		at.stripe.mu.Lock()
-		_, err = h.p.open.countOne(at.stripe, at.cell, 0, nil, &one)
+		_, err = h.p.open.countOne(at.stripe, at.cell, 0, nil, c)
 		at.stripe.mu.Unlock()
 	}
 	if err != nil {

@@ -19,6 +19,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	var cost Cost
 	seal := func() {
 		if seal, dirty := p.open.swap(false); seal != 0 {
 			for _, lane := range p.sealer.rows(seal, dirty) {
@@ -29,7 +30,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 	}
 	for i := range 200 {
 		u.Spend, u.Time = Picodollars(int64(i)), time.Now().Add(-time.Duration(i/20)*time.Hour)
-		cost := u.cost()
+		cost.of(&u)
 		for _, err := range []error{h.Record(&cost), p.Record(&u)} {
 			if err != nil {
 				t.Fatal(err)
@@ -215,8 +216,8 @@ func TestKeysOfOneHashAreCountedApart(t *testing.T) {
 	s := &m.stripes[7]
 	for _, id := range []string{"a", "b", "a", "b", "b"} {
 		u := key(id)
-		cellKey, one := appendCellKey(nil, 0, &u.Series, allDimensions), u.counters()
-		if _, err := m.countOne(s, s.find(7, cellKey), 7, cellKey, &one); err != nil {
+		cellKey := appendCellKey(nil, 0, &u.Series, allDimensions)
+		if _, err := m.countOne(s, s.find(7, cellKey), 7, cellKey, &Cost{Spend: u.Spend}); err != nil {
 			t.Fatal(err)
 		}
 		want.book(&u, 0)

@@ -209,9 +209,12 @@ func appendTexts(to []byte, texts []string) []byte {
 }
 
 func appendText(to []byte, text string) []byte {
-	if len(text) < 0x80 {
+	switch {
+	case text == "": // as most fields are; to append nothing takes as long as to append a text
+		return append(to, 0)
+	case len(text) < 0x80:
 		to = append(to, byte(len(text)))
-	} else {
+	default:
 		to = binary.AppendUvarint(to, uint64(len(text)))
 	}
 	return append(to, text...)

@@ -45,27 +45,26 @@ func newOpenMap(maxKeys int, keep dimensions) *openMap {
 	return m
 }
 
-// add counts the update and returns the number of the seal that will hold it. It allocates only for a combination
-// that it hasn't met lately. It keeps nothing of u. An update whose series is refused isn't counted; of a combination
-// that is known, the texts are known to be right.
-func (m *openMap) add(u *Update, hour Hour) (seal uint64, err error) {
+// add counts one request and returns the number of the seal that will hold it. It allocates only for a combination
+// that it hasn't met lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
+// combination that is known, the texts are known to be right.
+func (m *openMap) add(series *Series, one *Cost, hour Hour) (seal uint64, err error) {
 	var array [keyRoom]byte
-	key := appendCellKey(array[:0], hour, &u.Series, m.keep)
+	key := appendCellKey(array[:0], hour, series, m.keep)
 	hash := maphash.Bytes(m.seed, key)
 	s := m.stripe(hash)
 	s.mu.Lock()
 	c := s.find(hash, key)
-	if !m.vouches(c, &u.Series) {
+	if !m.vouches(c, series) {
 		s.mu.Unlock()
-		if err := u.Series.validate(0); err != nil {
+		if err := series.validate(0); err != nil {
 			return 0, err
 		}
 		s.mu.Lock()
 		c = s.find(hash, key)
 	}
 	defer s.mu.Unlock()
-	one := u.counters()
-	return m.countOne(s, c, hash, key, &one)
+	return m.countOne(s, c, hash, key, one)
 }
 
 // keyRoom is how long a cell's key may be without an allocation.
@@ -78,7 +77,7 @@ func (m *openMap) vouches(c *cell, s *Series) bool {
 }
 
 // countOne counts one request in the cell, which it makes if c is nil. The caller holds the lock.
-func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Counters) (seal uint64, err error) {
+func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Cost) (seal uint64, err error) {
 	if s.closed {
 		return 0, ErrClosed
 	}
@@ -122,9 +121,11 @@ func (m *openMap) addGroup(updates []Update, spots []spot) (seal uint64, err err
 		}
 	}
 	var array [keyRoom]byte
+	var one Cost
 	for i := range updates {
-		at, one := &spots[i], updates[i].counters()
+		at := &spots[i]
 		s := at.stripe
+		one.of(&updates[i])
 		s.mu.Lock()
 		if s.closed { // closing excludes groups, so this is so for the first one or for none
 			s.mu.Unlock()

@@ -25,7 +25,7 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 			for i := 0; i < each; {
 				if r.IntN(3) > 0 {
 					u := randomUpdate(r)
-					if _, err := m.add(&u, Hour(i/1000)); err != nil {
+					if _, err := m.addUpdate(&u, Hour(i/1000)); err != nil {
 						continue // full: the sealer makes room
 					}
 					want[w].book(&u, Hour(i/1000))
@@ -128,7 +128,7 @@ func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
 	m := newOpenMap(3, allDimensions)
 	add := func(id string) error {
 		u := key(id)
-		_, err := m.add(&u, 0)
+		_, err := m.addUpdate(&u, 0)
 		return err
 	}
 	for _, id := range []string{"a", "b", "c", "a"} {
@@ -192,7 +192,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 				u := key(fmt.Sprint(w, i%100))
 				var err error
 				if i%2 == 0 {
-					_, err = m.add(&u, 0)
+					_, err = m.addUpdate(&u, 0)
 				} else {
 					_, err = m.addGroup([]Update{u, u}, make([]spot, 2))
 				}
@@ -249,7 +249,7 @@ func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
 	want := newBooks()
 	add := func() {
 		u := key("a")
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 		want.book(&u, 0)
@@ -280,7 +280,7 @@ func TestKeysSeenOnceDontStayInMemory(t *testing.T) {
 	s := newSealer(1, most)
 	for i := range 50_000 {
 		u := key(fmt.Sprint(i))
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 		if i%500 == 499 {
@@ -327,7 +327,7 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 	m := newOpenMap(100, keep)
 	for i := range 6 {
 		u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

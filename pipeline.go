@@ -128,13 +128,14 @@ func (p *Pipeline) Record(u *Update) error {
 }
 
 func (p *Pipeline) record(u *Update) (uint64, error) {
-	cost := u.cost()
+	var cost Cost
+	cost.of(u)
 	hour, err := p.check(&cost)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 		return 0, err
 	}
-	seal, err := p.open.add(u, hour)
+	seal, err := p.open.add(&u.Series, &cost, hour)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 	}
@@ -178,8 +179,9 @@ func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
 func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
 	now := time.Now()
 	spots := make([]spot, len(updates))
+	var cost Cost
 	for i := range updates {
-		cost := updates[i].cost()
+		cost.of(&updates[i])
 		if err := cost.validate(i, now); err != nil {
 			return 0, firstFault(updates[:i], err)
 		}

@@ -358,7 +358,7 @@ func TestShardsPartitionTheRows(t *testing.T) {
 	m, want := newOpenMap(100_000, allDimensions), newBooks()
 	for range 2000 {
 		u := randomUpdate(r)
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 		want.book(&u, 0)
@@ -397,7 +397,7 @@ func TestLargeSealBecomesSeveralBatchesOfWhichOnlyTheLastCompletesIt(t *testing.
 	m := newOpenMap(1_000_000, allDimensions)
 	for i := range combinations {
 		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
-		if _, err := m.add(&u, 0); err != nil {
+		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -86,9 +86,17 @@ func nameOf(hour Hour, s *Series) rollupName {
 	}
 }
 
-// book counts the update by the rules of the design, with none of the code under test but counters.
+// book counts the update by the rules of the design, with none of the code under test.
 func (b *books) book(u *Update, hour Hour) {
-	c := u.counters()
+	c := Counters{
+		Spend: u.Spend, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
+		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
+	}
+	if u.Status == Success {
+		c.SuccessfulRequests = 1
+	} else {
+		c.FailedRequests = 1
+	}
 	b.updates++
 	b.amount = b.amount.Add(u.Spend)
 	add := func(e Entity) {
@@ -164,6 +172,13 @@ func (b *books) diff(want *books) string {
 	return ""
 }
 
+// addUpdate adds the update as Record does once it has checked the cost.
+func (m *openMap) addUpdate(u *Update, hour Hour) (seal uint64, err error) {
+	var cost Cost
+	cost.of(u)
+	return m.add(&u.Series, &cost, hour)
+}
+
 // sealed takes what is open as the pipeline does, and returns the rows by lane.
 func sealed(m *openMap, s *sealer) (seal uint64, lanes []laneRows) {
 	seal, dirty := m.swap(false)
@@ -180,7 +195,7 @@ func sealUpdates(t testing.TB, updates []Update, hour Hour) laneRows {
 	t.Helper()
 	m := newOpenMap(1_000_000, allDimensions)
 	for i := range updates {
-		if _, err := m.add(&updates[i], hour); err != nil {
+		if _, err := m.addUpdate(&updates[i], hour); err != nil {
 			t.Fatal(err)
 		}
 	}

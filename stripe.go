@@ -87,11 +87,11 @@ func (s *stripe) findOrMake(hash uint64, key []byte, maxKeys int64) *cell {
 
 // count adds what one request counts to the cell. The caller holds the lock and has counted the key if the cell isn't
 // dirty.
-func (s *stripe) count(c *cell, one *Counters) {
+func (s *stripe) count(c *cell, one *Cost) {
 	if !s.isDirty(c) {
 		s.dirty = append(s.dirty, c)
 	}
-	c.sums[s.seal%2].Add(one)
+	c.sums[s.seal%2].count(one)
 	s.accepted++
 	s.updates++
 	s.amount = s.amount.Add(one.Spend)

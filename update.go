@@ -148,22 +148,18 @@ type Cost struct {
 	CacheCreationInputTokens int64
 }
 
-func (u *Update) cost() Cost {
-	return Cost{
-		Spend: u.Spend, Time: u.Time, Status: u.Status,
-		PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
-	}
-}
-
-func (u *Update) counters() Counters {
-	cost := u.cost()
-	return cost.counters()
+// of makes c the cost of the update. It fills c in place, because a struct of this size that a function returns is
+// copied twice, which would be a tenth of Record.
+func (c *Cost) of(u *Update) {
+	c.Spend, c.Time, c.Status = u.Spend, u.Time, u.Status
+	c.PromptTokens, c.CompletionTokens = u.PromptTokens, u.CompletionTokens
+	c.CacheReadInputTokens, c.CacheCreationInputTokens = u.CacheReadInputTokens, u.CacheCreationInputTokens
 }
 
 // validate checks the update against the bounds. now is the time that an unset Time stands for.
 func (u *Update) validate(index int, now time.Time) error {
-	cost := u.cost()
+	var cost Cost
+	cost.of(u)
 	if err := cost.validate(index, now); err != nil {
 		return err
 	}
@@ -272,17 +268,16 @@ func (c *Counters) Add(d *Counters) {
 	c.CacheCreationInputTokens += d.CacheCreationInputTokens
 }
 
-// counters returns what the request adds to every row that it counts on.
-func (c *Cost) counters() Counters {
-	sums := Counters{
-		Spend:        c.Spend,
-		PromptTokens: c.PromptTokens, CompletionTokens: c.CompletionTokens,
-		CacheReadInputTokens: c.CacheReadInputTokens, CacheCreationInputTokens: c.CacheCreationInputTokens,
-	}
-	if c.Status == Failure {
-		sums.FailedRequests = 1
+// count adds one request to c.
+func (c *Counters) count(one *Cost) {
+	c.Spend = c.Spend.Add(one.Spend)
+	if one.Status == Failure {
+		c.FailedRequests++
 	} else {
-		sums.SuccessfulRequests = 1
+		c.SuccessfulRequests++
 	}
-	return sums
+	c.PromptTokens += one.PromptTokens
+	c.CompletionTokens += one.CompletionTokens
+	c.CacheReadInputTokens += one.CacheReadInputTokens
+	c.CacheCreationInputTokens += one.CacheCreationInputTokens
 }

@@ -130,6 +130,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing"},
 	},
 	{
+		name:  "unbounded batches while the queue is away",
+		guard: "sealed batches that are nowhere but in memory are bounded in number",
+		edits: []edit{{"pipeline.go", "full := len(l.window.exposed()) >= maxExposed", "full := false"}},
+		pkg:   ".",
+		tests: []string{"TestRedisAndPostgresAwayBoundTheBatchesAndLoseNothing", "TestMemoryIsFlatWhilePostgresIsAwayForHalfAnHour"},
+	},
+	{
 		name:  "lock kept from newer instances",
 		guard: "an instance that meets a newer format gives the lock up: those who can read it would never flush",
 		edits: []edit{{"flusher.go", "!flushed || f.seenNewer {", "!flushed {"}},

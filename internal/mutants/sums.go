@@ -31,6 +31,13 @@ var sumMutants = []mutant{
 		tests: []string{"TestFullBufferStillTakesTheKeysItHas"},
 	},
 	{
+		name:  "a cell an update",
+		guard: "updates of one combination share a cell: memory grows with keys, not with traffic or the time that Postgres is away",
+		edits: []edit{{"stripe.go", "c := s.cells[hash]; c != nil &&", "c := s.cells[hash]; c != nil && false &&"}},
+		pkg:   ".",
+		tests: []string{"TestMemoryIsFlatWhilePostgresIsAwayForHalfAnHour"},
+	},
+	{
 		name:  "unbounded keys of a group",
 		guard: "distinct keys in memory are bounded, and a group is refused whole",
 		edits: []edit{{"openmap.go", "reserved := int64(len(updates))", "reserved := int64(0)"}},

@@ -116,7 +116,7 @@ func (in *usualInstance) pushAll(ctx context.Context, to redis.UniversalClient, 
 }
 
 // drainRows runs the usual cure. The time runs until the list is empty.
-func (r *run) drainRows(ctx context.Context, w *load.Workload) (map[string]float64, error) {
+func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[string]float64, error) {
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload) (map[string]float
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 
-	instances := make([]*usualInstance, waysInstances)
+	instances := make([]*usualInstance, n)
 	for i := range instances {
 		instances[i] = &usualInstance{sums: newUsualBatch(), known: map[string]*usualKeys{}}
 	}
@@ -143,7 +143,7 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload) (map[string]float
 			var u spendflush.Update
 			for time.Since(begun) < r.Duration && ctx.Err() == nil {
 				first := next.Add(chunk) - chunk
-				in := instances[first/chunk%waysInstances]
+				in := instances[first/chunk%uint64(n)]
 				for number := first; number < first+chunk; number++ {
 					w.Fill(number, &u)
 					in.record(&u)

@@ -138,13 +138,15 @@ func (g *group) close() error {
 	return errors.Join(errs...)
 }
 
-// drain has everything committed, ends the instances and closes their connections.
+// drain has everything committed, ends the instances and closes their connections. Shutdown alone wouldn't wait for
+// long once all is in the queue, where it is safe.
 func (g *group) drain(ctx context.Context) error {
+	settled := g.settle(ctx)
 	var drains errgroup.Group
 	for _, m := range g.instances {
 		drains.Go(func() error { return m.pipeline.Shutdown(ctx) })
 	}
-	err := errors.Join(drains.Wait(), g.running.Wait())
+	err := errors.Join(settled, drains.Wait(), g.running.Wait())
 	g.drained = true
 	return errors.Join(err, g.close())
 }
@@ -273,7 +275,7 @@ func (g *group) settle(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(2 * time.Millisecond)
 		}
 	}
 	return nil

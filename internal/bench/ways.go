@@ -21,11 +21,10 @@ instances, Redis and Postgres fight for the same cores. The time runs until all 
 - **drain-rows**: each instance sums up in memory, pushes its sums as JSON to a Redis list every 200 ms; one of them pops up to 100 of
   these every 500 ms (at once, where there are more), sums them up and writes row by row in one transaction.
 - **spendflush**: 200 ms to the seal, 500 ms to the flush, as it comes by default; every total and rollup is compared with the traffic afterwards.
-- **spendflush, one instance**: the same from one instance, to which the updates are given by string ids as before.
-- **spendflush, one instance, handles**: the same with a handle for each series, and with updates made beforehand.
+- **one instance**: the same from one instance; **handles** with a handle for each series, and with updates made beforehand.
 - **limit**: the rows of one flush over all keys as two bare UPSERTs from arrays on one connection, made beforehand, again and again.`
 
-func waysSteps(r *run) int { return 8 * r.Rounds }
+func waysSteps(r *run) int { return 9 * r.Rounds }
 
 const waysInstances = 10
 
@@ -39,7 +38,8 @@ func measureWays(ctx context.Context, r *run) error {
 		{"direct", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 10) }},
 		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
 		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},
-		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w) }},
+		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, waysInstances) }},
+		{"drain-rows, one instance", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, 1) }},
 		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, waysInstances, false) }},
 		{"spendflush, one instance", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, false) }},
 		{"spendflush, one instance, handles", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, true) }},
@@ -51,7 +51,8 @@ func measureWays(ctx context.Context, r *run) error {
 	t := Table{Part: "ways", Title: "Ways to book the same traffic", About: spelled(waysAbout, keys),
 		Columns: []string{"updates/s", "spendflush is times as fast", "rows/s", "rows/s within a flush", "deadlocks", "updates lost"}}
 	ours := got["spendflush"]
-	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows", "spendflush",
+	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows",
+		"drain-rows, one instance", "spendflush",
 		"spendflush, one instance", "spendflush, one instance, handles"} {
 		m := got[name]
 		t.row(name, m["updates"], ratios(ours["updates"], m["updates"]), m["rows"], m["flush"], m["deadlocks"], m["lost"])
@@ -59,6 +60,8 @@ func measureWays(ctx context.Context, r *run) error {
 	t.row("limit", nil, nil, nil, got["limit"]["rows"], nil, nil)
 	r.report.Tables = append(r.report.Tables, t)
 	r.report.atLeast("ways", "spendflush / drain-rows, updates/s", "", 30, ratios(ours["updates"], got["drain-rows"]["updates"]))
+	r.report.atLeast("ways", "spendflush with handles / drain-rows, one instance each, updates/s", "", 30,
+		ratios(got["spendflush, one instance, handles"]["updates"], got["drain-rows, one instance"]["updates"]))
 	r.report.atLeast("ways", "spendflush / drain-rows, rows/s within a flush", "", 30, ratios(ours["flush"], got["drain-rows"]["flush"]))
 	r.report.atLeast("ways", "spendflush / direct with 10 instances, updates/s", "", 300, ratios(ours["updates"], got["direct"]["updates"]))
 	r.report.atMost("ways", "deadlocks of spendflush", "", 0, ours["deadlocks"])

@@ -21,7 +21,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 	}
 	var cost Cost
 	seal := func() {
-		if seal, dirty := p.open.swap(false); seal != 0 {
+		if seal, dirty, _ := p.open.swap(false); seal != 0 {
 			for _, lane := range p.sealer.rows(seal, dirty) {
 				got.apply(lane.totals, lane.rollups)
 			}

@@ -202,15 +202,15 @@ func (m *openMap) forgetIdle() {
 	}
 }
 
-// swap ends the open seal and begins the next. It returns the number of the ended one and the cells with updates in
-// it, a list a stripe; or 0 if there were none, and then the seal stays open. After it, the caller alone may touch the
+// swap ends the open seal and begins the next. It returns the number of the ended one, the cells with updates in it, a
+// list a stripe, and their sum; or 0 if there were none, and then the seal stays open. After it, the caller alone may touch the
 // ended sums, and must clear them and give the lists back with recycle before it swaps again. With last, nothing can
 // be added any more.
-func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell) {
+func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed) {
 	m.group.Lock()
 	defer m.group.Unlock()
 	if m.keys.Load() == 0 && !last {
-		return 0, nil
+		return 0, nil, sum
 	}
 	dirty = make([][]*cell, stripeCount)
 	n := 0
@@ -221,12 +221,14 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell) {
 		dirty[i], s.dirty, s.spare = s.dirty, s.spare, nil
 		n += len(dirty[i])
 		s.seal++
+		sum.updates += s.updates
+		sum.amount = sum.amount.Add(s.amount)
 		s.updates, s.amount = 0, Amount{}
 		s.closed = s.closed || last
 		s.mu.Unlock()
 	}
 	m.keys.Add(-int64(n))
-	return seal, dirty
+	return seal, dirty, sum
 }
 
 // recycle gives the lists of swap back, to be filled again.

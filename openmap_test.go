@@ -209,7 +209,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 	for accepted.Load() < 1000 {
 		runtime.Gosched()
 	}
-	seal, dirty := m.swap(true)
+	seal, dirty, _ := m.swap(true)
 	lanes := s.rows(seal, dirty)
 	m.recycle(dirty)
 	running.Wait()

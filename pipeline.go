@@ -28,6 +28,11 @@ type Pipeline struct {
 	sealing sync.Mutex
 	sealer  *sealer
 
+	// moving is held while sums change from the open map to between, and from there to the windows: whoever holds it
+	// finds every update that isn't confirmed in one of these, once. Nothing slow under it.
+	moving  sync.Mutex
+	between beingSealed
+
 	openSince atomic.Int64 // Unix nanoseconds: what is in the open map was accepted after it
 	recent    recentFlushes
 
@@ -319,14 +324,18 @@ func (p *Pipeline) haveRoom() bool {
 	return bytes < p.cfg.MaxUnconfirmedBytes
 }
 
+// beingSealed is what has left the open map and isn't in the windows yet.
+type beingSealed struct {
+	updates int64
+	amount  Amount
+	since   time.Time // it was accepted after it
+}
+
 // seal makes batches of what is open. With last, nothing can be recorded after it.
 func (p *Pipeline) seal(last bool) {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
-	since := time.Unix(0, p.openSince.Load())
-	now := time.Now()
-	seal, dirty := p.open.swap(last)
-	p.openSince.Store(now.UnixNano())
+	seal, dirty := p.beginSeal(last)
 	if seal == 0 {
 		return
 	}
@@ -337,19 +346,44 @@ func (p *Pipeline) seal(last bool) {
 	for i := range lanes {
 		empty = empty && len(lanes[i].totals)+len(lanes[i].rollups) == 0
 	}
-	if empty {
-		return
-	}
-	now = time.Now()
+	batches := make([][]*Batch, len(lanes))
+	now := time.Now()
 	for i, l := range p.lanes {
+		if empty {
+			break
+		}
 		h := Header{
 			Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next,
 			PriorUpdates: l.window.updates, PriorAmount: l.window.amount,
 		}
-		batches := lanes[i].batches(h, seal, now)
-		p.metrics.sealed.Add(float64(len(batches)))
-		l.add(batches, since, now)
+		batches[i] = lanes[i].batches(h, seal, now)
+		p.metrics.sealed.Add(float64(len(batches[i])))
 	}
+	p.endSeal(batches, now)
+}
+
+// beginSeal takes what is open out of the open map. The seal is 0 if that is nothing.
+func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
+	p.moving.Lock()
+	defer p.moving.Unlock()
+	since := time.Unix(0, p.openSince.Load())
+	now := time.Now()
+	seal, dirty, p.between = p.open.swap(last)
+	p.between.since = since
+	p.openSince.Store(now.UnixNano())
+	return seal, dirty
+}
+
+// endSeal puts the batches of each lane into its window.
+func (p *Pipeline) endSeal(batches [][]*Batch, now time.Time) {
+	p.moving.Lock()
+	defer p.moving.Unlock()
+	for i, l := range p.lanes {
+		if len(batches[i]) > 0 {
+			l.add(batches[i], p.between.since, now)
+		}
+	}
+	p.between = beingSealed{}
 }
 
 // sleep waits for d, and returns false if ctx ends or lost is closed before.

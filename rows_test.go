@@ -181,7 +181,7 @@ func (m *openMap) addUpdate(u *Update, hour Hour) (seal uint64, err error) {
 
 // sealed takes what is open as the pipeline does, and returns the rows by lane.
 func sealed(m *openMap, s *sealer) (seal uint64, lanes []laneRows) {
-	seal, dirty := m.swap(false)
+	seal, dirty, _ := m.swap(false)
 	if seal == 0 {
 		return 0, nil
 	}

@@ -101,16 +101,23 @@ type ShardStatus struct {
 	unqueuedTotals, unqueuedRollups int
 }
 
-// Status returns how this instance stands. It does no I/O.
+// Status returns how this instance stands. It does no I/O. What is being sealed just now is told as open.
 func (p *Pipeline) Status() PipelineStatus {
-	since := time.Unix(0, p.openSince.Load()) // before the sums: a seal in between must not make them look younger
+	p.moving.Lock()
+	defer p.moving.Unlock()
+	since, between := time.Unix(0, p.openSince.Load()), p.between
 	open := p.open.sums()
 	s := PipelineStatus{
 		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started, Accepted: open.accepted,
-		Open:    OpenStatus{Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates, Amount: open.amount},
+		Open: OpenStatus{
+			Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates + between.updates, Amount: open.amount.Add(between.amount),
+		},
 		Flushes: p.recent.newestFirst(),
 	}
-	if open.updates > 0 {
+	switch {
+	case between.updates > 0:
+		s.OldestHeld = between.since
+	case open.updates > 0:
 		s.OldestHeld = since
 	}
 	for i, l := range p.lanes {

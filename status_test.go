@@ -77,3 +77,35 @@ func TestStatusTellsTheLastFlushesNewestFirstAndNoMore(t *testing.T) {
 		r.end(t)
 	})
 }
+
+func TestWhatIsBeingSealedIsHeldAllTheTime(t *testing.T) {
+	p := newRig(t, false, 1, &faults{}).Pipeline // it doesn't run, so all that is sealed stays
+	const updates = 20_000 // so many that their seal takes some milliseconds
+	for i := range updates {
+		u := benchUpdate(i)
+		if err := p.Record(&u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealed := make(chan struct{})
+	go func() {
+		defer close(sealed)
+		p.seal(false)
+	}()
+	for looks := 0; ; looks++ {
+		s := p.Status()
+		if held := s.Open.Updates + s.Shards[0].Updates; held != updates {
+			t.Fatalf("%d updates are held, %d open and %d in batches; want %d", held, s.Open.Updates, s.Shards[0].Updates, updates)
+		}
+		if s.OldestHeld.IsZero() {
+			t.Fatal("nothing is said to be held")
+		}
+		if s.Shards[0].Updates == updates {
+			if looks == 0 {
+				t.Fatal("nothing was seen of the seal")
+			}
+			break
+		}
+	}
+	<-sealed
+}

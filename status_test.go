@@ -80,7 +80,7 @@ func TestStatusTellsTheLastFlushesNewestFirstAndNoMore(t *testing.T) {
 
 func TestWhatIsBeingSealedIsHeldAllTheTime(t *testing.T) {
 	p := newRig(t, false, 1, &faults{}).Pipeline // it doesn't run, so all that is sealed stays
-	const updates = 20_000 // so many that their seal takes some milliseconds
+	const updates = 20_000                       // so many that their seal takes some milliseconds
 	for i := range updates {
 		u := benchUpdate(i)
 		if err := p.Record(&u); err != nil {

@@ -44,6 +44,9 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 		ValidArgs: names,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Parts, o.Duration = args, time.Duration(seconds*float64(time.Second))
+			if o.Duration == 0 || o.Rounds == 0 { // which stand for defaults in the options, but not here
+				o.Rounds = -1
+			}
 			return p.bench(c.Context(), o, c.Flags().Changed, jsonFile, markdownFile)
 		},
 	}

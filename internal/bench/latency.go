@@ -86,7 +86,7 @@ func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate
 		return nil, err
 	}
 	first, begun := g.all(), time.Now()
-	took, err := g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush))
+	took, err := g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush, min(10*c.flush, 10*time.Second)))
 	if err != nil {
 		return nil, err
 	}

@@ -36,10 +36,9 @@ const (
 )
 
 // settings of a Postgres of our own: all that makes it safe stays on. No checkpoint falls into one measurement and
-// spares another: each begins with one. Deadlocks are looked for ten times as early as by default, which favours those
-// who have any.
+// spares another: each begins with one.
 var postgresSettings = map[string]string{
-	"max_connections": "300", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "deadlock_timeout": "100ms",
+	"max_connections": "300", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
 }
 
 // place is where it is measured.
@@ -187,8 +186,8 @@ func (p *place) close(ctx context.Context) (err error) {
 func (p *place) machine(ctx context.Context) (Machine, error) {
 	m := Machine{Cores: runtime.GOMAXPROCS(0), CPU: cpuName(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
 	err := p.pool.QueryRow(ctx, `
-SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_size %s, deadlock_timeout %s)', split_part(current_setting('server_version'), ' ', 1),
-    current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers'), current_setting('max_wal_size'), current_setting('deadlock_timeout'))`).Scan(&m.Postgres)
+SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_size %s)', split_part(current_setting('server_version'), ' ', 1),
+    current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers'), current_setting('max_wal_size'))`).Scan(&m.Postgres)
 	if err != nil {
 		return Machine{}, fmt.Errorf("ask Postgres for its version: %w", err)
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,7 +16,8 @@ const waysAbout = `Ten instances in one process book the same traffic over %s ke
 instances, Redis and Postgres fight for the same cores. The time runs until all is in Postgres. Where rows are written one by one, the tables are as narrow as spendflush's own, with the same keys and fillfactor.
 
 - **direct**: each instance writes the ten updates that it has gathered in a transaction of row-by-row UPSERTs in the order of
-  arrival; a transaction ended for a deadlock is tried again three times, and then lost.
+  arrival; a transaction ended for a deadlock is tried again three times, and then lost. Postgres looks for deadlocks after
+  100 ms instead of a second where the role may set that, which favours it.
 - **direct, one by one**: the same with a transaction an update. As all write key, user, team, organization in this order, they hardly deadlock.
 - **per-request**: ten connections, one autocommitted UPSERT an update: of its rollup row alone, the least that can be written.
 - **drain-rows**: each instance sums up in memory, pushes its sums as JSON to a Redis list every 200 ms; one of them pops up to 100 of
@@ -75,9 +77,15 @@ func (r *run) direct(ctx context.Context, w *load.Workload, buffer int) (_ map[s
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
-	d, err := load.OpenDirect(ctx, load.DirectConfig{
-		DatabaseURL: r.place.databaseURL, Schema: directSchema, Writers: waysInstances, Buffer: buffer,
-	})
+	c := load.DirectConfig{DatabaseURL: r.place.databaseURL, Schema: directSchema, Writers: waysInstances, Buffer: buffer}
+	var superuser bool
+	if err := r.place.pool.QueryRow(ctx, "SELECT current_setting('is_superuser') = 'on'").Scan(&superuser); err != nil {
+		return nil, fmt.Errorf("ask Postgres for the role: %w", err)
+	}
+	if superuser {
+		c.DeadlockTimeout = 100 * time.Millisecond
+	}
+	d, err := load.OpenDirect(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,10 @@ type DirectConfig struct {
 
 	// Buffer is the number of updates that an instance gathers and writes in one transaction. Default: 20.
 	Buffer int
+
+	// DeadlockTimeout is how long its connections wait for a row before Postgres looks for a deadlock. Only a superuser may
+	// set it. Default: the server's own, which is a second unless somebody has changed it.
+	DeadlockTimeout time.Duration
 }
 
 // Direct is what a service does by itself: each instance writes what it has gathered in a transaction, a statement a
@@ -77,6 +81,9 @@ func OpenDirect(ctx context.Context, c DirectConfig) (*Direct, error) {
 	}
 	config.MaxConns = int32(c.Writers)
 	config.ConnConfig.RuntimeParams["application_name"] = "spendflush direct"
+	if c.DeadlockTimeout > 0 {
+		config.ConnConfig.RuntimeParams["deadlock_timeout"] = fmt.Sprintf("%dms", c.DeadlockTimeout.Milliseconds())
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("direct: %w", err)

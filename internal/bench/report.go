@@ -197,6 +197,9 @@ func significant(x float64) string {
 	if x == math.Trunc(x) && math.Abs(x) < 1000 {
 		return strconv.FormatFloat(x, 'f', 0, 64)
 	}
-	digits := 2 - int(math.Floor(math.Log10(math.Abs(x))))
+	// The exponent of what it is rounded to: 99.95 is 100.
+	_, exponent, _ := strings.Cut(strconv.FormatFloat(x, 'e', 2, 64), "e")
+	size, _ := strconv.Atoi(exponent) // FormatFloat wrote it
+	digits := 2 - size
 	return strconv.FormatFloat(x, 'f', max(0, min(digits, 6)), 64)
 }

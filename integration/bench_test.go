@@ -15,7 +15,7 @@ import (
 )
 
 // Everything that bench measures is run once, with few keys: the books must be right, and every number must be there.
-func TestEverythingIsMeasuredOnceAndNothingIsLeft(t *testing.T) {
+func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	jsonFile, markdownFile := filepath.Join(dir, "bench.json"), filepath.Join(dir, "bench.md")

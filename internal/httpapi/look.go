@@ -67,7 +67,11 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	places := a.looks
+	if begin == "" { // which reads all totals
+		places = a.reports
+	}
+	ctx, end, p := a.begin(places, w, r)
 	if p != nil {
 		return p
 	}
@@ -115,7 +119,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -137,7 +141,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	for i := range found {
 		l := &found[i]
 		one := lostBatch{Producer: l.Producer.String(), Shard: l.Shard, Sequence: l.Sequence, Reason: l.Reason,
-			NoticedAt: l.NoticedAt.UTC(), FoundAt: l.FoundAt, ProducerLost: l.Batches}
+			NoticedAt: l.NoticedAt.UTC(), FoundAt: utcOrZero(l.FoundAt), ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
 		}
@@ -190,7 +194,7 @@ func (a *API) quarantined(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -231,7 +235,7 @@ func (a *API) quarantineEntry(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -263,7 +267,7 @@ func (a *API) settle(do func(ctx context.Context, store quarantine.Store, id int
 		if body.ID != id {
 			return invalidRequest.because("the body has the id %d; it must repeat that of the path, %d", body.ID, id)
 		}
-		ctx, end, p := a.beginReport(w, r)
+		ctx, end, p := a.begin(a.looks, w, r)
 		if p != nil {
 			return p
 		}

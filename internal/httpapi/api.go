@@ -198,6 +198,7 @@ func (a *API) served() []*route {
 		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
 		{path: "/", open: true, get: a.asset},
 		{path: "/assets/{file...}", open: true, get: a.asset},
+		{path: "/openapi.json", open: true, get: a.asset},
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// PipelineStatus is a snapshot of one instance.
+// PipelineStatus is a snapshot of one instance. Its times are in UTC.
 type PipelineStatus struct {
 	Instance string        `json:"instance"`
 	Producer string        `json:"producer"`
@@ -37,7 +37,7 @@ type FlushStatus struct {
 
 func flushStatus(f *Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
 	s := FlushStatus{
-		At: end, Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
+		At: end.UTC(), Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
 		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend, Seconds: end.Sub(start).Seconds(),
 	}
 	for _, b := range taken {
@@ -103,10 +103,10 @@ type ShardStatus struct {
 
 // Status returns how this instance stands. It does no I/O.
 func (p *Pipeline) Status() PipelineStatus {
-	since := time.Unix(0, p.openSince.Load()) // before the sums: a seal in between must not make them look younger
+	since := time.Unix(0, p.openSince.Load()).UTC() // before the sums: a seal in between must not make them look younger
 	open := p.open.sums()
 	s := PipelineStatus{
-		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started, Accepted: open.accepted,
+		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started.UTC(), Accepted: open.accepted,
 		Open:    OpenStatus{Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates, Amount: open.amount},
 		Flushes: p.recent.newestFirst(),
 	}
@@ -117,9 +117,10 @@ func (p *Pipeline) Status() PipelineStatus {
 		shard := l.status()
 		if i < len(p.flushers) {
 			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
+			shard.HeldSince = shard.HeldSince.UTC()
 		}
 		if held := shard.acceptedSince; !held.IsZero() && (s.OldestHeld.IsZero() || held.Before(s.OldestHeld)) {
-			s.OldestHeld = held
+			s.OldestHeld = held.UTC()
 		}
 		s.Shards = append(s.Shards, shard)
 	}
@@ -132,7 +133,7 @@ func (l *lane) status() ShardStatus {
 	w := l.window
 	s := ShardStatus{
 		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
-		Oldest: w.oldest(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
+		Oldest: w.oldest().UTC(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
 		Kept: len(w.kept), KeptBytes: sizeOf(w.kept), JournalFailing: l.unkept,
 	}
 	if len(w.batches) > 0 {

@@ -109,21 +109,32 @@ func TestTopListsHaveTheLargestRowsOfWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-// madeUp returns a batch of a producer that isn't the instance: on each key of an API one request of that many dollars, in
-// an hour long past.
-func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, dollars map[string]string) *spendflush.Batch {
+// cost is a request of a batch that is made up, in an hour long past: its series, and one of the entities that it counts on.
+type cost struct {
+	series  spendflush.Series
+	entity  spendflush.Entity
+	dollars string
+}
+
+const longPast = spendflush.Hour(490_000)
+
+func keyCost(key, dollars string) cost {
+	return cost{spendflush.Series{APIKey: key}, spendflush.Entity{Type: spendflush.APIKey, ID: key}, dollars}
+}
+
+// madeUp returns a batch of a producer that isn't the instance.
+func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, costs ...cost) *spendflush.Batch {
 	t.Helper()
 	var totals []spendflush.TotalRow
 	var rollups []spendflush.RollupRow
-	for key, text := range dollars {
-		amount, err := spendflush.ParseAmount(text)
+	for _, of := range costs {
+		amount, err := spendflush.ParseAmount(of.dollars)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c := spendflush.Counters{Spend: amount, SuccessfulRequests: 1}
-		e := spendflush.Entity{Type: spendflush.APIKey, ID: key}
-		totals = append(totals, spendflush.TotalRow{Key: e.Key(), Entity: e, Counters: c})
-		rollups = append(rollups, spendflush.NewRollupRow(&spendflush.Series{APIKey: key}, 490_000, c))
+		totals = append(totals, spendflush.TotalRow{Key: of.entity.Key(), Entity: of.entity, Counters: c})
+		rollups = append(rollups, spendflush.NewRollupRow(&of.series, longPast, c))
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
@@ -158,12 +169,12 @@ const most = "99999999999999999999999999" // dollars that a total can hold
 func (in *instance) aside() (producer spendflush.ProducerID, mend func()) {
 	in.t.Helper()
 	filler := spendflush.NewProducerID(time.Now())
-	in.commit(madeUp(in.t, filler, 1, map[string]string{"full": most, "counterweight": "-" + most}), 1)
+	in.commit(madeUp(in.t, filler, 1, keyCost("full", most), keyCost("counterweight", "-"+most)), 1)
 	producer = spendflush.NewProducerID(time.Now())
 	batch := func(sequence uint64) []byte {
-		return madeUp(in.t, producer, sequence, map[string]string{"k": "2.5"}).Bytes()
+		return madeUp(in.t, producer, sequence, keyCost("k", "2.5")).Bytes()
 	}
-	in.commit(madeUp(in.t, producer, 1, map[string]string{"k": "2.5"}), 1)
+	in.commit(madeUp(in.t, producer, 1, keyCost("k", "2.5")), 1)
 	for _, bytes := range [][]byte{[]byte("not a batch"), batch(3), batch(2), batch(1)} {
 		err := in.store.Quarantine(in.t.Context(), []spendflush.BadBatch{{Reason: "set aside", Bytes: bytes}})
 		if err != nil {
@@ -172,7 +183,7 @@ func (in *instance) aside() (producer spendflush.ProducerID, mend func()) {
 	}
 	in.book(`{"spend":"1.25","api_key":"full","team_id":"crew","model":"m","prompt_tokens":7}`)
 	return producer, func() {
-		in.commit(madeUp(in.t, filler, 2, map[string]string{"full": "-" + most, "counterweight": most}), 2)
+		in.commit(madeUp(in.t, filler, 2, keyCost("full", "-"+most), keyCost("counterweight", most)), 2)
 	}
 }
 
@@ -302,7 +313,7 @@ func TestLostBatchesAreListedPageByPage(t *testing.T) {
 	older := spendflush.NewProducerID(time.Now().Add(-time.Hour))
 	newer := spendflush.NewProducerID(time.Now())
 	batch := func(p spendflush.ProducerID, sequence uint64) *spendflush.Batch {
-		return madeUp(t, p, sequence, map[string]string{"k": "1.5"})
+		return madeUp(t, p, sequence, keyCost("k", "1.5"))
 	}
 	in.commit(batch(older, 4), 1) // 1 to 3 are lost
 	in.commit(batch(newer, 2), 1) // 1 is lost

@@ -82,7 +82,7 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 	}
 	list := make([]entityTotal, len(found))
 	for i, e := range found {
-		list[i] = entityTotal{e.Entity.Type.String(), e.Entity.ID, e.Entity.TeamID, e.Spend, e.Requests, e.UpdatedAt.UTC()}
+		list[i] = entityTotal{e.Entity.Type.String(), e.Entity.ID, e.Entity.TeamID, e.Spend, e.Requests, e.UpdatedAt}
 	}
 	writeJSON(w, "application/json", http.StatusOK, struct {
 		Entities []entityTotal `json:"entities"`
@@ -141,7 +141,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	for i := range found {
 		l := &found[i]
 		one := lostBatch{Producer: l.Producer.String(), Shard: l.Shard, Sequence: l.Sequence, Reason: l.Reason,
-			NoticedAt: l.NoticedAt.UTC(), FoundAt: utcOrZero(l.FoundAt), ProducerLost: l.Batches}
+			NoticedAt: l.NoticedAt, FoundAt: l.FoundAt, ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
 		}
@@ -178,13 +178,14 @@ func (a *API) quarantined(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	state := values.Get("state")
+	state := "open"
+	if values.Has("state") {
+		state = values.Get("state")
+	}
 	switch state {
-	case "":
-		state = "open"
+	case "open", "applied", "dropped":
 	case "all":
 		state = ""
-	case "open", "applied", "dropped":
 	default:
 		return invalidRequest.because("state is %.40q; allowed are open, applied, dropped and all", state)
 	}

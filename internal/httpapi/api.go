@@ -64,7 +64,7 @@ type Config struct {
 	MaxRows       int           // of one JSON usage report. Default: 10000
 	MaxCSVRows    int           // of one CSV usage report. Default: 1000000
 	MaxReports    int           // usage reports, audits and top lists at once; more get 503. Default: 4
-	ReportTimeout time.Duration // for one of these. Default: 2m
+	ReportTimeout time.Duration // for one of these, or a look-up. Default: 2m
 
 	// The deadlines of Server. ReadHeaderTimeout and ReadTimeout bound the arrival of a request, WriteTimeout its
 	// answer or, of a long one, each piece, IdleTimeout the pause between two requests of a connection.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -290,21 +291,27 @@ func (n node) seenMembers(value any, places map[string]bool) {
 	}
 }
 
-// lax says where an object in the value, which the schema allows, could have a member more.
-func (n node) lax(value any) error {
+// lax says where an object in the value, which the schema allows, could have a member more. It passes over objects that
+// have the place and the members of one that was probed before.
+func (n node) lax(value any, probed map[string]bool) error {
 	var faults []error
-	each(value, "", func(object map[string]any, at string) {
+	each(value, n.at+" ", func(object map[string]any, at string) {
 		const strange = "a member that is not documented"
+		kind := at + " " + strings.Join(slices.Sorted(maps.Keys(object)), ",")
+		if probed[kind] {
+			return
+		}
+		probed[kind] = true
 		object[strange] = true
 		if n.validate(value) == nil {
-			faults = append(faults, fmt.Errorf("the schema allows undocumented members in %q", at))
+			faults = append(faults, fmt.Errorf("the schema allows undocumented members at %s", at))
 		}
 		delete(object, strange)
 	})
 	return errors.Join(faults...)
 }
 
-// each calls do for every object in the value.
+// each calls do for every object in the value, with its place.
 func each(value any, at string, do func(object map[string]any, at string)) {
 	switch value := value.(type) {
 	case map[string]any:
@@ -313,8 +320,8 @@ func each(value any, at string, do func(object map[string]any, at string)) {
 		}
 		do(value, at)
 	case []any:
-		for i, element := range value {
-			each(element, at+"/"+strconv.Itoa(i), do)
+		for _, element := range value {
+			each(element, at+"/…", do)
 		}
 	}
 }

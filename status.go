@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// PipelineStatus is a snapshot of one instance.
+// PipelineStatus is a snapshot of one instance. Its times are in UTC.
 type PipelineStatus struct {
 	Instance string        `json:"instance"`
 	Producer string        `json:"producer"`
@@ -37,7 +37,7 @@ type FlushStatus struct {
 
 func flushStatus(f *Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
 	s := FlushStatus{
-		At: end, Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
+		At: end.UTC(), Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
 		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend, Seconds: end.Sub(start).Seconds(),
 	}
 	for _, b := range taken {
@@ -105,10 +105,10 @@ type ShardStatus struct {
 func (p *Pipeline) Status() PipelineStatus {
 	p.moving.Lock()
 	defer p.moving.Unlock()
-	since, between := time.Unix(0, p.openSince.Load()), p.between
+	since, between := time.Unix(0, p.openSince.Load()).UTC(), p.between
 	open := p.open.sums()
 	s := PipelineStatus{
-		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started, Accepted: open.accepted,
+		Instance: p.cfg.Instance, Producer: p.producer.String(), Started: p.started.UTC(), Accepted: open.accepted,
 		Open: OpenStatus{
 			Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates + between.updates, Amount: open.amount.Add(between.amount),
 		},
@@ -116,7 +116,7 @@ func (p *Pipeline) Status() PipelineStatus {
 	}
 	switch {
 	case between.updates > 0:
-		s.OldestHeld = between.since
+		s.OldestHeld = between.since.UTC()
 	case open.updates > 0:
 		s.OldestHeld = since
 	}
@@ -124,9 +124,10 @@ func (p *Pipeline) Status() PipelineStatus {
 		shard := l.status()
 		if i < len(p.flushers) {
 			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
+			shard.HeldSince = shard.HeldSince.UTC()
 		}
 		if held := shard.acceptedSince; !held.IsZero() && (s.OldestHeld.IsZero() || held.Before(s.OldestHeld)) {
-			s.OldestHeld = held
+			s.OldestHeld = held.UTC()
 		}
 		s.Shards = append(s.Shards, shard)
 	}
@@ -139,7 +140,7 @@ func (l *lane) status() ShardStatus {
 	w := l.window
 	s := ShardStatus{
 		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
-		Oldest: w.oldest(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
+		Oldest: w.oldest().UTC(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
 		Kept: len(w.kept), KeptBytes: sizeOf(w.kept), JournalFailing: l.unkept,
 	}
 	if len(w.batches) > 0 {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush"
@@ -87,6 +88,7 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	// A server that has vanished must not be waited for longer than a minute, whatever the caller's context says.
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 10 * time.Second, Count: 3}}
 	config.ConnConfig.DialFunc = dialer.DialContext
+	config.AfterConnect = timesInUTC
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)
@@ -95,6 +97,14 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
 	return s, nil
+}
+
+// timesInUTC has what is read of the connection's timestamps be in UTC, wherever this program runs.
+func timesInUTC(_ context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{
+		Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+	})
+	return nil
 }
 
 // Close closes all connections. It blocks until those in use are given back.

@@ -63,8 +63,8 @@ type Config struct {
 
 	MaxRows       int           // of one JSON usage report. Default: 10000
 	MaxCSVRows    int           // of one CSV usage report. Default: 1000000
-	MaxReports    int           // usage reports and audits at once; more get 503. Default: 4
-	ReportTimeout time.Duration // for one of these. Default: 2m
+	MaxReports    int           // usage reports, audits and top lists at once; more get 503. Default: 4
+	ReportTimeout time.Duration // for one of these, or a look-up. Default: 2m
 
 	// The deadlines of Server. ReadHeaderTimeout and ReadTimeout bound the arrival of a request, WriteTimeout its
 	// answer or, of a long one, each piece, IdleTimeout the pause between two requests of a connection.
@@ -138,6 +138,7 @@ type API struct {
 	bodies  budget
 	spends  slots
 	reports slots
+	looks   slots
 	streams slots
 	traffic traffic
 
@@ -157,6 +158,7 @@ func New(c Config) (*API, error) {
 		bodies:  budget{limit: c.MaxBodiesBytes},
 		spends:  make(slots, maxSpends),
 		reports: make(slots, c.MaxReports),
+		looks:   make(slots, maxLooks),
 		streams: make(slots, maxStreams),
 		ending:  make(chan struct{}),
 	}
@@ -196,11 +198,13 @@ func (a *API) served() []*route {
 		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
 		{path: "/", open: true, get: a.asset},
 		{path: "/assets/{file...}", open: true, get: a.asset},
+		{path: "/openapi.json", open: true, get: a.asset},
 	}
 }
 
 const (
 	maxSpends  = 16 // spend look-ups at once; each walks over what is open
+	maxLooks   = 16 // look-ups by an index at once, which slow reports must not keep out: somebody types, or mends the books
 	maxScrapes = 4
 )
 

@@ -54,9 +54,11 @@ func (f *failingRecorder) Wait(ctx context.Context, _ spendflush.Receipt, want s
 	return f.wait(ctx, want)
 }
 
-func (f *failingRecorder) Held(spendflush.Entity) spendflush.Held     { return spendflush.Held{} }
-func (f *failingRecorder) Producer() spendflush.ProducerID            { return spendflush.ProducerID{} }
-func (f *failingRecorder) Status() (status spendflush.PipelineStatus) { return status }
+func (f *failingRecorder) Held(spendflush.Entity) spendflush.Held { return spendflush.Held{} }
+func (f *failingRecorder) Producer() spendflush.ProducerID        { return spendflush.ProducerID{} }
+func (f *failingRecorder) Status() spendflush.PipelineStatus {
+	return spendflush.PipelineStatus{Producer: f.Producer().String(), Shards: []spendflush.ShardStatus{}}
+}
 
 // failingReader answers with its error, or with generated rows.
 type failingReader struct {
@@ -94,24 +96,22 @@ func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 }
 
 func (f *failingReader) Audit(context.Context) (sql.AuditReport, error) {
-	return sql.AuditReport{OK: false}, f.err
+	return sql.AuditReport{Checks: []sql.AuditCheck{}, Quarantine: sql.AuditQuarantine{
+		Rows: []sql.AuditRows{}, Batches: sql.AuditBatches{Spend: "0", Updates: "0"},
+	}}, f.err
 }
 func (f *failingReader) Glance(context.Context) (sql.Glance, error) { return sql.Glance{}, f.err }
 func (f *failingReader) Counts(context.Context) (sql.Counts, error) { return sql.Counts{}, f.err }
 
 // newAPI returns an API on doubles, changed by change.
-func newAPI(t testing.TB, change func(*Config)) (*API, *failingRecorder) {
+func newAPI(t testing.TB, change func(*Config)) (*testAPI, *failingRecorder) {
 	t.Helper()
 	recorder := &failingRecorder{}
 	c := Config{Recorder: recorder, Reader: &failingReader{}, Registry: prometheus.NewPedanticRegistry()}
 	if change != nil {
 		change(&c)
 	}
-	a, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, recorder
+	return newTestAPI(t, c), recorder
 }
 
 // do sends a request to the API without a network. Headers are given as "Name: value".

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// The page for people: index.html is served at /, the rest under /assets/. It holds no data: what it shows it asks of
-// the API.
+// The page for people, whose index.html is served at /, the rest under /assets/; and the description of the API, at
+// /openapi.json. They hold no data: what the page shows it asks of the API.
 //
-//go:embed assets
+//go:embed assets openapi.json
 var assetFiles embed.FS
 
 const assetPrefix = "/assets/"
@@ -40,19 +40,19 @@ var contentTypes = map[string]string{
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
-// asset is one file of the page.
+// asset is one of these files.
 type asset struct {
 	contentType string
 	etag        string
 	body        []byte
 }
 
-// assets are the files of the page by the path that each is served at.
+// assets are the files by the path that each is served at.
 var assets = loadAssets(assetFiles)
 
 func loadAssets(from fs.FS) map[string]asset {
 	found := map[string]asset{}
-	err := fs.WalkDir(from, "assets", func(name string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -78,7 +78,7 @@ func loadAssets(from fs.FS) map[string]asset {
 	return found
 }
 
-// asset serves the file of the page that lies at the path. A browser asks each time whether it has changed, so that a
+// asset serves the file that lies at the path. A browser asks each time whether it has changed, so that a
 // page never runs with the scripts of another version.
 func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
 	file, ok := assets[r.URL.EscapedPath()]

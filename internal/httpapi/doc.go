@@ -2,13 +2,15 @@
 //
 //	POST /v1/updates                                  record updates; ?ack=accepted|queued|committed, ?timeout=10s
 //	GET  /v1/spend/{entity_type}/{entity_id}          what one entity has spent
-//	GET  /v1/spend/team_member/{team_id}/{user_id}    the same of a member of a team
-//	GET  /v1/usage                                    rollups by hour, day or in total, as JSON or CSV
-//	GET  /v1/status, /v1/audit                        this instance; whether the books add up
-//	GET  /metrics, /healthz, /readyz, /               for Prometheus, for whoever starts processes, for people
+//	GET  /v1/usage, /v1/entities                      rollups and top lists, as JSON or CSV; entities by their ids
+//	GET  /v1/pipeline, /v1/events, /v1/status         how everything stands, once or every second; this instance
+//	GET  /v1/audit, /v1/quarantine, /v1/lost-batches  whether the books add up; what could not be booked
+//	     /v1/session, /, /assets/…                    the page for people, and its sign-in
+//	GET  /metrics, /healthz, /readyz                  for Prometheus, for whoever starts processes
+//	GET  /openapi.json                                all of this, with every parameter and answer
 //
-// Everything but /healthz and /readyz needs a bearer token where tokens are configured. Every failure is an
-// application/problem+json document (RFC 9457); the types are listed in problem.go.
+// openapi.json is written by hand, and the tests hold every answer to it (contract_test.go): whoever changes the API
+// changes it there, too. A failure is an application/problem+json document (RFC 9457); the types are listed in problem.go.
 //
 // # Updates
 //

@@ -67,7 +67,11 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	places := a.looks
+	if begin == "" { // which reads all totals
+		places = a.reports
+	}
+	ctx, end, p := a.begin(places, w, r)
 	if p != nil {
 		return p
 	}
@@ -78,7 +82,7 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 	}
 	list := make([]entityTotal, len(found))
 	for i, e := range found {
-		list[i] = entityTotal{e.Entity.Type.String(), e.Entity.ID, e.Entity.TeamID, e.Spend, e.Requests, e.UpdatedAt.UTC()}
+		list[i] = entityTotal{e.Entity.Type.String(), e.Entity.ID, e.Entity.TeamID, e.Spend, e.Requests, e.UpdatedAt}
 	}
 	writeJSON(w, "application/json", http.StatusOK, struct {
 		Entities []entityTotal `json:"entities"`
@@ -115,7 +119,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -137,7 +141,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	for i := range found {
 		l := &found[i]
 		one := lostBatch{Producer: l.Producer.String(), Shard: l.Shard, Sequence: l.Sequence, Reason: l.Reason,
-			NoticedAt: l.NoticedAt.UTC(), FoundAt: l.FoundAt, ProducerLost: l.Batches}
+			NoticedAt: l.NoticedAt, FoundAt: l.FoundAt, ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
 		}
@@ -174,13 +178,14 @@ func (a *API) quarantined(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	state := values.Get("state")
+	state := "open"
+	if values.Has("state") {
+		state = values.Get("state")
+	}
 	switch state {
-	case "":
-		state = "open"
+	case "open", "applied", "dropped":
 	case "all":
 		state = ""
-	case "open", "applied", "dropped":
 	default:
 		return invalidRequest.because("state is %.40q; allowed are open, applied, dropped and all", state)
 	}
@@ -190,7 +195,7 @@ func (a *API) quarantined(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -231,7 +236,7 @@ func (a *API) quarantineEntry(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.looks, w, r)
 	if p != nil {
 		return p
 	}
@@ -263,7 +268,7 @@ func (a *API) settle(do func(ctx context.Context, store quarantine.Store, id int
 		if body.ID != id {
 			return invalidRequest.because("the body has the id %d; it must repeat that of the path, %d", body.ID, id)
 		}
-		ctx, end, p := a.beginReport(w, r)
+		ctx, end, p := a.begin(a.looks, w, r)
 		if p != nil {
 			return p
 		}

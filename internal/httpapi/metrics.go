@@ -65,7 +65,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descConns, c.a.traffic.connections.Load())
 	gauge(descBodies, c.a.bodies.held.Load())
 	gauge(descBodyLimit, c.a.bodies.limit)
-	for kind, s := range map[string]slots{"spend": c.a.spends, "report": c.a.reports, "stream": c.a.streams} {
+	for kind, s := range map[string]slots{"spend": c.a.spends, "report": c.a.reports, "look": c.a.looks, "stream": c.a.streams} {
 		gauge(descWorking, int64(len(s)), kind)
 		gauge(descWorkLimit, int64(cap(s)), kind)
 	}

@@ -25,12 +25,10 @@ import (
 	"github.com/spendflush/spendflush/sql"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m) }
-
 // instance is an API with a pipeline, a Redis and a Postgres behind it.
 type instance struct {
 	t        testing.TB
-	api      *API
+	api      *testAPI
 	url      string
 	pipeline *spendflush.Pipeline
 	store    *sql.Store
@@ -74,12 +72,9 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(Config{Recorder: pipeline, Reader: store, Registry: registry, Instance: "here", Version: "v0",
+	a := newTestAPI(t, Config{Recorder: pipeline, Reader: store, Registry: registry, Instance: "here", Version: "v0",
 		Overview: overview.NewLive(overview.Sources{Books: store, Queue: queue, Locker: locker, Roster: roster, Shards: 1}, pipeline,
 			overview.LiveOptions{Version: "v0"})})
-	if err != nil {
-		t.Fatal(err)
-	}
 	in := &instance{t: t, api: a, url: serve(t, a), pipeline: pipeline, store: store}
 	ctx, cancel := context.WithCancel(context.Background())
 	running := make(chan struct{})
@@ -247,8 +242,8 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 			}
 		}
 	}
-	if status, answer := in.get("/v1/spend/team/nobody"); status != http.StatusNotFound {
-		t.Errorf("%d %v", status, answer)
+	for _, path := range []string{"/v1/spend/team/nobody", "/v1/spend/team_member/nobody/at-all"} {
+		in.wantProblem(path, notFound)
 	}
 }
 

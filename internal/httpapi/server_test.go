@@ -17,13 +17,14 @@ import (
 )
 
 // serve runs the API's server on a port of its own until the test ends, and returns its URL.
-func serve(t testing.TB, a *API) string {
+func serve(t testing.TB, a *testAPI) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := a.Server(listener.Addr().String())
+	server.Handler = a
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {

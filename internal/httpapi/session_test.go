@@ -14,7 +14,7 @@ import (
 const signInBody = `{"token":"secret-1"}`
 
 // signedIn returns the cookie that a sign-in gives, as a header of a request.
-func signedIn(t testing.TB, a *API) (cookie *http.Cookie, header string) {
+func signedIn(t testing.TB, a *testAPI) (cookie *http.Cookie, header string) {
 	t.Helper()
 	w := do(a, "POST", "/v1/session", signInBody, asJSON)
 	cookies := w.Result().Cookies()
@@ -38,7 +38,7 @@ func TestACookieOfOneInstanceOpensEveryOtherWithTheSameTokensUntilItEnds(t *test
 	if raw, err := base64.RawURLEncoding.DecodeString(cookie.Value); err != nil || strings.Contains(string(raw), "secret") {
 		t.Errorf("cookie %q holds the token, or isn't what it should be: %v", cookie.Value, err)
 	}
-	for name, api := range map[string]*API{"the same": a, "another": b} {
+	for name, api := range map[string]*testAPI{"the same": a, "another": b} {
 		if w := do(api, "GET", "/v1/status", "", header); w.Code != http.StatusOK {
 			t.Errorf("%s instance: %d", name, w.Code)
 		}
@@ -113,7 +113,7 @@ func TestASessionSaysWhetherItIsNeededAndThere(t *testing.T) {
 	_, header := signedIn(t, a)
 	open, _ := newAPI(t, nil)
 	for _, c := range []struct {
-		api    *API
+		api    *testAPI
 		header string
 		want   string
 	}{
@@ -179,7 +179,7 @@ func TestAPageOfAnotherOriginCanChangeNothing(t *testing.T) {
 func TestWithoutTokensANameThatIsMadeToStandForThisMachineOpensNothing(t *testing.T) {
 	a, recorder := newAPI(t, nil)
 	guarded, _ := newAPI(t, withTokens("secret-1"))
-	ask := func(a *API, method, path, host string) *httptest.ResponseRecorder {
+	ask := func(a *testAPI, method, path, host string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, strings.NewReader(plain))
 		r.Host = host
 		r.Header.Set("Content-Type", "application/json")

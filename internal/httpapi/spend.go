@@ -62,16 +62,9 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request) *problem {
 	writeJSON(w, "application/json", http.StatusOK, entitySpend{
 		EntityType: entity.Type.String(), EntityID: entity.ID, TeamID: entity.TeamID,
 		Committed: countersOf(report.Committed), Held: countersOf(beyond), Total: countersOf(total),
-		AsOf: report.AsOf.UTC(), UpdatedAt: utcOrZero(report.UpdatedAt), Instance: a.cfg.Instance,
+		AsOf: report.AsOf, UpdatedAt: report.UpdatedAt, Instance: a.cfg.Instance,
 	})
 	return nil
-}
-
-func utcOrZero(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	return t.UTC()
 }
 
 // entityOf reads {entity_type}/{entity_id} or team_member/{team_id}/{user_id}. A slash in an id is escaped, as %2F.

@@ -39,16 +39,16 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// beginReport waits for one of the places for reports and gives the answer the time of one. end must be called after it.
-func (a *API) beginReport(w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
-	if p := a.reports.take(r.Context()); p != nil {
+// begin waits for one of the places and gives the answer the time of a report. end must be called after it.
+func (a *API) begin(places slots, w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
+	if p := places.take(r.Context()); p != nil {
 		return nil, nil, p
 	}
 	a.extend(w, a.cfg.ReportTimeout)
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
 	return ctx, func() {
 		cancel()
-		a.reports.give()
+		places.give()
 	}, nil
 }
 
@@ -57,7 +57,7 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.reports, w, r)
 	if p != nil {
 		return p
 	}

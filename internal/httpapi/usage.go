@@ -37,7 +37,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	ctx, end, p := a.beginReport(w, r)
+	ctx, end, p := a.begin(a.reports, w, r)
 	if p != nil {
 		return p
 	}

@@ -1,7 +1,10 @@
 package overview
 
 import (
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -102,5 +105,29 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestEveryProblemLeadsToASectionOfTheRunbook(t *testing.T) {
+	source, err := os.ReadFile("judge.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runbook, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllSubmatch(runbook, -1) {
+		sections[strings.ToLower(string(heading[1]))] = true
+	}
+	anchors := regexp.MustCompile(`(?m)^\trun\w+ += "(\w+)"$`).FindAllSubmatch(source, -1)
+	if len(anchors) < 12 {
+		t.Errorf("only %d anchors were found in judge.go", len(anchors))
+	}
+	for _, anchor := range anchors {
+		if !sections[string(anchor[1])] {
+			t.Errorf("docs/runbook.md has no section #%s", anchor[1])
+		}
 	}
 }

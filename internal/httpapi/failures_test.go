@@ -1,0 +1,239 @@
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// trouble is an API on doubles, and a request for it that answers a problem of one type.
+type trouble struct {
+	method, path, body string
+	headers            []string
+	config             func(*Config)
+	api                func(*testAPI)
+	request            func(*http.Request)
+}
+
+// troubles bring about, for any operation that can answer it, the problem of the slug. What needs books in a certain state
+// is tested where there are real ones.
+var troubles = map[string]func(*trouble){
+	"invalid-request":        func(c *trouble) { c.path += "?nonsense=1" },
+	"invalid-json":           func(c *trouble) { c.body = "{" },
+	"unauthorized":           func(c *trouble) { c.config, c.body = withTokens("secret-1"), `{"token":"wrong"}` },
+	"cross-origin":           func(c *trouble) { c.headers = append(c.headers, "Sec-Fetch-Site: cross-site") },
+	"unknown-host":           func(c *trouble) { c.request = func(r *http.Request) { r.Host = "evil.example" } },
+	"unsupported-media-type": func(c *trouble) { c.headers = []string{"Content-Type: text/plain"} },
+	"content-too-large": func(c *trouble) {
+		c.config = func(c *Config) { c.MaxBodyBytes = 5000 }
+		c.body = strings.Repeat(" ", 6000) + c.body
+	},
+	"request-timeout": func(c *trouble) {
+		c.request = func(r *http.Request) { r.Body = io.NopCloser(late{}) }
+	},
+	"internal-error": func(c *trouble) {
+		c.config = func(c *Config) {
+			c.Recorder, c.Reader, c.Overview = struct{ Recorder }{}, struct{ Reader }{}, struct{ Overview }{}
+			c.Ready = func(context.Context) error { panic("no state to be in") }
+		}
+	},
+	"busy": func(c *trouble) {
+		c.config = func(c *Config) { c.MaxBodiesBytes, c.Overview = 1, slowOverview{} }
+		c.body = strings.Repeat(" ", 2*freeBodyBytes) + c.body
+		if strings.Contains(c.path, "/quarantine/") {
+			c.body = strings.TrimSpace(c.body)
+		}
+		c.api = func(a *testAPI) {
+			for _, places := range []slots{a.spends, a.reports, a.looks, a.streams} {
+				for range cap(places) {
+					places <- struct{}{}
+				}
+			}
+		}
+		c.request = leave // instead of waiting for its turn
+	},
+	"database-unavailable": func(c *trouble) {
+		c.config = func(c *Config) { c.Reader = &failingReader{err: errors.New("connection refused")} }
+	},
+	"not-ready": func(c *trouble) {
+		c.config = func(c *Config) { c.Ready = func(context.Context) error { return errors.New("still migrating") } }
+	},
+}
+
+// late is a body that doesn't come in time.
+type late struct{}
+
+func (late) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+
+// slowOverview never finds out how everything stands in time.
+type slowOverview struct{}
+
+func (slowOverview) Report(ctx context.Context) (*overview.Report, error) {
+	return nil, context.DeadlineExceeded
+}
+
+// fill makes a path of one of the document, with the examples of its parameters.
+func (op *described) fill() string {
+	path := op.path
+	for _, parameter := range op.of("parameters").elements() {
+		if parameter.text("in") == "path" {
+			path = strings.Replace(path, "{"+parameter.text("name")+"}", fmt.Sprint(parameter.of("example").value), 1)
+		}
+	}
+	return path
+}
+
+// goodBodies are bodies that are taken, by the operation.
+var goodBodies = map[string]string{
+	"recordUpdates": plain, "signIn": signInBody, "applyQuarantineEntry": `{"id":7}`, "dropQuarantineEntry": `{"id":7}`,
+}
+
+func TestEveryOperationAnswersTheProblemsThatAreDocumentedOfItAndNoOthers(t *testing.T) {
+	for _, op := range theDocument().ops {
+		answers := op.answers()
+		for slug, bring := range troubles {
+			i := slices.IndexFunc(answers, func(answer string) bool { return strings.HasSuffix(answer, " "+slug) })
+			t.Run(op.id+" "+slug, func(t *testing.T) {
+				c := trouble{method: op.method, path: op.fill(), body: goodBodies[op.id], headers: []string{asJSON}}
+				bring(&c)
+				w := c.answer(t)
+				// Whatever else is answered is held to the document like every answer.
+				if got := fmt.Sprintf("%d %s", w.Code, slugOf(w.Body.Bytes())); i >= 0 && got != answers[i] {
+					t.Errorf("%s %s: %s instead of %s: %s", c.method, c.path, got, answers[i], w.Body)
+				}
+			})
+		}
+	}
+}
+
+// answer sends the request. A stream, which doesn't end by itself, is left at once.
+func (c *trouble) answer(t *testing.T) (w *httptest.ResponseRecorder) {
+	a, _ := newAPI(t, c.config)
+	if c.api != nil {
+		c.api(a)
+	}
+	r := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
+	r.Host = "localhost"
+	for _, header := range c.headers {
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Set(name, value)
+	}
+	if c.request != nil {
+		c.request(r)
+	}
+	if strings.HasPrefix(c.path, "/v1/events") {
+		leave(r)
+	}
+	w = httptest.NewRecorder()
+	defer func() {
+		if reason := recover(); reason != nil && reason != http.ErrAbortHandler { // which cuts the connection
+			panic(reason)
+		}
+	}()
+	a.ServeHTTP(w, r)
+	return w
+}
+
+// leave has the client of the request gone.
+func leave(r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	cancel()
+	*r = *r.WithContext(ctx)
+}
+
+func TestPartsOfFilesAreServedAndStaleOnesAreNot(t *testing.T) {
+	a, _ := newAPI(t, nil)
+	for _, path := range []string{"/", "/assets/page.css", "/openapi.json"} {
+		for header, status := range map[string]int{
+			"Range: bytes=0-9":       http.StatusPartialContent,
+			"Range: bytes=99999999-": http.StatusRequestedRangeNotSatisfiable,
+			`If-Match: "other"`:      http.StatusPreconditionFailed,
+		} {
+			if w := do(a, "GET", path, "", header); w.Code != status || status == http.StatusPartialContent && w.Body.Len() != 10 {
+				t.Errorf("%s, %s: %d, %d bytes", path, header, w.Code, w.Body.Len())
+			}
+		}
+	}
+}
+
+// collecting is a collector that does what a test wants.
+type collecting func(chan<- prometheus.Metric)
+
+func (c collecting) Describe(chan<- *prometheus.Desc)         {}
+func (c collecting) Collect(metrics chan<- prometheus.Metric) { c(metrics) }
+
+func TestScrapesThatFailOrAreTooManySaySo(t *testing.T) {
+	of := func(c collecting) *testAPI {
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(c)
+		a, _ := newAPI(t, func(c *Config) { c.Registry = registry })
+		return a
+	}
+	broken := of(func(metrics chan<- prometheus.Metric) {
+		metrics <- prometheus.NewInvalidMetric(descConns, errors.New("can't be read"))
+	})
+	if w := do(broken, "GET", "/metrics", ""); w.Code != http.StatusInternalServerError {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	begun, end, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	slow := of(func(chan<- prometheus.Metric) {
+		begun <- struct{}{}
+		<-end
+	})
+	for range maxScrapes {
+		go func() {
+			do(slow, "GET", "/metrics", "")
+			done <- struct{}{}
+		}()
+		<-begun
+	}
+	if w := do(slow, "GET", "/metrics", ""); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	close(end)
+	for range maxScrapes {
+		<-done
+	}
+}
+
+func TestMetricsComeAsProtobufToThosePreferringIt(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_test", Help: "A test."}))
+	a, _ := newAPI(t, func(c *Config) { c.Registry = registry })
+	w := do(a, "GET", "/metrics", "", "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), "application/vnd.google.protobuf") {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+// What the double of the database answers where it isn't away: that there is nothing.
+
+func (f *failingReader) Entities(context.Context, []spendflush.EntityType, string, int) ([]sql.EntityTotal, error) {
+	return nil, f.err
+}
+
+func (f *failingReader) LostBatches(context.Context, string, *sql.LostID, int) ([]sql.Lost, error) {
+	return nil, f.err
+}
+
+func (f *failingReader) QuarantinedIn(context.Context, string, int64, int) ([]sql.Quarantined, error) {
+	return nil, f.err
+}
+
+func (f *failingReader) QuarantinedEntry(context.Context, int64) (sql.Quarantined, error) {
+	return sql.Quarantined{}, cmp.Or(f.err, sql.ErrNotQuarantined)
+}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/sql"
 )
@@ -120,107 +119,6 @@ func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
 		batches += stats.Batches
 	}
 	return batches, nil
-}
-
-// statusReport is what `spendflush status` tells.
-type statusReport struct {
-	Postgres      string        `json:"postgres"`
-	PostgresError string        `json:"postgres_error,omitempty"`
-	Redis         string        `json:"redis"`
-	RedisError    string        `json:"redis_error,omitempty"`
-	Shards        []shardReport `json:"shards"`
-}
-
-type shardReport struct {
-	Shard         int           `json:"shard"`
-	Batches       int64         `json:"queue_batches"`
-	Bytes         int64         `json:"queue_bytes"`
-	OldestSeconds float64       `json:"queue_oldest_seconds"`
-	LockOwner     string        `json:"lock_owner"`
-	LockExpires   time.Duration `json:"lock_expires_ns"`
-}
-
-func (p *program) statusCommand() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{Use: "status", Short: "Say how Postgres, the queue and the lock stand", Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
-				report := ps.status(ctx)
-				if asJSON {
-					if err := printJSON(p.stdout, report); err != nil {
-						return err
-					}
-				} else if err := report.print(p.stdout); err != nil {
-					return err
-				}
-				if report.PostgresError != "" || report.RedisError != "" {
-					return errSilent
-				}
-				return nil
-			})
-		}}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}
-
-func (ps *parts) status(ctx context.Context) (r statusReport) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if info, err := ps.store.Probe(ctx); err != nil {
-		r.PostgresError = err.Error()
-	} else {
-		r.Postgres = describePostgres(info)
-	}
-	if ps.queue == nil {
-		r.Redis = "off"
-		return r
-	}
-	info, err := ps.queue.Info(ctx)
-	if err != nil {
-		r.RedisError = err.Error()
-		return r
-	}
-	r.Redis = info.String()
-	for shard := range ps.set.Shards {
-		stats, err := ps.queue.Stats(ctx, shard)
-		var holder spendflush.Holder
-		if err == nil {
-			holder, err = ps.locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
-		}
-		if err != nil {
-			r.RedisError = err.Error()
-			return r
-		}
-		report := shardReport{Shard: shard, Batches: stats.Batches, Bytes: stats.Bytes, LockOwner: holder.Owner, LockExpires: holder.Expires}
-		if !stats.Oldest.IsZero() {
-			report.OldestSeconds = time.Since(stats.Oldest).Seconds()
-		}
-		r.Shards = append(r.Shards, report)
-	}
-	return r
-}
-
-func (r *statusReport) print(to io.Writer) error {
-	say := func(found, fault string) string {
-		if fault != "" {
-			return "NOT REACHED: " + fault
-		}
-		return found
-	}
-	fmt.Fprintf(to, "Postgres  %s\nRedis     %s\n", say(r.Postgres, r.PostgresError), say(r.Redis, r.RedisError))
-	if len(r.Shards) == 0 {
-		return nil
-	}
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nSHARD\tQUEUED BATCHES\tBYTES\tOLDEST\tLOCK HOLDER")
-	for _, s := range r.Shards {
-		owner := s.LockOwner
-		if owner == "" {
-			owner = "nobody (idle)"
-		}
-		fmt.Fprintf(w, "%d\t%d\t%d\t%.1fs\t%s\n", s.Shard, s.Batches, s.Bytes, s.OldestSeconds, owner)
-	}
-	return w.Flush()
 }
 
 func (p *program) auditCommand() *cobra.Command {

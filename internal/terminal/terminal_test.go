@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestColoursAreForTerminalsOnlyAndHeedNoColorAndDumb(t *testing.T) {
@@ -116,5 +118,25 @@ func TestNothingIsWrittenAfterAFailure(t *testing.T) {
 	o.Print("y")
 	if b.writes != 1 || o.Err() == nil {
 		t.Errorf("%d writes, %v", b.writes, o.Err())
+	}
+}
+
+func TestABlockHigherThanTheTerminalIsCutSoThatItCanBeReplaced(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 4, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	o := New(terminal, []string{"TERM=xterm"})
+	for n, want := range map[int]string{
+		2: "1 2", 3: "1 2 3", 4: "1 2 … and 2 lines for which the terminal is too low", 5: "1 2 … and 3 lines for which the terminal is too low",
+	} {
+		o.Block(strings.Fields("1 2 3 4 5")[:n]...)
+		if got := strings.Join(o.below, " "); got != want || o.Err() != nil {
+			t.Errorf("of %d lines: %q, %v", n, got, o.Err())
+		}
 	}
 }

@@ -88,12 +88,13 @@ func TestVersionEnvAndHelpNeedNoSettings(t *testing.T) {
 		}
 	}
 	help := mustRun(t, 0, nil, "help")
-	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "quarantine", "env", "version"} {
+	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "quarantine", "env", "completion", "version"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("help doesn't list %s", command)
 		}
 	}
-	for _, args := range [][]string{{"sreve"}, {"serve", "--fast"}, {"serve", "now"}, {"migrate"}, {"version", "please"}} {
+	for _, args := range [][]string{{"sreve"}, {"serve", "--fast"}, {"serve", "now"}, {"migrate"}, {"version", "please"},
+		{"help", "sreve"}, {"help", "migrate", "down"}, {"completion"}, {"completion", "csh"}, {"completion", "bash", "zsh"}} {
 		if status, _, stderr := run(t, nil, args...); status != 2 || !strings.HasPrefix(stderr, "spendflush: ") {
 			t.Errorf("%q: exit status %d instead of 2: %s", args, status, stderr)
 		}

@@ -43,9 +43,19 @@ func printJSON(w io.Writer, v any) error {
 
 func (p *program) migrateCommand() *cobra.Command {
 	c := &cobra.Command{Use: "migrate", Short: "Make or check the schema in Postgres (serve does it by itself)", Args: noArgs,
+		Long: `Make the schema in Postgres, bring it up to date, or say how it stands. "serve" brings it up to date by itself.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or settings.`,
+		Example: `  spendflush migrate up
+  spendflush migrate status`,
 		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("migrate: say up or status")} }}
 	c.AddCommand(
 		&cobra.Command{Use: "up", Short: "Bring the schema up to date", Args: noArgs,
+			Long: `Apply the migrations that the database lacks, each in a transaction of its own, and say which. While another program
+migrates, it waits. The role must own the schema or be allowed to make it.
+
+Exit status: 0 up to date, 1 failed (what was applied stays), or the database is of a newer program; 2 wrong usage or settings.`,
+			Example: `  spendflush migrate up`,
 			RunE: func(c *cobra.Command, _ []string) error {
 				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
 					applied, err := migrations.Up(ctx, ps.set.DatabaseURL)
@@ -60,6 +70,10 @@ func (p *program) migrateCommand() *cobra.Command {
 				})
 			}},
 		&cobra.Command{Use: "status", Short: "Say which migrations are applied", Args: noArgs,
+			Long: `Say of each migration whether it is applied, and since when.
+
+Exit status: 0 told, whatever is missing; 1 the database can't be read or is of a newer program; 2 wrong usage or settings.`,
+			Example: `  spendflush migrate status`,
 			RunE: func(c *cobra.Command, _ []string) error {
 				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
 					list, err := migrations.Status(ctx, ps.set.DatabaseURL)
@@ -79,7 +93,11 @@ func (p *program) flushCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "flush", Short: "Flush what is in the queue now, once", Args: noArgs,
 		Long: `Flush what is in the queue now, once, under the same lock and claims as the instances. Use it when no instance
-runs, or to hurry.`,
+runs, or to hurry; it is harmless at any moment.
+
+Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed, the rest waits), 2 wrong usage or settings.`,
+		Example: `  spendflush flush
+  spendflush flush --timeout 10m`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
 				if ps.queue == nil {
@@ -107,6 +125,7 @@ runs, or to hurry.`,
 			})
 		}}
 	c.Flags().DurationVar(&wait, "timeout", time.Minute, "how long it may take, waiting for the lock included")
+	_ = c.RegisterFlagCompletionFunc("timeout", cobra.FixedCompletions([]string{"10s", "1m", "10m"}, cobra.ShellCompDirectiveNoFileComp)) // it is there
 	return c
 }
 
@@ -125,7 +144,11 @@ func (p *program) auditCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "audit", Short: "Prove that the books add up, in one snapshot", Args: noArgs,
 		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows.
-Exit status 1 if they differ. What is open in quarantine is listed with what it counts, as far as that is known.`,
+What is open in quarantine is listed with what it counts, as far as that is known. It reads all the books, while flushes go on.
+
+Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or settings.`,
+		Example: `  spendflush audit
+  spendflush audit --json | jq '.checks[] | select(.ok | not)'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
 				report, err := ps.store.Audit(ctx)

@@ -29,6 +29,7 @@ Exit status: 0 all of them are in the books, by this call or an earlier one; 1 o
 why and what to do; 2 wrong usage or settings.`,
 		Example: `  spendflush quarantine apply 7 8
   spendflush quarantine apply --all`,
+		ValidArgsFunction: p.completeEntries(true),
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := entryIDs(args)
 			switch {
@@ -166,6 +167,7 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 1 one could not be dropped, or the answer was no; 2 wrong usage or settings.`,
 		Example: `  spendflush quarantine drop 7
   spendflush quarantine drop --yes 7 8`,
+		ValidArgsFunction: p.completeEntries(true),
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := entryIDs(args)
 			if err != nil {

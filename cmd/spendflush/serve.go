@@ -29,8 +29,11 @@ func (p *program) serveCommand() *cobra.Command {
 		Long: `Run an instance: take updates over HTTP, queue them in Redis and flush them to Postgres.
 
 SIGTERM or Ctrl-C drains and stops, within SPENDFLUSH_SHUTDOWN_TIMEOUT; a second signal stops at once.
-Exit status 1 if something could not be drained.`,
-		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve`,
+
+Exit status: 0 stopped with everything drained, 1 something could not be drained or the instance could not run, 2 wrong
+usage or settings.`,
+		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve
+  USE_REDIS_TRANSACTION_BUFFER=false DATABASE_URL=postgres://localhost/spend spendflush serve`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			set, err := load(p.environ, needDatabase|needQueue)
 			if err != nil {

@@ -61,6 +61,7 @@ more than a minute behind and the like, but nothing that is only worth a look; 2
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&f.check, "check", false, "exit with status 1 if something is bad")
 	c.Flags().DurationVar(&f.watch, "watch", 0, "say it again and again, this often")
+	_ = c.RegisterFlagCompletionFunc("watch", cobra.FixedCompletions([]string{"1s", "2s", "5s", "10s", "1m"}, cobra.ShellCompDirectiveNoFileComp)) // it is there
 	c.Flags().Lookup("watch").NoOptDefVal = watchEvery.String()
 	return c
 }

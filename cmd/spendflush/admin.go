@@ -14,7 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -26,11 +27,13 @@ func (p *program) withParts(c *cobra.Command, n need, f func(ctx context.Context
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ps, err := newParts(ctx, set, newLogger(set, p.stderr))
+	screen := terminal.New(p.stderr, p.environ)
+	ps, err := newParts(ctx, set, newLogger(set, screen))
 	if err != nil {
 		return err
 	}
 	defer ps.close()
+	ps.screen = screen
 	return f(ctx, ps)
 }
 
@@ -39,54 +42,6 @@ func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
-}
-
-func (p *program) migrateCommand() *cobra.Command {
-	c := &cobra.Command{Use: "migrate", Short: "Make or check the schema in Postgres (serve does it by itself)", Args: noArgs,
-		Long: `Make the schema in Postgres, bring it up to date, or say how it stands. "serve" brings it up to date by itself.
-
-Exit status: 0 done, 1 failed, 2 wrong usage or settings.`,
-		Example: `  spendflush migrate up
-  spendflush migrate status`,
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("migrate: say up or status")} }}
-	c.AddCommand(
-		&cobra.Command{Use: "up", Short: "Bring the schema up to date", Args: noArgs,
-			Long: `Apply the migrations that the database lacks, each in a transaction of its own, and say which. While another program
-migrates, it waits. The role must own the schema or be allowed to make it.
-
-Exit status: 0 up to date, 1 failed (what was applied stays), or the database is of a newer program; 2 wrong usage or settings.`,
-			Example: `  spendflush migrate up`,
-			RunE: func(c *cobra.Command, _ []string) error {
-				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
-					applied, err := migrations.Up(ctx, ps.set.DatabaseURL)
-					if err != nil {
-						return err
-					}
-					for _, m := range applied {
-						fmt.Fprintf(p.stdout, "applied %v\n", m)
-					}
-					fmt.Fprintln(p.stdout, "the schema is up to date")
-					return nil
-				})
-			}},
-		&cobra.Command{Use: "status", Short: "Say which migrations are applied", Args: noArgs,
-			Long: `Say of each migration whether it is applied, and since when.
-
-Exit status: 0 told, whatever is missing; 1 the database can't be read or is of a newer program; 2 wrong usage or settings.`,
-			Example: `  spendflush migrate status`,
-			RunE: func(c *cobra.Command, _ []string) error {
-				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
-					list, err := migrations.Status(ctx, ps.set.DatabaseURL)
-					if err != nil {
-						return err
-					}
-					for _, m := range list {
-						fmt.Fprintln(p.stdout, m)
-					}
-					return nil
-				})
-			}})
-	return c
 }
 
 func (p *program) flushCommand() *cobra.Command {
@@ -105,28 +60,64 @@ Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed
 				}
 				ctx, cancel := context.WithTimeout(ctx, wait)
 				defer cancel()
-				pipeline, err := ps.pipeline(nil)
-				if err != nil {
-					return err
-				}
-				before, err := ps.queued(ctx)
-				if err != nil {
-					return err
-				}
-				if err := pipeline.DrainQueue(ctx); err != nil {
-					return err
-				}
-				after, err := ps.queued(ctx)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "batches in the queue: %d before, %d after\n", before, after)
-				return nil
+				return p.flush(ctx, ps)
 			})
 		}}
 	c.Flags().DurationVar(&wait, "timeout", time.Minute, "how long it may take, waiting for the lock included")
 	_ = c.RegisterFlagCompletionFunc("timeout", cobra.FixedCompletions([]string{"10s", "1m", "10m"}, cobra.ShellCompDirectiveNoFileComp)) // it is there
 	return c
+}
+
+func (p *program) flush(ctx context.Context, ps *parts) error {
+	pipeline, err := ps.pipeline(nil)
+	if err != nil {
+		return err
+	}
+	before, err := ps.queued(ctx)
+	if err != nil {
+		return err
+	}
+	stop := ps.followQueue(ctx, ps.screen.Progress("flush", "batches", before), before)
+	err = pipeline.DrainQueue(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	after, err := ps.queued(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "batches in the queue: %d before, %d after\n", before, after)
+	return err
+}
+
+const followEvery = 200 * time.Millisecond
+
+// followQueue tells how far a flush is, until stop is called. Instances may push meanwhile: then there is more to do.
+func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, total int64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(followEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				progress.End()
+				return
+			case <-ticker.C:
+			}
+			if left, err := ps.queued(ctx); err == nil {
+				total = max(total, left)
+				progress.Set(total-left, total)
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
@@ -151,7 +142,9 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
   spendflush audit --json | jq '.checks[] | select(.ok | not)'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+				stop := ps.screen.Clock("audit", ps.lastAuditTook(ctx))
 				report, err := ps.store.Audit(ctx)
+				stop()
 				if err != nil {
 					return err
 				}
@@ -168,6 +161,17 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// lastAuditTook is about how long the next one will take, 0 if that can't be told.
+func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, overview.Timeout)
+	defer cancel()
+	books, err := ps.store.Glance(ctx)
+	if err != nil || books.LastAudit == nil {
+		return 0
+	}
+	return books.LastAudit.Took
 }
 
 func printAudit(to io.Writer, r sql.AuditReport) error {

@@ -30,11 +30,10 @@ func (d *demo) direct(ctx, early context.Context) error {
 	done := make(chan error, 1)
 	start := time.Now()
 	go func() { done <- writers.Run(run, traffic, 0, 0) }()
-	progress := d.out.Progress("direct writers", "s", int64(d.Direct.Seconds()))
+	stop := d.out.Clock("direct writers", d.Direct)
 	for sleep(run, redrawEvery) == nil && len(done) == 0 {
-		progress.Set(int64(time.Since(start).Seconds()), int64(d.Direct.Seconds()))
 	}
-	progress.End()
+	stop()
 	s, took := writers.Stats(), time.Since(start)
 	if run.Err() == nil { // it has failed by itself
 		return <-done

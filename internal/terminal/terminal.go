@@ -14,8 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Is says whether the stream is a terminal. So are other devices, but not /dev/null.
+// Is says whether the stream, which may be an Output, is a terminal. So are other devices, but not /dev/null.
 func Is(stream any) bool {
+	if o, ok := stream.(*Output); ok {
+		stream = o.w
+	}
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false
@@ -86,6 +89,12 @@ func (o *Output) Print(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.write(append([]string{text}, o.below...), len(o.below))
+}
+
+// Write is Print for somebody who writes whole lines, such as a logger.
+func (o *Output) Write(lines []byte) (int, error) {
+	o.Print(strings.TrimSuffix(string(lines), "\n"))
+	return len(lines), o.Err()
 }
 
 // Block replaces the block: lines that stay at the end and are written anew at each call. Of a block that is higher than

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,34 @@ func TestProgressIsABarOnATerminalAndAFewLinesElsewhere(t *testing.T) {
 		if got := screen(t, b.String()); redraws && strings.Join(got, "") != "" {
 			t.Errorf("the bar is left: %q", got)
 		}
+	}
+}
+
+func TestAClockTellsHowLongWorkGoesOn(t *testing.T) {
+	for _, c := range []struct {
+		redraws bool
+		about   time.Duration
+		want    string
+	}{
+		{false, 0, "audit: 10 s|audit: 20 s|"},
+		{false, 40 * time.Second, "audit: 10 s of about 40 s|audit: 20 s of about 40 s|"},
+		{true, 0, "audit: 21 s|"},
+		{true, 42 * time.Second, "audit [============            ] 21 s of about 42 s|"},
+		{true, 10 * time.Second, "audit [========================] 21 s of about 10 s|"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			stop := (&Output{w: &b, redraws: c.redraws}).Clock("audit", c.about)
+			time.Sleep(21*time.Second + time.Millisecond)
+			synctest.Wait()
+			if got := strings.Join(screen(t, b.String()), "|"); got != c.want {
+				t.Errorf("%t, %s: %s instead of %s", c.redraws, c.about, got, c.want)
+			}
+			stop()
+			if left := screen(t, b.String()); c.redraws && strings.Join(left, "") != "" {
+				t.Errorf("left on the terminal: %q", left)
+			}
+		})
 	}
 }
 

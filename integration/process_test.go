@@ -114,6 +114,11 @@ func (p *process) kill() {
 // wait returns the exit status, -1 after a signal. A process that doesn't end is fatal.
 func (p *process) wait() int {
 	p.t.Helper()
+	return p.waitFor(patience)
+}
+
+func (p *process) waitFor(patience time.Duration) int {
+	p.t.Helper()
 	select {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()

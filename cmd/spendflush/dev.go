@@ -25,7 +25,10 @@ count, but DATABASE_URL and REDIS_URL must not be set.
 Exit status: 0 stopped with everything drained, 1 something could not be started or drained, 2 wrong usage or settings.`,
 		Example: `  spendflush dev
   SPENDFLUSH_LISTEN=127.0.0.1:0 spendflush dev --dir /tmp/books`,
-		RunE: func(c *cobra.Command, _ []string) error { return p.dev(c.Context(), dir) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			outliveReaders()
+			return p.dev(c.Context(), dir)
+		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory of the data (default "+devDir()+")")
 	_ = c.MarkFlagDirname("dir") // it is there

@@ -35,6 +35,7 @@ usage or settings.`,
 		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve
   USE_REDIS_TRANSACTION_BUFFER=false DATABASE_URL=postgres://localhost/spend spendflush serve`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			outliveReaders()
 			set, err := load(p.environ, needDatabase|needQueue)
 			if err != nil {
 				return err
@@ -99,6 +100,11 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	}
 	return in, nil
 }
+
+// outliveReaders has the program go on to its end, its output lost, when whoever reads its standard output or error has
+// gone: by default the signal for that would end it with all that it holds. Were it ignored, the processes that are
+// started would inherit that; so it is sent to nobody.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	// The first signal asks for a stop with everything drained, the second one ends that.

@@ -30,7 +30,7 @@ Exit status: 0 stopped with everything drained, 1 something could not be started
 			return p.dev(c.Context(), dir)
 		},
 	}
-	c.Flags().StringVar(&dir, "dir", "", "directory of the data (default "+devDir()+")")
+	c.Flags().StringVar(&dir, "dir", "", "directory of the data (default: /var/lib/spendflush/dev for root, else spendflush/dev in $XDG_DATA_HOME or ~/.local/share)")
 	_ = c.MarkFlagDirname("dir") // it is there
 	return c
 }

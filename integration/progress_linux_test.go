@@ -65,7 +65,7 @@ func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 		p = launchOnTerminal(t, s.variables("TERM=xterm"), "audit")
 		p.shows(bar)
 		release()
-		p.ends("the books add up, as of ")
+		p.ends(inGreen + "the books add up")
 	}
 }
 

@@ -7,8 +7,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // seated is a process that has a terminal. What it writes on it is its stdout.
@@ -100,6 +104,37 @@ func TestStatusIsRedrawnOnATerminalUntilCtrlC(t *testing.T) {
 		}
 		if !c.redrawn && strings.Contains(shown, "\x1b") {
 			t.Errorf("%s: escape sequences: %q", c.variable, shown)
+		}
+	}
+}
+
+func TestDropAsksOnATerminalAndTakesOnlyAYes(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	mustRun(t, 0, s.variables(), "migrate", "up")
+	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	for _, c := range []struct {
+		answer string
+		exit   int
+		says   string
+		open   int64
+	}{
+		{"\n", 1, "nothing was dropped", 1}, {"n\n", 1, "nothing was dropped", 1}, {ctrlC, 1, "nothing was dropped", 1}, {"y\n", 0, "1: dropped", 0},
+	} {
+		p := launchOnTerminal(t, s.variables(), "quarantine", "drop", "1")
+		p.shows("Drop 1 entry, never to be applied? [y/N]")
+		p.types(c.answer)
+		if status := p.wait(); status != c.exit {
+			t.Errorf("after %q: exit status %d instead of %d", c.answer, status, c.exit)
+		}
+		p.shows(c.says)
+		if open := s.number("SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'"); open != c.open {
+			t.Errorf("after %q: %d entries are open", c.answer, open)
 		}
 	}
 }

@@ -151,7 +151,7 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 				if asJSON {
 					err = printJSON(p.stdout, report)
 				} else {
-					err = printAudit(p.stdout, report)
+					err = printAudit(p.stdout, terminal.New(p.stdout, p.environ), report)
 				}
 				if err == nil && !report.OK {
 					err = errSilent
@@ -174,7 +174,8 @@ func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
 	return books.LastAudit.Took
 }
 
-func printAudit(to io.Writer, r sql.AuditReport) error {
+// printAudit writes for people, with the verdict in the colours of out.
+func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, check := range r.Checks {
 		verdict := "ok"
@@ -198,9 +199,9 @@ func printAudit(to io.Writer, r sql.AuditReport) error {
 		return err
 	}
 	printQuarantineSums(to, &r.Quarantine)
-	verdict := "the books add up"
+	verdict := out.Good("the books add up")
 	if !r.OK {
-		verdict = "THE BOOKS DO NOT ADD UP"
+		verdict = out.Bad("THE BOOKS DO NOT ADD UP")
 	}
 	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d\n",
 		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches)

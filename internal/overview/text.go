@@ -56,10 +56,14 @@ func paint(out *terminal.Output, s State, text string) string {
 // plain takes out what could move the cursor of a terminal or break a table.
 func plain(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
+		switch {
+		case unicode.IsPrint(r):
 			return r
+		case unicode.IsSpace(r):
+			return ' '
+		default:
+			return unicode.ReplacementChar
 		}
-		return unicode.ReplacementChar
 	}, text)
 }
 

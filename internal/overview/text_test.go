@@ -85,7 +85,7 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	r.Postgres, r.Queue, r.Locks, r.Instances, r.InstancesComplete = Postgres{Error: "no route\nto host"}, Queue{Used: true, Error: "refused"}, nil, nil, false
 	judge(r)
 	text = textOf(r)
-	for _, want := range []string{"Postgres can't be reached", "NOT REACHED: no route\ufffdto host\n", "NOT REACHED: refused\n", "is known from Redis alone"} {
+	for _, want := range []string{"Postgres can't be reached", "NOT REACHED: no route to host\n", "NOT REACHED: refused\n", "is known from Redis alone"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}

@@ -99,7 +99,8 @@ func TestThePageHasEveryFieldOfEveryAnswerAndNoOther(t *testing.T) {
 	for name, c := range everyCommand() {
 		_, documented := answers[name+" --json"]
 		inPair := strings.HasPrefix(name, "quarantine apply") || strings.HasPrefix(name, "quarantine drop")
-		if c.Flags().Lookup("json") != nil && !documented && !inPair {
+		asJSON := c.Flags().Lookup("json")
+		if asJSON != nil && asJSON.Value.Type() == "bool" && !documented && !inPair {
 			t.Errorf("%s: what --json prints isn't on the page", name)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -84,7 +83,7 @@ func (p *program) completeEntries(many bool) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
 		defer cancel()
-		ps, err := newParts(ctx, set, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		ps, err := newParts(ctx, set, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return nil, directive
 		}

@@ -88,12 +88,14 @@ func TestVersionEnvAndHelpNeedNoSettings(t *testing.T) {
 		}
 	}
 	help := mustRun(t, 0, nil, "help")
-	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "quarantine", "env", "version"} {
+	for _, command := range []string{"serve", "dev", "migrate", "flush", "status", "audit", "quarantine", "env", "completion", "version"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("help doesn't list %s", command)
 		}
 	}
-	for _, args := range [][]string{{"sreve"}, {"serve", "--fast"}, {"serve", "now"}, {"migrate"}, {"version", "please"}} {
+	for _, args := range [][]string{{"sreve"}, {"serve", "--fast"}, {"serve", "now"}, {"migrate"}, {"version", "please"},
+		{"help", "sreve"}, {"help", "migrate", "down"}, {"completion"}, {"completion", "csh"}, {"completion", "bash", "zsh"},
+		{"demo", "--seconds", "0"}, {"demo", "--direct-seconds", "-1"}, {"demo", "--listen", "0.0.0.0:80"}} {
 		if status, _, stderr := run(t, nil, args...); status != 2 || !strings.HasPrefix(stderr, "spendflush: ") {
 			t.Errorf("%q: exit status %d instead of 2: %s", args, status, stderr)
 		}
@@ -155,50 +157,6 @@ func TestAuditFindsATamperedBook(t *testing.T) {
 	text := mustRun(t, 1, s.variables(), "audit", "--json")
 	if err := json.Unmarshal([]byte(text), &report); err != nil || report.OK == nil || *report.OK {
 		t.Errorf("audit --json: %v\n%s", err, text)
-	}
-}
-
-func TestStatusCommandTellsOfServersQueueAndLock(t *testing.T) {
-	t.Parallel()
-	s := newStack(t)
-	queueOfTheDead(s)
-	type report struct {
-		Postgres      string
-		PostgresError string `json:"postgres_error"`
-		Redis         string
-		RedisError    string `json:"redis_error"`
-		Shards        []struct {
-			Batches   int64  `json:"queue_batches"`
-			LockOwner string `json:"lock_owner"`
-		}
-	}
-	status := func(exit int, more ...string) (r report, text string) {
-		t.Helper()
-		text = mustRun(t, exit, s.variables(more...), "status", "--json")
-		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			t.Fatalf("status --json: %v\n%s", err, text)
-		}
-		return r, text
-	}
-	r, text := status(0)
-	if r.Postgres == "" || r.PostgresError != "" || r.Redis == "" || r.RedisError != "" || len(r.Shards) != 1 || r.Shards[0].Batches == 0 || r.Shards[0].LockOwner != "" {
-		t.Errorf("status: %s", text)
-	}
-	for _, want := range []string{"Postgres ", "Redis ", "nobody"} {
-		if human := mustRun(t, 0, s.variables(), "status"); !strings.Contains(human, want) {
-			t.Errorf("status doesn't say %q:\n%s", want, human)
-		}
-	}
-	r, text = status(1, "DATABASE_URL=postgres://user:hunter2@127.0.0.1:1/db")
-	if r.PostgresError == "" || r.RedisError != "" || strings.Contains(text, "hunter2") {
-		t.Errorf("status without Postgres: %s", text)
-	}
-	r, text = status(1, "REDIS_URL=redis://:hunter2@127.0.0.1:1")
-	if r.PostgresError != "" || r.RedisError == "" || strings.Contains(text, "hunter2") {
-		t.Errorf("status without Redis: %s", text)
-	}
-	if r, text = status(0, "USE_REDIS_TRANSACTION_BUFFER=false"); r.Redis != "off" {
-		t.Errorf("status with Redis off: %s", text)
 	}
 }
 

@@ -22,6 +22,13 @@ func startDev(t *testing.T, dir string) *development {
 	t.Helper()
 	d := &development{process: launch(t, "dev", []string{"SPENDFLUSH_LISTEN=127.0.0.1:0"}, "dev", "--dir", dir)}
 	d.said(&d.stdout, "that Ctrl-C stops", func(line string) bool { return strings.Contains(line, "Ctrl-C drains and stops") })
+	d.pids = serverPIDs(t, dir)
+	return d
+}
+
+// serverPIDs returns the process ids of the Postgres and the Redis whose data is in the directory.
+func serverPIDs(t *testing.T, dir string) (pids []int) {
+	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".pid" {
 			return err
@@ -32,13 +39,31 @@ func startDev(t *testing.T, dir string) *development {
 		}
 		first, _, _ := strings.Cut(string(content), "\n")
 		pid, err := strconv.Atoi(strings.TrimSpace(first))
-		d.pids = append(d.pids, pid)
+		pids = append(pids, pid)
 		return err
 	})
-	if err != nil || len(d.pids) != 2 {
-		t.Fatalf("want the process ids of a Postgres and a Redis in %s: %v %v", dir, d.pids, err)
+	if err != nil || len(pids) != 2 {
+		t.Fatalf("want the process ids of a Postgres and a Redis in %s: %v %v", dir, pids, err)
 	}
-	return d
+	return pids
+}
+
+// openDir returns a new directory that another account can reach, as Postgres may run as one.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "spendflush-dev-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // paste runs the printed line that begins with curl and holds this text, as somebody would who pasted it into a shell.
@@ -70,18 +95,7 @@ func (d *development) interrupt() {
 
 func TestDevStartsWithoutSettingsAndKeepsItsData(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "spendflush-dev-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil { // Postgres may run as another account
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	spend := func(d *development) string {
 		t.Helper()
 		var answer struct {

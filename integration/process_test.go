@@ -35,6 +35,14 @@ func launch(t testing.TB, name string, variables []string, args ...string) *proc
 // launchProgram is launch for another build of the program.
 func launchProgram(t testing.TB, program, name string, variables []string, args ...string) *process {
 	t.Helper()
+	p := prepare(t, program, name, variables, args...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.start()
+	return p
+}
+
+// prepare is launch for another build of the program, all but the start and where the output goes.
+func prepare(t testing.TB, program, name string, variables []string, args ...string) *process {
 	p := &process{t: t, name: name, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	for _, inherited := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
 		if value, ok := os.LookupEnv(inherited); ok {
@@ -42,21 +50,24 @@ func launchProgram(t testing.TB, program, name string, variables []string, args 
 		}
 	}
 	p.cmd.Env = append(p.cmd.Env, variables...)
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.WaitDelay = 10 * time.Second // servers that dev started may hold the pipes
 	// A group of its own: Ctrl-C on the tests is not for it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.stdout.init()
 	p.stderr.init()
+	return p
+}
+
+func (p *process) start() {
+	p.t.Helper()
 	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", name, err)
+		p.t.Fatalf("start %s: %v", p.name, err)
 	}
 	go func() {
 		defer close(p.done)
 		_ = p.cmd.Wait() // the status is in cmd.ProcessState
 	}()
-	t.Cleanup(p.clean)
-	return p
+	p.t.Cleanup(p.clean)
 }
 
 // clean ends what is left of the process and shows what it said if the test failed.
@@ -102,6 +113,11 @@ func (p *process) kill() {
 
 // wait returns the exit status, -1 after a signal. A process that doesn't end is fatal.
 func (p *process) wait() int {
+	p.t.Helper()
+	return p.waitFor(patience)
+}
+
+func (p *process) waitFor(patience time.Duration) int {
 	p.t.Helper()
 	select {
 	case <-p.done:

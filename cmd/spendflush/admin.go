@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -27,11 +27,13 @@ func (p *program) withParts(c *cobra.Command, n need, f func(ctx context.Context
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ps, err := newParts(ctx, set, newLogger(set, p.stderr))
+	screen := terminal.New(p.stderr, p.environ)
+	ps, err := newParts(ctx, set, newLogger(set, screen))
 	if err != nil {
 		return err
 	}
 	defer ps.close()
+	ps.screen = screen
 	return f(ctx, ps)
 }
 
@@ -42,45 +44,15 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-func (p *program) migrateCommand() *cobra.Command {
-	c := &cobra.Command{Use: "migrate", Short: "Make or check the schema in Postgres (serve does it by itself)", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("migrate: say up or status")} }}
-	c.AddCommand(
-		&cobra.Command{Use: "up", Short: "Bring the schema up to date", Args: noArgs,
-			RunE: func(c *cobra.Command, _ []string) error {
-				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
-					applied, err := migrations.Up(ctx, ps.set.DatabaseURL)
-					if err != nil {
-						return err
-					}
-					for _, m := range applied {
-						fmt.Fprintf(p.stdout, "applied %v\n", m)
-					}
-					fmt.Fprintln(p.stdout, "the schema is up to date")
-					return nil
-				})
-			}},
-		&cobra.Command{Use: "status", Short: "Say which migrations are applied", Args: noArgs,
-			RunE: func(c *cobra.Command, _ []string) error {
-				return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
-					list, err := migrations.Status(ctx, ps.set.DatabaseURL)
-					if err != nil {
-						return err
-					}
-					for _, m := range list {
-						fmt.Fprintln(p.stdout, m)
-					}
-					return nil
-				})
-			}})
-	return c
-}
-
 func (p *program) flushCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "flush", Short: "Flush what is in the queue now, once", Args: noArgs,
 		Long: `Flush what is in the queue now, once, under the same lock and claims as the instances. Use it when no instance
-runs, or to hurry.`,
+runs, or to hurry; it is harmless at any moment.
+
+Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed, the rest waits), 2 wrong usage or settings.`,
+		Example: `  spendflush flush
+  spendflush flush --timeout 10m`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
 				if ps.queue == nil {
@@ -88,27 +60,64 @@ runs, or to hurry.`,
 				}
 				ctx, cancel := context.WithTimeout(ctx, wait)
 				defer cancel()
-				pipeline, err := ps.pipeline(nil)
-				if err != nil {
-					return err
-				}
-				before, err := ps.queued(ctx)
-				if err != nil {
-					return err
-				}
-				if err := pipeline.DrainQueue(ctx); err != nil {
-					return err
-				}
-				after, err := ps.queued(ctx)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(p.stdout, "batches in the queue: %d before, %d after\n", before, after)
-				return nil
+				return p.flush(ctx, ps)
 			})
 		}}
 	c.Flags().DurationVar(&wait, "timeout", time.Minute, "how long it may take, waiting for the lock included")
+	_ = c.RegisterFlagCompletionFunc("timeout", cobra.FixedCompletions([]string{"10s", "1m", "10m"}, cobra.ShellCompDirectiveNoFileComp)) // it is there
 	return c
+}
+
+func (p *program) flush(ctx context.Context, ps *parts) error {
+	pipeline, err := ps.pipeline(nil)
+	if err != nil {
+		return err
+	}
+	before, err := ps.queued(ctx)
+	if err != nil {
+		return err
+	}
+	stop := ps.followQueue(ctx, ps.screen.Progress("flush", "batches", before), before)
+	err = pipeline.DrainQueue(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	after, err := ps.queued(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "batches in the queue: %d before, %d after\n", before, after)
+	return err
+}
+
+const followEvery = 200 * time.Millisecond
+
+// followQueue tells how far a flush is, until stop is called. Instances may push meanwhile: then there is more to do.
+func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, total int64) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(followEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				progress.End()
+				return
+			case <-ticker.C:
+			}
+			if left, err := ps.queued(ctx); err == nil {
+				total = max(total, left)
+				progress.Set(total-left, total)
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
@@ -122,122 +131,27 @@ func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
 	return batches, nil
 }
 
-// statusReport is what `spendflush status` tells.
-type statusReport struct {
-	Postgres      string        `json:"postgres"`
-	PostgresError string        `json:"postgres_error,omitempty"`
-	Redis         string        `json:"redis"`
-	RedisError    string        `json:"redis_error,omitempty"`
-	Shards        []shardReport `json:"shards"`
-}
-
-type shardReport struct {
-	Shard         int           `json:"shard"`
-	Batches       int64         `json:"queue_batches"`
-	Bytes         int64         `json:"queue_bytes"`
-	OldestSeconds float64       `json:"queue_oldest_seconds"`
-	LockOwner     string        `json:"lock_owner"`
-	LockExpires   time.Duration `json:"lock_expires_ns"`
-}
-
-func (p *program) statusCommand() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{Use: "status", Short: "Say how Postgres, the queue and the lock stand", Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
-				report := ps.status(ctx)
-				if asJSON {
-					if err := printJSON(p.stdout, report); err != nil {
-						return err
-					}
-				} else if err := report.print(p.stdout); err != nil {
-					return err
-				}
-				if report.PostgresError != "" || report.RedisError != "" {
-					return errSilent
-				}
-				return nil
-			})
-		}}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}
-
-func (ps *parts) status(ctx context.Context) (r statusReport) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if info, err := ps.store.Probe(ctx); err != nil {
-		r.PostgresError = err.Error()
-	} else {
-		r.Postgres = describePostgres(info)
-	}
-	if ps.queue == nil {
-		r.Redis = "off"
-		return r
-	}
-	info, err := ps.queue.Info(ctx)
-	if err != nil {
-		r.RedisError = err.Error()
-		return r
-	}
-	r.Redis = info.String()
-	for shard := range ps.set.Shards {
-		stats, err := ps.queue.Stats(ctx, shard)
-		var holder spendflush.Holder
-		if err == nil {
-			holder, err = ps.locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
-		}
-		if err != nil {
-			r.RedisError = err.Error()
-			return r
-		}
-		report := shardReport{Shard: shard, Batches: stats.Batches, Bytes: stats.Bytes, LockOwner: holder.Owner, LockExpires: holder.Expires}
-		if !stats.Oldest.IsZero() {
-			report.OldestSeconds = time.Since(stats.Oldest).Seconds()
-		}
-		r.Shards = append(r.Shards, report)
-	}
-	return r
-}
-
-func (r *statusReport) print(to io.Writer) error {
-	say := func(found, fault string) string {
-		if fault != "" {
-			return "NOT REACHED: " + fault
-		}
-		return found
-	}
-	fmt.Fprintf(to, "Postgres  %s\nRedis     %s\n", say(r.Postgres, r.PostgresError), say(r.Redis, r.RedisError))
-	if len(r.Shards) == 0 {
-		return nil
-	}
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nSHARD\tQUEUED BATCHES\tBYTES\tOLDEST\tLOCK HOLDER")
-	for _, s := range r.Shards {
-		owner := s.LockOwner
-		if owner == "" {
-			owner = "nobody (idle)"
-		}
-		fmt.Fprintf(w, "%d\t%d\t%d\t%.1fs\t%s\n", s.Shard, s.Batches, s.Bytes, s.OldestSeconds, owner)
-	}
-	return w.Flush()
-}
-
 func (p *program) auditCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "audit", Short: "Prove that the books add up, in one snapshot", Args: noArgs,
 		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows.
-Exit status 1 if they differ. What is open in quarantine is listed with what it counts, as far as that is known.`,
+What is open in quarantine is listed with what it counts, as far as that is known. It reads all the books, while flushes go on.
+
+Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or settings.`,
+		Example: `  spendflush audit
+  spendflush audit --json | jq '.checks[] | select(.ok | not)'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+				stop := ps.screen.Clock("audit", ps.lastAuditTook(ctx))
 				report, err := ps.store.Audit(ctx)
+				stop()
 				if err != nil {
 					return err
 				}
 				if asJSON {
 					err = printJSON(p.stdout, report)
 				} else {
-					err = printAudit(p.stdout, report)
+					err = printAudit(p.stdout, terminal.New(p.stdout, p.environ), report)
 				}
 				if err == nil && !report.OK {
 					err = errSilent
@@ -249,7 +163,19 @@ Exit status 1 if they differ. What is open in quarantine is listed with what it 
 	return c
 }
 
-func printAudit(to io.Writer, r sql.AuditReport) error {
+// lastAuditTook is about how long the next one will take, 0 if that can't be told.
+func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, overview.Timeout)
+	defer cancel()
+	books, err := ps.store.Glance(ctx)
+	if err != nil || books.LastAudit == nil {
+		return 0
+	}
+	return books.LastAudit.Took
+}
+
+// printAudit writes for people, with the verdict in the colours of out.
+func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, check := range r.Checks {
 		verdict := "ok"
@@ -273,9 +199,9 @@ func printAudit(to io.Writer, r sql.AuditReport) error {
 		return err
 	}
 	printQuarantineSums(to, &r.Quarantine)
-	verdict := "the books add up"
+	verdict := out.Good("the books add up")
 	if !r.OK {
-		verdict = "THE BOOKS DO NOT ADD UP"
+		verdict = out.Bad("THE BOOKS DO NOT ADD UP")
 	}
 	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d\n",
 		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches)

@@ -57,6 +57,11 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	c.Flags().StringVar(&o.RedisURL, "redis-url", "", "a Redis that holds nothing")
 	c.Flags().StringVar(&jsonFile, "json", "", "file that gets all numbers as JSON")
 	c.Flags().StringVar(&markdownFile, "markdown", "", "file that gets the tables, beside standard output")
+	for flag, extension := range map[string]string{"json": "json", "markdown": "md"} {
+		if err := c.MarkFlagFilename(flag, extension); err != nil {
+			panic("spendflush: " + err.Error()) // there is no such flag
+		}
+	}
 	return c
 }
 

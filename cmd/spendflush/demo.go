@@ -27,7 +27,7 @@ func (p *program) demoCommand() *cobra.Command {
 seconds: the lock holder is killed with -9, and once frozen until another one has its lock; once Redis is emptied. In the
 end everything is drained, and what the clients were told is compared with the books, row by row and to the last digit.
 A request that got no answer, as its instance was killed, is never sent again; the books then tell whether it was counted.
-After that, ten writers write such traffic directly for a while, row by row, for comparison.
+After that, ten writers write the same traffic directly for a while, row by row, for comparison.
 
 Nothing of it stays: servers, processes and files are gone at the end. Ctrl-C ends the traffic and compares at once; a second
 Ctrl-C ends everything without a word. Of the settings, SPENDFLUSH_SEAL_INTERVAL, SPENDFLUSH_FLUSH_INTERVAL and

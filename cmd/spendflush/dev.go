@@ -19,10 +19,19 @@ func (p *program) devCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "dev", Short: "Run an instance on a Postgres and Redis of its own, without any settings", Args: noArgs,
 		Long: `Run an instance on a private Postgres and Redis, started from the programs on this machine. The data stays in the
-directory and is there again at the next start. Ctrl-C drains and stops everything that was started.`,
-		RunE: func(c *cobra.Command, _ []string) error { return p.dev(c.Context(), dir) },
+directory and is there again at the next start. Ctrl-C drains and stops everything that was started. SPENDFLUSH_ settings
+count, but DATABASE_URL and REDIS_URL must not be set.
+
+Exit status: 0 stopped with everything drained, 1 something could not be started or drained, 2 wrong usage or settings.`,
+		Example: `  spendflush dev
+  SPENDFLUSH_LISTEN=127.0.0.1:0 spendflush dev --dir /tmp/books`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			outliveReaders()
+			return p.dev(c.Context(), dir)
+		},
 	}
-	c.Flags().StringVar(&dir, "dir", "", "directory of the data (default "+devDir()+")")
+	c.Flags().StringVar(&dir, "dir", "", "directory of the data (default: /var/lib/spendflush/dev for root, else spendflush/dev in $XDG_DATA_HOME or ~/.local/share)")
+	_ = c.MarkFlagDirname("dir") // it is there
 	return c
 }
 

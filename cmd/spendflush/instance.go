@@ -33,7 +33,8 @@ type parts struct {
 	locker *lockers.Redis        // nil without Redis
 	roster *queues.Roster        // nil without Redis
 
-	journal *queues.Journal // nil without one, and but for serve
+	journal *queues.Journal  // nil without one, and but for serve
+	screen  *terminal.Output // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
 }
 
 func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, error) {

@@ -73,13 +73,22 @@ func (p *program) commands() *cobra.Command {
 one instance at a time commit them to Postgres. Every accepted update counts once.
 
 Settings come from the environment: see "spendflush env".
-Exit status: 0 done, 1 failed (audit: the books don't add up), 2 wrong usage or settings.`,
+
+Exit status of every command: 0 done; 1 failed, or what was checked is bad (audit, status --check, demo); 2 wrong usage or
+settings, and nothing was tried.`,
+		Example: `  spendflush dev                     # try it, without any settings
+  spendflush demo                    # watch it survive
+  spendflush serve                   # run an instance
+  spendflush status --watch          # see how everything stands
+  spendflush help quarantine         # all about one command`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.serveCommand(), p.devCommand(), p.demoCommand(), p.benchCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
-		p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.versionCommand())
+	root.AddCommand(p.serveCommand(), p.devCommand(), p.demoCommand(), p.benchCommand(), p.migrateCommand(), p.flushCommand(),
+		p.statusCommand(), p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.completionCommand(), p.versionCommand())
+	helpCommand(root)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp) // what takes a file says so
 	return root
 }
 
@@ -94,6 +103,7 @@ func noArgs(c *cobra.Command, args []string) error {
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: noArgs,
+		Long: `Print the name and the version in one line. Exit status: 0.`, Example: `  spendflush version`,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(p.stdout, "spendflush", programVersion())
 			return err

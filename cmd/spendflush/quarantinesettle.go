@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/quarantine"
+	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -29,6 +29,7 @@ Exit status: 0 all of them are in the books, by this call or an earlier one; 1 o
 why and what to do; 2 wrong usage or settings.`,
 		Example: `  spendflush quarantine apply 7 8
   spendflush quarantine apply --all`,
+		ValidArgsFunction: p.completeEntries(true),
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := entryIDs(args)
 			switch {
@@ -38,7 +39,9 @@ why and what to do; 2 wrong usage or settings.`,
 				return err
 			}
 			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
-				a := applier{ps: ps, outcomes: outcomes{to: p.stdout, asJSON: asJSON}}
+				a := applier{ps: ps, outcomes: outcomes{out: terminal.New(p.stdout, p.environ), asJSON: asJSON}}
+				a.begin(ctx, ids)
+				defer a.progress.End()
 				if all {
 					return a.all(ctx)
 				}
@@ -53,7 +56,7 @@ why and what to do; 2 wrong usage or settings.`,
 
 // outcomes tells what becomes of entries, and keeps count.
 type outcomes struct {
-	to     io.Writer
+	out    *terminal.Output
 	asJSON bool
 	count  map[quarantine.Result]int
 }
@@ -64,7 +67,11 @@ func (o *outcomes) tell(one *quarantine.Outcome) error {
 	}
 	o.count[one.Result]++
 	if o.asJSON {
-		return json.NewEncoder(o.to).Encode(one)
+		text, err := json.Marshal(one)
+		if err == nil {
+			err = o.print(string(text))
+		}
+		return err
 	}
 	text := one.Detail
 	switch one.Result {
@@ -79,8 +86,12 @@ func (o *outcomes) tell(one *quarantine.Outcome) error {
 	case quarantine.NotDropped:
 		text = "NOT dropped: " + text
 	}
-	_, err := fmt.Fprintf(o.to, "%d: %s\n", one.ID, quarantine.Printable(text))
-	return err
+	return o.print(fmt.Sprintf("%d: %s", one.ID, quarantine.Printable(text)))
+}
+
+func (o *outcomes) print(line string) error {
+	o.out.Print(line)
+	return o.out.Err()
 }
 
 // failed says whether an entry isn't as it was wanted to be.
@@ -93,6 +104,24 @@ type applier struct {
 	outcomes
 	ps    *parts
 	early []sql.Quarantined // batches whose turn it wasn't
+
+	progress    *terminal.Progress
+	done, total int64
+}
+
+// begin begins to tell how far it is: below the outcomes if they are on a terminal, else where it doesn't get among them.
+func (a *applier) begin(ctx context.Context, ids []int64) {
+	a.total = int64(len(ids))
+	if a.total == 0 {
+		if books, err := a.ps.store.Glance(ctx); err == nil {
+			a.total = books.Quarantined
+		}
+	}
+	out := a.out
+	if !out.Redraws() {
+		out = a.ps.screen
+	}
+	a.progress = out.Progress("apply", "entries", a.total)
 }
 
 func (a *applier) all(ctx context.Context) error {
@@ -125,9 +154,10 @@ func (a *applier) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	a.progress.End()
 	if !a.asJSON {
-		_, err := fmt.Fprintf(a.to, "applied: %d; applied before: %d; not applied: %d\n",
-			a.count[quarantine.Applied], a.count[quarantine.AppliedBefore], a.count[quarantine.NotApplied])
+		err := a.print(fmt.Sprintf("applied: %d; applied before: %d; not applied: %d",
+			a.count[quarantine.Applied], a.count[quarantine.AppliedBefore], a.count[quarantine.NotApplied]))
 		if err != nil {
 			return err
 		}
@@ -152,6 +182,8 @@ func (a *applier) apply(ctx context.Context, id int64, later bool) error {
 		a.early = append(a.early, q)
 		return nil
 	}
+	a.done++
+	a.progress.Set(a.done, max(a.done, a.total))
 	return a.tell(&one)
 }
 
@@ -166,6 +198,7 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 1 one could not be dropped, or the answer was no; 2 wrong usage or settings.`,
 		Example: `  spendflush quarantine drop 7
   spendflush quarantine drop --yes 7 8`,
+		ValidArgsFunction: p.completeEntries(true),
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := entryIDs(args)
 			if err != nil {
@@ -195,7 +228,7 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, 
 			return errors.New("nothing was dropped")
 		}
 	}
-	told := outcomes{to: p.stdout, asJSON: asJSON}
+	told := outcomes{out: terminal.New(p.stdout, p.environ), asJSON: asJSON}
 	for _, id := range ids {
 		one, err := quarantine.Drop(ctx, ps.store, id)
 		if err == nil {

@@ -21,6 +21,7 @@ rows, of another one its first bytes and what is wrong with them. Exit status: 0
 		Example: `  spendflush quarantine show 7
   spendflush quarantine show 7 --json
   spendflush quarantine show 7 --raw > batch`,
+		ValidArgsFunction: p.completeEntries(false),
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := entryIDs(args)
 			switch {

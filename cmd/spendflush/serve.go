@@ -29,9 +29,13 @@ func (p *program) serveCommand() *cobra.Command {
 		Long: `Run an instance: take updates over HTTP, queue them in Redis and flush them to Postgres.
 
 SIGTERM or Ctrl-C drains and stops, within SPENDFLUSH_SHUTDOWN_TIMEOUT; a second signal stops at once.
-Exit status 1 if something could not be drained.`,
-		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve`,
+
+Exit status: 0 stopped with everything drained, 1 something could not be drained or the instance could not run, 2 wrong
+usage or settings.`,
+		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve
+  USE_REDIS_TRANSACTION_BUFFER=false DATABASE_URL=postgres://localhost/spend spendflush serve`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			outliveReaders()
 			set, err := load(p.environ, needDatabase|needQueue)
 			if err != nil {
 				return err
@@ -96,6 +100,11 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	}
 	return in, nil
 }
+
+// outliveReaders has the program go on to its end, its output lost, when whoever reads its standard output or error has
+// gone: by default the signal for that would end it with all that it holds. Were it ignored, the processes that are
+// started would inherit that; so it is sent to nobody.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	// The first signal asks for a stop with everything drained, the second one ends that.

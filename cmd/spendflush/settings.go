@@ -197,6 +197,10 @@ func unknownSettings(environ []string) (names []string) {
 func (p *program) envCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "env", Short: "Print all settings with their defaults", Args: noArgs,
+		Long: `Print all settings, which are environment variables, with their defaults and what is allowed. It says nothing of what
+is set. Exit status: 0.`,
+		Example: `  spendflush env
+  spendflush env | grep LOCK`,
 		RunE: func(*cobra.Command, []string) error {
 			w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "VARIABLE\tDEFAULT\tALLOWED\tMEANING")

@@ -47,14 +47,20 @@ func newClients(instances []*instance) (*clients, error) {
 		http:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
 		instances: instances, quit: make(chan struct{}), failed: make(chan error, 1),
 	}
-	for i := range clientsPerInstance * len(instances) {
-		traffic, err := load.New(load.Shape{Seed: uint64(i+1) << 32, Keys: keysPerClient, Models: modelsPerKey, Skew: 1})
-		if err != nil {
-			return nil, err
-		}
-		cs.all = append(cs.all, &client{all: cs, number: i, traffic: traffic, rng: rand.New(rand.NewPCG(uint64(i), 1)), ledger: newLedger()})
+	n := clientsPerInstance * len(instances)
+	traffic, err := load.New(shape(n))
+	if err != nil {
+		return nil, err
+	}
+	for i := range n {
+		cs.all = append(cs.all, &client{all: cs, number: i, traffic: traffic, next: uint64(i+1) << 32, rng: rand.New(rand.NewPCG(uint64(i), 1)), ledger: newLedger()})
 	}
 	return cs, nil
+}
+
+// shape is that of the traffic of so many clients, and of the direct writers.
+func shape(clients int) load.Shape {
+	return load.Shape{Keys: keysPerClient * clients, Models: modelsPerKey, Skew: 1}
 }
 
 // start lets the clients begin. The end of ctx ends what is under way; stop doesn't.
@@ -85,8 +91,8 @@ type client struct {
 	rng    *rand.Rand
 	ledger *ledger
 
-	traffic *load.Workload // keys of its own; users, teams and so on are everybody's
-	next    uint64         // number of its next update
+	traffic *load.Workload // everybody's: keys, users, teams and so on
+	next    uint64         // number of its next update, which are its own
 }
 
 func (c *client) run(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
 )
@@ -161,19 +162,21 @@ func (f *faults) emptyRedis(ctx context.Context) error {
 
 // oldestUnconfirmed returns when the oldest batch was sealed that the instance doesn't know to be in Postgres.
 func (f *faults) oldestUnconfirmed(ctx context.Context, in *instance) (oldest time.Time, err error) {
-	var status struct {
-		Shards []struct {
-			Oldest time.Time `json:"oldest_unconfirmed"`
-		}
-	}
+	shard, err := f.shard(ctx, in)
+	return shard.Oldest, err
+}
+
+// shard returns how the one shard stands in an instance.
+func (f *faults) shard(ctx context.Context, in *instance) (shard spendflush.ShardStatus, err error) {
+	var status struct{ Shards []spendflush.ShardStatus }
 	err = f.get(ctx, in, "/v1/status", func(r io.Reader) error { return json.NewDecoder(r).Decode(&status) })
 	if err == nil && len(status.Shards) != 1 {
 		err = fmt.Errorf("%s tells of %d shards", in, len(status.Shards))
 	}
 	if err != nil {
-		return oldest, err
+		return shard, err
 	}
-	return status.Shards[0].Oldest, nil
+	return status.Shards[0], nil
 }
 
 // freezeHolder stops the lock holder where it is, perhaps in the middle of a flush, until another one has the lock, and
@@ -183,7 +186,7 @@ func (f *faults) freezeHolder(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lostBefore, fencedBefore, err := f.doubts(ctx, in)
+	before, err := f.fenced(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -198,42 +201,46 @@ func (f *faults) freezeHolder(ctx context.Context) error {
 		f.d.event("%s holds the lock now, %s after", next, tenths(time.Since(start)))
 		err = sleep(ctx, time.Second) // both have something to flush
 	}
+	thawed := time.Now()
 	if err := errors.Join(in.thaw(), err); err != nil {
 		return err
 	}
 	f.d.event("SIGCONT: %s goes on, and believes that it holds the lock", in)
-	return until(ctx, func() (bool, error) {
-		lost, fenced, err := f.doubts(ctx, in)
-		if err != nil || lost == lostBefore && fenced == fencedBefore {
-			return false, err
-		}
-		found := "its lock is lost"
-		if n := fenced - fencedBefore; n > 0 {
-			found += fmt.Sprintf("; flushes of it that Postgres has fenced off: %d", n)
-		}
-		f.d.event("%s has found out: %s", in, found)
-		return true, nil
+	err = until(ctx, func() (bool, error) {
+		shard, err := f.shard(ctx, in)
+		return !shard.HoldsLock || shard.HeldSince.After(thawed), err
 	})
+	if err == nil {
+		err = sleep(ctx, time.Second) // a flush that it was in goes on, too
+	}
+	if err != nil {
+		return err
+	}
+	after, err := f.fenced(ctx, in)
+	if err != nil {
+		return err
+	}
+	found := "its lock is lost"
+	if after > before {
+		found += fmt.Sprintf("; flushes of it that Postgres has fenced off: %d", after-before)
+	}
+	f.d.event("%s has found out: %s", in, found)
+	return nil
 }
 
-// doubts returns how often the process has lost the lock while it held it, and how often a flush of it was rolled back
-// because another one had claimed its batches.
-func (f *faults) doubts(ctx context.Context, in *instance) (lost, fenced int, err error) {
+// fenced returns how often a flush of the process was rolled back because another one had claimed its batches.
+func (f *faults) fenced(ctx context.Context, in *instance) (n int, err error) {
 	err = f.get(ctx, in, "/metrics", func(r io.Reader) error {
 		lines := bufio.NewScanner(r)
 		for lines.Scan() {
-			name, value, _ := strings.Cut(lines.Text(), " ")
-			n, _ := strconv.Atoi(value)
-			switch name {
-			case "spendflush_locks_lost_total":
-				lost = n
-			case "spendflush_flushes_fenced_total":
-				fenced = n
+			if value, found := strings.CutPrefix(lines.Text(), "spendflush_flushes_fenced_total "); found {
+				n, err = strconv.Atoi(value)
+				return err
 			}
 		}
-		return lines.Err()
+		return errors.Join(lines.Err(), errors.New("it has no metric of fenced flushes"))
 	})
-	return lost, fenced, err
+	return n, err
 }
 
 func (f *faults) get(ctx context.Context, in *instance, path string, read func(io.Reader) error) error {

@@ -45,20 +45,28 @@ func (p *Progress) Set(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done, p.total = done, total
-	every := lineEvery
-	if p.out.redraws {
-		every = redrawEvery
-	}
 	now := p.now()
-	if now.Sub(p.last) < every {
+	if now.Sub(p.last) < p.out.every() {
 		return
 	}
 	p.last, p.shown = now, true
-	line := p.line(now.Sub(p.begun))
-	if p.out.redraws {
-		p.out.Block(line)
+	p.out.show(p.line(now.Sub(p.begun)))
+}
+
+// every is how often progress is shown.
+func (o *Output) every() time.Duration {
+	if o.redraws {
+		return redrawEvery
+	}
+	return lineEvery
+}
+
+// show shows the progress anew.
+func (o *Output) show(line string) {
+	if o.redraws {
+		o.Block(line)
 	} else {
-		p.out.Print(line)
+		o.Print(line)
 	}
 }
 
@@ -85,6 +93,42 @@ func (p *Progress) line(took time.Duration) string {
 		return p.name + ": " + text
 	}
 	return p.name + " " + Bar(float64(p.done)/float64(p.total), barWidth) + " " + text
+}
+
+// Clock tells of work of which only the time is known: how long it has gone on and, unless about is 0, how long it is
+// expected to. It does so until the returned function is called, which must be, and takes the last line away.
+func (o *Output) Clock(name string, about time.Duration) (stop func()) {
+	begun := time.Now()
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(o.every())
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				o.Block()
+				return
+			case <-ticker.C:
+				o.show(o.clock(name, time.Since(begun), about))
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-ended
+	}
+}
+
+func (o *Output) clock(name string, took, about time.Duration) string {
+	text := fmt.Sprintf("%.0f s", took.Seconds())
+	if about > 0 {
+		text += fmt.Sprintf(" of about %.0f s", math.Ceil(about.Seconds()))
+	}
+	if about == 0 || !o.redraws {
+		return name + ": " + text
+	}
+	return name + " " + Bar(took.Seconds()/about.Seconds(), barWidth) + " " + text
 }
 
 // Bar returns a bar of this many characters and its brackets, filled to the fraction.

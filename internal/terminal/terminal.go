@@ -4,15 +4,21 @@ package terminal
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
-// Is says whether the stream is a terminal. So are other devices, but not /dev/null.
+// Is says whether the stream, which may be an Output, is a terminal. So are other devices, but not /dev/null.
 func Is(stream any) bool {
+	if o, ok := stream.(*Output); ok {
+		stream = o.w
+	}
 	f, ok := stream.(*os.File)
 	if !ok {
 		return false
@@ -85,8 +91,14 @@ func (o *Output) Print(text string) {
 	o.write(append([]string{text}, o.below...), len(o.below))
 }
 
-// Block replaces the block: lines that stay at the end and are written anew at each call. Where nothing can be redrawn
-// it does nothing.
+// Write is Print for somebody who writes whole lines, such as a logger.
+func (o *Output) Write(lines []byte) (int, error) {
+	o.Print(strings.TrimSuffix(string(lines), "\n"))
+	return len(lines), o.Err()
+}
+
+// Block replaces the block: lines that stay at the end and are written anew at each call. Of a block that is higher than
+// the terminal the end is left out. Where nothing can be redrawn it does nothing.
 func (o *Output) Block(lines ...string) {
 	if !o.redraws {
 		return
@@ -94,8 +106,31 @@ func (o *Output) Block(lines ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	above := len(o.below)
-	o.below = slices.Clone(lines)
-	o.write(lines, above)
+	o.below = clip(lines, o.height())
+	o.write(o.below, above)
+}
+
+// clip returns a copy of the lines that fits a terminal of this height, below which the cursor stands. 0 is not known.
+func clip(lines []string, height int) []string {
+	room := max(height-1, 1)
+	if height == 0 || len(lines) <= room {
+		return slices.Clone(lines)
+	}
+	shown := slices.Clone(lines[:room-1])
+	return append(shown, fmt.Sprintf("… and %d lines for which the terminal is too low", len(lines)-len(shown)))
+}
+
+// height returns how many lines the terminal has, 0 if that isn't known.
+func (o *Output) height() int {
+	f, ok := o.w.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Row)
 }
 
 // Leave lets the block stand as it is: what is written next follows it.

@@ -6,7 +6,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestColoursAreForTerminalsOnlyAndHeedNoColorAndDumb(t *testing.T) {
@@ -105,6 +108,34 @@ func TestProgressIsABarOnATerminalAndAFewLinesElsewhere(t *testing.T) {
 	}
 }
 
+func TestAClockTellsHowLongWorkGoesOn(t *testing.T) {
+	for _, c := range []struct {
+		redraws bool
+		about   time.Duration
+		want    string
+	}{
+		{false, 0, "audit: 10 s|audit: 20 s|"},
+		{false, 40 * time.Second, "audit: 10 s of about 40 s|audit: 20 s of about 40 s|"},
+		{true, 0, "audit: 21 s|"},
+		{true, 42 * time.Second, "audit [============            ] 21 s of about 42 s|"},
+		{true, 10 * time.Second, "audit [========================] 21 s of about 10 s|"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			stop := (&Output{w: &b, redraws: c.redraws}).Clock("audit", c.about)
+			time.Sleep(21*time.Second + time.Millisecond)
+			synctest.Wait()
+			if got := strings.Join(screen(t, b.String()), "|"); got != c.want {
+				t.Errorf("%t, %s: %s instead of %s", c.redraws, c.about, got, c.want)
+			}
+			stop()
+			if left := screen(t, b.String()); c.redraws && strings.Join(left, "") != "" {
+				t.Errorf("left on the terminal: %q", left)
+			}
+		})
+	}
+}
+
 type broken struct{ writes int }
 
 func (b *broken) Write([]byte) (int, error) { b.writes++; return 0, errors.New("gone") }
@@ -116,5 +147,25 @@ func TestNothingIsWrittenAfterAFailure(t *testing.T) {
 	o.Print("y")
 	if b.writes != 1 || o.Err() == nil {
 		t.Errorf("%d writes, %v", b.writes, o.Err())
+	}
+}
+
+func TestABlockHigherThanTheTerminalIsCutSoThatItCanBeReplaced(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 4, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	o := New(terminal, []string{"TERM=xterm"})
+	for n, want := range map[int]string{
+		2: "1 2", 3: "1 2 3", 4: "1 2 … and 2 lines for which the terminal is too low", 5: "1 2 … and 3 lines for which the terminal is too low",
+	} {
+		o.Block(strings.Fields("1 2 3 4 5")[:n]...)
+		if got := strings.Join(o.below, " "); got != want || o.Err() != nil {
+			t.Errorf("of %d lines: %q, %v", n, got, o.Err())
+		}
 	}
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spendflush/spendflush/migrations"
+)
+
+func (p *program) migrateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "migrate", Short: "Make or check the schema in Postgres (serve does it by itself)", Args: noArgs,
+		Long: `Make the schema in Postgres, bring it up to date, or say how it stands. "serve" brings it up to date by itself.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or settings.`,
+		Example: `  spendflush migrate up
+  spendflush migrate status`,
+		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("migrate: say up or status")} },
+	}
+	c.AddCommand(p.migrateUpCommand(), p.migrateStatusCommand())
+	return c
+}
+
+func (p *program) migrateUpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "up", Short: "Bring the schema up to date", Args: noArgs,
+		Long: `Apply the migrations that the database lacks, each in a transaction of its own, and say which. While another program
+migrates, it waits. The role must own the schema or be allowed to make it.
+
+Exit status: 0 up to date, 1 failed (what was applied stays), or the database is of a newer program; 2 wrong usage or settings.`,
+		Example: `  spendflush migrate up`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+				stop := ps.screen.Clock("migrating, or waiting for somebody else who does", 0)
+				applied, err := migrations.Up(ctx, ps.set.DatabaseURL)
+				stop()
+				for _, m := range applied { // after an error too: these stay
+					fmt.Fprintf(p.stdout, "applied %s in %s\n", m.Name, m.Took.Round(time.Millisecond))
+				}
+				if err == nil {
+					_, err = fmt.Fprintln(p.stdout, "the schema is up to date")
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (p *program) migrateStatusCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status", Short: "Say which migrations are applied", Args: noArgs,
+		Long: `Say of each migration whether it is applied, and since when.
+
+Exit status: 0 told, whatever is missing; 1 the database can't be read or is of a newer program; 2 wrong usage or settings.`,
+		Example: `  spendflush migrate status
+  spendflush migrate status --json | jq '.[] | select(.applied_at | not)'`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+				list, err := migrations.Status(ctx, ps.set.DatabaseURL)
+				switch {
+				case err != nil:
+					return err
+				case asJSON:
+					return printJSON(p.stdout, list)
+				}
+				w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(w, "VERSION\tNAME\tAPPLIED")
+				for _, m := range list {
+					applied := "NOT APPLIED"
+					if !m.AppliedAt.IsZero() {
+						applied = m.AppliedAt.UTC().Format(time.RFC3339)
+					}
+					fmt.Fprintf(w, "%d\t%s\t%s\n", m.Version, m.Name, applied)
+				}
+				return w.Flush()
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

@@ -111,9 +111,17 @@ func (f *flusher) term(ctx context.Context) error {
 			return err
 		}
 		if !sleep(ctx, f.p.cfg.FlushInterval, lease.Lost()) {
+			if ctx.Err() == nil {
+				f.tellLockLost()
+			}
 			return nil
 		}
 	}
+}
+
+func (f *flusher) tellLockLost() {
+	f.p.metrics.locksLost.WithLabelValues(fmt.Sprint(f.shard)).Inc()
+	f.log.Warn("lock lost; another instance goes on", "lock", f.name)
 }
 
 // DrainQueue flushes what is in the queue now, once, shard by shard (those above Config.Shards too), waiting for each
@@ -184,8 +192,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 	for {
 		select {
 		case <-lease.Lost():
-			f.p.metrics.locksLost.WithLabelValues(fmt.Sprint(f.shard)).Inc()
-			f.log.Warn("lock lost; another instance goes on", "lock", f.name)
+			f.tellLockLost()
 			return flushed, nil
 		default:
 		}

@@ -572,6 +572,37 @@ func TestMetricsAreConsistentAndToldTruthfully(t *testing.T) {
 	}
 }
 
+func TestALockLostBetweenTwoFlushesIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.start(t)
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(r.metrics.locksLost)
+		lost := func() float64 {
+			families, err := registry.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return families[0].GetMetric()[0].GetCounter().GetValue()
+		}
+		for lost() == 0 {
+			if time.Since(r.started) > time.Minute {
+				t.Fatal("a lock that was lost between two flushes isn't counted")
+			}
+			r.record(t, key("k"))
+			time.Sleep(r.cfg.SealInterval)
+			if since, held := r.flushers[0].holds(); held && time.Since(since) > r.cfg.FlushInterval/2 { // it pauses
+				r.locker.mu.Lock()
+				close(r.locker.held["flush/0"].lost)
+				delete(r.locker.held, "flush/0")
+				r.locker.mu.Unlock()
+			}
+			synctest.Wait()
+		}
+		r.end(t)
+	})
+}
+
 func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 	_, err := New(Config{
 		Queue: newMemoryQueue(), Shards: 65, SealInterval: time.Microsecond, FlushInterval: time.Hour, MaxKeys: -1,

@@ -27,7 +27,7 @@ func latencyPaces(r *run) []intervals {
 	}
 	return []intervals{
 		{5 * time.Millisecond, 5 * time.Millisecond}, {20 * time.Millisecond, 20 * time.Millisecond},
-		{50 * time.Millisecond, 100 * time.Millisecond}, {200 * time.Millisecond, 500 * time.Millisecond},
+		{50 * time.Millisecond, 100 * time.Millisecond}, {50 * time.Millisecond, 500 * time.Millisecond}, {200 * time.Millisecond, 500 * time.Millisecond},
 		{200 * time.Millisecond, time.Second}, {time.Second, 5 * time.Second},
 	}
 }

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -27,14 +26,9 @@ func (d *demo) direct(ctx, early context.Context) error {
 	if err != nil {
 		return err
 	}
-	database, err := url.Parse(d.postgres.URL(""))
-	if err != nil {
-		return err
-	}
-	query := database.Query()
-	query.Set("deadlock_timeout", deadlockTimeout.String())
-	database.RawQuery = query.Encode()
-	writers, err := load.OpenDirect(ctx, load.DirectConfig{DatabaseURL: database.String(), Writers: d.Instances, Buffer: directBuffer})
+	writers, err := load.OpenDirect(ctx, load.DirectConfig{
+		DatabaseURL: d.postgres.URL(""), Writers: d.Instances, Buffer: directBuffer, DeadlockTimeout: deadlockTimeout,
+	})
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
+.PHONY: demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,6 +122,11 @@ fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that all still run)
 	@.ci/need go postgres redis-server pgbouncer
 	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS))
+
+benchmarks: ## spendflush against other ways and its parts, in one run of about fifteen minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
+	@.ci/need go postgres redis-server
+	@$(MAKE) --no-print-directory build
+	bin/spendflush bench --markdown docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built (what "make run" has recorded stays)
 	rm -rf bin

@@ -35,7 +35,7 @@ measured in turns, and the ratios are made round by round, so that they hold on 
 A private Postgres and Redis are started, and are gone at the end. With --database-url and --redis-url those are used: only
 if they hold nothing at all, and they hold nothing afterwards. DATABASE_URL and REDIS_URL don't count here.
 
-The tables go to standard output as Markdown. All parts take about ten minutes.
+The tables go to standard output as Markdown. All parts take about fifteen minutes.
 
 Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usage, or a database that holds something.`,
 		Example: `  spendflush bench
@@ -76,7 +76,7 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 		return usageError{err}
 	}
 	o.Version, o.Command = programVersion(), benchLine(o)
-	// Now rather than after ten minutes.
+	// Now rather than after a quarter of an hour.
 	files, err := createFiles(jsonFile, markdownFile)
 	if err != nil {
 		return usageError{err}

@@ -163,7 +163,7 @@ func BenchmarkBatchRows(b *testing.B) {
 }
 
 // Sixteen batches of 1000 combinations, half of which they have in common.
-func BenchmarkMergeRuns(b *testing.B) {
+func BenchmarkMerge(b *testing.B) {
 	runs := make([][]TotalRow, 16)
 	for i := range runs {
 		updates := make([]Update, 1000)
@@ -172,14 +172,17 @@ func BenchmarkMergeRuns(b *testing.B) {
 		}
 		runs[i] = sealUpdates(b, updates, 0).totals
 	}
-	taken, rows := make([][]TotalRow, len(runs)), 0
+	rows := 0
 	for _, run := range runs {
 		rows += len(run)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		copy(taken, runs)
-		mergeRuns(taken, totalRows)
+		m := merger[TotalRow]{kind: totalRows}
+		for _, run := range runs {
+			m.add(run)
+		}
+		m.rows()
 	}
 	perRow(b, rows)
 }

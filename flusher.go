@@ -46,11 +46,18 @@ func (f *flusher) holds() (since time.Time, ok bool) {
 	if held == nil {
 		return time.Time{}, false
 	}
-	select {
-	case <-held.Lost():
+	if isLost(held) {
 		return time.Time{}, false
+	}
+	return held.since, true
+}
+
+func isLost(lease Lease) bool {
+	select {
+	case <-lease.Lost():
+		return true
 	default:
-		return held.since, true
+		return false
 	}
 }
 
@@ -183,32 +190,15 @@ func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 	return stats.Batches > 0, nil
 }
 
-// drain walks over the queue once, from its head to its end, and commits what it finds. It says whether it took
-// anything out.
+// drain walks over the queue once, from its head to its end, and commits what it finds, as much at once as it may: sums
+// over many batches are hardly more rows than those of one. It says whether it took anything out.
 func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err error) {
 	plan := newPlan(f.shard)
 	defer func() { f.note(plan) }()
 	var after EntryID
-	for {
-		select {
-		case <-lease.Lost():
-			f.tellLockLost()
-			return flushed, nil
-		default:
-		}
-		readCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		entries, err := f.p.cfg.Queue.Read(readCtx, f.shard, after, readEntries, readBytes)
-		cancel()
-		if err != nil {
-			return flushed, fmt.Errorf("read the queue: %w", err)
-		}
-		if len(entries) == 0 {
-			settled, err := f.finish(ctx, plan)
-			return flushed || settled, err
-		}
-		after = entries[len(entries)-1].ID
-		for _, e := range entries {
-			plan.offer(e)
+	for more := true; more; {
+		if after, more, err = f.gather(ctx, lease, plan, after); err != nil {
+			return flushed, err
 		}
 		if err := f.p.commitAll(ctx, plan, "queue"); err != nil {
 			return flushed, err
@@ -225,6 +215,37 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		}
 		f.overBudget = left > 0
 	}
+	if isLost(lease) {
+		f.tellLockLost()
+		return flushed, nil
+	}
+	settled, err := f.finish(ctx, plan)
+	return flushed || settled, err
+}
+
+// gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
+// its end or the lock is lost. It returns the last one, and whether the walk may go on.
+func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after EntryID) (last EntryID, more bool, err error) {
+	for bytes := 0; bytes < flushBytes; {
+		if isLost(lease) {
+			return after, false, nil
+		}
+		readCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		entries, err := f.p.cfg.Queue.Read(readCtx, f.shard, after, readEntries, readBytes)
+		cancel()
+		if err != nil {
+			return after, false, fmt.Errorf("read the queue: %w", err)
+		}
+		if len(entries) == 0 {
+			return after, false, nil
+		}
+		after = entries[len(entries)-1].ID
+		for _, e := range entries {
+			bytes += len(e.Bytes)
+			plan.offer(e)
+		}
+	}
+	return after, true, nil
 }
 
 // finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.

@@ -65,6 +65,23 @@ func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
 	}
 }
 
+func TestWhatManyReadsFindIsOneFlush(t *testing.T) {
+	q, store := newMemoryQueue(), newMemoryStore()
+	const batches = 2*readEntries + 10
+	for i := range batches {
+		if _, err := q.Push(t.Context(), testBatch(t, 1, uint64(i+1)), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: q, Locker: newMemoryLocker()})
+	if err := p.DrainQueue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := q.len(0); store.flushes != 1 || left != 0 {
+		t.Errorf("%d small batches took %d flushes, and %d are left; want one flush", batches, store.flushes, left)
+	}
+}
+
 func TestCommittingForOthersConfirmsNothingOfOnesOwn(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
 	for i := range 3 {

@@ -31,20 +31,56 @@ func addEqual[T any](rows []T, kind rowKind[T]) []T {
 	return rows[:n]
 }
 
-// mergeRuns merges sorted runs into one, adding up rows with the same key. It takes the runs over. Runs are merged in
-// pairs, so that rows that recur in many runs are few early on.
-func mergeRuns[T any](runs [][]T, kind rowKind[T]) []T {
-	if len(runs) == 0 {
+// sums are the rows of batches, added up.
+type sums struct {
+	totals  merger[TotalRow]
+	rollups merger[RollupRow]
+	control Control
+	batches int
+}
+
+func newSums() *sums {
+	return &sums{totals: merger[TotalRow]{kind: totalRows}, rollups: merger[RollupRow]{kind: rollupRows}}
+}
+
+// add takes the rows over.
+func (s *sums) add(r *Rows) {
+	s.totals.add(r.Totals)
+	s.rollups.add(r.Rollups)
+	s.control.Add(&r.Control)
+	s.batches++
+}
+
+// merger merges sorted runs as they come, and adds up rows with the same key. Runs of about the same length are merged at
+// once, so that it holds little more than the distinct rows, and touches each only as often as there are lengths.
+type merger[T any] struct {
+	kind rowKind[T]
+	runs [][]T // each more than twice as long as the one after it
+}
+
+// add takes a run over.
+func (m *merger[T]) add(run []T) {
+	m.runs = append(m.runs, run)
+	for n := len(m.runs); n > 1 && len(m.runs[n-2]) <= 2*len(m.runs[n-1]); n-- {
+		m.mergeLast()
+	}
+}
+
+func (m *merger[T]) mergeLast() {
+	last := len(m.runs) - 1
+	m.runs[last-1] = mergePair(m.runs[last-1], m.runs[last], m.kind)
+	m.runs = m.runs[:last]
+}
+
+// rows returns all as one run, nil if there are none. The merger must not be used after it.
+func (m *merger[T]) rows() []T {
+	if len(m.runs) == 0 {
 		return nil
 	}
-	for len(runs) > 1 {
-		half := (len(runs) + 1) / 2
-		for i := range len(runs) / 2 {
-			runs[i] = mergePair(runs[i], runs[half+i], kind)
-		}
-		runs = runs[:half]
+	for len(m.runs) > 1 {
+		m.mergeLast()
 	}
-	return runs[0]
+	return m.runs[0]
 }
 
 func mergePair[T any](a, b []T, kind rowKind[T]) []T {

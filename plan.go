@@ -103,27 +103,21 @@ func (p *plan) learn(asked []ProducerID, marks Marks) {
 // goes on waiting. It returns nil if nothing can be committed. Applied or fenced must be called before the next take.
 func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard}
-	var rows []*Rows
+	sums := newSums()
 	for _, id := range slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare) {
-		if len(p.wait[id]) > 0 && !(p.single && len(rows) > 0) {
-			rows = append(rows, p.takeFrom(id, f)...)
+		if len(p.wait[id]) > 0 && !(p.single && sums.batches > 0) {
+			p.takeFrom(id, f, sums)
 		}
 	}
 	if len(f.Claims)+len(f.Found) == 0 {
 		return nil
 	}
-	totals, rollups := make([][]TotalRow, len(rows)), make([][]RollupRow, len(rows))
-	for i, r := range rows {
-		totals[i], rollups[i] = r.Totals, r.Rollups
-		f.Control.Add(&r.Control)
-	}
-	f.Totals = mergeRuns(totals, totalRows)
-	f.Rollups = mergeRuns(rollups, rollupRows)
+	f.Totals, f.Rollups, f.Control = sums.totals.rows(), sums.rollups.rows(), sums.control
 	return f
 }
 
-// takeFrom adds to the flush what can be taken of one producer, and returns the rows of the batches taken.
-func (p *plan) takeFrom(id ProducerID, f *Flush) (rows []*Rows) {
+// takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
+func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	claim := Claim{
@@ -143,7 +137,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush) (rows []*Rows) {
 			continue
 		}
 		gap := b.Sequence > claim.Last+1
-		if gap && p.passing[id] == "" || p.single && len(rows) > 0 {
+		if gap && p.passing[id] == "" || p.single && sums.batches > 0 {
 			p.add(b)
 			continue
 		}
@@ -155,7 +149,8 @@ func (p *plan) takeFrom(id ProducerID, f *Flush) (rows []*Rows) {
 			p.reject(b.entry, b.bytes, err)
 			continue
 		}
-		rows, p.taken = append(rows, r), append(p.taken, b)
+		sums.add(r)
+		p.taken = append(p.taken, b)
 		if found {
 			lost = lost[1:]
 			f.Found = append(f.Found, FoundBatch{Producer: id, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount})
@@ -166,7 +161,6 @@ func (p *plan) takeFrom(id ProducerID, f *Flush) (rows []*Rows) {
 	if claim.Last >= claim.First {
 		f.Claims = append(f.Claims, claim)
 	}
-	return rows
 }
 
 // extend takes the next batch, or one behind a gap that was passed, into the claim.

@@ -334,7 +334,8 @@ func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
 }
 
 func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
-	if got := mergeRuns(nil, totalRows); got != nil {
+	empty := merger[TotalRow]{kind: totalRows}
+	if got := empty.rows(); got != nil {
 		t.Fatalf("no runs make %d rows", len(got))
 	}
 	row := func(key byte, n int64) TotalRow {
@@ -345,11 +346,40 @@ func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
 		for i := range n {
 			runs = append(runs, []TotalRow{row(0, 1), row(byte(1+i), 10)})
 		}
-		runs = append(runs, nil)
-		got := mergeRuns(runs, totalRows)
+		m := merger[TotalRow]{kind: totalRows}
+		for _, run := range append(runs, nil) {
+			m.add(run)
+		}
+		got := m.rows()
 		if len(got) != n+1 || got[0] != row(0, int64(n)) || got[n] != row(byte(n), 10) {
 			t.Errorf("%d runs make %v", n, got)
 		}
+	}
+}
+
+func TestMergeHoldsLittleMoreThanTheDistinctRows(t *testing.T) {
+	const distinct = 1000
+	run := func() []TotalRow {
+		rows := make([]TotalRow, distinct)
+		for i := range rows {
+			rows[i] = TotalRow{Key: Key{byte(i >> 8), byte(i)}, Counters: Counters{SuccessfulRequests: 1}}
+		}
+		return rows
+	}
+	m := merger[TotalRow]{kind: totalRows}
+	for n := range 100 {
+		m.add(run())
+		held := 0
+		for _, r := range m.runs {
+			held += len(r)
+		}
+		if held > 2*distinct {
+			t.Fatalf("after %d runs of the same %d rows, %d are held", n+1, distinct, held)
+		}
+	}
+	got := m.rows()
+	if len(got) != distinct || got[7].Counters.SuccessfulRequests != 100 {
+		t.Fatalf("%d rows, the eighth %+v", len(got), got[7])
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -180,6 +181,16 @@ func (b *browser) visit(hash string) {
 func (b *browser) settled() {
 	b.t.Helper()
 	b.until(`document.querySelector("main h1") && !document.querySelector(".loading, [aria-busy]")`)
+}
+
+// blocks lets nothing through to these addresses.
+func (b *browser) blocks(urls ...string) {
+	b.t.Helper()
+	patterns := []*network.BlockPattern{}
+	for _, u := range urls {
+		patterns = append(patterns, &network.BlockPattern{URLPattern: u, Block: true})
+	}
+	b.do("block", command(network.Enable, network.EnableParams{}), command(network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: patterns}))
 }
 
 func quoted(text string) string {

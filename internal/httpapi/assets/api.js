@@ -5,6 +5,7 @@ export class Problem extends Error {
     super(document.detail || document.title || `The answer is ${status}.`);
     this.status = status;
     this.title = document.title;
+    this.type = document.type;
     this.after = after;
   }
 }

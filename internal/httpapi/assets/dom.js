@@ -1,6 +1,10 @@
 // Elements. Texts become text nodes: nothing that comes from the API is ever read as HTML.
 
+import { aligned } from "./format.js";
+
 const SVG = "http://www.w3.org/2000/svg";
+
+const listening = new WeakSet(); // elements that h gave a listener
 
 // h makes an element: "tag.class", attributes ("on…" are listeners, null and false are left out), children.
 export function h(name, attributes = {}, ...children) {
@@ -9,8 +13,10 @@ export function h(name, attributes = {}, ...children) {
   if (classes.length) element.className = classes.join(" ");
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value === true ? "" : value);
+    if (key.startsWith("on")) {
+      element.addEventListener(key.slice(2), value);
+      listening.add(element);
+    } else element.setAttribute(key, value === true ? "" : value);
   }
   element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
   return element;
@@ -37,17 +43,22 @@ export function icon(state) {
 
 export const state = (name, text) => h(`span.state.${name}`, {}, icon(name), " ", text);
 
-// table makes a table with a caption. columns: {name, cell(row), number}. On narrow screens each row becomes a card, for
-// which the roles say again that it is a table.
-export function table(caption, columns, rows, empty = "Nothing here.") {
-  if (!rows.length) return h("div", {}, h("h3", {}, caption), h("p.empty", {}, empty));
-  const kind = (c) => (c.number ? "td.number" : "td");
+// table makes a table with a caption. columns: {name, cell(row)}, or money(row), a decimal or undefined, instead of cell;
+// number aligns to the right, wide takes a line of its own in a card. On narrow screens each row becomes a card, for which
+// the roles say again that it is a table. titled: a heading before it says already what the caption does.
+export function table(caption, columns, rows, { empty = "Nothing here.", titled = false } = {}) {
+  if (!rows.length) return h("div", {}, !titled && h("h2", {}, caption), h("p.empty", {}, empty));
+  const kinds = columns.map((c) => (c.number || c.money ? ".number" : "") + (c.wide ? ".wide" : ""));
+  const cells = columns.map((c) => {
+    const align = c.money && aligned(rows.map(c.money));
+    return c.money ? (row) => (c.money(row) === undefined ? "unknown" : align(c.money(row))) : c.cell;
+  });
   return h("table.cards", { role: "table" },
-    h("caption", {}, caption),
+    h(titled ? "caption.unseen" : "caption", {}, caption),
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
-      columns.map((c) => h(c.number ? "th.number" : "th", { scope: "col", role: "columnheader" }, c.name)))),
+      columns.map((c, i) => h(`th${kinds[i]}`, { scope: "col", role: "columnheader" }, c.name)))),
     h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" },
-      columns.map((c) => h(kind(c), { role: "cell", "data-label": c.name }, h("span", {}, c.cell(row))))))));
+      columns.map((c, i) => h(`td${kinds[i]}`, { role: "cell", "data-label": c.name }, h("span", {}, cells[i](row))))))));
 }
 
 export const facts = (...pairs) => h("dl.facts", {}, pairs.filter(Boolean).map(([name, value]) =>
@@ -61,15 +72,54 @@ export function failure(error, again) {
 
 export const loading = (what) => h("p.loading", { role: "status" }, `Loading ${what} …`);
 
-// fill shows what a promise brings: a note while it waits, an error if it fails.
-export async function fill(place, what, load, signal) {
-  if (!place.childElementCount) place.replaceChildren(loading(what));
-  place.setAttribute("aria-busy", "true");
+// renew gives a place the content, in place: what is as before stays the same element, and with it the focus, what is
+// selected and how far it is scrolled. Children with a data-key are known by it, others by their position.
+export function renew(place, ...content) {
+  const focused = document.activeElement;
+  become(place, content.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false)
+    .map((c) => (c instanceof Node ? c : document.createTextNode(c))));
+  if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true }); // it was moved
+}
+
+function become(place, next) {
+  const keyed = new Map([...place.children].filter((c) => c.dataset.key).map((c) => [c.dataset.key, c]));
+  next.forEach((node, i) => {
+    const was = keyed.get(node.dataset?.key) ?? place.childNodes[i];
+    const now = !was || was === node || !alike(was, node) ? node : was;
+    if (now !== place.childNodes[i]) place.insertBefore(now, place.childNodes[i] ?? null);
+    if (now === node) return;
+    if (now.nodeType === Node.TEXT_NODE) {
+      if (now.data !== node.data) now.data = node.data;
+    } else if (!now.isEqualNode(node)) {
+      for (const { name } of [...now.attributes]) if (!node.hasAttribute(name)) now.removeAttribute(name);
+      for (const { name, value } of node.attributes) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
+      become(now, [...node.childNodes]);
+    }
+  });
+  while (place.childNodes.length > next.length) place.lastChild.remove();
+}
+
+// alike says whether an element can become another one. One that listens can't, unless they are equal.
+function alike(a, b) {
+  if (a.nodeName !== b.nodeName || a.dataset?.key !== b.dataset?.key) return false;
+  return a.isEqualNode(b) || !(listening.has(a) || listening.has(b));
+}
+
+// fill shows what a promise brings: a note while it waits, an error if it fails, which it also returns. Quietly, what is
+// shown stays until there is something new.
+export async function fill(place, what, load, signal, quietly = false) {
+  if (!quietly) {
+    if (!place.childElementCount || place.querySelector(".failure")) place.replaceChildren(loading(what));
+    place.setAttribute("aria-busy", "true");
+  }
+  let failed = null;
   try {
     const content = await load();
-    if (!signal.aborted) place.replaceChildren(...[content].flat());
+    if (!signal.aborted) renew(place, content);
   } catch (error) {
-    if (!signal.aborted) place.replaceChildren(failure(error, () => fill(place, what, load, signal)));
+    failed = error;
+    if (!signal.aborted && !quietly) place.replaceChildren(failure(error, () => fill(place, what, load, signal)));
   }
-  place.removeAttribute("aria-busy");
+  if (!signal.aborted) place.removeAttribute("aria-busy"); // else somebody else fills it
+  return failed;
 }

@@ -1,32 +1,36 @@
 // One entry of the quarantine: all about it, and the questions before it is applied or dropped.
-import { h, fill, facts, table, failure } from "./dom.js";
+import { h, fill, renew, facts, table, failure } from "./dom.js";
 import { call } from "./api.js";
 import { count, dollars, when, bytes } from "./format.js";
 import { what } from "./trouble.js";
 
-// open shows a dialog, which gives the focus back when it closes.
-function open(title, ...children) {
+// open shows a dialog, which gives the focus back when it closes. It closes when the view is left, too.
+function open(title, signal, ...children) {
   const box = h("dialog", { "aria-labelledby": "dialog-title" },
     h("h2", { id: "dialog-title" }, title), children);
   box.addEventListener("close", () => box.remove());
+  signal.addEventListener("abort", () => box.close());
   document.body.append(box);
   box.showModal();
   return box;
 }
 
-export function showEntry(id, signal) {
-  const place = h("div");
-  const box = open(`Entry ${id}`, place, h("form", { method: "dialog" }, h("button", {}, "Close")));
-  signal.addEventListener("abort", () => box.close());
+export function showEntry(id, settled, signal) {
+  const place = h("div"), form = h("form.actions", { method: "dialog" }, h("button", {}, "Close"));
+  const box = open(`Entry ${id}`, signal, place, form);
   fill(place, `entry ${id}`, async () => {
     const e = await call(`/v1/quarantine/${id}`, { signal });
+    const settle = (action) => () => { box.close(); ask(action, e, settled, signal); };
+    if (e.state === "open") {
+      renew(form, h("button", { type: "button", onclick: settle("apply") }, "Apply …"), h("button.danger", { type: "button", onclick: settle("drop") }, "Drop …"), form.lastChild);
+    }
     return [facts(["What", what(e)], ["State", e.state], ["Since", when(e.created_at)], e.settled_at && ["Settled", when(e.settled_at)],
       ["Reason", e.reason], e.advice && ["What to do", e.advice], e.size !== undefined && ["Size", bytes(e.size)],
       e.spend !== undefined && ["Amount", dollars(e.spend)], (e.api_requests ?? e.updates) !== undefined && ["Requests", count(e.api_requests ?? e.updates)],
       e.unreadable && ["Unreadable", e.unreadable]),
     e.totals && table("Totals in it", [
       { name: "Of", cell: (t) => `${t.entity_type} ${t.entity_id}` },
-      { name: "Amount", number: true, cell: (t) => dollars(t.spend) },
+      { name: "Amount", money: (t) => t.spend },
       { name: "Requests", number: true, cell: (t) => count(t.api_requests) }], e.totals),
     e.first_bytes && h("div", {}, h("h3", {}, "Its first bytes"), h("pre", { tabindex: 0 }, e.first_bytes.replace(/../g, "$& ")))].filter(Boolean);
   }, signal);
@@ -37,8 +41,8 @@ const QUESTIONS = {
   drop: { title: "Drop", says: "It is given up: what it counts is not added to the books. This can't be undone." },
 };
 
-// ask wants the id of the entry to be typed before it settles it.
-export function ask(action, entry, done) {
+// ask wants the id of the entry to be typed before it settles it. settled hears what was done.
+export function ask(action, entry, settled, signal) {
   const { title, says } = QUESTIONS[action];
   const problem = h("div");
   const typed = h("input", { id: "typed", inputmode: "numeric", autocomplete: "off", autofocus: true });
@@ -54,11 +58,12 @@ export function ask(action, entry, done) {
     try {
       await call(`/v1/quarantine/${entry.id}/${action}`, { method: "POST", body: { id: entry.id } });
       box.close();
+      settled(`Entry ${entry.id} was ${action === "drop" ? "dropped" : "applied: it is in the books"}.`);
     } catch (error) {
       problem.replaceChildren(failure(error));
       sure.disabled = false;
+      if (error.status === 409) settled(""); // it may have been settled by somebody else
     }
-    done();
   });
-  const box = open(`${title} entry ${entry.id}?`, form);
+  const box = open(`${title} entry ${entry.id}?`, signal, form);
 }

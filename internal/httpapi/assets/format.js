@@ -24,21 +24,29 @@ export function dollarText(text) {
   return `${String(text).startsWith("-") ? "−" : ""}$${grouped(whole)}.${fraction.padEnd(2, "0")}`;
 }
 
-// dollars shows every digit; those past the cents are smaller.
-export function dollars(text) {
+// dollars shows every digit; those past the cents are smaller. Blanks as wide as digits fill them up to a width.
+export function dollars(text, width = 0) {
   const all = dollarText(text);
   const cents = all.indexOf(".") + 3;
-  return h("span.amount", {}, all.slice(0, cents), all.length > cents && h("small", {}, all.slice(cents)));
+  const rest = all.slice(cents).padEnd(width, "\u2007");
+  return h("span.amount", {}, all.slice(0, cents), rest && h("small", {}, rest));
+}
+
+// aligned shows amounts of one column so that their points are below each other.
+export function aligned(texts) {
+  const width = Math.max(0, ...texts.map((t) => (String(t ?? "").split(".")[1]?.length ?? 0) - 2));
+  return (text) => dollars(text, width);
 }
 
 export const count = (n) => (n === null || n === undefined ? "–" : grouped(String(n)));
+export const counted = (n, noun, nouns = `${noun}s`) => `${count(n)} ${Number(n) === 1 ? noun : nouns}`;
 
 export function bytes(n) {
   for (const unit of ["B", "KiB", "MiB"]) {
-    if (n < 1024) return `${unit === "B" ? n : n.toFixed(1)} ${unit}`;
+    if (n < 1024) return `${unit === "B" ? n : n.toFixed(1)}\u00a0${unit}`;
     n /= 1024;
   }
-  return `${n.toFixed(1)} GiB`;
+  return `${n.toFixed(1)}\u00a0GiB`;
 }
 
 export function seconds(s) {
@@ -51,13 +59,23 @@ export function seconds(s) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-export const since = (text, now) => (text ? seconds(Math.max(0, (Date.parse(now) - Date.parse(text)) / 1000)) : "–");
-
-export function when(text, zone) {
-  if (!text) return "–";
-  const shown = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: zone }).format(new Date(text));
-  return h("time", { datetime: text, title: text }, shown);
+// since is how long ago a moment was, in whole seconds.
+export function since(text, now) {
+  const s = Math.max(0, Math.round((Date.parse(now) - Date.parse(text)) / 1000));
+  return s < 60 ? `${s} s` : seconds(s);
 }
+
+const DATE = { day: "numeric", month: "short", year: "numeric" };
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+
+const time = (text, options) => (text ? h("time", { datetime: text, title: text }, new Intl.DateTimeFormat("en-GB", options).format(new Date(text))) : "–");
+
+// Moments in the reader's time zone, which the foot of the page names. The moment as the API tells it is the tooltip.
+export const when = (text) => time(text, { ...DATE, ...CLOCK });
+export const whenInZone = (text) => time(text, { ...DATE, ...CLOCK, timeZoneName: "short" });
+export const clock = (text) => time(text, CLOCK);
+
+export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 // The names of entity types, as people say them.
 export const TYPES = {

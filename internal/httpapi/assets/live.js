@@ -31,12 +31,15 @@ function open() {
   close();
   if (!wanted || document.hidden) return; // hidden pages would use up the browser's few connections
   const mine = source = new EventSource("/v1/events");
-  const lost = () => {
+  // An instance ends streams now and then, and has only so many. It is lost if it doesn't answer otherwise either.
+  const lost = async () => {
     if (mine !== source) return;
     close();
-    tell(false);
     retry = setTimeout(open, AGAIN);
-    call("/v1/pipeline").catch(() => {}); // tells when it is the session that ended
+    const answer = await call("/v1/pipeline", { signal: AbortSignal.timeout(AGAIN) }).catch(() => null);
+    if (!wanted) return; // it was the session that ended
+    last = answer ?? last;
+    tell(answer !== null);
   };
   watchdog = setTimeout(lost, SILENCE);
   mine.addEventListener("pipeline", (event) => {

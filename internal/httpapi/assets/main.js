@@ -1,10 +1,11 @@
 // The frame of the page: who is signed in, which view is shown, the theme.
 import { call, on } from "./api.js";
-import { h, icon, failure } from "./dom.js";
+import { h, icon, failure, renew } from "./dom.js";
+import { ZONE } from "./format.js";
 import * as live from "./live.js";
 import { showPipeline } from "./pipeline.js";
 import { showSpend } from "./spend.js";
-import { showEntity } from "./entity.js";
+import { showEntity, titleOfEntity } from "./entity.js";
 import { showTrouble } from "./trouble.js";
 
 const main = document.getElementById("main");
@@ -13,31 +14,36 @@ const signOut = document.getElementById("sign-out");
 const theme = document.getElementById("theme");
 const troubleCount = document.getElementById("trouble-count");
 const liveSign = document.getElementById("live");
+const foot = document.getElementById("foot");
 let leave = new AbortController();
 let session = { needed: false, signed_in: false };
+let shown = {}; // the path of the view, and its function that shows another query
+let title = "", mark = ""; // of the window
 
 const VIEWS = [
   { path: /^\/?$/, title: "Pipeline", nav: "#/", show: showPipeline },
   { path: /^\/spend$/, title: "Spend", nav: "#/spend", show: showSpend },
-  { path: /^\/entity\/(.+)$/, title: "Spend of one", nav: "#/spend", show: showEntity },
+  { path: /^\/entity\/(.+)$/, title: titleOfEntity, nav: "#/spend", show: showEntity },
   { path: /^\/trouble$/, title: "Trouble", nav: "#/trouble", show: showTrouble },
 ];
 
 // route shows the view that the address names. A view gets its place, the rest of its path, its query and a signal that
-// tells when it is left.
+// tells when it is left; it may return a function that shows another query, so that the focus stays where it is.
 function route(event) {
-  const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
   if (location.hash && !location.hash.startsWith("#/")) return;
-  leave.abort();
-  leave = new AbortController();
   if (session.needed && !session.signed_in) return showSignIn();
-  const view = VIEWS.find((v) => v.path.test(path));
+  const [path, search = ""] = location.hash.replace(/^#/, "").split("?");
+  const query = new URLSearchParams(search);
+  if (event && shown.path === path && shown.update) return shown.update(query);
+  leaveView();
+  const view = VIEWS.find((v) => isReadable(path) && v.path.test(path));
+  const rest = view?.path.exec(path)[1];
   nav.hidden = false;
   for (const a of nav.querySelectorAll("a")) {
     if (a.getAttribute("href") === view?.nav) a.setAttribute("aria-current", "page");
     else a.removeAttribute("aria-current");
   }
-  document.title = `${view?.title ?? "Not found"} · spendflush`;
+  entitle(typeof view?.title === "function" ? view.title(rest) : view?.title ?? "Not found");
   const place = h("div");
   main.replaceChildren(place);
   if (event) { // another view, not the first one
@@ -45,13 +51,35 @@ function route(event) {
     main.focus({ preventScroll: true });
   }
   if (!view) return place.append(h("h1", {}, "There is no such view"), h("p", {}, h("a", { href: "#/" }, "To the pipeline")));
-  view.show(place, view.path.exec(path)[1], new URLSearchParams(query), leave.signal);
+  shown = { path, update: view.show(place, rest, query, leave.signal) };
+}
+
+function leaveView() {
+  leave.abort();
+  leave = new AbortController();
+  shown = {};
+}
+
+function isReadable(path) {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// entitle names the window, with a mark before it while something is wrong: a tab tells it, too.
+function entitle(name = title) {
+  title = name;
+  document.title = `${mark}${title} · spendflush`;
 }
 
 function showSignIn() {
+  leaveView();
   live.stop();
   nav.hidden = signOut.hidden = true;
-  document.title = "Sign in · spendflush";
+  entitle("Sign in");
   const token = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true, autofocus: true });
   const says = h("p.says", { role: "alert" });
   const form = h("form.sign-in", {}, h("h1", {}, "Sign in"),
@@ -72,12 +100,18 @@ function showSignIn() {
   token.focus();
 }
 
+let again;
+
 async function begin() {
   try {
     session = await call("/v1/session");
   } catch (error) {
-    return main.replaceChildren(failure(error, begin));
+    renew(main, failure(error, begin), h("p.empty", {}, "Trying again by itself …"));
+    clearTimeout(again);
+    again = setTimeout(begin, 2000);
+    return;
   }
+  clearTimeout(again);
   signOut.hidden = !(session.needed && session.signed_in);
   if (!session.needed || session.signed_in) live.start();
   route();
@@ -129,6 +163,14 @@ live.watch((pipeline, connected) => {
     liveSign.replaceChildren(...(said ? [icon(connected ? "ok" : "warn"), ` ${said}`] : []));
   }
   main.classList.toggle("stale", Boolean(pipeline) && !connected);
+  const now = !pipeline ? "" : !connected || pipeline.state === "bad" ? "✖ " : pipeline.state === "warn" ? "⚠ " : "";
+  if (now !== mark) {
+    mark = now;
+    entitle();
+  }
+  const self = pipeline?.instances.find((i) => i.self);
+  renew(foot, `Times are in ${ZONE}, the zone of this browser.`, self && h("span", {}, `Shown by ${self.instance}, spendflush ${self.version}.`),
+    h("a", { href: "https://github.com/spendflush/spendflush/blob/main/docs/runbook.md", rel: "noreferrer" }, "Runbook"));
 });
 
 document.getElementById("skip").addEventListener("click", (event) => {

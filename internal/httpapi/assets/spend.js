@@ -1,19 +1,15 @@
 // What was spent: totals, a chart, the biggest, and a search for one.
-import { h, fill } from "./dom.js";
+import { h } from "./dom.js";
+import { board } from "./board.js";
 import { call, withQuery } from "./api.js";
 import { dollarText, entityPath, TYPES } from "./format.js";
-import { controls, csvLink, scopeOf, topLists, totals, usageChart } from "./usage.js";
 
 export function showSpend(place, _, query, signal) {
-  const scope = scopeOf(query);
-  const sums = h("div"), chart = h("div"), more = h("div");
-  place.append(h("h1", {}, "Spend"), search(), controls("/spend", scope), sums, chart, h("p", {}, csvLink(scope, {})),
-    h("h2", {}, "Who and what"), topLists(["model", "custom_llm_provider", "team_id", "user_id", "api_key", "tag"], scope, {}, signal), more);
-  const button = h("button", { type: "button", onclick: () => more.replaceChildren(
-    topLists(["organization_id", "end_user_id", "agent_id", "endpoint"], scope, {}, signal)) }, "More lists");
-  more.append(button);
-  fill(sums, "the totals", () => totals(scope, {}, signal), signal);
-  fill(chart, "the chart", () => usageChart(scope, {}, signal), signal);
+  place.append(h("h1", {}, "Spend"), search());
+  return board(place, {
+    path: "/spend", whose: {}, lists: ["model", "custom_llm_provider", "team_id", "user_id", "api_key", "tag"],
+    more: ["organization_id", "end_user_id", "agent_id", "endpoint"],
+  }, query, signal);
 }
 
 // search is a combobox: arrows choose a suggestion, Enter goes there.
@@ -22,7 +18,7 @@ function search() {
   const box = h("input", { id: "search", type: "search", role: "combobox", autocomplete: "off", "aria-autocomplete": "list",
     "aria-expanded": "false", "aria-controls": "found", placeholder: "team-1, a user, a key …" });
   const says = h("p.hint", { role: "status" });
-  let found = [], at = -1, timer, asking = new AbortController();
+  let found = [], asked = "", at = -1, timer, asking = new AbortController();
   const close = () => {
     list.hidden = true;
     box.setAttribute("aria-expanded", "false");
@@ -47,9 +43,11 @@ function search() {
     asking = new AbortController();
     const { signal } = asking;
     try {
-      const answer = box.value ? await call(withQuery("/v1/entities", { q: box.value, limit: 12 }), { signal }) : { entities: [] };
+      const answer = box.value ? await call(withQuery("/v1/entities", { q: box.value, limit: 100 }), { signal }) : { entities: [] };
       if (signal.aborted) return;
-      found = answer.entities;
+      const rank = (e) => (e.entity_id === box.value ? 0 : 2) + (e.entity_type === "team_member" ? 1 : 0); // a user before its teams
+      found = answer.entities.sort((a, b) => rank(a) - rank(b)).slice(0, 12);
+      asked = box.value;
       show();
     } catch (error) {
       if (!signal.aborted) says.textContent = error.message;
@@ -57,9 +55,15 @@ function search() {
   };
   box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 150); });
   box.addEventListener("blur", close);
-  box.addEventListener("keydown", (event) => {
+  box.addEventListener("keydown", async (event) => {
     if (event.key === "Escape") return close();
-    if (event.key === "Enter" && found.length) { event.preventDefault(); return go(found[Math.max(0, at)]); }
+    if (event.key === "Enter") {
+      event.preventDefault();
+      clearTimeout(timer);
+      if (asked !== box.value) await ask(); // Enter came before the suggestions
+      if (asked === box.value && found.length) go(found[Math.max(0, at)]);
+      return;
+    }
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || !found.length) return;
     event.preventDefault();

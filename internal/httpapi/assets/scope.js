@@ -1,0 +1,98 @@
+// What of the books is looked at: which days, in which time zone, by what. It is kept in the address, so that links show
+// the same.
+import { count, ZONE } from "./format.js";
+
+export const RANGES = { "1d": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days", "365d": "1 year", custom: "Custom dates" };
+export const MEASURES = { spend: "Spend", api_requests: "Requests", prompt_tokens: "Prompt tokens", completion_tokens: "Completion tokens" };
+export const GROUPS = {
+  "": "nothing", model: "model", custom_llm_provider: "provider", team_id: "team", user_id: "user", api_key: "API key",
+  end_user_id: "end user", organization_id: "organisation", agent_id: "agent", tag: "tag", endpoint: "endpoint",
+};
+
+// The bounds of the API.
+const MOST_DAYS = 1100;
+const MOST_DAYS_BY_HOUR = 62;
+
+const DAY = 86400e3, HOUR = 3600e3;
+
+const pick = (value, among, otherwise) => (value !== null && Object.hasOwn(among, value) ? value : otherwise);
+
+export const midnight = (date) => Date.parse(`${date}T00:00:00Z`);
+const dateOf = (t) => new Date(t).toISOString().slice(0, 10);
+const dateIn = (tz, t) => new Intl.DateTimeFormat("en-CA", { timeZone: tz, dateStyle: "short" }).format(t);
+const isDate = (text) => /^\d{4}-\d\d-\d\d$/.test(text) && !Number.isNaN(midnight(text)) && dateOf(midnight(text)) === text;
+export const sayDate = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });
+
+function isZone(name) {
+  try {
+    return Boolean(new Intl.DateTimeFormat("en", { timeZone: name }));
+  } catch {
+    return false;
+  }
+}
+
+const daysOf = ({ from, to }) => Math.round((midnight(to) - midnight(from)) / DAY) + 1;
+
+// problemOf says what is wrong with two dates; "" if nothing is.
+export function problemOf({ from, to }) {
+  if (!isDate(from) || !isDate(to)) return "Give both dates, the first and the last day.";
+  if (from > to) return `The first day, ${sayDate.format(midnight(from))}, is after the last, ${sayDate.format(midnight(to))}.`;
+  if (daysOf({ from, to }) > MOST_DAYS) return `These are ${count(daysOf({ from, to }))} days; at most ${count(MOST_DAYS)} can be shown.`;
+  return "";
+}
+
+// scopeOf reads the query of an address. What isn't allowed there becomes the default, but for dates, whose problem is told.
+export function scopeOf(query) {
+  const scope = {
+    range: pick(query.get("range"), RANGES, "7d"), tz: isZone(query.get("tz") ?? "") ? query.get("tz") : ZONE,
+    group: query.get("group") === "none" ? "" : pick(query.get("group"), GROUPS, "model"), measure: pick(query.get("measure"), MEASURES, "spend"), problem: "",
+  };
+  if (scope.range === "custom") {
+    Object.assign(scope, { from: query.get("from") ?? "", to: query.get("to") ?? "" });
+    scope.problem = problemOf(scope);
+  }
+  const days = scope.problem ? 1 : scope.range === "custom" ? daysOf(scope) : parseInt(scope.range, 10);
+  scope.steps = scope.range === "1d" ? { hour: "hour" } : days <= MOST_DAYS_BY_HOUR ? { day: "day", hour: "hour" } : { day: "day" };
+  scope.by = pick(query.get("by"), scope.steps, days <= 2 ? "hour" : "day");
+  return scope;
+}
+
+// queryOf is what scopeOf reads.
+export const queryOf = ({ range, from, to, by, group, measure, tz }) => ({ range, ...(range === "custom" && { from, to }), by, group: group || "none", measure, tz });
+
+// bounds are from and to of the API: whole hours back from now for 24 hours, else whole days of the zone, of which both count.
+export function bounds({ range, from, to, tz }) {
+  if (range === "custom") return { from, to, tz };
+  if (range === "1d") {
+    const end = (Math.floor(Date.now() / HOUR) + 1) * HOUR;
+    const text = (t) => new Date(t).toISOString().replace(".000", "");
+    return { from: text(end - DAY), to: text(end), tz };
+  }
+  const today = dateIn(tz, Date.now());
+  return { from: dateOf(midnight(today) - (parseInt(range, 10) - 1) * DAY), to: today, tz };
+}
+
+// datesOf are the first and the last day that a scope touches.
+export function datesOf(scope) {
+  const { from, to } = bounds(scope);
+  return scope.range === "1d" ? { from: dateIn(scope.tz, Date.parse(from)), to: dateIn(scope.tz, Date.parse(to) - HOUR) } : { from, to };
+}
+
+// isCurrent says whether what is spent now counts in the scope.
+export function isCurrent(scope) {
+  const { from, to } = datesOf(scope), today = dateIn(scope.tz, Date.now());
+  return from <= today && today <= to;
+}
+
+// slotsOf are the bars of a chart, {at, label}: at is what the API calls the hour or the day.
+export function slotsOf(scope, { from, to }) {
+  const slots = [];
+  if (scope.by === "hour") {
+    const say = new Intl.DateTimeFormat("en-GB", { timeZone: scope.tz, day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+    for (let t = Date.parse(from); t < Date.parse(to); t += HOUR) slots.push({ at: t, label: say.format(t) });
+  } else {
+    const dates = datesOf(scope);
+    for (let t = midnight(dates.from); t <= midnight(dates.to); t += DAY) slots.push({ at: dateOf(t), label: sayDate.format(t) });
+  }
+  return slots;
+}

@@ -156,12 +156,12 @@ type variant struct {
 type measured map[string][]float64
 
 // compare runs the variants in turns, beginning with another one in every round, so that none is always first.
-func (r *run) compare(ctx context.Context, variants []variant) (map[string]measured, error) {
+func (r *run) compare(ctx context.Context, rounds int, variants []variant) (map[string]measured, error) {
 	all := map[string]measured{}
 	for _, v := range variants {
 		all[v.name] = measured{}
 	}
-	for round := range r.Rounds {
+	for round := range rounds {
 		for i := range variants {
 			v := variants[(i+round)%len(variants)]
 			r.tell(v.name)

@@ -26,7 +26,7 @@ func measureCodec(ctx context.Context, r *run) error {
 	header := spendflush.Header{Shards: 1, Producer: spendflush.NewProducerID(time.Now()), Sequence: 1, Seal: 1, SealedAt: time.Now()}
 	encode := func() *spendflush.Batch { return spendflush.NewBatch(header, f.Totals, f.Rollups) }
 	bytes := encode().Bytes()
-	got, err := r.compare(ctx, []variant{
+	got, err := r.compare(ctx, r.Rounds, []variant{
 		{"encode", func(context.Context) (map[string]float64, error) {
 			return r.perRow(rows, func() error { encode(); return nil })
 		}},

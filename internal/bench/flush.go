@@ -43,7 +43,7 @@ func measureFlush(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
-		got, err := r.compare(ctx, []variant{
+		got, err := r.compare(ctx, r.Rounds, []variant{
 			{fmt.Sprintf("flush of %d keys", keys), func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, false) }},
 			{fmt.Sprintf("limit of %d keys", keys), func(ctx context.Context) (map[string]float64, error) { return r.limitOf(ctx, flushes, rows) }},
 			{fmt.Sprintf("%d keys without claims", keys), func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, true) }},

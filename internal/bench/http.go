@@ -48,7 +48,7 @@ func measureHTTP(ctx context.Context, r *run) error {
 		if n > 1 {
 			what = fmt.Sprintf("arrays of %d", n)
 		}
-		got, err := r.compare(ctx, []variant{
+		got, err := r.compare(ctx, r.Rounds, []variant{
 			{what + ", api", func(ctx context.Context) (map[string]float64, error) { return r.api(ctx, w, n, request) }},
 			{what + ", body only", func(ctx context.Context) (map[string]float64, error) { return r.bodyOnly(ctx, n, request) }},
 		})

@@ -46,7 +46,7 @@ func measureLatency(ctx context.Context, r *run) error {
 			return r.latency(ctx, w, groupConfig{seal: c.seal, flush: c.flush}, rate)
 		}})
 	}
-	got, err := r.compare(ctx, variants)
+	got, err := r.compare(ctx, r.Rounds, variants)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func measureLocks(ctx context.Context, r *run) error {
 				})
 			}})
 	}
-	got, err := r.compare(ctx, variants)
+	got, err := r.compare(ctx, r.Rounds, variants)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func recordSteps(r *run) int { return 5*r.Rounds + 1 }
 
 func measureRecord(ctx context.Context, r *run) error {
 	keys := r.sized(10_000, 1000)
-	got, err := r.compare(ctx, []variant{
+	got, err := r.compare(ctx, r.Rounds, []variant{
 		{"Record, one key", func(ctx context.Context) (map[string]float64, error) { return r.recordKeys(ctx, 1) }},
 		{fmt.Sprintf("Record, %s keys in turn", number(float64(keys))), func(ctx context.Context) (map[string]float64, error) { return r.recordKeys(ctx, keys) }},
 		{"handle, one key", func(ctx context.Context) (map[string]float64, error) { return r.recordHandles(ctx, 1) }},

@@ -36,7 +36,7 @@ func measureWays(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	got, err := r.compare(ctx, []variant{
+	got, err := r.compare(ctx, r.Rounds, []variant{
 		{"direct", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 10) }},
 		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
 		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},

@@ -39,7 +39,7 @@ type Config struct {
 	// SealInterval is how often the open map is sealed, from 1ms. Default: 200ms.
 	SealInterval time.Duration
 
-	// FlushInterval is how long the lock holder lets batches gather between two flushes, from 1ms. Default: 500ms.
+	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush to the next, from 1ms. Default: 500ms.
 	FlushInterval time.Duration
 
 	// MaxKeys bounds the distinct combinations in the open map. Above it Record returns ErrBufferFull. Default: 1000000.

@@ -113,11 +113,13 @@ func (f *flusher) term(ctx context.Context) error {
 		f.log.Debug("lock released", "lock", f.name)
 	}()
 	for {
+		begun := time.Now()
 		flushed, err := f.drain(ctx, lease)
 		if err != nil || !flushed || f.seenNewer {
 			return err
 		}
-		if !sleep(ctx, f.p.cfg.FlushInterval, lease.Lost()) {
+		// What came while the last flush committed has gathered already.
+		if !sleep(ctx, f.p.cfg.FlushInterval-time.Since(begun), lease.Lost()) {
 			if ctx.Err() == nil {
 				f.tellLockLost()
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // These tests are about guards whose loss no other test noticed; see internal/mutants.
@@ -63,6 +64,49 @@ func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
 	if q.reads != 1 {
 		t.Errorf("the queue was read %d times; want once, before the loss", q.reads)
 	}
+}
+
+// slowStore takes its time for a flush.
+type slowStore struct {
+	*memoryStore
+	takes time.Duration
+	begun []time.Time
+}
+
+func (s *slowStore) Apply(ctx context.Context, f *Flush) error {
+	s.begun = append(s.begun, time.Now())
+	time.Sleep(s.takes)
+	return s.memoryStore.Apply(ctx, f)
+}
+
+func TestALongFlushDoesNotAddToTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowStore{memoryStore: newMemoryStore(), takes: 300 * time.Millisecond}
+		p := newTestPipeline(t, Config{
+			Store: store, DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+			SealInterval: 20 * time.Millisecond, FlushInterval: 500 * time.Millisecond,
+		})
+		ran := make(chan error, 1)
+		go func() { ran <- p.Run(t.Context()) }()
+		for range 500 {
+			u := key("k")
+			if err := p.Record(&u); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := errors.Join(p.Shutdown(t.Context()), <-ran); err != nil {
+			t.Fatal(err)
+		}
+		for i := 1; i < len(store.begun)-1; i++ { // the last one may follow a pause without anything in the queue
+			if apart := store.begun[i].Sub(store.begun[i-1]); apart != p.cfg.FlushInterval {
+				t.Errorf("flush %d begins %s after the one before it, want %s", i, apart, p.cfg.FlushInterval)
+			}
+		}
+		if len(store.begun) < 8 {
+			t.Errorf("only %d flushes in five seconds", len(store.begun))
+		}
+	})
 }
 
 func TestWhatManyReadsFindIsOneFlush(t *testing.T) {

@@ -21,7 +21,7 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	jsonFile, markdownFile := filepath.Join(dir, "bench.json"), filepath.Join(dir, "bench.md")
 	postgres, redis := testserver.Postgres(t), testserver.Redis(t)
 	p := launch(t, "bench", nil, "bench", "--quick", "--seconds", "0.05", "--database-url", postgres, "--redis-url", redis,
-		"--json", jsonFile, "--markdown", markdownFile)
+		"--json", jsonFile, "--markdown", markdownFile, "--cpuprofile", filepath.Join(dir, "cpu.prof"))
 	<-p.done // later than others have patience for, on a busy machine
 	if status := p.wait(); status != 0 {
 		t.Fatalf("exit status %d", status)
@@ -64,6 +64,9 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	}
 	if markdown, err := os.ReadFile(markdownFile); err != nil || string(markdown) != out {
 		t.Errorf("the Markdown file isn't what was printed: %v", err)
+	}
+	if profile, err := os.ReadFile(filepath.Join(dir, "cpu.prof")); err != nil || len(profile) < 1000 || profile[0] != 0x1f || profile[1] != 0x8b {
+		t.Errorf("the profile has %d bytes, and should be compressed: %v", len(profile), err)
 	}
 	for _, secret := range []string{postgres, redis} {
 		if strings.Contains(out+string(text), secret) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ import (
 func (p *program) benchCommand() *cobra.Command {
 	var o bench.Options
 	var seconds float64
-	var jsonFile, markdownFile string
+	var files benchFiles
 	names, abouts := bench.Parts()
 	var list strings.Builder
 	for i := range names {
@@ -40,14 +41,15 @@ The tables go to standard output as Markdown. All parts take about fifteen minut
 Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usage, or a database that holds something.`,
 		Example: `  spendflush bench
   spendflush bench flush record --rounds 5
-  spendflush bench --json bench.json --markdown docs/benchmarks.md`,
+  spendflush bench --json bench.json --markdown docs/benchmarks.md
+  spendflush bench ways --cpuprofile cpu.prof`,
 		ValidArgs: names,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Parts, o.Duration = args, time.Duration(seconds*float64(time.Second))
 			if o.Duration == 0 || o.Rounds == 0 { // which stand for defaults in the options, but not here
 				o.Rounds = -1
 			}
-			return p.bench(c.Context(), o, c.Flags().Changed, jsonFile, markdownFile)
+			return p.bench(c.Context(), o, c.Flags().Changed, files)
 		},
 	}
 	c.Flags().Float64Var(&seconds, "seconds", 3, "how long one measurement takes, 0.01 to 60")
@@ -55,9 +57,10 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	c.Flags().BoolVar(&o.Quick, "quick", false, "fewer keys, one round of 0.2 s: to see that everything runs, not to learn from")
 	c.Flags().StringVar(&o.DatabaseURL, "database-url", "", "a Postgres database that holds nothing")
 	c.Flags().StringVar(&o.RedisURL, "redis-url", "", "a Redis that holds nothing")
-	c.Flags().StringVar(&jsonFile, "json", "", "file that gets all numbers as JSON")
-	c.Flags().StringVar(&markdownFile, "markdown", "", "file that gets the tables, beside standard output")
-	for flag, extension := range map[string]string{"json": "json", "markdown": "md"} {
+	c.Flags().StringVar(&files.json, "json", "", "file that gets all numbers as JSON")
+	c.Flags().StringVar(&files.markdown, "markdown", "", "file that gets the tables, beside standard output")
+	c.Flags().StringVar(&files.profile, "cpuprofile", "", "file that gets a CPU profile for go tool pprof, in which each measurement has its name as label \"measured\"")
+	for flag, extension := range map[string]string{"json": "json", "markdown": "md", "cpuprofile": "prof"} {
 		if err := c.MarkFlagFilename(flag, extension); err != nil {
 			panic("spendflush: " + err.Error()) // there is no such flag
 		}
@@ -65,7 +68,10 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	return c
 }
 
-func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag string) bool, jsonFile, markdownFile string) error {
+// benchFiles are the names of the files that a run writes, empty where it doesn't.
+type benchFiles struct{ json, markdown, profile string }
+
+func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag string) bool, names benchFiles) error {
 	if o.Quick && !changed("seconds") {
 		o.Duration = 200 * time.Millisecond
 	}
@@ -77,7 +83,7 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 	}
 	o.Version, o.Command = programVersion(), benchLine(o)
 	// Now rather than after a quarter of an hour.
-	files, err := createFiles(jsonFile, markdownFile)
+	files, err := createFiles(names.json, names.markdown, names.profile)
 	if err != nil {
 		return usageError{err}
 	}
@@ -93,7 +99,7 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	report, err := bench.Run(ctx, o)
+	report, err := profiled(files[names.profile], func() (*bench.Report, error) { return bench.Run(ctx, o) })
 	progress.End()
 	if err != nil {
 		for _, f := range files {
@@ -107,13 +113,28 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 	if err := report.WriteMarkdown(p.stdout); err != nil {
 		return err
 	}
-	if f := files[jsonFile]; f != nil {
+	if f := files[names.json]; f != nil {
 		err = writeReport(f, report.WriteJSON)
 	}
-	if f := files[markdownFile]; f != nil {
+	if f := files[names.markdown]; f != nil {
 		err = errors.Join(err, writeReport(f, report.WriteMarkdown))
 	}
+	if f := files[names.profile]; f != nil {
+		err = errors.Join(err, f.Close())
+	}
 	return err
+}
+
+// profiled has the CPU profile of what it runs written to the file, if there is one.
+func profiled(to *os.File, run func() (*bench.Report, error)) (*bench.Report, error) {
+	if to == nil {
+		return run()
+	}
+	if err := pprof.StartCPUProfile(to); err != nil {
+		return nil, err
+	}
+	defer pprof.StopCPUProfile()
+	return run()
 }
 
 // benchLine is the command that measures the same again. It shows no URL, which may have a password.

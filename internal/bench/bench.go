@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -166,7 +167,10 @@ func (r *run) compare(ctx context.Context, rounds int, variants []variant) (map[
 			v := variants[(i+round)%len(variants)]
 			r.tell(v.name)
 			runtime.GC() // what the one before has left isn't its own
-			numbers, err := v.run(ctx)
+			var numbers map[string]float64
+			var err error
+			// What it starts has its name in a profile.
+			pprof.Do(ctx, pprof.Labels("measured", v.name), func(ctx context.Context) { numbers, err = v.run(ctx) })
 			if err == nil {
 				err = ctx.Err()
 			}

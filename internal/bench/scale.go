@@ -13,8 +13,8 @@ import (
 )
 
 const shardsAbout = `One instance, as fast as it can, over %s keys, 50 ms to the seal and to the flush, so that all shards flush all the time. Every 2 ms it is
-looked what Postgres's connections wait for. With as many shards as here cores there are no spare ones, so more shards aren't faster here;
-what is shown is that none waits for a row (Lock) that another one has.`
+looked what Postgres's connections wait for: none may wait for a row that another shard has locked. A part of the time waits for
+Postgres's log, which all shards share.`
 
 func shardsSteps(r *run) int { return 3 * r.Rounds }
 

@@ -87,37 +87,68 @@ func (p *place) member(ctx context.Context, name string, c groupConfig) (m *memb
 	return m, nil
 }
 
-// watchedStore notes how many rows were flushed, and how long that took.
+// watchedStore notes what is asked of Postgres, and how many rows are flushed.
 type watchedStore struct {
 	*sql.Store
 
-	mu      sync.Mutex
-	rows    int
-	flushes []time.Duration
+	mu   sync.Mutex
+	seen seen
+}
+
+// seen is what a watchedStore has noted.
+type seen struct {
+	transactions int // each call is one, but for what had to be tried again
+	rows         int
+	flushes      []time.Duration
+}
+
+func (s *watchedStore) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
+	s.note(0, nil)
+	return s.Store.Marks(ctx, shard, producers)
+}
+
+func (s *watchedStore) Tend(ctx context.Context, producer spendflush.ProducerID, shards int, idle time.Duration) (int64, error) {
+	s.note(0, nil)
+	return s.Store.Tend(ctx, producer, shards, idle)
 }
 
 func (s *watchedStore) Apply(ctx context.Context, f *spendflush.Flush) error {
 	begun := time.Now()
 	if err := s.Store.Apply(ctx, f); err != nil {
+		s.note(0, nil)
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rows += len(f.Totals) + len(f.Rollups)
-	s.flushes = append(s.flushes, time.Since(begun))
+	s.note(len(f.Totals)+len(f.Rollups), []time.Duration{time.Since(begun)})
 	return nil
 }
 
-// flushed returns what all instances have flushed since they were last asked.
-func (g *group) flushed() (rows float64, flushes []time.Duration) {
+func (s *watchedStore) note(rows int, flushes []time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen.transactions++
+	s.seen.rows += rows
+	s.seen.flushes = append(s.seen.flushes, flushes...)
+}
+
+// flushed returns what all instances have done since they were last asked.
+func (g *group) flushed() (all seen) {
 	for _, m := range g.instances {
 		m.flushes.mu.Lock()
-		rows += float64(m.flushes.rows)
-		flushes = append(flushes, m.flushes.flushes...)
-		m.flushes.rows, m.flushes.flushes = 0, nil
+		all.transactions += m.flushes.seen.transactions
+		all.rows += m.flushes.seen.rows
+		all.flushes = append(all.flushes, m.flushes.seen.flushes...)
+		m.flushes.seen = seen{}
 		m.flushes.mu.Unlock()
 	}
-	return rows, flushes
+	return all
+}
+
+// flushing is how long all flushes took together.
+func (s *seen) flushing() (sum time.Duration) {
+	for _, took := range s.flushes {
+		sum += took
+	}
+	return sum
 }
 
 func (m *member) close() error {

@@ -201,15 +201,15 @@ SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_s
 
 // activity is what Postgres has done since its beginning.
 type activity struct {
-	transactions, deadlocks float64
-	wal                     float64 // bytes of its log
+	deadlocks float64
+	wal       float64 // bytes of its log
 }
 
-// activity is exact as to transactions and deadlocks once the connections that had them are closed.
+// activity is exact as to deadlocks once the connections that had them are closed.
 func (p *place) activity(ctx context.Context) (a activity, err error) {
 	err = p.pool.QueryRow(ctx, `
-SELECT xact_commit + xact_rollback, deadlocks, (pg_current_wal_insert_lsn() - '0/0')::float8
-FROM pg_stat_database WHERE datname = current_database()`).Scan(&a.transactions, &a.deadlocks, &a.wal)
+SELECT deadlocks, (pg_current_wal_insert_lsn() - '0/0')::float8
+FROM pg_stat_database WHERE datname = current_database()`).Scan(&a.deadlocks, &a.wal)
 	if err != nil {
 		return a, fmt.Errorf("read the activity of Postgres: %w", err)
 	}

@@ -137,7 +137,7 @@ func measureInstances(ctx context.Context, r *run) error {
 	var variants []variant
 	for _, n := range instanceCounts(r) {
 		variants = append(variants, variant{counted(n, "instance"), func(ctx context.Context) (map[string]float64, error) {
-			return r.paced(ctx, w, groupConfig{instances: n}, rate)
+			return r.latency(ctx, w, groupConfig{instances: n}, rate)
 		}})
 	}
 	got, err := r.compare(ctx, r.Rounds, variants)
@@ -192,7 +192,7 @@ func (r *run) flood(ctx context.Context, w *load.Workload, c groupConfig, warm b
 	if err != nil {
 		return nil, err
 	}
-	watch := r.place.watch(ctx)
+	watch := r.place.watch(ctx, 2*time.Millisecond)
 	first, begun := g.sent, time.Now()
 	if err := errors.Join(g.flood(ctx, w, r.Duration), g.drain(ctx)); err != nil {
 		return nil, errors.Join(err, watch.end())
@@ -205,31 +205,21 @@ func (r *run) flood(ctx context.Context, w *load.Workload, c groupConfig, warm b
 	if err != nil {
 		return nil, err
 	}
-	rows, _ := g.flushed()
+	done := g.flushed()
 	if err := g.check(ctx, w); err != nil {
 		return nil, err
 	}
 	updates := float64(g.sent - first)
 	return map[string]float64{
-		"updates": updates / seconds, "rows": rows / seconds, "wal": (after.wal - before.wal) / updates,
+		"updates": updates / seconds, "rows": float64(done.rows) / seconds, "wal": (after.wal - before.wal) / updates,
 		"deadlocks": after.deadlocks - before.deadlocks,
 		"looks":     watch.looks, "busy": watch.busy, "lock waits": watch.lockWaits, "log waits": watch.logWaits,
 	}, nil
 }
 
-// paced is what a group does at a rate.
-func (r *run) paced(ctx context.Context, w *load.Workload, c groupConfig, rate int) (map[string]float64, error) {
-	watch := r.place.watch(ctx)
-	numbers, err := r.latency(ctx, w, c, rate)
-	if err := errors.Join(err, watch.end()); err != nil {
-		return nil, err
-	}
-	numbers["connections"], numbers["busy"] = watch.connections, watch.mostBusy
-	return numbers, nil
-}
-
 // watch looks at what the connections of instances do.
 type watch struct {
+	every  time.Duration
 	cancel context.CancelFunc
 	ended  chan error
 
@@ -239,17 +229,16 @@ type watch struct {
 	lockWaits, logWaits float64
 }
 
-const lookEvery = 2 * time.Millisecond
-
 const look = `
 SELECT count(*), count(*) FILTER (WHERE state = 'active'),
     count(*) FILTER (WHERE state = 'active' AND wait_event IN ('transactionid', 'tuple')),
     count(*) FILTER (WHERE state = 'active' AND (wait_event_type = 'LWLock' AND wait_event LIKE 'WAL%' OR wait_event_type = 'IO' AND wait_event LIKE 'WAL%'))
 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'spendflush'`
 
-func (p *place) watch(ctx context.Context) *watch {
+// watch begins to look this often.
+func (p *place) watch(ctx context.Context, every time.Duration) *watch {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{cancel: cancel, ended: make(chan error, 1)}
+	w := &watch{every: every, cancel: cancel, ended: make(chan error, 1)}
 	go func() { w.ended <- w.run(ctx, p) }()
 	return w
 }
@@ -270,7 +259,7 @@ func (w *watch) run(ctx context.Context, p *place) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(lookEvery):
+		case <-time.After(w.every):
 		}
 	}
 }

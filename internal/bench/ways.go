@@ -169,11 +169,7 @@ func (r *run) whole(ctx context.Context, w *load.Workload, instances int, handle
 		return nil, err
 	}
 	took := time.Since(begun).Seconds()
-	rows, flushes := g.flushed()
-	var flushing time.Duration
-	for _, f := range flushes {
-		flushing += f
-	}
+	done := g.flushed()
 	if err := g.check(ctx, w); err != nil {
 		return nil, err
 	}
@@ -182,7 +178,7 @@ func (r *run) whole(ctx context.Context, w *load.Workload, instances int, handle
 		deadlocks += float64(m.store.Stats().Deadlocks)
 	}
 	return map[string]float64{
-		"updates": float64(g.all()-before) / took, "rows": rows / took, "flush": rows / flushing.Seconds(),
+		"updates": float64(g.all()-before) / took, "rows": float64(done.rows) / took, "flush": float64(done.rows) / done.flushing().Seconds(),
 		"deadlocks": deadlocks, "lost": 0,
 	}, nil
 }

@@ -163,7 +163,8 @@ const (
 	applyTimeout  = 5 * time.Minute  // one flush, its retries included
 	readEntries   = 1024             // entries read from the queue at once
 	readBytes     = 8 << 20          // and their bytes
-	flushBytes    = 32 << 20         // bytes of batches in one flush, about
+	flushBytes    = 32 << 20         // bytes of batches read for one flush, about
+	flushRows     = 200_000          // rows of one flush, about: what Postgres commits in half a second or so
 	waitingBudget = 64 << 20         // bytes of batches behind a gap that one walk over the queue keeps in memory
 
 	maxRewindWindow = 24 * time.Hour

@@ -51,6 +51,9 @@ func (s *sums) add(r *Rows) {
 	s.batches++
 }
 
+// rows returns how many rows are held.
+func (s *sums) rows() int { return s.totals.len() + s.rollups.len() }
+
 // merger merges sorted runs as they come, and adds up rows with the same key. Runs of about the same length are merged at
 // once, so that it holds little more than the distinct rows, and touches each only as often as there are lengths.
 type merger[T any] struct {
@@ -70,6 +73,14 @@ func (m *merger[T]) mergeLast() {
 	last := len(m.runs) - 1
 	m.runs[last-1] = mergePair(m.runs[last-1], m.runs[last], m.kind)
 	m.runs = m.runs[:last]
+}
+
+// len returns how many rows are held.
+func (m *merger[T]) len() (n int) {
+	for _, run := range m.runs {
+		n += len(run)
+	}
+	return n
 }
 
 // rows returns all as one run, nil if there are none. The merger must not be used after it.

@@ -19,6 +19,7 @@ type plan struct {
 	newer   map[ProducerID]bool   // producers with batches of a newer format
 	taken   []entryBatch          // the batches of the flush being committed
 	single  bool                  // take one batch at a time
+	rows    int                   // how many rows a flush may have before no more batches are added
 	done    []EntryID             // entries that Postgres has no need of any more
 	bad     []badEntry
 	stats   planStats
@@ -41,7 +42,7 @@ type planStats struct {
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
+		shard: shard, rows: flushRows, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
 		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{},
 	}
 }
@@ -105,7 +106,7 @@ func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard}
 	sums := newSums()
 	for _, id := range slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare) {
-		if len(p.wait[id]) > 0 && !(p.single && sums.batches > 0) {
+		if len(p.wait[id]) > 0 && !p.enough(sums) {
 			p.takeFrom(id, f, sums)
 		}
 	}
@@ -114,6 +115,12 @@ func (p *plan) take() *Flush {
 	}
 	f.Totals, f.Rollups, f.Control = sums.totals.rows(), sums.rollups.rows(), sums.control
 	return f
+}
+
+// enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the
+// next take.
+func (p *plan) enough(sums *sums) bool {
+	return sums.batches > 0 && (p.single || sums.rows() >= p.rows)
 }
 
 // takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
@@ -137,7 +144,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 			continue
 		}
 		gap := b.Sequence > claim.Last+1
-		if gap && p.passing[id] == "" || p.single && sums.batches > 0 {
+		if gap && p.passing[id] == "" || p.enough(sums) {
 			p.add(b)
 			continue
 		}

@@ -357,6 +357,37 @@ func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
 	}
 }
 
+func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
+	var batches []*Batch
+	for producer := 1; producer <= 3; producer++ {
+		for sequence := uint64(1); sequence <= 4; sequence++ {
+			batches = append(batches, testBatch(t, producer, sequence))
+		}
+	}
+	all := offered(t, nil, batches...).take() // few rows, so all at once
+	for rows := 1; rows <= len(all.Totals)+len(all.Rollups); rows++ {
+		p := offered(t, nil, batches...)
+		p.rows = rows
+		var claimed, flushes int
+		var control Control
+		for f := p.take(); f != nil; f = p.take() {
+			if err := checkFlush(f); err != nil {
+				t.Fatal(err)
+			}
+			claimed += f.batches()
+			control.Add(&f.Control)
+			p.applied(f)
+			flushes++
+		}
+		if claimed != len(batches) || control != all.Control {
+			t.Fatalf("with %d rows a flush %d of %d batches are committed, with %+v; want %+v", rows, claimed, len(batches), control, all.Control)
+		}
+		if rows == 1 && flushes != len(batches) {
+			t.Errorf("with one row a flush there were %d flushes of %d batches", flushes, len(batches))
+		}
+	}
+}
+
 func TestMergeHoldsLittleMoreThanTheDistinctRows(t *testing.T) {
 	const distinct = 1000
 	run := func() []TotalRow {

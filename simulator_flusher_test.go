@@ -34,6 +34,9 @@ func (a *simActor) term() {
 // drain walks over the queue once.
 func (a *simActor) drain(lease *simLease) (flushed bool, err error) {
 	s, plan := a.s, newPlan(0)
+	if a.run.number%2 == 1 {
+		plan.rows = 1 // every flush is one batch
+	}
 	var after EntryID
 	if err := a.firstLook(); err != nil {
 		return false, err

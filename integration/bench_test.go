@@ -77,12 +77,18 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	// It has left nothing, so it may run again; a database with a single table in it is refused, and not touched.
 	mustRun(t, 0, nil, "bench", "locks", "--quick", "--seconds", "0.01", "--database-url", postgres, "--redis-url", redis)
 	query(t, postgres, pgx.RowTo[string], "CREATE TABLE precious (id int)")
-	status, stdout, stderr := run(t, nil, "bench", "locks", "--quick", "--database-url", postgres, "--redis-url", redis, "--json", jsonFile+"2")
+	status, stdout, stderr := run(t, nil, "bench", "locks", "--quick", "--database-url", postgres, "--redis-url", redis, "--json", jsonFile+"2", "--markdown", markdownFile)
 	if status != 2 || stdout != "" || !strings.Contains(stderr, "public.precious") {
 		t.Errorf("with a table in the database: exit status %d, %s", status, stderr)
 	}
 	if _, err := os.Stat(jsonFile + "2"); !os.IsNotExist(err) {
 		t.Errorf("a file of a run that was refused is there: %v", err)
+	}
+	if markdown, err := os.ReadFile(markdownFile); err != nil || string(markdown) != out {
+		t.Errorf("the file of an earlier run is changed by one that was refused: %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
+		t.Errorf("beside the three files of the first run there are others: %v, %v", entries, err)
 	}
 	tables := query(t, postgres, pgx.RowTo[string], "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
 	if !slices.Equal(tables, []string{"precious"}) {

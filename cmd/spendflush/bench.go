@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -82,11 +83,11 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 		return usageError{err}
 	}
 	o.Version, o.Command = programVersion(), benchLine(o)
-	// Now rather than after a quarter of an hour.
-	files, err := createFiles(names.json, names.markdown, names.profile)
+	files, err := openResults(names.json, names.markdown, names.profile)
 	if err != nil {
 		return usageError{err}
 	}
+	defer files.discard()
 	out := terminal.New(p.stderr, p.environ)
 	progress := out.Progress("bench", "measurements", 0)
 	last := ""
@@ -102,9 +103,6 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 	report, err := profiled(files[names.profile], func() (*bench.Report, error) { return bench.Run(ctx, o) })
 	progress.End()
 	if err != nil {
-		for _, f := range files {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
 		if _, ok := errors.AsType[*bench.NotEmptyError](err); ok {
 			return usageError{err}
 		}
@@ -113,16 +111,8 @@ func (p *program) bench(ctx context.Context, o bench.Options, changed func(flag 
 	if err := report.WriteMarkdown(p.stdout); err != nil {
 		return err
 	}
-	if f := files[names.json]; f != nil {
-		err = writeReport(f, report.WriteJSON)
-	}
-	if f := files[names.markdown]; f != nil {
-		err = errors.Join(err, writeReport(f, report.WriteMarkdown))
-	}
-	if f := files[names.profile]; f != nil {
-		err = errors.Join(err, f.Close())
-	}
-	return err
+	return errors.Join(files.keep(names.json, report.WriteJSON), files.keep(names.markdown, report.WriteMarkdown),
+		files.keep(names.profile, func(io.Writer) error { return nil })) // which is written already
 }
 
 // profiled has the CPU profile of what it runs written to the file, if there is one.
@@ -150,22 +140,46 @@ func benchLine(o bench.Options) string {
 	return strings.Join(line, " ")
 }
 
-// createFiles makes the files that are named.
-func createFiles(names ...string) (map[string]*os.File, error) {
-	files := map[string]*os.File{}
+// results are files being written, by the names that they get at the end: until then what is there under these names stays.
+type results map[string]*os.File
+
+// openResults opens files for the names that aren't empty: now, rather than to fail after a quarter of an hour.
+func openResults(names ...string) (results, error) {
+	r := results{}
 	for _, name := range names {
 		if name == "" {
 			continue
 		}
-		f, err := os.Create(name)
+		f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 		if err != nil {
-			return nil, err
+			r.discard()
+			return nil, fmt.Errorf("%s can't be written: %w", name, err)
 		}
-		files[name] = f
+		r[name] = f
 	}
-	return files, nil
+	return r, nil
 }
 
-func writeReport(to *os.File, write func(io.Writer) error) error {
-	return errors.Join(write(to), to.Close())
+// keep writes the file and gives it its name, if it has one.
+func (r results) keep(name string, write func(io.Writer) error) error {
+	f := r[name]
+	if f == nil {
+		return nil
+	}
+	if err := errors.Join(write(f), f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	delete(r, name)
+	return nil
+}
+
+// discard removes what wasn't kept.
+func (r results) discard() {
+	for _, f := range r {
+		_ = f.Close() // it may be closed
+		_ = os.Remove(f.Name())
+	}
 }

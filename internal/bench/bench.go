@@ -186,6 +186,11 @@ func (r *run) compare(ctx context.Context, rounds int, variants []variant) (map[
 	return all, nil
 }
 
+// quantile returns the value below which that part of the sorted ones lies.
+func quantile[T any](sorted []T, part float64) T {
+	return sorted[min(len(sorted)-1, int(part*float64(len(sorted))))]
+}
+
 // sized returns the number of keys or the like that this run is to have.
 func (r *run) sized(full, quick int) int {
 	if r.Quick {

@@ -3,16 +3,12 @@ package bench
 import (
 	"context"
 	"fmt"
-	"iter"
-	"maps"
 	"time"
 
 	"github.com/spendflush/spendflush"
 )
 
 const codecAbout = `A batch of all keys' rows, encoded from sorted rows and decoded into them again, checksum included.`
-
-func keysOf(m map[string]measured) iter.Seq[string] { return maps.Keys(m) }
 
 func codecSteps(r *run) int { return 2 * r.Rounds }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -138,7 +139,7 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[strin
 	over, pushed := make(chan struct{}), make(chan struct{})
 	var next atomic.Uint64
 	var recording, pushing, draining errgroup.Group
-	for range r.report.Machine.Cores {
+	for range runtime.GOMAXPROCS(0) {
 		recording.Go(func() error {
 			var u spendflush.Update
 			for time.Since(begun) < r.Duration && ctx.Err() == nil {

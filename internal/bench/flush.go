@@ -43,16 +43,16 @@ func measureFlush(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
+		bound, whole, unclaimed := fmt.Sprintf("limit of %d keys", keys), fmt.Sprintf("flush of %d keys", keys), fmt.Sprintf("%d keys without claims", keys)
 		got, err := r.compare(ctx, r.Rounds, []variant{
-			{fmt.Sprintf("flush of %d keys", keys), func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, false) }},
-			{fmt.Sprintf("limit of %d keys", keys), func(ctx context.Context) (map[string]float64, error) { return r.limitOf(ctx, flushes, rows) }},
-			{fmt.Sprintf("%d keys without claims", keys), func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, true) }},
+			{whole, func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, false) }},
+			{bound, func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, flushes, rows) }},
+			{unclaimed, func(ctx context.Context) (map[string]float64, error) { return r.apply(ctx, flushes, rows, true) }},
 		})
 		if err != nil {
 			return err
 		}
-		flush, limit := got[fmt.Sprintf("flush of %d keys", keys)], got[fmt.Sprintf("limit of %d keys", keys)]
-		free := got[fmt.Sprintf("%d keys without claims", keys)]
+		flush, limit, free := got[whole], got[bound], got[unclaimed]
 		name := func(what string) string { return fmt.Sprintf("%s rows, %s", number(float64(rows)), what) }
 		ofLimit, ofFree := ratios(flush["rows"], limit["rows"]), ratios(flush["rows"], free["rows"])
 		t.row(name("limit"), limit["rows"], nil, nil, limit["ms"], limit["wal"])
@@ -147,16 +147,8 @@ FROM unnest($2::uuid[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[]
 WHERE $1::smallint >= 0`
 }
 
-// limit is the bare UPSERT of all rows of the keys.
-func (r *run) limit(ctx context.Context, keys int) (map[string]float64, error) {
-	flushes, rows, err := captureFlushes(ctx, keys)
-	if err != nil {
-		return nil, err
-	}
-	return r.limitOf(ctx, flushes, rows)
-}
-
-func (r *run) limitOf(ctx context.Context, flushes []*spendflush.Flush, rows int) (map[string]float64, error) {
+// limit is the bare UPSERT of the rows of these flushes.
+func (r *run) limit(ctx context.Context, flushes []*spendflush.Flush, rows int) (map[string]float64, error) {
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}

@@ -218,15 +218,13 @@ const cycle = 1 << 15
 
 // floodHandles is flood with a handle for each series. It repeats the first cycle of the workload, made beforehand.
 func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Duration) error {
-	p := g.instances[0].pipeline
-	handles, costs := make([]*spendflush.Handle, cycle), make([]spendflush.Cost, cycle)
-	for i := range costs {
-		u := w.Update(uint64(i))
-		var err error
-		if handles[i], err = p.Handle(&u.Series); err != nil {
-			return err
-		}
-		costs[i] = costOf(&u)
+	updates := make([]spendflush.Update, cycle)
+	for i := range updates {
+		updates[i] = w.Update(uint64(i))
+	}
+	handles, costs, err := handlesOf(g.instances[0].pipeline, updates)
+	if err != nil {
+		return err
 	}
 	var cycles atomic.Uint64
 	end := time.Now().Add(d)
@@ -244,14 +242,9 @@ func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Durat
 			return ctx.Err()
 		})
 	}
-	err := work.Wait()
+	err = work.Wait()
 	g.cycles += cycles.Load()
 	return err
-}
-
-func costOf(u *spendflush.Update) spendflush.Cost {
-	return spendflush.Cost{Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens}
 }
 
 // all is how many updates were recorded.

@@ -104,7 +104,7 @@ func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate
 	updates := float64(g.all() - first)
 	slices.Sort(took)
 	at := func(part float64) float64 {
-		return float64(took[min(len(took)-1, int(part*float64(len(took))))]) / float64(time.Millisecond)
+		return float64(quantile(took, part)) / float64(time.Millisecond)
 	}
 	return map[string]float64{
 		"p50": at(0.5), "p99": at(0.99), "max": at(1), "updates": updates / seconds, "flushes": float64(len(done.flushes)) / seconds,

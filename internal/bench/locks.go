@@ -73,6 +73,6 @@ func (r *run) lockTimes(ctx context.Context, once func() error) (map[string]floa
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	at := func(part float64) float64 { return float64(took[int(part*float64(len(took)-1))].Nanoseconds()) / 1e3 }
+	at := func(part float64) float64 { return float64(quantile(took, part).Nanoseconds()) / 1e3 }
 	return map[string]float64{"p50": at(0.5), "p99": at(0.99)}, nil
 }

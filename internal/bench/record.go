@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -34,7 +35,7 @@ func measureRecord(ctx context.Context, r *run) error {
 	}
 	t := Table{Part: "record", Title: "Record", About: spelled(recordAbout, keys),
 		Columns: []string{"ns", "allocations", "p50 ns", "p99 µs", "p99.99 µs", "longest µs"}}
-	for _, name := range slices.Sorted(keysOf(got)) {
+	for _, name := range slices.Sorted(maps.Keys(got)) {
 		m := got[name]
 		t.row(name, m["ns"], m["allocations"], m["p50"], m["p99"], m["p9999"], m["max"])
 	}
@@ -107,7 +108,10 @@ func ring(keys int) ([]spendflush.Update, error) {
 	return updates, nil
 }
 
-func (r *run) recordKeys(ctx context.Context, keys int) (_ map[string]float64, err error) {
+// timedOnRing is timed with a pipeline that runs, and the updates of a ring, of which prepare makes what is called.
+func (r *run) timedOnRing(
+	ctx context.Context, keys int, prepare func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error),
+) (_ map[string]float64, err error) {
 	p, end, err := startPipeline(ctx, keys, never)
 	if err != nil {
 		return nil, err
@@ -117,30 +121,42 @@ func (r *run) recordKeys(ctx context.Context, keys int) (_ map[string]float64, e
 	if err != nil {
 		return nil, err
 	}
-	mask := len(updates) - 1
-	return r.timed(ctx, func(i int) error { return p.Record(&updates[i&mask]) })
+	do, err := prepare(p, updates)
+	if err != nil {
+		return nil, err
+	}
+	return r.timed(ctx, do)
 }
 
-func (r *run) recordHandles(ctx context.Context, keys int) (_ map[string]float64, err error) {
-	p, end, err := startPipeline(ctx, keys, never)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, end()) }()
-	updates, err := ring(keys)
-	if err != nil {
-		return nil, err
-	}
-	handles, costs := make([]*spendflush.Handle, len(updates)), make([]spendflush.Cost, len(updates))
+func (r *run) recordKeys(ctx context.Context, keys int) (map[string]float64, error) {
+	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error) {
+		mask := len(updates) - 1
+		return func(i int) error { return p.Record(&updates[i&mask]) }, nil
+	})
+}
+
+func (r *run) recordHandles(ctx context.Context, keys int) (map[string]float64, error) {
+	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error) {
+		handles, costs, err := handlesOf(p, updates)
+		mask := len(updates) - 1
+		return func(i int) error { return handles[i&mask].Record(&costs[i&mask]) }, err
+	})
+}
+
+// handlesOf returns a handle for the series of each update, and its cost.
+func handlesOf(p *spendflush.Pipeline, updates []spendflush.Update) (handles []*spendflush.Handle, costs []spendflush.Cost, err error) {
+	handles, costs = make([]*spendflush.Handle, len(updates)), make([]spendflush.Cost, len(updates))
 	for i := range updates {
 		u := &updates[i]
 		if handles[i], err = p.Handle(&u.Series); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		costs[i] = costOf(u)
+		costs[i] = spendflush.Cost{
+			Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
+			CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
+		}
 	}
-	mask := len(updates) - 1
-	return r.timed(ctx, func(i int) error { return handles[i&mask].Record(&costs[i&mask]) })
+	return handles, costs, nil
 }
 
 // recordWhileSealing times every call at a million a second.
@@ -176,7 +192,7 @@ func (r *run) recordWhileSealing(ctx context.Context, keys int) (_ map[string]fl
 		return nil, errors.New("nothing was recorded in time")
 	}
 	slices.Sort(took)
-	at := func(part float64) float64 { return float64(took[min(len(took)-1, int(part*float64(len(took))))]) }
+	at := func(part float64) float64 { return float64(quantile(took, part)) }
 	return map[string]float64{"p50": at(0.5), "p99": at(0.99) / 1e3, "p9999": at(0.9999) / 1e3, "max": at(1) / 1e3}, nil
 }
 

@@ -28,7 +28,7 @@ func measureShards(ctx context.Context, r *run) error {
 	for _, n := range []int{1, 2, 4} {
 		variants = append(variants, variant{counted(n, "shard"), func(ctx context.Context) (map[string]float64, error) {
 			c := groupConfig{shards: n, seal: 50 * time.Millisecond, flush: 50 * time.Millisecond}
-			return r.flooded(ctx, w, c)
+			return r.flooded(ctx, w, c, false)
 		}})
 	}
 	got, err := r.compare(ctx, r.Rounds, variants)
@@ -82,7 +82,7 @@ func measureKeys(ctx context.Context, r *run) error {
 		}
 		name := number(float64(keys)) + " keys"
 		got, err := r.compare(ctx, keysRounds(r, keys), []variant{{name, func(ctx context.Context) (map[string]float64, error) {
-			return r.flooded(ctx, w, groupConfig{instances: waysInstances})
+			return r.flooded(ctx, w, groupConfig{instances: waysInstances}, false)
 		}}})
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func measureWorst(ctx context.Context, r *run) error {
 	}
 	const name = "every update a new key"
 	got, err := r.compare(ctx, r.Rounds, []variant{{name, func(ctx context.Context) (map[string]float64, error) {
-		return r.floodedCold(ctx, w, groupConfig{maxKeys: r.sized(50_000, 2000)})
+		return r.flooded(ctx, w, groupConfig{maxKeys: r.sized(50_000, 2000)}, true)
 	}}})
 	if err != nil {
 		return err
@@ -166,23 +166,14 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// flooded is what a group does as fast as it can, with all rows there.
-func (r *run) flooded(ctx context.Context, w *load.Workload, c groupConfig) (map[string]float64, error) {
-	return r.flood(ctx, w, c, true)
-}
-
-// floodedCold is the same on empty books.
-func (r *run) floodedCold(ctx context.Context, w *load.Workload, c groupConfig) (map[string]float64, error) {
-	return r.flood(ctx, w, c, false)
-}
-
-func (r *run) flood(ctx context.Context, w *load.Workload, c groupConfig, warm bool) (numbers map[string]float64, err error) {
+// flooded is what a group does as fast as it can, on rows that are there or, if it is cold, on empty books.
+func (r *run) flooded(ctx context.Context, w *load.Workload, c groupConfig, cold bool) (numbers map[string]float64, err error) {
 	g, err := r.place.group(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	if warm {
+	if !cold {
 		if err := g.warm(ctx, w); err != nil {
 			return nil, err
 		}

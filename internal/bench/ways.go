@@ -40,6 +40,10 @@ func measureWays(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
+	flushes, rows, err := captureFlushes(ctx, keys)
+	if err != nil {
+		return err
+	}
 	got, err := r.compare(ctx, r.Rounds, []variant{
 		{"direct", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 10) }},
 		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
@@ -49,7 +53,7 @@ func measureWays(ctx context.Context, r *run) error {
 		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, waysInstances, false) }},
 		{"spendflush, one instance", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, false) }},
 		{"spendflush, one instance, handles", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, true) }},
-		{"limit", func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, keys) }},
+		{"limit", func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, flushes, rows) }},
 	})
 	if err != nil {
 		return err

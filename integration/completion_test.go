@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/sql"
 )
 
 // complete returns what a shell is offered after these words, without descriptions.
@@ -25,11 +24,7 @@ func TestShellsCompleteCommandsFlagsAndIdsInQuarantine(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
-	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := s.openStore()
 	for range 4 {
 		s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/sql"
 )
 
 // clearing is what takes a bar away.
@@ -89,11 +88,7 @@ func TestFlushAndApplyShowABarOnATerminal(t *testing.T) {
 		t.Errorf("the log isn't above the bar: %q", text)
 	}
 
-	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := s.openStore()
 	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	// The first one has to wait for a row, long enough for the bar to be due.

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/sql"
 )
 
 // seated is a process that has a terminal. What it writes on it is its stdout.
@@ -112,11 +111,7 @@ func TestDropAsksOnATerminalAndTakesOnlyAYes(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
-	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := s.openStore()
 	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	for _, c := range []struct {
 		answer string

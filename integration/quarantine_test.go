@@ -372,11 +372,7 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	in := s.start("only", "SPENDFLUSH_FLUSH_INTERVAL=5ms")
-	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := s.openStore()
 	batch := func(key string) (spendflush.ProducerID, *spendflush.Batch) {
 		producer := spendflush.NewProducerID(time.Now())
 		return producer, handMade(t, producer, 1, spent{key, "1"}, spent{key + "'", "2"})
@@ -445,11 +441,7 @@ func TestBatchesQuarantinedInTheWrongOrderAreAppliedInTheRightOne(t *testing.T) 
 	t.Parallel()
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
-	store, err := sql.Open(t.Context(), s.postgres, sql.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := s.openStore()
 	producer := spendflush.NewProducerID(time.Now())
 	var ids []int64
 	for _, sequence := range []uint64{4, 3, 1} {

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // token is what the instances want to see of clients. It must not be in any log.
@@ -32,6 +33,17 @@ func stackOn(t testing.TB, postgresURL, redisURL string) *stack {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &stack{t: t, postgres: postgresURL, redis: redisURL, http: &http.Client{Transport: transport, Timeout: patience}}
+}
+
+// openStore opens the books for the time of the test.
+func (s *stack) openStore() *sql.Store {
+	s.t.Helper()
+	store, err := sql.Open(s.t.Context(), s.postgres, sql.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(store.Close)
+	return store
 }
 
 // variables returns the settings of an instance or command on this stack. Those given come last and win.

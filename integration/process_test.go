@@ -22,7 +22,8 @@ type process struct {
 	name           string
 	cmd            *exec.Cmd
 	stdout, stderr output
-	done           chan struct{} // closed when it has ended and was waited for
+	copied         chan struct{} // closed when all of its output is in stdout, nil if exec sees to that
+	done           chan struct{} // closed when it has ended, was waited for, and its output is there
 }
 
 // launch starts the program with these arguments and variables, "NAME=value" each; of this process's own variables it
@@ -66,6 +67,12 @@ func (p *process) start() {
 	go func() {
 		defer close(p.done)
 		_ = p.cmd.Wait() // the status is in cmd.ProcessState
+		if p.copied != nil {
+			select {
+			case <-p.copied:
+			case <-time.After(p.cmd.WaitDelay):
+			}
+		}
 	}()
 	p.t.Cleanup(p.clean)
 }

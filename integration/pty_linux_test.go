@@ -27,15 +27,15 @@ func launchOnTerminal(t testing.TB, variables []string, args ...string) *seated 
 	p := prepare(t, binary, "spendflush "+strings.Join(args, " ")+" on a terminal", variables, args...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = terminal, terminal, terminal
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // Ctrl-C on it is for the process
-	copied := make(chan struct{})
+	p.copied = make(chan struct{})
 	t.Cleanup(func() {
 		master.Close()
-		<-copied
+		<-p.copied
 	})
 	p.start()
 	terminal.Close()
 	go func() {
-		defer close(copied)
+		defer close(p.copied)
 		_, _ = io.Copy(&p.stdout, master) // EIO when the process has ended
 	}()
 	return &seated{p, master}

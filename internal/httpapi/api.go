@@ -66,10 +66,10 @@ type Config struct {
 	MaxReports    int           // usage reports, audits and top lists at once; more get 503. Default: 4
 	ReportTimeout time.Duration // for one of these, or a look-up. Default: 2m
 
-	// The deadlines of Server. ReadHeaderTimeout and ReadTimeout bound the arrival of a request, WriteTimeout its
-	// answer or, of a long one, each piece, IdleTimeout the pause between two requests of a connection.
-	// Defaults: 5s, 30s, 60s, 2m.
-	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+	// How long an HTTP connection may take. IdleTimeout bounds how long it may be without a request, and the arrival
+	// of one's header; ReadTimeout the arrival of a body, WriteTimeout an answer or, of a long one, each piece.
+	// Defaults: 2m, 30s, 60s.
+	IdleTimeout, ReadTimeout, WriteTimeout time.Duration
 
 	MaxHeaderBytes int // of one request's header, about. Default: 16 KiB
 }
@@ -86,7 +86,6 @@ func (c Config) withDefaults() Config {
 	c.MaxCSVRows = cmp.Or(c.MaxCSVRows, 1_000_000)
 	c.MaxReports = cmp.Or(c.MaxReports, 4)
 	c.ReportTimeout = cmp.Or(c.ReportTimeout, 2*time.Minute)
-	c.ReadHeaderTimeout = cmp.Or(c.ReadHeaderTimeout, 5*time.Second)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, time.Minute)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
@@ -114,8 +113,8 @@ func (c Config) validate() error {
 		{"MaxBodyBytes", c.MaxBodyBytes}, {"MaxBodiesBytes", c.MaxBodiesBytes}, {"MaxUpdates", int64(c.MaxUpdates)},
 		{"WaitTimeout", int64(c.WaitTimeout)}, {"MaxWait", int64(c.MaxWait)}, {"MaxRows", int64(c.MaxRows)},
 		{"MaxCSVRows", int64(c.MaxCSVRows)}, {"MaxReports", int64(c.MaxReports)}, {"ReportTimeout", int64(c.ReportTimeout)},
-		{"ReadHeaderTimeout", int64(c.ReadHeaderTimeout)}, {"ReadTimeout", int64(c.ReadTimeout)},
-		{"WriteTimeout", int64(c.WriteTimeout)}, {"IdleTimeout", int64(c.IdleTimeout)}, {"MaxHeaderBytes", int64(c.MaxHeaderBytes)},
+		{"ReadTimeout", int64(c.ReadTimeout)}, {"WriteTimeout", int64(c.WriteTimeout)}, {"IdleTimeout", int64(c.IdleTimeout)},
+		{"MaxHeaderBytes", int64(c.MaxHeaderBytes)},
 	} {
 		if bound.value < 0 {
 			faults = append(faults, fmt.Errorf("%s: is negative", bound.name))
@@ -212,10 +211,13 @@ const (
 // this API end.
 func (a *API) Server(addr string) *http.Server {
 	server := &http.Server{
-		Addr:              addr,
-		Handler:           a,
-		ReadHeaderTimeout: a.cfg.ReadHeaderTimeout,
-		ReadTimeout:       a.cfg.ReadTimeout,
+		Addr:    addr,
+		Handler: a,
+		// Clients open connections ahead: Go's keeps one that it dialled and then didn't need. net/http counts these
+		// deadlines from the dial, so that a short one hangs up on such a connection, maybe in the face of a request
+		// that takes it up at last, whose sender can't know whether it was recorded. Holding one that is idle costs
+		// no more than holding one that sends its header slowly. ServeHTTP bounds the body.
+		ReadHeaderTimeout: a.cfg.IdleTimeout,
 		WriteTimeout:      a.cfg.WriteTimeout,
 		IdleTimeout:       a.cfg.IdleTimeout,
 		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
@@ -238,6 +240,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	defer a.rescue(answer, r)
+	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.cfg.ReadTimeout))
+	}
 	answer.Header()["X-Content-Type-Options"] = noSniff
 	answer.Header()["Cache-Control"] = noStore
 	if p := a.serve(answer, r); p != nil {

@@ -61,7 +61,7 @@ func drip(conn net.Conn, text string) {
 }
 
 func TestAClientThatDripsItsHeaderIsCutOff(t *testing.T) {
-	a, _ := newAPI(t, func(c *Config) { c.ReadHeaderTimeout, c.ReadTimeout = 100*time.Millisecond, time.Hour })
+	a, _ := newAPI(t, func(c *Config) { c.IdleTimeout, c.ReadTimeout = 100*time.Millisecond, time.Hour })
 	conn := dial(t, serve(t, a))
 	sent := make(chan struct{})
 	go func() {
@@ -99,6 +99,28 @@ func TestAClientThatDripsItsBodyIsCutOffAndNothingIsRecorded(t *testing.T) {
 	<-sent
 	if recorder.recorded() != 0 {
 		t.Error("an update was recorded")
+	}
+}
+
+func TestAConnectionOpenedAheadIsAsGoodAsAnIdleOne(t *testing.T) {
+	a, recorder := newAPI(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond })
+	conn := dial(t, serve(t, a))
+	reader := bufio.NewReader(conn)
+	for range 2 { // unused so far, then used
+		time.Sleep(400 * time.Millisecond)
+		fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(plain))
+		time.Sleep(20 * time.Millisecond) // the server has to wait for the body
+		fmt.Fprint(conn, plain)
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusAccepted || resp.Close {
+			t.Errorf("%s, close: %t: %s", resp.Status, resp.Close, answer)
+		}
+	}
+	if got := recorder.recorded(); got != 2 {
+		t.Errorf("%d updates were recorded", got)
 	}
 }
 

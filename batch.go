@@ -90,7 +90,10 @@ type Rows struct {
 // NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
 // Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not kept.
 func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
-	e := batchEncoder{index: map[string]uint64{"": 0}, table: []string{""}}
+	e := batchEncoder{
+		index: map[string]uint64{}, table: []string{""},
+		rows: make([]byte, 0, 32*len(totals)+48*len(rollups)), // about what they take
+	}
 	var control Control
 	for i := range totals {
 		e.total(&totals[i])
@@ -115,6 +118,10 @@ type batchEncoder struct {
 }
 
 func (e *batchEncoder) text(text string) {
+	if text == "" { // as most are
+		e.rows = append(e.rows, 0)
+		return
+	}
 	at, ok := e.index[text]
 	if !ok {
 		at = uint64(len(e.table))

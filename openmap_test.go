@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -383,6 +384,17 @@ func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
 		u.Time, u.Spend, u.PromptTokens = at, MaxSpend.Neg(), MaxTokens
 		if err := u.validate(0, testNow); err != nil {
 			t.Errorf("an update at the very bounds: %v", err)
+		}
+	}
+}
+func TestAStatusThatIsNoneIsNeitherWrittenNorRead(t *testing.T) {
+	if text, err := json.Marshal(Update{Status: 2}); err == nil {
+		t.Errorf("written: %s", text)
+	}
+	for _, text := range []string{`"done"`, `""`, `"Success"`, `1`} {
+		u := Update{Status: Failure}
+		if err := json.Unmarshal([]byte(`{"spend":"1","status":`+text+`}`), &u); err == nil || u.Status != Failure {
+			t.Errorf("%s is read as %s: %v", text, u.Status, err)
 		}
 	}
 }

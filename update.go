@@ -39,39 +39,60 @@ func (s Status) String() string {
 	return "success"
 }
 
+// MarshalText implements encoding.TextMarshaler. A status that is none is an error.
+func (s Status) MarshalText() ([]byte, error) {
+	if s > Failure {
+		return nil, fmt.Errorf("status is %d; allowed are Success and Failure", uint8(s))
+	}
+	return []byte(s.String()), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (s *Status) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "success":
+		*s = Success
+	case "failure":
+		*s = Failure
+	default:
+		return fmt.Errorf("status is %.40q; allowed are success and failure", text)
+	}
+	return nil
+}
+
 // Update is what one request cost and whom and what it counts on. At least one id or tag must be set; an empty id
-// means "none".
+// means "none". Its JSON is an object that POST /v1/updates takes.
 type Update struct {
-	Spend  Amount    // may be negative (a credit); size at most MaxSpend
-	Time   time.Time // when the request was; zero means now. Counted in its UTC hour
-	Status Status
+	Spend  Amount    `json:"spend"`         // may be negative (a credit); size at most MaxSpend
+	Time   time.Time `json:"time,omitzero"` // when the request was; zero means now. Counted in its UTC hour
+	Status Status    `json:"status,omitempty"`
 
 	Series // whom and what it counts on
 
-	PromptTokens             int64 // 0 to MaxTokens, as the other three
-	CompletionTokens         int64
-	CacheReadInputTokens     int64
-	CacheCreationInputTokens int64
+	PromptTokens             int64 `json:"prompt_tokens,omitempty"` // 0 to MaxTokens, as the other three
+	CompletionTokens         int64 `json:"completion_tokens,omitempty"`
+	CacheReadInputTokens     int64 `json:"cache_read_input_tokens,omitempty"`
+	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens,omitempty"`
 }
 
 // Series is a combination of ids, tags and dimensions. All requests of one combination in one hour share one row of
 // the rollup. Each text is at most MaxIDBytes of valid UTF-8 without NUL.
 type Series struct {
-	APIKey         string
-	UserID         string
-	EndUserID      string
-	TeamID         string
-	OrganizationID string
-	AgentID        string
+	APIKey         string `json:"api_key,omitempty"`
+	UserID         string `json:"user_id,omitempty"`
+	EndUserID      string `json:"end_user_id,omitempty"`
+	TeamID         string `json:"team_id,omitempty"`
+	OrganizationID string `json:"organization_id,omitempty"`
+	AgentID        string `json:"agent_id,omitempty"`
 
-	Model                 string
-	ModelGroup            string
-	CustomLLMProvider     string
-	MCPNamespacedToolName string
-	Endpoint              string
+	Model                 string `json:"model,omitempty"`
+	ModelGroup            string `json:"model_group,omitempty"`
+	CustomLLMProvider     string `json:"custom_llm_provider,omitempty"`
+	MCPNamespacedToolName string `json:"mcp_namespaced_tool_name,omitempty"`
+	Endpoint              string `json:"endpoint,omitempty"`
 
 	// Tags is a set: order and repetition mean nothing. Each tag gets the full amount.
-	Tags []string
+	Tags []string `json:"tags,omitempty"`
 }
 
 // seriesFields are the scalar fields of a Series in their canonical order: six ids, then five dimensions. The order

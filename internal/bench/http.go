@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/load"
 	"github.com/spendflush/spendflush/sql"
@@ -71,34 +72,9 @@ func measureHTTP(ctx context.Context, r *run) error {
 
 // requestOf is a request with the first n updates of the workload.
 func requestOf(w *load.Workload, n int) ([]byte, error) {
-	type update struct {
-		Spend      string   `json:"spend"`
-		Status     string   `json:"status"`
-		APIKey     string   `json:"api_key,omitempty"`
-		User       string   `json:"user_id,omitempty"`
-		EndUser    string   `json:"end_user_id,omitempty"`
-		Team       string   `json:"team_id,omitempty"`
-		Org        string   `json:"organization_id,omitempty"`
-		Agent      string   `json:"agent_id,omitempty"`
-		Tags       []string `json:"tags,omitempty"`
-		Model      string   `json:"model,omitempty"`
-		Group      string   `json:"model_group,omitempty"`
-		Provider   string   `json:"custom_llm_provider,omitempty"`
-		Tool       string   `json:"mcp_namespaced_tool_name,omitempty"`
-		Endpoint   string   `json:"endpoint,omitempty"`
-		Prompt     int64    `json:"prompt_tokens"`
-		Completion int64    `json:"completion_tokens"`
-		Read       int64    `json:"cache_read_input_tokens,omitempty"`
-		Created    int64    `json:"cache_creation_input_tokens,omitempty"`
-	}
-	updates := make([]update, n)
+	updates := make([]spendflush.Update, n)
 	for i := range updates {
-		u := w.Update(uint64(i))
-		updates[i] = update{
-			u.Spend.String(), u.Status.String(), u.APIKey, u.UserID, u.EndUserID, u.TeamID, u.OrganizationID, u.AgentID, u.Tags, u.Model,
-			u.ModelGroup, u.CustomLLMProvider, u.MCPNamespacedToolName, u.Endpoint, u.PromptTokens, u.CompletionTokens,
-			u.CacheReadInputTokens, u.CacheCreationInputTokens,
-		}
+		updates[i] = w.Update(uint64(i))
 	}
 	var body []byte
 	var err error

@@ -31,7 +31,7 @@ func TestUsageCanBeGroupedByEverythingAtOnce(t *testing.T) {
 	in := newInstance(t)
 	in.run()
 	u := spendflush.Update{Spend: spendflush.Dollars(2), Series: everything, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}
-	in.book(string(encode(&u)))
+	in.book(string(encode(t, &u)))
 	names := sql.GroupNames()
 	_, answer := in.get("/v1/usage?by=total&entity_type=team_member&team_id=crew&entity_id=user&group_by=" + strings.Join(names, ","))
 	var got []map[string]any

@@ -220,7 +220,7 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 		u := spendflush.Update{Spend: spendflush.Dollars(2), Series: spendflush.Series{
 			APIKey: id, UserID: id, EndUserID: id, TeamID: id, OrganizationID: id, AgentID: id, Tags: []string{id}, Model: id,
 		}}
-		if status, answer := in.post("?ack=committed", "application/json", string(encode(&u))); status != http.StatusOK {
+		if status, answer := in.post("?ack=committed", "application/json", string(encode(t, &u))); status != http.StatusOK {
 			t.Fatalf("%q: %d %v", id, status, answer)
 		}
 		for _, kind := range spendflush.EntityTypes() {

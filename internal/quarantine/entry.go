@@ -156,10 +156,10 @@ type Entry struct {
 	Updates  *int64 `json:"updates,omitempty"` // missing, as spend is, where the header can't be read
 
 	// of a row
-	Book   string      `json:"book,omitempty"`
-	Entity *entityJSON `json:"entity,omitempty"`
-	Series *seriesJSON `json:"series,omitempty"`
-	Hour   time.Time   `json:"hour,omitzero"`
+	Book   string             `json:"book,omitempty"`
+	Entity *entityJSON        `json:"entity,omitempty"`
+	Series *spendflush.Series `json:"series,omitempty"`
+	Hour   time.Time          `json:"hour,omitzero"`
 
 	Spend *spendflush.Amount `json:"spend,omitempty"`
 	*Counts
@@ -169,21 +169,6 @@ type entityJSON struct {
 	Type   string `json:"entity_type"`
 	ID     string `json:"entity_id"`
 	TeamID string `json:"team_id,omitempty"`
-}
-
-type seriesJSON struct {
-	APIKey                string   `json:"api_key,omitempty"`
-	UserID                string   `json:"user_id,omitempty"`
-	EndUserID             string   `json:"end_user_id,omitempty"`
-	TeamID                string   `json:"team_id,omitempty"`
-	OrganizationID        string   `json:"organization_id,omitempty"`
-	AgentID               string   `json:"agent_id,omitempty"`
-	Model                 string   `json:"model,omitempty"`
-	ModelGroup            string   `json:"model_group,omitempty"`
-	CustomLLMProvider     string   `json:"custom_llm_provider,omitempty"`
-	MCPNamespacedToolName string   `json:"mcp_namespaced_tool_name,omitempty"`
-	Endpoint              string   `json:"endpoint,omitempty"`
-	Tags                  []string `json:"tags,omitempty"`
 }
 
 // Counts are the sums beside the spend, with the names of the HTTP API.
@@ -196,9 +181,6 @@ type Counts struct {
 	CacheReadInputTokens     int64 `json:"cache_read_input_tokens"`
 	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens"`
 }
-
-// seriesOf and entityJSONOf give names to fields. The fields of seriesJSON are those of Series, in the same order.
-func seriesOf(s *spendflush.Series) *seriesJSON { named := seriesJSON(*s); return &named }
 
 func entityJSONOf(e *spendflush.Entity) *entityJSON {
 	return &entityJSON{Type: e.Type.String(), ID: e.ID, TeamID: e.TeamID}
@@ -216,7 +198,7 @@ func CountsOf(c *spendflush.Counters) *Counts {
 func EntryOf(q *sql.Quarantined) *Entry {
 	e := &Entry{
 		ID: q.ID, Kind: q.Kind, State: q.State, CreatedAt: q.CreatedAt.UTC(), Shard: q.Shard, Reason: q.Reason,
-		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Hour: q.Hour,
+		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Series: q.Series, Hour: q.Hour,
 	}
 	if !q.SettledAt.IsZero() {
 		e.SettledAt = q.SettledAt.UTC()
@@ -234,9 +216,6 @@ func EntryOf(q *sql.Quarantined) *Entry {
 	}
 	if q.Entity != nil {
 		e.Entity = entityJSONOf(q.Entity)
-	}
-	if q.Series != nil {
-		e.Series = seriesOf(q.Series)
 	}
 	return e
 }

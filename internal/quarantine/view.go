@@ -224,9 +224,9 @@ type totalJSON struct {
 }
 
 type rollupJSON struct {
-	Hour   time.Time         `json:"hour"`
-	Series *seriesJSON       `json:"series"`
-	Spend  spendflush.Amount `json:"spend"`
+	Hour   time.Time          `json:"hour"`
+	Series *spendflush.Series `json:"series"`
+	Spend  spendflush.Amount  `json:"spend"`
 	*Counts
 }
 
@@ -258,7 +258,7 @@ func (v *View) JSON() ViewJSON {
 	for i := range v.rows.Rollups {
 		row := &v.rows.Rollups[i]
 		series := row.Series()
-		j.Rollups = append(j.Rollups, rollupJSON{row.Hour.Time(), seriesOf(&series), row.Counters.Spend, CountsOf(&row.Counters)})
+		j.Rollups = append(j.Rollups, rollupJSON{row.Hour.Time(), &series, row.Counters.Spend, CountsOf(&row.Counters)})
 	}
 	return j
 }

@@ -40,7 +40,9 @@ type Value struct {
 	Samples []float64 `json:"samples"`
 }
 
+// valueOf leaves out rounds in which there was nothing to divide by: in a time that short nothing may happen.
 func valueOf(samples []float64) Value {
+	samples = slices.DeleteFunc(slices.Clone(samples), func(s float64) bool { return math.IsNaN(s) || math.IsInf(s, 0) })
 	if len(samples) == 0 {
 		return Value{}
 	}
@@ -80,12 +82,11 @@ type Row struct {
 func (t *Table) row(name string, cells ...[]float64) {
 	r := Row{Name: name}
 	for _, samples := range cells {
-		if samples == nil {
-			r.Cells = append(r.Cells, nil)
-			continue
+		var cell *Value
+		if v := valueOf(samples); len(v.Samples) > 0 {
+			cell = &v
 		}
-		v := valueOf(samples)
-		r.Cells = append(r.Cells, &v)
+		r.Cells = append(r.Cells, cell)
 	}
 	t.Rows = append(t.Rows, r)
 }
@@ -103,12 +104,12 @@ type Target struct {
 
 func (r *Report) atLeast(part, what, unit string, bound float64, got []float64) {
 	v := valueOf(got)
-	r.Targets = append(r.Targets, Target{part, what, unit, bound, true, v, v.Median >= bound})
+	r.Targets = append(r.Targets, Target{part, what, unit, bound, true, v, len(v.Samples) > 0 && v.Median >= bound})
 }
 
 func (r *Report) atMost(part, what, unit string, bound float64, got []float64) {
 	v := valueOf(got)
-	r.Targets = append(r.Targets, Target{part, what, unit, bound, false, v, v.Median <= bound})
+	r.Targets = append(r.Targets, Target{part, what, unit, bound, false, v, len(v.Samples) > 0 && v.Median <= bound})
 }
 
 // WriteJSON writes the report for programs.
@@ -150,7 +151,7 @@ func (r *Report) WriteMarkdown(to io.Writer) error {
 			fmt.Fprintf(&b, "| %s |", row.Name)
 			for _, cell := range row.Cells {
 				if cell == nil {
-					fmt.Fprintf(&b, " – |")
+					fmt.Fprintf(&b, " %s |", nothing)
 					continue
 				}
 				fmt.Fprintf(&b, " %s |", cell)
@@ -163,14 +164,19 @@ func (r *Report) WriteMarkdown(to io.Writer) error {
 }
 
 func withUnit(text, unit string) string {
-	if unit == "" {
+	if unit == "" || text == nothing {
 		return text
 	}
 	return text + " " + unit
 }
 
+const nothing = "–" // was measured
+
 // String returns the median, and the spread where there is one.
 func (v Value) String() string {
+	if len(v.Samples) == 0 {
+		return nothing
+	}
 	median := number(v.Median)
 	if len(v.Samples) < 2 || v.Low == v.High {
 		return median
@@ -181,8 +187,6 @@ func (v Value) String() string {
 // number writes three digits that count.
 func number(x float64) string {
 	switch size := math.Abs(x); {
-	case math.IsNaN(x) || math.IsInf(x, 0):
-		return "–"
 	case size >= 999_500:
 		return significant(x/1e6) + " M"
 	case size >= 99_950:

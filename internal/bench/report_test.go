@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +12,7 @@ import (
 func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {
 	for x, want := range map[float64]string{
 		0: "0", 1: "1", 0.25: "0.250", 12.345: "12.3", 999: "999", 1234: "1234", 99_949: "99949", 99_950: "100 k", 123_456: "123 k",
-		999_499: "999 k", 999_500: "1.00 M", 52_900_000: "52.9 M", -3.14159: "-3.14", 0.000012345: "0.000012", math.Inf(1): "–",
+		999_499: "999 k", 999_500: "1.00 M", 52_900_000: "52.9 M", -3.14159: "-3.14", 0.000012345: "0.000012",
 	} {
 		if got := number(x); got != want {
 			t.Errorf("%g is written %q, want %q", x, got, want)
@@ -27,6 +26,7 @@ func TestAValueIsTheMedianOfItsRoundsWithTheirSpread(t *testing.T) {
 		want    string
 	}{
 		{[]float64{5}, "5"}, {[]float64{5, 5}, "5"}, {[]float64{9, 1, 2}, "2 (1–9)"}, {[]float64{4, 1, 2, 3}, "2.50 (1–4)"},
+		{nil, "–"}, {ratios([]float64{0, 1}, []float64{0, 0}), "–"}, {ratios([]float64{1, 8, 2}, []float64{0, 2, 1}), "3 (2–4)"},
 	} {
 		if got := valueOf(c.samples).String(); got != c.want {
 			t.Errorf("%v is written %q, want %q", c.samples, got, c.want)
@@ -40,7 +40,8 @@ func TestTargetsAreJudgedByTheMedian(t *testing.T) {
 	r.atLeast("p", "slow", "", 30, []float64{29, 31, 28})
 	r.atMost("p", "small", "ns", 120, []float64{120, 90, 130})
 	r.atMost("p", "large", "ns", 120, []float64{120.1})
-	for i, met := range []bool{true, false, true, false} {
+	r.atMost("p", "unknown", "ns", 120, ratios([]float64{0}, []float64{0}))
+	for i, met := range []bool{true, false, true, false, false} {
 		if r.Targets[i].Met != met {
 			t.Errorf("%+v", r.Targets[i])
 		}
@@ -52,6 +53,7 @@ func TestTargetsAreJudgedByTheMedian(t *testing.T) {
 	for _, line := range []string{
 		"| fast | ≥ 30 | 30 (29–31) | met |\n", "| slow | ≥ 30 | 29 (28–31) | **missed** |\n",
 		"| small | ≤ 120 ns | 120 (90–130) ns | met |\n", "| large | ≤ 120 ns | 120 ns | **missed** |\n",
+		"| unknown | ≤ 120 ns | – | **missed** |\n",
 	} {
 		if !strings.Contains(b.String(), line) {
 			t.Errorf("the report has no line %q:\n%s", line, b.String())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/spendflush/spendflush"
@@ -119,18 +120,20 @@ func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]floa
 	if err != nil {
 		return nil, err
 	}
+	var conns [waysInstances]*pgx.Conn
+	for i := range conns {
+		if conns[i], err = r.place.connect(ctx); err != nil {
+			return nil, err
+		}
+		defer conns[i].Close(context.WithoutCancel(ctx))
+	}
 	var writers errgroup.Group
-	counts := make([]uint64, waysInstances)
+	var counts [waysInstances]uint64
 	begun := time.Now()
-	for i := range counts {
+	for i, conn := range conns {
 		writers.Go(func() error {
-			conn, err := r.place.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer conn.Close(context.WithoutCancel(ctx))
 			var u spendflush.Update
-			for number := uint64(i); time.Since(begun) < r.Duration; number += waysInstances {
+			for number := uint64(i); counts[i] == 0 || time.Since(begun) < r.Duration; number += waysInstances {
 				w.Fill(number, &u)
 				c := load.Counters(&u)
 				if err := tables.AddRollup(ctx, conn, u.Series.Key(), spendflush.HourOf(begun), &c); err != nil {

@@ -71,46 +71,20 @@ func measureLatency(ctx context.Context, r *run) error {
 func (c intervals) String() string { return fmt.Sprintf("%s, %s", c.seal, c.flush) }
 
 // latency lets a group work at a rate, and waits for a sample of its updates.
-func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate int) (numbers map[string]float64, err error) {
-	g, err := r.place.group(ctx, c)
+func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate int) (map[string]float64, error) {
+	var took []time.Duration
+	numbers, err := r.play(ctx, w, episode{groupConfig: c, work: func(ctx context.Context, g *group) (err error) {
+		took, err = g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush, min(10*c.flush, 10*time.Second)))
+		return err
+	}})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	if err := g.warm(ctx, w); err != nil {
-		return nil, err
-	}
-	g.flushed() // those of the warm-up
-	before, err := r.place.activity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	watch := r.place.watch(ctx, 20*time.Millisecond)
-	first, begun := g.all(), time.Now()
-	took, err := g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush, min(10*c.flush, 10*time.Second)))
-	err = errors.Join(err, g.drain(ctx))
-	seconds := time.Since(begun).Seconds()
-	if err := errors.Join(err, watch.end()); err != nil {
-		return nil, err
-	}
-	after, err := r.place.activity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	done := g.flushed()
-	if err := g.check(ctx, w); err != nil {
-		return nil, err
-	}
-	updates := float64(g.all() - first)
 	slices.Sort(took)
-	at := func(part float64) float64 {
-		return float64(quantile(took, part)) / float64(time.Millisecond)
+	for name, part := range map[string]float64{"p50": 0.5, "p99": 0.99, "max": 1} {
+		numbers[name] = float64(quantile(took, part)) / float64(time.Millisecond)
 	}
-	return map[string]float64{
-		"p50": at(0.5), "p99": at(0.99), "max": at(1), "updates": updates / seconds, "flushes": float64(len(done.flushes)) / seconds,
-		"rows": float64(done.rows) / seconds, "flush ms": done.flushing().Seconds() * 1000 / float64(max(1, len(done.flushes))), "wal": (after.wal - before.wal) / updates,
-		"transactions": float64(done.transactions) / seconds, "connections": watch.connections, "busy": watch.mostBusy,
-	}, nil
+	return numbers, nil
 }
 
 const sampleEvery = 5 * time.Millisecond

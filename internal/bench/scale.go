@@ -2,12 +2,9 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush/internal/load"
 )
@@ -28,7 +25,7 @@ func measureShards(ctx context.Context, r *run) error {
 	for _, n := range []int{1, 2, 4} {
 		variants = append(variants, variant{counted(n, "shard"), func(ctx context.Context) (map[string]float64, error) {
 			c := groupConfig{shards: n, seal: 50 * time.Millisecond, flush: 50 * time.Millisecond}
-			return r.flooded(ctx, w, c, false)
+			return r.play(ctx, w, episode{groupConfig: c, looks: 2 * time.Millisecond})
 		}})
 	}
 	got, err := r.compare(ctx, r.Rounds, variants)
@@ -40,7 +37,7 @@ func measureShards(ctx context.Context, r *run) error {
 	var waits []float64
 	for _, v := range variants {
 		m := got[v.name]
-		t.row(v.name, m["rows"], m["looks"], m["busy"], m["lock waits"], m["log waits"], m["deadlocks"])
+		t.row(v.name, m["rows"], m["looks"], m["at work"], m["lock waits"], m["log waits"], m["deadlocks"])
 		waits = append(waits, m["lock waits"]...)
 	}
 	r.report.Tables = append(r.report.Tables, t)
@@ -82,7 +79,7 @@ func measureKeys(ctx context.Context, r *run) error {
 		}
 		name := number(float64(keys)) + " keys"
 		got, err := r.compare(ctx, keysRounds(r, keys), []variant{{name, func(ctx context.Context) (map[string]float64, error) {
-			return r.flooded(ctx, w, groupConfig{instances: waysInstances}, false)
+			return r.play(ctx, w, episode{groupConfig: groupConfig{instances: waysInstances}})
 		}}})
 		if err != nil {
 			return err
@@ -105,7 +102,7 @@ func measureWorst(ctx context.Context, r *run) error {
 	}
 	const name = "every update a new key"
 	got, err := r.compare(ctx, r.Rounds, []variant{{name, func(ctx context.Context) (map[string]float64, error) {
-		return r.flooded(ctx, w, groupConfig{maxKeys: r.sized(50_000, 2000)}, true)
+		return r.play(ctx, w, episode{groupConfig: groupConfig{maxKeys: r.sized(50_000, 2000)}, cold: true})
 	}}})
 	if err != nil {
 		return err
@@ -148,7 +145,7 @@ func measureInstances(ctx context.Context, r *run) error {
 		Columns: []string{"updates/s", "p99 ms", "ms a flush", "transactions/s", "most connections", "of them at work"}}
 	for _, v := range variants {
 		m := got[v.name]
-		t.row(v.name, m["updates"], m["p99"], m["flush ms"], m["transactions"], m["connections"], m["busy"])
+		t.row(v.name, m["updates"], m["p99"], m["flush ms"], m["transactions"], m["connections"], m["most at work"])
 	}
 	r.report.Tables = append(r.report.Tables, t)
 	one, most := got[variants[0].name], got[variants[len(variants)-1].name]
@@ -164,112 +161,4 @@ func counted(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// flooded is what a group does as fast as it can, on rows that are there or, if it is cold, on empty books.
-func (r *run) flooded(ctx context.Context, w *load.Workload, c groupConfig, cold bool) (numbers map[string]float64, err error) {
-	g, err := r.place.group(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	if !cold {
-		if err := g.warm(ctx, w); err != nil {
-			return nil, err
-		}
-	}
-	g.flushed() // those of the warm-up
-	before, err := r.place.activity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	watch := r.place.watch(ctx, 2*time.Millisecond)
-	first, begun := g.sent, time.Now()
-	if err := errors.Join(g.flood(ctx, w, r.Duration), g.drain(ctx)); err != nil {
-		return nil, errors.Join(err, watch.end())
-	}
-	seconds := time.Since(begun).Seconds()
-	if err := watch.end(); err != nil {
-		return nil, err
-	}
-	after, err := r.place.activity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	done := g.flushed()
-	if err := g.check(ctx, w); err != nil {
-		return nil, err
-	}
-	updates := float64(g.sent - first)
-	return map[string]float64{
-		"updates": updates / seconds, "rows": float64(done.rows) / seconds, "wal": (after.wal - before.wal) / updates,
-		"deadlocks": after.deadlocks - before.deadlocks,
-		"looks":     watch.looks, "busy": watch.busy, "lock waits": watch.lockWaits, "log waits": watch.logWaits,
-	}, nil
-}
-
-// watch looks at what the connections of instances do.
-type watch struct {
-	every  time.Duration
-	cancel context.CancelFunc
-	ended  chan error
-
-	looks               float64
-	connections         float64 // the most at once
-	busy, mostBusy      float64 // seen at work: in all, and the most at once
-	lockWaits, logWaits float64
-}
-
-const look = `
-SELECT count(*), count(*) FILTER (WHERE state = 'active'),
-    count(*) FILTER (WHERE state = 'active' AND wait_event IN ('transactionid', 'tuple')),
-    count(*) FILTER (WHERE state = 'active' AND (wait_event_type = 'LWLock' AND wait_event LIKE 'WAL%' OR wait_event_type = 'IO' AND wait_event LIKE 'WAL%'))
-FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'spendflush'`
-
-// watch begins to look this often.
-func (p *place) watch(ctx context.Context, every time.Duration) *watch {
-	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{every: every, cancel: cancel, ended: make(chan error, 1)}
-	go func() { w.ended <- w.run(ctx, p) }()
-	return w
-}
-
-func (w *watch) run(ctx context.Context, p *place) error {
-	conn, err := p.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	for {
-		if err := w.look(ctx, conn); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("look at the connections: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(w.every):
-		}
-	}
-}
-
-func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
-	var all, busy, lockWaits, logWaits float64
-	if err := conn.QueryRow(ctx, look).Scan(&all, &busy, &lockWaits, &logWaits); err != nil {
-		return err
-	}
-	w.looks++
-	w.connections, w.mostBusy = max(w.connections, all), max(w.mostBusy, busy)
-	w.busy += busy
-	w.lockWaits += lockWaits
-	w.logWaits += logWaits
-	return nil
-}
-
-// end ends it. What it saw can be read then.
-func (w *watch) end() error {
-	w.cancel()
-	return <-w.ended
 }

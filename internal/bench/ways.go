@@ -51,9 +51,13 @@ func measureWays(ctx context.Context, r *run) error {
 		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},
 		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, waysInstances) }},
 		{"drain-rows, one instance", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, 1) }},
-		{"spendflush", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, waysInstances, false) }},
-		{"spendflush, one instance", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, false) }},
-		{"spendflush, one instance, handles", func(ctx context.Context) (map[string]float64, error) { return r.whole(ctx, w, 1, true) }},
+		{"spendflush", func(ctx context.Context) (map[string]float64, error) {
+			return r.play(ctx, w, episode{groupConfig: groupConfig{instances: waysInstances}})
+		}},
+		{"spendflush, one instance", func(ctx context.Context) (map[string]float64, error) { return r.play(ctx, w, episode{}) }},
+		{"spendflush, one instance, handles", func(ctx context.Context) (map[string]float64, error) {
+			return r.play(ctx, w, episode{work: func(ctx context.Context, g *group) error { return g.floodHandles(ctx, w, r.Duration) }})
+		}},
 		{"limit", func(ctx context.Context) (map[string]float64, error) { return r.limit(ctx, flushes, rows) }},
 	})
 	if err != nil {
@@ -153,39 +157,4 @@ func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]floa
 	}
 	rate := float64(updates) / time.Since(begun).Seconds()
 	return map[string]float64{"updates": rate, "rows": rate, "deadlocks": 0, "lost": 0}, nil
-}
-
-// whole is spendflush from Record to the commit, with the books checked.
-func (r *run) whole(ctx context.Context, w *load.Workload, instances int, handles bool) (numbers map[string]float64, err error) {
-	g, err := r.place.group(ctx, groupConfig{instances: instances})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	if err := g.warm(ctx, w); err != nil {
-		return nil, err
-	}
-	before, begun := g.all(), time.Now()
-	g.flushed() // those of the warm-up
-	if handles {
-		err = g.floodHandles(ctx, w, r.Duration)
-	} else {
-		err = g.flood(ctx, w, r.Duration)
-	}
-	if err := errors.Join(err, g.drain(ctx)); err != nil {
-		return nil, err
-	}
-	took := time.Since(begun).Seconds()
-	done := g.flushed()
-	if err := g.check(ctx, w); err != nil {
-		return nil, err
-	}
-	var deadlocks float64
-	for _, m := range g.instances {
-		deadlocks += float64(m.store.Stats().Deadlocks)
-	}
-	return map[string]float64{
-		"updates": float64(g.all()-before) / took, "rows": float64(done.rows) / took, "flush": float64(done.rows) / done.flushing().Seconds(),
-		"deadlocks": deadlocks, "lost": 0,
-	}, nil
 }

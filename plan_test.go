@@ -3,7 +3,6 @@ package spendflush
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -15,91 +14,6 @@ func testBatch(t testing.TB, producer int, sequence uint64) *Batch {
 	u := Update{Spend: Dollars(int64(sequence)), Series: Series{APIKey: fmt.Sprint("key", producer)}}
 	rows := sealUpdates(t, []Update{u}, 0)
 	return NewBatch(testHeader(testProducer(producer), sequence), rows.totals, rows.rollups)
-}
-
-func mustPush(t *testing.T, w *window, want uint64) *windowBatch {
-	t.Helper()
-	b := w.toPush()
-	if b == nil || b.Sequence != want {
-		t.Fatalf("to push is %v, want sequence %d", b, want)
-	}
-	return b
-}
-
-func TestWindowRepeatsABatchUntilItIsKnownToBeQueued(t *testing.T) {
-	w := newWindow(0)
-	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)})
-	first := mustPush(t, w, 1)
-	if again := mustPush(t, w, 1); again != first {
-		t.Fatal("after an unknown outcome another batch is pushed")
-	}
-	w.atQueue(1, "e1")
-	mustPush(t, w, 2)
-	w.atQueue(1, "e1 again") // a late reply
-	w.atQueue(3, "e3")       // never asked for
-	mustPush(t, w, 2)
-	w.atQueue(2, "e2")
-	mustPush(t, w, 3)
-	w.atQueue(3, "e3")
-	if b := w.toPush(); b != nil {
-		t.Fatalf("all are queued, but %d is to be pushed", b.Sequence)
-	}
-	if w.queued != 3 || w.committed != 0 {
-		t.Fatalf("queued seal %d, committed %d; want 3 and 0", w.queued, w.committed)
-	}
-}
-
-func TestWindowDropsWhatIsConfirmedAndNothingElse(t *testing.T) {
-	w := newWindow(0)
-	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)})
-	for _, mark := range []uint64{0, 4, 100, 1 << 63} {
-		if n := w.confirm(mark, testNow); n != 0 || len(w.batches) != 3 {
-			t.Fatalf("mark %d dropped %d batches", mark, n)
-		}
-	}
-	w.atQueue(1, "e1")
-	if n := w.confirm(2, testNow); n != 2 || w.committed != 2 || w.queued != 2 || w.pushed != 0 {
-		t.Fatalf("mark 2 dropped %d: %+v", n, w)
-	}
-	w.atQueue(2, "e2") // the reply of a push that was confirmed meanwhile
-	mustPush(t, w, 3)
-	if n := w.confirm(1, testNow); n != 0 || w.confirmed != 2 {
-		t.Fatalf("an older mark moved the window back to %d", w.confirmed)
-	}
-	if n := w.confirm(3, testNow); n != 1 || w.bytes() != 0 || !w.oldest().IsZero() {
-		t.Fatalf("mark 3 dropped %d: %+v", n, w)
-	}
-	w.add([]*Batch{testBatch(t, 1, 4)})
-	mustPush(t, w, 4)
-}
-
-func TestWindowInDoubtPushesAllAgainUnderTheirEntries(t *testing.T) {
-	w := newWindow(0)
-	w.add([]*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2)})
-	w.atQueue(1, "e1")
-	w.atQueue(2, "e2")
-	w.doubt()
-	if b := mustPush(t, w, 1); b.entry != "e1" {
-		t.Fatalf("batch 1 is pushed again without its entry: %q", b.entry)
-	}
-	w.atQueue(1, "e7")
-	if b := mustPush(t, w, 2); b.entry != "e2" {
-		t.Fatalf("batch 2 is pushed again without its entry: %q", b.entry)
-	}
-	w.atQueue(2, "e2")
-	w.doubt()
-	if b := mustPush(t, w, 1); b.entry != "e7" {
-		t.Fatalf("batch 1 keeps the entry %q that the queue lost", b.entry)
-	}
-}
-
-func TestWindowRefusesASequenceOutOfLine(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("a batch out of sequence was taken")
-		}
-	}()
-	newWindow(0).add([]*Batch{testBatch(t, 1, 2)})
 }
 
 // offered is a plan that knows the marks of producers 1 and 2 and was offered these batches.
@@ -283,80 +197,6 @@ func TestPlanReadsTheMarksAgainWhenItsClaimIsLost(t *testing.T) {
 	mustSettle(t, p, "e0", "e1", "e2", "e3")
 }
 
-func TestMergedRowsDontDependOnSplitOrderOrRepetition(t *testing.T) {
-	r := newRand(t)
-	for range 15 {
-		updates := make([]Update, 1+r.IntN(300))
-		want := newBooks()
-		for i := range updates {
-			updates[i] = randomUpdate(r)
-			want.book(&updates[i], 0)
-		}
-		var first *Flush
-		for range 4 {
-			f := flushOf(t, r, updates)
-			got := newBooks()
-			got.apply(f.Totals, f.Rollups)
-			got.mustEqual(t, want)
-			if first == nil {
-				first = f
-			}
-			if !sameRows(first.Totals, f.Totals, first.Rollups, f.Rollups) || first.Control != f.Control {
-				t.Fatal("another split makes other rows")
-			}
-		}
-	}
-}
-
-// flushOf splits the updates into batches of several producers at random, offers these in any order, some of them
-// more than once, and returns the one flush that comes of it.
-func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
-	t.Helper()
-	r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })
-	var batches []*Batch
-	next := map[int]uint64{}
-	for rest := updates; len(rest) > 0; {
-		n, producer := 1+r.IntN(len(rest)), r.IntN(4)
-		next[producer]++
-		rows := sealUpdates(t, rest[:n], 0)
-		batches = append(batches, NewBatch(testHeader(testProducer(producer), next[producer]), rows.totals, rows.rollups))
-		rest = rest[n:]
-	}
-	for range r.IntN(3) {
-		batches = append(batches, batches[r.IntN(len(batches))])
-	}
-	r.Shuffle(len(batches), func(i, j int) { batches[i], batches[j] = batches[j], batches[i] })
-	f := offered(t, nil, batches...).take()
-	if err := checkFlush(f); err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
-	empty := merger[TotalRow]{kind: totalRows}
-	if got := empty.rows(); got != nil {
-		t.Fatalf("no runs make %d rows", len(got))
-	}
-	row := func(key byte, n int64) TotalRow {
-		return TotalRow{Key: Key{key}, Counters: Counters{SuccessfulRequests: n}}
-	}
-	for n := 1; n <= 9; n++ {
-		var runs [][]TotalRow
-		for i := range n {
-			runs = append(runs, []TotalRow{row(0, 1), row(byte(1+i), 10)})
-		}
-		m := merger[TotalRow]{kind: totalRows}
-		for _, run := range append(runs, nil) {
-			m.add(run)
-		}
-		got := m.rows()
-		if len(got) != n+1 || got[0] != row(0, int64(n)) || got[n] != row(byte(n), 10) {
-			t.Errorf("%d runs make %v", n, got)
-		}
-	}
-}
-
 func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 	var batches []*Batch
 	for producer := 1; producer <= 3; producer++ {
@@ -385,32 +225,6 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 		if rows == 1 && flushes != len(batches) {
 			t.Errorf("with one row a flush there were %d flushes of %d batches", flushes, len(batches))
 		}
-	}
-}
-
-func TestMergeHoldsLittleMoreThanTheDistinctRows(t *testing.T) {
-	const distinct = 1000
-	run := func() []TotalRow {
-		rows := make([]TotalRow, distinct)
-		for i := range rows {
-			rows[i] = TotalRow{Key: Key{byte(i >> 8), byte(i)}, Counters: Counters{SuccessfulRequests: 1}}
-		}
-		return rows
-	}
-	m := merger[TotalRow]{kind: totalRows}
-	for n := range 100 {
-		m.add(run())
-		held := 0
-		for _, r := range m.runs {
-			held += len(r)
-		}
-		if held > 2*distinct {
-			t.Fatalf("after %d runs of the same %d rows, %d are held", n+1, distinct, held)
-		}
-	}
-	got := m.rows()
-	if len(got) != distinct || got[7].Counters.SuccessfulRequests != 100 {
-		t.Fatalf("%d rows, the eighth %+v", len(got), got[7])
 	}
 }
 

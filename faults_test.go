@@ -1,0 +1,129 @@
+package spendflush
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+// faults makes one call out of many fail, or all of them for a while.
+type faults struct {
+	mu       sync.Mutex
+	name     string // only calls of this name count, "" for all
+	calls    int
+	failing  int  // the number of the call that fails, from 1
+	applied  bool // it is done nevertheless, and only its reply lost
+	all      bool // every call fails before it is done
+	injected bool
+}
+
+func (f *faults) call(name string, do func() error) error {
+	f.mu.Lock()
+	fails, all := false, f.all
+	if f.name == "" || f.name == name {
+		f.calls++
+		fails = f.calls == f.failing
+		f.injected = f.injected || fails
+	}
+	f.mu.Unlock()
+	if all {
+		return errInjected
+	}
+	if !fails {
+		return do()
+	}
+	if f.applied {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w", name, errInjected)
+}
+
+func (f *faults) setAll(on bool) {
+	f.mu.Lock()
+	f.all = on
+	f.mu.Unlock()
+}
+
+type faultyStore struct {
+	Store
+	*faults
+}
+
+func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks Marks, err error) {
+	err = s.call("Store.Marks", func() error { marks, err = s.Store.Marks(ctx, shard, ids); return err })
+	return marks, err
+}
+
+func (s faultyStore) Apply(ctx context.Context, f *Flush) error {
+	return s.call("Store.Apply", func() error { return s.Store.Apply(ctx, f) })
+}
+
+func (s faultyStore) Quarantine(ctx context.Context, bad []BadBatch) error {
+	return s.call("Store.Quarantine", func() error { return s.Store.Quarantine(ctx, bad) })
+}
+
+type faultyQueue struct {
+	Queue
+	*faults
+}
+
+func (q faultyQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id EntryID, err error) {
+	err = q.call("Queue.Push", func() error { id, err = q.Queue.Push(ctx, b, previous); return err })
+	if err != nil {
+		id = ""
+	}
+	return id, err
+}
+
+func (q faultyQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) (got []Entry, err error) {
+	err = q.call("Queue.Read", func() error { got, err = q.Queue.Read(ctx, shard, after, n, bytes); return err })
+	return got, err
+}
+
+func (q faultyQueue) Settle(ctx context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
+	return q.call("Queue.Settle", func() error { return q.Queue.Settle(ctx, shard, ids, maps.Clone(marks)) })
+}
+
+func (q faultyQueue) Mark(ctx context.Context, shard int, id ProducerID) (mark uint64, err error) {
+	err = q.call("Queue.Mark", func() error { mark, err = q.Queue.Mark(ctx, shard, id); return err })
+	return mark, err
+}
+
+func (q faultyQueue) Stats(ctx context.Context, shard int) (stats QueueStats, err error) {
+	err = q.call("Queue.Stats", func() error { stats, err = q.Queue.Stats(ctx, shard); return err })
+	return stats, err
+}
+
+type faultyLocker struct {
+	*memoryLocker
+	*faults
+}
+
+func (l faultyLocker) Acquire(ctx context.Context, name string) (lease Lease, err error) {
+	err = l.call("Locker.Acquire", func() error { lease, err = l.memoryLocker.Acquire(ctx, name); return err })
+	if err != nil {
+		if lease != nil { // acquired, but nobody knows
+			forgotten := lease
+			time.AfterFunc(memoryTTL, func() { forgotten.Release(context.Background()) })
+		}
+		return nil, err
+	}
+	return faultyLease{lease, l.faults}, nil
+}
+
+type faultyLease struct {
+	Lease
+	*faults
+}
+
+func (l faultyLease) Release(ctx context.Context) error {
+	err := l.call("Lease.Release", func() error { return l.Lease.Release(ctx) })
+	if err != nil {
+		time.AfterFunc(memoryTTL, func() { l.Lease.Release(ctx) })
+	}
+	return err
+}

@@ -1,0 +1,80 @@
+package spendflush
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// rig is a pipeline on stores in memory, all of whose calls can be made to fail.
+type rig struct {
+	*Pipeline
+	store  *memoryStore
+	queue  *memoryQueue
+	locker *memoryLocker
+	faults *faults // of store, queue and locker
+	want   *books
+	ran    chan error
+	cancel context.CancelFunc
+}
+
+// newRig starts a pipeline in the bubble of a synctest. Without withQueue there is none.
+func newRig(t *testing.T, withQueue bool, shards int, f *faults) *rig {
+	t.Helper()
+	r := &rig{store: newMemoryStore(), queue: newMemoryQueue(), locker: newMemoryLocker(), faults: f, want: newBooks()}
+	c := Config{Store: faultyStore{r.store, f}, DirectLocker: faultyLocker{newMemoryLocker(), f}, Shards: shards}
+	if withQueue {
+		c.Queue, c.Locker = faultyQueue{r.queue, f}, faultyLocker{r.locker, f}
+	}
+	r.Pipeline = newTestPipeline(t, c)
+	return r
+}
+
+func (r *rig) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel, r.ran = cancel, make(chan error, 1)
+	go func() { r.ran <- r.Run(ctx) }()
+	t.Cleanup(cancel)
+	synctest.Wait() // Shutdown wants to be called after Run
+}
+
+// record books the update in the pipeline and in the oracle.
+func (r *rig) record(t *testing.T, u Update) Receipt {
+	t.Helper()
+	receipt, err := r.RecordAll([]Update{u})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want.book(&u, HourOf(time.Now()))
+	return receipt
+}
+
+// end shuts down, which must succeed, and checks the books.
+func (r *rig) end(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := r.Shutdown(ctx); err != nil {
+		t.Fatalf("Shutdown: %v", err)
+	}
+	if err := <-r.ran; err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if diff := r.store.diff(r.want); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+// eventually is for what happens some time later, on the bubble's clock.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for range 6000 {
+		if synctest.Wait(); is() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("a minute went by, and not: %s", what)
+}

@@ -20,6 +20,8 @@ NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
 
 PKGS ?= ./...
 TESTFLAGS ?=
+POSTGRES_IMAGE ?=
+REDIS_IMAGE ?=
 TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
@@ -40,7 +42,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
+.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +68,23 @@ test: ## everything: vet, format, staticcheck, and all tests with the race detec
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer prometheus promtool chromium
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
+
+# What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
+NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus)
+
+containers: export SPENDFLUSH_TEST_SERVERS := docker
+containers: export SPENDFLUSH_TEST_POSTGRES_IMAGE := $(POSTGRES_IMAGE)
+containers: export SPENDFLUSH_TEST_REDIS_IMAGE := $(REDIS_IMAGE)
+containers: ## what may depend on the servers' versions, on servers in containers (POSTGRES_IMAGE=name REDIS_IMAGE=name)
+	@.ci/need go postgres redis-server pgbouncer
+	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS) \
+		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/testserver ./integration)
+
+versions: ## the same on Postgres 13, 15 and 17, Redis 7.0 and 8.0, and Valkey 8.1, in images made of Debian's packages (root)
+	@for servers in bullseye:valkey bookworm:bookworm trixie:trixie; do \
+		.ci/image "$${servers%:*}" && .ci/image "$${servers#*:}" && \
+		$(MAKE) --no-print-directory containers POSTGRES_IMAGE="spendflush-test:$${servers%:*}" REDIS_IMAGE="spendflush-test:$${servers#*:}" || exit 1; \
+	done
 
 lint: vet fmt-check staticcheck ## vet, format and staticcheck
 

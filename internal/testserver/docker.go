@@ -35,7 +35,7 @@ initdb --pgdata=/tmp/data --username=postgres --pwfile=/tmp/password --auth=scra
 	--encoding=UTF8 --locale=C --no-sync
 echo 'host all all all scram-sha-256' >>/tmp/data/pg_hba.conf
 exec postgres -D /tmp/data "$@" -c listen_addresses='*' -c port=5432 -c unix_socket_directories=`
-	runRedis = `exec redis-server --port 6379 --requirepass "$PASSWORD" --save '' --appendonly no --dir /tmp "$@"`
+	runRedis = `exec "$(command -v redis-server || command -v valkey-server)" --port 6379 --requirepass "$PASSWORD" --save '' --appendonly no --dir /tmp "$@"`
 )
 
 func dockerAnswers(ctx context.Context) error {

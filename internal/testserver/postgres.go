@@ -27,7 +27,7 @@ var postgresSettings = map[string]string{
 }
 
 var (
-	sharedPostgres = shared{name: "Postgres", local: localPostgres, docker: dockerPostgres}
+	sharedPostgres = shared{name: "Postgres", local: localPostgres, docker: dockerPostgres, version: postgresVersion}
 	databases      atomic.Int64
 
 	// template is the data that private servers begin with, made once: initdb is slow.
@@ -165,4 +165,14 @@ func PgBouncer(t testing.TB, postgresURL string, settings map[string]string) str
 		}
 	})
 	return b.URL()
+}
+
+func postgresVersion(ctx context.Context, url string) (version string, err error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = conn.QueryRow(ctx, "SHOW server_version").Scan(&version)
+	return version, err
 }

@@ -17,7 +17,7 @@ import (
 const redisDatabases = 512
 
 var (
-	sharedRedis = shared{name: "Redis", local: localRedis, docker: dockerRedis}
+	sharedRedis = shared{name: "Redis", local: localRedis, docker: dockerRedis, version: redisVersion}
 	freeNumbers = numbers(redisDatabases)
 )
 
@@ -99,4 +99,23 @@ func NewRedis(t testing.TB) *servers.Redis {
 		}
 	})
 	return r
+}
+
+// redisVersion returns the version, and the name of what isn't Redis but says so, such as valkey.
+func redisVersion(ctx context.Context, url string) (string, error) {
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		return "", err
+	}
+	client := redis.NewClient(o)
+	defer client.Close()
+	all, err := client.InfoMap(ctx, "server").Result()
+	if err != nil {
+		return "", err
+	}
+	server := all["Server"]
+	if name := server["server_name"]; name != "" && name != "redis" {
+		return name + " " + server[name+"_version"], nil
+	}
+	return server["redis_version"], nil
 }

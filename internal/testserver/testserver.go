@@ -45,6 +45,7 @@ func Main(m *testing.M, after ...func() error) {
 type shared struct {
 	name          string
 	local, docker func(context.Context) (url string, err error)
+	version       func(ctx context.Context, url string) (string, error)
 
 	once sync.Once
 	url  string
@@ -81,9 +82,15 @@ func (s *shared) start() {
 func (s *shared) use(what string, start func(context.Context) (string, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	if s.url, s.err = start(ctx); s.err == nil {
-		fmt.Fprintf(os.Stderr, "testserver: %s is %s\n", s.name, what)
+	if s.url, s.err = start(ctx); s.err != nil {
+		return
 	}
+	version, err := s.version(ctx, s.url)
+	if err != nil {
+		s.err = fmt.Errorf("ask for the version: %w", err)
+		return
+	}
+	fmt.Fprintf(os.Stderr, "testserver: %s %s is %s\n", s.name, version, what)
 }
 
 var (

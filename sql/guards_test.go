@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/spendflush/spendflush"
 )
 
@@ -59,18 +61,31 @@ func TestRollupsAloneAreLockedInOneOrderWhateverTheyAreSent(t *testing.T) {
 	}
 }
 
+// In the hour in which it was booked, the rollup row is taken for known and isn't there; in the next one it is new, and
+// Postgres has to notice.
 func TestASeriesMissingFromTheDictionaryIsTakenUpAgain(t *testing.T) {
-	s := open(t, database(t), Options{})
-	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
-	apply(t, s, flushOf(p, 1, 1, r))
-	execute(t, s.pool, "TRUNCATE spendflush.rollup, spendflush.series, spendflush.series_tag")
-	apply(t, s, flushOf(p, 2, 2, r))
-	if got := s.Stats(); got.Relearned != 1 {
-		t.Errorf("%+v, want the series to be learned anew", got)
+	for _, later := range []spendflush.Hour{0, 1} {
+		s := open(t, database(t), Options{})
+		p := newProducer()
+		r := request{spendflush.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
+		apply(t, s, flushOf(p, 1, 1, r))
+		execute(t, s.pool, "TRUNCATE spendflush.rollup, spendflush.series, spendflush.series_tag")
+		r.hour += later
+		apply(t, s, flushOf(p, 2, 2, r))
+		if got := s.Stats(); got.Relearned != 1 {
+			t.Errorf("%d hours later: %+v, want the series to be learned anew", later, got)
+		}
+		if got := query[int](t, s, "SELECT count(*) FROM spendflush.daily_spend WHERE entity_id = 'k'"); got != 1 {
+			t.Errorf("%d hours later: %d rows name the key", later, got)
+		}
 	}
-	if got := query[int](t, s, "SELECT count(*) FROM spendflush.daily_spend WHERE entity_id = 'k'"); got != 1 {
-		t.Errorf("%d rows name the key", got)
+}
+
+func TestATotalWithoutAnEntityIsRefused(t *testing.T) {
+	s := open(t, database(t), Options{})
+	_, err := s.pool.Exec(t.Context(), "INSERT INTO spendflush.total VALUES (gen_random_uuid(), 0, 0, 0, 1, 10, 5, now(), 1)")
+	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.ConstraintName != "total_has_entity" {
+		t.Errorf("Postgres says %v", err)
 	}
 }
 

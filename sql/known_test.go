@@ -85,6 +85,23 @@ func TestTheFirstRowsOfAnHourAreNotTakenForKnown(t *testing.T) {
 	wantAudit(t, s)
 }
 
+// Two instances: each has rows that only the other one knows to be there.
+func TestRowsThatAnotherStoreHasMadeAreAddedTo(t *testing.T) {
+	databaseURL := database(t)
+	one, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
+	p := newProducer()
+	requests := traffic(rand.New(rand.NewPCG(32, 1)), 50, 20)
+	for i, s := range []*Store{one, other, one, other} {
+		apply(t, s, flushOf(p, uint64(i)+1, uint64(i)+1, requests...))
+	}
+	wantAudit(t, one)
+	for _, table := range []string{"total", "rollup"} {
+		if got := query[int](t, one, "SELECT count(*) FROM spendflush."+table+" WHERE (successful_requests + failed_requests) % 4 != 0"); got != 0 {
+			t.Errorf("%d rows of %s don't have four times the same", got, table)
+		}
+	}
+}
+
 func TestARowThatIsGoneIsMadeAgain(t *testing.T) {
 	for _, table := range []string{"total", "rollup"} {
 		s := open(t, database(t), Options{})

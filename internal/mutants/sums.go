@@ -94,6 +94,13 @@ var sumMutants = []mutant{
 		tests: []string{"TestNothingIsRecordedAfterAnIdleInstanceWasShutDown"},
 	},
 	{
+		name:  "hours sealed out of order",
+		guard: "the rows of a batch are in order: one whose rows aren't would go to quarantine",
+		edits: []edit{{"seal.go", "hours = hours || p.hour != places[0].hour", ""}},
+		pkg:   ".",
+		tests: []string{"TestPlacesAreSortedByHourAndKeyWhateverTheKeys"},
+	},
+	{
 		name:  "cells of one key sealed apart",
 		guard: "two cells of one combination in a seal become one row: an UPSERT takes no row twice",
 		edits: []edit{{"seal.go", "lanes[i].rollups = addEqual(lanes[i].rollups, rollupRows)", ""}},

@@ -96,7 +96,7 @@ var sumMutants = []mutant{
 	{
 		name:  "hours sealed out of order",
 		guard: "the rows of a batch are in order: one whose rows aren't would go to quarantine",
-		edits: []edit{{"seal.go", "hours = hours || p.hour != places[0].hour", ""}},
+		edits: []edit{{"seal.go", "hours = hours || places[i].hour != places[0].hour", ""}},
 		pkg:   ".",
 		tests: []string{"TestPlacesAreSortedByHourAndKeyWhateverTheKeys"},
 	},

@@ -247,10 +247,10 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 	}
 }
 
+var thisHour = time.Now().UTC().Truncate(time.Hour) // all through a test, though the next may have begun
+
 // hourAgo is the start of a UTC hour so many hours before now.
-func hourAgo(hours int) time.Time {
-	return time.Now().UTC().Truncate(time.Hour).Add(-time.Duration(hours) * time.Hour)
-}
+func hourAgo(hours int) time.Time { return thisHour.Add(-time.Duration(hours) * time.Hour) }
 
 func TestUsageAddsUpByHourDayAndGroupInEitherFormat(t *testing.T) {
 	in := newInstance(t)

@@ -309,12 +309,8 @@ func shapedAsRFC3339(text []byte) bool {
 }
 
 func (d *decoder) status(index int, u *spendflush.Update, quoted []byte) error {
-	switch text := d.unquote(quoted); string(text) {
-	case spendflush.Success.String():
-		u.Status = spendflush.Success
-	case spendflush.Failure.String():
-		u.Status = spendflush.Failure
-	default:
+	text := d.unquote(quoted)
+	if u.Status.UnmarshalText(text) != nil {
 		return d.refuse(index, fieldNames[fieldStatus], "%.40q: allowed are success and failure", text)
 	}
 	return nil

@@ -191,11 +191,11 @@ SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_s
 	if err != nil {
 		return Machine{}, fmt.Errorf("ask Postgres for its version: %w", err)
 	}
-	info := p.client.InfoMap(ctx, "server")
-	if err := info.Err(); err != nil {
-		return Machine{}, fmt.Errorf("ask Redis for its version: %w", err)
+	server, err := queues.NewRedis(p.client, queues.RedisOptions{}).Info(ctx)
+	if err != nil {
+		return Machine{}, err
 	}
-	m.Redis = cmp.Or(info.Item("Server", "redis_version"), "of unknown version")
+	m.Redis = cmp.Or(server.Version, "of unknown version")
 	return m, nil
 }
 

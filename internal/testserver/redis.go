@@ -101,7 +101,8 @@ func NewRedis(t testing.TB) *servers.Redis {
 	return r
 }
 
-// redisVersion returns the version, and the name of what isn't Redis but says so, such as valkey.
+// redisVersion returns the version, and the name of what isn't Redis but says so, such as valkey. Package queues asks the
+// same; its own tests use this package, so this one can't use it.
 func redisVersion(ctx context.Context, url string) (string, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {

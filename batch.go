@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,23 +16,24 @@ const BatchVersion = 1
 // The layout of a batch, all numbers big-endian. The header keeps its meaning in every later version, so that a batch
 // of a newer format can be told apart, waited for and counted without knowing its rows.
 //
-//	0  magic "SF"                  32  sequence, 64 bits
-//	2  version, 8 bits             40  seal, 64 bits
-//	3  zero                        48  sealed at, Unix milliseconds, 64 bits
-//	4  CRC-32C of all other bytes  56  updates, 64 bits
-//	8  length of the whole         64  amount, 128 bits
-//	12 shard, 16 bits              80  number of totals, 32 bits
-//	14 shards, 16 bits             84  number of rollup rows, 32 bits
-//	16 producer                    88  prior updates, 64 bits
-//	                               96  prior amount, 128 bits
-//	                               112 payload
+//	0  magic "SF"                  40  sealed at, Unix milliseconds, 64 bits
+//	2  version, 8 bits             48  updates, 64 bits
+//	3  zero                        56  amount, 128 bits
+//	4  CRC-32C of all other bytes  72  number of totals, 32 bits
+//	8  length of the whole         76  number of rollup rows, 32 bits
+//	12 shard, 16 bits              80  prior updates, 64 bits
+//	14 zero, 16 bits               88  prior amount, 128 bits
+//	16 producer                    104 prior digest
+//	32 sequence, 64 bits           120 books
+//	                               136 payload
 //
 // The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
 // by hour and key. Texts are places in the table; counters are written as a mask of those that aren't zero and then
 // these, as varints.
 const (
 	batchMagic      = "SF"
-	batchHeaderSize = 112
+	batchHeaderSize = 136
+	batchBooksAt    = 120
 )
 
 // MaxShards is the largest number of shards.
@@ -56,10 +58,8 @@ var (
 type Header struct {
 	Version  uint8
 	Shard    int
-	Shards   int // number of shards of its producer when it was sealed
 	Producer ProducerID
 	Sequence uint64    // place among the batches of the producer in the shard, from 1
-	Seal     uint64    // the last seal of the producer of which no part is missing up to this batch
 	SealedAt time.Time // to the millisecond
 	Updates  int64     // updates counted in the rollup rows
 	Amount   Amount    // and their sum
@@ -69,12 +69,37 @@ type Header struct {
 	// The sums over all earlier batches of the producer in the shard. They tell how much is missing where batches are.
 	PriorUpdates int64
 	PriorAmount  Amount
+	PriorDigest  Digest // of the batch before it, zero for the first one
+
+	// Books names the books that the batch belongs to. Zero while its producer doesn't know them yet.
+	Books BooksID
 }
+
+// Digest stands for what a batch holds, and all batches of its producer and shard before it: the first 16 bytes of
+// the SHA-256 of its bytes, which contain the digest of the batch before it. Left out are the checksum and the books,
+// so that a batch keeps its digest when it learns which books it is for.
+type Digest [16]byte
+
+// BooksID names the books of one database.
+type BooksID [16]byte
 
 // Batch is the sealed sums of one producer for one shard. Its bytes are frozen: every push sends the same ones.
 type Batch struct {
 	Header
-	bytes []byte
+	digest Digest
+	bytes  []byte
+}
+
+// Digest returns what the batch is known by, besides its producer, shard and sequence.
+func (b *Batch) Digest() Digest { return b.digest }
+
+func digestOf(b []byte) (d Digest) {
+	h := sha256.New()
+	h.Write(b[:4])
+	h.Write(b[8:batchBooksAt])
+	h.Write(b[batchHeaderSize:])
+	copy(d[:], h.Sum(nil))
+	return d
 }
 
 // Bytes returns the frozen bytes. They must not be changed.
@@ -107,7 +132,8 @@ func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
 	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
 	h.Updates, h.Amount = control[0].APIRequests(), control[0].Spend
 	h.Totals, h.Rollups = len(totals), len(rollups)
-	return &Batch{Header: h, bytes: e.frame(&h, &control)}
+	bytes := e.frame(&h, &control)
+	return &Batch{Header: h, digest: digestOf(bytes), bytes: bytes}
 }
 
 // batchEncoder gathers the rows while it builds the table of texts that goes before them.
@@ -163,17 +189,17 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 	copy(b, batchMagic)
 	b[2] = h.Version
 	binary.BigEndian.PutUint16(b[12:], uint16(h.Shard))
-	binary.BigEndian.PutUint16(b[14:], uint16(h.Shards))
 	copy(b[16:], h.Producer[:])
 	binary.BigEndian.PutUint64(b[32:], h.Sequence)
-	binary.BigEndian.PutUint64(b[40:], h.Seal)
-	binary.BigEndian.PutUint64(b[48:], uint64(h.SealedAt.UnixMilli()))
-	binary.BigEndian.PutUint64(b[56:], uint64(h.Updates))
-	putAmount(b[64:], h.Amount)
-	binary.BigEndian.PutUint32(b[80:], uint32(h.Totals))
-	binary.BigEndian.PutUint32(b[84:], uint32(h.Rollups))
-	binary.BigEndian.PutUint64(b[88:], uint64(h.PriorUpdates))
-	putAmount(b[96:], h.PriorAmount)
+	binary.BigEndian.PutUint64(b[40:], uint64(h.SealedAt.UnixMilli()))
+	binary.BigEndian.PutUint64(b[48:], uint64(h.Updates))
+	putAmount(b[56:], h.Amount)
+	binary.BigEndian.PutUint32(b[72:], uint32(h.Totals))
+	binary.BigEndian.PutUint32(b[76:], uint32(h.Rollups))
+	binary.BigEndian.PutUint64(b[80:], uint64(h.PriorUpdates))
+	putAmount(b[88:], h.PriorAmount)
+	copy(b[104:], h.PriorDigest[:])
+	copy(b[batchBooksAt:], h.Books[:])
 	for i := range control {
 		b = appendCounters(b, &control[i])
 	}
@@ -218,25 +244,25 @@ func ParseBatch(b []byte) (*Batch, error) {
 	if want, got := binary.BigEndian.Uint32(b[4:]), batchChecksum(b); want != got {
 		return nil, fmt.Errorf("%w: CRC-32C is %08x instead of %08x", ErrCorruptBatch, got, want)
 	}
-	batch := &Batch{bytes: b, Header: Header{
+	batch := &Batch{bytes: b, digest: digestOf(b), Header: Header{
 		Version:  b[2],
 		Shard:    int(binary.BigEndian.Uint16(b[12:])),
-		Shards:   int(binary.BigEndian.Uint16(b[14:])),
 		Producer: ProducerID(b[16:32]),
 		Sequence: binary.BigEndian.Uint64(b[32:]),
-		Seal:     binary.BigEndian.Uint64(b[40:]),
-		SealedAt: time.UnixMilli(int64(binary.BigEndian.Uint64(b[48:]))),
-		Updates:  int64(binary.BigEndian.Uint64(b[56:])),
-		Amount:   amountAt(b[64:]),
-		Totals:   int(binary.BigEndian.Uint32(b[80:])),
-		Rollups:  int(binary.BigEndian.Uint32(b[84:])),
+		SealedAt: time.UnixMilli(int64(binary.BigEndian.Uint64(b[40:]))),
+		Updates:  int64(binary.BigEndian.Uint64(b[48:])),
+		Amount:   amountAt(b[56:]),
+		Totals:   int(binary.BigEndian.Uint32(b[72:])),
+		Rollups:  int(binary.BigEndian.Uint32(b[76:])),
 
-		PriorUpdates: int64(binary.BigEndian.Uint64(b[88:])),
-		PriorAmount:  amountAt(b[96:]),
+		PriorUpdates: int64(binary.BigEndian.Uint64(b[80:])),
+		PriorAmount:  amountAt(b[88:]),
+		PriorDigest:  Digest(b[104:120]),
+		Books:        BooksID(b[batchBooksAt:batchHeaderSize]),
 	}}
 	h := &batch.Header
-	if h.Version == 0 || h.Shard >= h.Shards || h.Shards > MaxShards || h.Sequence == 0 ||
-		h.Sequence > math.MaxInt64 || h.Seal > math.MaxInt64 || h.Updates < 0 || h.Updates > maxBatchUpdates || h.PriorUpdates < 0 || !h.plausible() {
+	if h.Version == 0 || h.Shard >= MaxShards || h.Sequence == 0 || h.Sequence > math.MaxInt64 ||
+		h.Updates < 0 || h.Updates > maxBatchUpdates || h.PriorUpdates < 0 || !h.plausible() {
 		return nil, fmt.Errorf("%w: impossible header %+v", ErrCorruptBatch, *h)
 	}
 	if h.Version > BatchVersion {

@@ -58,10 +58,10 @@ func (b *shardBooks) hasLooked() bool {
 }
 
 // published takes the number that others have published.
-func (b *shardBooks) published(updates uint64) {
+func (b *shardBooks) published(updates int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.updates, b.looked = max(b.updates, int64(updates)), true
+	b.updates, b.looked = max(b.updates, updates), true
 }
 
 func (b *shardBooks) requeued() {
@@ -69,9 +69,6 @@ func (b *shardBooks) requeued() {
 	defer b.mu.Unlock()
 	b.requeue = false
 }
-
-// booksMark is the producer under whose name the number of updates in the books is published with the marks; see Keeper.
-var booksMark ProducerID
 
 // readMarks reads marks from Postgres. If it finds the books turned back, it has the queue put back what it keeps.
 func (p *Pipeline) readMarks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
@@ -129,7 +126,7 @@ func (p *Pipeline) readPublished(ctx context.Context, shard int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	published, err := keeper.Mark(ctx, shard, booksMark)
+	published, err := keeper.Booked(ctx, shard)
 	if err != nil {
 		return fmt.Errorf("read what the books had: %w", err)
 	}
@@ -151,7 +148,7 @@ func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	return keeper.Expire(ctx, shard, p.cfg.RewindWindow)
+	return keeper.Expire(ctx, shard, p.cfg.RewindWindow, time.Now())
 }
 
 // tendMarks keeps this producer's marks from being cleaned up, and cleans up those that nobody uses any more, and what the
@@ -159,7 +156,7 @@ func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
 func (p *Pipeline) tendMarks(ctx context.Context) {
 	for wait := time.Minute; sleep(ctx, wait, nil); {
 		callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
-		cleaned, err := p.cfg.Store.Tend(callCtx, p.producer, p.cfg.Shards, markRetention)
+		cleaned, err := p.cfg.Store.Tend(callCtx, p.identities(), time.Now(), markRetention)
 		cancel()
 		wait = tendInterval
 		if err != nil {
@@ -173,7 +170,7 @@ func (p *Pipeline) tendMarks(ctx context.Context) {
 			for shard := range p.cfg.Shards {
 				callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 				// Other instances may have a window still.
-				if err := keeper.Expire(callCtx, shard, maxRewindWindow); err != nil {
+				if err := keeper.Expire(callCtx, shard, maxRewindWindow, time.Now()); err != nil {
 					p.log.Debug("what the queue has kept can't be looked at", "shard", shard, "error", err)
 				}
 				cancel()

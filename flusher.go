@@ -282,14 +282,15 @@ func (f *flusher) settle(ctx context.Context, plan *plan) (any bool, err error) 
 	if len(ids) == 0 {
 		return false, nil
 	}
+	ack := Ack{Entries: ids, Marks: marks}
 	if f.p.cfg.RewindWindow > 0 {
-		marks[booksMark] = uint64(f.p.books[f.shard].atLeast())
+		ack.Booked = f.p.books[f.shard].atLeast()
 	}
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
 	defer cancel()
-	if err := f.p.cfg.Queue.Settle(ctx, f.shard, ids, marks); err != nil {
-		return false, fmt.Errorf("settle: %w", err)
+	if err := f.p.cfg.Queue.Ack(ctx, f.shard, ack); err != nil {
+		return false, fmt.Errorf("ack: %w", err)
 	}
 	return true, nil
 }
@@ -412,6 +413,6 @@ func (p *Pipeline) tellLost(f *Flush) {
 // confirmOwn spares this instance's own lane the way over the queue.
 func (p *Pipeline) confirmOwn(plan *plan) {
 	if mark, ok := plan.marks[p.producer]; ok && plan.shard < len(p.lanes) {
-		p.lanes[plan.shard].confirm(mark.Whole())
+		p.lanes[plan.shard].confirm(mark.Contiguous())
 	}
 }

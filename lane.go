@@ -61,14 +61,14 @@ func (l *lane) poke() {
 }
 
 // add takes freshly sealed batches, whose updates were accepted after since.
-func (l *lane) add(batches []*Batch, since, now time.Time) {
+func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
 	l.mu.Lock()
 	if len(l.window.batches) == 0 {
 		l.progress = now
 	}
 	l.window.add(batches)
 	for _, b := range l.window.batches[len(l.window.batches)-len(batches):] {
-		b.since = since
+		b.since, b.seal = since, seal
 	}
 	l.mu.Unlock()
 	l.poke()
@@ -292,7 +292,7 @@ func (l *lane) readMark(ctx context.Context) {
 		l.log.Debug("mark can't be read from the queue", "error", err)
 		return
 	}
-	l.confirm(mark)
+	l.confirm(mark.Contiguous())
 }
 
 // recover is for batches that were pushed and yet aren't confirmed for long: perhaps the queue lost them, or only the

@@ -353,13 +353,14 @@ func (p *Pipeline) seal(last bool) {
 			break
 		}
 		h := Header{
-			Shard: i, Shards: p.cfg.Shards, Producer: p.producer, Sequence: l.window.next,
+			Shard: i, Producer: p.producer, Sequence: l.window.next,
 			PriorUpdates: l.window.updates, PriorAmount: l.window.amount,
+			PriorDigest: l.window.digest,
 		}
-		batches[i] = lanes[i].batches(h, seal, now)
+		batches[i] = lanes[i].batches(h, now)
 		p.metrics.sealed.Add(float64(len(batches[i])))
 	}
-	p.endSeal(batches, now)
+	p.endSeal(batches, seal, now)
 }
 
 // beginSeal takes what is open out of the open map. The seal is 0 if that is nothing.
@@ -375,12 +376,12 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 }
 
 // endSeal puts the batches of each lane into its window.
-func (p *Pipeline) endSeal(batches [][]*Batch, now time.Time) {
+func (p *Pipeline) endSeal(batches [][]*Batch, seal uint64, now time.Time) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
 	for i, l := range p.lanes {
 		if len(batches[i]) > 0 {
-			l.add(batches[i], p.between.since, now)
+			l.add(batches[i], seal, p.between.since, now)
 		}
 	}
 	p.between = beingSealed{}

@@ -128,7 +128,8 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	claim := Claim{
-		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
+		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, Prior: mark.Digest, Digest: mark.Digest,
+		SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
 	}
 	lost := mark.Lost // those still missing, beginning with the next one that the batches may fill
 	p.wait[id] = nil
@@ -172,8 +173,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 
 // extend takes the next batch, or one behind a gap that was passed, into the claim.
 func (c *Claim) extend(b *Batch) {
-	c.Last, c.Shards = b.Sequence, b.Shards
-	c.Seal, c.PriorSeal = b.Seal, c.Seal
+	c.Last, c.Digest = b.Sequence, b.digest
 	c.Updates += b.Updates
 	c.Amount = c.Amount.Add(b.Amount)
 	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
@@ -239,7 +239,7 @@ func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
 func (p *plan) applied(f *Flush) {
 	for _, c := range f.Claims {
 		mark := p.marks[c.Producer]
-		mark.Sequence, mark.Updates, mark.Amount = c.Last, c.SealedUpdates, c.SealedAmount
+		mark.Sequence, mark.Digest, mark.Updates, mark.Amount = c.Last, c.Digest, c.SealedUpdates, c.SealedAmount
 		p.marks[c.Producer] = mark
 	}
 	for _, l := range f.Lost {
@@ -290,13 +290,9 @@ func (p *plan) refused(reason error) {
 }
 
 // settle returns the entries to take out of the queue, which it forgets, and the marks to publish with them.
-func (p *plan) settle() (ids []EntryID, marks map[ProducerID]uint64) {
+func (p *plan) settle() (ids []EntryID, marks map[ProducerID]Mark) {
 	ids, p.done = p.done, nil
-	marks = make(map[ProducerID]uint64, len(p.marks))
-	for id, mark := range p.marks {
-		marks[id] = mark.Whole()
-	}
-	return ids, marks
+	return ids, maps.Clone(p.marks)
 }
 
 // trim leaves batches that wait in the queue, to be met again in a later walk, until those kept have no more bytes than

@@ -26,7 +26,17 @@ type QueueStats struct {
 // ErrQueueFull is returned by Queue.Push when the queue holds as many bytes as it may. Nothing was added.
 var ErrQueueFull = errors.New("queue is full")
 
-// Queue carries batches from the instances to whoever holds the lock. Entries stay until they are settled. A queue
+// Ack says what Postgres has.
+type Ack struct {
+	Entries []EntryID           // entries that are not needed any more
+	Marks   map[ProducerID]Mark // to publish: how far the producers are in the books
+
+	// Booked is how many updates the books of the shard have, at least, if the queue is a Keeper and there is a rewind
+	// window; else 0, and then it isn't published.
+	Booked int64
+}
+
+// Queue carries batches from the instances to whoever holds the lock. Entries stay until they are acked. A queue
 // may lose entries, repeat them and forget marks: batches stay with their producer until Postgres confirms them, and
 // the claim drops repetitions. Queues are safe for concurrent use. The suite in package queuetest says all that an
 // implementation must do.
@@ -42,31 +52,41 @@ type Queue interface {
 	// one entry if there is one. It doesn't wait for entries to come.
 	Read(ctx context.Context, shard int, after EntryID, maxEntries, maxBytes int) ([]Entry, error)
 
-	// Settle takes exactly these entries out of the shard, those that are gone already being none of its worry, and
-	// publishes marks: for each producer the last sequence that Postgres has. Either may be empty.
-	Settle(ctx context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error
+	// Ack takes exactly these entries out of the shard and publishes marks. Either may be empty. Entries that are gone
+	// already are ignored. An id stands for the batch that was read or pushed under it: if the queue has given the same
+	// place to another batch since, that one stays.
+	Ack(ctx context.Context, shard int, a Ack) error
 
-	// Mark returns the last published mark of the producer, 0 if none is known. It is a hint: it may be behind.
-	Mark(ctx context.Context, shard int, producer ProducerID) (uint64, error)
+	// Mark returns the last published mark of the producer, the zero Mark if none is known. It is a hint: it may be
+	// behind, and its sums and a long list of lost batches are left out; see Mark.AppendText.
+	Mark(ctx context.Context, shard int, producer ProducerID) (Mark, error)
 
 	// Stats looks at the shard without changing it.
 	Stats(ctx context.Context, shard int) (QueueStats, error)
 }
 
-// Keeper is a Queue that can keep, for a while, what was settled, so that it is there for a database that is turned
+// Keeper is a Queue that can retain, for a while, what was acked, so that it is there for a database that is turned
 // back to an earlier state.
 //
-// Among the marks that Settle publishes there is, under the zero ProducerID, how many updates the books of the shard have.
-// By it those who haven't seen them notice that a database was turned back. So a Keeper never replaces that number by a
-// lower one, which comes from somebody who is behind or late, until Requeue has forgotten it.
+// With what it retains it keeps how many updates the books of the shard have, as Ack publishes it. By that number
+// processes that haven't seen the books grow notice that a database was turned back. So a Keeper never replaces it by a
+// lower one, which comes from a process that is behind or late, until Requeue has forgotten it.
 type Keeper interface {
 	Queue
 
-	// Requeue adds the kept entries of the shard to the end of its queue, oldest first, in spite of any bound of the
-	// queue, and keeps them no longer. Once all are there it forgets the mark of the zero ProducerID. It returns how many there were. After an error some of them may be in the queue,
-	// kept, or both; calling it again does no harm.
+	// Booked returns the number of updates that was published last, 0 if none is known.
+	Booked(ctx context.Context, shard int) (int64, error)
+
+	// Retained returns the shards, ascending, that have retained entries or a published number of updates.
+	Retained(ctx context.Context) (shards []int, err error)
+
+	// Requeue adds the retained entries of the shard to the end of its queue, oldest first, in spite of any bound of
+	// the queue, and retains them no longer. Once all are there it forgets the published number of updates. It returns
+	// how many entries there were. After an error some of them may be in the queue, retained, or both; calling it again
+	// does no harm.
 	Requeue(ctx context.Context, shard int) (entries int, err error)
 
-	// Expire forgets the kept entries of the shard that were settled at least age ago, by the queue's own clock.
-	Expire(ctx context.Context, shard int, age time.Duration) error
+	// Expire forgets the retained entries of the shard that were acked at least age ago. now is the caller's clock: the
+	// earlier of it and the queue's own decides.
+	Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error
 }

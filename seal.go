@@ -169,18 +169,15 @@ func (s *sealer) number(e Entity) uint32 {
 
 // batches cuts the rows of one seal and lane into batches of bounded size, at least one. h has all that they share;
 // sequence numbers them from h.Sequence up, and the prior sums go on from h's.
-func (r *laneRows) batches(h Header, seal uint64, now time.Time) []*Batch {
+func (r *laneRows) batches(h Header, now time.Time) []*Batch {
 	parts := max(1, (max(len(r.totals), len(r.rollups))+maxBatchRows-1)/maxBatchRows)
 	batches := make([]*Batch, parts)
 	for i := range batches {
 		part := h
 		part.Sequence += uint64(i)
 		part.SealedAt = now
-		part.Seal = seal
-		if i < parts-1 {
-			part.Seal--
-		}
 		batches[i] = NewBatch(part, slicePart(r.totals, i), slicePart(r.rollups, i))
+		h.PriorDigest = batches[i].digest
 		h.PriorUpdates += batches[i].Updates
 		h.PriorAmount = h.PriorAmount.Add(batches[i].Amount)
 	}

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -159,57 +160,68 @@ func (l *lane) status() ShardStatus {
 
 // Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and of the open map.
 type Held struct {
-	shard int
-	parts []heldPart // ascending
+	parts []heldPart
+	open  Counters
+	of    []ProducerID
 }
 
-// heldPart is what came, or will come, to the books with one sequence.
+// heldPart is what came, or will come, to the books with one batch.
 type heldPart struct {
+	shard    int
 	sequence uint64
 	counters Counters
 }
 
-// Beyond adds up what the marks don't cover: marks say, for each shard, up to which sequence of this producer the
-// caller has counted already. With marks and the entity's total read in one snapshot of the database after Held was
-// called, total and Beyond together are what was accepted, each update once.
-func (h Held) Beyond(marks map[int]uint64) (sum Counters) {
+// Producers returns the identities of the instance whose marks NotIn wants, one for each shard from 0.
+func (h Held) Producers() []ProducerID { return h.of }
+
+// NotIn adds up what the marks don't cover: they say, for each shard, how far Producers are in the books. With marks and
+// the entity's total read in one snapshot of the database after Held was called, total and NotIn together are what was
+// accepted, each update once.
+func (h Held) NotIn(marks map[int]Mark) (sum Counters) {
+	sum = h.open
 	for i := range h.parts {
-		if h.parts[i].sequence > marks[h.shard] {
-			sum.Add(&h.parts[i].counters)
+		if p := &h.parts[i]; !marks[p.shard].Has(p.sequence) {
+			sum.Add(&p.counters)
 		}
 	}
 	return sum
 }
 
 // Held returns what this instance holds of the entity. It does no I/O, but walks over all open keys and decodes the
-// unconfirmed batches of one shard.
+// unconfirmed batches of all shards.
 func (p *Pipeline) Held(e Entity) Held {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
 	key := e.Key()
-	h := Held{shard: key.shard(len(p.lanes))}
-	batches, next := p.lanes[h.shard].unconfirmed()
-	for _, b := range batches {
-		rows, err := b.Rows()
-		if err != nil {
-			continue // can't be: this process made the bytes
-		}
-		i := sort.Search(len(rows.Totals), func(i int) bool { return rows.Totals[i].Key.Compare(key) >= 0 })
-		if i < len(rows.Totals) && rows.Totals[i].Key == key {
-			h.parts = append(h.parts, heldPart{b.Sequence, rows.Totals[i].Counters})
+	h := Held{open: p.open.entity(e), of: p.identities()}
+	for shard, l := range p.lanes {
+		for _, b := range l.unconfirmed() {
+			rows, err := b.Rows()
+			if err != nil {
+				continue // can't be: this process made the bytes
+			}
+			i := sort.Search(len(rows.Totals), func(i int) bool { return rows.Totals[i].Key.Compare(key) >= 0 })
+			if i < len(rows.Totals) && rows.Totals[i].Key == key {
+				h.parts = append(h.parts, heldPart{shard, b.Sequence, rows.Totals[i].Counters})
+			}
 		}
 	}
-	h.parts = append(h.parts, heldPart{next, p.open.entity(e)})
 	return h
 }
 
-// unconfirmed returns the batches in the window and the sequence that the next one gets.
-func (l *lane) unconfirmed() ([]*Batch, uint64) {
+// identities returns under which identity each shard is sealed.
+func (p *Pipeline) identities() []ProducerID {
+	return slices.Repeat([]ProducerID{p.producer}, len(p.lanes))
+}
+
+// unconfirmed returns the batches in the window.
+func (l *lane) unconfirmed() []*Batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batches := make([]*Batch, len(l.window.batches))
 	for i, b := range l.window.batches {
 		batches[i] = b.Batch
 	}
-	return batches, l.window.next
+	return batches
 }

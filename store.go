@@ -7,16 +7,14 @@ import (
 	"time"
 )
 
-// Claim moves a producer's mark from First-1 to Last.
+// Claim moves a producer's mark from First-1, where it must have the digest Prior, to Last.
 type Claim struct {
 	Producer    ProducerID
 	First, Last uint64
-	Updates     int64  // updates in the claimed batches
+	Prior       Digest // what the mark was read with; zero for a producer without a mark, or one of sequence 0
+	Digest      Digest // of the batch Last
+	Updates     int64  // updates in the claimed batches that are booked, those lost and quarantined left out
 	Amount      Amount // and their sum
-
-	// What the audit needs to know whether the lanes of a producer are at the same seal, from the headers.
-	Shards          int    // Header.Shards of the batch Last
-	Seal, PriorSeal uint64 // Header.Seal of the batch Last, and of the one before it, 0 if that isn't claimed here
 
 	// The sums over all batches of the producer up to Last, whether or not they were found, from its header. What they
 	// are above the sums in the books is lost.
@@ -24,11 +22,12 @@ type Claim struct {
 	SealedAmount  Amount
 }
 
-// LostBatch is a batch that a claim passes without having it.
+// LostBatch is a batch that a claim passes without booking it.
 type LostBatch struct {
-	Producer ProducerID
-	Sequence uint64
-	Reason   string // one line
+	Producer    ProducerID
+	Sequence    uint64
+	Reason      string // one line
+	Quarantined bool   // its bytes are among Flush.Quarantine; else nothing is known of it
 }
 
 // FoundBatch is a batch that was passed as lost and has turned up.
@@ -74,13 +73,15 @@ func (c *Control) Add(d *Control) {
 // least one of these. The slices are sorted, without repetition: Claims by producer, Lost and Found by producer and
 // sequence, Totals by key, Rollups by hour and key.
 type Flush struct {
-	Shard   int
-	Claims  []Claim
-	Lost    []LostBatch  // within Claims
-	Found   []FoundBatch // at or before the marks, Claims included
-	Totals  []TotalRow
-	Rollups []RollupRow
-	Control Control
+	Shard  int
+	Claims []Claim
+	Lost   []LostBatch // within Claims
+	// Quarantine has the whole batches that are set aside by this flush, in the order of those of Lost that say so.
+	Quarantine []BadBatch
+	Found      []FoundBatch // at or before the marks, Claims included
+	Totals     []TotalRow
+	Rollups    []RollupRow
+	Control    Control
 }
 
 // batches returns how many batches the flush commits.
@@ -101,20 +102,28 @@ type BadBatch struct {
 
 // Mark is how far the batches of a producer in a shard are in the books.
 type Mark struct {
-	Sequence uint64   // every batch up to here was applied, or passed as lost
-	Lost     []uint64 // those of them that were passed and haven't been found since, ascending
+	Sequence    uint64   // every batch up to here was applied, or passed as lost
+	Digest      Digest   // of the batch Sequence
+	Lost        []uint64 // those of them that were passed and haven't been found since, ascending
+	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
 
 	// The producer's own sums over all batches up to Sequence, those that are lost included.
 	Updates int64
 	Amount  Amount
 }
 
-// Whole returns the last sequence up to which no batch is missing.
-func (m Mark) Whole() uint64 {
+// Contiguous returns the last sequence up to which no batch is missing.
+func (m Mark) Contiguous() uint64 {
 	if len(m.Lost) > 0 {
 		return m.Lost[0] - 1
 	}
 	return m.Sequence
+}
+
+// HasQuarantined says whether the bytes of the batch of that sequence are in quarantine instead of the books.
+func (m Mark) HasQuarantined(sequence uint64) bool {
+	_, found := slices.BinarySearch(m.Quarantined, sequence)
+	return found
 }
 
 // Has says whether the batch of that sequence is in the books.
@@ -166,7 +175,11 @@ type Store interface {
 	// Quarantine keeps entries that can't be applied, each once however often it is called with it.
 	Quarantine(ctx context.Context, bad []BadBatch) error
 
-	// Tend keeps the marks of this producer, which has so many shards, from being cleaned up, and cleans up those that nobody has moved or tended
-	// for the given time. It returns how many it has cleaned up.
-	Tend(ctx context.Context, producer ProducerID, shards int, idle time.Duration) (cleaned int64, err error)
+	// Tend keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that
+	// were neither moved nor tended for the given time. It returns how many it has pruned.
+	//
+	// now is the caller's clock. The earlier of it and the store's own decides, and nothing is pruned while the two
+	// differ by more than an hour. Marks.Horizon moves no further than to the birth of the youngest producer pruned, so
+	// no clock can make a living producer's batches look like those of a pruned one.
+	Tend(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error)
 }

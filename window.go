@@ -23,6 +23,7 @@ type window struct {
 	// The sums over all batches sealed.
 	updates int64
 	amount  Amount
+	digest  Digest // of the last one
 
 	keep time.Duration  // how long confirmed batches are kept, 0: not at all
 	kept []*windowBatch // those, up to confirmed
@@ -33,6 +34,7 @@ type windowBatch struct {
 	*Batch
 	entry       EntryID
 	journaled   bool      // it is known to be in the journal
+	seal        uint64
 	since       time.Time // its updates were accepted after it
 	confirmedAt time.Time
 }
@@ -50,6 +52,7 @@ func (w *window) add(batches []*Batch) {
 		w.next++
 		w.updates += b.Updates
 		w.amount = w.amount.Add(b.Amount)
+		w.digest = b.digest
 	}
 }
 
@@ -68,7 +71,7 @@ func (w *window) atQueue(sequence uint64, entry EntryID) {
 	if b := w.toPush(); b != nil && b.Sequence == sequence {
 		b.entry = entry
 		w.pushed++
-		w.queued = max(w.queued, b.Seal)
+		w.queued = max(w.queued, b.seal)
 	}
 }
 
@@ -86,7 +89,7 @@ func (w *window) toJournal() (batches []*windowBatch) {
 func (w *window) inJournal(batches []*windowBatch) {
 	for _, b := range batches {
 		b.journaled = true
-		w.queued = max(w.queued, b.Seal)
+		w.queued = max(w.queued, b.seal)
 	}
 }
 
@@ -107,7 +110,7 @@ func (w *window) confirm(mark uint64, now time.Time) int {
 		return 0
 	}
 	n := int(mark - w.confirmed)
-	w.committed = max(w.committed, w.batches[n-1].Seal)
+	w.committed = max(w.committed, w.batches[n-1].seal)
 	w.queued = max(w.queued, w.committed)
 	if w.keep > 0 {
 		for _, b := range w.batches[:n] {

@@ -108,7 +108,7 @@ func (p *Pipeline) requeue(ctx context.Context, shard int) {
 // watchBooks looks whether Postgres was turned back, also while nothing is flushed, and has the queue forget what it has
 // kept for long enough. It works until ctx ends.
 func (p *Pipeline) watchBooks(ctx context.Context) {
-	for sleep(ctx, rewindCheck, nil) {
+	for p.time.Sleep(ctx, rewindCheck, nil) {
 		for shard := range p.cfg.Shards {
 			if err := p.lookAtBooks(ctx, shard); err != nil {
 				p.log.Debug("it can't be looked whether Postgres was turned back", "shard", shard, "error", err)
@@ -148,15 +148,15 @@ func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	return keeper.Expire(ctx, shard, p.cfg.RewindWindow, time.Now())
+	return keeper.Expire(ctx, shard, p.cfg.RewindWindow, p.time.Now())
 }
 
 // tendMarks keeps this producer's marks from being cleaned up, and cleans up those that nobody uses any more, and what the
 // queue has kept from a time when there was a rewind window. It works until ctx ends.
 func (p *Pipeline) tendMarks(ctx context.Context) {
-	for wait := time.Minute; sleep(ctx, wait, nil); {
+	for wait := time.Minute; p.time.Sleep(ctx, wait, nil); {
 		callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
-		cleaned, err := p.cfg.Store.Tend(callCtx, p.identities(), time.Now(), markRetention)
+		cleaned, err := p.cfg.Store.Tend(callCtx, p.identities(), p.time.Now(), markRetention)
 		cancel()
 		wait = tendInterval
 		if err != nil {
@@ -170,7 +170,7 @@ func (p *Pipeline) tendMarks(ctx context.Context) {
 			for shard := range p.cfg.Shards {
 				callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 				// Other instances may have a window still.
-				if err := keeper.Expire(callCtx, shard, maxRewindWindow, time.Now()); err != nil {
+				if err := keeper.Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
 					p.log.Debug("what the queue has kept can't be looked at", "shard", shard, "error", err)
 				}
 				cancel()

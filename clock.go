@@ -1,19 +1,56 @@
 package spendflush
 
 import (
+	"context"
 	"math"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
 
+// clock is the time that the engine goes by, so that a simulator can have one of its own.
+type clock interface {
+	// Now returns the time.
+	Now() time.Time
+
+	// Sleep blocks for d. It returns false if ctx ends or lost is closed before.
+	Sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool
+
+	// Jitter returns a random duration from 0 to below d.
+	Jitter(d time.Duration) time.Duration
+}
+
+// systemClock is the clock of this machine.
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) Jitter(d time.Duration) time.Duration { return rand.N(d) }
+
+func (systemClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-lost:
+		return false
+	}
+}
+
 // hourClock says which hour it is without reading the clock, which takes longer than counting an update. While it
 // is kept, what it says is at most as old as the time between two calls of keep; otherwise it reads the clock.
-type hourClock struct{ kept atomic.Int64 }
+type hourClock struct {
+	kept  atomic.Int64
+	clock clock
+}
 
 const notKept = math.MinInt64
 
-func newHourClock() *hourClock {
-	c := &hourClock{}
+func newHourClock(of clock) *hourClock {
+	c := &hourClock{clock: of}
 	c.kept.Store(notKept)
 	return c
 }
@@ -22,12 +59,12 @@ func (c *hourClock) now() Hour {
 	if hour := c.kept.Load(); hour != notKept {
 		return Hour(hour)
 	}
-	return HourOf(time.Now())
+	return HourOf(c.clock.Now())
 }
 
 // keep notes the hour, and returns how long it still lasts.
 func (c *hourClock) keep() time.Duration {
-	now := time.Now()
+	now := c.clock.Now()
 	hour := HourOf(now)
 	c.kept.Store(int64(hour))
 	return (hour + 1).Time().Sub(now)

@@ -71,6 +71,8 @@ type Config struct {
 
 	// Registerer gets the metrics. nil: none are kept anywhere.
 	Registerer prometheus.Registerer
+
+	clock clock // nil: the system's; only tests set another
 }
 
 // WithDefaults returns a copy in which every field left zero has its default.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -65,14 +64,14 @@ func isLost(lease Lease) bool {
 func (f *flusher) run(ctx context.Context) {
 	for {
 		// The jitter keeps instances from asking all at once.
-		wait := f.p.cfg.FlushInterval/2 + rand.N(f.p.cfg.FlushInterval)
+		wait := f.p.cfg.FlushInterval/2 + f.p.time.Jitter(f.p.cfg.FlushInterval)
 		if f.failed {
 			wait = max(wait, f.pause.next())
 		}
 		if f.seenNewer {
 			wait *= 4 // an instance that knows the newer format should win the lock
 		}
-		if !sleep(ctx, wait, nil) {
+		if !f.p.time.Sleep(ctx, wait, nil) {
 			return
 		}
 		f.report(ctx, f.term(ctx))
@@ -105,7 +104,7 @@ func (f *flusher) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.lease.Store(&heldLease{lease, time.Now()})
+	f.lease.Store(&heldLease{lease, f.p.time.Now()})
 	f.log.Debug("lock won", "lock", f.name)
 	defer func() {
 		f.lease.Store(nil)
@@ -113,13 +112,13 @@ func (f *flusher) term(ctx context.Context) error {
 		f.log.Debug("lock released", "lock", f.name)
 	}()
 	for {
-		begun := time.Now()
+		begun := f.p.time.Now()
 		flushed, err := f.drain(ctx, lease)
 		if err != nil || !flushed || f.seenNewer {
 			return err
 		}
 		// What came while the last flush committed has gathered already.
-		if !sleep(ctx, f.p.cfg.FlushInterval-time.Since(begun), lease.Lost()) {
+		if !f.p.time.Sleep(ctx, f.p.cfg.FlushInterval-f.p.time.Now().Sub(begun), lease.Lost()) {
 			if ctx.Err() == nil {
 				f.tellLockLost()
 			}
@@ -147,7 +146,7 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, ErrHeld) || !sleep(ctx, heldPause, nil) {
+			if !errors.Is(err, ErrHeld) || !p.time.Sleep(ctx, heldPause, nil) {
 				return fmt.Errorf("shard %d: %w", shard, err)
 			}
 		}
@@ -262,7 +261,7 @@ func (f *flusher) finish(ctx context.Context, plan *plan) (settled bool, err err
 // passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
 // that the earlier one is lost. The plan has seen the whole queue.
 func (p *Pipeline) passGaps(ctx context.Context, plan *plan, watch gapWatch, path string) error {
-	overdue := watch.overdue(plan.gaps(), time.Now(), p.cfg.GapGrace)
+	overdue := watch.overdue(plan.gaps(), p.time.Now(), p.cfg.GapGrace)
 	if len(overdue) == 0 {
 		return nil
 	}
@@ -351,12 +350,12 @@ func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error
 		}
 		books := &p.books[plan.shard]
 		before := books.atLeast()
-		start := time.Now()
+		start := p.time.Now()
 		err := p.apply(ctx, f, path)
 		switch {
 		case err == nil:
 			books.grown(before + f.Control[0].APIRequests())
-			p.recent.add(flushStatus(f, plan.taken, path, start, time.Now()))
+			p.recent.add(flushStatus(f, plan.taken, path, start, p.time.Now()))
 			plan.applied(f)
 			p.confirmOwn(plan)
 			try = 0
@@ -381,9 +380,9 @@ const maxFenced = 10
 func (p *Pipeline) apply(ctx context.Context, f *Flush, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	start := time.Now()
+	start := p.time.Now()
 	err := p.cfg.Store.Apply(ctx, f)
-	took := time.Since(start)
+	took := p.time.Now().Sub(start)
 	if err != nil {
 		return err
 	}

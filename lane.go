@@ -77,7 +77,7 @@ func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
 // confirm takes note of a mark of the producer that was published: all batches up to it are in Postgres.
 func (l *lane) confirm(mark uint64) {
 	l.mu.Lock()
-	now := time.Now()
+	now := l.p.time.Now()
 	n := l.window.confirm(mark, now)
 	if n > 0 {
 		l.progress = now
@@ -136,7 +136,7 @@ func (l *lane) step(ctx context.Context) (again time.Duration) {
 // writeJournal writes the batches to the journal, if there is one, before they go anywhere else. If that fails they go on
 // without, and it is tried again.
 func (l *lane) writeJournal() {
-	if l.p.cfg.Journal == nil || time.Now().Before(l.nextJournal) {
+	if l.p.cfg.Journal == nil || l.p.time.Now().Before(l.nextJournal) {
 		return
 	}
 	l.mu.Lock()
@@ -159,7 +159,7 @@ func (l *lane) writeJournal() {
 	switch {
 	case err != nil:
 		l.p.metrics.journalFailures.Inc()
-		l.nextJournal = time.Now().Add(retryMost)
+		l.nextJournal = l.p.time.Now().Add(retryMost)
 		if !failed {
 			l.log.Error("the journal can't be written; batches go on without it and would be lost with this process and Redis together",
 				"error", err)
@@ -194,10 +194,10 @@ func (l *lane) lookBack(ctx context.Context) {
 	l.mu.Lock()
 	kept := len(l.window.kept)
 	l.mu.Unlock()
-	if kept == 0 || time.Now().Before(l.nextLook) {
+	if kept == 0 || l.p.time.Now().Before(l.nextLook) {
 		return
 	}
-	l.nextLook = time.Now().Add(rewindCheck)
+	l.nextLook = l.p.time.Now().Add(rewindCheck)
 	if err := l.readStoredMark(ctx); err != nil {
 		l.log.Debug("mark can't be read from Postgres", "error", err)
 	}
@@ -212,12 +212,12 @@ func (l *lane) isFallback() bool {
 func (l *lane) isStalled() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.window.batches) > 0 && l.window.pushed > 0 && time.Since(l.progress) > stallAfter
+	return len(l.window.batches) > 0 && l.window.pushed > 0 && l.p.time.Now().Sub(l.progress) > stallAfter
 }
 
 // pushAll pushes, in order, what isn't known to be in the queue.
 func (l *lane) pushAll(ctx context.Context) {
-	for time.Now().After(l.nextPush) {
+	for l.p.time.Now().After(l.nextPush) {
 		l.mu.Lock()
 		b := l.window.toPush()
 		unkept := l.unkept
@@ -246,7 +246,7 @@ func (l *lane) pushFailed(ctx context.Context, err error) {
 		return
 	}
 	l.p.metrics.pushFailures.Inc()
-	now := time.Now()
+	now := l.p.time.Now()
 	l.nextPush = now.Add(l.pause.next())
 	if l.failingSince.IsZero() {
 		l.failingSince = now
@@ -263,7 +263,7 @@ func (l *lane) pushWorks() {
 	if l.failingSince.IsZero() {
 		return
 	}
-	l.log.Info("push works again", "failed_for", time.Since(l.failingSince))
+	l.log.Info("push works again", "failed_for", l.p.time.Now().Sub(l.failingSince))
 	l.failingSince = time.Time{}
 	if l.isFallback() {
 		l.setFallback(false)
@@ -303,13 +303,13 @@ func (l *lane) recover(ctx context.Context) {
 	}
 	l.mu.Lock()
 	l.window.doubt()
-	l.progress = time.Now() // not before another stallAfter
+	l.progress = l.p.time.Now() // not before another stallAfter
 	l.mu.Unlock()
 	l.p.metrics.doubts.Inc()
 }
 
 func (l *lane) readStoredMark(ctx context.Context) error {
-	began := time.Now()
+	began := l.p.time.Now()
 	marks, err := l.p.readMarks(ctx, l.shard, []ProducerID{l.p.producer})
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 		l.window.expire(began)
 	}
 	if confirmed+restored > 0 {
-		l.progress = time.Now()
+		l.progress = l.p.time.Now()
 	}
 	l.mu.Unlock()
 	if confirmed > 0 {
@@ -348,7 +348,7 @@ func (l *lane) direct(ctx context.Context) {
 	l.mu.Lock()
 	empty := len(l.window.batches) == 0
 	l.mu.Unlock()
-	if empty || time.Now().Before(l.nextDirect) {
+	if empty || l.p.time.Now().Before(l.nextDirect) {
 		return
 	}
 	err := l.tryDirect(ctx)
@@ -356,9 +356,9 @@ func (l *lane) direct(ctx context.Context) {
 	case err == nil:
 		l.nextDirect = time.Time{}
 	case errors.Is(err, ErrHeld):
-		l.nextDirect = time.Now().Add(heldPause)
+		l.nextDirect = l.p.time.Now().Add(heldPause)
 	case ctx.Err() == nil:
-		l.nextDirect = time.Now().Add(retryMost)
+		l.nextDirect = l.p.time.Now().Add(retryMost)
 		l.log.Warn("direct write failed; batches are kept and tried again", "error", err)
 	}
 }

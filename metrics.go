@@ -192,7 +192,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	now := time.Now()
+	now := c.p.time.Now()
 	s := c.p.Status()
 	totals, rollups := s.Open.Keys, s.Open.Keys
 	var unconfirmed Amount

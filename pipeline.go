@@ -17,7 +17,8 @@ type Pipeline struct {
 	log      *slog.Logger
 	producer ProducerID
 	started  time.Time
-	clock    *hourClock
+	time     clock
+	hours    *hourClock
 	open     *openMap
 	lanes    []*lane
 	flushers []*flusher
@@ -53,12 +54,17 @@ func New(c Config) (*Pipeline, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("invalid configuration: %w", err)
 	}
-	now := time.Now()
+	var timing clock = systemClock{}
+	if c.clock != nil {
+		timing = c.clock
+	}
+	now := timing.Now()
 	p := &Pipeline{
 		cfg:      c,
 		producer: NewProducerID(now),
 		started:  now,
-		clock:    newHourClock(),
+		time:     timing,
+		hours:    newHourClock(timing),
 		open:     newOpenMap(c.MaxKeys, c.keep()),
 		sealer:   newSealer(c.Shards, c.MaxKeys),
 		stop:     make(chan struct{}),
@@ -151,14 +157,14 @@ func (p *Pipeline) record(u *Update) (uint64, error) {
 func (p *Pipeline) check(c *Cost) (Hour, error) {
 	var now time.Time
 	if !c.Time.IsZero() {
-		now = time.Now()
+		now = p.time.Now()
 	}
 	return p.hourOf(c), c.validate(0, now)
 }
 
 func (p *Pipeline) hourOf(c *Cost) Hour {
 	if c.Time.IsZero() {
-		return p.clock.now()
+		return p.hours.now()
 	}
 	return HourOf(c.Time)
 }
@@ -182,7 +188,7 @@ func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
 }
 
 func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
-	now := time.Now()
+	now := p.time.Now()
 	spots := make([]spot, len(updates))
 	var cost Cost
 	for i := range updates {
@@ -300,9 +306,9 @@ func (p *Pipeline) sealAll(ctx context.Context) {
 
 // keepHour keeps the clock that Record looks at. A change of the system's clock shows within clockInterval.
 func (p *Pipeline) keepHour(ctx context.Context) {
-	defer p.clock.release()
+	defer p.hours.release()
 	for {
-		if !sleep(ctx, min(p.clock.keep(), clockInterval), nil) {
+		if !p.time.Sleep(ctx, min(p.hours.keep(), clockInterval), nil) {
 			return
 		}
 	}
@@ -347,7 +353,7 @@ func (p *Pipeline) seal(last bool) {
 		empty = empty && len(lanes[i].totals)+len(lanes[i].rollups) == 0
 	}
 	batches := make([][]*Batch, len(lanes))
-	now := time.Now()
+	now := p.time.Now()
 	for i, l := range p.lanes {
 		if empty {
 			break
@@ -368,7 +374,7 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
 	since := time.Unix(0, p.openSince.Load())
-	now := time.Now()
+	now := p.time.Now()
 	seal, dirty, p.between = p.open.swap(last)
 	p.between.since = since
 	p.openSince.Store(now.UnixNano())
@@ -385,20 +391,6 @@ func (p *Pipeline) endSeal(batches [][]*Batch, seal uint64, now time.Time) {
 		}
 	}
 	p.between = beingSealed{}
-}
-
-// sleep waits for d, and returns false if ctx ends or lost is closed before.
-func sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	case <-lost:
-		return false
-	}
 }
 
 // release gives a lease up even while the pipeline is stopping.

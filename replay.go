@@ -21,7 +21,7 @@ func (p *Pipeline) replay(ctx context.Context) {
 	left, err := p.cfg.Journal.Left()
 	for pause := (backoff{}); err != nil; left, err = p.cfg.Journal.Left() {
 		p.log.Error("the journal can't be read; trying again", "error", err)
-		if !sleep(ctx, pause.next(), nil) {
+		if !p.time.Sleep(ctx, pause.next(), nil) {
 			return
 		}
 	}
@@ -48,7 +48,7 @@ func (p *Pipeline) replay(ctx context.Context) {
 		p.metrics.leftover.Set(float64(n))
 		if len(shards) == 0 {
 			p.log.Info("all batches that the journal had are in Postgres")
-		} else if !sleep(ctx, pause.next(), nil) {
+		} else if !p.time.Sleep(ctx, pause.next(), nil) {
 			return
 		}
 	}
@@ -68,7 +68,7 @@ func (l *leftover) step(ctx context.Context) error {
 	}
 	if l.p.cfg.Queue != nil {
 		err := l.push(ctx)
-		if err == nil || time.Since(l.failingSince) < fallbackAfter {
+		if err == nil || l.p.time.Now().Sub(l.failingSince) < fallbackAfter {
 			return err
 		}
 	}
@@ -128,7 +128,7 @@ func (l *leftover) push(ctx context.Context) error {
 		cancel()
 		if err != nil {
 			if l.failingSince.IsZero() {
-				l.failingSince = time.Now()
+				l.failingSince = l.p.time.Now()
 			}
 			return err
 		}

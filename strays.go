@@ -13,7 +13,7 @@ const strayInterval = 30 * time.Second
 // number of shards leaves nothing behind. It works until ctx ends.
 func (p *Pipeline) flushStrays(ctx context.Context) {
 	flushers := map[int]*flusher{}
-	for sleep(ctx, strayInterval, nil) {
+	for p.time.Sleep(ctx, strayInterval, nil) {
 		for shard := p.cfg.Shards; shard < MaxShards; shard++ {
 			if flushers[shard] == nil {
 				flushers[shard] = newFlusher(p, shard)

@@ -33,7 +33,7 @@ type window struct {
 type windowBatch struct {
 	*Batch
 	entry       EntryID
-	journaled   bool      // it is known to be in the journal
+	journaled   bool // it is known to be in the journal
 	seal        uint64
 	since       time.Time // its updates were accepted after it
 	confirmedAt time.Time

@@ -59,8 +59,8 @@ type planStats struct {
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, limit: flushLimit{flushRows, flushTexts}, marks: map[ProducerID]Mark{}, refusals: map[batchName]error{}, wait: map[ProducerID][]entryBatch{},
-		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{},
+		shard: shard, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
+		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{},
 	}
 }
 
@@ -166,7 +166,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 		case b.Sequence <= claim.Last && !found:
 			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
 			// flush fail, the entry taken is still there.
-			p.dropDuplicate(b, mark)
+			p.dropDuplicate(b, mark, &claim)
 		case found:
 			if p.enough(sums) {
 				p.add(b)
@@ -248,18 +248,18 @@ func (c *Claim) skip(b *Batch) {
 
 // dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
 // only done with that flush. What has the place of a batch in the books and is another one is set aside.
-func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
-	if b.Sequence > mark.Sequence {
-		p.stats.duplicates++
-		p.taken = append(p.taken, b)
-		return
-	}
-	if mark.isAnother(b.Batch) {
+func (p *plan) dropDuplicate(b entryBatch, mark Mark, claim *Claim) {
+	inFlush := b.Sequence > mark.Sequence // then it is the one taken last, for they come in order
+	if inFlush && b.digest != claim.Digest || !inFlush && mark.isAnother(b.Batch) {
 		p.reject(b.entry, b.bytes, diverged(b.Batch))
 		return
 	}
 	p.stats.duplicates++
-	p.done = append(p.done, b.entry)
+	if inFlush {
+		p.taken = append(p.taken, b)
+	} else {
+		p.done = append(p.done, b.entry)
+	}
 }
 
 // applied notes that the flush of the last take is committed.
@@ -269,6 +269,9 @@ func (p *plan) applied(f *Flush) {
 		mark.Sequence, mark.Digest, mark.Updates, mark.Amount = c.Last, c.Digest, c.SealedUpdates, c.SealedAmount
 		mark.Recent = c.Recent
 		p.marks[c.Producer] = mark
+		if c.Producer == p.last {
+			p.last = ProducerID{}
+		}
 	}
 	for _, l := range f.Lost {
 		mark := p.marks[l.Producer]
@@ -288,7 +291,7 @@ func (p *plan) applied(f *Flush) {
 	for _, b := range p.taken {
 		p.done = append(p.done, b.entry)
 	}
-	p.taken, p.last = nil, ProducerID{}
+	p.taken = nil
 }
 
 // fenced notes that the flush of the last take wasn't committed because a claim was lost: its batches wait again, and
@@ -343,7 +346,7 @@ func (p *plan) ack() Ack {
 	a := Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
 	p.done = nil
 	// A producer with many lost batches has to look into Postgres for itself.
-	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return len(m.Lost) > maxPublishedLost })
+	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || len(m.Lost) > maxPublishedLost })
 	return a
 }
 

@@ -76,6 +76,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 
 	clock clock // nil: the system's; only tests set another
+
+	newProducer func(now time.Time) ProducerID // nil: NewProducerID; only tests set another
 }
 
 // WithDefaults returns a copy in which every field left zero has its default.
@@ -87,6 +89,9 @@ func (c Config) WithDefaults() Config {
 	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
 	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
 	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
+	if c.newProducer == nil {
+		c.newProducer = NewProducerID
+	}
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	if c.RollupDimensions == nil {
 		c.RollupDimensions = DimensionNames()

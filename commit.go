@@ -173,11 +173,15 @@ var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
 // shrink makes the next flush half as large as the one that failed: what can't be written in one go, for its size or for
 // one batch in it, can be in several. At the end it is a single batch.
 func (c *committer) shrink(plan *plan, f *Flush) {
-	limit := flushLimit{rows: max(1, (len(f.Totals)+len(f.Rollups))/2)}
+	texts := 0
 	for i := range f.Rollups {
-		limit.texts += int(f.Rollups[i].texts)
+		texts += int(f.Rollups[i].texts)
 	}
-	limit.texts = max(1, limit.texts/2)
+	// Also if the flush was larger than its limit, by its last batch: the same one would be made again.
+	limit := flushLimit{
+		rows:  max(1, min(plan.limit.rows, len(f.Totals)+len(f.Rollups))/2),
+		texts: max(1, min(plan.limit.texts, texts)/2),
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit, c.trouble = limit, plan.last

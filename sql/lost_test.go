@@ -18,7 +18,7 @@ func sequenceOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch)
 	for i := range n {
 		f := flushOf(p, i+1, i+1, costOne)
 		h := spendflush.Header{
-			Shards: 1, Producer: p, Sequence: i + 1, Seal: i + 1, PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
+			Producer: p, Sequence: i + 1, PriorDigest: digestAt(i), PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
 		}
 		batches = append(batches, spendflush.NewBatch(h, f.Totals, f.Rollups))
 	}
@@ -71,7 +71,7 @@ func TestAGapIsPassedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *test
 	apply(t, s, f)
 	wantLost(t, s, 2, "2")
 	mark := markOf(t, s, p)
-	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []uint64{2, 3}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Whole() != 1 {
+	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []uint64{2, 3}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Contiguous() != 1 {
 		t.Errorf("mark is %+v", mark)
 	}
 	wantFenced(t, s, f)
@@ -170,7 +170,7 @@ func age(t testing.TB, s *Store, by time.Duration) {
 
 func tend(t testing.TB, s *Store, p spendflush.ProducerID, want int64) {
 	t.Helper()
-	if cleaned, err := s.Tend(t.Context(), p, 1, month); err != nil || cleaned != want {
+	if cleaned, err := s.Tend(t.Context(), []spendflush.ProducerID{p}, time.Now(), month); err != nil || cleaned != want {
 		t.Errorf("cleaned up are %d, %v; want %d", cleaned, err, want)
 	}
 }
@@ -255,7 +255,7 @@ func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	var group errgroup.Group
 	for range 3 {
 		group.Go(func() error {
-			_, err := s.Tend(t.Context(), newProducer(), 1, month)
+			_, err := s.Tend(t.Context(), []spendflush.ProducerID{newProducer()}, time.Now(), month)
 			return err
 		})
 	}

@@ -1,0 +1,64 @@
+package spendflush
+
+import "testing"
+
+// The simulator is worth nothing if it can't see what it is for. That it sees the guards of the engine is in
+// internal/mutants; these are those of the servers.
+func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
+	all := simRules{slots: 2, shards: 1, crashes: true, harm: true, outages: true, lockless: true}
+	with := func(change func(*simRules)) simRules {
+		rules := all
+		change(&rules)
+		return rules
+	}
+	months := with(func(r *simRules) { r.months = true })
+	alone := with(func(r *simRules) {
+		r.window, r.restores, r.harm, r.lockless, r.slots, r.steps = simWindow, simTurnedBackQuietly, false, false, 1, 300
+	})
+	for name, test := range map[string]struct {
+		rules    simRules
+		sabotage func(*simulator)
+		runs     uint64 // within how many schedules it must be seen
+	}{
+		"claims aren't checked": {all, func(s *simulator) { s.store.unchecked = true }, 200},
+		"claims are checked without their digests": {
+			with(func(r *simRules) { r.clones = true }), func(s *simulator) { s.store.digestsIgnored = true }, 4000,
+		},
+		"batches found aren't checked":                  {with(func(r *simRules) { r.steps = 600 }), func(s *simulator) { s.store.uncheckedFound = true }, 4000},
+		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.store.claimsPruned = true }, 4000},
+		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.store.revives = true }, 4000},
+		"a lower number is published over a higher one": {alone, func(s *simulator) { s.queue.lowers = true }, 20_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if test.runs == 20_000 && *simRuns < 20_000 {
+				t.Skip("it is seen in one of some thousand long schedules: only with -sim.runs=20000")
+			}
+			for seed := uint64(1); seed <= test.runs; seed++ {
+				s := newSimulator(seed, test.rules)
+				test.sabotage(s)
+				if fault := s.play(); fault != "" {
+					t.Logf("seen with seed %d: %s", seed, fault)
+					return
+				}
+			}
+			t.Errorf("none of %d schedules shows it", test.runs)
+		})
+	}
+}
+
+func TestSimulatorSeesThatManySchedulesDriftWithoutClaims(t *testing.T) {
+	drifted := 0
+	const runs = 100
+	for seed := uint64(1); seed <= runs; seed++ {
+		s := newSimulator(seed, simRules{slots: 3, shards: 1, harm: true, outages: true, lockless: true, steps: 400})
+		s.store.unchecked = true
+		if s.play() != "" {
+			drifted++
+		}
+	}
+	if drifted < runs/2 {
+		t.Errorf("without the claim check only %d of %d schedules drift", drifted, runs)
+	}
+	t.Logf("%d of %d schedules drift", drifted, runs)
+}

@@ -43,7 +43,7 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: largestFlush,
+			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush,
 		}
 		p.committers[shard] = c
 	}
@@ -192,8 +192,8 @@ func (c *committer) shrink(plan *plan, f *Flush) {
 func (c *committer) grow(plan *plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit.rows = min(2*c.limit.rows, largestFlush.rows)
-	c.limit.texts = min(2*c.limit.texts, largestFlush.texts)
+	c.limit.rows = min(2*c.limit.rows, c.cfg.limits.flush.rows)
+	c.limit.texts = min(2*c.limit.texts, c.cfg.limits.flush.texts)
 	c.trouble = plan.last
 	plan.limit = c.limit
 }

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -65,9 +66,12 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 	in.ctx, in.cancel = context.WithCancel(context.Background())
 	run.in, run.shards, s.instances[run.slot] = in, shards, in
 	c := Config{
-		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres}, Shards: shards, GapGrace: simGrace, RewindWindow: s.rules.window,
+		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres}, Shards: shards, GapGrace: cmp.Or(s.rules.grace, simGrace), RewindWindow: s.rules.window,
 		Instance: fmt.Sprint("process ", run.number), MaxKeys: 1000, Logger: s.log, clock: simClock{in},
 		newProducer: in.newProducer,
+	}
+	if s.rules.narrow {
+		c.limits = limits{flush: flushLimit{rows: 1 + 4*(run.number%2), texts: 1 << 20}, bytes: 800, waiting: 1200} // some batches
 	}
 	if withQueue {
 		c.Queue, c.Locker = simQueue{in}, simLocker{in, simRedis}

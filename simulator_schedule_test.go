@@ -31,6 +31,10 @@ func simRulesOf(seed uint64) simRules {
 	if bit(9) && bit(1) {
 		rules.full = 6
 	}
+	rules.narrow = bit(10)
+	if bit(6) {
+		rules.grace = 2 * time.Second
+	}
 	rules.clocks = seed%5 == 0
 	rules.clones = seed%7 == 0
 	return rules
@@ -55,6 +59,7 @@ func (s *simulator) end(fault *string) {
 		*fault = fmt.Sprintf("panic: %v", r)
 	}
 	for _, in := range s.living() {
+		in.stopped = true // it is no crash
 		s.kill(in)
 	}
 }
@@ -89,7 +94,7 @@ func (s *simulator) step() {
 			do()
 		}
 	default:
-		s.disturb(in, n)
+		s.disturb(in)
 	}
 }
 
@@ -107,35 +112,53 @@ func (s *simulator) begin(slot int) {
 	s.start(slot)
 }
 
-// disturb does something that the rules allow, or nothing.
-func (s *simulator) disturb(in *simInstance, n int) {
-	switch rules := &s.rules; {
-	case n < 90 && rules.harm:
-		s.harmQueue()
-	case n == 90 && (rules.crashes || rules.clones):
-		s.kill(in)
-	case n == 91:
+// simDisturbances are what can happen besides, and whether the rules allow it.
+var simDisturbances = []struct {
+	allowed func(*simRules) bool
+	do      func(*simulator, *simInstance)
+}{
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
+	{func(r *simRules) bool { return r.crashes || r.clones }, (*simulator).kill},
+	{func(*simRules) bool { return true }, func(s *simulator, in *simInstance) {
 		in.frozen = s.steps + s.r.IntN(60)
 		s.note("process %d stands still for %d steps", in.run.number, in.frozen-s.steps)
-	case n == 92 && rules.outages:
+	}},
+	{func(r *simRules) bool { return r.outages }, func(s *simulator, _ *simInstance) {
 		s.redisBack = s.steps + s.r.IntN(60)
 		s.note("Redis is away for %d steps", s.redisBack-s.steps)
-	case n == 93 && rules.outages:
+	}},
+	{func(r *simRules) bool { return r.outages }, func(s *simulator, _ *simInstance) {
 		s.postgresBack = s.steps + s.r.IntN(40)
 		s.note("Postgres is away for %d steps", s.postgresBack-s.steps)
-	case n == 94 && rules.restores != simNeverTurnedBack:
-		s.snapshot()
-	case n == 95 && rules.restores != simNeverTurnedBack:
-		s.turnBack()
-	case n == 96 && rules.months && s.r.IntN(2) == 0:
-		s.passMonth()
-	case n == 97 && rules.clocks:
-		s.setClock(in)
-	case n == 98 && !in.stopping && rules.seals == 0:
-		s.note("process %d is told to stop", in.run.number)
-		in.stop()
-	case n > 96 && rules.retires && len(in.run.seals) == rules.seals && len(in.receipts) == 0:
-		s.kill(in)
+	}},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.snapshot() }},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.turnBack() }},
+	{func(r *simRules) bool { return r.months }, func(s *simulator, _ *simInstance) { s.passMonth() }},
+	{func(r *simRules) bool { return r.clocks }, (*simulator).setClock},
+	{func(r *simRules) bool { return r.seals == 0 }, func(s *simulator, in *simInstance) {
+		if !in.stopping {
+			s.note("process %d is told to stop", in.run.number)
+			in.stop()
+		}
+	}},
+	{func(r *simRules) bool { return r.retires }, func(s *simulator, in *simInstance) {
+		if len(in.run.seals) == s.rules.seals && len(in.receipts) == 0 {
+			s.kill(in)
+		}
+	}},
+}
+
+// disturb does something that the rules allow.
+func (s *simulator) disturb(in *simInstance) {
+	first := s.r.IntN(len(simDisturbances))
+	for i := range simDisturbances {
+		if d := &simDisturbances[(first+i)%len(simDisturbances)]; d.allowed(&s.rules) {
+			if s.r.IntN(2) == 0 {
+				d.do(s, in)
+			}
+			return
+		}
 	}
 }
 
@@ -165,7 +188,10 @@ func (s *simulator) heal() string {
 		}
 		if s.unrest() == "" {
 			if rested++; rested == 3 { // shards that no process has are looked at every 30 seconds
-				return s.verdict()
+				if fault := s.verdict(); fault != "" {
+					return fault
+				}
+				return s.lookAtRetained()
 			}
 		} else {
 			rested = 0
@@ -173,6 +199,27 @@ func (s *simulator) heal() string {
 		s.now = s.now.Add(simGrace / 4)
 	}
 	return fmt.Sprintf("after healing it never comes to rest: %s", s.unrest())
+}
+
+// lookAtRetained sees that nothing is retained for much longer than the window.
+func (s *simulator) lookAtRetained() string {
+	if s.rules.window == 0 {
+		return ""
+	}
+	s.now = s.now.Add(s.rules.window)
+	for range 4 {
+		for _, in := range s.living() {
+			s.healOne(in)
+		}
+		s.now = s.now.Add(simGrace / 4)
+	}
+	if n := s.queue.size(); n > 0 {
+		return fmt.Sprintf("%d entries are retained for longer than the window", n)
+	}
+	if n := len(s.disks[0].batches); n > 0 {
+		return fmt.Sprintf("%d batches are in a journal for longer than the window", n)
+	}
+	return ""
 }
 
 // healOne lets all of a process have its turn.

@@ -65,16 +65,18 @@ type simRules struct {
 	harm      bool // the queue loses, repeats and spoils entries
 	outages   bool
 	restores  simRestores
-	months    bool // marks are pruned
-	clocks    bool // clocks are a year off for a while
-	clones    bool // a process begins as another one once was
-	poison    bool // Postgres refuses some updates
-	room      int  // rows that Postgres takes in one transaction, 0: any number
-	full      int  // entries that the queue takes, 0: any number
-	steps     int  // at least so many before it is healed
-	seals     int  // times that each process seals, 0: as it comes
-	retires   bool // processes end once all theirs is committed
-	exact     bool // nothing may be missing
+	months    bool          // marks are pruned
+	clocks    bool          // clocks are a year off for a while
+	clones    bool          // a process begins as another one once was
+	poison    bool          // Postgres refuses some updates
+	room      int           // rows that Postgres takes in one transaction, 0: any number
+	full      int           // entries that the queue takes, 0: any number
+	grace     time.Duration // how long a gap is waited for, 0: a minute
+	narrow    bool          // a flusher deals with a few batches at once
+	steps     int           // at least so many before it is healed
+	seals     int           // times that each process seals, 0: as it comes
+	retires   bool          // processes end once all theirs is committed
+	exact     bool          // nothing may be missing
 }
 
 type simRestores int

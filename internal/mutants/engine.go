@@ -60,7 +60,7 @@ var engineMutants = []mutant{
 	{
 		name:  "batch of another chain taken for a repetition",
 		guard: "what has the place of a batch in the books and is another one is set aside: its process was cloned, and would take it for committed",
-		edits: []edit{{"plan.go", "\tif another {", "\tif false {"}},
+		edits: []edit{{"plan.go", "\tif another {", "\tif another && false {"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsBatchesOfAnotherChainAside", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

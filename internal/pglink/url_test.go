@@ -70,7 +70,7 @@ func TestWhatIsWrongWithAURLIsToldWithoutTheURL(t *testing.T) {
 
 func TestOnlyAURLThatNamesTheTargetSaysSo(t *testing.T) {
 	for databaseURL, want := range map[string]bool{
-		"postgres://a,b/db": false,
+		"postgres://a,b/db":                                false,
 		"postgres://u:target_session_attrs%3Dx@a,b/db":     false,
 		"postgres://a,b/db?target_session_attrs=any":       true,
 		"host=a,b target_session_attrs=any":                true,

@@ -38,6 +38,8 @@ var (
 	ErrOlder = errors.New("run spendflush migrate up")
 	// ErrNotOwner is wrapped by Up where the role may not make what the database lacks.
 	ErrNotOwner = errors.New("this role may not change the tables: run `spendflush migrate up` as their owner")
+	// ErrNoRights is wrapped where the role may not even read which migrations the database has.
+	ErrNoRights = errors.New("this role may not read the tables of spendflush: docs/runbook.md lists the rights to grant")
 )
 
 // Options are what can be set of Up. The zero value will do.
@@ -173,7 +175,6 @@ func up(ctx context.Context, databaseURL string, from fs.FS, tell func(string)) 
 	}
 
 	// Most starts find nothing to do, and need no lock for that.
-	tell("asking for the version of the tables")
 	if behind, err := isBehind(ctx, db, provider); err != nil || !behind {
 		return nil, err
 	}
@@ -190,7 +191,7 @@ func up(ctx context.Context, databaseURL string, from fs.FS, tell func(string)) 
 		applied, err = applyAll(ctx, db, provider, tell)
 		return err
 	})
-	if err != nil && sqlState(err) == codeNoRight {
+	if err != nil && sqlState(err) == codeNoRight && !errors.Is(err, ErrNoRights) {
 		err = fmt.Errorf("%w: %w", ErrNotOwner, err)
 	}
 	if err != nil {
@@ -325,6 +326,9 @@ func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 }
 
 func wrapRead(err error) error {
+	if sqlState(err) == codeNoRight {
+		return fmt.Errorf("migrations: read version: %w: %w", ErrNoRights, err)
+	}
 	if err != nil {
 		return fmt.Errorf("migrations: read version: %w", err)
 	}

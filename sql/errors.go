@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -33,6 +34,19 @@ func sqlState(err error) string {
 		return pg.Code
 	}
 	return ""
+}
+
+// Refusal returns what Postgres itself answered, in one line with its code, or that it is a standby; "" if the error
+// isn't an answer of it, as where it can't be reached.
+func Refusal(err error) string {
+	if errors.Is(err, ErrStandby) {
+		return ErrStandby.Error()
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || isConnectionCode(pg.Code) {
+		return ""
+	}
+	return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
 }
 
 const (

@@ -32,7 +32,7 @@ func before(t *testing.T, name string) fstest.MapFS {
 
 func TestBatchesThatWereInQuarantineBeforeGetTheirAmounts(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
-	if _, err := up(t.Context(), databaseURL, before(t, "00004")); err != nil {
+	if _, err := up(t.Context(), databaseURL, before(t, "00004"), untold); err != nil {
 		t.Fatal(err)
 	}
 	conn := connect(t, databaseURL)

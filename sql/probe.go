@@ -27,6 +27,20 @@ const (
 	PoolerOther       = "pooler"                     // its mode couldn't be told; everything here works in any
 )
 
+// Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on spendflush.total", in order.
+// Those that only migrations need aren't among them.
+func (s *Store) Lacking(ctx context.Context) ([]string, error) {
+	rows, err := s.pool.Query(ctx, s.statement("rights"))
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights of the role: %w", err)
+	}
+	lacking, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights of the role: %w", err)
+	}
+	return lacking, nil
+}
+
 // Probe looks at the server on connections of its own, two at once.
 func (s *Store) Probe(ctx context.Context) (Server, error) {
 	server, err := s.probe(ctx)
@@ -38,6 +52,7 @@ func (s *Store) Probe(ctx context.Context) (Server, error) {
 
 func (s *Store) probe(ctx context.Context) (server Server, err error) {
 	config := s.pool.Config().ConnConfig
+	config.ValidateConnect = nil // also a standby is looked at
 	first, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return server, err

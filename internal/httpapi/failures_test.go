@@ -70,7 +70,10 @@ var troubles = map[string]func(*trouble){
 		c.config = func(c *Config) { c.Reader = &failingReader{err: errors.New("connection refused")} }
 	},
 	"not-ready": func(c *trouble) {
-		c.config = func(c *Config) { c.Ready = func(context.Context) error { return errors.New("still migrating") } }
+		c.config = func(c *Config) {
+			c.Ready = func(context.Context) error { return errors.New("still migrating") }
+			c.Refuse = func() error { return errors.New("still migrating") }
+		}
 	},
 }
 

@@ -62,9 +62,9 @@ const (
 	codeUndefinedSchema     = "3F000"
 )
 
-// Refusal explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
+// Explain explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
 // ok is false for all other errors. The explanation names no host, no role and nothing that is in the books.
-func Refusal(err error) (explanation string, ok bool) {
+func Explain(err error) (explanation string, ok bool) {
 	code := sqlState(err)
 	switch {
 	case errors.Is(err, ErrOutOfRange), code == codeOutOfRange:

@@ -100,11 +100,6 @@ func encodeBad(e *encoder, shard int, bad []spendflush.BadBatch) {
 	e.bools(len(bad), func(i int) bool { return bad[i].Unclaimed })
 }
 
-// inTx calls do in a transaction, which is committed if do returns nil.
-func (s *Store) inTx(ctx context.Context, o pgx.TxOptions, do func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, o, do)
-}
-
 // plainText makes a text that Postgres takes out of one that may quote anything.
 func plainText(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
@@ -223,10 +218,13 @@ func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, e
 // DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a row that is
 // dropped goes on counting as set aside: it was accepted and isn't in the books.
 func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
-	tag, err := s.pool.Exec(ctx, s.statement("quarantine_settle"), id, "dropped")
-	if err == nil && tag.RowsAffected() == 0 {
-		err = ErrNotQuarantined
-	}
+	err := s.write(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped")
+		if err == nil && tag.RowsAffected() == 0 {
+			err = ErrNotQuarantined
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("drop quarantine %d: %w", id, err)
 	}
@@ -353,7 +351,8 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
 	t.store.known.forget() // a statement more, and nothing to think about
-	return t.addAll(ctx, f, encoded, false)
+	var rows encoder
+	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
 }
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {

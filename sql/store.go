@@ -240,7 +240,9 @@ func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now ti
 	for shard, producer := range living {
 		producers[shard], shards[shard] = producer, int16(shard)
 	}
-	err = s.pool.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
+	err = s.write(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("tend marks: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -18,6 +19,23 @@ type transaction struct {
 	epoch    uint64 // of the store's known keys when it was asked for them
 	interned int64  // texts sent
 	refused  int64  // rows put into quarantine
+}
+
+// inTx calls do in a transaction, which is committed if do returns nil.
+func (s *Store) inTx(ctx context.Context, o pgx.TxOptions, do func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, o, do)
+}
+
+// write calls do in a transaction with the settings of a flush, which is committed if do returns nil. Nothing is written
+// outside of one, for it would be up to the role whether that is possible, and whether it is on disk.
+func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		idle, lock := fmt.Sprint(idleTimeout.Milliseconds()), fmt.Sprint(lockTimeout.Milliseconds())
+		if _, err := tx.Exec(ctx, s.statement("settings"), idle, lock); err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		return do(tx)
+	})
 }
 
 // call is one statement of a transaction.

@@ -64,9 +64,7 @@ func TestBooksThatMayOnlyBeReadAreAuditedAllTheSame(t *testing.T) {
 	s := open(t, databaseURL, Options{})
 	execute(t, s.pool, `CREATE ROLE reads_only LOGIN PASSWORD 'reads';
 		GRANT USAGE ON SCHEMA spendflush TO reads_only; GRANT SELECT ON ALL TABLES IN SCHEMA spendflush TO reads_only`)
-	t.Cleanup(func() {
-		execute(t, open(t, databaseURL, Options{}).pool, "DROP OWNED BY reads_only; DROP ROLE reads_only")
-	})
+	defer execute(t, s.pool, "DROP OWNED BY reads_only; DROP ROLE reads_only")
 	u, err := url.Parse(databaseURL)
 	if err != nil {
 		t.Fatal(err)

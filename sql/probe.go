@@ -30,11 +30,7 @@ const (
 // Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on spendflush.total", in order.
 // Those that only migrations need aren't among them.
 func (s *Store) Lacking(ctx context.Context) ([]string, error) {
-	rows, err := s.pool.Query(ctx, s.statement("rights"))
-	if err != nil {
-		return nil, fmt.Errorf("look at the rights of the role: %w", err)
-	}
-	lacking, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	lacking, err := readAll(ctx, s, "rights", nil, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("look at the rights of the role: %w", err)
 	}

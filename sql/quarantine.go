@@ -117,11 +117,7 @@ func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit in
 
 // QuarantinedIn is like Quarantined for the entries in one state: open, applied or dropped, or "" for all.
 func (s *Store) QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]Quarantined, error) {
-	rows, err := s.pool.Query(ctx, s.statement("quarantine_list"), state, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list quarantine: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanQuarantined)
+	list, err := readAll(ctx, s, "quarantine_list", []any{state, after, limit}, scanQuarantined)
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
 	}
@@ -205,7 +201,7 @@ func (a *anyAmount) Scan(source any) error {
 // QuarantinedBytes returns the bytes of a batch in quarantine, settled or not. The error wraps ErrNotQuarantined if
 // there is none of this id.
 func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, err error) {
-	err = s.pool.QueryRow(ctx, s.statement("quarantine_bytes"), id).Scan(&bytes)
+	err = s.readRow(ctx, "quarantine_bytes", []any{id}, &bytes)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotQuarantined
 	}

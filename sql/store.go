@@ -11,6 +11,7 @@ package sql
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -175,17 +176,28 @@ func (s *Store) Stats() Stats {
 
 // Marks implements spendflush.Store.
 func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
-	return s.readMarks(ctx, s.pool, shard, producers)
+	var marks spendflush.Marks
+	err := s.read(ctx, func(tx pgx.Tx) (err error) {
+		marks, err = s.readMarks(ctx, tx, shard, producers)
+		return err
+	})
+	if errors.Is(err, ErrStandby) {
+		s.pool.Reset()
+	}
+	if err != nil {
+		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+	}
+	return marks, nil
 }
 
-// querier is a pool or one of its connections.
+// querier is a connection, or a transaction on one.
 type querier interface {
 	QueryRow(ctx context.Context, statement string, args ...any) pgx.Row
 }
 
 // onPrimary asks of the same snapshot whether it is one of a standby. That may lag behind: its marks would look as if
 // Postgres had been turned back. A pooler may lead there although the connection once led to a primary.
-const onPrimary = "SELECT pg_is_in_recovery(), marks.* FROM (%s) AS marks"
+const onPrimary = "SELECT pg_catalog.pg_is_in_recovery(), marks.* FROM (%s) AS marks"
 
 func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
 	asked := make([][16]byte, len(producers))
@@ -203,11 +215,10 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
 		&standby, &horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
 	if err == nil && standby {
-		s.pool.Reset()
 		err = ErrStandby
 	}
 	if err != nil {
-		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+		return spendflush.Marks{}, err
 	}
 	marks := spendflush.Marks{Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
 	if horizon != nil {
@@ -219,7 +230,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	for i, id := range ids {
 		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}
 		if mark.Amount, err = spendflush.ParseAmount(amounts[i]); err != nil {
-			return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+			return spendflush.Marks{}, err
 		}
 		marks.Of[id] = mark
 	}

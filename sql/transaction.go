@@ -38,6 +38,41 @@ func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
 	})
 }
 
+// read calls do in a transaction that only reads, with the settings of one: what a name stands for, and how long a
+// statement may take, is up to neither the role nor the database.
+func (s *Store) read(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.readAt(ctx, pgx.ReadCommitted, do)
+}
+
+// readAt is read at another isolation level.
+func (s *Store) readAt(ctx context.Context, level pgx.TxIsoLevel, do func(pgx.Tx) error) error {
+	o := pgx.TxOptions{IsoLevel: level, AccessMode: pgx.ReadOnly, DeferrableMode: pgx.NotDeferrable}
+	return s.inTx(ctx, o, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, s.statement("settings_read")); err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		return do(tx)
+	})
+}
+
+// readRow reads the one row of a statement.
+func (s *Store) readRow(ctx context.Context, name string, args []any, into ...any) error {
+	return s.read(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, s.statement(name), args...).Scan(into...) })
+}
+
+// readAll reads the rows of a statement.
+func readAll[T any](ctx context.Context, s *Store, name string, args []any, scan pgx.RowToFunc[T]) (list []T, err error) {
+	err = s.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, s.statement(name), args...)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scan)
+		return err
+	})
+	return list, err
+}
+
 // call is one statement of a transaction.
 type call struct {
 	name   string // of the .sql file; names the operation in errors too

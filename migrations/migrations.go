@@ -280,7 +280,7 @@ func nextOf(ctx context.Context, db *sql.DB, known *goose.Provider) (string, err
 // makeSchema asks first: CREATE SCHEMA IF NOT EXISTS wants the right to create even where there is nothing to do.
 func makeSchema(ctx context.Context, db *sql.DB) error {
 	var exists bool
-	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'spendflush')").Scan(&exists)
+	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'spendflush')").Scan(&exists)
 	if err == nil && !exists {
 		_, err = db.ExecContext(ctx, "CREATE SCHEMA spendflush")
 	}
@@ -298,13 +298,22 @@ type databaseVersion struct {
 
 func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 	version := databaseVersion{appliedAt: map[int64]time.Time{}}
-	var exists bool
-	err := db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists)
-	if err != nil || !exists {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
 		return version, wrapRead(err)
 	}
+	defer tx.Rollback()
+	// Another role may have put functions and operators into a schema that stands before.
+	if _, err := tx.ExecContext(ctx, "SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+		return version, wrapRead(err)
+	}
+	var exists bool
+	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists); err != nil || !exists {
+		return version, wrapRead(err)
+	}
+
 	// The last row of a version says whether it is applied.
-	rows, err := db.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied,
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied,
 			(extract(epoch FROM tstamp AT TIME ZONE current_setting('TimeZone')) * 1e6)::bigint
 		FROM `+versionTable+` WHERE version_id > 0 ORDER BY version_id, id DESC`)
 	if err != nil {
@@ -383,8 +392,8 @@ func tryLock(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
 	askCtx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var held bool
-	err = tx.QueryRowContext(askCtx, `SELECT pg_try_advisory_xact_lock($1)
-		FROM set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
+	err = tx.QueryRowContext(askCtx, `SELECT pg_catalog.pg_try_advisory_xact_lock($1)
+		FROM pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
 	if err != nil || !held {
 		tx.Rollback()
 		return nil, err

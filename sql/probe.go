@@ -82,6 +82,6 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 }
 
 func backendOf(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
-	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid)
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid)
 	return pid, err
 }

@@ -33,11 +33,7 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 	if begin != "" {
 		name, args = "entities", []any{names, begin, limit}
 	}
-	rows, err := s.pool.Query(ctx, s.statement(name), args...)
-	if err != nil {
-		return nil, fmt.Errorf("look for entities: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EntityTotal, err error) {
+	list, err := readAll(ctx, s, name, args, func(row pgx.CollectableRow) (e EntityTotal, err error) {
 		var kind string
 		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &e.Spend, &e.Requests, &e.UpdatedAt); err == nil {
 			e.Entity.Type, err = spendflush.ParseEntityType(kind)
@@ -64,8 +60,10 @@ type Lost struct {
 	NoticedAt time.Time
 	FoundAt   time.Time // when it turned up after all and was counted; zero if it didn't
 
-	// What is missing from the books of all lost batches of the producer in the shard, and how many these are. Of one
-	// alone it isn't known. Known is false if the producer's mark was cleaned up.
+	Quarantined bool // its bytes are in quarantine, or were when it was passed
+
+	// What is missing from the books of all lost batches of the producer in the shard, and how many these are; what is in
+	// quarantine is left out. Of one alone it isn't known. Known is false if the producer's mark was pruned.
 	Known   bool
 	Updates int64
 	Amount  spendflush.Amount
@@ -74,8 +72,9 @@ type Lost struct {
 
 // The states of a lost batch, for LostBatches.
 const (
-	LostMissing = "missing"
-	LostFound   = "found"
+	LostMissing     = "missing"     // nothing is known of it
+	LostQuarantined = "quarantined" // its bytes are in quarantine
+	LostFound       = "found"       // it is in the books
 )
 
 // LostBatches returns at most limit of the batches passed as lost, in the given state or, with "", in any. The latest
@@ -87,11 +86,7 @@ func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, li
 	if after != nil {
 		producer, shard, sequence = (*[16]byte)(&after.Producer), after.Shard, int64(after.Sequence)
 	}
-	rows, err := s.pool.Query(ctx, s.statement("lost_list"), producer, shard, sequence, state, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list lost batches: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanLost)
+	list, err := readAll(ctx, s, "lost_list", []any{producer, shard, sequence, state, limit}, scanLost)
 	if err != nil {
 		return nil, fmt.Errorf("list lost batches: %w", err)
 	}
@@ -104,7 +99,7 @@ func scanLost(row pgx.CollectableRow) (l Lost, err error) {
 	var found *time.Time
 	var updates *int64
 	var amount *string
-	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &updates, &amount, &l.Batches)
+	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &l.Quarantined, &updates, &amount, &l.Batches)
 	if err != nil {
 		return l, err
 	}
@@ -114,7 +109,7 @@ func scanLost(row pgx.CollectableRow) (l Lost, err error) {
 	}
 	if updates != nil && amount != nil {
 		l.Known, l.Updates = true, *updates
-		l.Amount, err = spendflush.ParseAmount(*amount)
+		err = (*anyAmount)(&l.Amount).Scan(*amount)
 	}
 	return l, err
 }

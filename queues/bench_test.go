@@ -40,7 +40,7 @@ func BenchmarkPush(b *testing.B) {
 				}
 				if ids = append(ids, id); len(ids) == 10 {
 					b.StopTimer()
-					if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+					if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 						b.Fatal(err)
 					}
 					ids = ids[:0]
@@ -51,8 +51,8 @@ func BenchmarkPush(b *testing.B) {
 	}
 }
 
-// BenchmarkSettle takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
-func BenchmarkSettle(b *testing.B) {
+// BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
+func BenchmarkAck(b *testing.B) {
 	q := queues.NewRedis(benchClient(b), queues.RedisOptions{})
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
 	ids := make([]spendflush.EntryID, 1000)
@@ -66,20 +66,20 @@ func BenchmarkSettle(b *testing.B) {
 			ids[i] = id
 		}
 		b.StartTimer()
-		if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+		if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// BenchmarkKeep settles a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
+// BenchmarkRetain acks a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
 // script does of either.
-func BenchmarkKeep(b *testing.B) {
+func BenchmarkRetain(b *testing.B) {
 	for _, rows := range []int{1, 40, 400, 4000, 20_000} {
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
 		n := min(100, 1<<20/len(batch.Bytes()))
 		b.Run(fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n), func(b *testing.B) {
-			q := queues.NewRedis(benchClient(b), queues.RedisOptions{KeepSettled: true})
+			q := queues.NewRedis(benchClient(b), queues.RedisOptions{Retain: true})
 			for range n {
 				if _, err := q.Push(context.Background(), batch, ""); err != nil {
 					b.Fatal(err)
@@ -97,7 +97,7 @@ func BenchmarkKeep(b *testing.B) {
 					ids[i] = e.ID
 				}
 				b.StartTimer()
-				if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+				if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := q.Requeue(context.Background(), 0); err != nil {

@@ -50,7 +50,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
 		}
 		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
-			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,
+			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, Retain: set.RewindWindow > 0,
 		})
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})

@@ -86,7 +86,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	set := c.ps.set
 	gauge(descClientLimit, float64(set.MaxClients))
 	if c.ps.queue != nil {
-		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unkept()))
+		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unretained()))
 	}
 	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
 		gauge(descQueueLimit, float64(set.QueueMaxBytes))
@@ -132,7 +132,7 @@ func (c *partsCollector) collectKept(ctx context.Context, gauge func(d *promethe
 		return
 	}
 	for shard := range c.ps.set.Shards {
-		_, bytes, err := c.ps.queue.Kept(ctx, shard)
+		_, bytes, err := c.ps.queue.RetainedStats(ctx, shard)
 		if err != nil {
 			return
 		}

@@ -10,7 +10,7 @@ import (
 func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
 	canonical := s.appendCanonical([]byte{'s'}, allDimensions)
 	return RollupRow{
-		Key: hashKey(canonical), Hour: hour, Counters: c,
+		Key: hashKey(canonical), Hour: hour, texts: uint32(len(canonical)), Counters: c,
 		source: seriesSource{encoded: string(canonical[1:])},
 	}
 }
@@ -164,16 +164,18 @@ func (d *decoder) rollup(row *RollupRow, table []string) {
 	}
 	row.Hour = Hour(int32(hour))
 	from := d.rest
+	texts := 0
 	for range seriesFields {
-		d.ref(table)
+		texts += len(d.ref(table))
 	}
 	tags := d.uvarint()
 	if tags > MaxTags {
 		d.fail()
 	}
 	for range tags {
-		d.ref(table)
+		texts += len(d.ref(table))
 	}
+	row.texts = uint32(texts)
 	row.source = seriesSource{encoded: from[:len(from)-len(d.rest)], table: table}
 	row.Counters = d.counters()
 }

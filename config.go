@@ -59,6 +59,9 @@ type Config struct {
 	// not at all. With it, a Queue must be a Keeper.
 	RewindWindow time.Duration
 
+	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default: 10s.
+	DrainTimeout time.Duration
+
 	// Journal keeps sealed batches on a disk until they are committed. nil: there is none. It stays the caller's, who
 	// closes it after Run.
 	Journal Journal
@@ -84,6 +87,7 @@ func (c Config) WithDefaults() Config {
 	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
 	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
 	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	if c.RollupDimensions == nil {
 		c.RollupDimensions = DimensionNames()
 	}
@@ -121,6 +125,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxUnconfirmedBytes < 1<<20 {
 		fault("MaxUnconfirmedBytes: %d; allowed are 1048576 and more", c.MaxUnconfirmedBytes)
+	}
+	if c.DrainTimeout < time.Millisecond {
+		fault("DrainTimeout: %s; allowed are 1ms and more", c.DrainTimeout)
 	}
 	if c.GapGrace < time.Second {
 		fault("GapGrace: %s; allowed are 1s and more", c.GapGrace)
@@ -160,14 +167,17 @@ const (
 	retryFirst      = 50 * time.Millisecond // pause after a failure, doubled at each
 	retryMost       = 2 * time.Second
 
-	queueTimeout  = 5 * time.Second  // one call to the queue or the lock
-	marksTimeout  = 10 * time.Second // one read of marks
-	applyTimeout  = 5 * time.Minute  // one flush, its retries included
-	readEntries   = 1024             // entries read from the queue at once
-	readBytes     = 8 << 20          // and their bytes
-	flushBytes    = 32 << 20         // bytes of batches read for one flush, about
-	flushRows     = 200_000          // rows of one flush, about: what Postgres commits in half a second or so
-	waitingBudget = 64 << 20         // bytes of batches behind a gap that one walk over the queue keeps in memory
+	queueTimeout = 5 * time.Second  // one call to the queue or the lock
+	marksTimeout = 10 * time.Second // one read of marks
+
+	ackAgainTimeout = 500 * time.Millisecond // an ack to a queue that didn't take the one before
+	applyTimeout    = 30 * time.Second       // one flush, its retries included; the next one is smaller
+	readEntries     = 1024                   // entries read from the queue at once
+	readBytes       = 8 << 20                // and their bytes
+	flushBytes      = 32 << 20               // bytes of batches read for one flush, about
+	flushTexts      = 64 << 20               // bytes of the texts of its series
+	flushRows       = 200_000                // rows of one flush, about: what Postgres commits in half a second or so
+	waitingBudget   = 64 << 20               // bytes of batches behind a gap that one walk over the queue keeps in memory
 
 	maxRewindWindow = 24 * time.Hour
 	rewindCheck     = 2 * time.Second     // how often it is looked whether Postgres was turned back

@@ -15,15 +15,17 @@ import (
 // A holder keeps the lock from one flush to the next for as long as there is something to flush, so that the pace is
 // FlushInterval however many instances there are, and gives it up when it finds the queue empty.
 type flusher struct {
-	p     *Pipeline
-	shard int
-	name  string
-	log   *slog.Logger
-	lease atomic.Pointer[heldLease]
+	p       *Pipeline
+	shard   int
+	name    string
+	log     *slog.Logger
+	commits *committer
+	lease   atomic.Pointer[heldLease]
 
 	gaps       gapWatch
 	pause      backoff
-	failed     bool // the last try failed, and that was logged
+	failures   failureLog // of terms
+	acks       failureLog
 	seenNewer  bool // batches of a newer format were seen, and that was logged
 	overBudget bool // too many batches waited behind gaps, and that was logged
 }
@@ -35,7 +37,8 @@ type heldLease struct {
 
 func newFlusher(p *Pipeline, shard int) *flusher {
 	return &flusher{
-		p: p, shard: shard, name: fmt.Sprintf("flush/%d", shard), log: p.log.With("shard", shard), gaps: gapWatch{},
+		p: p, shard: shard, name: fmt.Sprintf("flush/%d", shard), log: p.log.With("shard", shard),
+		commits: p.committer(shard), gaps: gapWatch{},
 	}
 }
 
@@ -65,7 +68,7 @@ func (f *flusher) run(ctx context.Context) {
 	for {
 		// The jitter keeps instances from asking all at once.
 		wait := f.p.cfg.FlushInterval/2 + f.p.time.Jitter(f.p.cfg.FlushInterval)
-		if f.failed {
+		if f.failures.isFailing() {
 			wait = max(wait, f.pause.next())
 		}
 		if f.seenNewer {
@@ -80,18 +83,13 @@ func (f *flusher) run(ctx context.Context) {
 
 func (f *flusher) report(ctx context.Context, err error) {
 	switch {
-	case err == nil || errors.Is(err, ErrHeld):
-		if f.failed && err == nil {
-			f.log.Info("flushing works again")
-		}
-		f.failed = f.failed && err != nil
+	case err == nil:
+		f.failures.works(f.log, f.p.time.Now(), "flushing works again")
 		f.pause.reset()
-	case ctx.Err() != nil:
-	case !f.failed:
-		f.failed = true
-		f.log.Warn("flush fails; batches stay in the queue and are tried again", "error", err)
-	default:
-		f.log.Debug("flush still fails", "error", err)
+	case errors.Is(err, ErrHeld):
+		f.pause.reset()
+	case ctx.Err() == nil:
+		f.failures.failed(f.log, f.p.time.Now(), "flush fails; batches stay in the queue and are tried again", err)
 	}
 }
 
@@ -108,7 +106,7 @@ func (f *flusher) term(ctx context.Context) error {
 	f.log.Debug("lock won", "lock", f.name)
 	defer func() {
 		f.lease.Store(nil)
-		f.p.release(ctx, lease)
+		release(ctx, lease, f.log)
 		f.log.Debug("lock released", "lock", f.name)
 	}()
 	for {
@@ -165,7 +163,7 @@ func (f *flusher) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer f.p.release(ctx, lease)
+	defer release(ctx, lease, f.log)
 	_, err = f.drain(ctx, lease)
 	return err
 }
@@ -194,21 +192,27 @@ func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 // drain walks over the queue once, from its head to its end, and commits what it finds, as much at once as it may: sums
 // over many batches are hardly more rows than those of one. It says whether it took anything out.
 func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err error) {
-	plan := newPlan(f.shard)
+	// Before this process adds anything: that could make up for what a turned-back Postgres lacks.
+	if err := f.commits.prime(ctx); err != nil {
+		return false, err
+	}
+	plan := f.commits.newPlan()
 	defer func() { f.note(plan) }()
 	var after EntryID
 	for more := true; more; {
 		if after, more, err = f.gather(ctx, lease, plan, after); err != nil {
 			return flushed, err
 		}
-		if err := f.p.commitAll(ctx, plan, "queue"); err != nil {
-			return flushed, err
+		if err := f.commits.commit(ctx, plan, viaQueue); err != nil {
+			// What was committed before is acked all the same.
+			_, ackErr := f.ack(ctx, plan)
+			return flushed, errors.Join(err, ackErr)
 		}
-		settled, err := f.settle(ctx, plan)
+		acked, err := f.ack(ctx, plan)
 		if err != nil {
 			return flushed, err
 		}
-		flushed = flushed || settled
+		flushed = flushed || acked
 		// The walk goes on in any case: what fills the gaps may be at the end of the queue.
 		left := plan.trim(waitingBudget)
 		if left > 0 && !f.overBudget {
@@ -220,8 +224,8 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		f.tellLockLost()
 		return flushed, nil
 	}
-	settled, err := f.finish(ctx, plan)
-	return flushed || settled, err
+	acked, err := f.finish(ctx, plan)
+	return flushed || acked, err
 }
 
 // gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
@@ -250,71 +254,42 @@ func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after Ent
 }
 
 // finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.
-func (f *flusher) finish(ctx context.Context, plan *plan) (settled bool, err error) {
+func (f *flusher) finish(ctx context.Context, plan *plan) (acked bool, err error) {
 	f.p.metrics.gaps.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(len(plan.gaps())))
-	if err := f.p.passGaps(ctx, plan, f.gaps, "queue"); err != nil {
+	if err := f.commits.passGaps(ctx, plan, f.gaps, viaQueue); err != nil {
 		return false, err
 	}
-	return f.settle(ctx, plan)
+	return f.ack(ctx, plan)
 }
 
-// passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
-// that the earlier one is lost. The plan has seen the whole queue.
-func (p *Pipeline) passGaps(ctx context.Context, plan *plan, watch gapWatch, path string) error {
-	overdue := watch.overdue(plan.gaps(), p.time.Now(), p.cfg.GapGrace)
-	if len(overdue) == 0 {
-		return nil
-	}
-	for _, id := range overdue {
-		plan.passing[id] = fmt.Sprintf("missing for %s", p.cfg.GapGrace)
-	}
-	defer clear(plan.passing)
-	return p.commitAll(ctx, plan, path)
-}
-
-// settle quarantines what can't be applied and takes what Postgres has out of the queue.
-func (f *flusher) settle(ctx context.Context, plan *plan) (any bool, err error) {
-	if err := f.p.quarantine(ctx, plan); err != nil {
+// ack quarantines what can't be applied and takes what Postgres has out of the queue. That the queue doesn't take an ack
+// is no failure of the flush: the batches are committed, and their entries are dropped as duplicates when they are met
+// again.
+func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
+	if err := f.commits.quarantine(ctx, plan); err != nil {
 		return false, err
 	}
-	ids, marks := plan.settle()
-	if len(ids) == 0 {
+	ack := plan.ack()
+	if len(ack.Entries) == 0 {
 		return false, nil
 	}
-	ack := Ack{Entries: ids, Marks: marks}
 	if f.p.cfg.RewindWindow > 0 {
-		ack.Booked = f.p.books[f.shard].atLeast()
+		ack.Booked = f.commits.rewind.atLeast()
+	}
+
+	timeout := queueTimeout
+	if f.acks.isFailing() {
+		timeout = ackAgainTimeout
 	}
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := f.p.cfg.Queue.Ack(ctx, f.shard, ack); err != nil {
-		return false, fmt.Errorf("ack: %w", err)
+		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", err)
+		return false, nil
 	}
+	f.acks.works(f.log, f.p.time.Now(), "the queue takes acks again")
 	return true, nil
-}
-
-// quarantine keeps in Postgres what the plan has set aside.
-func (p *Pipeline) quarantine(ctx context.Context, plan *plan) error {
-	if len(plan.bad) == 0 {
-		return nil
-	}
-	bad := make([]BadBatch, len(plan.bad))
-	for i, b := range plan.bad {
-		bad[i] = b.BadBatch
-	}
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
-	defer cancel()
-	if err := p.cfg.Store.Quarantine(ctx, bad); err != nil {
-		return fmt.Errorf("quarantine: %w", err)
-	}
-	for _, b := range plan.bad {
-		p.log.Error("batch quarantined", "shard", plan.shard, "entry", string(b.entry), "bytes", len(b.Bytes), "reason", b.Reason)
-		plan.done = append(plan.done, b.entry)
-	}
-	p.metrics.quarantined.Add(float64(len(bad)))
-	plan.bad = nil
-	return nil
 }
 
 func (f *flusher) note(plan *plan) {
@@ -324,94 +299,4 @@ func (f *flusher) note(plan *plan) {
 		f.log.Warn("batches of a newer format wait for an instance that knows it", "batches", plan.stats.newer)
 	}
 	f.seenNewer = plan.stats.newer > 0
-}
-
-// commitAll commits all that the plan can commit. Marks are read when they aren't known and again when a claim is
-// lost.
-func (p *Pipeline) commitAll(ctx context.Context, plan *plan, path string) error {
-	if !p.books[plan.shard].hasLooked() {
-		// Before this process adds anything: that could make up for what a turned-back Postgres lacks, and nobody would
-		// notice any more. A direct write has to go on without Redis.
-		if err := p.readPublished(ctx, plan.shard); err != nil && path != "direct" {
-			return err
-		}
-	}
-	for try := 0; ; {
-		if ids := plan.unknown(); len(ids) > 0 {
-			marks, err := p.readMarks(ctx, plan.shard, ids)
-			if err != nil {
-				return err
-			}
-			plan.learn(ids, marks)
-		}
-		f := plan.take()
-		if f == nil {
-			return nil
-		}
-		books := &p.books[plan.shard]
-		before := books.atLeast()
-		start := p.time.Now()
-		err := p.apply(ctx, f, path)
-		switch {
-		case err == nil:
-			books.grown(before + f.Control[0].APIRequests())
-			p.recent.add(flushStatus(f, plan.taken, path, start, p.time.Now()))
-			plan.applied(f)
-			p.confirmOwn(plan)
-			try = 0
-		case errors.Is(err, ErrFenced):
-			plan.fenced(f)
-			p.metrics.fenced.Inc()
-			if try++; try > maxFenced {
-				return fmt.Errorf("commit: gave way %d times: %w", try, err)
-			}
-		case errors.Is(err, ErrRefused):
-			p.log.Error("Postgres refuses a flush for what it is; its batches are tried one by one", "shard", plan.shard, "error", err)
-			plan.refused(err)
-		default:
-			return fmt.Errorf("commit: %w", err)
-		}
-	}
-}
-
-// maxFenced is how often a flush reads the marks again before it leaves the field to whoever gets ahead of it.
-const maxFenced = 10
-
-func (p *Pipeline) apply(ctx context.Context, f *Flush, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
-	defer cancel()
-	start := p.time.Now()
-	err := p.cfg.Store.Apply(ctx, f)
-	took := p.time.Now().Sub(start)
-	if err != nil {
-		return err
-	}
-	p.metrics.flushed(f, path, took)
-	p.tellLost(f)
-	p.log.Debug("flushed", "path", path, "shard", f.Shard, "producers", len(f.Claims), "totals", len(f.Totals),
-		"rollups", len(f.Rollups), "updates", f.Control[0].APIRequests(), "amount", f.Control[0].Spend, "took", took)
-	return nil
-}
-
-// tellLost says loudly what a committed flush has passed as lost, and what was found again.
-func (p *Pipeline) tellLost(f *Flush) {
-	var last string
-	for _, l := range f.Lost {
-		if l.Reason != last {
-			p.log.Error("BATCHES ARE LOST: they were passed, and are in spendflush.lost_batches", "shard", f.Shard,
-				"of_producer", l.Producer.String(), "reason", l.Reason)
-		}
-		last = l.Reason
-	}
-	for _, b := range f.Found {
-		p.log.Warn("a batch that was passed as lost has turned up and is counted", "shard", f.Shard,
-			"of_producer", b.Producer.String(), "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
-	}
-}
-
-// confirmOwn spares this instance's own lane the way over the queue.
-func (p *Pipeline) confirmOwn(plan *plan) {
-	if mark, ok := plan.marks[p.producer]; ok && plan.shard < len(p.lanes) {
-		p.lanes[plan.shard].confirm(mark.Contiguous())
-	}
 }

@@ -2,38 +2,49 @@ package spendflush
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 )
 
-// lane is the producer's side of one shard: it brings the batches of its window to the queue and on to Postgres. One
-// goroutine runs it; the window is shared with the sealer and the flusher under the mutex.
+// lane is the producer's side of one shard: it brings the batches of its outbox to the queue and on to Postgres. One
+// goroutine runs it; the outbox is shared with the sealer and the flusher under the mutex.
 type lane struct {
-	p     *Pipeline
-	shard int
-	log   *slog.Logger
-	wake  chan struct{} // capacity 1: there is something to do
+	p       *Pipeline
+	shard   int
+	log     *slog.Logger
+	commits *committer
+	wake    chan struct{} // capacity 1: there is something to do
 
-	mu       sync.Mutex // no I/O under it
-	window   *window
-	progress time.Time // when a batch was last confirmed, or sealed into the empty window
-	fallback bool      // the direct path is in use
-	unkept   bool      // the last try to write to the journal failed
+	mu             sync.Mutex // no I/O under it
+	outbox         *outbox
+	progress       time.Time // when a batch was last confirmed, or sealed into the empty outbox
+	fallback       bool      // pushes fail, so batches are written directly
+	journalFailing bool      // the last try to write to the journal failed
+	diverged       bool      // a mark doesn't belong to the outbox; Postgres has to be asked
+	aside          []aside   // what can't be booked under its identity, until Postgres keeps it in quarantine
 
 	// Only the lane's goroutine uses these.
 	failingSince time.Time // since when pushes fail, zero if they don't
+	pushes       failureLog
+	directs      failureLog
 	pause        backoff
 	nextPush     time.Time
 	nextDirect   time.Time
 	nextJournal  time.Time
 	nextLook     time.Time // when to look whether Postgres was turned back
-	forgotten    uint64    // what the journal was told to forget
+	truncated    uint64    // up to where the journal was told to forget
 	missing      uint64    // batches that Postgres has lost and this process doesn't have, as last logged
+	missingSince time.Time // since when there are any, and what comes behind them waits
+	moved        []uint64  // batches whose entries the queue seems to have lost
+	directUntil  time.Time // the queue has lost something: nothing is left to it alone until then
 	gaps         gapWatch
+}
+
+// aside is a batch that is to be quarantined, and why.
+type aside struct {
+	*Batch
+	reason error
 }
 
 // backoff doubles from retryFirst to retryMost.
@@ -48,8 +59,8 @@ func (b *backoff) reset() { b.last = 0 }
 
 func newLane(p *Pipeline, shard int) *lane {
 	return &lane{
-		p: p, shard: shard, log: p.log.With("shard", shard), wake: make(chan struct{}, 1),
-		window: newWindow(p.cfg.RewindWindow), fallback: p.cfg.Queue == nil, gaps: gapWatch{},
+		p: p, shard: shard, log: p.log.With("shard", shard), commits: p.committer(shard), wake: make(chan struct{}, 1),
+		outbox: newOutbox(p.producer, p.cfg.RewindWindow), gaps: gapWatch{},
 	}
 }
 
@@ -60,30 +71,60 @@ func (l *lane) poke() {
 	}
 }
 
-// add takes freshly sealed batches, whose updates were accepted after since.
-func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
+// identity returns the producer under which batches are sealed.
+func (l *lane) identity() ProducerID {
 	l.mu.Lock()
-	if len(l.window.batches) == 0 {
-		l.progress = now
-	}
-	l.window.add(batches)
-	for _, b := range l.window.batches[len(l.window.batches)-len(batches):] {
-		b.since, b.seal = since, seal
-	}
-	l.mu.Unlock()
-	l.poke()
+	defer l.mu.Unlock()
+	return l.outbox.producer
 }
 
-// confirm takes note of a mark of the producer that was published: all batches up to it are in Postgres.
-func (l *lane) confirm(mark uint64) {
+// header returns what the next batch goes on from. The caller holds Pipeline.sealing, without which nothing changes it.
+func (l *lane) header() Header {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.outbox
+	return Header{
+		Shard: l.shard, Producer: o.producer, Sequence: o.next, PriorUpdates: o.updates, PriorAmount: o.amount, PriorDigest: o.digest,
+	}
+}
+
+// add takes the freshly sealed batches of a seal, whose updates were accepted after since. There may be none.
+func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
+	l.mu.Lock()
+	if len(l.outbox.batches) == 0 {
+		l.progress = now
+	}
+	l.outbox.add(batches, seal, since)
+	l.mu.Unlock()
+	if len(batches) > 0 {
+		l.poke()
+	}
+}
+
+// confirm takes note of a mark of the producer: that of a commit, or one that was published.
+func (l *lane) confirm(mark Mark) {
+	l.mu.Lock()
+	if !l.outbox.follows(mark) {
+		l.diverged = true
+		l.mu.Unlock()
+		l.poke()
+		return
+	}
 	now := l.p.time.Now()
-	n := l.window.confirm(mark, now)
-	if n > 0 {
+	t := l.outbox.confirm(mark, now)
+	if t.confirmed+len(t.quarantined) > 0 {
 		l.progress = now
 	}
 	l.mu.Unlock()
-	if n > 0 {
+	l.tell(t)
+}
+
+// tell says what a mark has brought.
+func (l *lane) tell(t taken) {
+	for _, b := range t.quarantined {
+		l.log.Error("a batch of this instance can't be booked; it is in quarantine", "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+	}
+	if t.confirmed+len(t.quarantined) > 0 {
 		l.p.advanced()
 	}
 }
@@ -114,19 +155,22 @@ func (l *lane) step(ctx context.Context) (again time.Duration) {
 		l.pushAll(ctx)
 		l.readMark(ctx)
 	}
-	if l.isFallback() {
+	l.checkQueue(ctx)
+	if l.writesDirectly() {
 		l.direct(ctx)
 	} else if l.isStalled() {
-		l.recover(ctx)
+		l.redeliver(ctx)
 	}
 	l.lookBack(ctx)
-	l.forgetJournal()
+	l.keepAside(ctx)
+	l.truncateJournal()
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case len(l.window.batches) > 0:
+	case len(l.outbox.batches)+len(l.aside) > 0 || l.diverged:
 		return confirmInterval
-	case len(l.window.kept) > 0:
+	case len(l.outbox.retained) > 0:
 		return rewindCheck
 	default:
 		return 0
@@ -140,8 +184,8 @@ func (l *lane) writeJournal() {
 		return
 	}
 	l.mu.Lock()
-	fresh := l.window.toJournal()
-	failed := l.unkept
+	fresh := l.outbox.toJournal()
+	failed := l.journalFailing
 	l.mu.Unlock()
 	if len(fresh) == 0 {
 		return
@@ -150,60 +194,51 @@ func (l *lane) writeJournal() {
 	for i, b := range fresh {
 		batches[i] = b.Batch
 	}
+
 	err := l.p.cfg.Journal.Append(batches)
 	l.mu.Lock()
-	if l.unkept = err != nil; err == nil {
-		l.window.inJournal(fresh)
+	l.journalFailing = err != nil
+	for _, b := range fresh {
+		b.journaled = b.journaled || err == nil
 	}
 	l.mu.Unlock()
-	switch {
-	case err != nil:
+	if err != nil {
 		l.p.metrics.journalFailures.Inc()
 		l.nextJournal = l.p.time.Now().Add(retryMost)
 		if !failed {
 			l.log.Error("the journal can't be written; batches go on without it and would be lost with this process and Redis together",
 				"error", err)
 		}
-	case failed:
-		l.log.Info("the journal can be written again")
-		fallthrough
-	default:
-		l.p.advanced()
+		return
 	}
+	if failed {
+		l.log.Info("the journal can be written again")
+	}
+	l.p.advanced()
 }
 
-// forgetJournal has the journal forget what isn't needed any more.
-func (l *lane) forgetJournal() {
+// truncateJournal has the journal forget what isn't needed any more.
+func (l *lane) truncateJournal() {
 	if l.p.cfg.Journal == nil {
 		return
 	}
 	l.mu.Lock()
-	dropped := l.window.dropped()
+	producer, dropped := l.outbox.producer, l.outbox.dropped()
 	l.mu.Unlock()
-	if dropped == l.forgotten {
+	if dropped == l.truncated {
 		return
 	}
-	if err := l.p.cfg.Journal.Forget(l.shard, l.p.producer, dropped); err != nil {
+	if err := l.p.cfg.Journal.Forget(l.shard, producer, dropped); err != nil {
 		l.log.Warn("what the journal has no need of can't be deleted", "error", err)
 	}
-	l.forgotten = dropped // it is told of more later in any case
+	l.truncated = dropped // it is told of more later in any case
 }
 
-// lookBack looks now and then whether Postgres still has the batches kept in case it is turned back.
-func (l *lane) lookBack(ctx context.Context) {
-	l.mu.Lock()
-	kept := len(l.window.kept)
-	l.mu.Unlock()
-	if kept == 0 || l.p.time.Now().Before(l.nextLook) {
-		return
+// writesDirectly says whether the batches go to Postgres by the direct way now.
+func (l *lane) writesDirectly() bool {
+	if l.p.cfg.Queue == nil || l.p.hurrying.Load() || l.p.time.Now().Before(l.directUntil) || l.mustAbandon() {
+		return true
 	}
-	l.nextLook = l.p.time.Now().Add(rewindCheck)
-	if err := l.readStoredMark(ctx); err != nil {
-		l.log.Debug("mark can't be read from Postgres", "error", err)
-	}
-}
-
-func (l *lane) isFallback() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.fallback
@@ -212,17 +247,17 @@ func (l *lane) isFallback() bool {
 func (l *lane) isStalled() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.window.batches) > 0 && l.window.pushed > 0 && l.p.time.Now().Sub(l.progress) > stallAfter
+	return l.outbox.anyQueued() && l.p.time.Now().Sub(l.progress) > stallAfter
 }
 
 // pushAll pushes, in order, what isn't known to be in the queue.
 func (l *lane) pushAll(ctx context.Context) {
 	for l.p.time.Now().After(l.nextPush) {
 		l.mu.Lock()
-		b := l.window.toPush()
-		unkept := l.unkept
+		b := l.outbox.toPush()
+		wait := b != nil && l.p.cfg.Journal != nil && !b.journaled && !l.journalFailing
 		l.mu.Unlock()
-		if b == nil || l.p.cfg.Journal != nil && !b.journaled && !unkept {
+		if b == nil || wait {
 			return // what was sealed in the meantime goes to the journal first
 		}
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
@@ -234,7 +269,9 @@ func (l *lane) pushAll(ctx context.Context) {
 		}
 		l.p.metrics.pushed.Inc()
 		l.mu.Lock()
-		l.window.atQueue(b.Sequence, entry)
+		if l.outbox.atQueue(b, entry) {
+			l.moved = append(l.moved, b.Sequence)
+		}
 		l.mu.Unlock()
 		l.pushWorks()
 		l.p.advanced()
@@ -250,147 +287,45 @@ func (l *lane) pushFailed(ctx context.Context, err error) {
 	l.nextPush = now.Add(l.pause.next())
 	if l.failingSince.IsZero() {
 		l.failingSince = now
-		l.log.Warn("push fails; batches are kept and tried again", "error", err)
 	}
-	if !l.isFallback() && now.Sub(l.failingSince) >= fallbackAfter {
-		l.setFallback(true)
-		l.log.Warn("fallback on: writing directly to Postgres", "failing_for", now.Sub(l.failingSince), "error", err)
+	l.pushes.failed(l.log, now, "push fails; batches are kept and tried again", err)
+	if now.Sub(l.failingSince) >= fallbackAfter && l.setFallback(true) {
+		l.log.Warn("fallback on: writing directly to Postgres", "failing_for", now.Sub(l.failingSince).String(), "error", err)
 	}
 }
 
 func (l *lane) pushWorks() {
 	l.pause.reset()
-	if l.failingSince.IsZero() {
-		return
-	}
-	l.log.Info("push works again", "failed_for", l.p.time.Now().Sub(l.failingSince))
 	l.failingSince = time.Time{}
-	if l.isFallback() {
-		l.setFallback(false)
+	l.pushes.works(l.log, l.p.time.Now(), "push works again")
+	if l.setFallback(false) {
 		l.log.Info("fallback off: batches go through the queue")
 	}
 }
 
-func (l *lane) setFallback(on bool) {
+// setFallback says whether that is a change.
+func (l *lane) setFallback(on bool) (changed bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	changed = l.fallback != on
 	l.fallback = on
-	l.mu.Unlock()
+	return changed
 }
 
 // readMark looks at the published mark, which is a hint.
 func (l *lane) readMark(ctx context.Context) {
 	l.mu.Lock()
-	waiting := l.window.pushed > 0
+	waiting, producer := l.outbox.anyQueued(), l.outbox.producer
 	l.mu.Unlock()
 	if !waiting {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	mark, err := l.p.cfg.Queue.Mark(ctx, l.shard, l.p.producer)
+	mark, err := l.p.cfg.Queue.Mark(ctx, l.shard, producer)
 	if err != nil {
 		l.log.Debug("mark can't be read from the queue", "error", err)
 		return
 	}
-	l.confirm(mark.Contiguous())
-}
-
-// recover is for batches that were pushed and yet aren't confirmed for long: perhaps the queue lost them, or only the
-// published mark. It asks Postgres, and pushes again what isn't in the queue any more.
-func (l *lane) recover(ctx context.Context) {
-	if err := l.readStoredMark(ctx); err != nil {
-		l.log.Debug("mark can't be read from Postgres", "error", err)
-	}
-	l.mu.Lock()
-	l.window.doubt()
-	l.progress = l.p.time.Now() // not before another stallAfter
-	l.mu.Unlock()
-	l.p.metrics.doubts.Inc()
-}
-
-func (l *lane) readStoredMark(ctx context.Context) error {
-	began := l.p.time.Now()
-	marks, err := l.p.readMarks(ctx, l.shard, []ProducerID{l.p.producer})
-	if err != nil {
-		return err
-	}
-	if marks.Forgotten(l.p.producer) {
-		l.log.Error("this instance was out of touch with Postgres for so long that its mark was cleaned up; what it holds goes to " +
-			"quarantine: restart it")
-		return nil
-	}
-	l.mu.Lock()
-	confirmed, restored, missing := l.window.confirmStored(marks.Of[l.p.producer], began)
-	if restored == 0 && missing == 0 {
-		l.window.expire(began)
-	}
-	if confirmed+restored > 0 {
-		l.progress = l.p.time.Now()
-	}
-	l.mu.Unlock()
-	if confirmed > 0 {
-		l.p.advanced()
-	}
-	if restored > 0 {
-		l.p.metrics.restored.Add(float64(restored))
-		l.log.Warn("Postgres was turned back: batches that were committed are sent again", "batches", restored)
-		l.poke()
-	}
-	if missing > 0 && missing != l.missing {
-		l.log.Error("Postgres was turned back by more than the rewind window: batches that were committed are gone", "batches", missing)
-	}
-	l.missing = missing
-	return nil
-}
-
-// direct writes the window to Postgres under the direct lock, by the same claims as a flush of the queue.
-func (l *lane) direct(ctx context.Context) {
-	l.mu.Lock()
-	empty := len(l.window.batches) == 0
-	l.mu.Unlock()
-	if empty || l.p.time.Now().Before(l.nextDirect) {
-		return
-	}
-	err := l.tryDirect(ctx)
-	switch {
-	case err == nil:
-		l.nextDirect = time.Time{}
-	case errors.Is(err, ErrHeld):
-		l.nextDirect = l.p.time.Now().Add(heldPause)
-	case ctx.Err() == nil:
-		l.nextDirect = l.p.time.Now().Add(retryMost)
-		l.log.Warn("direct write failed; batches are kept and tried again", "error", err)
-	}
-}
-
-func (l *lane) tryDirect(ctx context.Context) error {
-	if err := l.readStoredMark(ctx); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	batches := slices.Clone(l.window.batches)
-	l.mu.Unlock()
-	return l.p.writeDirectly(ctx, l.shard, batches, l.gaps)
-}
-
-// writeDirectly commits batches under the direct lock without the queue. What can't be applied is quarantined.
-func (p *Pipeline) writeDirectly(ctx context.Context, shard int, batches []*windowBatch, gaps gapWatch) error {
-	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-	defer cancel()
-	lease, err := p.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", shard))
-	if err != nil {
-		return fmt.Errorf("direct lock: %w", err)
-	}
-	defer p.release(ctx, lease)
-	plan := newPlan(shard)
-	for _, b := range batches {
-		plan.offer(Entry{ID: b.entry, Bytes: b.bytes})
-	}
-	if err := p.commitAll(ctx, plan, "direct"); err != nil {
-		return err
-	}
-	if err := p.passGaps(ctx, plan, gaps, "direct"); err != nil {
-		return err
-	}
-	return p.quarantine(ctx, plan)
+	l.confirm(mark)
 }

@@ -4,16 +4,19 @@ package spendflush
 type rowKind[T any] struct {
 	compare func(a, b *T) int
 	add     func(to, from *T)
+	texts   func(*T) int // bytes that the texts of the row take
 }
 
 var (
 	totalRows = rowKind[TotalRow]{
 		compare: func(a, b *TotalRow) int { return a.Key.Compare(b.Key) },
 		add:     func(to, from *TotalRow) { to.Counters.Add(&from.Counters) },
+		texts:   func(r *TotalRow) int { return len(r.Entity.ID) + len(r.Entity.TeamID) },
 	}
 	rollupRows = rowKind[RollupRow]{
 		compare: (*RollupRow).compare,
 		add:     func(to, from *RollupRow) { to.Counters.Add(&from.Counters) },
+		texts:   func(r *RollupRow) int { return int(r.texts) },
 	}
 )
 
@@ -54,31 +57,55 @@ func (s *sums) add(r *Rows) {
 // rows returns how many rows are held.
 func (s *sums) rows() int { return s.totals.len() + s.rollups.len() }
 
+// texts returns how many bytes their texts take.
+func (s *sums) texts() int { return s.totals.texts() + s.rollups.texts() }
+
 // merger merges sorted runs as they come, and adds up rows with the same key. Runs of about the same length are merged at
 // once, so that it holds little more than the distinct rows, and touches each only as often as there are lengths.
 type merger[T any] struct {
 	kind rowKind[T]
-	runs [][]T // each more than twice as long as the one after it
+	runs []run[T] // each more than twice as long as the one after it
+}
+
+type run[T any] struct {
+	rows  []T
+	texts int
+}
+
+func (k rowKind[T]) run(rows []T) run[T] {
+	r := run[T]{rows: rows}
+	for i := range rows {
+		r.texts += k.texts(&rows[i])
+	}
+	return r
 }
 
 // add takes a run over.
-func (m *merger[T]) add(run []T) {
-	m.runs = append(m.runs, run)
-	for n := len(m.runs); n > 1 && len(m.runs[n-2]) <= 2*len(m.runs[n-1]); n-- {
+func (m *merger[T]) add(rows []T) {
+	m.runs = append(m.runs, m.kind.run(rows))
+	for n := len(m.runs); n > 1 && len(m.runs[n-2].rows) <= 2*len(m.runs[n-1].rows); n-- {
 		m.mergeLast()
 	}
 }
 
 func (m *merger[T]) mergeLast() {
 	last := len(m.runs) - 1
-	m.runs[last-1] = mergePair(m.runs[last-1], m.runs[last], m.kind)
+	m.runs[last-1] = m.kind.run(mergePair(m.runs[last-1].rows, m.runs[last].rows, m.kind))
 	m.runs = m.runs[:last]
 }
 
 // len returns how many rows are held.
 func (m *merger[T]) len() (n int) {
 	for _, run := range m.runs {
-		n += len(run)
+		n += len(run.rows)
+	}
+	return n
+}
+
+// texts returns how many bytes the texts of the rows held take.
+func (m *merger[T]) texts() (n int) {
+	for _, run := range m.runs {
+		n += run.texts
 	}
 	return n
 }
@@ -91,7 +118,7 @@ func (m *merger[T]) rows() []T {
 	for len(m.runs) > 1 {
 		m.mergeLast()
 	}
-	return m.runs[0]
+	return m.runs[0].rows
 }
 
 func mergePair[T any](a, b []T, kind rowKind[T]) []T {

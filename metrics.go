@@ -26,6 +26,8 @@ type metrics struct {
 	found        prometheus.Counter
 	rewinds      prometheus.Counter
 	restored     prometheus.Counter
+	forgotten    prometheus.Counter
+	identities   prometheus.Counter
 	leftover     prometheus.Gauge
 
 	journalFailures prometheus.Counter
@@ -63,6 +65,9 @@ func newMetrics(shards int) *metrics {
 		found:    counter("spendflush_found_batches_total", "Batches passed as lost that turned up and were committed by this instance."),
 		rewinds:  counter("spendflush_rewinds_total", "Times that this instance found Postgres turned back."),
 		restored: counter("spendflush_restored_batches_total", "Committed batches that this instance sent again because Postgres was turned back."),
+		forgotten: counter("spendflush_queue_lost_batches_total", "Batches that the queue had taken and lost before they were committed, "+
+			"as this instance found out. They are written directly."),
+		identities: counter("spendflush_identities_lost_total", "Times that another process had used this one's identity, so that it went on under a new one."),
 		leftover: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_journal_leftover_batches",
 			Help: "Batches of earlier processes in the journal that aren't in Postgres yet."}),
 		journalFailures: counter("spendflush_journal_failures_total", "Writes to the journal that failed; they are repeated."),
@@ -101,7 +106,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
-		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.leftover, m.journalFailures,
+		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.forgotten, m.identities, m.leftover, m.journalFailures,
 	}
 }
 
@@ -122,7 +127,8 @@ func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
 	m.batches.WithLabelValues(path).Add(float64(f.batches()))
-	m.lost.Add(float64(len(f.Lost)))
+	m.lost.Add(float64(len(f.Lost) - len(f.Quarantine)))
+	m.quarantined.Add(float64(len(f.Quarantine)))
 	m.found.Add(float64(len(f.Found)))
 	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))
 }

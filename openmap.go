@@ -81,6 +81,9 @@ func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Cos
 	if s.closed {
 		return 0, ErrClosed
 	}
+	if c != nil && s.isBrimful(c) {
+		return 0, errBrimful
+	}
 	if c == nil || !s.isDirty(c) {
 		if m.keys.Add(1) > m.maxKeys {
 			m.keys.Add(-1)
@@ -158,7 +161,11 @@ func (m *openMap) locate(updates []Update, spots []spot) error {
 		s := m.stripe(hash)
 		s.mu.Lock()
 		c := s.find(hash, key)
+		brimful := c != nil && s.isBrimful(c)
 		s.mu.Unlock()
+		if brimful {
+			return errBrimful
+		}
 		spots[i].stripe, spots[i].cell = s, c
 		if !m.vouches(c, series) {
 			if err := series.validate(i); err != nil {
@@ -183,6 +190,10 @@ func (m *openMap) newKeys(updates []Update, spots []spot) int64 {
 	}
 	return int64(len(fresh))
 }
+
+// errBrimful keeps the sums of a batch from overflowing: a cell would have to go on for 70 million updates of the largest
+// size without a seal.
+var errBrimful = fmt.Errorf("%w: one combination has too many tokens that wait to be sealed", ErrBufferFull)
 
 func (m *openMap) full() error {
 	return fmt.Errorf("%w: %d are open; allowed are %d", ErrBufferFull, m.keys.Load(), m.maxKeys)
@@ -261,8 +272,10 @@ func (m *openMap) sums() openSums {
 	return total
 }
 
-// entity adds up what the open seal holds of the entity. It walks over all open cells.
-func (m *openMap) entity(e Entity) (sum Counters) {
+// entity adds up what the open seal holds of the entity, by the shards that it is on its way to. It walks over all open
+// cells.
+func (m *openMap) entity(e Entity, shards int) []Counters {
+	sums := make([]Counters, shards)
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
@@ -270,13 +283,13 @@ func (m *openMap) entity(e Entity) (sum Counters) {
 			series := c.source().series()
 			series.entities(func(other Entity) {
 				if other == e {
-					sum.Add(&c.sums[s.seal%2])
+					sums[series.Key().shard(shards)].Add(&c.sums[s.seal%2])
 				}
 			})
 		}
 		s.mu.Unlock()
 	}
-	return sum
+	return sums
 }
 
 // idleAfter is how often cells not used in the meantime are forgotten.

@@ -24,12 +24,12 @@ type Pipeline struct {
 	flushers []*flusher
 	metrics  *metrics
 
-	// sealing is held from the swap of the open map until its batches are in the windows, so that nothing is in
+	// sealing is held from the swap of the open map until its batches are in the outboxes, so that nothing is in
 	// neither when Held adds them up. No I/O under it. It guards the sealer.
 	sealing sync.Mutex
 	sealer  *sealer
 
-	// moving is held while sums change from the open map to between, and from there to the windows: whoever holds it
+	// moving is held while sums change from the open map to between, and from there to the outboxes: whoever holds it
 	// finds every update that isn't confirmed in one of these, once. Nothing slow under it.
 	moving  sync.Mutex
 	between beingSealed
@@ -39,12 +39,17 @@ type Pipeline struct {
 
 	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
 
-	books [MaxShards]shardBooks
+	committersMu sync.Mutex // no I/O under it
+	committers   [MaxShards]*committer
+
+	queueForgotAt atomic.Int64 // Unix nanoseconds: when the queue was last found to have lost something
+	hurrying      atomic.Bool  // Shutdown waits: nothing is left to the queue alone
 
 	running atomic.Bool
-	stop    chan struct{} // closed by Shutdown once all is drained or given up
+	stop    chan struct{} // closed once all is drained or given up
 	stopped chan struct{} // closed when Run has returned
 	ending  sync.Once
+	ended   error // why draining ended, nil if all was drained; set within ending
 }
 
 // New returns a pipeline for the configuration, whose defaults it fills in. The error joins all that Config.Validate
@@ -92,14 +97,15 @@ func New(c Config) (*Pipeline, error) {
 // Producer returns the identity of this run.
 func (p *Pipeline) Producer() ProducerID { return p.producer }
 
-// Run works until Shutdown is done, and returns nil, or until ctx ends, and returns its error: then it stops at once,
-// and updates that aren't in the queue are lost with the process. It may be called once.
+// Run works until Shutdown is done, and returns nil. If ctx ends before, it drains as Shutdown does, for at most
+// Config.DrainTimeout: from then on Record returns ErrClosed. It returns ctx's error then, joined with a
+// *NotDrainedError if something is left, which is logged, too. It may be called once.
 func (p *Pipeline) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
 		return errors.New("spendflush: Run was called before")
 	}
 	defer close(p.stopped)
-	workCtx, cancel := context.WithCancel(ctx)
+	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var work sync.WaitGroup
 	work.Go(func() { p.keepHour(workCtx) })
@@ -111,23 +117,39 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		work.Go(func() { f.run(workCtx) })
 	}
 	if p.cfg.Queue != nil {
-		work.Go(func() { p.flushStrays(workCtx) })
+		work.Go(func() { p.flushOrphans(workCtx) })
 	}
 	if p.cfg.Journal != nil {
 		work.Go(func() { p.replay(workCtx) })
 	}
 	if p.cfg.RewindWindow > 0 {
-		work.Go(func() { p.watchBooks(workCtx) })
+		work.Go(func() { p.watchRewinds(workCtx) })
 	}
 	work.Go(func() { p.tendMarks(workCtx) })
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {
 	case <-ctx.Done():
+		drainCtx, done := context.WithTimeoutCause(workCtx, p.cfg.DrainTimeout,
+			fmt.Errorf("not done within the DrainTimeout of %s after the context of Run had ended", p.cfg.DrainTimeout))
+		p.ending.Do(func() { p.drain(drainCtx) })
+		done()
 	case <-p.stop:
 	}
 	cancel()
 	work.Wait()
+	for _, l := range p.lanes {
+		l.nextJournal = time.Time{}
+		l.writeJournal() // the last try, of what came too late for the lane's own
+		l.truncateJournal()
+	}
+	if ctx.Err() == nil {
+		return nil
+	}
+	if left := p.notDrained(); left != nil {
+		p.log.Error("the context of Run has ended, and not all could be drained", "error", left)
+		return errors.Join(context.Cause(ctx), left)
+	}
 	return context.Cause(ctx)
 }
 
@@ -266,14 +288,8 @@ func (p *Pipeline) reached(r Receipt) Stage {
 	reached := Committed
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		queued, committed := l.window.queued, l.window.committed
+		reached = min(reached, l.outbox.reached(r.seal))
 		l.mu.Unlock()
-		switch {
-		case queued < r.seal:
-			return Accepted
-		case committed < r.seal:
-			reached = Queued
-		}
 	}
 	return reached
 }
@@ -284,7 +300,7 @@ func (p *Pipeline) advanced() {
 	close(*p.change.Swap(&next))
 }
 
-// sealAll seals the open map at every SealInterval while the windows have room.
+// sealAll seals the open map at every SealInterval while the outboxes have room.
 func (p *Pipeline) sealAll(ctx context.Context) {
 	ticker := time.NewTicker(p.cfg.SealInterval)
 	defer ticker.Stop()
@@ -320,8 +336,8 @@ func (p *Pipeline) haveRoom() bool {
 	bytes := 0
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		full := len(l.window.exposed()) >= maxExposed
-		bytes += l.window.bytes()
+		full := l.outbox.exposed() >= maxExposed
+		bytes += l.outbox.bytes()
 		l.mu.Unlock()
 		if full {
 			return false
@@ -330,7 +346,7 @@ func (p *Pipeline) haveRoom() bool {
 	return bytes < p.cfg.MaxUnconfirmedBytes
 }
 
-// beingSealed is what has left the open map and isn't in the windows yet.
+// beingSealed is what has left the open map and isn't in the outboxes yet.
 type beingSealed struct {
 	updates int64
 	amount  Amount
@@ -345,28 +361,17 @@ func (p *Pipeline) seal(last bool) {
 	if seal == 0 {
 		return
 	}
-	lanes := p.sealer.rows(seal, dirty)
+	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
-	// With several shards a lane without rows gets an empty batch, so that the lanes' marks can be compared.
-	empty := true
-	for i := range lanes {
-		empty = empty && len(lanes[i].totals)+len(lanes[i].rollups) == 0
-	}
-	batches := make([][]*Batch, len(lanes))
+	sealed := make([][]*Batch, len(p.lanes))
 	now := p.time.Now()
 	for i, l := range p.lanes {
-		if empty {
-			break
-		}
-		h := Header{
-			Shard: i, Producer: p.producer, Sequence: l.window.next,
-			PriorUpdates: l.window.updates, PriorAmount: l.window.amount,
-			PriorDigest: l.window.digest,
-		}
-		batches[i] = lanes[i].batches(h, now)
-		p.metrics.sealed.Add(float64(len(batches[i])))
+		h := l.header()
+		h.SealedAt = now
+		sealed[i] = batches(parts[i], h)
+		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
-	p.endSeal(batches, seal, now)
+	p.endSeal(sealed, seal, now)
 }
 
 // beginSeal takes what is open out of the open map. The seal is 0 if that is nothing.
@@ -381,25 +386,12 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 	return seal, dirty
 }
 
-// endSeal puts the batches of each lane into its window.
+// endSeal puts the batches of each lane into its outbox.
 func (p *Pipeline) endSeal(batches [][]*Batch, seal uint64, now time.Time) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
 	for i, l := range p.lanes {
-		if len(batches[i]) > 0 {
-			l.add(batches[i], seal, p.between.since, now)
-		}
+		l.add(batches[i], seal, p.between.since, now)
 	}
 	p.between = beingSealed{}
 }
-
-// release gives a lease up even while the pipeline is stopping.
-func (p *Pipeline) release(ctx context.Context, lease Lease) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-	defer cancel()
-	if err := lease.Release(ctx); err != nil {
-		p.log.Debug("lock can't be released; it will expire", "error", err)
-	}
-}
-
-const releaseTimeout = 2 * time.Second

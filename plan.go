@@ -9,21 +9,38 @@ import (
 	"time"
 )
 
-// plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and entries to settle
+// plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and entries to ack
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
-	shard   int
-	marks   map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
-	wait    map[ProducerID][]entryBatch
-	passing map[ProducerID]string // producers whose gaps are passed, and why
-	newer   map[ProducerID]bool   // producers with batches of a newer format
-	taken   []entryBatch          // the batches of the flush being committed
-	single  bool                  // take one batch at a time
-	rows    int                   // how many rows a flush may have before no more batches are added
-	done    []EntryID             // entries that Postgres has no need of any more
-	bad     []badEntry
-	stats   planStats
+	shard    int
+	marks    map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
+	wait     map[ProducerID][]entryBatch
+	passing  map[ProducerID]string // producers whose gaps are passed, and why
+	newer    map[ProducerID]bool   // producers with batches of a newer format
+	taken    []entryBatch          // the batches of the flush being committed
+	single   bool                  // take one batch at a time
+	limit    flushLimit
+	last     ProducerID          // its batch can't be committed, even by itself: the others come first
+	refusals map[batchName]error // batches that the store refuses for what they are
+	done     []EntryID           // entries that Postgres has no need of any more
+	bad      []badEntry
+	stats    planStats
 }
+
+// flushLimit is what a flush may have before no more batches are added to it.
+type flushLimit struct {
+	rows  int
+	texts int // bytes of the ids, tags and dimensions of its series
+}
+
+// batchName is under which name a batch is claimed.
+type batchName struct {
+	producer ProducerID
+	sequence uint64
+	digest   Digest
+}
+
+func (b *Batch) name() batchName { return batchName{b.Producer, b.Sequence, b.digest} }
 
 type entryBatch struct {
 	*Batch
@@ -42,8 +59,8 @@ type planStats struct {
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, rows: flushRows, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
-		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{},
+		shard: shard, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
+		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{},
 	}
 }
 
@@ -109,7 +126,7 @@ func (p *plan) learn(asked []ProducerID, marks Marks) {
 func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard}
 	sums := newSums()
-	for _, id := range slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare) {
+	for _, id := range p.order() {
 		if len(p.wait[id]) > 0 && !p.enough(sums) {
 			p.takeFrom(id, f, sums)
 		}
@@ -121,53 +138,49 @@ func (p *plan) take() *Flush {
 	return f
 }
 
+// order returns the producers whose marks are known, in order. One whose batches can't be committed even by themselves
+// comes last, so that it holds up no other one.
+func (p *plan) order() []ProducerID {
+	ids := slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare)
+	if i := slices.Index(ids, p.last); i >= 0 {
+		ids = append(slices.Delete(ids, i, i+1), p.last)
+	}
+	return ids
+}
+
 // enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the
 // next take.
 func (p *plan) enough(sums *sums) bool {
-	return sums.batches > 0 && (p.single || sums.rows() >= p.rows)
+	return sums.batches > 0 && (p.single || sums.rows() >= p.limit.rows || sums.texts() >= p.limit.texts || sums.control.brimful())
 }
 
 // takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
 func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	claim := Claim{
-		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, Prior: mark.Digest, Digest: mark.Digest,
-		SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
-	}
+	claim := claimAfter(id, mark)
 	lost := mark.Lost // those still missing, beginning with the next one that the batches may fill
 	p.wait[id] = nil
 	for _, b := range batches {
 		for len(lost) > 0 && lost[0] < b.Sequence {
 			lost = lost[1:]
 		}
-		found := len(lost) > 0 && lost[0] == b.Sequence
-		if b.Sequence <= claim.Last && !found {
+		found := len(lost) > 0 && lost[0] == b.Sequence && !mark.HasQuarantined(b.Sequence)
+		switch {
+		case b.Sequence <= claim.Last && !found:
 			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
 			// flush fail, the entry taken is still there.
-			p.dropDuplicate(b, mark)
-			continue
-		}
-		gap := b.Sequence > claim.Last+1
-		if gap && p.passing[id] == "" || p.enough(sums) {
+			p.dropDuplicate(b, mark, &claim)
+		case found:
+			if p.enough(sums) {
+				p.add(b)
+			} else if p.takeFound(b, f, sums) {
+				lost = lost[1:]
+			}
+		case b.Sequence > claim.Last+1 && p.passing[id] == "" || p.enough(sums):
 			p.add(b)
-			continue
-		}
-		r, err := b.Rows()
-		if err == nil && gap {
-			err = p.passTo(b.Batch, &claim, f)
-		}
-		if err != nil {
-			p.reject(b.entry, b.bytes, err)
-			continue
-		}
-		sums.add(r)
-		p.taken = append(p.taken, b)
-		if found {
-			lost = lost[1:]
-			f.Found = append(f.Found, FoundBatch{Producer: id, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount})
-		} else {
-			claim.extend(b.Batch)
+		default:
+			p.takeNext(b, &claim, f, sums)
 		}
 	}
 	if claim.Last >= claim.First {
@@ -175,68 +188,82 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	}
 }
 
-// extend takes the next batch, or one behind a gap that was passed, into the claim.
-func (c *Claim) extend(b *Batch) {
+func claimAfter(id ProducerID, mark Mark) Claim {
+	return Claim{
+		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, Prior: mark.Digest, Digest: mark.Digest, Recent: mark.Recent,
+		SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
+	}
+}
+
+// takeFound takes a batch that was passed as lost. It says whether it could.
+func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) bool {
+	rows, err := b.Rows()
+	if err == nil {
+		err = p.refusals[b.name()]
+	}
+	if err != nil {
+		p.reject(b.entry, b.bytes, err)
+		return false
+	}
+	sums.add(rows)
+	p.taken = append(p.taken, b)
+	f.Found = append(f.Found, FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount})
+	return true
+}
+
+// takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be
+// booked is set aside by the claim itself, so that those behind it needn't wait.
+func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
+	gap := b.Sequence > claim.Last+1
+	if !gap && b.PriorDigest != claim.Digest {
+		p.reject(b.entry, b.bytes, diverged(b.Batch))
+		return
+	}
+	if gap {
+		if err := p.passTo(b.Batch, claim, f); err != nil {
+			p.reject(b.entry, b.bytes, err)
+			return
+		}
+	}
+	rows, err := b.Rows()
+	if err == nil {
+		err = p.refusals[b.name()]
+	}
+	p.taken = append(p.taken, b)
+	if err != nil {
+		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: err.Error(), Quarantined: true})
+		f.Quarantine = append(f.Quarantine, BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: b.bytes})
+		claim.skip(b.Batch)
+		sums.batches++
+		return
+	}
+	sums.add(rows)
+	claim.skip(b.Batch)
+	claim.Updates += b.Updates
+	claim.Amount = claim.Amount.Add(b.Amount)
+}
+
+// skip moves the claim to the batch.
+func (c *Claim) skip(b *Batch) {
+	c.Recent = c.Recent.append(c.Last, b)
 	c.Last, c.Digest = b.Sequence, b.digest
-	c.Updates += b.Updates
-	c.Amount = c.Amount.Add(b.Amount)
 	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 }
 
-// maxGap bounds the batches that one claim may pass as lost. A month of seals every 200ms has more than twelve times as
-// many, but no producer goes on for long behind a gap.
-const maxGap = 1_000_000
-
-// passTo adds to the flush, as lost, what is missing between the claim and the batch.
-func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
-	if b.Sequence-claim.Last > maxGap {
-		return fmt.Errorf("producer %s sequence %d: too far behind the last batch applied, %d, for those between to be passed as lost",
-			b.Producer, b.Sequence, claim.Last)
-	}
-	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
-		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
-	for sequence := claim.Last + 1; sequence < b.Sequence; sequence++ {
-		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: sequence, Reason: reason})
-	}
-	return nil
-}
-
-var (
-	// ErrApplied is wrapped by Batch.Flush where the batch is in the books already.
-	ErrApplied = errors.New("batch is in the books already")
-	// ErrGap is wrapped by Batch.Flush where an earlier batch of the producer isn't in the books yet.
-	ErrGap = errors.New("an earlier batch of the producer isn't in the books")
-)
-
-// Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
-// is the next one, or as found if it was passed as lost. The error wraps ErrApplied, ErrGap or ErrCorruptBatch.
-func (b *Batch) Flush(mark Mark) (*Flush, error) {
-	if _, err := b.Rows(); err != nil {
-		return nil, err
-	}
-	p := newPlan(b.Shard)
-	p.marks[b.Producer] = mark
-	p.add(entryBatch{Batch: b})
-	f := p.take()
-	switch {
-	case f != nil:
-		return f, nil
-	case len(p.done) > 0:
-		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrApplied)
-	default:
-		return nil, fmt.Errorf("producer %s sequence %d: %w: it is at %d", b.Producer, b.Sequence, ErrGap, mark.Sequence)
-	}
-}
-
-// dropDuplicate settles an entry that repeats a batch. One that repeats a batch of the very flush being made is only
-// settled with that flush.
-func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
-	p.stats.duplicates++
-	if mark.Has(b.Sequence) {
-		p.done = append(p.done, b.entry)
+// dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
+// only done with that flush. What has the place of a batch in the books and is another one is set aside.
+func (p *plan) dropDuplicate(b entryBatch, mark Mark, claim *Claim) {
+	inFlush := b.Sequence > mark.Sequence // then it is the one taken last, for they come in order
+	if inFlush && b.digest != claim.Digest || !inFlush && mark.isAnother(b.Batch) {
+		p.reject(b.entry, b.bytes, diverged(b.Batch))
 		return
 	}
-	p.taken = append(p.taken, b)
+	p.stats.duplicates++
+	if inFlush {
+		p.taken = append(p.taken, b)
+	} else {
+		p.done = append(p.done, b.entry)
+	}
 }
 
 // applied notes that the flush of the last take is committed.
@@ -244,16 +271,25 @@ func (p *plan) applied(f *Flush) {
 	for _, c := range f.Claims {
 		mark := p.marks[c.Producer]
 		mark.Sequence, mark.Digest, mark.Updates, mark.Amount = c.Last, c.Digest, c.SealedUpdates, c.SealedAmount
+		mark.Recent = c.Recent
 		p.marks[c.Producer] = mark
+		if c.Producer == p.last {
+			p.last = ProducerID{}
+		}
 	}
 	for _, l := range f.Lost {
 		mark := p.marks[l.Producer]
 		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
+		if l.Quarantined {
+			mark.Quarantined = append(slices.Clip(mark.Quarantined), l.Sequence)
+		}
 		p.marks[l.Producer] = mark
 	}
 	for _, b := range f.Found {
 		mark := p.marks[b.Producer]
-		mark.Lost = slices.DeleteFunc(slices.Clone(mark.Lost), func(s uint64) bool { return s == b.Sequence })
+		is := func(s uint64) bool { return s == b.Sequence }
+		mark.Lost = slices.DeleteFunc(slices.Clone(mark.Lost), is)
+		mark.Quarantined = slices.DeleteFunc(slices.Clone(mark.Quarantined), is)
 		p.marks[b.Producer] = mark
 	}
 	for _, b := range p.taken {
@@ -271,6 +307,10 @@ func (p *plan) fenced(f *Flush) {
 	for _, b := range f.Found {
 		delete(p.marks, b.Producer)
 	}
+	p.putBack()
+}
+
+func (p *plan) putBack() {
 	for _, b := range p.taken {
 		p.add(b)
 	}
@@ -280,24 +320,42 @@ func (p *plan) fenced(f *Flush) {
 // refused notes that the store refuses the flush of the last take for what it is. Its batches are taken one at a time from
 // now on, so that the one at fault is found, and set aside.
 func (p *plan) refused(reason error) {
-	taken := p.taken
-	p.taken = nil
 	if p.single {
 		// The first one; others in the same flush can only be copies of it.
-		p.reject(taken[0].entry, taken[0].bytes, reason)
-		taken = taken[1:]
+		name := p.taken[0].name()
+		if p.refusals[name] != nil { // the store refuses even to set it aside that way
+			p.reject(p.taken[0].entry, p.taken[0].bytes, reason)
+			p.taken = p.taken[1:]
+		}
+		p.refusals[name] = reason
 	}
-	for _, b := range taken {
-		p.add(b)
-	}
+	p.putBack()
 	p.single = true
 }
 
-// settle returns the entries to take out of the queue, which it forgets, and the marks to publish with them.
-func (p *plan) settle() (ids []EntryID, marks map[ProducerID]Mark) {
-	ids, p.done = p.done, nil
-	return ids, maps.Clone(p.marks)
+// failed notes that the flush of the last take may not have been committed: its batches wait again. It says whether
+// there is a point in trying another producer's: the flush was a single batch, and no other one has failed.
+func (p *plan) failed(f *Flush) (another bool) {
+	alone := len(f.Claims)+len(f.Found) == 1 && f.batches()+len(f.Quarantine) <= 1
+	if len(f.Claims) > 0 {
+		another = alone && p.last == ProducerID{} && len(p.wait) > 1
+		p.last = f.Claims[0].Producer
+	}
+	p.fenced(f) // it may have been committed all the same
+	return another
 }
+
+// ack returns what to take out of the queue, which it forgets, and the marks to publish with it.
+func (p *plan) ack() Ack {
+	a := Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
+	p.done = nil
+	// A producer with many lost batches has to look into Postgres for itself.
+	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || len(m.Lost) > maxPublishedLost })
+	return a
+}
+
+// maxPublishedLost is how many lost batches a mark may have to be published.
+const maxPublishedLost = 64
 
 // trim leaves batches that wait in the queue, to be met again in a later walk, until those kept have no more bytes than
 // allowed. It keeps the oldest producers' batches, nearest to their marks first, so that whoever's gap is passed has
@@ -317,53 +375,4 @@ func (p *plan) trim(allowed int) (left int) {
 		p.wait[id] = slices.Clip(batches[:kept])
 	}
 	return left
-}
-
-// gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.
-// Those that are known to have a newer program are left out: what is missing may be in its format.
-func (p *plan) gaps() map[ProducerID]uint64 {
-	gaps := map[ProducerID]uint64{}
-	for id, batches := range p.wait {
-		if mark, known := p.marks[id]; known && len(batches) > 0 && !p.newer[id] {
-			gaps[id] = mark.Sequence
-		}
-	}
-	return gaps
-}
-
-// waiting returns how many batches wait for an earlier one, and the size of their bytes.
-func (p *plan) waiting() (batches, bytes int) {
-	for _, list := range p.wait {
-		for _, b := range list {
-			batches++
-			bytes += len(b.bytes)
-		}
-	}
-	return batches, bytes
-}
-
-// gapWatch remembers since when gaps have been there, over the walks of one flusher.
-type gapWatch map[ProducerID]gap
-
-type gap struct {
-	after uint64 // the mark before it
-	since time.Time
-}
-
-// overdue takes the gaps at the end of a walk over the whole queue, and returns the producers whose gap has been there
-// for the grace. Marks only move forward, so a gap behind the same mark has been there all the while.
-func (w gapWatch) overdue(gaps map[ProducerID]uint64, now time.Time, grace time.Duration) (ids []ProducerID) {
-	maps.DeleteFunc(w, func(id ProducerID, g gap) bool {
-		after, there := gaps[id]
-		return !there || after != g.after
-	})
-	for id, after := range gaps {
-		if _, seen := w[id]; !seen {
-			w[id] = gap{after, now}
-		}
-		if now.Sub(w[id].since) >= grace {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }

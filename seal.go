@@ -6,13 +6,21 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
-	"time"
 )
 
-// maxBatchRows bounds the totals and the rollup rows of one batch; a seal with more becomes several batches.
+// maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
 const maxBatchRows = 20_000
 
-// sealer turns the cells of an ended seal into sorted rows, a lane each. One goroutine uses it at a time.
+// maxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
+// batch has at least one series.
+const maxBatchTexts = 8 << 20
+
+// maxBatchTokens bounds the sums of one batch, unless one series alone has more; see Control.brimful.
+const maxBatchTokens = 1 << 61
+
+// sealer turns the cells of an ended seal into batches' worth of sorted rows. The shard of a cell is that of its series,
+// and all rows that an update counts in are in one part, so that they are committed together. One goroutine uses it at
+// a time.
 //
 // It remembers the entities that it has met for their keys, so that a cell that keeps coming costs no hash and no
 // allocation. A cell has the numbers of its entities, which are good for one generation.
@@ -24,37 +32,35 @@ type sealer struct {
 	entities   [][]sealedEntity  // by number, in chunks so that they needn't move
 	count      uint32
 	generation uint32
-	sizes      []laneSize // of the seal before
+	part       uint64  // number of the last part
+	places     []place // of the totals of a part, to be used again
+	sizes      []int   // cells of each shard in the seal before
 }
 
 // sealedEntity is one entity that the sealer remembers.
 type sealedEntity struct {
 	key  Key
 	of   Entity
-	seal uint64 // the seal that it has a row in
-	row  uint32 // and the place of the row in the totals of its lane
-	lane uint16
+	part uint64 // the last part that it has a row in
+	row  uint32 // and the place of the row among the totals
 }
 
 const entityChunk = 1024
 
-// laneRows are the rows of one seal for one lane.
-type laneRows struct {
+// rowsPart are the rows of one batch.
+type rowsPart struct {
 	totals  []TotalRow
 	rollups []RollupRow
 }
 
-// laneSize is how many rows a lane has.
-type laneSize struct{ totals, rollups int }
-
-// laneWork is what a seal has for one lane before the rows are made.
-type laneWork struct {
-	cells           []*cell
-	totals, rollups []place
+// shardCells is what a seal has for one shard before the rows are made.
+type shardCells struct {
+	cells  []*cell
+	places []place
 }
 
 func newSealer(shards, maxKeys int) *sealer {
-	s := &sealer{shards: shards, limit: maxKeys, seed: maphash.MakeSeed(), sizes: make([]laneSize, shards)}
+	s := &sealer{shards: shards, limit: maxKeys, seed: maphash.MakeSeed(), sizes: make([]int, shards)}
 	s.forget()
 	return s
 }
@@ -65,74 +71,85 @@ func (s *sealer) forget() {
 	s.generation++
 }
 
-// rows fans the cells out and clears their sums.
-func (s *sealer) rows(seal uint64, dirty [][]*cell) []laneRows {
-	work := make([]laneWork, s.shards)
+// parts fans the cells out and clears their sums. It returns the parts of each shard.
+func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
+	work := make([]shardCells, s.shards)
 	for i, size := range s.sizes {
-		work[i] = laneWork{make([]*cell, 0, size.rollups), make([]place, 0, size.totals), make([]place, 0, size.rollups)}
+		work[i] = shardCells{make([]*cell, 0, size), make([]place, 0, size)}
 	}
 	for _, list := range dirty {
 		for _, c := range list {
 			if c.generation != s.generation {
 				s.meet(c)
 			}
-			lane := &work[c.id.shard(s.shards)]
-			lane.rollups = append(lane.rollups, placeOf(&c.id, c.hour(), uint32(len(lane.cells))))
-			lane.cells = append(lane.cells, c)
-			for _, number := range c.entities {
-				if e := s.entity(number); e.seal != seal {
-					e.seal = seal
-					work[e.lane].totals = append(work[e.lane].totals, placeOf(&e.key, 0, number))
-				}
-			}
+			w := &work[c.id.shard(s.shards)]
+			w.places = append(w.places, placeOf(&c.id, c.hour(), uint32(len(w.cells))))
+			w.cells = append(w.cells, c)
 		}
 	}
-	lanes := make([]laneRows, s.shards)
-	for i := range lanes {
-		lanes[i].totals = s.totals(work[i].totals)
-	}
-	for i := range lanes {
-		lanes[i].rollups = s.rollups(seal, &work[i], lanes)
-	}
-	for i := range lanes {
-		s.sizes[i] = laneSize{len(lanes[i].totals), len(lanes[i].rollups)}
-		lanes[i].totals = addEqual(lanes[i].totals, totalRows)
-		lanes[i].rollups = addEqual(lanes[i].rollups, rollupRows)
+
+	shards := make([][]rowsPart, s.shards)
+	for i := range work {
+		s.sizes[i] = len(work[i].cells)
+		sortPlaces(work[i].places)
+		for from := 0; from < len(work[i].places); {
+			to := s.cut(seal, &work[i], from)
+			shards[i] = append(shards[i], s.rows(seal, &work[i], from, to))
+			from = to
+		}
 	}
 	if int(s.count) > s.limit {
 		s.forget()
 	}
-	return lanes
+	return shards
 }
 
-// totals makes the rows of these entities, without sums so far.
-func (s *sealer) totals(places []place) []TotalRow {
-	sortPlaces(places)
-	rows := make([]TotalRow, len(places))
-	for i := range places {
-		e := s.entity(places[i].of)
-		rows[i].Key, rows[i].Entity = e.key, e.of
+// cut begins a part with the cell at this place, and returns the place where the next one begins. It leaves the places of
+// the part's totals in s.places.
+func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
+	s.part++
+	s.places = s.places[:0]
+	texts, tokens := 0, uint64(0)
+	for to = from; to < len(work.places); to++ {
+		c := work.cells[work.places[to].of]
+		texts += len(c.key)
+		tokens += c.sums[seal%2].mostTokens() * uint64(max(1, len(c.entities)))
+		full := to-from == maxBatchRows || len(s.places) >= maxBatchRows || texts > maxBatchTexts || tokens > maxBatchTokens
+		if full && to > from {
+			break
+		}
+		for _, number := range c.entities {
+			if e := s.entity(number); e.part != s.part {
+				e.part = s.part
+				s.places = append(s.places, placeOf(&e.key, 0, number))
+			}
+		}
+	}
+	return to
+}
+
+// rows makes the rows of the part that was cut last.
+func (s *sealer) rows(seal uint64, work *shardCells, from, to int) rowsPart {
+	sortPlaces(s.places)
+	totals := make([]TotalRow, len(s.places))
+	for i := range s.places {
+		e := s.entity(s.places[i].of)
+		totals[i].Key, totals[i].Entity = e.key, e.of
 		e.row = uint32(i)
 	}
-	return rows
-}
 
-// rollups makes the rows of the lane's cells and adds their sums to their entities' rows, in whatever lane these are.
-func (s *sealer) rollups(seal uint64, work *laneWork, lanes []laneRows) []RollupRow {
-	places := work.rollups
-	sortPlaces(places)
-	rows := make([]RollupRow, len(places))
-	for i := range places {
-		c := work.cells[places[i].of]
+	rollups := make([]RollupRow, to-from)
+	for i := range rollups {
+		c := work.cells[work.places[from+i].of]
 		sums := &c.sums[seal%2]
-		rows[i] = RollupRow{Key: c.id, Hour: c.hour(), Counters: *sums, source: c.source()}
+		rollups[i] = RollupRow{Key: c.id, Hour: c.hour(), texts: uint32(len(c.key)), Counters: *sums, source: c.source()}
 		for _, number := range c.entities {
-			e := s.entity(number)
-			lanes[e.lane].totals[e.row].Counters.Add(sums)
+			totals[s.entity(number).row].Counters.Add(sums)
 		}
 		*sums = Counters{}
 	}
-	return rows
+	// Two cells, and two numbers, may stand for the same row.
+	return rowsPart{addEqual(totals, totalRows), addEqual(rollups, rollupRows)}
 }
 
 func (s *sealer) entity(number uint32) *sealedEntity {
@@ -161,32 +178,25 @@ func (s *sealer) number(e Entity) uint32 {
 		s.entities = append(s.entities, make([]sealedEntity, entityChunk))
 	}
 	key := e.Key()
-	*s.entity(number) = sealedEntity{key: key, of: e, lane: uint16(key.shard(s.shards))}
+	*s.entity(number) = sealedEntity{key: key, of: e}
 	s.index[hash] = number
 	s.count++
 	return number
 }
 
-// batches cuts the rows of one seal and lane into batches of bounded size, at least one. h has all that they share;
-// sequence numbers them from h.Sequence up, and the prior sums go on from h's.
-func (r *laneRows) batches(h Header, now time.Time) []*Batch {
-	parts := max(1, (max(len(r.totals), len(r.rollups))+maxBatchRows-1)/maxBatchRows)
-	batches := make([]*Batch, parts)
-	for i := range batches {
-		part := h
-		part.Sequence += uint64(i)
-		part.SealedAt = now
-		batches[i] = NewBatch(part, slicePart(r.totals, i), slicePart(r.rollups, i))
-		h.PriorDigest = batches[i].digest
-		h.PriorUpdates += batches[i].Updates
-		h.PriorAmount = h.PriorAmount.Add(batches[i].Amount)
+// batches makes the batches of a seal for one shard. h has all that they share; they are numbered from h.Sequence up, and
+// the prior sums and digest go on from h's.
+func batches(parts []rowsPart, h Header) []*Batch {
+	list := make([]*Batch, len(parts))
+	for i, part := range parts {
+		b := NewBatch(h, part.totals, part.rollups)
+		list[i] = b
+		h.Sequence++
+		h.PriorDigest = b.digest
+		h.PriorUpdates += b.Updates
+		h.PriorAmount = h.PriorAmount.Add(b.Amount)
 	}
-	return batches
-}
-
-func slicePart[T any](rows []T, part int) []T {
-	from := min(part*maxBatchRows, len(rows))
-	return rows[from:min(from+maxBatchRows, len(rows))]
+	return list
 }
 
 // place is what a row is sorted by, before it is made.

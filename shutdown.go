@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -38,48 +39,44 @@ func (e *NotDrainedError) Error() string {
 // Unwrap returns ErrNotDrained and the cause.
 func (e *NotDrainedError) Unwrap() []error { return []error{ErrNotDrained, e.Cause} }
 
-// commitGrace is how long Shutdown waits for Postgres once everything is in the queue, where it is safe.
-const commitGrace = 5 * time.Second
+const (
+	// queueGrace is how long draining leaves batches to the queue, before they are written directly as well.
+	queueGrace = time.Second
+	// commitGrace is how long draining waits for Postgres once everything is in the queue, where it is safe.
+	commitGrace = 5 * time.Second
+	// distrust is how long a queue that has lost something isn't relied on.
+	distrust = time.Minute
+)
 
 // Shutdown ends the pipeline: from its first moment on nothing more is recorded (ErrClosed). It seals what is open and
-// blocks until Postgres has everything, or until everything is in the queue and Postgres didn't get it within five
-// seconds, or until ctx ends. Then it stops Run and waits for it. It returns nil if nothing was left in this process,
-// else a *NotDrainedError. It needs Run; without it, it returns at once. Later calls wait for the first.
+// blocks until Postgres has everything, or until everything is in a queue that has lost nothing and Postgres didn't get
+// it within five seconds, or until ctx ends. Then it stops Run and waits for it. It returns nil if nothing was left in
+// this process, else a *NotDrainedError. It needs Run; without it, it returns at once. Later calls wait for the first.
 func (p *Pipeline) Shutdown(ctx context.Context) error {
-	var cause error
-	p.ending.Do(func() {
-		p.seal(true)
-		if p.running.Load() {
-			cause = p.drained(ctx)
-		} else {
-			cause = errors.New("Run was never called")
-			if p.running.CompareAndSwap(false, true) {
-				close(p.stopped)
-			}
-		}
-		close(p.stop)
-		<-p.stopped
-		for _, l := range p.lanes {
-			l.nextJournal = time.Time{}
-			l.writeJournal() // the last try, of what came too late for the lane's own
-			l.forgetJournal()
-		}
-	})
+	p.ending.Do(func() { p.drain(ctx) })
 	<-p.stopped
-	left := p.undrained()
-	if left.Updates == 0 {
-		return nil
+	if left := p.notDrained(); left != nil {
+		return left
 	}
-	left.Cause = cause
-	if cause == nil {
-		left.Cause = errors.New("the pipeline was stopped")
+	return nil
+}
+
+// drain closes the pipeline, waits until it is drained or ctx ends, and has Run return.
+func (p *Pipeline) drain(ctx context.Context) {
+	p.seal(true)
+	if p.running.CompareAndSwap(false, true) {
+		p.ended = errors.New("Run was never called")
+		close(p.stopped)
+	} else {
+		p.ended = p.drained(ctx)
 	}
-	return left
+	close(p.stop)
 }
 
 // drained waits until there is nothing more to wait for, and returns why it ended if that isn't success.
 func (p *Pipeline) drained(ctx context.Context) error {
-	var grace <-chan time.Time
+	hurry := p.after(ctx, queueGrace)
+	var grace <-chan struct{}
 	for {
 		change := *p.change.Load()
 		committed, queued := p.stages()
@@ -87,24 +84,84 @@ func (p *Pipeline) drained(ctx context.Context) error {
 			return nil
 		}
 		if queued && grace == nil {
-			timer := time.NewTimer(commitGrace)
-			defer timer.Stop()
-			grace = timer.C
+			grace = p.after(ctx, commitGrace)
 		}
 		select {
 		case <-change:
+		case <-hurry:
+			hurry = nil
+			p.hurrying.Store(true)
+			for _, l := range p.lanes {
+				l.poke()
+			}
 		case <-grace:
 			// Batches in doubt are pushed again now and then. That must not begin the grace anew, only put its end off.
-			if _, queued := p.stages(); queued {
+			if p.queueHasAll(ctx) {
 				return nil
 			}
 			grace = nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-p.stopped:
 			return errors.New("Run ended before Shutdown")
 		}
 	}
+}
+
+// after returns a channel that is closed after d, or when ctx ends or Run has returned.
+func (p *Pipeline) after(ctx context.Context, d time.Duration) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.time.Sleep(ctx, d, p.stopped)
+	}()
+	return done
+}
+
+// queueHasAll says whether the queue still has every batch that isn't committed, and has lost none lately.
+func (p *Pipeline) queueHasAll(ctx context.Context) bool {
+	for _, l := range p.lanes {
+		if !l.queueHasAll(ctx) {
+			return false
+		}
+	}
+	return p.trustsQueue()
+}
+
+// trustsQueue says whether the queue hasn't lost anything lately.
+func (p *Pipeline) trustsQueue() bool {
+	at := p.queueForgotAt.Load()
+	return at == 0 || p.time.Now().Sub(time.Unix(0, at)) >= distrust
+}
+
+// queueHasAll looks whether the queue still has every batch that isn't committed, by pushing each once more: one that is
+// there stays where it is.
+func (l *lane) queueHasAll(ctx context.Context) bool {
+	l.mu.Lock()
+	list := slices.Clone(l.outbox.batches)
+	safe := len(l.aside) == 0
+	l.mu.Unlock()
+	for _, b := range list {
+		l.mu.Lock()
+		queued, entry := b.queued && !b.inDoubt, b.entry
+		l.mu.Unlock()
+		if !queued {
+			return false
+		}
+		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		now, err := l.p.cfg.Queue.Push(callCtx, b.Batch, entry)
+		cancel()
+		if err != nil {
+			return false
+		}
+		l.mu.Lock()
+		moved := l.outbox.atQueue(b, now)
+		l.mu.Unlock()
+		if moved {
+			l.p.queueForgotAt.Store(l.p.time.Now().UnixNano())
+		}
+	}
+	return safe
 }
 
 // stages says whether every batch is committed, and whether every batch is at least in the queue.
@@ -112,27 +169,43 @@ func (p *Pipeline) stages() (committed, queued bool) {
 	committed, queued = true, true
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		committed = committed && len(l.window.batches) == 0
-		queued = queued && l.window.toPush() == nil
+		committed = committed && len(l.outbox.batches)+len(l.aside) == 0
+		queued = queued && len(l.aside) == 0 && l.outbox.toPush() == nil
 		l.mu.Unlock()
 	}
 	return committed, queued
 }
 
-// undrained returns what is neither in the queue nor in Postgres, as far as known.
-func (p *Pipeline) undrained() *NotDrainedError {
-	left := &NotDrainedError{}
+// notDrained returns what is neither in Postgres nor in a queue that can be relied on, as far as known, and nil if that
+// is nothing. It may be called once draining has ended.
+func (p *Pipeline) notDrained() *NotDrainedError {
+	left := &NotDrainedError{Cause: p.ended}
+	if left.Cause == nil {
+		left.Cause = errors.New("the pipeline was stopped")
+	}
+	trusted := p.trustsQueue()
+	add := func(b *Batch, journaled bool) {
+		left.Updates += b.Updates
+		left.Amount = left.Amount.Add(b.Amount)
+		if journaled {
+			left.Journaled += b.Updates
+			left.JournaledAmount = left.JournaledAmount.Add(b.Amount)
+		}
+	}
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		for _, b := range l.window.batches[l.window.pushed:] {
-			left.Updates += b.Updates
-			left.Amount = left.Amount.Add(b.Amount)
-			if b.journaled {
-				left.Journaled += b.Updates
-				left.JournaledAmount = left.JournaledAmount.Add(b.Amount)
+		for _, b := range l.outbox.batches {
+			if !trusted || !b.queued || b.inDoubt {
+				add(b.Batch, b.journaled)
 			}
 		}
+		for _, b := range l.aside {
+			add(b.Batch, false)
+		}
 		l.mu.Unlock()
+	}
+	if left.Updates == 0 {
+		return nil
 	}
 	return left
 }

@@ -1,7 +1,6 @@
 package spendflush
 
 import (
-	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -138,19 +137,19 @@ func (p *Pipeline) Status() PipelineStatus {
 func (l *lane) status() ShardStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w := l.window
+	o := l.outbox
 	s := ShardStatus{
-		Shard: l.shard, Unconfirmed: len(w.batches), Unqueued: len(w.batches) - w.pushed, Bytes: w.bytes(),
-		Oldest: w.oldest().UTC(), Confirmed: w.confirmed, Sealed: w.next - 1, Fallback: l.fallback,
-		Kept: len(w.kept), KeptBytes: sizeOf(w.kept), JournalFailing: l.unkept,
+		Shard: l.shard, Unconfirmed: len(o.batches), Bytes: o.bytes(), Oldest: o.oldest().UTC(), Confirmed: o.confirmed,
+		Sealed: o.next - 1, Fallback: l.fallback, Kept: len(o.retained), KeptBytes: sizeOf(o.retained), JournalFailing: l.journalFailing,
 	}
-	if len(w.batches) > 0 {
-		s.acceptedSince = w.batches[0].since
+	if len(o.batches) > 0 {
+		s.acceptedSince = o.batches[0].since
 	}
-	for i, b := range w.batches {
+	for _, b := range o.batches {
 		s.Updates += b.Updates
 		s.Amount = s.Amount.Add(b.Amount)
-		if i >= w.pushed {
+		if !b.queued || b.inDoubt {
+			s.Unqueued++
 			s.unqueuedTotals += b.Totals
 			s.unqueuedRollups += b.Rollups
 		}
@@ -161,11 +160,10 @@ func (l *lane) status() ShardStatus {
 // Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and of the open map.
 type Held struct {
 	parts []heldPart
-	open  Counters
 	of    []ProducerID
 }
 
-// heldPart is what came, or will come, to the books with one batch.
+// heldPart is what came to the books with one batch, or will come with the next one.
 type heldPart struct {
 	shard    int
 	sequence uint64
@@ -179,7 +177,6 @@ func (h Held) Producers() []ProducerID { return h.of }
 // the entity's total read in one snapshot of the database after Held was called, total and NotIn together are what was
 // accepted, each update once.
 func (h Held) NotIn(marks map[int]Mark) (sum Counters) {
-	sum = h.open
 	for i := range h.parts {
 		if p := &h.parts[i]; !marks[p.shard].Has(p.sequence) {
 			sum.Add(&p.counters)
@@ -194,9 +191,13 @@ func (p *Pipeline) Held(e Entity) Held {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
 	key := e.Key()
-	h := Held{open: p.open.entity(e), of: p.identities()}
+	h := Held{}
+	open := p.open.entity(e, len(p.lanes))
 	for shard, l := range p.lanes {
-		for _, b := range l.unconfirmed() {
+		producer, batches, next := l.unconfirmed()
+		h.of = append(h.of, producer)
+		h.parts = append(h.parts, heldPart{shard, next, open[shard]})
+		for _, b := range batches {
 			rows, err := b.Rows()
 			if err != nil {
 				continue // can't be: this process made the bytes
@@ -211,17 +212,21 @@ func (p *Pipeline) Held(e Entity) Held {
 }
 
 // identities returns under which identity each shard is sealed.
-func (p *Pipeline) identities() []ProducerID {
-	return slices.Repeat([]ProducerID{p.producer}, len(p.lanes))
+func (p *Pipeline) identities() (ids []ProducerID) {
+	for _, l := range p.lanes {
+		producer, _, _ := l.unconfirmed()
+		ids = append(ids, producer)
+	}
+	return ids
 }
 
-// unconfirmed returns the batches in the window.
-func (l *lane) unconfirmed() []*Batch {
+// unconfirmed returns the identity of the lane, its batches that aren't known to be in Postgres, and the sequence that the
+// next one gets.
+func (l *lane) unconfirmed() (producer ProducerID, batches []*Batch, next uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batches := make([]*Batch, len(l.window.batches))
-	for i, b := range l.window.batches {
-		batches[i] = b.Batch
+	for _, b := range l.outbox.batches {
+		batches = append(batches, b.Batch)
 	}
-	return batches
+	return l.outbox.producer, batches, l.outbox.next
 }

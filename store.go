@@ -13,6 +13,7 @@ type Claim struct {
 	First, Last uint64
 	Prior       Digest // what the mark was read with; zero for a producer without a mark, or one of sequence 0
 	Digest      Digest // of the batch Last
+	Recent      Recent // of the batches up to Last
 	Updates     int64  // updates in the claimed batches that are booked, those lost and quarantined left out
 	Amount      Amount // and their sum
 
@@ -49,6 +50,7 @@ type TotalRow struct {
 type RollupRow struct {
 	Key      Key // Series.Key()
 	Hour     Hour
+	texts    uint32 // bytes of the texts of the series, about
 	Counters Counters
 
 	source seriesSource
@@ -67,6 +69,18 @@ func (c *Control) Add(d *Control) {
 	for i := range c {
 		c[i].Add(&d[i])
 	}
+}
+
+// brimful says whether more batches could make a sum overflow: no sum of one batch is above 2^62.
+func (c *Control) brimful() bool {
+	const most = 1 << 61
+	for i := range c {
+		s := &c[i]
+		if max(s.SuccessfulRequests, s.FailedRequests, s.PromptTokens, s.CompletionTokens, s.CacheReadInputTokens, s.CacheCreationInputTokens) >= most {
+			return true
+		}
+	}
+	return false
 }
 
 // Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed or found. It has at
@@ -104,6 +118,7 @@ type BadBatch struct {
 type Mark struct {
 	Sequence    uint64   // every batch up to here was applied, or passed as lost
 	Digest      Digest   // of the batch Sequence
+	Recent      Recent   // of the last batches up to Sequence; nil if it was published
 	Lost        []uint64 // those of them that were passed and haven't been found since, ascending
 	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
 
@@ -130,6 +145,44 @@ func (m Mark) HasQuarantined(sequence uint64) bool {
 func (m Mark) Has(sequence uint64) bool {
 	_, missing := slices.BinarySearch(m.Lost, sequence)
 	return sequence <= m.Sequence && !missing
+}
+
+// isAnother says whether the books are known to have another batch in the place of b, at or before the mark.
+func (m Mark) isAnother(b *Batch) bool {
+	if b.Sequence == m.Sequence {
+		return b.digest != m.Digest
+	}
+	is, known := m.Recent.is(m.Sequence, b)
+	return known && !is
+}
+
+// Recent has the beginnings of the digests of the last batches up to a mark, the last one at the end: four bytes each, at
+// most recentBatches of them. A batch that was passed as lost, whose digest is not known, has zeros.
+type Recent []byte
+
+const (
+	recentBatches = 64
+	recentBytes   = 4
+)
+
+// append returns what follows r, which is up to the sequence last, when batch b comes next. Those in between are lost.
+func (r Recent) append(last uint64, b *Batch) Recent {
+	lost := min(b.Sequence-last-1, recentBatches)
+	r = slices.Concat(r, make(Recent, lost*recentBytes), b.digest[:recentBytes])
+	return r[max(0, len(r)-recentBatches*recentBytes):]
+}
+
+// is says whether b, at or before the sequence last that r is up to, is the batch that was booked, if that is known.
+func (r Recent) is(last uint64, b *Batch) (is, known bool) {
+	back := last - b.Sequence + 1
+	if back > uint64(len(r)/recentBytes) {
+		return false, false
+	}
+	at := r[len(r)-int(back)*recentBytes:][:recentBytes]
+	if string(at) == "\x00\x00\x00\x00" {
+		return false, false
+	}
+	return string(at) == string(b.digest[:recentBytes]), true
 }
 
 // Marks is what the database says of a shard in one snapshot.

@@ -67,6 +67,13 @@ func (s *stripe) isDirty(c *cell) bool {
 	return sums.SuccessfulRequests|sums.FailedRequests != 0
 }
 
+// isBrimful says whether the cell's sums have grown so large that nothing more may be added before a seal. The caller
+// holds the lock.
+func (s *stripe) isBrimful(c *cell) bool {
+	sums := &c.sums[s.seal%2]
+	return (sums.PromptTokens|sums.CompletionTokens|sums.CacheReadInputTokens|sums.CacheCreationInputTokens)>>56 != 0
+}
+
 // make returns a new cell for the key with that hash. The caller holds the lock.
 func (s *stripe) make(hash uint64, key []byte, maxKeys int64) *cell {
 	if int64(len(s.cells)) > maxKeys/stripeCount {

@@ -278,6 +278,11 @@ type Counters struct {
 // APIRequests returns the number of requests, successful and failed.
 func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
 
+// mostTokens returns the largest of the token counters.
+func (c *Counters) mostTokens() uint64 {
+	return uint64(max(c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens))
+}
+
 // Add adds d to c.
 func (c *Counters) Add(d *Counters) {
 	c.Spend = c.Spend.Add(d.Spend)

@@ -11,7 +11,8 @@ import (
 type leftover struct {
 	p            *Pipeline
 	shard        int
-	batches      []*windowBatch
+	commits      *committer
+	batches      []*outgoing
 	failingSince time.Time // since when pushes fail, zero if they don't
 	gaps         gapWatch
 }
@@ -25,26 +26,19 @@ func (p *Pipeline) replay(ctx context.Context) {
 			return
 		}
 	}
-	shards := map[int]*leftover{}
-	for _, b := range left {
-		if shards[b.Shard] == nil {
-			shards[b.Shard] = &leftover{p: p, shard: b.Shard, gaps: gapWatch{}}
-		}
-		shards[b.Shard].batches = append(shards[b.Shard].batches, &windowBatch{Batch: b, journaled: true})
-	}
+	shards := p.leftovers(left)
 	if len(left) > 0 {
 		p.log.Info("the journal has batches of earlier processes; bringing them to Postgres", "batches", len(left))
 	}
 	for pause := (backoff{}); len(shards) > 0; {
 		n := 0
-		for shard, l := range shards {
+		for _, l := range shards {
 			if err := l.step(ctx); err != nil && ctx.Err() == nil {
-				p.log.Debug("what the journal has can't be brought to Postgres yet", "shard", shard, "error", err)
+				p.log.Debug("what the journal has can't be brought to Postgres yet", "shard", l.shard, "error", err)
 			}
-			if n += len(l.batches); len(l.batches) == 0 {
-				delete(shards, shard)
-			}
+			n += len(l.batches)
 		}
+		shards = slices.DeleteFunc(shards, func(l *leftover) bool { return len(l.batches) == 0 })
 		p.metrics.leftover.Set(float64(n))
 		if len(shards) == 0 {
 			p.log.Info("all batches that the journal had are in Postgres")
@@ -54,9 +48,22 @@ func (p *Pipeline) replay(ctx context.Context) {
 	}
 }
 
+// leftovers sorts what the journal has by shards.
+func (p *Pipeline) leftovers(batches []*Batch) (shards []*leftover) {
+	for _, b := range batches {
+		i := slices.IndexFunc(shards, func(l *leftover) bool { return l.shard == b.Shard })
+		if i < 0 {
+			i = len(shards)
+			shards = append(shards, &leftover{p: p, shard: b.Shard, commits: p.committer(b.Shard), gaps: gapWatch{}})
+		}
+		shards[i].batches = append(shards[i].batches, &outgoing{Batch: b, journaled: true})
+	}
+	return shards
+}
+
 // step forgets what Postgres has and brings on what it doesn't have.
 func (l *leftover) step(ctx context.Context) error {
-	marks, err := l.p.readMarks(ctx, l.shard, l.producers())
+	marks, err := l.commits.readMarks(ctx, l.producers())
 	if err != nil {
 		return err
 	}
@@ -72,19 +79,24 @@ func (l *leftover) step(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.p.writeDirectly(ctx, l.shard, l.batches, l.gaps)
+	return l.commits.writeDirectly(ctx, l.batches, l.gaps, ProducerID{})
 }
 
-// setAside quarantines the batches of which it can't be told whether they were applied.
+// setAside quarantines the batches of which it can't be told whether they were applied, and those that have the place of
+// another batch.
 func (l *leftover) setAside(ctx context.Context, marks Marks) error {
-	plan := newPlan(l.shard)
+	plan := l.commits.newPlan()
 	for _, b := range l.batches {
-		if marks.Forgotten(b.Producer) {
+		mark := marks.Of[b.Producer]
+		switch {
+		case marks.Forgotten(b.Producer):
 			plan.add(entryBatch{Batch: b.Batch})
+		case b.Sequence <= mark.Sequence && mark.isAnother(b.Batch):
+			plan.reject("", b.bytes, diverged(b.Batch))
 		}
 	}
 	plan.learn(plan.unknown(), marks)
-	return l.p.quarantine(ctx, plan)
+	return l.commits.quarantine(ctx, plan)
 }
 
 func (l *leftover) producers() (ids []ProducerID) {
@@ -97,10 +109,11 @@ func (l *leftover) producers() (ids []ProducerID) {
 
 // forget drops the batches that Postgres has, in the books or in quarantine, and has the journal forget them.
 func (l *leftover) forget(marks Marks) error {
-	var needed []*windowBatch
+	var needed []*outgoing
 	first := map[ProducerID]uint64{} // of the batches that are still needed
 	for _, b := range l.batches {
-		if marks.Forgotten(b.Producer) || marks.Of[b.Producer].Has(b.Sequence) {
+		mark := marks.Of[b.Producer]
+		if marks.Forgotten(b.Producer) || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)

@@ -1,0 +1,284 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// committer brings batches of one shard into Postgres, wherever they come from: from the queue, from an outbox, or from a
+// journal. It reads marks, applies flushes, passes gaps and quarantines what can't be booked. It is safe for concurrent
+// use.
+type committer struct {
+	shard     int
+	cfg       *Config
+	time      clock
+	log       *slog.Logger
+	metrics   *metrics
+	recent    *recentFlushes
+	confirmed func(marks map[ProducerID]Mark) // told of each commit
+	rewind    rewindDetector
+
+	mu      sync.Mutex // no I/O under it
+	limit   flushLimit
+	trouble ProducerID // its batch could not be committed, even by itself
+}
+
+// via is the way that batches have come.
+type via string
+
+const (
+	viaQueue  via = "queue"
+	viaDirect via = "direct"
+)
+
+// committer returns the committer of the shard.
+func (p *Pipeline) committer(shard int) *committer {
+	p.committersMu.Lock()
+	defer p.committersMu.Unlock()
+	c := p.committers[shard]
+	if c == nil {
+		c = &committer{
+			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
+			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: largestFlush,
+		}
+		p.committers[shard] = c
+	}
+	return c
+}
+
+// confirmOwn spares this instance's own outbox the way over the queue.
+func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
+	if shard >= len(p.lanes) {
+		return
+	}
+	l := p.lanes[shard]
+	if mark, ok := marks[l.identity()]; ok {
+		l.confirm(mark)
+	}
+}
+
+// newPlan returns an empty plan for one walk.
+func (c *committer) newPlan() *plan {
+	plan := newPlan(c.shard)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	plan.limit, plan.last = c.limit, c.trouble
+	return plan
+}
+
+// commit commits all that the plan can commit. Marks are read when they aren't known and again when a claim is lost.
+func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
+	for try := 0; ; {
+		if err := c.learn(ctx, plan); err != nil {
+			return err
+		}
+		f := plan.take()
+		if f == nil {
+			return nil
+		}
+
+		err := c.apply(ctx, plan, f, by)
+		switch {
+		case err == nil:
+			try = 0
+
+		case errors.Is(err, ErrFenced):
+			plan.fenced(f)
+			c.metrics.fenced.Inc()
+			if try++; try > maxFenced {
+				return fmt.Errorf("commit: gave way %d times: %w", try, err)
+			}
+
+		case errors.Is(err, ErrRefused):
+			c.log.Error("Postgres refuses a flush for what it is; its batches are tried one by one", "error", err)
+			plan.refused(err)
+
+		default:
+			another := plan.failed(f)
+			c.shrink(plan, f)
+			if !another || ctx.Err() != nil {
+				return fmt.Errorf("commit: %w", err)
+			}
+			c.log.Warn("a batch can't be committed by itself; other producers' go first", "of_producer", plan.last.String(), "error", err)
+		}
+	}
+}
+
+// maxFenced is how often a flush reads the marks again before it leaves the field to whatever gets ahead of it.
+const maxFenced = 10
+
+// learn reads the marks that the plan lacks.
+func (c *committer) learn(ctx context.Context, plan *plan) error {
+	ids := plan.unknown()
+	if len(ids) == 0 {
+		return nil
+	}
+	marks, err := c.readMarks(ctx, ids)
+	if err != nil {
+		return err
+	}
+	plan.learn(ids, marks)
+	return nil
+}
+
+// apply commits one flush of the plan, and tells of it.
+func (c *committer) apply(ctx context.Context, plan *plan, f *Flush, by via) error {
+	before := c.rewind.atLeast()
+	start := c.time.Now()
+	applyCtx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	if err := c.cfg.Store.Apply(applyCtx, f); err != nil {
+		return err
+	}
+	end := c.time.Now()
+
+	c.rewind.observe(before + f.Control[0].APIRequests())
+	c.metrics.flushed(f, string(by), end.Sub(start))
+	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
+	c.tell(f)
+	plan.applied(f)
+	c.grow(plan)
+	c.confirmed(plan.marks)
+	c.log.Debug("flushed", "path", string(by), "producers", len(f.Claims), "totals", len(f.Totals), "rollups", len(f.Rollups),
+		"updates", f.Control[0].APIRequests(), "amount", f.Control[0].Spend, "took", end.Sub(start))
+	return nil
+}
+
+// tell says loudly what a committed flush has passed as lost or set aside, and what was found again.
+func (c *committer) tell(f *Flush) {
+	var last string
+	for _, l := range f.Lost {
+		switch {
+		case l.Quarantined:
+			c.log.Error("batch quarantined", "of_producer", l.Producer.String(), "sequence", l.Sequence, "reason", l.Reason)
+		case l.Reason != last:
+			c.log.Error("BATCHES ARE LOST: they were passed, and are in spendflush.lost_batches",
+				"of_producer", l.Producer.String(), "reason", l.Reason)
+		}
+		last = l.Reason
+	}
+	for _, b := range f.Found {
+		c.log.Warn("a batch that was passed as lost has turned up and is counted",
+			"of_producer", b.Producer.String(), "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+	}
+}
+
+// largestFlush is what a flush may have while all goes well.
+var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
+
+// shrink makes the next flush half as large as the one that failed: what can't be written in one go, for its size or for
+// one batch in it, can be in several. At the end it is a single batch.
+func (c *committer) shrink(plan *plan, f *Flush) {
+	limit := flushLimit{rows: max(1, (len(f.Totals)+len(f.Rollups))/2)}
+	for i := range f.Rollups {
+		limit.texts += int(f.Rollups[i].texts)
+	}
+	limit.texts = max(1, limit.texts/2)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit, c.trouble = limit, plan.last
+	plan.limit = limit
+}
+
+// grow doubles what a flush may have, after a success.
+func (c *committer) grow(plan *plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit.rows = min(2*c.limit.rows, largestFlush.rows)
+	c.limit.texts = min(2*c.limit.texts, largestFlush.texts)
+	c.trouble = plan.last
+	plan.limit = c.limit
+}
+
+// passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
+// that the earlier one is lost. The plan has seen the whole queue.
+func (c *committer) passGaps(ctx context.Context, plan *plan, watch gapWatch, by via) error {
+	overdue := watch.overdue(plan.gaps(), c.time.Now(), c.cfg.GapGrace)
+	if len(overdue) == 0 {
+		return nil
+	}
+	for _, id := range overdue {
+		plan.passing[id] = fmt.Sprintf("missing for %s", c.cfg.GapGrace)
+	}
+	defer clear(plan.passing)
+	return c.commit(ctx, plan, by)
+}
+
+// quarantine keeps in Postgres what the plan has set aside.
+func (c *committer) quarantine(ctx context.Context, plan *plan) error {
+	if len(plan.bad) == 0 {
+		return nil
+	}
+	bad := make([]BadBatch, len(plan.bad))
+	for i, b := range plan.bad {
+		bad[i] = b.BadBatch
+	}
+	if err := c.keepBad(ctx, bad); err != nil {
+		return err
+	}
+	for _, b := range plan.bad {
+		plan.done = append(plan.done, b.entry)
+	}
+	plan.bad = nil
+	return nil
+}
+
+// keepBad keeps batches that can't be booked in Postgres.
+func (c *committer) keepBad(ctx context.Context, bad []BadBatch) error {
+	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	defer cancel()
+	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
+		return fmt.Errorf("quarantine: %w", err)
+	}
+	for _, b := range bad {
+		c.log.Error("batch quarantined", "bytes", len(b.Bytes), "reason", b.Reason)
+	}
+	c.metrics.quarantined.Add(float64(len(bad)))
+	return nil
+}
+
+// writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are passed
+// at once, because its producer has nothing more to fill them with.
+func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned ProducerID) error {
+	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+	lease, err := c.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", c.shard))
+	cancel()
+	if err != nil {
+		return fmt.Errorf("direct lock: %w", err)
+	}
+	defer release(ctx, lease, c.log)
+
+	if err := c.prime(ctx); err != nil { // a direct write has to go on without the queue
+		c.log.Debug("a direct write goes on without what the queue knows of the books", "error", err)
+	}
+	plan := c.newPlan()
+	for _, b := range batches {
+		plan.offer(Entry{ID: b.entry, Bytes: b.bytes})
+	}
+	if abandoned != (ProducerID{}) {
+		plan.passing[abandoned] = "Postgres was turned back, and the producer has them no more"
+	}
+	if err := c.commit(ctx, plan, viaDirect); err != nil {
+		return err
+	}
+	clear(plan.passing)
+	if err := c.passGaps(ctx, plan, gaps, viaDirect); err != nil {
+		return err
+	}
+	return c.quarantine(ctx, plan)
+}
+
+// release gives a lease up even while the pipeline is stopping.
+func release(ctx context.Context, lease Lease, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if err := lease.Release(ctx); err != nil {
+		log.Debug("lock can't be released; it will expire", "error", err)
+	}
+}
+
+const releaseTimeout = 2 * time.Second

@@ -1,0 +1,113 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// ErrDiverged is wrapped by the reason for which a batch is set aside that goes on from another batch than Postgres has
+// under the same producer and sequence: two processes have had the same memory.
+var ErrDiverged = errors.New("another batch has this place in the books; its process was cloned, or put back to an earlier state")
+
+func diverged(b *Batch) error {
+	return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrDiverged)
+}
+
+var (
+	// errForgotten is why a batch is set aside whose producer's mark was pruned.
+	errForgotten = errors.New("this instance was out of touch with Postgres for so long that its mark was pruned: it can't be told " +
+		"whether this batch was booked")
+	// errPerhapsBooked is why a batch is set aside that was under way when its process was cloned or put back.
+	errPerhapsBooked = errors.New("its process was cloned, or put back to an earlier state: it can't be told whether this batch was booked")
+)
+
+// changeIdentity goes on under a new identity, because Postgres has other batches under the present one than this process
+// has sealed: another process has the same memory, or had it before this one was put back to it. What is known to be in
+// the books is done; all else can't be booked under this identity any more and goes to quarantine, from where an operator
+// can apply it. mark is what Postgres says.
+func (l *lane) changeIdentity(mark Mark, cause error) {
+	l.p.sealing.Lock()
+	defer l.p.sealing.Unlock()
+	l.mu.Lock()
+	old := l.outbox
+	if cause == ErrDiverged && old.follows(mark) {
+		l.mu.Unlock()
+		return
+	}
+	fresh := newOutbox(NewProducerID(l.p.time.Now()), l.p.cfg.RewindWindow)
+	fresh.seal, fresh.setAside = old.seal, old.setAside
+
+	var updates int64
+	var amount Amount
+	confirmed, batches := 0, 0
+	for _, b := range old.batches {
+		reason := reasonAside(mark, b.Batch, cause)
+		if reason == nil {
+			confirmed++
+			continue
+		}
+		fresh.setAside[b.seal] = true
+		l.aside = append(l.aside, aside{b.Batch, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
+		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
+	}
+	l.outbox, l.diverged = fresh, false
+	l.mu.Unlock()
+
+	l.truncated, l.missing, l.moved = 0, 0, nil
+	l.gaps = gapWatch{}
+	l.p.metrics.identities.Inc()
+	l.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
+		"reason", cause, "old_producer", old.producer.String(), "new_producer", fresh.producer.String(),
+		"mark", mark.Sequence, "sealed", old.next-1, "batches", batches, "updates", updates, "amount", amount)
+	if confirmed > 0 {
+		l.p.advanced()
+	}
+}
+
+// reasonAside says why a batch can't be booked under its identity any more, nil if it is in the books.
+func reasonAside(mark Mark, b *Batch, cause error) error {
+	if cause != ErrDiverged {
+		return cause
+	}
+	if b.Sequence > mark.Sequence {
+		return ErrDiverged
+	}
+	is, known := mark.Recent.is(mark.Sequence, b)
+	switch {
+	case b.Sequence == mark.Sequence || known && !is:
+		return ErrDiverged
+	case known && mark.Has(b.Sequence):
+		return nil
+	}
+	return errPerhapsBooked
+}
+
+// keepAside brings what was set aside into quarantine.
+func (l *lane) keepAside(ctx context.Context) {
+	l.mu.Lock()
+	list := l.aside
+	l.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	bad := make([]BadBatch, len(list))
+	for i, b := range list {
+		bad[i] = BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.bytes}
+	}
+	if err := l.commits.keepBad(ctx, bad); err != nil {
+		l.log.Debug("batches can't be quarantined yet", "error", err)
+		return
+	}
+
+	l.mu.Lock()
+	l.aside = l.aside[len(list):]
+	l.mu.Unlock()
+	if l.p.cfg.Journal != nil {
+		last := list[len(list)-1]
+		if err := l.p.cfg.Journal.Forget(l.shard, last.Producer, last.Sequence); err != nil {
+			l.log.Warn("what the journal has no need of can't be deleted", "error", err)
+		}
+	}
+	l.p.advanced()
+}

@@ -1,0 +1,74 @@
+package spendflush
+
+import (
+	"fmt"
+	"maps"
+	"time"
+)
+
+// maxGap bounds the batches that one claim may pass as lost. A month of seals every 200ms has more than twelve times as
+// many, but no producer goes on for long behind a gap.
+const maxGap = 1_000_000
+
+// passTo adds to the flush, as lost, what is missing between the claim and the batch.
+func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
+	if b.Sequence-claim.Last > maxGap {
+		return fmt.Errorf("producer %s sequence %d: too far behind the last batch applied, %d, for those between to be passed as lost",
+			b.Producer, b.Sequence, claim.Last)
+	}
+	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
+		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
+	for sequence := claim.Last + 1; sequence < b.Sequence; sequence++ {
+		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: sequence, Reason: reason})
+	}
+	return nil
+}
+
+// gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.
+// Those that are known to have a newer program are left out: what is missing may be in its format.
+func (p *plan) gaps() map[ProducerID]uint64 {
+	gaps := map[ProducerID]uint64{}
+	for id, batches := range p.wait {
+		if mark, known := p.marks[id]; known && len(batches) > 0 && !p.newer[id] {
+			gaps[id] = mark.Sequence
+		}
+	}
+	return gaps
+}
+
+// waiting returns how many batches wait for an earlier one, and the size of their bytes.
+func (p *plan) waiting() (batches, bytes int) {
+	for _, list := range p.wait {
+		for _, b := range list {
+			batches++
+			bytes += len(b.bytes)
+		}
+	}
+	return batches, bytes
+}
+
+// gapWatch remembers since when gaps have been there, over the walks of one flusher.
+type gapWatch map[ProducerID]gap
+
+type gap struct {
+	after uint64 // the mark before it
+	since time.Time
+}
+
+// overdue takes the gaps at the end of a walk over the whole queue, and returns the producers whose gap has been there
+// for the grace. Marks only move forward, so a gap behind the same mark has been there all the while.
+func (w gapWatch) overdue(gaps map[ProducerID]uint64, now time.Time, grace time.Duration) (ids []ProducerID) {
+	maps.DeleteFunc(w, func(id ProducerID, g gap) bool {
+		after, there := gaps[id]
+		return !there || after != g.after
+	})
+	for id, after := range gaps {
+		if _, seen := w[id]; !seen {
+			w[id] = gap{after, now}
+		}
+		if now.Sub(w[id].since) >= grace {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,171 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// redeliver is for batches that were pushed and yet aren't confirmed for long: perhaps the queue lost them, or only the
+// published mark. It asks Postgres, and has those pushed again that aren't in the queue any more.
+func (l *lane) redeliver(ctx context.Context) {
+	if err := l.readStoredMark(ctx); err != nil {
+		l.log.Debug("mark can't be read from Postgres", "error", err)
+	}
+	l.mu.Lock()
+	l.outbox.doubt()
+	l.progress = l.p.time.Now() // not before another stallAfter
+	l.mu.Unlock()
+	l.p.metrics.doubts.Inc()
+}
+
+// checkQueue looks whether batches whose entries are gone are committed. If they aren't, the queue forgets, whatever the
+// reason: what this instance holds is written directly, and for a while nothing is left to that queue alone.
+func (l *lane) checkQueue(ctx context.Context) {
+	l.mu.Lock()
+	diverged := l.diverged
+	l.mu.Unlock()
+	if len(l.moved) == 0 && !diverged {
+		return
+	}
+	if err := l.readStoredMark(ctx); err != nil {
+		l.log.Debug("mark can't be read from Postgres", "error", err)
+		if len(l.moved) > 0 {
+			l.queueForgot(len(l.moved)) // as far as known
+		}
+		return
+	}
+	l.mu.Lock()
+	lost := 0
+	for _, b := range l.outbox.batches {
+		if slices.Contains(l.moved, b.Sequence) {
+			lost++
+		}
+	}
+	l.mu.Unlock()
+	l.moved = nil
+	if lost > 0 {
+		l.queueForgot(lost)
+	}
+}
+
+func (l *lane) queueForgot(batches int) {
+	now := l.p.time.Now()
+	if !now.Before(l.directUntil) {
+		l.log.Warn("the queue has lost batches that it had taken; they are written directly to Postgres", "batches", batches)
+	}
+	l.p.metrics.forgotten.Add(float64(batches))
+	l.p.queueForgotAt.Store(now.UnixNano())
+	l.directUntil = now.Add(distrust)
+}
+
+// lookBack looks now and then whether Postgres still has the batches retained in case it is turned back.
+func (l *lane) lookBack(ctx context.Context) {
+	l.mu.Lock()
+	retained := len(l.outbox.retained)
+	l.mu.Unlock()
+	if retained == 0 || l.p.time.Now().Before(l.nextLook) {
+		return
+	}
+	l.nextLook = l.p.time.Now().Add(rewindCheck)
+	if err := l.readStoredMark(ctx); err != nil {
+		l.log.Debug("mark can't be read from Postgres", "error", err)
+	}
+}
+
+// readStoredMark asks Postgres how far it is, and takes what follows from that.
+func (l *lane) readStoredMark(ctx context.Context) error {
+	l.mu.Lock()
+	producer, view := l.outbox.producer, l.outbox.view()
+	l.mu.Unlock()
+	began := l.p.time.Now()
+	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
+	if err != nil {
+		return err
+	}
+	if marks.Forgotten(producer) {
+		l.changeIdentity(Mark{}, errForgotten)
+		return nil
+	}
+
+	mark := marks.Of[producer]
+	l.mu.Lock()
+	l.diverged = false
+	if !l.outbox.follows(mark) {
+		l.mu.Unlock()
+		l.changeIdentity(mark, ErrDiverged)
+		return nil
+	}
+	t := l.outbox.confirmStored(mark, view, began)
+	if t.restored == 0 && t.missing == 0 {
+		l.outbox.expire(began)
+	}
+	if t.confirmed+t.restored > 0 {
+		l.progress = l.p.time.Now()
+	}
+	behindGap := t.missing > 0 && l.outbox.gapAfter(mark)
+	l.mu.Unlock()
+
+	l.tell(t)
+	if t.restored > 0 {
+		l.p.metrics.restored.Add(float64(t.restored))
+		l.log.Warn("Postgres was turned back: batches that were committed are sent again", "batches", t.restored)
+		l.poke()
+	}
+	if t.missing > 0 && t.missing != l.missing {
+		l.log.Error("Postgres was turned back by more than this process retains: batches that were committed are gone", "batches", t.missing)
+	}
+	l.missing = t.missing
+	switch {
+	case !behindGap:
+		l.missingSince = time.Time{}
+	case l.missingSince.IsZero():
+		l.missingSince = began
+	}
+	return nil
+}
+
+// mustAbandon says whether what comes behind batches that are gone is to be committed without them. Where the queue
+// retains batches, it is given the time to bring them.
+func (l *lane) mustAbandon() bool {
+	return !l.missingSince.IsZero() && (l.p.cfg.RewindWindow == 0 || l.p.time.Now().Sub(l.missingSince) >= 2*rewindCheck)
+}
+
+// direct writes the outbox to Postgres under the direct lock, by the same claims as a flush of the queue.
+func (l *lane) direct(ctx context.Context) {
+	l.mu.Lock()
+	empty := len(l.outbox.batches) == 0
+	l.mu.Unlock()
+	if empty || l.p.time.Now().Before(l.nextDirect) {
+		return
+	}
+	err := l.tryDirect(ctx)
+	now := l.p.time.Now()
+	switch {
+	case err == nil:
+		l.nextDirect = time.Time{}
+		l.directs.works(l.log, now, "direct writes work again")
+	case errors.Is(err, ErrHeld):
+		l.nextDirect = now.Add(heldPause)
+	case ctx.Err() == nil:
+		l.nextDirect = now.Add(retryMost)
+		l.directs.failed(l.log, now, "direct write failed; batches are kept and tried again", err)
+	}
+}
+
+func (l *lane) tryDirect(ctx context.Context) error {
+	if err := l.readStoredMark(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	producer, batches := l.outbox.producer, slices.Clone(l.outbox.batches)
+	l.mu.Unlock()
+	if len(batches) == 0 {
+		return nil
+	}
+	if !l.mustAbandon() {
+		producer = ProducerID{}
+	}
+	return l.commits.writeDirectly(ctx, batches, l.gaps, producer)
+}

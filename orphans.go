@@ -1,0 +1,28 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// orphanInterval is how often shards above Config.Shards are looked at.
+const orphanInterval = 30 * time.Second
+
+// flushOrphans flushes what instances with more shards left in shards that this one doesn't have, so that lowering the
+// number of shards leaves nothing behind. It works until ctx ends.
+func (p *Pipeline) flushOrphans(ctx context.Context) {
+	flushers := map[int]*flusher{}
+	for p.time.Sleep(ctx, orphanInterval, nil) {
+		for shard := p.cfg.Shards; shard < MaxShards; shard++ {
+			if flushers[shard] == nil {
+				flushers[shard] = newFlusher(p, shard)
+			}
+			err := flushers[shard].once(ctx)
+			if err != nil && !errors.Is(err, ErrHeld) {
+				p.log.Debug("shards of instances with more of them can't be looked at", "shard", shard, "error", err)
+				break
+			}
+		}
+	}
+}

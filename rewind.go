@@ -1,0 +1,239 @@
+package spendflush
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// rewindDetector notices a database that was turned back: one restored from a backup, or a standby promoted that didn't
+// have the last commits yet. It knows how many updates the books of a shard have had. Marks and sums rewind together, so
+// the books are right for an earlier moment; what was committed since is brought back from where it is retained.
+type rewindDetector struct {
+	mu      sync.Mutex // no I/O under it
+	updates int64      // the books had at least as many when a read that begins now
+	requeue bool       // what the queue retains must be put back into it
+	primed  bool       // what other processes have published was looked at
+}
+
+// atLeast returns how many updates any read of the books that begins now must find.
+func (d *rewindDetector) atLeast() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.updates
+}
+
+// observe notes that the books have so many updates, or had them once.
+func (d *rewindDetector) observe(updates int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.updates = max(d.updates, updates)
+}
+
+// compare takes what a read found that began when the books had at least so many updates. It says whether the books were
+// turned back since, once each time.
+func (d *rewindDetector) compare(atLeast, updates int64) (turnedBack bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if updates >= atLeast {
+		d.updates = max(d.updates, updates)
+		return false
+	}
+	turnedBack = d.updates == atLeast // else another read has told already
+	d.updates = updates
+	d.requeue = true
+	return turnedBack
+}
+
+func (d *rewindDetector) mustRequeue() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.requeue
+}
+
+func (d *rewindDetector) isPrimed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.primed
+}
+
+// prime takes the number that other processes have published.
+func (d *rewindDetector) prime(updates int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.updates, d.primed = max(d.updates, updates), true
+}
+
+func (d *rewindDetector) requeued() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.requeue = false
+}
+
+// readMarks reads marks, and finds out by it whether Postgres was turned back.
+func (c *committer) readMarks(ctx context.Context, ids []ProducerID) (Marks, error) {
+	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	defer cancel()
+	atLeast := c.rewind.atLeast() // before the reading, or a commit meanwhile would look like a rewind
+	marks, err := c.cfg.Store.Marks(ctx, c.shard, ids)
+	if err != nil {
+		return Marks{}, fmt.Errorf("read marks: %w", err)
+	}
+	if c.rewind.compare(atLeast, marks.Updates) {
+		c.metrics.rewinds.Inc()
+		c.log.Error("Postgres was turned back: updates that were committed are gone from the books; what is retained of them is sent again",
+			"updates_before", atLeast, "updates_now", marks.Updates, "rewind_window", c.cfg.RewindWindow)
+	}
+	c.requeue(ctx)
+	return marks, nil
+}
+
+// keeper returns the queue if it retains what is acked, and there is a rewind window.
+func (c *committer) keeper() (Keeper, bool) {
+	keeper, ok := c.cfg.Queue.(Keeper)
+	return keeper, ok && c.cfg.RewindWindow > 0
+}
+
+// requeue has the queue put back what it retains, if Postgres was turned back and that wasn't done yet.
+func (c *committer) requeue(ctx context.Context) {
+	keeper, ok := c.keeper()
+	if !ok || !c.rewind.mustRequeue() {
+		return
+	}
+	entries, err := keeper.Requeue(ctx, c.shard)
+	if err != nil {
+		c.log.Warn("what the queue retains can't be put back yet; it is tried again", "error", err)
+		return
+	}
+	c.rewind.requeued()
+	c.log.Info("what the queue retained is in it again", "batches", entries)
+}
+
+// readBooked looks at how many updates the books had as other processes have seen them, for the case that none of them
+// is alive. Without a rewind window, or a queue that retains anything, there is no such number.
+func (c *committer) readBooked(ctx context.Context) error {
+	keeper, ok := c.keeper()
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	booked, err := keeper.Booked(ctx, c.shard)
+	if err != nil {
+		return fmt.Errorf("read how many updates the books had: %w", err)
+	}
+	c.rewind.prime(booked)
+	return nil
+}
+
+// prime sees to it that the detector knows what other processes have seen before this one adds anything: that could make
+// up for what a turned-back Postgres lacks, and then it would go unnoticed.
+func (c *committer) prime(ctx context.Context) error {
+	if c.rewind.isPrimed() {
+		return nil
+	}
+	return c.readBooked(ctx)
+}
+
+// checkRewind looks whether Postgres was turned back, and has the queue forget what it has retained for long enough.
+func (c *committer) checkRewind(ctx context.Context) error {
+	if err := c.readBooked(ctx); err != nil {
+		return err
+	}
+	if _, err := c.readMarks(ctx, nil); err != nil {
+		return err
+	}
+	keeper, ok := c.keeper()
+	if !ok || c.rewind.mustRequeue() {
+		return nil
+	}
+	// Postgres was just seen to have everything, so what was committed a window ago can go.
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	return keeper.Expire(ctx, c.shard, c.cfg.RewindWindow, c.time.Now())
+}
+
+// watchRewinds looks whether Postgres was turned back, also while nothing is flushed. It works until ctx ends.
+func (p *Pipeline) watchRewinds(ctx context.Context) {
+	var nextOrphans time.Time
+	for p.time.Sleep(ctx, rewindCheck, nil) {
+		shards := p.ownShards()
+		if now := p.time.Now(); !now.Before(nextOrphans) {
+			nextOrphans = now.Add(orphanInterval)
+			shards = append(shards, p.retainedOrphans(ctx)...)
+		}
+		for _, shard := range shards {
+			if err := p.lookAtBooks(ctx, shard); err != nil {
+				p.log.Debug("it can't be looked whether Postgres was turned back", "shard", shard, "error", err)
+			}
+		}
+	}
+}
+
+func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
+	return p.committer(shard).checkRewind(ctx)
+}
+
+func (p *Pipeline) ownShards() (shards []int) {
+	for shard := range p.cfg.Shards {
+		shards = append(shards, shard)
+	}
+	return shards
+}
+
+// retainedOrphans returns the shards above Config.Shards of which the queue retains something.
+func (p *Pipeline) retainedOrphans(ctx context.Context) []int {
+	return slices.DeleteFunc(p.retained(ctx), func(shard int) bool { return shard < p.cfg.Shards })
+}
+
+// retained returns the shards of which the queue retains something, none if it doesn't say.
+func (p *Pipeline) retained(ctx context.Context) []int {
+	keeper, ok := p.cfg.Queue.(Keeper)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	shards, err := keeper.Retained(ctx)
+	if err != nil {
+		p.log.Debug("what the queue retains can't be looked at", "error", err)
+		return nil
+	}
+	return shards
+}
+
+// tendMarks tends now and then. It works until ctx ends.
+func (p *Pipeline) tendMarks(ctx context.Context) {
+	for wait := time.Minute; p.time.Sleep(ctx, wait, nil); {
+		wait = tendInterval
+		if err := p.tend(ctx); err != nil {
+			p.log.Debug("marks can't be tended", "error", err)
+			wait = time.Minute
+		}
+	}
+}
+
+// tend keeps this instance's marks from being pruned, prunes those that no process needs any more, and expires what the
+// queue has retained from a time when there was a rewind window.
+func (p *Pipeline) tend(ctx context.Context) error {
+	callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
+	pruned, err := p.cfg.Store.Tend(callCtx, p.identities(), p.time.Now(), markRetention)
+	cancel()
+	if pruned > 0 {
+		p.log.Info("marks of producers that are gone were pruned", "marks", pruned)
+	}
+	if p.cfg.RewindWindow > 0 {
+		return err
+	}
+	for _, shard := range p.retained(ctx) {
+		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		// Other instances may have a window still.
+		if err := p.cfg.Queue.(Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
+			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)
+		}
+		cancel()
+	}
+	return err
+}

@@ -1,0 +1,42 @@
+package spendflush
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+var (
+	// ErrApplied is wrapped by Batch.Flush where the batch is in the books already.
+	ErrApplied = errors.New("batch is in the books already")
+	// ErrGap is wrapped by Batch.Flush where an earlier batch of the producer isn't in the books yet.
+	ErrGap = errors.New("an earlier batch of the producer isn't in the books")
+)
+
+// Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
+// is the next one, or as found if it was passed as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
+// ErrCorruptBatch.
+func (b *Batch) Flush(mark Mark) (*Flush, error) {
+	rows, err := b.Rows()
+	if err != nil {
+		return nil, err
+	}
+	f := &Flush{Shard: b.Shard, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}
+	_, lost := slices.BinarySearch(mark.Lost, b.Sequence)
+	switch {
+	case lost:
+		f.Found = []FoundBatch{{Producer: b.Producer, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount}}
+	case b.Sequence <= mark.Sequence && mark.isAnother(b) || b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
+		return nil, diverged(b)
+	case b.Sequence <= mark.Sequence:
+		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrApplied)
+	case b.Sequence > mark.Sequence+1:
+		return nil, fmt.Errorf("producer %s sequence %d: %w: it is at %d", b.Producer, b.Sequence, ErrGap, mark.Sequence)
+	default:
+		claim := claimAfter(b.Producer, mark)
+		claim.skip(b)
+		claim.Updates, claim.Amount = b.Updates, b.Amount
+		f.Claims = []Claim{claim}
+	}
+	return f, nil
+}

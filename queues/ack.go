@@ -3,7 +3,6 @@ package queues
 import (
 	"context"
 	_ "embed"
-	"time"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
@@ -14,12 +13,13 @@ const (
 	// some thousands at most.
 	ackChunk = 500
 
-	// retainChunk is how many entries one script retains or moves back, and retainBytes how many bytes of batches it
-	// reads before it stops; the last batch may go beyond. Deleting costs about the same whatever an entry holds, so
-	// ackChunk bounds it well. Copying a batch costs by its size, some 4 ms a MiB, and that is also about what a hundred
-	// small ones take (BenchmarkRetain).
+	// retainChunk is how many entries one script retains or moves back. Deleting costs about the same whatever an entry
+	// holds, so ackChunk bounds it well.
 	retainChunk = 100
-	retainBytes = 1 << 20
+
+	// scriptBytes is how many bytes of batches a script reads before it stops; the last batch may go beyond. A MiB takes
+	// some 4 ms, and with a copy about as long as a hundred small ones (BenchmarkRead, BenchmarkRetain).
+	scriptBytes = 1 << 20
 )
 
 var (
@@ -88,7 +88,7 @@ func (q *Redis) ackSome(ctx context.Context, shard int, lists *ackLists) error {
 
 	keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard))
 	keys = append(keys, lists.keys[:marks]...)
-	args := []any{markSeconds, retains, time.Now().UnixMilli(), retainBytes, lists.booked, ids}
+	args := []any{markSeconds, retains, q.now().UnixMilli(), scriptBytes, lists.booked, ids}
 	for _, list := range [][]string{lists.ids[:ids], lists.identities[:ids], lists.marks[:marks]} {
 		for _, text := range list {
 			args = append(args, text)

@@ -51,6 +51,40 @@ func BenchmarkPush(b *testing.B) {
 	}
 }
 
+// BenchmarkRead compares Read with the bare XRANGE of the same entries, 8 MiB of them or 1,024.
+func BenchmarkRead(b *testing.B) {
+	const maxEntries, maxBytes = 1024, 8 << 20
+	for _, rows := range []int{1, 400, 20_000} {
+		client := benchClient(b)
+		q := queues.NewRedis(client, queues.RedisOptions{})
+		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
+		n := min(maxEntries, maxBytes/len(batch.Bytes()))
+		for range n {
+			if _, err := q.Push(context.Background(), batch, ""); err != nil {
+				b.Fatal(err)
+			}
+		}
+		name := fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n)
+		b.Run("xrange/"+name, func(b *testing.B) {
+			b.SetBytes(int64(n * len(batch.Bytes())))
+			for b.Loop() {
+				if _, err := client.XRange(context.Background(), key("spendflush", 0, "queue"), "-", "+").Result(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("read/"+name, func(b *testing.B) {
+			b.SetBytes(int64(n * len(batch.Bytes())))
+			for b.Loop() {
+				entries, err := q.Read(context.Background(), 0, "", maxEntries, maxBytes)
+				if err != nil || len(entries) != n {
+					b.Fatal(len(entries), err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
 func BenchmarkAck(b *testing.B) {
 	q := queues.NewRedis(benchClient(b), queues.RedisOptions{})

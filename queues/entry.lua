@@ -22,6 +22,15 @@ local function entryAt(stream, id)
   return entry and fieldsOf(entry)
 end
 
+-- entriesFrom returns the first entries of a stream from that place, at most so many. Redis refuses to look behind the
+-- last possible id.
+local function entriesFrom(stream, from, count)
+  if from == '(18446744073709551615-18446744073709551615' then
+    return {}
+  end
+  return redis.call('XRANGE', stream, from, '+', 'COUNT', count)
+end
+
 -- isWhole says whether the fields are those of a batch that Push has added.
 local function isWhole(fields)
   return fields.p and #fields.p == 36 and fields.s and #fields.s <= 20 and fields.b and #fields.b <= LARGEST

@@ -20,7 +20,7 @@ end
 local function measure()
   local found, bytes, from = {}, 0, '-'
   while true do
-    local entries = redis.call('XRANGE', queue, from, '+', 'COUNT', 10)
+    local entries = entriesFrom(queue, from, 10)
     for _, entry in ipairs(entries) do
       local fields = fieldsOf(entry)
       local n = #(fields.b or '')

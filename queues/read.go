@@ -19,21 +19,25 @@ var (
 
 // Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue. Redis sends no
 // more than maxBytes, or one entry, even if the queue is far larger. Of an entry of more than MaxBatchBytes, which Push
-// can't have added, it sends the first KiB, and the entry's Fault says so.
+// can't have added, it sends the first KiB, and the entry's Fault says so. It takes a round trip for each MiB.
 func (q *Redis) Read(
 	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
 ) ([]spendflush.Entry, error) {
-	entries, err := abandon.Call(ctx, &q.calls, func() ([]spendflush.Entry, error) {
-		from := "-"
-		if after != "" {
-			id, _, _ := strings.Cut(string(after), "/")
-			from = "(" + id
+	entries, err := abandon.Call(ctx, &q.calls, func() (entries []spendflush.Entry, err error) {
+		left := maxBytes
+		for more := true; more && len(entries) < max(maxEntries, 1); {
+			var some []spendflush.Entry
+			some, more, err = q.readSome(ctx, shard, after, max(maxEntries, 1)-len(entries), left, len(entries) == 0)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range some {
+				left -= len(e.Bytes)
+				after = e.ID
+			}
+			entries = append(entries, some...)
 		}
-		reply, err := readScript.Run(ctx, q.client, []string{q.key(shard, "queue")}, from, max(maxEntries, 1), maxBytes).Slice()
-		if err != nil {
-			return nil, err
-		}
-		return entriesOf(reply)
+		return entries, nil
 	})
 	if err != nil {
 		return nil, q.failed("read", shard, err)
@@ -41,14 +45,32 @@ func (q *Redis) Read(
 	return entries, nil
 }
 
-func entriesOf(reply []any) ([]spendflush.Entry, error) {
-	const values = 4 // of each entry
-	if len(reply)%values != 0 {
-		return nil, errReply
+// readSome reads what one script may. more says whether it could have read on.
+func (q *Redis) readSome(
+	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int, forced bool,
+) (entries []spendflush.Entry, more bool, err error) {
+	from := "-"
+	if after != "" {
+		id, _, _ := strings.Cut(string(after), "/")
+		from = "(" + id
 	}
-	entries := make([]spendflush.Entry, len(reply)/values)
+	keys := []string{q.key(shard, "queue")}
+	reply, err := readScript.Run(ctx, q.client, keys, from, maxEntries, maxBytes, scriptBytes, forced).Slice()
+	if err != nil {
+		return nil, false, err
+	}
+	return entriesOf(reply)
+}
+
+func entriesOf(reply []any) (entries []spendflush.Entry, more bool, err error) {
+	const values = 4 // of each entry
+	if len(reply)%values != 1 {
+		return nil, false, errReply
+	}
+	stopped, _ := reply[0].(int64)
+	entries = make([]spendflush.Entry, len(reply)/values)
 	for i := range entries {
-		of := reply[values*i:]
+		of := reply[1+values*i:]
 		id, _ := of[0].(string)
 		identity, _ := of[1].(string)
 		size, _ := of[2].(int64)
@@ -62,5 +84,5 @@ func entriesOf(reply []any) ([]spendflush.Entry, error) {
 		}
 		entries[i] = e
 	}
-	return entries, nil
+	return entries, stopped == 1, nil
 }

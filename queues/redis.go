@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -74,6 +75,7 @@ type Redis struct {
 	calls  abandon.Calls
 
 	unretained atomic.Int64
+	now        func() time.Time
 }
 
 // NewRedis returns a queue on the client, which stays the caller's and should be one that Dial made: go-redis obeys the
@@ -82,7 +84,7 @@ func NewRedis(client redis.UniversalClient, opts RedisOptions) *Redis {
 	if opts.Prefix == "" {
 		opts.Prefix = DefaultPrefix
 	}
-	return &Redis{client: client, opts: opts}
+	return &Redis{client: client, opts: opts, now: time.Now}
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that

@@ -367,6 +367,20 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 	check()
 }
 
+// sentBy returns how many bytes the server has sent.
+func sentBy(t *testing.T, client redis.UniversalClient) (bytes int64) {
+	t.Helper()
+	text, err := client.Info(t.Context(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, "total_net_output_bytes:")
+	if _, err := fmt.Sscan(rest, &bytes); err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
+
 func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
 	q := open(t, client, queues.RedisOptions{})
@@ -378,23 +392,12 @@ func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
 	for range 10 {
 		push(t, q, large, "")
 	}
-	sent := func() (bytes int64) {
-		text, err := client.Info(t.Context(), "stats").Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(text, "total_net_output_bytes:")
-		if _, err := fmt.Sscan(rest, &bytes); err != nil {
-			t.Fatal(err)
-		}
-		return bytes
-	}
-	before := sent()
+	before := sentBy(t, client)
 	entries, err := q.Read(t.Context(), 0, "", 1000, 100_000)
 	if err != nil || len(entries) != 10 {
 		t.Fatalf("read %d entries, %v", len(entries), err)
 	}
-	if bytes := sent() - before; bytes > 100_000 {
+	if bytes := sentBy(t, client) - before; bytes > 100_000 {
 		t.Errorf("the server sent %d bytes", bytes)
 	}
 }

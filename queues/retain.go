@@ -81,7 +81,7 @@ func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error)
 		keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard), q.aheadKey(shard))
 		last := ""
 		for total := 0; ; {
-			reply, err := requeueScript.Run(ctx, q.client, keys, last, retainChunk, retainBytes).Slice()
+			reply, err := requeueScript.Run(ctx, q.client, keys, last, retainChunk, scriptBytes).Slice()
 			if err != nil {
 				return total, err
 			}

@@ -89,7 +89,8 @@ func (p *plan) offer(e Entry) {
 func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer], b) }
 
 func (p *plan) reject(entry EntryID, bytes []byte, err error) {
-	p.bad = append(p.bad, badEntry{BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes}, entry})
+	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged)}
+	p.bad = append(p.bad, badEntry{b, entry})
 }
 
 // unknown returns the producers that wait and whose marks are to be read.

@@ -13,15 +13,24 @@ var (
 	ErrGap = errors.New("an earlier batch of the producer isn't in the books")
 )
 
-// Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
-// is the next one, or as found if it was passed as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
+// Alone returns a flush of this batch without a claim, for a store that has a claim of another kind. The error wraps
 // ErrCorruptBatch.
-func (b *Batch) Flush(mark Mark) (*Flush, error) {
+func (b *Batch) Alone() (*Flush, error) {
 	rows, err := b.Rows()
 	if err != nil {
 		return nil, err
 	}
-	f := &Flush{Shard: b.Shard, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}
+	return &Flush{Shard: b.Shard, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}, nil
+}
+
+// Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
+// is the next one, or as found if it was passed as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
+// ErrCorruptBatch.
+func (b *Batch) Flush(mark Mark) (*Flush, error) {
+	f, err := b.Alone()
+	if err != nil {
+		return nil, err
+	}
 	_, lost := slices.BinarySearch(mark.Lost, b.Sequence)
 	switch {
 	case lost:

@@ -112,6 +112,9 @@ type BadBatch struct {
 	Shard  int
 	Reason string // one line
 	Bytes  []byte // as found in the queue
+
+	// Unclaimed: it is known not to be in the books, and can't be claimed: another batch has its place.
+	Unclaimed bool
 }
 
 // Mark is how far the batches of a producer in a shard are in the books.

@@ -4,9 +4,15 @@
 -- +goose Up
 
 ALTER TABLE spendflush.producers DROP COLUMN shards, DROP COLUMN seal, DROP COLUMN whole;
--- Of the batch at the mark; of it and all before it, see spendflush.Digest.
-ALTER TABLE spendflush.producers ADD COLUMN digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000';
-ALTER TABLE spendflush.producers ALTER COLUMN digest DROP DEFAULT;
+-- What batches the mark stands for, see spendflush.Digest: that of the batch at the mark, that of the batch before the
+-- last claim, and the beginnings of those of the last batches.
+ALTER TABLE spendflush.producers
+    ADD COLUMN prior_digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    ADD COLUMN digest uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    ADD COLUMN recent bytea NOT NULL DEFAULT '';
+ALTER TABLE spendflush.producers ALTER COLUMN prior_digest DROP DEFAULT, ALTER COLUMN digest DROP DEFAULT,
+    ALTER COLUMN recent DROP DEFAULT;
+ALTER TABLE spendflush.producers ALTER COLUMN recent SET STORAGE PLAIN; -- it is like noise: to compress it is in vain
 
 -- What the marks had that were pruned.
 CREATE TABLE spendflush.pruned_marks (
@@ -25,6 +31,9 @@ DELETE FROM spendflush.producers WHERE producer = '00000000-0000-0000-0000-00000
 
 -- Its bytes are in quarantine: the producer need not keep them.
 ALTER TABLE spendflush.lost_batches ADD COLUMN quarantined boolean NOT NULL DEFAULT false;
+
+-- It is known not to be in the books, but another batch of its producer has its place there.
+ALTER TABLE spendflush.quarantine ADD COLUMN unclaimed boolean NOT NULL DEFAULT false;
 
 -- Sums over all tenants of a shard: they must not overflow where no single row does.
 ALTER TABLE spendflush.control
@@ -105,9 +114,10 @@ ALTER TABLE spendflush.control
     ALTER COLUMN prompt_tokens TYPE bigint,
     ALTER COLUMN completion_tokens TYPE bigint,
     ALTER COLUMN spend TYPE numeric(38,12);
+ALTER TABLE spendflush.quarantine DROP COLUMN unclaimed;
 ALTER TABLE spendflush.lost_batches DROP COLUMN quarantined;
 ALTER TABLE spendflush.producers ADD COLUMN shards smallint NOT NULL DEFAULT 1, ADD COLUMN seal bigint NOT NULL DEFAULT 0,
-    ADD COLUMN whole boolean NOT NULL DEFAULT true, DROP COLUMN digest;
+    ADD COLUMN whole boolean NOT NULL DEFAULT true, DROP COLUMN prior_digest, DROP COLUMN digest, DROP COLUMN recent;
 INSERT INTO spendflush.producers (producer, shard, shards, first_seen, claimed_from, sequence, claims, seal, whole, updates,
     seen_at, amount, sealed_updates, sealed_amount)
 SELECT '00000000-0000-0000-0000-000000000000', shard, 1, now(), 1, marks, 1, 0, true, updates, horizon, amount,

@@ -1,5 +1,5 @@
--- Adds to the totals of entities that have one; those that have none are left out, and the count tells.
--- $1 entities in order, $2 to $8 counters
+-- Adds to the totals of entities that have one in the shard; those that have none are left out, and the count tells.
+-- $1 entities in order, $2 to $8 counters, $9 shard
 UPDATE spendflush.total AS t SET
     spend = t.spend + u.spend,
     successful_requests = t.successful_requests + u.successful_requests,
@@ -12,4 +12,4 @@ UPDATE spendflush.total AS t SET
 FROM unnest($1::uuid[], $2::numeric[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
     AS u (entity, spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
         cache_read_input_tokens, cache_creation_input_tokens)
-WHERE t.entity = u.entity
+WHERE t.entity = u.entity AND t.shard = $9::smallint

@@ -117,24 +117,25 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 // encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made once and sent at every
 // try.
 type encodedFlush struct {
-	claims, lost, found, control []param
+	claims, lost, quarantine, found, control []param
 }
 
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
 	parts := e.parts(
-		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeFound(e, f) }, func() { encodeControl(e, f) })
-	return encodedFlush{claims: parts[0], lost: parts[1], found: parts[2], control: parts[3]}
+		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
+		func() { encodeFound(e, f) }, func() { encodeControl(e, f) })
+	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], found: parts[3], control: parts[4]}
 }
 
 func encodeClaims(e *encoder, f *spendflush.Flush) {
 	n, at := len(f.Claims), func(i int) *spendflush.Claim { return &f.Claims[i] }
 	e.int2(int16(f.Shard))
 	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
-	e.int2s(n, func(i int) int16 { return int16(max(1, at(i).Shards)) })
 	e.int8s(n, func(i int) int64 { return int64(at(i).First) })
 	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).Seal) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).PriorSeal) })
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Prior) })
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Digest) })
+	e.byteas(n, func(i int) []byte { return at(i).Recent })
 	e.int8s(n, func(i int) int64 { return at(i).Updates })
 	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
 	e.int8s(n, func(i int) int64 { return at(i).SealedUpdates })
@@ -146,7 +147,8 @@ func encodeLost(e *encoder, f *spendflush.Flush) {
 	e.int2(int16(f.Shard))
 	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
 	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
-	e.texts(n, func(i int) string { return at(i).Reason })
+	e.texts(n, func(i int) string { return plainText(at(i).Reason) })
+	e.bools(n, func(i int) bool { return at(i).Quarantined })
 }
 
 func encodeFound(e *encoder, f *spendflush.Flush) {
@@ -158,16 +160,17 @@ func encodeFound(e *encoder, f *spendflush.Flush) {
 	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
 }
 
-func encodeTotals(e *encoder, rows []spendflush.TotalRow, places []int) {
+func encodeTotals(e *encoder, shard int, rows []spendflush.TotalRow, places []int) {
 	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&rows[places[i]].Key) })
 	e.counters(len(places), func(i int) *spendflush.Counters { return &rows[places[i]].Counters })
+	e.int2(int16(shard))
 }
 
 // encodeFreshTotals encodes rows that are perhaps not in the table, and notes them.
-func (t *transaction) encodeFreshTotals(e *encoder, rows []spendflush.TotalRow, places []int) {
-	encodeTotals(e, rows, places)
+func (t *transaction) encodeFreshTotals(e *encoder, shard int, rows []spendflush.TotalRow, places []int) {
+	encodeTotals(e, shard, rows, places)
 	for _, i := range places {
-		t.written = append(t.written, totalOf(&rows[i]))
+		t.written = append(t.written, totalOf(shard, &rows[i]))
 	}
 }
 
@@ -187,7 +190,13 @@ func (t *transaction) encodeFreshRollups(e *encoder, rows []spendflush.RollupRow
 	}
 }
 
-func totalOf(r *spendflush.TotalRow) row   { return row{r.Key, 0} }
+// totalOf names the row of a total. There is one in each shard, under a key of its own.
+func totalOf(shard int, r *spendflush.TotalRow) row {
+	key := r.Key
+	key[len(key)-1] ^= byte(shard)
+	return row{key, 0}
+}
+
 func rollupOf(r *spendflush.RollupRow) row { return row{r.Key, r.Hour} }
 
 // split returns the day of the hour, counted from 1970-01-01, and the hour of that day.
@@ -271,6 +280,9 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 	if len(f.Lost) > 0 {
 		calls = append(calls, call{name: "lose", rows: len(f.Lost), params: encoded.lost})
 	}
+	if len(f.Quarantine) > 0 {
+		calls = append(calls, call{name: "quarantine_batch", rows: -1, params: encoded.quarantine})
+	}
 	if len(f.Found) > 0 {
 		calls = append(calls, call{name: "find", rows: -1, params: encoded.found, answer: &found})
 	}
@@ -309,15 +321,15 @@ func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded e
 		return t.addIsolating(ctx, f)
 	}
 	known := &t.store.known
-	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(&f.Totals[i]) })
+	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
 	rollups, _ := known.part(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })
 	t.epoch = epoch // the earlier one: if everything was forgotten in between, nothing is learned
 
 	e := t.store.encoders.Get().(*encoder)
 	defer t.store.putEncoder(e)
 	params := e.parts(
-		func() { encodeTotals(e, f.Totals, totals.there) },
-		func() { t.encodeFreshTotals(e, f.Totals, totals.fresh) },
+		func() { encodeTotals(e, f.Shard, f.Totals, totals.there) },
+		func() { t.encodeFreshTotals(e, f.Shard, f.Totals, totals.fresh) },
 		func() { encodeRollups(e, f.Rollups, rollups.there) },
 		func() { t.encodeFreshRollups(e, f.Rollups, rollups.fresh) },
 	)

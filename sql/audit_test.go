@@ -173,39 +173,3 @@ func TestAuditCountsRowsThatNameNothing(t *testing.T) {
 		t.Errorf("the checks that fail are %q", names)
 	}
 }
-
-func TestBooksInTheMiddleOfASealAreNotTakenForWrong(t *testing.T) {
-	s := open(t, database(t), Options{})
-	p := newProducer()
-	r := request{spendflush.Series{APIKey: "a"}, noon, one("1")}
-	whole := flushOf(p, 1, 1, r)
-	// The seal lies in two batches: the first has the total, the second the rollup.
-	first, second := *whole, *whole
-	first.Claims = []spendflush.Claim{{Producer: p, First: 1, Last: 1, Shards: 1, Seal: 0}}
-	first.Rollups, first.Control[0] = nil, spendflush.Counters{}
-	second.Claims = []spendflush.Claim{{Producer: p, First: 2, Last: 2, Shards: 1, Seal: 1, Updates: 1, Amount: spend("1")}}
-	sealedUpTo.extend(&first.Claims[0])
-	sealedUpTo.extend(&second.Claims[0])
-	second.Totals, second.Control[spendflush.APIKey] = nil, spendflush.Counters{}
-	skipped := func() bool {
-		report, err := s.Audit(t.Context())
-		if err != nil || !report.OK {
-			t.Errorf("%+v, %v", report, err)
-		}
-		return report.Checks[len(report.Checks)-1].Skipped != ""
-	}
-	apply(t, s, &first)
-	if !skipped() {
-		t.Error("half a seal was compared")
-	}
-	apply(t, s, &second)
-	if skipped() {
-		t.Error("a whole seal wasn't compared")
-	}
-	third := flushOf(p, 3, 3, r)
-	third.Claims[0].Shards, third.Claims[0].Seal = 2, 2
-	apply(t, s, third)
-	if !skipped() {
-		t.Error("a seal whose other lane is missing was compared")
-	}
-}

@@ -54,7 +54,8 @@ func (p *loadProducer) lane(whole *spendflush.Flush, shard, parts int) []*spendf
 		sealed := &p.sealed[shard]
 		sealed.Add(&f.Control[0])
 		f.Claims = []spendflush.Claim{{
-			Producer: p.id, First: p.sequence[shard], Last: p.sequence[shard], Shards: loadShards, Seal: seal,
+			Producer: p.id, First: p.sequence[shard], Last: p.sequence[shard],
+			Prior: digestAt(p.sequence[shard] - 1), Digest: digestAt(p.sequence[shard]),
 			Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend,
 			SealedUpdates: sealed.APIRequests(), SealedAmount: sealed.Spend,
 		}}

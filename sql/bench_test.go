@@ -66,7 +66,7 @@ func BenchmarkLimit(b *testing.B) {
 	apply(b, s, f)
 	var e encoder
 	params := e.parts(
-		func() { encodeTotals(&e, f.Totals, places(len(f.Totals))) }, func() { encodeRollups(&e, f.Rollups, places(len(f.Rollups))) })
+		func() { encodeTotals(&e, 0, f.Totals, places(len(f.Totals))) }, func() { encodeRollups(&e, f.Rollups, places(len(f.Rollups))) })
 	conn, err := s.pool.Acquire(b.Context())
 	if err != nil {
 		b.Fatal(err)
@@ -106,7 +106,7 @@ func BenchmarkEncode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.reset()
-		encodeTotals(&e, f.Totals, places(len(f.Totals)))
+		encodeTotals(&e, 0, f.Totals, places(len(f.Totals)))
 		encodeRollups(&e, f.Rollups, places(len(f.Rollups)))
 	}
 	b.ReportMetric(float64(len(e.buf))/35_000, "B/row")

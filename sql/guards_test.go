@@ -102,7 +102,7 @@ func TestClaimsLockMarksInOneOrderWhateverTheyAreSent(t *testing.T) {
 		for i := range errs {
 			f := flushOf(producers[0], n+1, n+1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
 			for _, p := range producers[1:] {
-				f.Claims = append(f.Claims, spendflush.Claim{Producer: p, First: n + 1, Last: n + 1, Shards: 1, Seal: n + 1})
+				f.Claims = append(f.Claims, spendflush.Claim{Producer: p, First: n + 1, Last: n + 1, Prior: digestAt(n), Digest: digestAt(n + 1)})
 			}
 			r := rand.New(rand.NewPCG(n, uint64(i)))
 			r.Shuffle(len(f.Claims), func(i, j int) { f.Claims[i], f.Claims[j] = f.Claims[j], f.Claims[i] })

@@ -16,7 +16,7 @@ import (
 // the row is found that is at fault, and that row is put into quarantine. It is slow and used only after add failed.
 func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) error {
 	err := t.halve(ctx, 0, len(f.Totals),
-		func(from, to int) []call { return t.totalCalls(f.Totals[from:to]) },
+		func(from, to int) []call { return t.totalCalls(f.Shard, f.Totals[from:to]) },
 		func(i int, reason error) call { return quarantineTotal(f.Shard, &f.Totals[i], reason) })
 	if err != nil {
 		return err
@@ -26,11 +26,11 @@ func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) err
 		func(i int, reason error) call { return quarantineRollup(f.Shard, &f.Rollups[i], reason) })
 }
 
-func (t *transaction) totalCalls(rows []spendflush.TotalRow) []call {
+func (t *transaction) totalCalls(shard int, rows []spendflush.TotalRow) []call {
 	var e encoder
 	all := places(len(rows))
 	calls := t.internEntities(nil, rows, all)
-	t.encodeFreshTotals(&e, rows, all)
+	t.encodeFreshTotals(&e, shard, rows, all)
 	return append(calls, call{name: "add_totals", params: e.params(), rows: len(rows)})
 }
 

@@ -18,7 +18,7 @@ func sequenceOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch)
 	for i := range n {
 		f := flushOf(p, i+1, i+1, costOne)
 		h := spendflush.Header{
-			Shards: 1, Producer: p, Sequence: i + 1, Seal: i + 1, PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
+			Producer: p, Sequence: i + 1, PriorDigest: digestAt(i), PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
 		}
 		batches = append(batches, spendflush.NewBatch(h, f.Totals, f.Rollups))
 	}
@@ -71,7 +71,7 @@ func TestAGapIsPassedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *test
 	apply(t, s, f)
 	wantLost(t, s, 2, "2")
 	mark := markOf(t, s, p)
-	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []uint64{2, 3}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Whole() != 1 {
+	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []uint64{2, 3}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Contiguous() != 1 {
 		t.Errorf("mark is %+v", mark)
 	}
 	wantFenced(t, s, f)

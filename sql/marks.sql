@@ -1,18 +1,21 @@
--- The marks of producers in a shard, in one row: before which birth unknown producers may have been cleaned up, how many
--- updates the books of the shard have, and then the producers, sequences and their own sums, and what was lost of them.
+-- The marks of producers in a shard, in one row: before which birth unknown producers may have been pruned, how many
+-- updates the books of the shard have; then the producers, sequences, digests and their own sums, and what was lost of
+-- them, and whether that is in quarantine.
 -- $1 shard, $2 producers
 WITH asked AS (
-    SELECT producer, sequence, sealed_updates, sealed_amount
+    SELECT producer, sequence, digest, recent, sealed_updates, sealed_amount
     FROM spendflush.producers
     WHERE shard = $1::smallint AND producer = ANY ($2::uuid[])
 ), missing AS (
-    SELECT producer, sequence
+    SELECT producer, sequence, quarantined
     FROM spendflush.lost_batches
     WHERE shard = $1::smallint AND producer IN (SELECT producer FROM asked) AND found_at IS NULL
     ORDER BY producer, sequence
 )
-SELECT (SELECT max(seen_at) FROM spendflush.producers WHERE producer = '00000000-0000-0000-0000-000000000000'),
-    (SELECT successful_requests + failed_requests FROM spendflush.control WHERE shard = $1::smallint AND book = 'rollup'),
+SELECT (SELECT max(horizon) FROM spendflush.pruned_marks WHERE horizon > 'epoch'),
+    (SELECT (successful_requests + failed_requests)::bigint FROM spendflush.control WHERE shard = $1::smallint AND book = 'rollup'),
     (SELECT array_agg(producer) FROM asked), (SELECT array_agg(sequence) FROM asked),
+    (SELECT array_agg(digest) FROM asked), (SELECT array_agg(recent) FROM asked),
     (SELECT array_agg(sealed_updates) FROM asked), (SELECT array_agg(sealed_amount::text) FROM asked),
-    (SELECT array_agg(producer) FROM missing), (SELECT array_agg(sequence) FROM missing)
+    (SELECT array_agg(producer) FROM missing), (SELECT array_agg(sequence) FROM missing),
+    (SELECT array_agg(quarantined) FROM missing)

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/spendflush/spendflush"
 )
@@ -46,30 +48,56 @@ type Quarantined struct {
 
 // Quarantine implements spendflush.Store.
 func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
-	err := s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-		for _, b := range bad {
-			// The header is worth keeping even where the rows can't be read.
-			var producer, sequence, updates, amount any
-			if parsed, _ := spendflush.ParseBatch(b.Bytes); parsed != nil {
-				producer, sequence = [16]byte(parsed.Producer), int64(parsed.Sequence)
-				updates, amount = parsed.Updates, parsed.Amount.String()
-			}
-			bytes := b.Bytes
-			if bytes == nil {
-				bytes = []byte{}
-			}
-			_, err := tx.Exec(ctx, s.statement("quarantine_batch"), b.Shard, plainText(b.Reason), bytes, producer, sequence,
-				updates, amount)
-			if err != nil {
-				return err
-			}
+	for len(bad) > 0 {
+		n := 1
+		for n < len(bad) && bad[n].Shard == bad[0].Shard {
+			n++
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("quarantine %d batches: %w", len(bad), err)
+		if err := s.quarantine(ctx, bad[:n]); err != nil {
+			return fmt.Errorf("quarantine %d batches: %w", len(bad), err)
+		}
+		bad = bad[n:]
 	}
 	return nil
+}
+
+// quarantine keeps batches of one shard, in a transaction with the settings of a flush: their only other copy is given up
+// after it.
+func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
+	var e encoder
+	encodeBad(&e, bad[0].Shard, bad)
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release()
+	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+	defer tx.end(ctx)
+	if err := tx.run(ctx, append(tx.beginCalls(), call{name: "quarantine_batch", rows: -1, params: e.params()})...); err != nil {
+		return err
+	}
+	return tx.commit(ctx)
+}
+
+// encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read.
+func encodeBad(e *encoder, shard int, bad []spendflush.BadBatch) {
+	parsed := make([]*spendflush.Batch, len(bad))
+	for i, b := range bad {
+		parsed[i], _ = spendflush.ParseBatch(b.Bytes)
+	}
+	e.int2(int16(shard))
+	e.texts(len(bad), func(i int) string { return plainText(bad[i].Reason) })
+	e.byteas(len(bad), func(i int) []byte { return bad[i].Bytes })
+	is := func(i int) bool { return parsed[i] != nil }
+	e.nullable(pgtype.UUIDOID, pgtype.UUIDArrayOID, len(bad), is, func(i int) { e.buf = append(e.buf, parsed[i].Producer[:]...) })
+	e.nullable(pgtype.Int8OID, pgtype.Int8ArrayOID, len(bad), is, func(i int) {
+		e.buf = binary.BigEndian.AppendUint64(e.buf, parsed[i].Sequence)
+	})
+	e.nullable(pgtype.Int8OID, pgtype.Int8ArrayOID, len(bad), is, func(i int) {
+		e.buf = binary.BigEndian.AppendUint64(e.buf, uint64(parsed[i].Updates))
+	})
+	e.nullable(pgtype.NumericOID, pgtype.NumericArrayOID, len(bad), is, func(i int) { e.buf = appendNumeric(e.buf, parsed[i].Amount) })
+	e.bools(len(bad), func(i int) bool { return bad[i].Unclaimed })
 }
 
 // inTx calls do in a transaction, which is committed if do returns nil.
@@ -260,19 +288,20 @@ func (s *Store) applyQuarantined(ctx context.Context, id int64) error {
 
 // quarantinedEntry is what is needed to apply one.
 type quarantinedEntry struct {
-	kind     string
-	shard    int
-	bytes    []byte
-	book     string
-	key      *[16]byte
-	names    string
-	hour     int32
-	counters spendflush.Counters
+	kind      string
+	unclaimed bool // of a batch
+	shard     int
+	bytes     []byte
+	book      string
+	key       *[16]byte
+	names     string
+	hour      int32
+	counters  spendflush.Counters
 }
 
 func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (q quarantinedEntry, err error) {
 	c := &q.counters
-	err = conn.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
+	err = conn.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
 		&q.hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
 		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -294,12 +323,13 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	if err != nil {
 		return err
 	}
-	mark := marks.Of[b.Producer]
-	forgotten := marks.Forgotten(b.Producer)
-	if forgotten {
-		mark.Sequence = b.Sequence - 1
+	f, err := b.Flush(marks.Of[b.Producer])
+	// A batch that has no place in its producer's chain, or whose producer is too old to be known, can't be claimed. Who
+	// applies it says that it isn't in the books. That it is done once is up to the entry's state.
+	adopted := q.unclaimed || marks.Forgotten(b.Producer) || errors.Is(err, spendflush.ErrDiverged)
+	if adopted {
+		f, err = b.Alone()
 	}
-	f, err := b.Flush(mark)
 	if err != nil {
 		if errors.Is(err, spendflush.ErrCorruptBatch) {
 			err = fmt.Errorf("%w: %w", ErrRefused, err)
@@ -308,16 +338,14 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	}
 	var e encoder
 	encoded := encodeFlush(&e, f)
-	if forgotten {
-		// Nobody can tell whether it was applied: whoever applies it now says that it wasn't. That it is done once is up to
-		// the entry's state.
-		var adopted encoder
-		adopted.int2(int16(b.Shard))
-		adopted.int8(b.Updates)
-		adopted.amount(b.Amount)
-		adopted.uuid(b.Producer)
-		adopted.int8(int64(b.Sequence))
-		err = t.run(ctx, call{name: "adopt", rows: 1, params: adopted.params()})
+	if adopted {
+		var batch encoder
+		batch.int2(int16(b.Shard))
+		batch.int8(b.Updates)
+		batch.amount(b.Amount)
+		batch.uuid(b.Producer)
+		batch.int8(int64(b.Sequence))
+		err = t.run(ctx, call{name: "adopt", rows: 1, params: batch.params()})
 	} else {
 		err = t.claim(ctx, f, encoded)
 	}
@@ -348,5 +376,5 @@ func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
 	if entity.Key() != *q.key {
 		return changed
 	}
-	return t.run(ctx, t.totalCalls([]spendflush.TotalRow{{Key: entity.Key(), Entity: entity, Counters: q.counters}})...)
+	return t.run(ctx, t.totalCalls(q.shard, []spendflush.TotalRow{{Key: entity.Key(), Entity: entity, Counters: q.counters}})...)
 }

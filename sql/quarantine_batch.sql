@@ -1,6 +1,14 @@
--- Keeps a queue entry that can't be applied, once.
--- $1 shard, $2 reason, $3 bytes; $4 producer, $5 sequence, $6 updates and $7 amount where they could be read
-INSERT INTO spendflush.quarantine (kind, shard, reason, digest, bytes, producer, sequence, updates, spend)
-VALUES ('batch', $1::smallint, $2::text, sha256($3::bytea), $3::bytea, $4::uuid, $5::bigint, $6::bigint,
-    coalesce($7::text::numeric, 0))
-ON CONFLICT (shard, digest) WHERE kind = 'batch' DO NOTHING
+-- Keeps batches that can't be applied, each once. One that was passed as lost is noted to be kept.
+-- $1 shard, $2 reasons, $3 bytes; $4 producers, $5 sequences, $6 updates and $7 amounts, where they could be read;
+-- $8 whether another batch has their place
+WITH kept AS (
+    INSERT INTO spendflush.quarantine (kind, shard, reason, digest, bytes, producer, sequence, updates, spend, unclaimed)
+    SELECT 'batch', $1::smallint, u.reason, sha256(u.bytes), u.bytes, u.producer, u.sequence, u.updates, coalesce(u.amount, 0),
+        u.unclaimed
+    FROM unnest($2::text[], $3::bytea[], $4::uuid[], $5::bigint[], $6::bigint[], $7::numeric[], $8::boolean[])
+        AS u (reason, bytes, producer, sequence, updates, amount, unclaimed)
+    ON CONFLICT (shard, digest) WHERE kind = 'batch' DO NOTHING
+)
+UPDATE spendflush.lost_batches l SET quarantined = true
+FROM unnest($4::uuid[], $5::bigint[]) AS u (producer, sequence)
+WHERE l.producer = u.producer AND l.shard = $1::smallint AND l.sequence = u.sequence AND l.found_at IS NULL AND NOT l.quarantined

@@ -3,6 +3,7 @@ package sql
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -141,15 +142,18 @@ func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...req
 		return cmp.Or(cmp.Compare(a.Hour, b.Hour), a.Key.Compare(b.Key))
 	})
 	claim := spendflush.Claim{
-		Producer: producer, First: first, Last: last, Shards: 1, Seal: last,
+		Producer: producer, First: first, Last: last, Prior: digestAt(first - 1), Digest: digestAt(last),
 		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend,
-	}
-	if last > first {
-		claim.PriorSeal = last - 1
 	}
 	sealedUpTo.extend(&claim)
 	f.Claims = []spendflush.Claim{claim}
 	return f
+}
+
+// digestAt is the digest of the batch of that sequence in these tests, whatever it holds.
+func digestAt(sequence uint64) (d spendflush.Digest) {
+	binary.BigEndian.PutUint64(d[8:], sequence)
+	return d
 }
 
 // sealedUpTo has the sums of all batches of a producer up to a sequence, as its headers would tell them.

@@ -168,11 +168,13 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	}
 	var horizon *time.Time
 	var booked *int64
-	var ids, missing [][16]byte
+	var ids, digests, missing [][16]byte
+	var recent [][]byte
 	var sequences, updates, lost []int64
 	var amounts []string
+	var quarantined []bool
 	err := from.QueryRow(ctx, s.statement("marks"), shard, asked).
-		Scan(&horizon, &booked, &ids, &sequences, &updates, &amounts, &missing, &lost)
+		Scan(&horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
 	if err != nil {
 		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
 	}
@@ -184,7 +186,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 		marks.Updates = *booked
 	}
 	for i, id := range ids {
-		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Updates: updates[i]}
+		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}
 		if mark.Amount, err = spendflush.ParseAmount(amounts[i]); err != nil {
 			return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
 		}
@@ -193,16 +195,23 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	for i, id := range missing {
 		mark := marks.Of[id]
 		mark.Lost = append(mark.Lost, uint64(lost[i]))
+		if quarantined[i] {
+			mark.Quarantined = append(mark.Quarantined, uint64(lost[i]))
+		}
 		marks.Of[id] = mark
 	}
 	return marks, nil
 }
 
 // Tend implements spendflush.Store.
-func (s *Store) Tend(ctx context.Context, producer spendflush.ProducerID, shards int, idle time.Duration) (cleaned int64, err error) {
-	err = s.pool.QueryRow(ctx, s.statement("tend"), [16]byte(producer), shards, idle).Scan(&cleaned)
+func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
+	for shard, producer := range living {
+		producers[shard], shards[shard] = producer, int16(shard)
+	}
+	err = s.pool.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
 	if err != nil {
 		return 0, fmt.Errorf("tend marks: %w", err)
 	}
-	return cleaned, nil
+	return pruned, nil
 }

@@ -1,45 +1,53 @@
--- Keeps the marks of a living producer from being cleaned up, and sums up under the nil producer those that nobody has
--- moved or tended for too long. A producer that nothing is in the books of gets rows of its own once it is old, unless its
--- marks may be among those that were cleaned up: it must not look as if it were new. Answers how many were cleaned up.
--- $1 producer, $2 the number of its shards, $3 how long a mark may be idle
-WITH at AS (
-    SELECT now() - $3::interval AS horizon,
+-- Keeps the marks of living producers from being pruned, and sums up those that were neither moved nor tended for too
+-- long. A producer that nothing is in the books of gets a row of its own once it is old, unless its mark may be among
+-- those that were pruned: it must not look as if it were new. Answers how many were pruned.
+--
+-- The earlier of this server's clock and the caller's decides, and nothing is pruned while the two differ by more than
+-- an hour. The horizon moves to just behind the birth of the youngest producer pruned, and no further.
+-- $1 the living producers, $2 their shards, $3 the caller's time, $4 how long a mark may be idle
+WITH clock AS (
+    SELECT least(now(), $3::timestamptz) AS earlier, abs(extract(epoch FROM now() - $3::timestamptz)) < 3600 AS trusted
+), at AS (
+    SELECT trusted, earlier - $4::interval AS idle,
         -- Identities are UUIDv7: they begin with the time they were made at, in milliseconds.
-        (lpad(to_hex((extract(epoch FROM now() - $3::interval) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS oldest,
-        (lpad(to_hex((extract(epoch FROM now() - $3::interval / 4) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS old
-), forgotten AS (
-    -- Producers born before this one may have had marks that were cleaned up.
-    SELECT (lpad(to_hex((extract(epoch FROM max(seen_at)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS before
-    FROM spendflush.producers
-    WHERE producer = '00000000-0000-0000-0000-000000000000' AND seen_at > 'epoch'
+        (lpad(to_hex((extract(epoch FROM earlier - $4::interval) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS oldest,
+        (lpad(to_hex((extract(epoch FROM earlier - $4::interval / 4) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS old
+    FROM clock
+), pruned AS (
+    -- Producers born before this one may have had marks that were pruned.
+    SELECT (lpad(to_hex((extract(epoch FROM max(horizon)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS before
+    FROM spendflush.pruned_marks
+    WHERE horizon > 'epoch'
 ), tended AS (
-    INSERT INTO spendflush.producers AS p (producer, shard, shards, first_seen, claimed_from, sequence, claims, seal, whole,
-        updates, seen_at, amount, sealed_updates, sealed_amount)
-    SELECT $1::uuid, shard, $2::smallint, now(), 1, 0, 1, 0, true, 0, now(), 0, 0, 0
-    FROM at, forgotten, generate_series(0, $2::smallint - 1) AS shard
-    WHERE $1::uuid < at.old
-        AND (forgotten.before IS NULL OR $1::uuid >= forgotten.before
-            OR EXISTS (SELECT FROM spendflush.producers WHERE producer = $1::uuid))
-    ORDER BY shard
+    INSERT INTO spendflush.producers AS p (producer, shard, first_seen, claimed_from, sequence, claims, updates, seen_at, amount,
+        sealed_updates, sealed_amount, prior_digest, digest, recent)
+    SELECT l.producer, l.shard, now(), 1, 0, 1, 0, now(), 0, 0, 0, '00000000-0000-0000-0000-000000000000',
+        '00000000-0000-0000-0000-000000000000', ''
+    FROM at, pruned, unnest($1::uuid[], $2::smallint[]) AS l (producer, shard)
+    WHERE l.producer < at.old
+        AND (pruned.before IS NULL OR l.producer >= pruned.before
+            OR EXISTS (SELECT FROM spendflush.producers k WHERE k.producer = l.producer AND k.shard = l.shard))
+    ORDER BY l.producer, l.shard
+    -- A clock that was ahead must not leave times behind that keep what is idle, nor one that is behind take them back.
     ON CONFLICT (producer, shard) DO UPDATE SET seen_at = now()
-    WHERE p.seen_at < now() - $3::interval / 4
+    WHERE p.seen_at < now() - $4::interval / 4 OR p.seen_at > now() + interval '1 hour'
 ), gone AS (
     DELETE FROM spendflush.producers p
     USING at
-    WHERE p.seen_at < at.horizon AND p.producer < at.oldest AND p.producer NOT IN ($1::uuid, '00000000-0000-0000-0000-000000000000')
-    RETURNING p.shard, p.updates, p.amount, p.sealed_updates, p.sealed_amount
+    WHERE at.trusted AND p.seen_at < at.idle AND p.producer < at.oldest AND p.producer <> ALL ($1::uuid[])
+    RETURNING p.producer, p.shard, p.updates, p.amount, p.sealed_updates, p.sealed_amount
 ), kept AS (
-    INSERT INTO spendflush.producers AS p (producer, shard, shards, first_seen, claimed_from, sequence, claims, seal, whole,
-        updates, seen_at, amount, sealed_updates, sealed_amount)
-    SELECT '00000000-0000-0000-0000-000000000000', shard, 1, now(), 1, count(*), 1, 0, true,
-        sum(g.updates), at.horizon, sum(g.amount), sum(g.sealed_updates), sum(g.sealed_amount)
-    FROM gone g, at
-    GROUP BY shard, at.horizon
-    ORDER BY shard
-    ON CONFLICT (producer, shard) DO UPDATE SET
-        sequence = p.sequence + excluded.sequence,
+    INSERT INTO spendflush.pruned_marks AS p (shard, marks, horizon, updates, amount, sealed_updates, sealed_amount)
+    SELECT g.shard, count(*),
+        to_timestamp(max(('x' || left(replace(g.producer::text, '-', ''), 12))::bit(48)::bigint + 1) / 1000.0),
+        sum(g.updates), sum(g.amount), sum(g.sealed_updates), sum(g.sealed_amount)
+    FROM gone g
+    GROUP BY g.shard
+    ORDER BY g.shard
+    ON CONFLICT (shard) DO UPDATE SET
+        marks = p.marks + excluded.marks,
+        horizon = greatest(p.horizon, excluded.horizon),
         updates = p.updates + excluded.updates,
-        seen_at = greatest(p.seen_at, excluded.seen_at),
         amount = p.amount + excluded.amount,
         sealed_updates = p.sealed_updates + excluded.sealed_updates,
         sealed_amount = p.sealed_amount + excluded.sealed_amount

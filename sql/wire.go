@@ -116,6 +116,44 @@ func (e *encoder) int8s(n int, at func(int) int64) {
 	e.end(pgtype.Int8ArrayOID)
 }
 
+func (e *encoder) byteas(n int, at func(int) []byte) {
+	e.array(pgtype.ByteaOID, n)
+	for i := range n {
+		e.buf = binary.BigEndian.AppendUint32(e.buf, uint32(len(at(i))))
+		e.buf = append(e.buf, at(i)...)
+	}
+	e.end(pgtype.ByteaArrayOID)
+}
+
+// nullable encodes an array whose elements are NULL where is says so; element appends the value of one that isn't.
+func (e *encoder) nullable(oid, arrayOID uint32, n int, is func(int) bool, element func(int)) {
+	start := len(e.buf)
+	e.array(oid, n)
+	binary.BigEndian.PutUint32(e.buf[start+4:], 1) // there may be NULLs
+	for i := range n {
+		size := len(e.buf)
+		e.buf = append(e.buf, 0xff, 0xff, 0xff, 0xff)
+		if is(i) {
+			element(i)
+			binary.BigEndian.PutUint32(e.buf[size:], uint32(len(e.buf)-size-4))
+		}
+	}
+	e.end(arrayOID)
+}
+
+func (e *encoder) bools(n int, at func(int) bool) {
+	e.array(pgtype.BoolOID, n)
+	for i := range n {
+		e.buf = binary.BigEndian.AppendUint32(e.buf, 1)
+		if at(i) {
+			e.buf = append(e.buf, 1)
+		} else {
+			e.buf = append(e.buf, 0)
+		}
+	}
+	e.end(pgtype.BoolArrayOID)
+}
+
 func (e *encoder) int2s(n int, at func(int) int16) {
 	e.array(pgtype.Int2OID, n)
 	for i := range n {

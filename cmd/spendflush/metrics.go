@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -99,7 +100,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	c.collectRedis(ctx, gauge)
-	c.collectKept(ctx, gauge)
+	c.collectRetained(ctx, gauge)
 }
 
 // collectRedis tells what Redis says about itself.
@@ -126,12 +127,19 @@ func (c *partsCollector) collectRedis(ctx context.Context, gauge func(d *prometh
 	}
 }
 
-// collectKept tells what is kept in case Postgres is turned back.
-func (c *partsCollector) collectKept(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+// collectRetained tells what Redis retains in case Postgres is turned back.
+func (c *partsCollector) collectRetained(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	if c.ps.queue == nil || c.ps.set.RewindWindow == 0 {
 		return
 	}
-	for shard := range c.ps.set.Shards {
+	shards, err := c.ps.queue.Retained(ctx)
+	if err != nil {
+		return
+	}
+	for shard := range spendflush.MaxShards {
+		if shard >= c.ps.set.Shards && !slices.Contains(shards, shard) {
+			continue
+		}
 		_, bytes, err := c.ps.queue.RetainedStats(ctx, shard)
 		if err != nil {
 			return

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/big"
@@ -18,13 +19,23 @@ type AuditReport struct {
 	AsOf        time.Time    `json:"as_of"`        // when the snapshot was taken, by Postgres's clock
 	Checks      []AuditCheck `json:"checks"`       // all that were made
 	Quarantined int64        `json:"quarantined"`  // open entries of the quarantine
-	LostBatches int64        `json:"lost_batches"` // batches passed as lost and not found since
+	LostBatches int64        `json:"lost_batches"` // passed as lost and not found since; nothing is known of their rows
 
 	// What producers sealed and isn't in the books because batches are lost.
 	LostUpdates int64             `json:"lost_updates"`
 	LostAmount  spendflush.Amount `json:"lost_amount"`
 
+	SetAside   AuditSetAside   `json:"set_aside"`  // what producers sealed and isn't in the books because it is in quarantine
 	Quarantine AuditQuarantine `json:"quarantine"` // what the open entries count
+}
+
+// AuditSetAside are whole batches that were passed, and whose bytes are in quarantine. They are not in the books, and
+// not among the lost ones.
+type AuditSetAside struct {
+	Batches int64             `json:"batches"`
+	Dropped int64             `json:"dropped"` // those of Batches that were given up
+	Updates int64             `json:"updates"`
+	Amount  spendflush.Amount `json:"amount"`
 }
 
 // AuditQuarantine is what is open in quarantine. Sums are decimal texts.
@@ -52,17 +63,17 @@ type AuditBatches struct {
 	Updates string `json:"updates"`
 }
 
-// AuditCheck is one comparison of two books.
+// AuditCheck is one comparison of two books. Every check is made in every audit.
 type AuditCheck struct {
 	Name     string            `json:"name"`
-	OK       bool              `json:"ok"`                // true if it was skipped
-	Skipped  string            `json:"skipped,omitempty"` // why it couldn't be made just now
-	Detail   string            `json:"detail"`            // what was compared, or what differs
-	Entities []AuditDifference `json:"entities,omitempty"`
+	OK       bool              `json:"ok"`
+	Detail   string            `json:"detail"`             // what was compared, or what differs
+	Entities []AuditDifference `json:"entities,omitempty"` // at most 20
+	Days     []string          `json:"days,omitempty"`     // dates (UTC), at most 20
 }
 
 // AuditDifference is an entity whose total isn't the sum of its rollups. The sums are decimal texts, "none" where
-// there is no such row.
+// there is no such row. Rows that are set aside in quarantine are in them, on the side that they are missing from.
 type AuditDifference struct {
 	EntityType     string `json:"entity_type"`
 	EntityID       string `json:"entity_id"`
@@ -73,38 +84,58 @@ type AuditDifference struct {
 	RollupRequests string `json:"rollup_requests"`
 }
 
-// maxDifferences bounds the entities that a report names.
+// maxDifferences bounds what a check names: entities, days, keys.
 const maxDifferences = 20
+
+// The names of the checks, but for those of the books.
+const (
+	checkSealed       = "sealed = booked + lost + set aside"
+	checkClaims       = "producers"
+	checkDictionaries = "dictionaries"
+	checkEntities     = "each total = its rollups"
+	checkDays         = "each day = its flushes"
+	checkKeys         = "each key = its names"
+)
 
 // Audit compares the books with each other, every counter exactly:
 //
-//   - what each producer sealed up to its mark with what is booked of it, unless batches of it are lost,
-//   - what the producers' claims add up to with the control sums,
+//   - what each producer sealed up to its mark with what is booked of it, what is lost, and what is in quarantine,
+//   - what the claims add up to with the control sums, shard by shard,
 //   - the control sum of each book (the rollups, the totals of each entity type) with its rows and those of them that
 //     are set aside in quarantine,
-//   - each total with the rollups of its entity, where all producers' seals are whole (a seal's totals and rollups may
-//     lie in several batches and lanes),
-//   - the dictionaries with the rows that name their entries.
+//   - the total of each entity with its rollups, again with what is set aside,
+//   - the rollup rows of each day with the fingerprint of what flushes added to them: it shows what was moved between
+//     hours, series or days with all sums unchanged,
+//   - the dictionaries with the rows that name their entries, and each key with the names that it is the hash of.
 //
-// It reads everything, in a time that grows with the rollups, while flushes go on. An error means that the books
-// couldn't be read; that they don't add up is in the report. The result is kept for Glance, where the database lets it:
-// a standby, and a role that may only read, can be audited too.
+// It can't see what was changed in all of these alike, and no batch that was made up before it was booked.
+//
+// It reads everything, in a time that grows with the rollups, while flushes go on. Meanwhile it holds a snapshot, but
+// for the keys, which are read after it: VACUUM can't clean up what is older, and CREATE INDEX CONCURRENTLY waits. An
+// error means that the books couldn't be read; that they don't add up is in the report. The result is kept for Glance,
+// where the database lets it: a standby, and a role that may only read, can be audited too.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()
 	var report AuditReport
+	a := audit{store: s, report: &report}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := s.inTx(ctx, options, func(tx pgx.Tx) error {
-		a := audit{store: s, tx: tx, report: &report}
-		for _, step := range []func(context.Context) error{a.motion, a.quarantine, a.books, a.dictionary, a.entities} {
-			if err := step(ctx); err != nil {
+		for _, step := range []func(context.Context, pgx.Tx) error{
+			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
+		} {
+			if err := step(ctx, tx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err == nil {
+		err = a.keys(ctx)
+	}
 	if err != nil {
 		return AuditReport{}, fmt.Errorf("audit: %w", err)
 	}
+
 	report.OK = true
 	for _, c := range report.Checks {
 		report.OK = report.OK && c.OK
@@ -115,33 +146,37 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 
 type audit struct {
 	store  *Store
-	tx     pgx.Tx
 	report *AuditReport
-
-	moving   int64 // producers in the middle of a seal
-	setAside int64 // rows in quarantine, or dropped from there
+	aside  aside
 }
 
 func (a *audit) add(name string, ok bool, format string, args ...any) {
 	a.report.Checks = append(a.report.Checks, AuditCheck{Name: name, OK: ok, Detail: fmt.Sprintf(format, args...)})
 }
 
-func (a *audit) motion(ctx context.Context) error {
+func (a *audit) sealed(ctx context.Context, tx pgx.Tx) error {
 	r := a.report
-	var unexplained string
-	err := a.tx.QueryRow(ctx, a.store.statement("audit_motion")).
-		Scan(&r.AsOf, &a.moving, &r.LostBatches, &r.LostUpdates, &r.LostAmount, &unexplained, &r.Quarantined, &a.setAside)
+	var odd int64
+	var first string
+	var lost, aside anyAmount
+	err := tx.QueryRow(ctx, a.store.statement("audit_producers"), spendflush.MaxSpend.String()).Scan(
+		&r.AsOf, &r.LostBatches, &r.LostUpdates, &lost, &r.SetAside.Batches, &r.SetAside.Dropped, &r.SetAside.Updates, &aside,
+		&odd, &first, &r.Quarantined)
 	if err != nil {
 		return err
 	}
-	a.add("sealed = booked", unexplained == "0",
-		"producers that sealed other sums than are booked without a lost batch: %s; lost: %d updates of %s dollars",
-		unexplained, r.LostUpdates, r.LostAmount)
+	r.LostAmount, r.SetAside.Amount = spendflush.Amount(lost), spendflush.Amount(aside)
+	detail := fmt.Sprintf("lost: %d updates of %s dollars; set aside: %d updates of %s dollars",
+		r.LostUpdates, r.LostAmount, r.SetAside.Updates, r.SetAside.Amount)
+	if odd > 0 {
+		detail = fmt.Sprintf("%d producers sealed other sums than are booked, lost and set aside, the first is %s; %s", odd, first, detail)
+	}
+	a.add(checkSealed, odd == 0, "%s", detail)
 	return nil
 }
 
-func (a *audit) quarantine(ctx context.Context) error {
-	rows, err := a.tx.Query(ctx, a.store.statement("audit_quarantine"))
+func (a *audit) quarantine(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, a.store.statement("audit_quarantine"))
 	if err != nil {
 		return err
 	}
@@ -160,6 +195,17 @@ func (a *audit) quarantine(ctx context.Context) error {
 	return err
 }
 
+// claims compares amounts and numbers of requests, which is what claims have.
+func (a *audit) claims(ctx context.Context, tx pgx.Tx) error {
+	var updates, amount, odd, differences string
+	err := tx.QueryRow(ctx, a.store.statement("audit_claims")).Scan(&updates, &amount, &odd, &differences)
+	if err != nil {
+		return err
+	}
+	a.add(checkClaims, odd == "0", "%s", cmp.Or(differences, "claims = control sums: "+amount+" dollars in "+updates+" updates"))
+	return nil
+}
+
 // sums are the counters of a book, as texts because sums over a whole book may be larger than any row.
 type sums [7]string
 
@@ -168,8 +214,8 @@ var sumNames = [len(sums{})]string{
 	"cache_read_input_tokens", "cache_creation_input_tokens",
 }
 
-func (a *audit) books(ctx context.Context) error {
-	rows, err := a.tx.Query(ctx, a.store.statement("audit_books"))
+func (a *audit) books(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, a.store.statement("audit_books"))
 	if err != nil {
 		return err
 	}
@@ -183,93 +229,63 @@ func (a *audit) books(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.compareProducers(books["producers rollup"], books["control rollup"])
+
 	names := []string{bookName(0)}
 	for _, t := range spendflush.EntityTypes() {
 		names = append(names, t.String())
 	}
 	for _, name := range names {
-		difference := compare(books["control "+name], add(books["rows "+name], books["quarantine "+name]))
+		want := books["control "+name]
+		difference := compare(want, books["rows "+name], books["quarantine "+name])
 		label := "totals of " + name
 		if name == bookName(0) {
 			label = "rollups"
 		}
-		a.add(label, difference == "", "%s", orElse(difference, "control sums = rows: "+value(books["control "+name][0])+" dollars"))
+		a.add(label, difference == "", "%s", cmp.Or(difference, "control sums = rows: "+cmp.Or(want[0], "0")+" dollars"))
 	}
 	return nil
 }
 
-// compareProducers compares amounts and numbers of requests, which is what claims have.
-func (a *audit) compareProducers(producers, control sums) {
-	requests := add(sums{1: control[1]}, sums{1: control[2]})
-	difference := compare(sums{0: producers[0], 1: producers[1]}, sums{0: control[0], 1: requests[1]})
-	a.add("producers", difference == "", "%s",
-		orElse(difference, "claims = control sums: "+value(producers[0])+" dollars in "+value(producers[1])+" updates"))
-}
-
-// value is the text of a sum that may be missing.
-func value(text string) string { return orElse(text, "0") }
-
-func orElse(text, fallback string) string {
-	if text == "" {
-		return fallback
-	}
-	return text
-}
-
-func rational(text string) *big.Rat {
-	r, ok := new(big.Rat).SetString(value(text))
-	if !ok {
-		return new(big.Rat)
-	}
-	return r
-}
-
-func add(a, b sums) (sum sums) {
-	for i := range sum {
-		r := new(big.Rat).Add(rational(a[i]), rational(b[i]))
-		sum[i] = strings.TrimSuffix(strings.TrimRight(r.FloatString(spendflush.AmountScale), "0"), ".")
-	}
-	return sum
-}
-
-// compare names the counters that differ, "" if none does.
-func compare(want, have sums) string {
+// compare names the counters in which rows and what is set aside aren't together what they should be, "" if there are
+// none. Texts that are no numbers, as NaN, never are.
+func compare(want, rows, aside sums) string {
 	var differences []string
 	for i := range want {
-		if rational(want[i]).Cmp(rational(have[i])) != 0 {
-			differences = append(differences, fmt.Sprintf("%s: %s, should be %s", sumNames[i], value(have[i]), value(want[i])))
+		wanted, ok := rational(want[i])
+		booked, okRows := rational(rows[i])
+		set, okAside := rational(aside[i])
+		have := new(big.Rat).Add(booked, set)
+		if ok && okRows && okAside && wanted.Cmp(have) == 0 {
+			continue
 		}
+		text := strings.TrimSuffix(strings.TrimRight(have.FloatString(spendflush.AmountScale), "0"), ".")
+		if !okRows || !okAside {
+			text = "not a number"
+		}
+		differences = append(differences, fmt.Sprintf("%s: %s, should be %s", sumNames[i], text, cmp.Or(want[i], "0")))
 	}
 	return strings.Join(differences, "; ")
 }
 
-func (a *audit) dictionary(ctx context.Context) error {
+// rational reads the text of a sum, which may be missing.
+func rational(text string) (r *big.Rat, ok bool) {
+	r = new(big.Rat)
+	_, ok = r.SetString(cmp.Or(text, "0"))
+	return r, ok
+}
+
+func (a *audit) dictionary(ctx context.Context, tx pgx.Tx) error {
 	var totals, rollups, tags int64
-	if err := a.tx.QueryRow(ctx, a.store.statement("audit_dictionary")).Scan(&totals, &rollups, &tags); err != nil {
+	if err := tx.QueryRow(ctx, a.store.statement("audit_dictionary")).Scan(&totals, &rollups, &tags); err != nil {
 		return err
 	}
-	a.add("dictionaries", totals+rollups+tags == 0,
+	a.add(checkDictionaries, totals+rollups+tags == 0,
 		"%d totals without their entity, %d rollup rows without their series, %d tags that differ", totals, rollups, tags)
 	return nil
 }
 
-func (a *audit) entities(ctx context.Context) error {
-	const name = "each total = its rollups"
-	skip := ""
-	switch {
-	case a.report.LostBatches > 0:
-		skip = fmt.Sprintf("%d batches are lost, perhaps with part of a seal", a.report.LostBatches)
-	case a.setAside > 0:
-		skip = fmt.Sprintf("%d rows are set aside in quarantine", a.setAside)
-	case a.moving > 0:
-		skip = fmt.Sprintf("%d producers are in the middle of a seal", a.moving)
-	}
-	if skip != "" {
-		a.report.Checks = append(a.report.Checks, AuditCheck{Name: name, OK: true, Skipped: skip, Detail: "skipped: " + skip})
-		return nil
-	}
-	rows, err := a.tx.Query(ctx, a.store.statement("audit_entities"), maxDifferences)
+func (a *audit) entities(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, a.store.statement("audit_entities"), append([]any{maxDifferences}, a.aside.columns()...)...)
 	if err != nil {
 		return err
 	}
@@ -286,7 +302,7 @@ func (a *audit) entities(ctx context.Context) error {
 		return err
 	}
 	a.report.Checks = append(a.report.Checks, AuditCheck{
-		Name: name, OK: n == 0, Detail: fmt.Sprintf("%d entities differ", n), Entities: found,
+		Name: checkEntities, OK: n == 0, Detail: fmt.Sprintf("%d entities differ", n), Entities: found,
 	})
 	return nil
 }

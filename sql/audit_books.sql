@@ -25,7 +25,4 @@ FROM (
         coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(cache_read_input_tokens), 0),
         coalesce(sum(cache_creation_input_tokens), 0)
     FROM spendflush.rollup
-    UNION ALL
-    SELECT 'producers', 'rollup', coalesce(sum(amount), 0), coalesce(sum(updates), 0), 0, 0, 0, 0, 0
-    FROM spendflush.producers
 ) AS sums

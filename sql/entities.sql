@@ -1,7 +1,7 @@
 -- Entities whose id begins with a text, in the order of their ids, by the index: of each type no more are looked at than are
 -- wanted. No id is longer than 64 of the last character, so that many of it go behind every id with the beginning.
 -- $1 types, $2 the text, $3 how many
-SELECT e.entity_type, e.entity_id, e.team_id, t.spend::text, t.successful_requests + t.failed_requests, t.updated_at
+SELECT e.entity_type, e.entity_id, e.team_id, t.spend::text, t.requests, t.updated_at
 FROM unnest($1::text[]) AS wanted (entity_type)
 CROSS JOIN LATERAL (
     SELECT e.key, e.entity_type, e.entity_id, e.team_id
@@ -10,6 +10,12 @@ CROSS JOIN LATERAL (
     ORDER BY e.entity_type, e.entity_id, e.team_id
     LIMIT $3::integer
 ) AS e
-JOIN spendflush.total t ON t.entity = e.key
+CROSS JOIN LATERAL (
+    SELECT sum(t.spend) AS spend, sum(t.successful_requests::numeric + t.failed_requests)::bigint AS requests,
+        max(t.updated_at) AS updated_at
+    FROM spendflush.total t
+    WHERE t.entity = e.key
+    HAVING count(*) > 0
+) AS t
 ORDER BY e.entity_id, e.entity_type, e.team_id
 LIMIT $3::integer

@@ -40,10 +40,31 @@ const (
 	codeLockTimeout         = "55P03"
 	codeForeignKeyViolation = "23503" // raised by the triggers of migrations/00001_books.sql
 	codeCardinality         = "21000" // a row twice in one statement
+	codeOutOfRange          = "22003"
+	codeNoPrivilege         = "42501"
 	codeUndefinedTable      = "42P01"
 	codeUndefinedColumn     = "42703"
 	codeUndefinedSchema     = "3F000"
 )
+
+// Refusal explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
+// ok is false for all other errors. The explanation names no host, no role and nothing that is in the books.
+func Refusal(err error) (explanation string, ok bool) {
+	code := sqlState(err)
+	switch {
+	case errors.Is(err, ErrOutOfRange), code == codeOutOfRange:
+		return "a sum is out of range (SQLSTATE " + codeOutOfRange + ")", true
+	case strings.HasPrefix(code, "22"):
+		return "a value in the books can't be used (SQLSTATE " + code + ")", true
+	case code == codeNoPrivilege:
+		return "the role of this instance has no privilege for what it reads (SQLSTATE " + code + ")", true
+	case code == codeUndefinedTable, code == codeUndefinedColumn, code == codeUndefinedSchema:
+		return "a table or a column is missing: the database isn't migrated, or was changed (SQLSTATE " + code + ")", true
+	case strings.HasPrefix(code, "42"):
+		return "it doesn't take the statement (SQLSTATE " + code + ")", true
+	}
+	return "", false
+}
 
 // cure classifies the error of a try.
 func cure(ctx context.Context, err error) remedy {

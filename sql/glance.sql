@@ -5,7 +5,17 @@ SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('m
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
     l.batches, l.noticed_at,
     a.as_of, a.ok, a.seconds, a.failed
-FROM (SELECT coalesce(sum(updates), 0)::bigint AS updates, coalesce(sum(amount), 0)::text AS amount
-        FROM spendflush.producers) AS b
-CROSS JOIN (SELECT count(*) AS batches, max(noticed_at) AS noticed_at FROM spendflush.lost_batches WHERE found_at IS NULL) AS l
+FROM (
+    SELECT coalesce(sum(updates), 0)::bigint AS updates, coalesce(sum(amount), 0)::text AS amount
+    FROM (
+        SELECT updates, amount FROM spendflush.producers
+        UNION ALL
+        SELECT updates, amount FROM spendflush.pruned_marks
+    ) AS marks
+) AS b
+CROSS JOIN (
+    SELECT count(*) AS batches, max(noticed_at) AS noticed_at
+    FROM spendflush.lost_batches
+    WHERE found_at IS NULL AND NOT quarantined
+) AS l
 LEFT JOIN spendflush.last_audit AS a ON true

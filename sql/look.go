@@ -64,8 +64,10 @@ type Lost struct {
 	NoticedAt time.Time
 	FoundAt   time.Time // when it turned up after all and was counted; zero if it didn't
 
-	// What is missing from the books of all lost batches of the producer in the shard, and how many these are. Of one
-	// alone it isn't known. Known is false if the producer's mark was cleaned up.
+	Quarantined bool // its bytes are in quarantine, or were when it was passed
+
+	// What is missing from the books of all lost batches of the producer in the shard, and how many these are; what is in
+	// quarantine is left out. Of one alone it isn't known. Known is false if the producer's mark was pruned.
 	Known   bool
 	Updates int64
 	Amount  spendflush.Amount
@@ -74,8 +76,9 @@ type Lost struct {
 
 // The states of a lost batch, for LostBatches.
 const (
-	LostMissing = "missing"
-	LostFound   = "found"
+	LostMissing     = "missing"     // nothing is known of it
+	LostQuarantined = "quarantined" // its bytes are in quarantine
+	LostFound       = "found"       // it is in the books
 )
 
 // LostBatches returns at most limit of the batches passed as lost, in the given state or, with "", in any. The latest
@@ -104,7 +107,7 @@ func scanLost(row pgx.CollectableRow) (l Lost, err error) {
 	var found *time.Time
 	var updates *int64
 	var amount *string
-	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &updates, &amount, &l.Batches)
+	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &l.Quarantined, &updates, &amount, &l.Batches)
 	if err != nil {
 		return l, err
 	}
@@ -114,7 +117,7 @@ func scanLost(row pgx.CollectableRow) (l Lost, err error) {
 	}
 	if updates != nil && amount != nil {
 		l.Known, l.Updates = true, *updates
-		l.Amount, err = spendflush.ParseAmount(*amount)
+		err = (*anyAmount)(&l.Amount).Scan(*amount)
 	}
 	return l, err
 }

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,29 +14,51 @@ type SpendReport struct {
 	Found     bool                // the entity has a total
 	Committed spendflush.Counters // its total
 	UpdatedAt time.Time           // when the total last changed; zero if there is none
-	Marks     map[int]uint64      // marks of the asking producer by shard, from the same snapshot
-	AsOf      time.Time           // when that snapshot was taken, by Postgres's clock
+
+	// Marks says by shard how far the asking producers are in the books, from the same snapshot. Only Sequence and Lost
+	// are filled in. A producer without a mark has none here.
+	Marks map[int]spendflush.Mark
+
+	AsOf time.Time // when that snapshot was taken, by Postgres's clock
 }
 
-// Spend returns the total of an entity together with the marks of a producer, from one snapshot: what the producer
-// holds of batches behind these marks isn't in the total yet.
-func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producer spendflush.ProducerID) (SpendReport, error) {
+// ErrOutOfRange is wrapped where a sum doesn't fit the type that the method returns it in. Asking again can't help.
+var ErrOutOfRange = errors.New("a sum is out of range")
+
+// Spend returns the total of an entity together with the marks of producers, one for each shard from 0, from one
+// snapshot: what a producer holds of batches that its mark doesn't have isn't in the total yet. The error wraps
+// ErrOutOfRange if the sum of the shards has no room in the counters.
+func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spendflush.ProducerID) (SpendReport, error) {
+	asked := make([][16]byte, len(producers))
+	for i, id := range producers {
+		asked[i] = id
+	}
 	var r SpendReport
-	var shards []int32
-	var sequences []int64
+	var shards, lostShards []int32
+	var sequences, lost []int64
 	c := &r.Committed
-	row := s.pool.QueryRow(ctx, s.statement("spend"), [16]byte(e.Key()), [16]byte(producer))
-	err := row.Scan(&r.AsOf, &r.Found, &r.UpdatedAt, &c.Spend, &c.SuccessfulRequests, &c.FailedRequests,
-		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens, &shards, &sequences)
+	row := s.pool.QueryRow(ctx, s.statement("spend"), [16]byte(e.Key()), asked)
+	err := row.Scan(&r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
+		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens,
+		&shards, &sequences, &lostShards, &lost)
+	if sqlState(err) == codeOutOfRange {
+		err = fmt.Errorf("%w: %w", ErrOutOfRange, err)
+	}
 	if err != nil {
 		return SpendReport{}, fmt.Errorf("read spend: %w", err)
 	}
 	if !r.Found {
 		r.UpdatedAt = time.Time{}
 	}
-	r.Marks = make(map[int]uint64, len(shards))
+
+	r.Marks = make(map[int]spendflush.Mark, len(shards))
 	for i, shard := range shards {
-		r.Marks[int(shard)] = uint64(sequences[i])
+		r.Marks[int(shard)] = spendflush.Mark{Sequence: uint64(sequences[i])}
+	}
+	for i, shard := range lostShards {
+		mark := r.Marks[int(shard)]
+		mark.Lost = append(mark.Lost, uint64(lost[i]))
+		r.Marks[int(shard)] = mark
 	}
 	return r, nil
 }
@@ -48,8 +71,8 @@ type Counts struct {
 	RollupRows      int64     `json:"rollup_rows_estimate"`
 	Bytes           int64     `json:"bytes"` // of all tables and indexes
 	QuarantineOpen  int64     `json:"quarantine_open"`
-	LostBatches     int64     `json:"lost_batches"`
-	LastCommit      time.Time `json:"last_commit"` // zero if nothing was committed yet
+	LostBatches     int64     `json:"lost_batches"` // those in quarantine left out
+	LastCommit      time.Time `json:"last_commit"`  // zero if nothing was committed yet
 	Updates         int64     `json:"updates"`
 	SchemaMigration int64     `json:"schema_version"`
 }

@@ -70,9 +70,20 @@ type UsageQuery struct {
 
 // UsageRow is one row of a usage report.
 type UsageRow struct {
-	Start    time.Time // of the stretch, in the Location; of a day its first moment, also where From is later
-	Group    []string  // the names that GroupBy asked for, in its order
-	Counters spendflush.Counters
+	Start time.Time // of the stretch, in the Location; of a day its first moment, also where From is later
+	Group []string  // the names that GroupBy asked for, in its order
+	Spend spendflush.Amount
+
+	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of CountNames.
+	Counts [7]string
+}
+
+// CountNames returns the names of UsageRow.Counts.
+func CountNames() [7]string {
+	return [...]string{
+		"api_requests", "successful_requests", "failed_requests", "prompt_tokens", "completion_tokens",
+		"cache_read_input_tokens", "cache_creation_input_tokens",
+	}
 }
 
 var groupNames = []string{
@@ -226,10 +237,9 @@ func yieldUsage(rows pgx.Rows, buckets []bucket, places []int, yield func(UsageR
 	row := UsageRow{Group: make([]string, len(places))}
 	var at int32
 	var names []string
-	c := &row.Counters
-	into := []any{
-		&at, &names, &c.Spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
-		&c.CacheReadInputTokens, &c.CacheCreationInputTokens,
+	into := []any{&at, &names, (*anyAmount)(&row.Spend)}
+	for i := range row.Counts {
+		into = append(into, &row.Counts[i])
 	}
 	for rows.Next() {
 		if err := rows.Scan(into...); err != nil {

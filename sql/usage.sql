@@ -39,12 +39,13 @@ SELECT
         coalesce(g.tag, '')
     ] COLLATE "C" AS names,
     sum(r.spend)::text,
-    sum(r.successful_requests)::bigint,
-    sum(r.failed_requests)::bigint,
-    sum(r.prompt_tokens)::bigint,
-    sum(r.completion_tokens)::bigint,
-    sum(r.cache_read_input_tokens)::bigint,
-    sum(r.cache_creation_input_tokens)::bigint
+    sum(r.successful_requests::numeric + r.failed_requests)::text,
+    sum(r.successful_requests)::text,
+    sum(r.failed_requests)::text,
+    sum(r.prompt_tokens)::text,
+    sum(r.completion_tokens)::text,
+    sum(r.cache_read_input_tokens)::text,
+    sum(r.cache_creation_input_tokens)::text
 FROM counted c
 JOIN spendflush.rollup r ON r.series = c.series
 LEFT JOIN spendflush.series_tag g ON ($7::boolean[])[13] AND g.series = c.series
@@ -55,7 +56,7 @@ GROUP BY bucket, names
 ORDER BY
     CASE $10::text
         WHEN 'spend' THEN sum(r.spend)
-        WHEN 'api_requests' THEN sum(r.successful_requests + r.failed_requests)
+        WHEN 'api_requests' THEN sum(r.successful_requests::numeric + r.failed_requests)
         WHEN 'prompt_tokens' THEN sum(r.prompt_tokens)
         WHEN 'completion_tokens' THEN sum(r.completion_tokens)
     END DESC,

@@ -71,7 +71,7 @@ type failingReader struct {
 	left  error      // of the context, when the report was left before its end
 }
 
-func (f *failingReader) Spend(context.Context, spendflush.Entity, spendflush.ProducerID) (sql.SpendReport, error) {
+func (f *failingReader) Spend(context.Context, spendflush.Entity, []spendflush.ProducerID) (sql.SpendReport, error) {
 	return sql.SpendReport{}, f.err
 }
 
@@ -83,7 +83,7 @@ func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 		return f.err
 	}
 	for i := range f.rows {
-		row := sql.UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counters: spendflush.Counters{SuccessfulRequests: int64(i)}}
+		row := sql.UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counts: [7]string{strconv.Itoa(i), strconv.Itoa(i), "0", "0", "0", "0", "0"}}
 		for j := range row.Group {
 			row.Group[j] = "=1+1,\"é\""
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
@@ -68,6 +69,11 @@ var troubles = map[string]func(*trouble){
 	},
 	"database-unavailable": func(c *trouble) {
 		c.config = func(c *Config) { c.Reader = &failingReader{err: errors.New("connection refused")} }
+	},
+	"database-refuses": func(c *trouble) {
+		c.config = func(c *Config) {
+			c.Reader = &failingReader{err: fmt.Errorf("read: %w", &pgconn.PgError{Severity: "ERROR", Code: "22003", Message: "bigint out of range"})}
+		}
 	},
 	"not-ready": func(c *trouble) {
 		c.config = func(c *Config) { c.Ready = func(context.Context) error { return errors.New("still migrating") } }

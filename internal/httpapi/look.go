@@ -99,6 +99,7 @@ type lostBatch struct {
 	Reason         string             `json:"reason"`
 	NoticedAt      time.Time          `json:"noticed_at"`
 	FoundAt        time.Time          `json:"found_at,omitzero"`
+	Quarantined    bool               `json:"quarantined"` // its bytes are in quarantine, or were when it was passed
 	ProducerLost   int64              `json:"producer_lost_batches"`
 	MissingUpdates *int64             `json:"producer_missing_updates"`
 	MissingAmount  *spendflush.Amount `json:"producer_missing_amount"`
@@ -141,7 +142,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	for i := range found {
 		l := &found[i]
 		one := lostBatch{Producer: l.Producer.String(), Shard: l.Shard, Sequence: l.Sequence, Reason: l.Reason,
-			NoticedAt: l.NoticedAt, FoundAt: l.FoundAt, ProducerLost: l.Batches}
+			NoticedAt: l.NoticedAt, FoundAt: l.FoundAt, Quarantined: l.Quarantined, ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
 		}

@@ -39,6 +39,7 @@ var (
 	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
 	internalError        = problemType{"internal-error", "Something went wrong in here", http.StatusInternalServerError}
+	databaseRefuses      = problemType{"database-refuses", "The database refuses the question", http.StatusInternalServerError}
 	bufferFull           = problemType{"buffer-full", "The buffer is full", http.StatusServiceUnavailable}
 	shuttingDown         = problemType{"shutting-down", "This instance is shutting down", http.StatusServiceUnavailable}
 	busy                 = problemType{"busy", "Too much is asked at once", http.StatusServiceUnavailable}

@@ -10,7 +10,7 @@ import (
 
 // Reader is what is read of the database, and the quarantine; *sql.Store is one.
 type Reader interface {
-	Spend(ctx context.Context, e spendflush.Entity, producer spendflush.ProducerID) (sql.SpendReport, error)
+	Spend(ctx context.Context, e spendflush.Entity, producers []spendflush.ProducerID) (sql.SpendReport, error)
 	Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) error
 	Audit(ctx context.Context) (sql.AuditReport, error)
 	Counts(ctx context.Context) (sql.Counts, error)

@@ -274,7 +274,7 @@ func (p *pausingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 		return ctx.Err()
 	case <-timer.C:
 	}
-	return yield(sql.UsageRow{Start: q.From, Counters: spendflush.Counters{SuccessfulRequests: 3}})
+	return yield(sql.UsageRow{Start: q.From, Counts: [7]string{"3", "3", "0", "0", "0", "0", "0"}})
 }
 
 func TestAReportThatFailsHalfwayIsNotTakenForTheWhole(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/quarantine"
+	"github.com/spendflush/spendflush/sql"
 )
 
 const spendPrefix = "/v1/spend/"
@@ -49,11 +50,11 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request) *problem {
 	defer a.spends.give()
 	// What is held must be looked at before the books are: see spendflush.Held.
 	held := a.cfg.Recorder.Held(entity)
-	report, err := a.cfg.Reader.Spend(r.Context(), entity, a.cfg.Recorder.Producer())
+	report, err := a.cfg.Reader.Spend(r.Context(), entity, held.Producers())
 	if err != nil {
 		return databaseProblem(err)
 	}
-	beyond := held.Beyond(report.Marks)
+	beyond := held.NotIn(report.Marks)
 	if !report.Found && beyond == (spendflush.Counters{}) {
 		return notFound.because("nothing was ever booked on this %s, and this instance holds nothing of it", entity.Type)
 	}
@@ -115,8 +116,13 @@ func checkID(name, id string) *problem {
 	return nil
 }
 
-// databaseProblem says that the database didn't answer; why is for the log.
+// databaseProblem says that the database didn't answer, or what it refuses; the rest is for the log.
 func databaseProblem(err error) *problem {
+	if why, ok := sql.Refusal(err); ok {
+		p := databaseRefuses.because("%s; updates are still taken, but asking again doesn't help", why)
+		p.cause = err
+		return p
+	}
 	p := databaseUnavailable.because("updates are still taken; ask again later")
 	p.retryAfter, p.cause = retryLater, err
 	return p

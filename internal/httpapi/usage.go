@@ -6,30 +6,18 @@ import (
 	"encoding/csv"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/sql"
 )
 
 // errTooManyRows ends a report that is longer than it may be.
 var errTooManyRows = errors.New("too many rows")
 
-// counterNames are the columns of the sums, in the order of appendCounts behind spend.
-var counterNames = []string{
-	"spend", "api_requests", "successful_requests", "failed_requests",
-	"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
-}
-
-func countsOf(c *spendflush.Counters) [7]int64 {
-	return [...]int64{
-		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests,
-		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens,
-	}
-}
+// countNames are the columns behind spend.
+var countNames = sql.CountNames()
 
 // usage tells what was spent by time and group.
 func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
@@ -155,11 +143,11 @@ func appendUsageRow(to []byte, q *sql.UsageQuery, row *sql.UsageRow) []byte {
 		to = append(appendJSONString(to, row.Group[i]), ',')
 	}
 	to = append(to, `"spend":"`...)
-	to, _ = row.Counters.Spend.AppendText(to)
+	to, _ = row.Spend.AppendText(to)
 	to = append(to, '"')
-	for i, n := range countsOf(&row.Counters) {
-		to = append(append(append(to, `,"`...), counterNames[i+1]...), `":`...)
-		to = strconv.AppendInt(to, n, 10)
+	for i, n := range row.Counts {
+		to = append(append(append(to, `,"`...), countNames[i]...), `":`...)
+		to = append(to, n...)
 	}
 	return append(to, '}')
 }
@@ -179,7 +167,7 @@ func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows)
 	if name := timeName(q.By); name != "" {
 		head = append(head, name)
 	}
-	head = append(append(head, q.GroupBy...), counterNames...)
+	head = append(append(append(head, q.GroupBy...), "spend"), countNames[:]...)
 	_ = lines.Write(head) // it is too short to leave the buffer
 	rows := 0
 	record := make([]string, 0, len(head))
@@ -213,11 +201,7 @@ func appendRecord(to []string, q *sql.UsageQuery, row *sql.UsageRow) []string {
 	for _, text := range row.Group {
 		to = append(to, harmless(text))
 	}
-	to = append(to, row.Counters.Spend.String())
-	for _, n := range countsOf(&row.Counters) {
-		to = append(to, strconv.FormatInt(n, 10))
-	}
-	return to
+	return append(append(to, row.Spend.String()), row.Counts[:]...)
 }
 
 // harmless puts an apostrophe before a text that a spreadsheet would run as a formula. JSON has the text as it is.

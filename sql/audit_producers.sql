@@ -1,0 +1,60 @@
+-- What producers sealed and isn't booked, against the batches that were passed: those that are lost, of which only the sums
+-- over all of them are known, and those whose bytes are in quarantine, which say what they count. One row: the time; lost
+-- batches, their updates and amount; batches in quarantine, how many of these were dropped, their updates and amount; the
+-- places where this doesn't come out even, and the first one; open entries of the quarantine.
+-- $1 the largest amount of one update
+WITH copies AS (
+    -- Two copies of a batch that differ have been seen: a restored machine. Then the sums lie between theirs.
+    SELECT producer, shard, sequence, bool_or(state = 'open') AS open, coalesce(min(updates), 0) AS least_updates,
+        coalesce(max(updates), 0) AS most_updates, min(spend) AS least, max(spend) AS most
+    FROM spendflush.quarantine
+    WHERE kind = 'batch' AND state <> 'applied' AND producer IS NOT NULL
+    GROUP BY producer, shard, sequence
+), passed AS (
+    -- Where the mark was pruned, the sums of all such producers stand together.
+    SELECT p.producer, l.shard,
+        count(*) FILTER (WHERE NOT l.quarantined) AS lost,
+        count(*) FILTER (WHERE l.quarantined) AS aside,
+        count(*) FILTER (WHERE l.quarantined AND NOT c.open) AS dropped,
+        count(*) FILTER (WHERE l.quarantined AND c.producer IS NULL) AS gone,
+        coalesce(sum(c.least_updates), 0) AS least_updates, coalesce(sum(c.most_updates), 0) AS most_updates,
+        coalesce(sum(c.least), 0) AS least, coalesce(sum(c.most), 0) AS most
+    FROM spendflush.lost_batches l
+    LEFT JOIN spendflush.producers p ON p.producer = l.producer AND p.shard = l.shard
+    LEFT JOIN copies c ON l.quarantined AND c.producer = l.producer AND c.shard = l.shard AND c.sequence = l.sequence
+    WHERE l.found_at IS NULL
+    GROUP BY p.producer, l.shard
+), missing AS (
+    SELECT producer, shard, sealed_updates::numeric - updates AS updates, sealed_amount - amount AS amount
+    FROM spendflush.producers
+    UNION ALL
+    SELECT NULL, shard, sealed_updates::numeric - updates, sealed_amount - amount
+    FROM spendflush.pruned_marks
+), places AS (
+    SELECT coalesce(m.producer, p.producer) AS producer, coalesce(m.shard, p.shard) AS shard,
+        coalesce(m.updates, 0) AS updates, coalesce(m.amount, 0) AS amount, coalesce(p.lost, 0) AS lost,
+        coalesce(p.aside, 0) AS aside, coalesce(p.dropped, 0) AS dropped, coalesce(p.gone, 0) AS gone,
+        coalesce(p.least_updates, 0) AS least_updates, coalesce(p.most_updates, 0) AS most_updates,
+        coalesce(p.least, 0) AS least, coalesce(p.most, 0) AS most
+    FROM missing m
+    FULL JOIN passed p ON p.shard = m.shard
+        AND coalesce(p.producer, '00000000-0000-0000-0000-000000000000') = coalesce(m.producer, '00000000-0000-0000-0000-000000000000')
+), judged AS (
+    SELECT *, gone > 0 OR CASE
+        WHEN lost = 0 THEN NOT (updates BETWEEN least_updates AND most_updates AND amount BETWEEN least AND most)
+        -- A lost batch has an update at least, and no update costs more than it may.
+        ELSE NOT (updates - least_updates >= lost
+            AND amount - most <= (updates - least_updates) * $1::text::numeric
+            AND amount - least >= (updates - least_updates) * -$1::text::numeric)
+    END AS odd
+    FROM places
+)
+SELECT now(), coalesce(sum(lost), 0)::bigint,
+    least(greatest(coalesce(sum(updates - least_updates), 0), -9223372036854775808), 9223372036854775807)::bigint,
+    coalesce(sum(amount - least), 0)::text,
+    coalesce(sum(aside), 0)::bigint, coalesce(sum(dropped), 0)::bigint,
+    least(coalesce(sum(least_updates), 0), 9223372036854775807)::bigint, coalesce(sum(least), 0)::text,
+    count(*) FILTER (WHERE odd),
+    coalesce(min(coalesce('producer ' || producer::text, 'the pruned marks') || ' in shard ' || shard) FILTER (WHERE odd), ''),
+    (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open')
+FROM judged

@@ -1,0 +1,81 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush"
+)
+
+// keys makes the keys of the dictionaries anew from their names. Entries never change, so that needs no snapshot in
+// common with the rest.
+func (a *audit) keys(ctx context.Context) error {
+	wrong := a.aside.wrong
+	entities, err := a.entityKeys(ctx, &wrong)
+	if err != nil {
+		return err
+	}
+	series, err := a.seriesKeys(ctx, &wrong)
+	if err != nil {
+		return err
+	}
+	detail := fmt.Sprintf("%d of %d entities and %d series differ", wrong.n, entities, series)
+	if wrong.n > 0 {
+		detail += ": " + strings.Join(wrong.first, ", ")
+	}
+	a.add(checkKeys, wrong.n == 0, "%s", detail)
+	return nil
+}
+
+// faults counts what is wrong, and names the first ones.
+type faults struct {
+	n     int64
+	first []string // at most maxDifferences
+}
+
+func (f *faults) note(format string, args ...any) {
+	if f.n++; f.n <= maxDifferences {
+		f.first = append(f.first, fmt.Sprintf(format, args...))
+	}
+}
+
+func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err error) {
+	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_entity_keys"))
+	if err != nil {
+		return 0, err
+	}
+	var key [16]byte
+	var kind, id, team string
+	_, err = pgx.ForEachRow(rows, []any{&key, &kind, &id, &team}, func() error {
+		n++
+		t, err := spendflush.ParseEntityType(kind)
+		if err != nil || (spendflush.Entity{Type: t, ID: id, TeamID: team}).Key() != key {
+			wrong.note("%s", strings.TrimSpace(fmt.Sprintf("%s %q %s", kind, id, team)))
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err error) {
+	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_series_keys"))
+	if err != nil {
+		return 0, err
+	}
+	var key [16]byte
+	var s spendflush.Series
+	_, err = pgx.ForEachRow(rows, []any{
+		&key, &s.APIKey, &s.UserID, &s.EndUserID, &s.TeamID, &s.OrganizationID, &s.AgentID, &s.Model, &s.ModelGroup,
+		&s.CustomLLMProvider, &s.MCPNamespacedToolName, &s.Endpoint, &s.Tags,
+	}, func() error {
+		n++
+		if s.Key() != key {
+			wrong.note("series %s", spendflush.ProducerID(key)) // as Postgres writes it
+		}
+		return nil
+	})
+	return n, err
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/sql"
 )
 

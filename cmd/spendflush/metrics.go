@@ -77,7 +77,8 @@ const scrapeTimeout = time.Second
 
 // Collect implements prometheus.Collector.
 func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
-	stats := c.ps.store.Stats()
+	stats, locks := c.ps.store.Stats(), c.ps.locks.Stat()
+	stats.Conns, stats.BusyConns, stats.MaxConns = stats.Conns+locks.TotalConns(), stats.BusyConns+locks.AcquiredConns(), stats.MaxConns+locks.MaxConns()
 	for _, m := range storeMetrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(stats))
 	}

@@ -148,9 +148,9 @@ BEGIN
         b.n * correct.prompt_tokens, b.n * correct.completion_tokens, b.n * correct.cache_read_input_tokens,
         b.n * correct.cache_creation_input_tokens
     FROM (
-        SELECT 'rollup' AS book, 1 AS n
+        SELECT 'rollup' AS book, 1::numeric AS n
         UNION ALL
-        SELECT f.entity_type, count(*) FROM spendflush.series_entity f WHERE f.series = correct.series GROUP BY f.entity_type
+        SELECT f.entity_type, count(*)::numeric FROM spendflush.series_entity f WHERE f.series = correct.series GROUP BY f.entity_type
     ) AS b
     ORDER BY b.book
     ON CONFLICT (shard, book) DO UPDATE SET

@@ -5,7 +5,7 @@ INSERT INTO spendflush.total AS t (entity, shard, spend, successful_requests, fa
 SELECT u.entity, $9::smallint, u.spend, u.successful_requests, u.failed_requests, u.prompt_tokens, u.completion_tokens,
     u.cache_read_input_tokens, u.cache_creation_input_tokens, now()
 FROM unnest($1::uuid[], $2::numeric[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-    AS u (entity, shard, spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
+    AS u (entity, spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
         cache_read_input_tokens, cache_creation_input_tokens)
 ORDER BY u.entity
 ON CONFLICT (entity, shard) DO UPDATE SET

@@ -313,9 +313,9 @@ func milliseconds(d time.Duration) param {
 // isolating. The control sums come first: two flushes of a shard that share a row share a control sum, wait for each
 // other there, and can't deadlock below.
 func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
-	control := call{name: "add_control", params: encoded.control, rows: -1}
+	sums := t.fingerprintCalls([]call{{name: "add_control", params: encoded.control, rows: -1}}, f)
 	if isolating {
-		if err := t.run(ctx, control); err != nil {
+		if err := t.run(ctx, sums...); err != nil {
 			return err
 		}
 		return t.addIsolating(ctx, f)
@@ -333,7 +333,7 @@ func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded e
 		func() { encodeRollups(e, f.Rollups, rollups.there) },
 		func() { t.encodeFreshRollups(e, f.Rollups, rollups.fresh) },
 	)
-	calls := t.internEntities([]call{control}, f.Totals, totals.strange)
+	calls := t.internEntities(sums, f.Totals, totals.strange)
 	calls = t.internSeries(calls, f.Rollups, rollups.strange)
 	for i, c := range []call{
 		{name: "add_known_totals", rows: len(totals.there)}, {name: "add_totals", rows: len(totals.fresh)},

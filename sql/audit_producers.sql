@@ -5,17 +5,20 @@
 -- $1 the largest amount of one update
 WITH copies AS (
     -- Two copies of a batch that differ have been seen: a restored machine. Then the sums lie between theirs.
-    SELECT producer, shard, sequence, bool_or(state = 'open') AS open, coalesce(min(updates), 0) AS least_updates,
-        coalesce(max(updates), 0) AS most_updates, min(spend) AS least, max(spend) AS most
+    SELECT producer, shard, sequence, bool_or(state = 'open') AS open, bool_and(unclaimed) AS unclaimed,
+        coalesce(min(updates) FILTER (WHERE NOT unclaimed), 0) AS least_updates,
+        coalesce(max(updates) FILTER (WHERE NOT unclaimed), 0) AS most_updates,
+        coalesce(min(spend) FILTER (WHERE NOT unclaimed), 0) AS least,
+        coalesce(max(spend) FILTER (WHERE NOT unclaimed), 0) AS most
     FROM spendflush.quarantine
     WHERE kind = 'batch' AND state <> 'applied' AND producer IS NOT NULL
     GROUP BY producer, shard, sequence
 ), passed AS (
     -- Where the mark was pruned, the sums of all such producers stand together.
     SELECT p.producer, l.shard,
-        count(*) FILTER (WHERE NOT l.quarantined) AS lost,
-        count(*) FILTER (WHERE l.quarantined) AS aside,
-        count(*) FILTER (WHERE l.quarantined AND NOT c.open) AS dropped,
+        count(*) FILTER (WHERE NOT l.quarantined OR c.unclaimed) AS lost, -- another batch has the place of an unclaimed one
+        count(*) FILTER (WHERE l.quarantined AND NOT c.unclaimed) AS aside,
+        count(*) FILTER (WHERE l.quarantined AND NOT c.unclaimed AND NOT c.open) AS dropped,
         count(*) FILTER (WHERE l.quarantined AND c.producer IS NULL) AS gone,
         coalesce(sum(c.least_updates), 0) AS least_updates, coalesce(sum(c.most_updates), 0) AS most_updates,
         coalesce(sum(c.least), 0) AS least, coalesce(sum(c.most), 0) AS most

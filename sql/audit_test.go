@@ -15,8 +15,17 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-// failed returns the checks that failed.
-func failed(t *testing.T, s *Store) (checks []AuditCheck) {
+// failed returns the names of the checks that failed, and all the entities named.
+func failed(t *testing.T, s *Store) (names []string, entities []AuditDifference) {
+	t.Helper()
+	for _, c := range failedChecks(t, s) {
+		names, entities = append(names, c.Name), append(entities, c.Entities...)
+	}
+	return names, entities
+}
+
+// failedChecks returns the checks that failed.
+func failedChecks(t *testing.T, s *Store) (checks []AuditCheck) {
 	t.Helper()
 	report, err := s.Audit(t.Context())
 	if err != nil {
@@ -181,7 +190,7 @@ func tamperings() []tampering {
 		// What the audit goes by.
 		{"UPDATE spendflush.day_fingerprint SET fingerprint = fingerprint + 1 WHERE shard = 0", []string{days}, nil, onNoon, ""},
 		{"DELETE FROM spendflush.day_fingerprint WHERE day = '2026-11-20'", []string{days}, nil, onNoon, ""},
-		{"UPDATE spendflush.day_fingerprint SET day = day + 1", []string{days}, nil, []string{noonDay, nextDay}, ""},
+		{"UPDATE spendflush.day_fingerprint SET day = day + 1 WHERE day = '2026-11-20'", []string{days}, nil, []string{noonDay, nextDay}, ""},
 		{"INSERT INTO spendflush.day_fingerprint VALUES (-1, '2026-11-20', 0)", []string{days}, nil, onNoon, ""},
 		{"INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, quarantined) SELECT producer, shard, 1, 'r', false " +
 			"FROM spendflush.producers WHERE sealed_amount = amount", []string{checkSealed}, nil, nil, "producer "},
@@ -198,9 +207,10 @@ func tamperings() []tampering {
 	return list
 }
 
-// tamperedBooks are books of one day.
+// tamperedBooks are books of one day, in tables that are older.
 func tamperedBooks(t *testing.T, s *Store) {
 	t.Helper()
+	execute(t, s.pool, "UPDATE spendflush.migrations SET tstamp = '2026-11-10'")
 	key := func(name, model string, hour spendflush.Hour, amount string, tags ...string) request {
 		return request{spendflush.Series{APIKey: name, Model: model, Tags: tags}, hour, one(amount)}
 	}
@@ -250,10 +260,10 @@ func troubledTamperings() []tampering {
 func troubledBooks(t *testing.T, s *Store) {
 	t.Helper()
 	p := newProducer()
-	apply(t, s, passing(sequenceOf(p, 3)[2], 2)) // the first one is missing
+	apply(t, s, passing(sequenceOf(p, 2)[1], 1)) // the first one is missing
 	q := newProducer()
 	b := sequenceOf(q, 2)
-	apply(t, s, settingAside(t, b[0], b[1]))
+	apply(t, s, settingAside(b[0], b[1]))
 
 	full := newProducer()
 	brim := func(sequence uint64, hour spendflush.Hour, tokens int64) {
@@ -290,6 +300,14 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// settingAside returns the flush that books the second batch and has the first one's bytes in quarantine.
+func settingAside(bad, good *spendflush.Batch) *spendflush.Flush {
+	f := passing(good, bad.Sequence)
+	f.Lost[0].Quarantined = true
+	f.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: bad.Bytes()}}
+	return f
+}
+
 func quarantined(t *testing.T, s *Store) []Quarantined {
 	t.Helper()
 	list, err := s.Quarantined(t.Context(), true, 0, 100)
@@ -304,7 +322,7 @@ func wantFound(t *testing.T, s *Store, c *tampering) {
 	t.Helper()
 	var names, entities, days []string
 	last := ""
-	for _, check := range failed(t, s) {
+	for _, check := range failedChecks(t, s) {
 		names, days, last = append(names, check.Name), append(days, check.Days...), check.Detail
 		for _, e := range check.Entities {
 			entities = append(entities, e.EntityID)
@@ -406,7 +424,7 @@ func TestDaysFromBeforeFingerprintsAreToldAndNotCompared(t *testing.T) {
 		t.Errorf("it says %q, without %q", report.Checks[i].Detail, want)
 	}
 	execute(t, s.pool, "UPDATE spendflush.migrations SET tstamp = '2026-11-17' WHERE version_id = 6")
-	if checks := failed(t, s); len(checks) != 1 || checks[0].Name != checkDays {
+	if checks := failedChecks(t, s); len(checks) != 1 || checks[0].Name != checkDays {
 		t.Errorf("the mark on a later day: %+v", checks)
 	}
 }
@@ -421,7 +439,7 @@ func TestAuditNamesAtMostTwentyEntitiesDaysAndKeys(t *testing.T) {
 	execute(t, s.pool, "UPDATE spendflush.total SET spend = spend + 1")
 	execute(t, s.pool, "UPDATE spendflush.rollup SET prompt_tokens = prompt_tokens + 1")
 	execute(t, s.pool, "UPDATE spendflush.series SET endpoint = 'elsewhere'")
-	for _, c := range failed(t, s) {
+	for _, c := range failedChecks(t, s) {
 		switch c.Name {
 		case checkEntities:
 			if len(c.Entities) != maxDifferences {

@@ -37,15 +37,8 @@ func (p *loadProducer) batch(shard int, requests []request) *spendflush.Flush {
 	f.Shard = shard
 	lane.sealed.Add(&f.Control[0])
 	c := &f.Claims[0]
-	c.Prior, c.Digest = digestAt(lane.sequence-1), digestAt(lane.sequence)
 	c.SealedUpdates, c.SealedAmount = lane.sealed.APIRequests(), lane.sealed.Spend
 	return f
-}
-
-// digestAt stands for the digest of a producer's batch.
-func digestAt(sequence uint64) (d spendflush.Digest) {
-	d[15], d[14] = byte(sequence), byte(sequence>>8)
-	return d
 }
 
 // round returns the flushes of some seals, by lane.

@@ -170,7 +170,7 @@ func age(t testing.TB, s *Store, by time.Duration) {
 
 func tend(t testing.TB, s *Store, p spendflush.ProducerID, want int64) {
 	t.Helper()
-	if cleaned, err := s.Tend(t.Context(), p, 1, month); err != nil || cleaned != want {
+	if cleaned, err := s.Tend(t.Context(), []spendflush.ProducerID{p}, time.Now(), month); err != nil || cleaned != want {
 		t.Errorf("cleaned up are %d, %v; want %d", cleaned, err, want)
 	}
 }
@@ -255,7 +255,7 @@ func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	var group errgroup.Group
 	for range 3 {
 		group.Go(func() error {
-			_, err := s.Tend(t.Context(), newProducer(), 1, month)
+			_, err := s.Tend(t.Context(), []spendflush.ProducerID{newProducer()}, time.Now(), month)
 			return err
 		})
 	}

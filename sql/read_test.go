@@ -2,7 +2,6 @@ package sql
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -31,7 +30,7 @@ func TestViewsHaveExactlyTheColumnsOfTheContract(t *testing.T) {
 		}
 		got = query[string](t, s, `SELECT data_type || numeric_precision || ',' || numeric_scale
 			FROM information_schema.columns WHERE table_schema = 'spendflush' AND table_name = $1 AND column_name = 'spend'`, view)
-		if got != "numeric38,12" {
+		if got != "numeric50,12" {
 			t.Errorf("spend of %s is a %s", view, got)
 		}
 	}
@@ -77,7 +76,9 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 	execute(t, s.pool, `INSERT INTO spendflush.rollup SELECT key, date '2026-11-01' + d, 0, 0, 0, 0, 1, 0, 0, 1
 		FROM spendflush.series, generate_series(0, 9) AS d`)
 	execute(t, s.pool, `INSERT INTO spendflush.entity SELECT md5('e' || i)::uuid, 'team', 'team-' || i FROM generate_series(1, 20000) AS i`)
-	execute(t, s.pool, `INSERT INTO spendflush.total SELECT key, 0, 0, 0, 1, 0, 0, now(), 1 FROM spendflush.entity`)
+	execute(t, s.pool, `INSERT INTO spendflush.total (entity, shard, failed_requests, cache_creation_input_tokens, cache_read_input_tokens,
+		successful_requests, prompt_tokens, completion_tokens, updated_at, spend)
+		SELECT key, s, 0, 0, 0, 1, 0, 0, now(), 1 FROM spendflush.entity, generate_series(0, 3) AS s`)
 	execute(t, s.pool, "ANALYZE")
 	for _, where := range []string{
 		"entity_type = 'api_key' AND entity_id = 'key-7'", "entity_type = 'user' AND entity_id = 'user-7'",
@@ -143,7 +144,7 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
 	e := spendflush.Entity{Type: spendflush.TeamMember, ID: "u", TeamID: "t"}
-	report, err := s.Spend(t.Context(), e, p)
+	report, err := s.Spend(t.Context(), e, []spendflush.ProducerID{p})
 	if err != nil || report.Found || len(report.Marks) != 0 || !report.UpdatedAt.IsZero() || report.AsOf.IsZero() {
 		t.Fatalf("of an unknown entity: %+v, %v", report, err)
 	}
@@ -159,14 +160,14 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 		done <- nil
 	}()
 	for {
-		report, err = s.Spend(t.Context(), e, p)
+		report, err = s.Spend(t.Context(), e, []spendflush.ProducerID{p})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if uint64(report.Committed.SuccessfulRequests) != report.Marks[0] {
-			t.Errorf("%d requests at mark %d", report.Committed.SuccessfulRequests, report.Marks[0])
+		if uint64(report.Committed.SuccessfulRequests) != report.Marks[0].Sequence {
+			t.Errorf("%d requests at mark %d", report.Committed.SuccessfulRequests, report.Marks[0].Sequence)
 		}
-		if report.Marks[0] == 50 {
+		if report.Marks[0].Sequence == 50 {
 			break
 		}
 		select {
@@ -181,7 +182,7 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 	if report.Committed.Spend != spend("12.5") || report.UpdatedAt.IsZero() {
 		t.Errorf("%+v", report)
 	}
-	if other, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.User, ID: "u"}, newProducer()); err != nil ||
+	if other, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.User, ID: "u"}, []spendflush.ProducerID{newProducer()}); err != nil ||
 		len(other.Marks) != 0 || !other.Found {
 		t.Errorf("asked by another producer: %+v, %v", other, err)
 	}
@@ -193,7 +194,7 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 func TestAnEntryOfTheQueueIsQuarantinedOnceHoweverOftenItComes(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	batch := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: p, Sequence: 9}, nil, nil)
+	batch := spendflush.NewBatch(spendflush.Header{Producer: p, Sequence: 9}, nil, nil)
 	bad := []spendflush.BadBatch{
 		{Shard: 0, Reason: "first\x00\xff", Bytes: []byte("one")}, {Shard: 0, Reason: "second", Bytes: []byte("two")},
 		{Shard: 1, Reason: "another shard", Bytes: []byte("one")}, {Shard: 0, Reason: "no bytes"},
@@ -222,8 +223,7 @@ func usage(t *testing.T, s *Store, q UsageQuery) (lines []string) {
 	err := s.Usage(t.Context(), q, func(r UsageRow) error {
 		line := []string{r.Start.Format("2006-01-02T15:04Z07:00")}
 		line = append(line, r.Group...)
-		requests, _ := json.Marshal(r.Counters.APIRequests())
-		lines = append(lines, strings.Join(append(line, r.Counters.Spend.String(), string(requests)), " "))
+				lines = append(lines, strings.Join(append(line, r.Spend.String(), r.Counts[0]), " "))
 		return nil
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ func TestEverythingWorksThroughAPoolerInTransactionMode(t *testing.T) {
 		if got := usage(t, s, UsageQuery{From: at("2026-11-01T00:00Z"), To: at("2026-12-01T00:00Z"), By: Total}); len(got) != 1 {
 			t.Errorf("usage: %q", got)
 		}
-		if _, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, newProducer()); err != nil {
+		if _, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, []spendflush.ProducerID{newProducer()}); err != nil {
 			t.Error(err)
 		}
 	}

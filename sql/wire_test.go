@@ -100,7 +100,7 @@ func TestAmountsAtTheEdgeOfTheColumnRoundTrip(t *testing.T) {
 		f := flushOf(p, sequence, sequence, request{series, noon, c})
 		f.Claims[0].Amount, f.Control = spendflush.Amount{}, spendflush.Control{} // their sums have no room for it
 		apply(t, s, f)
-		report, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.APIKey, ID: text}, p)
+		report, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.APIKey, ID: text}, []spendflush.ProducerID{p})
 		if err != nil || report.Committed != c {
 			t.Errorf("%s: %+v, %v", text, report, err)
 		}

@@ -69,7 +69,7 @@ func Example() {
 	if err := <-running; err != nil {
 		log.Fatal(err)
 	}
-	report, err := store.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, p.Producer())
+	report, err := store.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

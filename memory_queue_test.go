@@ -41,7 +41,7 @@ func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (Entry
 func (q *memoryQueue) insert(shard int, b []byte) EntryID {
 	q.next++
 	id := EntryID(fmt.Sprintf("%09d-%08x", q.next, crc32.ChecksumIEEE(b)))
-	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b}, q.now()})
+	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b, ""}, q.now()})
 	return id
 }
 
@@ -51,7 +51,7 @@ func (q *memoryQueue) Read(_ context.Context, shard int, after EntryID, maxEntri
 	bytes := 0
 	for _, e := range q.entries[shard] {
 		if e.ID > after && len(got) < maxEntries && (bytes < maxBytes || len(got) == 0) {
-			got = append(got, Entry{e.ID, slices.Clone(e.Bytes)})
+			got = append(got, Entry{e.ID, slices.Clone(e.Bytes), ""})
 			bytes += len(e.Bytes)
 		}
 	}

@@ -67,6 +67,10 @@ func newPlan(shard int) *plan {
 
 // offer takes an entry read from the queue.
 func (p *plan) offer(e Entry) {
+	if e.Fault != "" {
+		p.reject(e.ID, e.Bytes, fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault))
+		return
+	}
 	b, err := ParseBatch(e.Bytes)
 	switch {
 	case errors.Is(err, ErrNewerBatch):

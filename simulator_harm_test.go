@@ -94,7 +94,7 @@ func (s *simulator) harmQueue() {
 		}
 		s.note("a bit of entry %s is flipped", e.ID)
 		s.spoiled[e.ID] = b
-		whole := memoryEntry{Entry{e.ID, slices.Clone(e.Bytes)}, e.at}
+		whole := memoryEntry{Entry{e.ID, slices.Clone(e.Bytes), ""}, e.at}
 		e.Bytes[s.r.IntN(len(e.Bytes))] ^= 1 << s.r.IntN(8)
 		s.weaken([]memoryEntry{whole})
 	case 7:

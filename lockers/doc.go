@@ -63,5 +63,9 @@
 // that starts it anew. Between renewals the lease listens to the connection, so that it ends as soon as the server
 // ends it.
 //
+// A lease takes a connection for as long as it lasts, and what is done under it another one. So the connections of locks
+// are a pool of their own, and WithMaxLeases bounds them: a lane that gets none is told so at once, as if the lock were
+// held, and tries again soon, while those that have one finish.
+//
 // The open transaction has no snapshot and no transaction id. It doesn't hold back VACUUM.
 package lockers

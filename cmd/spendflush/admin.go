@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -196,17 +197,13 @@ func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, check := range r.Checks {
 		verdict := "ok"
-		switch {
-		case !check.OK:
+		if !check.OK {
 			verdict = "FAILED"
-		case check.Skipped != "":
-			verdict = "skipped"
 		}
-		detail := check.Detail
-		if check.Skipped != "" {
-			detail = check.Skipped
+		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, check.Name, check.Detail)
+		if len(check.Days) > 0 {
+			fmt.Fprintf(w, "\t\tdays: %s\n", strings.Join(check.Days, ", "))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, check.Name, detail)
 		for _, e := range check.Entities {
 			fmt.Fprintf(w, "\t\t%s %q %s: total %s of %s requests, rollups %s of %s\n", e.EntityType, e.EntityID, e.TeamID,
 				e.TotalSpend, e.TotalRequests, e.RollupSpend, e.RollupRequests)

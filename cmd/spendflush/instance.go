@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -26,6 +27,7 @@ type parts struct {
 	set    *settings
 	log    *slog.Logger
 	store  *sql.Store
+	locks  *pgxpool.Pool         // connections of the direct locks
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
 	locker *lockers.Redis        // nil without Redis
@@ -37,24 +39,37 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections, Standby: standby})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections - set.lockConnections(), Standby: standby})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
-	ps := &parts{set: set, log: log, store: store}
+	locks, err := lockPool(ctx, store, set)
+	if err != nil {
+		store.Close()
+		return nil, fmt.Errorf("open Postgres for locks: %w", err)
+	}
+	ps := &parts{set: set, log: log, store: store, locks: locks}
 	redis.SetLogger(redisLog{log})
 	if set.UseRedis && set.RedisURL != "" {
 		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
-			store.Close()
+			ps.close()
 			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
 		}
 		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
-			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,
+			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, Retain: set.RewindWindow > 0,
 		})
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
 	}
 	return ps, nil
+}
+
+// lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its
+// flush: were they of one pool, the locks of many lanes could take all, and each lane wait for the others.
+func lockPool(ctx context.Context, store *sql.Store, set *settings) (*pgxpool.Pool, error) {
+	config := store.Pool().Config()
+	config.MaxConns, config.MinConns, config.MinIdleConns = int32(set.lockConnections()), 0, 0
+	return pgxpool.NewWithConfig(ctx, config)
 }
 
 // redisLog has what go-redis would print on standard error in the log, in its form.
@@ -92,6 +107,7 @@ func (ps *parts) close() {
 		ps.locker.Wait()
 		ps.roster.Wait()
 	}
+	ps.locks.Close()
 	ps.store.Close()
 }
 
@@ -108,7 +124,7 @@ func (ps *parts) sources() overview.Sources {
 func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipeline, error) {
 	c := spendflush.Config{
 		Store:               ps.store,
-		DirectLocker:        lockers.NewPostgres(ps.store.Pool(), ps.set.Instance),
+		DirectLocker:        lockers.NewPostgres(ps.locks, ps.set.Instance).WithMaxLeases(ps.set.lockConnections()),
 		Instance:            ps.set.Instance,
 		Shards:              ps.set.Shards,
 		SealInterval:        ps.set.SealInterval,

@@ -33,7 +33,7 @@ type settings struct {
 	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" allowed:"1 to 64, the same for all instances" help:"independent lanes, each with its own queue and lock"`
 	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
-	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open"`
+	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
 	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once; more wait to be accepted"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
@@ -174,6 +174,10 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
 	return fields
 }
+
+// lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
+// many for the flushes made under them, and two for reads.
+func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
 
 // listenAllowed: without tokens only this machine may connect.
 func (s *settings) listenAllowed() bool {

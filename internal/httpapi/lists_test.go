@@ -138,7 +138,7 @@ func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, costs
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: time.Now()}
+	h := spendflush.Header{Producer: producer, Sequence: sequence, SealedAt: time.Now()}
 	one := spendflush.NewBatch(h, totals, rollups)
 	for range sequence - 1 { // those before it were like it
 		h.PriorUpdates, h.PriorAmount = h.PriorUpdates+one.Updates, h.PriorAmount.Add(one.Amount)

@@ -90,3 +90,35 @@ func TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing(t *testing.T) {
 		return s.play(), s.tally
 	})
 }
+
+// simFocuses are rules under which one thing goes wrong again and again, and little else.
+var simFocuses = map[string]func(bit func(int) bool) simRules{
+	"cloned processes": func(bit func(int) bool) simRules {
+		return simRules{slots: 3, shards: 1, clones: true, crashes: bit(0), journal: bit(1), outages: bit(2)}
+	},
+	"a queue that harms": func(bit func(int) bool) simRules {
+		return simRules{slots: 2, shards: 1, harm: true, lockless: bit(0), crashes: bit(1), outages: bit(2), journal: bit(3)}
+	},
+	"a Postgres that takes little": func(bit func(int) bool) simRules {
+		return simRules{slots: 3, shards: 1, room: 3, poison: bit(0), narrow: bit(1), full: 4, outages: bit(2)}
+	},
+	"months": func(bit func(int) bool) simRules {
+		return simRules{slots: 2, shards: 2, months: true, crashes: true, harm: bit(0), clocks: bit(1)}
+	},
+}
+
+func TestSimulatorOneThingThatGoesWrongAgainAndAgain(t *testing.T) {
+	for name, rulesOf := range simFocuses {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, max(*simRuns/4, 1), func(seed uint64, trace func(string, ...any)) (string, simTally) {
+				rules := rulesOf(func(i int) bool { return seed>>i&1 == 1 })
+				if seed>>4&1 == 1 {
+					rules.grace = 2 * time.Second
+				}
+				s := newSimulator(seed, rules)
+				s.trace = trace
+				return s.play(), s.tally
+			})
+		})
+	}
+}

@@ -203,7 +203,7 @@ func (s *simulator) heal() string {
 
 // lookAtRetained sees that nothing is retained for much longer than the window.
 func (s *simulator) lookAtRetained() string {
-	if s.rules.window == 0 {
+	if s.rules.window == 0 || s.rules.poison { // see holds
 		return ""
 	}
 	s.now = s.now.Add(s.rules.window)

@@ -90,7 +90,7 @@ var engineMutants = []mutant{
 		guard: "a flush that failed gets smaller each time, down to one batch",
 		edits: []edit{{"commit.go", "c.limit, c.trouble = limit, plan.last", "c.trouble = plan.last"}, {"commit.go", "plan.limit = limit", "_ = limit"}},
 		pkg:   ".",
-		tests: []string{"TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
+		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
 	},
 	{
 		name:  "plan acks a batch of a newer format",
@@ -126,7 +126,7 @@ var engineMutants = []mutant{
 		guard: "a corrupt entry leaves the queue only once it is kept in quarantine",
 		edits: []edit{{"commit.go", "return fmt.Errorf(\"quarantine: %w\", err)", "_ = err"}},
 		pkg:   ".",
-		tests: []string{"TestCorruptEntryStaysInTheQueueUntilItIsQuarantined", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
+		tests: []string{"TestCorruptEntryStaysInTheQueueUntilItIsQuarantined", "TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
 	},
 	{
 		name:  "mark of another chain believed",
@@ -140,14 +140,14 @@ var engineMutants = []mutant{
 		guard: "what a process that lost its identity has only in memory counts as queued when quarantine has it, not earlier",
 		edits: []edit{{"divergence.go", "stage := Accepted", "stage := Queued"}},
 		pkg:   ".",
-		tests: []string{"TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
+		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
 	},
 	{
 		name:  "journal's other chain pushed for ever",
 		guard: "what a journal has of another chain is set aside and forgotten: it would be pushed and quarantined again and again",
 		edits: []edit{{"recovery.go", "b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:", "false:"}},
 		pkg:   ".",
-		tests: []string{"TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
+		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
 	},
 	{
 		name:  "flusher goes on without its lease",

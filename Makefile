@@ -107,9 +107,9 @@ mutants: ## the tests of the tests: each guard of the books switched off, some m
 	@.ci/need go postgres redis-server pgbouncer
 	$(GO) run ./internal/mutants -run '$(MUTANTS)'
 
-sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenario fails (a minute or two)
+sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenarios fails (half an hour)
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 30m . -sim.runs=20000 -sim.pairs=1)
+	$(call go-test,-run Simulator -count=1 -v -timeout 2h . -sim.runs=20000 -sim.pairs=1)
 
 sim-long: ## the simulator: 1,000,000 schedules on all cores
 	@.ci/need go

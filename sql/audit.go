@@ -120,6 +120,9 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	a := audit{store: s, report: &report}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := s.inTx(ctx, options, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, s.statement("audit_begin")); err != nil {
+			return err
+		}
 		for _, step := range []func(context.Context, pgx.Tx) error{
 			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
 		} {

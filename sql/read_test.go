@@ -223,7 +223,7 @@ func usage(t *testing.T, s *Store, q UsageQuery) (lines []string) {
 	err := s.Usage(t.Context(), q, func(r UsageRow) error {
 		line := []string{r.Start.Format("2006-01-02T15:04Z07:00")}
 		line = append(line, r.Group...)
-				lines = append(lines, strings.Join(append(line, r.Spend.String(), r.Counts[0]), " "))
+		lines = append(lines, strings.Join(append(line, r.Spend.String(), r.Counts[0]), " "))
 		return nil
 	})
 	if err != nil {

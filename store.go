@@ -60,6 +60,9 @@ type RollupRow struct {
 // Postgres has already, and never need it.
 func (r *RollupRow) Series() Series { return r.source.series() }
 
+// Texts returns how many bytes the ids, tags and dimensions of the series take, about.
+func (r *RollupRow) Texts() int { return int(r.texts) }
+
 // Control holds, for one shard, the sums that its rows must have: [0] of all rollup rows, [t] of all totals of entity
 // type t. They are made when a batch is sealed, apart from the rows, so that the books can be checked against them.
 type Control [entityTypes + 1]Counters

@@ -55,6 +55,7 @@ func (s *stack) variables(more ...string) []string {
 		"SPENDFLUSH_TOKENS=" + token,
 		"SPENDFLUSH_LOG_FORMAT=json",
 		"SPENDFLUSH_LOG_LEVEL=debug",
+		"SPENDFLUSH_DRAIN_DELAY=0s", // no balancer is before them
 	}, more...)
 }
 

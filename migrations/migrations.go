@@ -19,8 +19,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 //go:embed *.sql
@@ -33,7 +36,17 @@ var (
 	ErrNewer = errors.New("upgrade the program")
 	// ErrOlder is wrapped by Check where the database lacks migrations that this program needs.
 	ErrOlder = errors.New("run spendflush migrate up")
+	// ErrNotOwner is wrapped by Up where the role may not make what the database lacks.
+	ErrNotOwner = errors.New("this role may not change the tables: run `spendflush migrate up` as their owner")
+	// ErrNoRights is wrapped where the role may not even read which migrations the database has.
+	ErrNoRights = errors.New("this role may not read the tables of spendflush: docs/runbook.md lists the rights to grant")
 )
+
+// Options are what can be set of Up. The zero value will do.
+type Options struct {
+	// Tell, if not nil, is told in a few words what is done, or waited for, just now. It must not block.
+	Tell func(what string)
+}
 
 // Applied is a migration that Up has applied.
 type Applied struct {
@@ -50,16 +63,31 @@ type Migration struct {
 }
 
 // Up applies the migrations that the database lacks, in order, each in a transaction of its own, and returns them. It
-// blocks while another program migrates. The error wraps ErrNewer if the database is ahead of this program; nothing
-// is changed then. After an error the migrations returned are applied, and the failed one has left nothing behind.
+// blocks while another program migrates, and for as long as the work takes; ctx bounds both. Connecting, and asking how
+// the database stands, takes half a minute at most.
+//
+// A migration waits for each lock on a table for a second only, since whatever comes after it waits behind it. Then it
+// is rolled back and tried again, until ctx ends.
+//
+// The error wraps ErrNewer if the database is ahead of this program; nothing is changed then. It wraps ErrNotOwner if
+// the role may not do what is to be done. After an error the migrations returned are applied, and the failed one has
+// left nothing behind.
 func Up(ctx context.Context, databaseURL string) ([]Applied, error) {
-	return up(ctx, databaseURL, files)
+	return UpWith(ctx, databaseURL, Options{})
+}
+
+// UpWith is Up with options.
+func UpWith(ctx context.Context, databaseURL string, o Options) ([]Applied, error) {
+	if o.Tell == nil {
+		o.Tell = func(string) {}
+	}
+	return up(ctx, databaseURL, files, o.Tell)
 }
 
 // Status returns all migrations that this program knows, in order. The error wraps ErrNewer if the database is ahead
 // of this program.
 func Status(ctx context.Context, databaseURL string) ([]Migration, error) {
-	db, err := open(databaseURL)
+	db, err := open(databaseURL, true)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +110,7 @@ func Status(ctx context.Context, databaseURL string) ([]Migration, error) {
 // Check returns nil if the database has exactly the migrations that this program knows. Otherwise the error wraps
 // ErrNewer or ErrOlder.
 func Check(ctx context.Context, databaseURL string) error {
-	db, err := open(databaseURL)
+	db, err := open(databaseURL, true)
 	if err != nil {
 		return err
 	}
@@ -98,11 +126,18 @@ func Check(ctx context.Context, databaseURL string) error {
 	return version.compare(latest(known), true)
 }
 
-// open doesn't connect yet. Statements are sent without names, which a pooler wouldn't keep.
-func open(databaseURL string) (*sql.DB, error) {
+// open doesn't connect yet. A standby will do for reading only. Statements are sent without names, which a pooler wouldn't keep.
+func open(databaseURL string, standby bool) (*sql.DB, error) {
+	if err := pglink.CheckURL(databaseURL); err != nil {
+		return nil, fmt.Errorf("migrations: database URL: %w", err)
+	}
 	config, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
-		return nil, fmt.Errorf("migrations: database URL: %w", err)
+		return nil, fmt.Errorf("migrations: database URL: %w", pglink.ParseError(err))
+	}
+	pglink.Prepare(config, databaseURL, pglink.Options{Standby: standby})
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = askTimeout
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if config.RuntimeParams["application_name"] == "" {
@@ -125,56 +160,127 @@ func latest(p *goose.Provider) int64 {
 	return sources[len(sources)-1].Version
 }
 
-func up(ctx context.Context, databaseURL string, from fs.FS) ([]Applied, error) {
-	db, err := open(databaseURL)
+// askTimeout bounds connecting and asking how the database stands. The work has no bound but ctx.
+const askTimeout = 30 * time.Second
+
+func up(ctx context.Context, databaseURL string, from fs.FS, tell func(string)) ([]Applied, error) {
+	db, err := open(databaseURL, false)
 	if err != nil {
 		return nil, err
 	}
 	defer db.Close()
-	provider, err := newProvider(db, from)
+	provider, err := newProvider(db, impatient{from})
 	if err != nil {
 		return nil, err
 	}
+
 	// Most starts find nothing to do, and need no lock for that.
-	version, err := read(ctx, db)
-	if err != nil {
+	if behind, err := isBehind(ctx, db, provider); err != nil || !behind {
 		return nil, err
 	}
-	if err := version.compare(latest(provider), true); !errors.Is(err, ErrOlder) {
-		return nil, err
-	}
+
 	var applied []Applied
-	err = locked(ctx, db, func() error {
-		// Somebody may have been quicker.
-		version, err := read(ctx, db)
-		if err != nil {
-			return err
-		}
-		if err := version.compare(latest(provider), true); !errors.Is(err, ErrOlder) {
+	err = locked(ctx, db, tell, func() error {
+		// Another program may have been quicker.
+		if behind, err := isBehind(ctx, db, provider); err != nil || !behind {
 			return err
 		}
 		if err := makeSchema(ctx, db); err != nil {
 			return err
 		}
-		results, err := provider.Up(ctx)
-		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
-			results = partial.Applied
-		}
-		for _, r := range results {
-			applied = append(applied, Applied{Version: r.Source.Version, Name: r.Source.Path, Took: r.Duration})
-		}
+		applied, err = applyAll(ctx, db, provider, tell)
 		return err
 	})
+	if err != nil && sqlState(err) == codeNoRight && !errors.Is(err, ErrNoRights) {
+		err = fmt.Errorf("%w: %w", ErrNotOwner, err)
+	}
 	if err != nil {
 		return applied, fmt.Errorf("migrations: %w", err)
 	}
 	return applied, nil
 }
 
+// isBehind says whether migrations are lacking. The error wraps ErrNewer if the database is ahead.
+func isBehind(ctx context.Context, db *sql.DB, known *goose.Provider) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	version, err := read(ctx, db)
+	if err != nil {
+		return false, err
+	}
+	err = version.compare(latest(known), true)
+	if errors.Is(err, ErrOlder) {
+		return true, nil
+	}
+	return false, err
+}
+
+const (
+	codeNoRight     = "42501"
+	codeLockTimeout = "55P03"
+)
+
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+// How long is waited before a migration that didn't get a lock is tried again, doubled at each.
+const (
+	retryFirst = time.Second
+	retryMost  = 15 * time.Second
+)
+
+// applyAll applies what is lacking. The caller must hold the lock.
+func applyAll(ctx context.Context, db *sql.DB, provider *goose.Provider, tell func(string)) (applied []Applied, err error) {
+	pause := retryFirst
+	for {
+		next, err := nextOf(ctx, db, provider)
+		if err != nil || next == "" {
+			return applied, err
+		}
+		tell("applying " + next)
+		result, err := provider.UpByOne(ctx)
+		switch {
+		case err == nil:
+			applied = append(applied, Applied{Version: result.Source.Version, Name: result.Source.Path, Took: result.Duration})
+			pause = retryFirst
+			continue
+		case sqlState(err) != codeLockTimeout:
+			return applied, err
+		}
+		tell(next + " waits for a table that another session uses")
+		select {
+		case <-ctx.Done():
+			return applied, fmt.Errorf("%s: %w: %w", next, ctx.Err(), err)
+		case <-time.After(pause):
+			pause = min(2*pause, retryMost)
+		}
+	}
+}
+
+// nextOf returns the name of the first migration that is lacking, "" if none is.
+func nextOf(ctx context.Context, db *sql.DB, known *goose.Provider) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	version, err := read(ctx, db)
+	if err != nil {
+		return "", err
+	}
+	for _, source := range known.ListSources() {
+		if source.Version > version.current {
+			return source.Path, nil
+		}
+	}
+	return "", nil
+}
+
 // makeSchema asks first: CREATE SCHEMA IF NOT EXISTS wants the right to create even where there is nothing to do.
 func makeSchema(ctx context.Context, db *sql.DB) error {
 	var exists bool
-	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'spendflush')").Scan(&exists)
+	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'spendflush')").Scan(&exists)
 	if err == nil && !exists {
 		_, err = db.ExecContext(ctx, "CREATE SCHEMA spendflush")
 	}
@@ -192,13 +298,23 @@ type databaseVersion struct {
 
 func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 	version := databaseVersion{appliedAt: map[int64]time.Time{}}
-	var exists bool
-	err := db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists)
-	if err != nil || !exists {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
 		return version, wrapRead(err)
 	}
+	defer tx.Rollback()
+	// Another role may have put functions and operators into a schema that stands before.
+	if _, err := tx.ExecContext(ctx, "SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+		return version, wrapRead(err)
+	}
+	var exists bool
+	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists); err != nil || !exists {
+		return version, wrapRead(err)
+	}
+
 	// The last row of a version says whether it is applied.
-	rows, err := db.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp AT TIME ZONE current_setting('TimeZone')
+	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied,
+			(extract(epoch FROM tstamp AT TIME ZONE current_setting('TimeZone')) * 1e6)::bigint
 		FROM `+versionTable+` WHERE version_id > 0 ORDER BY version_id, id DESC`)
 	if err != nil {
 		return version, wrapRead(err)
@@ -207,18 +323,21 @@ func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 	for rows.Next() {
 		var id int64
 		var applied bool
-		var at time.Time
+		var at int64 // not as text, whose form is the database's to say
 		if err := rows.Scan(&id, &applied, &at); err != nil {
 			return version, wrapRead(err)
 		}
 		if applied {
-			version.current, version.appliedAt[id] = id, at
+			version.current, version.appliedAt[id] = id, time.UnixMicro(at).UTC()
 		}
 	}
 	return version, wrapRead(rows.Err())
 }
 
 func wrapRead(err error) error {
+	if sqlState(err) == codeNoRight {
+		return fmt.Errorf("migrations: read version: %w: %w", ErrNoRights, err)
+	}
 	if err != nil {
 		return fmt.Errorf("migrations: read version: %w", err)
 	}
@@ -245,7 +364,7 @@ const lockKey = 0x7370656e64666c75
 
 // locked calls do while a transaction of its own holds the lock. It polls instead of waiting in Postgres, so that
 // programs that wait don't use up the connections of a pooler that the one at work needs.
-func locked(ctx context.Context, db *sql.DB, do func() error) error {
+func locked(ctx context.Context, db *sql.DB, tell func(string), do func() error) error {
 	for {
 		tx, err := tryLock(ctx, db)
 		if err != nil {
@@ -255,6 +374,7 @@ func locked(ctx context.Context, db *sql.DB, do func() error) error {
 			defer tx.Rollback()
 			return do()
 		}
+		tell("waiting for another program, which migrates")
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("lock: another program migrates: %w", ctx.Err())
@@ -263,15 +383,17 @@ func locked(ctx context.Context, db *sql.DB, do func() error) error {
 	}
 }
 
-// tryLock returns the transaction that holds the lock, nil if another one does.
+// tryLock returns the transaction that holds the lock, nil if another one does. ctx is the transaction's, too.
 func tryLock(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
+	askCtx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	var held bool
-	err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1)
-		FROM set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
+	err = tx.QueryRowContext(askCtx, `SELECT pg_catalog.pg_try_advisory_xact_lock($1)
+		FROM pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
 	if err != nil || !held {
 		tx.Rollback()
 		return nil, err

@@ -16,6 +16,8 @@ import (
 	"github.com/spendflush/spendflush/internal/testserver"
 )
 
+func untold(string) {}
+
 func TestMain(m *testing.M) { testserver.Main(m) }
 
 func connect(t *testing.T, databaseURL string) *pgx.Conn {
@@ -179,7 +181,7 @@ func withMigration(t *testing.T, name, text string) fs.FS {
 func TestAMigrationThatFailsHalfWayLeavesNothingOfItselfAndTheNextUpRepeatsIt(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
 	broken := "-- +goose Up\nCREATE TABLE spendflush.half (n int);\nINSERT INTO spendflush.half VALUES (1/0);\n"
-	applied, err := up(t.Context(), databaseURL, withMigration(t, "09000_broken.sql", broken))
+	applied, err := up(t.Context(), databaseURL, withMigration(t, "09000_broken.sql", broken), untold)
 	if err == nil || len(applied) == 0 {
 		t.Fatalf("up returned %v, %v; want the migrations before the broken one and its error", applied, err)
 	}
@@ -191,7 +193,7 @@ func TestAMigrationThatFailsHalfWayLeavesNothingOfItselfAndTheNextUpRepeatsIt(t 
 		t.Errorf("the migrations before it aren't all there: %v", err)
 	}
 	mended := strings.Replace(broken, "1/0", "1", 1)
-	applied, err = up(t.Context(), databaseURL, withMigration(t, "09000_broken.sql", mended))
+	applied, err = up(t.Context(), databaseURL, withMigration(t, "09000_broken.sql", mended), untold)
 	if err != nil || len(applied) != 1 {
 		t.Fatalf("the mended one: %v, %v", applied, err)
 	}

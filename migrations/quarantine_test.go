@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 	"testing/fstest"
@@ -32,7 +33,7 @@ func before(t *testing.T, name string) fstest.MapFS {
 
 func TestBatchesThatWereInQuarantineBeforeGetTheirAmounts(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
-	if _, err := up(t.Context(), databaseURL, before(t, "00004")); err != nil {
+	if _, err := up(t.Context(), databaseURL, before(t, "00004"), untold); err != nil {
 		t.Fatal(err)
 	}
 	conn := connect(t, databaseURL)
@@ -46,12 +47,15 @@ func TestBatchesThatWereInQuarantineBeforeGetTheirAmounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.FailedRequests = int64(i) << (8 * i)
-		series := spendflush.Series{APIKey: "k"}
 		producer := spendflush.NewProducerID(time.Now())
-		batch := spendflush.NewBatch(spendflush.Header{Shards: 1, Producer: producer, Sequence: 1, Seal: 1}, nil,
-			[]spendflush.RollupRow{spendflush.NewRollupRow(&series, 1, c)})
+		// As batches were when that migration was made.
+		batch := make([]byte, 112)
+		binary.BigEndian.PutUint64(batch[56:], uint64(c.APIRequests()))
+		hi, lo := c.Spend.Units()
+		binary.BigEndian.PutUint64(batch[64:], uint64(hi))
+		binary.BigEndian.PutUint64(batch[72:], lo)
 		if _, err := conn.Exec(t.Context(), `INSERT INTO spendflush.quarantine (kind, shard, reason, digest, bytes, producer, sequence)
-			VALUES ('batch', 0, $1, sha256($2), $2, $3, 1)`, fmt.Sprintf("%s %d", text, batch.Updates), batch.Bytes(), producer.String()); err != nil {
+			VALUES ('batch', 0, $1, sha256($2), $2, $3, 1)`, fmt.Sprintf("%s %d", text, c.APIRequests()), batch, producer.String()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -118,13 +118,16 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 // try.
 type encodedFlush struct {
 	claims, lost, quarantine, found, control []param
+
+	fingerprints []call
 }
 
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
 		func() { encodeFound(e, f) }, func() { encodeControl(e, f) })
-	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], found: parts[3], control: parts[4]}
+	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], found: parts[3], control: parts[4],
+		fingerprints: fingerprintCalls(f)}
 }
 
 func encodeClaims(e *encoder, f *spendflush.Flush) {
@@ -237,20 +240,28 @@ func (s *Store) putEncoder(e *encoder) {
 	}
 }
 
-// try is one try to commit the flush.
+// try is one try to commit the flush. Whatever takes time in this process is done before the transaction begins: a
+// process that gets little of a processor must not keep rows locked meanwhile.
 func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
+	tx := &transaction{store: s}
+	var rows []call
+	if !isolating {
+		e := s.encoders.Get().(*encoder)
+		defer s.putEncoder(e)
+		rows = tx.prepare(e, f)
+	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Release()
-	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+	tx.conn = conn.Conn().PgConn()
 	defer tx.end(ctx)
 
 	if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
 		return err
 	}
-	if err := tx.addAll(ctx, f, encoded, isolating); err != nil {
+	if err := tx.addAll(ctx, f, encoded, rows); err != nil {
 		return err
 	}
 	if err := tx.commit(ctx); err != nil {
@@ -309,31 +320,35 @@ func milliseconds(d time.Duration) param {
 	return param{pgtype.TextOID, fmt.Append(nil, d.Milliseconds())}
 }
 
-// addAll adds the rows and the control sums, and takes up what the dictionaries lack, in one round trip unless it is
-// isolating. The control sums come first: two flushes of a shard that share a row share a control sum, wait for each
-// other there, and can't deadlock below.
-func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
-	sums := t.fingerprintCalls([]call{{name: "add_control", params: encoded.control, rows: -1}}, f)
-	if isolating {
+// addAll adds the rows and the control sums, and takes up what the dictionaries lack. The control sums come first: two
+// flushes of a shard that share a row share a control sum, wait for each other there, and can't deadlock below. rows is
+// what prepare has returned; if it is nil the rows are added in parts, to find out which one is refused.
+func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, rows []call) error {
+	sums := append([]call{{name: "add_control", params: encoded.control, rows: -1}}, encoded.fingerprints...)
+	if rows == nil {
 		if err := t.run(ctx, sums...); err != nil {
 			return err
 		}
 		return t.addIsolating(ctx, f)
 	}
+	return t.runInParts(ctx, append(sums, rows...))
+}
+
+// prepare encodes the rows of the flush, and what the dictionaries lack of them, into an encoder that must be left alone
+// until they were sent. It never returns nil.
+func (t *transaction) prepare(e *encoder, f *spendflush.Flush) []call {
 	known := &t.store.known
 	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
 	rollups, _ := known.part(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })
 	t.epoch = epoch // the earlier one: if everything was forgotten in between, nothing is learned
 
-	e := t.store.encoders.Get().(*encoder)
-	defer t.store.putEncoder(e)
 	params := e.parts(
 		func() { encodeTotals(e, f.Shard, f.Totals, totals.there) },
 		func() { t.encodeFreshTotals(e, f.Shard, f.Totals, totals.fresh) },
 		func() { encodeRollups(e, f.Rollups, rollups.there) },
 		func() { t.encodeFreshRollups(e, f.Rollups, rollups.fresh) },
 	)
-	calls := t.internEntities(sums, f.Totals, totals.strange)
+	calls := t.internEntities([]call{}, f.Totals, totals.strange)
 	calls = t.internSeries(calls, f.Rollups, rollups.strange)
 	for i, c := range []call{
 		{name: "add_known_totals", rows: len(totals.there)}, {name: "add_totals", rows: len(totals.fresh)},
@@ -344,5 +359,32 @@ func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded e
 			calls = append(calls, c)
 		}
 	}
-	return t.run(ctx, calls...)
+	return calls
+}
+
+// runInParts runs calls in order, as many in one round trip as have parameters of maxRoundTrip bytes, at least one.
+func (t *transaction) runInParts(ctx context.Context, calls []call) error {
+	for len(calls) > 0 {
+		n, bytes := 0, 0
+		for n < len(calls) && (n == 0 || bytes+calls[n].size() <= maxRoundTrip) {
+			bytes += calls[n].size()
+			n++
+		}
+		if err := t.run(ctx, calls[:n]...); err != nil {
+			return err
+		}
+		calls = calls[n:]
+	}
+	return nil
+}
+
+// maxRoundTrip bounds what is sent before the answers are read, so that the copy that it takes stays small.
+const maxRoundTrip = 16 << 20
+
+// size returns how many bytes the parameters have.
+func (c *call) size() (n int) {
+	for _, p := range c.params {
+		n += len(p.value)
+	}
+	return n
 }

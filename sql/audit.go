@@ -118,11 +118,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()
 	var report AuditReport
 	a := audit{store: s, report: &report}
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := s.inTx(ctx, options, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, s.statement("audit_begin")); err != nil {
-			return err
-		}
+	err := s.readAt(ctx, pgx.RepeatableRead, func(tx pgx.Tx) error {
 		for _, step := range []func(context.Context, pgx.Tx) error{
 			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
 		} {

@@ -3,11 +3,13 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 // ErrRefused is spendflush.ErrRefused: Postgres, or Apply itself, refuses what is to be written because of what it is.
@@ -34,6 +36,19 @@ func sqlState(err error) string {
 	return ""
 }
 
+// Refusal returns what Postgres itself answered, in one line with its code, or that it is a standby; "" if the error
+// isn't an answer of it, as where it can't be reached.
+func Refusal(err error) string {
+	if errors.Is(err, ErrStandby) {
+		return ErrStandby.Error()
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || isConnectionCode(pg.Code) {
+		return ""
+	}
+	return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+}
+
 const (
 	codeDeadlock            = "40P01"
 	codeSerialization       = "40001"
@@ -47,9 +62,9 @@ const (
 	codeUndefinedSchema     = "3F000"
 )
 
-// Refusal explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
+// Explain explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
 // ok is false for all other errors. The explanation names no host, no role and nothing that is in the books.
-func Refusal(err error) (explanation string, ok bool) {
+func Explain(err error) (explanation string, ok bool) {
 	code := sqlState(err)
 	switch {
 	case errors.Is(err, ErrOutOfRange), code == codeOutOfRange:
@@ -91,7 +106,8 @@ func cure(ctx context.Context, err error) remedy {
 
 // isConnectionCode says whether the code is about the connection or the server's state and not about the statement:
 // classes 08 (connection exception), 25P03 (idled too long in the transaction), 53300 (too many connections) and 57P
-// (operator intervention, such as a shutdown or a terminated backend).
+// (operator intervention, such as a shutdown or a terminated backend), and the two of a server that became a standby.
+// The connection of the latter is closed, so that the next try looks for a primary.
 func isConnectionCode(code string) bool {
-	return strings.HasPrefix(code, "08") || code == "25P03" || code == "53300" || strings.HasPrefix(code, "57P")
+	return strings.HasPrefix(code, "08") || code == "25P03" || code == "53300" || strings.HasPrefix(code, "57P") || pglink.Ends(code)
 }

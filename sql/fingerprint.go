@@ -104,11 +104,11 @@ func numericUnits(b []byte) (f fingerprint, ok bool) {
 	return f, true
 }
 
-// fingerprintCalls appends the statement that adds the fingerprints of the flush's rollup rows to their days. Rows that
+// fingerprintCalls returns the statement that adds the fingerprints of the flush's rollup rows to their days. Rows that
 // are set aside in quarantine are in it too; so the audit counts what lies there.
-func (t *transaction) fingerprintCalls(calls []call, f *spendflush.Flush) []call {
+func fingerprintCalls(f *spendflush.Flush) []call {
 	if len(f.Rollups) == 0 {
-		return calls
+		return nil
 	}
 	var days []int32
 	var sums []fingerprint
@@ -126,5 +126,5 @@ func (t *transaction) fingerprintCalls(calls []call, f *spendflush.Flush) []call
 	e.int2(int16(f.Shard))
 	e.dates(len(days), func(i int) int32 { return days[i] })
 	e.texts(len(sums), func(i int) string { return sums[i].String() })
-	return append(calls, call{name: "add_fingerprints", params: e.params(), rows: -1})
+	return []call{{name: "add_fingerprints", params: e.params(), rows: -1}}
 }

@@ -33,7 +33,7 @@ func (s *Store) Glance(ctx context.Context) (Glance, error) {
 	var ok *bool
 	var seconds *float64
 	var failed *string
-	err := s.pool.QueryRow(ctx, s.statement("glance")).Scan(&g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
+	err := s.readRow(ctx, "glance", nil, &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
 		&g.Quarantined, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
 	switch sqlState(err) {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:

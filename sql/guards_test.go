@@ -83,7 +83,7 @@ func TestASeriesMissingFromTheDictionaryIsTakenUpAgain(t *testing.T) {
 
 func TestATotalWithoutAnEntityIsRefused(t *testing.T) {
 	s := open(t, database(t), Options{})
-	_, err := s.pool.Exec(t.Context(), "INSERT INTO spendflush.total VALUES (gen_random_uuid(), 0, 0, 0, 1, 10, 5, now(), 1)")
+	_, err := s.pool.Exec(t.Context(), "INSERT INTO spendflush.total VALUES (gen_random_uuid(), 0, 0, 0, 1, 10, 5, now(), 1, 0)")
 	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.ConstraintName != "total_has_entity" {
 		t.Errorf("Postgres says %v", err)
 	}
@@ -141,7 +141,7 @@ func TestATransactionMayNotIdleNorWaitForLong(t *testing.T) {
 	// A trigger sees what holds in the transaction.
 	execute(t, s.pool, `CREATE TABLE seen (idle text, wait text);
 		CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO seen VALUES (current_setting('idle_in_transaction_session_timeout'), current_setting('lock_timeout'));
+			INSERT INTO public.seen VALUES (current_setting('idle_in_transaction_session_timeout'), current_setting('lock_timeout'));
 			RETURN NULL; END $$;
 		CREATE TRIGGER see AFTER INSERT ON spendflush.producers FOR EACH ROW EXECUTE FUNCTION see()`)
 	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")}))
@@ -158,9 +158,11 @@ func refuseOne(t *testing.T, s *Store, p spendflush.ProducerID) (makeRoom func()
 	t.Helper()
 	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
-	execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 9223372036854775807")
+	execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 9223372036854775807; COMMIT")
 	apply(t, s, flushOf(p, 2, 2, r))
-	return func() { execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 10") }
+	return func() {
+		execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 10; COMMIT")
+	}
 }
 
 func TestARefusedRowIsSetAsideOnceThoughItsFlushIsTriedTwice(t *testing.T) {

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -61,8 +62,15 @@ func TestWhatIsSetAsideOrLostIsSeen(t *testing.T) {
 func TestBooksThatMayOnlyBeReadAreAuditedAllTheSame(t *testing.T) {
 	databaseURL := database(t)
 	s := open(t, databaseURL, Options{})
-	execute(t, s.pool, "ALTER DATABASE "+s.pool.Config().ConnConfig.Database+" SET default_transaction_read_only = on")
-	reader := open(t, databaseURL, Options{})
+	execute(t, s.pool, `CREATE ROLE reads_only LOGIN PASSWORD 'reads';
+		GRANT USAGE ON SCHEMA spendflush TO reads_only; GRANT SELECT ON ALL TABLES IN SCHEMA spendflush TO reads_only`)
+	defer execute(t, s.pool, "DROP OWNED BY reads_only; DROP ROLE reads_only")
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("reads_only", "reads")
+	reader := open(t, u.String(), Options{})
 	wantAudit(t, reader)
 	if last := glance(t, reader).LastAudit; last != nil {
 		t.Errorf("the audit was noted: %+v", last)

@@ -33,11 +33,7 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 	if begin != "" {
 		name, args = "entities", []any{names, begin, limit}
 	}
-	rows, err := s.pool.Query(ctx, s.statement(name), args...)
-	if err != nil {
-		return nil, fmt.Errorf("look for entities: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EntityTotal, err error) {
+	list, err := readAll(ctx, s, name, args, func(row pgx.CollectableRow) (e EntityTotal, err error) {
 		var kind string
 		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &e.Spend, &e.Requests, &e.UpdatedAt); err == nil {
 			e.Entity.Type, err = spendflush.ParseEntityType(kind)
@@ -90,11 +86,7 @@ func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, li
 	if after != nil {
 		producer, shard, sequence = (*[16]byte)(&after.Producer), after.Shard, int64(after.Sequence)
 	}
-	rows, err := s.pool.Query(ctx, s.statement("lost_list"), producer, shard, sequence, state, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list lost batches: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanLost)
+	list, err := readAll(ctx, s, "lost_list", []any{producer, shard, sequence, state, limit}, scanLost)
 	if err != nil {
 		return nil, fmt.Errorf("list lost batches: %w", err)
 	}

@@ -27,6 +27,16 @@ const (
 	PoolerOther       = "pooler"                     // its mode couldn't be told; everything here works in any
 )
 
+// Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on spendflush.total", in order.
+// Those that only migrations need aren't among them.
+func (s *Store) Lacking(ctx context.Context) ([]string, error) {
+	lacking, err := readAll(ctx, s, "rights", nil, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights of the role: %w", err)
+	}
+	return lacking, nil
+}
+
 // Probe looks at the server on connections of its own, two at once.
 func (s *Store) Probe(ctx context.Context) (Server, error) {
 	server, err := s.probe(ctx)
@@ -38,6 +48,7 @@ func (s *Store) Probe(ctx context.Context) (Server, error) {
 
 func (s *Store) probe(ctx context.Context) (server Server, err error) {
 	config := s.pool.Config().ConnConfig
+	config.ValidateConnect = nil // also a standby is looked at
 	first, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return server, err
@@ -71,6 +82,6 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 }
 
 func backendOf(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
-	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid)
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid)
 	return pid, err
 }

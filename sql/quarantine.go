@@ -100,11 +100,6 @@ func encodeBad(e *encoder, shard int, bad []spendflush.BadBatch) {
 	e.bools(len(bad), func(i int) bool { return bad[i].Unclaimed })
 }
 
-// inTx calls do in a transaction, which is committed if do returns nil.
-func (s *Store) inTx(ctx context.Context, o pgx.TxOptions, do func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, o, do)
-}
-
 // plainText makes a text that Postgres takes out of one that may quote anything.
 func plainText(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
@@ -122,11 +117,7 @@ func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit in
 
 // QuarantinedIn is like Quarantined for the entries in one state: open, applied or dropped, or "" for all.
 func (s *Store) QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]Quarantined, error) {
-	rows, err := s.pool.Query(ctx, s.statement("quarantine_list"), state, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list quarantine: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanQuarantined)
+	list, err := readAll(ctx, s, "quarantine_list", []any{state, after, limit}, scanQuarantined)
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
 	}
@@ -210,7 +201,7 @@ func (a *anyAmount) Scan(source any) error {
 // QuarantinedBytes returns the bytes of a batch in quarantine, settled or not. The error wraps ErrNotQuarantined if
 // there is none of this id.
 func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, err error) {
-	err = s.pool.QueryRow(ctx, s.statement("quarantine_bytes"), id).Scan(&bytes)
+	err = s.readRow(ctx, "quarantine_bytes", []any{id}, &bytes)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotQuarantined
 	}
@@ -223,10 +214,13 @@ func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, e
 // DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a row that is
 // dropped goes on counting as set aside: it was accepted and isn't in the books.
 func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
-	tag, err := s.pool.Exec(ctx, s.statement("quarantine_settle"), id, "dropped")
-	if err == nil && tag.RowsAffected() == 0 {
-		err = ErrNotQuarantined
-	}
+	err := s.write(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped")
+		if err == nil && tag.RowsAffected() == 0 {
+			err = ErrNotQuarantined
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("drop quarantine %d: %w", id, err)
 	}
@@ -353,7 +347,8 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
 	t.store.known.forget() // a statement more, and nothing to think about
-	return t.addAll(ctx, f, encoded, false)
+	var rows encoder
+	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
 }
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {

@@ -37,8 +37,7 @@ func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spen
 	var shards, lostShards []int32
 	var sequences, lost []int64
 	c := &r.Committed
-	row := s.pool.QueryRow(ctx, s.statement("spend"), [16]byte(e.Key()), asked)
-	err := row.Scan(&r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
+	err := s.readRow(ctx, "spend", []any{[16]byte(e.Key()), asked}, &r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
 		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens,
 		&shards, &sequences, &lostShards, &lost)
 	if sqlState(err) == codeOutOfRange {
@@ -81,7 +80,7 @@ type Counts struct {
 func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	var c Counts
 	var last *time.Time
-	err := s.pool.QueryRow(ctx, s.statement("counts")).Scan(&c.Producers, &c.Updates, &last, &c.Entities, &c.Series,
+	err := s.readRow(ctx, "counts", nil, &c.Producers, &c.Updates, &last, &c.Entities, &c.Series,
 		&c.RollupRows, &c.Bytes, &c.QuarantineOpen, &c.LostBatches, &c.SchemaMigration)
 	if err != nil {
 		return Counts{}, fmt.Errorf("read counts: %w", err)

@@ -47,7 +47,7 @@ func TestAConnectionKilledAtAnyStatementLosesNothingAndDoublesNothing(t *testing
 			break
 		}
 	}
-	if flushes != 10 || unknown != 1 { // begin, settings, claim, two dictionaries, totals, rollups, control, commit
+	if flushes != 11 || unknown != 1 { // begin, settings, claim, two dictionaries, totals, rollups, control, fingerprints, commit
 		t.Fatalf("%d statements were killed, and %d times the outcome was unknown", flushes-1, unknown)
 	}
 	s := open(t, databaseURL, Options{})
@@ -137,7 +137,7 @@ func TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries(t *testin
 	known := s.Stats().KnownKeys
 	// The state before the first flush, under a Store that remembers the one after it; other series come first now.
 	execute(t, s.pool, `TRUNCATE spendflush.producers, spendflush.control, spendflush.entity, spendflush.total,
-		spendflush.series, spendflush.series_tag, spendflush.rollup`)
+		spendflush.series, spendflush.series_tag, spendflush.rollup, spendflush.day_fingerprint`)
 	other := open(t, s.pool.Config().ConnString(), Options{})
 	apply(t, other, flushOf(newProducer(), 1, 1, traffic(rand.New(rand.NewPCG(5, 1)), 200, 40)...))
 	apply(t, s, flushOf(p, 1, 1, requests...))
@@ -215,7 +215,7 @@ func TestACommitIsOnDiskEvenWhereTheRoleDoesWithoutThat(t *testing.T) {
 	// A deferred trigger sees what holds when the transaction commits.
 	execute(t, s.pool, `CREATE TABLE seen (synchronous_commit text);
 		CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+			INSERT INTO public.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
 		CREATE CONSTRAINT TRIGGER see AFTER INSERT ON spendflush.producers DEFERRABLE INITIALLY DEFERRED
 			FOR EACH ROW EXECUTE FUNCTION see()`)
 	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")}))

@@ -11,8 +11,8 @@ package sql
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 // Options are what can be set of a Store. The zero value of a field stands for its default.
@@ -33,6 +34,10 @@ type Options struct {
 	// KnownKeys bounds the keys of entities and series remembered as being in the dictionary, about 40 bytes each.
 	// Default: 1000000. Negative: none are remembered, and their texts are sent with every flush.
 	KnownKeys int
+
+	// Standby lets the store read from a standby, where the URL names one host. Otherwise only a primary is connected to,
+	// unless the URL says target_session_attrs: what a standby says may be older than what was committed.
+	Standby bool
 
 	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
 	ApplicationName string
@@ -50,6 +55,8 @@ const (
 	idleTimeout = 2 * time.Second
 	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
 	lockTimeout = 10 * time.Second
+	// pingTimeout is how long a connection that has idled may take to answer before it is taken for dead.
+	pingTimeout = 3 * time.Second
 
 	maxTries   = 8
 	firstPause = 10 * time.Millisecond // before the second try, doubled at each; about 1.3s in all
@@ -69,12 +76,21 @@ type Store struct {
 
 var _ spendflush.Store = (*Store)(nil)
 
+// ErrStandby is wrapped where a server can't be written to because it is a standby.
+var ErrStandby = pglink.ErrStandby
+
 // Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or keyword/value string)
 // or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
+//
+// Where the URL names several hosts, the one that takes writes is looked for at each new connection. A connection whose
+// server says that it doesn't take them any more is closed, and the other idle ones with it.
 func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
+	if err := pglink.CheckURL(databaseURL); err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err)
+		return nil, fmt.Errorf("database URL: %w", pglink.ParseError(err))
 	}
 	if o.MaxConns < 0 || o.MaxConns > 10_000 {
 		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
@@ -85,14 +101,21 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(o.ApplicationName, "spendflush")
 	}
-	// A server that has vanished must not be waited for longer than a minute, whatever the caller's context says.
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 10 * time.Second, Count: 3}}
-	config.ConnConfig.DialFunc = dialer.DialContext
+	var made atomic.Pointer[pgxpool.Pool] // connections may be made before it is known
+	moved := func() {
+		if pool := made.Load(); pool != nil {
+			pool.Reset()
+		}
+	}
+	pglink.Prepare(config.ConnConfig, databaseURL, pglink.Options{Standby: o.Standby, Moved: moved})
+	config.PingTimeout = pingTimeout
 	config.AfterConnect = timesInUTC
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)
 	}
+	made.Store(pool)
+
 	s := &Store{pool: pool, statement: embedded.get}
 	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
@@ -153,19 +176,35 @@ func (s *Store) Stats() Stats {
 
 // Marks implements spendflush.Store.
 func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
-	return s.readMarks(ctx, s.pool, shard, producers)
+	var marks spendflush.Marks
+	err := s.read(ctx, func(tx pgx.Tx) (err error) {
+		marks, err = s.readMarks(ctx, tx, shard, producers)
+		return err
+	})
+	if errors.Is(err, ErrStandby) {
+		s.pool.Reset()
+	}
+	if err != nil {
+		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+	}
+	return marks, nil
 }
 
-// querier is a pool or one of its connections.
+// querier is a connection, or a transaction on one.
 type querier interface {
 	QueryRow(ctx context.Context, statement string, args ...any) pgx.Row
 }
+
+// onPrimary asks of the same snapshot whether it is one of a standby. That may lag behind: its marks would look as if
+// Postgres had been turned back. A pooler may lead there although the connection once led to a primary.
+const onPrimary = "SELECT pg_catalog.pg_is_in_recovery(), marks.* FROM (%s) AS marks"
 
 func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
 	asked := make([][16]byte, len(producers))
 	for i, id := range producers {
 		asked[i] = id
 	}
+	var standby bool
 	var horizon *time.Time
 	var booked *int64
 	var ids, digests, missing [][16]byte
@@ -173,10 +212,13 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	var sequences, updates, lost []int64
 	var amounts []string
 	var quarantined []bool
-	err := from.QueryRow(ctx, s.statement("marks"), shard, asked).
-		Scan(&horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
+	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
+		&standby, &horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
+	if err == nil && standby {
+		err = ErrStandby
+	}
 	if err != nil {
-		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+		return spendflush.Marks{}, err
 	}
 	marks := spendflush.Marks{Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
 	if horizon != nil {
@@ -188,7 +230,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	for i, id := range ids {
 		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}
 		if mark.Amount, err = spendflush.ParseAmount(amounts[i]); err != nil {
-			return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+			return spendflush.Marks{}, err
 		}
 		marks.Of[id] = mark
 	}
@@ -209,7 +251,9 @@ func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now ti
 	for shard, producer := range living {
 		producers[shard], shards[shard] = producer, int16(shard)
 	}
-	err = s.pool.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
+	err = s.write(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("tend marks: %w", err)
 	}

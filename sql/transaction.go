@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -18,6 +19,58 @@ type transaction struct {
 	epoch    uint64 // of the store's known keys when it was asked for them
 	interned int64  // texts sent
 	refused  int64  // rows put into quarantine
+}
+
+// inTx calls do in a transaction, which is committed if do returns nil.
+func (s *Store) inTx(ctx context.Context, o pgx.TxOptions, do func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, o, do)
+}
+
+// write calls do in a transaction with the settings of a flush, which is committed if do returns nil. Nothing is written
+// outside of one, for it would be up to the role whether that is possible, and whether it is on disk.
+func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		idle, lock := fmt.Sprint(idleTimeout.Milliseconds()), fmt.Sprint(lockTimeout.Milliseconds())
+		if _, err := tx.Exec(ctx, s.statement("settings"), idle, lock); err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		return do(tx)
+	})
+}
+
+// read calls do in a transaction that only reads, with the settings of one: what a name stands for, and how long a
+// statement may take, is up to neither the role nor the database.
+func (s *Store) read(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.readAt(ctx, pgx.ReadCommitted, do)
+}
+
+// readAt is read at another isolation level.
+func (s *Store) readAt(ctx context.Context, level pgx.TxIsoLevel, do func(pgx.Tx) error) error {
+	o := pgx.TxOptions{IsoLevel: level, AccessMode: pgx.ReadOnly, DeferrableMode: pgx.NotDeferrable}
+	return s.inTx(ctx, o, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, s.statement("settings_read")); err != nil {
+			return fmt.Errorf("settings: %w", err)
+		}
+		return do(tx)
+	})
+}
+
+// readRow reads the one row of a statement.
+func (s *Store) readRow(ctx context.Context, name string, args []any, into ...any) error {
+	return s.read(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, s.statement(name), args...).Scan(into...) })
+}
+
+// readAll reads the rows of a statement.
+func readAll[T any](ctx context.Context, s *Store, name string, args []any, scan pgx.RowToFunc[T]) (list []T, err error) {
+	err = s.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, s.statement(name), args...)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scan)
+		return err
+	})
+	return list, err
 }
 
 // call is one statement of a transaction.

@@ -223,13 +223,15 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 	if q.Limit > 0 {
 		limit = &q.Limit
 	}
-	rows, err := s.pool.Query(ctx, s.statement("usage"), kind, q.EntityID, q.TeamID, thresholds,
-		q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped,
-		q.Model, q.Provider, q.OrderBy, limit)
-	if err != nil {
-		return fmt.Errorf("read usage: %w", err)
-	}
-	return yieldUsage(rows, buckets, places, yield)
+	return s.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, s.statement("usage"), kind, q.EntityID, q.TeamID, thresholds,
+			q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped,
+			q.Model, q.Provider, q.OrderBy, limit)
+		if err != nil {
+			return fmt.Errorf("read usage: %w", err)
+		}
+		return yieldUsage(rows, buckets, places, yield)
+	})
 }
 
 func yieldUsage(rows pgx.Rows, buckets []bucket, places []int, yield func(UsageRow) error) error {

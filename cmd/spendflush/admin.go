@@ -8,14 +8,17 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/terminal"
+	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -28,13 +31,28 @@ func (p *program) withParts(c *cobra.Command, n need, f func(ctx context.Context
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	screen := terminal.New(p.stderr, p.environ)
-	ps, err := newParts(ctx, set, newLogger(set, screen))
+	ps, err := newParts(ctx, set, newLogger(set, screen), n&standbyWillDo != 0)
 	if err != nil {
 		return err
 	}
 	defer ps.close()
 	ps.screen = screen
-	return f(ctx, ps)
+	return explain(f(ctx, ps))
+}
+
+// explain says what to do about an error of Postgres's whose cause is how it was set up.
+func explain(err error) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || errors.Is(err, migrations.ErrNotOwner) || errors.Is(err, migrations.ErrNoRights) {
+		return err
+	}
+	switch pg.Code {
+	case "42P01", "42703", "3F000": // a table, a column or the schema is missing
+		return fmt.Errorf("this database has no tables of spendflush, or older ones: run `spendflush migrate up`, or start an instance (%w)", err)
+	case "42501":
+		return fmt.Errorf("the role lacks a right: docs/runbook.md lists under Roles what to grant (%w)", err)
+	}
+	return err
 }
 
 // printJSON writes v for programs.
@@ -142,7 +160,7 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 		Example: `  spendflush audit
   spendflush audit --json | jq '.checks[] | select(.ok | not)'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+			return p.withParts(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				stop := ps.screen.Clock("audit", ps.lastAuditTook(ctx))
 				report, err := ps.store.Audit(ctx)
 				stop()

@@ -83,7 +83,7 @@ func (p *program) completeEntries(many bool) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
 		defer cancel()
-		ps, err := newParts(ctx, set, slog.New(slog.DiscardHandler))
+		ps, err := newParts(ctx, set, slog.New(slog.DiscardHandler), true)
 		if err != nil {
 			return nil, directive
 		}

@@ -76,6 +76,9 @@ func (p *program) dev(ctx context.Context, dir string) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopServer(redis.Stop)) }()
 	set.DatabaseURL, set.RedisURL = postgres.URL("postgres"), redis.URL()
+	if os.Getenv("SPENDFLUSH_DRAIN_DELAY") == "" {
+		set.DrainDelay = 0 // no balancer is before it
+	}
 	if set.LogLevel == slog.LevelInfo && os.Getenv("SPENDFLUSH_LOG_LEVEL") == "" {
 		set.LogLevel = slog.LevelWarn // what arrives is shown instead
 	}

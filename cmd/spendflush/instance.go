@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,7 +14,6 @@ import (
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/lockers"
-	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/sql"
 )
@@ -37,8 +35,9 @@ type parts struct {
 	screen  *terminal.Output // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
 }
 
-func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections})
+// newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
+func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections, Standby: standby})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
@@ -129,31 +128,6 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		c.Journal = ps.journal
 	}
 	return spendflush.New(c)
-}
-
-// migrate brings the schema up to date. While Postgres can't be reached it goes on trying until ctx ends; any other
-// failure is returned.
-func (ps *parts) migrate(ctx context.Context) error {
-	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
-		tryCtx, cancel := context.WithTimeout(ctx, time.Minute)
-		applied, err := migrations.Up(tryCtx, ps.set.DatabaseURL)
-		cancel()
-		if err == nil {
-			if len(applied) > 0 {
-				ps.log.Info("database migrated", "applied", len(applied))
-			}
-			return nil
-		}
-		if errors.Is(err, migrations.ErrNewer) || ctx.Err() != nil {
-			return err
-		}
-		ps.log.Error("database can't be migrated; updates are kept in memory, trying again", "error", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
 }
 
 // probe says in one line what the instance talks to, and warns of what endangers it.

@@ -36,9 +36,7 @@ Exit status: 0 up to date, 1 failed (what was applied stays), or the database is
 		Example: `  spendflush migrate up`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
-				stop := ps.screen.Clock("migrating, or waiting for somebody else who does", 0)
-				applied, err := migrations.Up(ctx, ps.set.DatabaseURL)
-				stop()
+				applied, err := p.migrateUp(ctx, ps)
 				for _, m := range applied { // after an error too: these stay
 					fmt.Fprintf(p.stdout, "applied %s in %s\n", m.Name, m.Took.Round(time.Millisecond))
 				}
@@ -51,6 +49,23 @@ Exit status: 0 up to date, 1 failed (what was applied stays), or the database is
 	}
 }
 
+// migrateUp names on standard error what is done or waited for.
+func (p *program) migrateUp(ctx context.Context, ps *parts) ([]migrations.Applied, error) {
+	stop := func() {}
+	last := ""
+	tell := func(what string) {
+		if what == last {
+			return
+		}
+		last = what
+		stop()
+		ps.screen.Print(what)
+		stop = ps.screen.Clock(what, 0)
+	}
+	defer func() { stop() }()
+	return migrations.UpWith(ctx, ps.set.DatabaseURL, migrations.Options{Tell: tell})
+}
+
 func (p *program) migrateStatusCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
@@ -61,7 +76,7 @@ Exit status: 0 told, whatever is missing; 1 the database can't be read or is of 
 		Example: `  spendflush migrate status
   spendflush migrate status --json | jq '.[] | select(.applied_at | not)'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+			return p.withParts(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				list, err := migrations.Status(ctx, ps.set.DatabaseURL)
 				switch {
 				case err != nil:

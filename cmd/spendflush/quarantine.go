@@ -39,9 +39,9 @@ Exit status: 0 done, 1 an entry isn't there or could not be applied, 2 wrong usa
 	return c
 }
 
-// withQuarantine runs f on a database that has the tables which f needs.
-func (p *program) withQuarantine(c *cobra.Command, f func(ctx context.Context, ps *parts) error) error {
-	return p.withParts(c, needDatabase, func(ctx context.Context, ps *parts) error {
+// withQuarantine is withParts on a database that has the tables which f needs.
+func (p *program) withQuarantine(c *cobra.Command, n need, f func(ctx context.Context, ps *parts) error) error {
+	return p.withParts(c, n, func(ctx context.Context, ps *parts) error {
 		if err := migrations.Check(ctx, ps.set.DatabaseURL); err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ With --json every entry is one JSON object on a line of its own, and there is no
   spendflush quarantine list --all
   spendflush quarantine list --json | jq -r 'select(.kind == "row") | .id'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
+			return p.withQuarantine(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				if asJSON {
 					encoder := json.NewEncoder(p.stdout)
 					return ps.eachEntry(ctx, all, func(q sql.Quarantined) error { return encoder.Encode(quarantine.EntryOf(&q)) })

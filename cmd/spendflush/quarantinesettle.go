@@ -38,7 +38,7 @@ why and what to do; 2 wrong usage or settings.`,
 			case !all && err != nil:
 				return err
 			}
-			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
+			return p.withQuarantine(c, needDatabase, func(ctx context.Context, ps *parts) error {
 				a := applier{ps: ps, outcomes: outcomes{out: terminal.New(p.stdout, p.environ), asJSON: asJSON}}
 				a.begin(ctx, ids)
 				defer a.progress.End()
@@ -210,7 +210,7 @@ It asks first. Where no terminal can answer, --yes is needed. Exit status: 0 dro
 			if !yes && !isTerminal(p.stdin) {
 				return usageError{errors.New("drop: standard input is no terminal to ask on; nothing was dropped; --yes drops without asking")}
 			}
-			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error { return p.dropEntries(ctx, ps, ids, yes, asJSON) })
+			return p.withQuarantine(c, needDatabase, func(ctx context.Context, ps *parts) error { return p.dropEntries(ctx, ps, ids, yes, asJSON) })
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")

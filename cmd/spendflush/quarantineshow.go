@@ -32,7 +32,7 @@ rows, of another one its first bytes and what is wrong with them. Exit status: 0
 			case asJSON && raw:
 				return usageError{errors.New("show: --json or --raw, not both")}
 			}
-			return p.withQuarantine(c, func(ctx context.Context, ps *parts) error {
+			return p.withQuarantine(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				return p.showEntry(ctx, ps, ids[0], asJSON, raw)
 			})
 		},

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +27,9 @@ func (p *program) serveCommand() *cobra.Command {
 		Use: "serve", Short: "Run an instance", Args: noArgs,
 		Long: `Run an instance: take updates over HTTP, queue them in Redis and flush them to Postgres.
 
-SIGTERM or Ctrl-C drains and stops, within SPENDFLUSH_SHUTDOWN_TIMEOUT; a second signal stops at once.
+SIGTERM or Ctrl-C stops. For SPENDFLUSH_DRAIN_DELAY /readyz says 503 and every answer closes its connection, while updates
+are still taken, so that balancers turn away. Then the listener closes, what is under way is answered, and what is in memory
+is drained within SPENDFLUSH_SHUTDOWN_TIMEOUT. A second signal skips the delay; one while draining stops at once.
 
 Exit status: 0 stopped with everything drained, 1 something could not be drained or the instance could not run, 2 wrong
 usage or settings.`,
@@ -63,11 +64,12 @@ func (p *program) serve(ctx context.Context, set *settings, log *slog.Logger, re
 // instance is a running pipeline with its API.
 type instance struct {
 	*parts
-	pipeline *spendflush.Pipeline
-	overview *overview.Live
-	server   *http.Server
-	listener net.Listener
-	migrated atomic.Bool
+	pipeline  *spendflush.Pipeline
+	overview  *overview.Live
+	api       *httpapi.API
+	server    *http.Server
+	listener  net.Listener
+	readiness *readiness
 }
 
 func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instance, error) {
@@ -75,7 +77,7 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	if err != nil {
 		return nil, fmt.Errorf("SPENDFLUSH_LISTEN: %w", err)
 	}
-	ps, err := newParts(ctx, set, log)
+	ps, err := newParts(ctx, set, log, false)
 	if err != nil {
 		listener.Close()
 		return nil, err
@@ -85,13 +87,15 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 		ps.close()
 		return nil, err
 	}
-	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients)}
+	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients), readiness: newReadiness(log)}
 	registry := newRegistry(ps)
+	registry.MustRegister(in.readiness.collector())
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
 		in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
 			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.store.Stats().Deadlocks },
+			NotReady: in.readiness.reason,
 		})
-		in.server, err = in.api(registry)
+		err = in.serveAPI(registry)
 	}
 	if err != nil {
 		listener.Close()
@@ -135,11 +139,11 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 			}
 			return
 		}
-		in.migrated.Store(true)
 		in.log.Info("ready", "listen", in.listener.Addr().String())
 		if ready != nil {
 			ready(in)
 		}
+		in.watchRights(first)
 	})
 	work.Go(func() { in.auditRegularly(first) })
 	var err error
@@ -153,52 +157,104 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	stopFirst()
 	if err != nil {
 		in.log.Error("stopping", "error", err)
-	} else {
-		in.log.Info("stopping: draining what is in memory; a second signal stops at once", "timeout", in.set.ShutdownTimeout)
+		return errors.Join(err, in.drain(second, cancelHard))
 	}
-	return errors.Join(err, in.drain(second, cancelHard))
+	if err = in.turnAway(second, failed); second.Err() == nil {
+		return errors.Join(err, in.drain(second, cancelHard))
+	}
+	// The second signal has only cut the delay short.
+	third, stopThird := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
+	defer stopThird()
+	return errors.Join(err, in.drain(third, cancelHard))
 }
 
-// answerGrace is how long a stop waits for answers under way once everything is drained.
-const answerGrace = time.Second
-
-// drain stops taking updates and brings what is held out of the process, until the timeout or the end of ctx.
-func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) error {
-	ctx, cancel := context.WithTimeout(ctx, in.set.ShutdownTimeout)
-	defer cancel()
-	answerCtx, cancelAnswers := context.WithCancel(ctx)
-	defer cancelAnswers()
-	var work sync.WaitGroup
-	work.Go(func() {
-		if err := in.server.Shutdown(answerCtx); err != nil {
-			_ = in.server.Close()
-		}
-	})
-	start := time.Now()
-	err := in.pipeline.Shutdown(ctx)
-	// Whoever waited for an acknowledgement has it now. Connections on which nothing was ever asked aren't waited for.
-	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
-	defer stopWaiting.Stop()
-	work.Wait()
-	cancelHard()
-	var left *spendflush.NotDrainedError
-	if errors.As(err, &left) {
-		in.log.Error("stopped with updates not drained: they are lost", "updates", left.Updates, "amount", left.Amount, "error", err)
+// turnAway tells balancers and clients to go elsewhere, and goes on taking updates, for the delay that is set. It ends
+// early with ctx, or with a failure, which it returns.
+func (in *instance) turnAway(ctx context.Context, failed <-chan error) error {
+	in.api.Drain()
+	delay := in.set.DrainDelay
+	if delay == 0 {
+		return nil
+	}
+	in.log.Info("stopping: /readyz says 503, updates are still taken; a second signal skips this", "delay", delay)
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case err := <-failed:
+		in.log.Error("stopping", "error", err)
 		return err
-	}
-	in.log.Info("stopped; everything is drained", "took", time.Since(start))
-	return err
-}
-
-// ready says why updates shouldn't be sent here yet.
-func (in *instance) ready(context.Context) error {
-	if !in.migrated.Load() {
-		return errors.New("the database is not reached and migrated yet")
 	}
 	return nil
 }
 
-func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
+// How long a stop waits for requests. Neither is a setting: nobody has a reason to change them.
+const (
+	// underWay is how long requests that had come before the listener closed may take until nothing more is recorded.
+	underWay = 2 * time.Second
+	// answerGrace is how long is waited for answers once everything is drained.
+	answerGrace = time.Second
+)
+
+// drain closes the listener, answers what is under way, and brings what is held out of the process, until the timeout
+// or the end of ctx.
+func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) error {
+	in.log.Info("stopping: draining what is in memory; another signal stops at once", "timeout", in.set.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(ctx, in.set.ShutdownTimeout)
+	defer cancel()
+	answerCtx, cancelAnswers := context.WithCancel(ctx)
+	defer cancelAnswers()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if err := in.server.Shutdown(answerCtx); err != nil {
+			_ = in.server.Close()
+		}
+	}()
+	start := time.Now()
+	waited := time.NewTimer(min(underWay, in.set.ShutdownTimeout/4))
+	defer waited.Stop()
+	select {
+	case <-answered:
+	case <-waited.C:
+	case <-ctx.Done():
+	}
+
+	err := in.pipeline.Shutdown(ctx)
+	// Whoever waited for an acknowledgement has it now. Connections on which nothing was ever asked aren't waited for.
+	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
+	defer stopWaiting.Stop()
+	<-answered
+	cancelHard()
+	in.tellStopped(err, time.Since(start))
+	return err
+}
+
+func (in *instance) tellStopped(err error, took time.Duration) {
+	left, ok := errors.AsType[*spendflush.NotDrainedError](err)
+	switch {
+	case !ok:
+		in.log.Info("stopped; everything is drained", "took", took)
+	case left.Journaled == left.Updates:
+		in.log.Warn("stopped with updates not drained: they are in the journal, and the next start brings them on",
+			"updates", left.Updates, "amount", left.Amount, "why", left.Cause)
+	default:
+		in.log.Error("stopped with updates not drained: those that are not in the journal are lost",
+			"lost_updates", left.Updates-left.Journaled, "lost_amount", left.Amount.Sub(left.JournaledAmount),
+			"journaled_updates", left.Journaled, "journaled_amount", left.JournaledAmount, "why", left.Cause)
+	}
+}
+
+// ready says why updates shouldn't be sent here yet.
+func (in *instance) ready(context.Context) error {
+	if why := in.readiness.reason(); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+func (in *instance) serveAPI(registry *prometheus.Registry) error {
 	api, err := httpapi.New(httpapi.Config{
 		Recorder: in.pipeline,
 		Reader:   in.store,
@@ -209,10 +265,12 @@ func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 		Instance: in.set.Instance,
 		Version:  programVersion(),
 		Ready:    in.ready,
+		Refuse:   in.readiness.refusal,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	registry.MustRegister(api.Collector())
-	return api.Server(in.set.Listen), nil
+	in.api, in.server = api, api.Server(in.set.Listen)
+	return nil
 }

@@ -41,6 +41,7 @@ type settings struct {
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
 	AuditInterval    time.Duration `env:"SPENDFLUSH_AUDIT_INTERVAL" envDefault:"24h" allowed:"0s (off), 1s to 720h" help:"how long after the last audit, whoever made it, one of the instances makes the next; it reads all the books"`
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
+	DrainDelay       time.Duration `env:"SPENDFLUSH_DRAIN_DELAY" envDefault:"5s" allowed:"0s to 5m" help:"how long a stop goes on taking updates while /readyz says 503, so that balancers turn away first"`
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
@@ -78,8 +79,9 @@ func (e *settingsError) Error() string {
 type need uint8
 
 const (
-	needDatabase need = 1 << iota
-	needQueue         // unless it is switched off
+	needDatabase  need = 1 << iota
+	needQueue          // unless it is switched off
+	standbyWillDo      // nothing is written to the database
 )
 
 // load reads the settings. The error is a usageError that names every problem.
@@ -167,6 +169,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
 		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spendflush.DimensionNames(), d) }))
+	check("DrainDelay", within(s.DrainDelay, 0, 5*time.Minute))
 	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))
 	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
 	return fields

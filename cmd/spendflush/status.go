@@ -50,7 +50,7 @@ more than a minute behind and the like, but nothing that is only worth a look; 2
 			case watches && (f.watch < mostOftenLook || f.watch > leastOftenLook):
 				return usageError{fmt.Errorf("--watch: %s is not allowed; allowed are 100ms to 1h", f.watch)}
 			}
-			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
+			return p.withParts(c, needDatabase|needQueue|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				if watches {
 					return p.watchStatus(ctx, ps, f)
 				}

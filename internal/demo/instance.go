@@ -40,7 +40,8 @@ func (in *instance) String() string { return fmt.Sprintf("instance %d", in.numbe
 func (in *instance) start() error {
 	in.runs++
 	cmd := exec.Command(in.program, "serve")
-	cmd.Env = append(slices.Clone(in.environ), "SPENDFLUSH_INSTANCE="+in.name(), "SPENDFLUSH_LISTEN="+in.listen)
+	cmd.Env = append(slices.Clone(in.environ), "SPENDFLUSH_INSTANCE="+in.name(), "SPENDFLUSH_LISTEN="+in.listen,
+		"SPENDFLUSH_DRAIN_DELAY=0s") // its clients know which ones stop
 	in.log = &runLog{ready: make(chan struct{})}
 	cmd.Stderr = in.log
 	in.set("", "starting")

@@ -14,12 +14,12 @@ import (
 // Proxy passes TCP connections on to a server until told to misbehave. All methods may be called at any time by
 // several goroutines.
 type Proxy struct {
-	target   string
 	listener net.Listener
 	serving  sync.WaitGroup
 	over     chan struct{} // closed by Close
 
 	mu       sync.Mutex // guards what follows
+	target   string
 	change   *sync.Cond // signals that silent has changed, or closed
 	conns    map[net.Conn]bool
 	silent   bool
@@ -110,6 +110,20 @@ func (p *Proxy) Drop() {
 	}
 }
 
+// Lead has new connections go to another address. Those that are open stay where they are; Drop ends them.
+func (p *Proxy) Lead(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+// leadsTo returns where a new connection goes.
+func (p *Proxy) leadsTo() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.target
+}
+
 // Close ends the proxy and all its connections, and waits until they are gone. It may be called once.
 func (p *Proxy) Close() {
 	p.mu.Lock()
@@ -134,7 +148,7 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
+	server, err := net.Dial("tcp", p.leadsTo())
 	if err != nil {
 		return
 	}

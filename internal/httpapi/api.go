@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,9 @@ type Config struct {
 	// Ready says why updates shouldn't be sent here yet, nil if they should. Anybody may read its error: it must hold
 	// no secret. nil: always ready.
 	Ready func(ctx context.Context) error
+
+	// Refuse says why updates aren't taken at all, nil if they are. Its error is the client's to read. nil: they always are.
+	Refuse func() error
 
 	MaxBodyBytes   int64 // of one request. Default: 8 MiB
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
@@ -141,6 +145,8 @@ type API struct {
 	streams slots
 	traffic traffic
 
+	draining atomic.Bool // Drain was called
+
 	ending chan struct{} // closed when a server of it begins to shut down
 	end    sync.Once
 }
@@ -228,6 +234,10 @@ func (a *API) Server(addr string) *http.Server {
 	return server
 }
 
+// Drain has clients and balancers go elsewhere, before a server of this API is shut down: from now on /readyz says 503,
+// and every answer closes its connection. Everything is served as before. It may be called more than once.
+func (a *API) Drain() { a.draining.Store(true) }
+
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
@@ -245,6 +255,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.Header()["X-Content-Type-Options"] = noSniff
 	answer.Header()["Cache-Control"] = noStore
+	if a.draining.Load() {
+		answer.Header()["Connection"] = closes
+	}
 	if p := a.serve(answer, r); p != nil {
 		a.fail(answer, r, p)
 	}
@@ -253,6 +266,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 var (
 	noSniff = []string{"nosniff"}
 	noStore = []string{"no-store"}
+	closes  = []string{"close"}
 )
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {

@@ -76,7 +76,10 @@ var troubles = map[string]func(*trouble){
 		}
 	},
 	"not-ready": func(c *trouble) {
-		c.config = func(c *Config) { c.Ready = func(context.Context) error { return errors.New("still migrating") } }
+		c.config = func(c *Config) {
+			c.Ready = func(context.Context) error { return errors.New("still migrating") }
+			c.Refuse = func() error { return errors.New("still migrating") }
+		}
 	},
 }
 

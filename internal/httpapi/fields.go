@@ -285,13 +285,45 @@ func (d *decoder) tags(index int, u *spendflush.Update, kind jsontext.Kind) erro
 
 func (d *decoder) time(index int, u *spendflush.Update, quoted []byte) error {
 	text := d.unquote(quoted)
+	plain, leap := plainRFC3339(text)
 	switch {
-	case !shapedAsRFC3339(text) || u.Time.UnmarshalText(text) != nil:
+	case !shapedAsRFC3339(plain) || u.Time.UnmarshalText(plain) != nil || leap && !endsMonth(u.Time):
 		return d.refuse(index, fieldNames[fieldTime], "%.40q: want RFC 3339 such as 2026-01-31T12:00:00Z", text)
 	case u.Time.IsZero(): // which would mean "now"
 		return d.refuse(index, fieldNames[fieldTime], "%s is out of range", u.Time.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// plainRFC3339 writes what RFC 3339 allows and package time doesn't take in the way that it takes: the letters t and z,
+// and the second 60. leap says that there was such a second. It becomes the one before, which is of the same hour.
+func plainRFC3339(text []byte) (plain []byte, leap bool) {
+	const second = len("2026-12-31T23:59:")
+	last := len(text) - 1
+	if last <= second+1 {
+		return text, false
+	}
+	leap = text[second] == '6' && text[second+1] == '0'
+	if !leap && text[10] != 't' && text[last] != 'z' {
+		return text, false
+	}
+	plain = bytes.Clone(text) // an error shows what was sent
+	if leap {
+		plain[second], plain[second+1] = '5', '9'
+	}
+	if plain[10] == 't' {
+		plain[10] = 'T'
+	}
+	if plain[last] == 'z' {
+		plain[last] = 'Z'
+	}
+	return plain, leap
+}
+
+// endsMonth says whether the time is in the last second of a month of UTC, the only one that a leap second may follow.
+func endsMonth(t time.Time) bool {
+	next := t.UTC().Truncate(time.Second).Add(time.Second)
+	return next.Day() == 1 && next.Hour() == 0 && next.Minute() == 0 && next.Second() == 0
 }
 
 // shapedAsRFC3339 refuses what package time takes though RFC 3339 doesn't allow it: an hour of one digit, a decimal

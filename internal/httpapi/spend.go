@@ -118,7 +118,7 @@ func checkID(name, id string) *problem {
 
 // databaseProblem says that the database didn't answer, or what it refuses; the rest is for the log.
 func databaseProblem(err error) *problem {
-	if why, ok := sql.Refusal(err); ok {
+	if why, ok := sql.Explain(err); ok {
 		p := databaseRefuses.because("%s; updates are still taken, but asking again doesn't help", why)
 		p.cause = err
 		return p

@@ -85,6 +85,11 @@ func (a *API) healthz(w http.ResponseWriter, _ *http.Request) *problem {
 
 // readyz says whether updates should be sent here.
 func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
+	if a.draining.Load() {
+		p := notReady.because("this instance is stopping")
+		p.retryAfter = retryLater
+		return p
+	}
 	if a.cfg.Ready != nil {
 		ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 		defer cancel()

@@ -26,6 +26,13 @@ func (a *API) updates(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
+	if a.cfg.Refuse != nil {
+		if err := a.cfg.Refuse(); err != nil {
+			p := notReady.because("nothing was recorded: %v", err)
+			p.retryAfter = retryLater
+			return p
+		}
+	}
 	receipt, n, p := a.record(w, r, form)
 	if p != nil {
 		return p

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/sql"
@@ -99,6 +101,9 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
 	if err != nil {
 		r.Postgres.Error = err.Error()
+		if !r.Postgres.Up {
+			r.Postgres.Refusal = sql.Refusal(err)
+		}
 		return
 	}
 	r.Postgres = Postgres{
@@ -140,7 +145,7 @@ func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
 			holder, err = s.Locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
 		}
 		if err != nil {
-			*q = Queue{Used: true, Error: err.Error(), MaxBytes: q.MaxBytes, Shards: []QueueShard{}}
+			*q = Queue{Used: true, Error: err.Error(), Refusal: refusal(err), MaxBytes: q.MaxBytes, Shards: []QueueShard{}}
 			r.Locks = []Lock{}
 			return
 		}
@@ -155,6 +160,15 @@ func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
 		}
 	}
 	q.Up = true
+}
+
+// refusal returns what Redis itself answered, "" if the error isn't an answer of it.
+func refusal(err error) string {
+	var said redis.Error
+	if errors.As(err, &said) {
+		return said.Error()
+	}
+	return ""
 }
 
 // take fills in what instances tell of themselves. self goes before what the roster has of this instance.

@@ -31,6 +31,7 @@ const (
 	runJournal     = "spendflushjournalgrowing"
 	runGone        = "spendflushinstancedown"
 	runPostgres    = "spendflushpostgresaway"
+	runNotReady    = "spendflushnotready"
 )
 
 // judge fills in state, sentence and problems of what was collected.
@@ -98,6 +99,9 @@ func count(n int64, noun string) string {
 
 func lookAtPostgres(r *Report) []Problem {
 	switch {
+	case r.Postgres.Refusal != "":
+		return []Problem{{Bad, "Postgres refuses: " + r.Postgres.Refusal + ". Updates are taken and kept until it doesn't.",
+			"Mend what it says: a right is granted by the tables' owner, a standby is promoted or left out of DATABASE_URL.", runPostgres}}
 	case !r.Postgres.Up:
 		return []Problem{{Bad, "Postgres can't be reached. Updates are taken and kept until it is back.",
 			"Bring Postgres back. Nothing is lost meanwhile, as long as instances and Redis don't fail together.", runPostgres}}
@@ -180,6 +184,18 @@ func lookAtQueue(r *Report) (list []Problem) {
 	if !q.Used {
 		return nil
 	}
+	if !q.Up && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Self }) {
+		what := "Redis can't be reached from here, so no instance is known of."
+		if q.Refusal != "" {
+			what = "Redis refuses: " + q.Refusal + ". So no instance is known of."
+		}
+		return []Problem{{Bad, what,
+			"Ask an instance how it stands, and bring Redis back. Instances write directly to Postgres meanwhile.", runFallback}}
+	}
+	if q.Refusal != "" {
+		return []Problem{{Warn, "Redis refuses: " + q.Refusal + ". Instances write directly to Postgres, one at a time.",
+			"Mend what it says. Instances then return to it by themselves. The books stay exact.", runFallback}}
+	}
 	if !q.Up {
 		return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",
 			"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
@@ -204,6 +220,11 @@ func lookAtQueue(r *Report) (list []Problem) {
 }
 
 func lookAtInstances(r *Report) (list []Problem) {
+	if r.InstancesComplete && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
+		list = append(list, Problem{Bad, "No instance is heard from: updates are taken by none, and what is queued is flushed by none.",
+			"Start an instance, or see why those that run can't reach Redis.", runGone})
+	}
+	list = append(list, lookAtUnready(r)...)
 	var gone, fallback, full, unkept, deadlocked []string
 	var held int64
 	for i := range r.Instances {
@@ -246,6 +267,34 @@ func lookAtInstances(r *Report) (list []Problem) {
 	problem(deadlocked, "had a deadlock in Postgres within the last 5 minutes, and tried again.",
 		"See who else writes to the tables of spendflush: its own flushes don't deadlock.", runDeadlocks)
 	return list
+}
+
+// lookAtUnready finds instances that live and aren't ready, and says why the first of them isn't.
+func lookAtUnready(r *Report) []Problem {
+	var names []string
+	var why string
+	alive := 0
+	for i := range r.Instances {
+		in := &r.Instances[i]
+		if !in.Alive {
+			continue
+		}
+		if alive++; in.NotReady != "" {
+			names = append(names, in.Instance)
+			if why == "" {
+				why = in.NotReady
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	severity := Warn
+	if len(names) == alive {
+		severity = Bad
+	}
+	return []Problem{{severity, namesOf(names) + " is not ready: " + why + ".",
+		"Mend what it says. Balancers send to those that are ready meanwhile.", runNotReady}}
 }
 
 // namesOf names instances, a few of them.

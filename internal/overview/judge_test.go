@@ -15,7 +15,7 @@ func well() Report {
 	held := 3.0
 	return Report{
 		AsOf:      now,
-		Instances: []Instance{{Instance: "a", Alive: true, MaxKeys: 1000}, {Instance: "b", Alive: true, MaxKeys: 1000}},
+		Instances: []Instance{{Instance: "a", Self: true, Alive: true, MaxKeys: 1000}, {Instance: "b", Alive: true, MaxKeys: 1000}},
 		Queue: Queue{Used: true, Up: true, MaxBytes: 2000, Shards: []QueueShard{
 			{Shard: 0, Batches: 2, Bytes: 100, Oldest: 0.3}, {Shard: 1},
 		}},
@@ -75,6 +75,25 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 				r.Instances[i].Alive, r.Instances[i].HeldUpdates = false, 5
 			}
 		}, Warn, "Each of 2 instances (a, b) is not heard from. When last heard from: 10 updates held.", runGone},
+		{"no instance lives", func(r *Report) { r.InstancesComplete, r.Instances = true, nil }, Bad,
+			"No instance is heard from: updates are taken by none, and what is queued is flushed by none.", runGone},
+		{"all instances are gone", func(r *Report) {
+			r.InstancesComplete, r.Instances = true, []Instance{{Instance: "a"}}
+		}, Bad, "No instance is heard from: updates are taken by none, and what is queued is flushed by none. There is another problem.", runGone},
+		{"one instance isn't ready", func(r *Report) { r.Instances[1].NotReady = "the role may not" }, Warn,
+			"Instance b is not ready: the role may not.", runNotReady},
+		{"no instance is ready", func(r *Report) {
+			r.Instances[0].NotReady, r.Instances[1].NotReady = "applying 00007_x.sql, for 75s", "waiting for another program"
+		}, Bad, "Each of 2 instances (a, b) is not ready: applying 00007_x.sql, for 75s.", runNotReady},
+		{"Postgres refuses", func(r *Report) { r.Postgres = Postgres{Refusal: "permission denied (SQLSTATE 42501)"} }, Bad,
+			"Postgres refuses: permission denied (SQLSTATE 42501). Updates are taken and kept until it doesn't.", runPostgres},
+		{"Redis refuses", func(r *Report) { r.Queue, r.Locks = Queue{Used: true, Refusal: "NOPERM no"}, nil }, Warn,
+			"Redis refuses: NOPERM no. Instances write directly to Postgres, one at a time.", runFallback},
+		{"Redis away, for a command", func(r *Report) { r.Queue, r.Locks, r.Instances = Queue{Used: true}, nil, nil }, Bad,
+			"Redis can't be reached from here, so no instance is known of.", runFallback},
+		{"Redis refuses, for a command", func(r *Report) {
+			r.Queue, r.Locks, r.Instances = Queue{Used: true, Refusal: "NOPERM no"}, nil, nil
+		}, Bad, "Redis refuses: NOPERM no. So no instance is known of.", runFallback},
 		{"memory near its bound", func(r *Report) { r.Instances[1].Keys = 801 }, Warn,
 			"Instance b has its memory for distinct keys more than 80 % full.", runMemoryBound},
 		{"journal failing", func(r *Report) { r.Instances[0].JournalFailing = true }, Warn, "Instance a can't write its journal.", runJournal},

@@ -19,8 +19,9 @@ type Pipeline interface {
 // LiveOptions are what is told of an instance besides its status. The zero value will do.
 type LiveOptions struct {
 	Version   string
-	Deadlocks func() int64 // tries of a flush that ended in one, since the start; nil: it isn't known
-	Logger    *slog.Logger // nil: nothing is logged
+	Deadlocks func() int64  // tries of a flush that ended in one, since the start; nil: it isn't known
+	NotReady  func() string // why the instance isn't ready, "" if it is; nil: it always is
+	Logger    *slog.Logger  // nil: nothing is logged
 }
 
 // Live is the overview of a running instance. All methods are safe for concurrent use.
@@ -137,6 +138,9 @@ func (l *Live) record() *record {
 		}
 	}
 	in.Deadlocks, in.LastDeadlock = l.countDeadlocks(now)
+	if l.opts.NotReady != nil {
+		in.NotReady = l.opts.NotReady()
+	}
 	one.Instance = in
 	for _, f := range s.Flushes {
 		one.Flushes = append(one.Flushes, Flush{

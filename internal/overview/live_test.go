@@ -282,7 +282,7 @@ func TestWithRedisOrPostgresAwayTheReportSaysSoAndKnowsTheRest(t *testing.T) {
 	sources = away.sources(lockers.NewMemory("x"))
 	sources.Books = s.store
 	r = Collect(t.Context(), sources)
-	if !r.Postgres.Up || !r.Queue.Used || r.Queue.Up || r.Queue.Error == "" || r.InstancesComplete || r.State != Warn || len(r.Locks) != 0 {
+	if !r.Postgres.Up || !r.Queue.Used || r.Queue.Up || r.Queue.Error == "" || r.InstancesComplete || r.State != Bad || len(r.Locks) != 0 {
 		t.Errorf("without Redis: %+v", r)
 	}
 	text, err := json.Marshal(r)

@@ -30,6 +30,10 @@ type PostgresConfig struct {
 	// Template, if not "", is the Dir of a stopped server whose data and password are copied where initdb would
 	// otherwise make new ones. That is quicker, for tests that start many.
 	Template string
+	// Primary, if not "", is the URL of a running server that this one is to be a standby of: its data is copied with
+	// pg_basebackup where initdb would otherwise make new ones, and streamed from then on. The URL's user must be one
+	// that may replicate.
+	Primary string
 	// Port on 127.0.0.1; 0 finds a free one.
 	Port int
 	// Settings override those of postgresql.conf: "fsync": "off", for data that needn't survive the machine.
@@ -137,6 +141,9 @@ func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConf
 	}
 	if err := os.RemoveAll(aside); err != nil {
 		return "", err
+	}
+	if c.Primary != "" {
+		return copyPrimary(ctx, bin, c.Primary, dir, aside, data, run)
 	}
 	if c.Template != "" {
 		return copyTemplate(ctx, c.Template, dir, aside, data)

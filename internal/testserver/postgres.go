@@ -105,14 +105,27 @@ func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *server
 	}
 	all := maps.Clone(postgresSettings)
 	maps.Copy(all, settings)
+	return start(t, servers.PostgresConfig{Dir: dir, Template: from, Settings: all})
+}
+
+// NewStandby starts a Postgres for this test alone that follows the primary at the URL by streaming. It is always one of
+// this machine.
+func NewStandby(t testing.TB, primaryURL string) *servers.Postgres {
+	t.Helper()
+	return start(t, servers.PostgresConfig{Dir: privateDir(t), Primary: primaryURL, Settings: postgresSettings})
+}
+
+// start starts a Postgres that ends with the test.
+func start(t testing.TB, c servers.PostgresConfig) *servers.Postgres {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Template: from, Settings: all})
+	p, err := servers.StartPostgres(ctx, c)
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
 	t.Cleanup(func() {
-		showLog(t, filepath.Join(dir, "postgres.log"))
+		showLog(t, filepath.Join(c.Dir, "postgres.log"))
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
 		select {

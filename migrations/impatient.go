@@ -1,0 +1,46 @@
+package migrations
+
+import (
+	"bytes"
+	"io"
+	"io/fs"
+	"path"
+)
+
+// impatient are migrations that wait for each lock on a table for a second only. Whatever comes after a migration that
+// waits for a table, such as a flush of a running instance, waits behind it.
+//
+// The bound is said in the text of each migration, for the transaction alone. In a session it would stay behind with
+// a pooler's connection.
+type impatient struct{ fs.FS }
+
+var (
+	upMark         = []byte("-- +goose Up\n")
+	noTransaction  = []byte("-- +goose NO TRANSACTION")
+	lockTimeoutSQL = []byte("SET LOCAL lock_timeout = '1s';\n")
+)
+
+// Open implements fs.FS.
+func (m impatient) Open(name string) (fs.File, error) {
+	file, err := m.FS.Open(name)
+	if err != nil || path.Ext(name) != ".sql" {
+		return file, err
+	}
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Contains(text, noTransaction) {
+		text = bytes.Replace(text, upMark, append(bytes.Clone(upMark), lockTimeoutSQL...), 1)
+	}
+	return &changedFile{File: file, text: bytes.NewReader(text)}, nil
+}
+
+// changedFile is a file with another text.
+type changedFile struct {
+	fs.File
+	text *bytes.Reader
+}
+
+// Read implements io.Reader.
+func (f *changedFile) Read(b []byte) (int, error) { return f.text.Read(b) }

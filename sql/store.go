@@ -79,6 +79,9 @@ var _ spendflush.Store = (*Store)(nil)
 // ErrStandby is wrapped where a server can't be written to because it is a standby.
 var ErrStandby = pglink.ErrStandby
 
+// ErrEncoding is wrapped where the database is of an encoding that can't keep every text.
+var ErrEncoding = pglink.ErrEncoding
+
 // Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or keyword/value string)
 // or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
 //

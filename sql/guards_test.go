@@ -158,9 +158,11 @@ func refuseOne(t *testing.T, s *Store, p spendflush.ProducerID) (makeRoom func()
 	t.Helper()
 	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
-	execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 9223372036854775807")
+	execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 9223372036854775807; COMMIT")
 	apply(t, s, flushOf(p, 2, 2, r))
-	return func() { execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 10") }
+	return func() {
+		execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 10; COMMIT")
+	}
 }
 
 func TestARefusedRowIsSetAsideOnceThoughItsFlushIsTriedTwice(t *testing.T) {

@@ -2,6 +2,7 @@ package sql
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -165,7 +166,8 @@ const month = 30 * 24 * time.Hour
 // age makes all marks look as if nobody had moved them for that long.
 func age(t testing.TB, s *Store, by time.Duration) {
 	t.Helper()
-	execute(t, s.pool, "UPDATE spendflush.producers SET seen_at = seen_at - $1::interval WHERE seen_at > '-infinity'", by)
+	execute(t, s.pool, fmt.Sprintf("BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.producers SET seen_at = seen_at - interval '%d seconds'; COMMIT",
+		int(by.Seconds())))
 }
 
 func tend(t testing.TB, s *Store, p spendflush.ProducerID, want int64) {

@@ -33,7 +33,7 @@ func quarantine(t *testing.T, s *Store, bytes []byte) Quarantined {
 	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "for the test", Bytes: bytes}}); err != nil {
 		t.Fatal(err)
 	}
-	q, err := s.QuarantinedEntry(t.Context(), query[int64](t, s, "SELECT max(id) FROM spendflush.quarantine"))
+	q, err := s.QuarantinedEntry(t.Context(), query[int64](t, s, "SELECT pg_catalog.max(id) FROM spendflush.quarantine"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,5 +10,5 @@ SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
         THEN pg_catalog.set_config('transaction_timeout', '0', true) END,
     pg_catalog.set_config('enable_hashjoin', 'off', true), pg_catalog.set_config('enable_mergejoin', 'off', true),
-    CASE WHEN pg_catalog.current_setting('synchronous_commit') = 'off'
+    CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
         THEN pg_catalog.set_config('synchronous_commit', 'on', true) END

@@ -90,7 +90,7 @@ func hostsOf(config *pgx.ConnConfig) int {
 
 // refuseStandby is a pgconn.ValidateConnectFunc.
 func refuseStandby(ctx context.Context, conn *pgconn.PgConn) error {
-	results, err := conn.Exec(ctx, "SELECT pg_is_in_recovery()").ReadAll()
+	results, err := conn.Exec(ctx, "SELECT pg_catalog.pg_is_in_recovery()").ReadAll()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,207 @@
+package sql
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
+)
+
+// useEverything runs every statement that a Store and its lock have, each for what it is there for.
+func useEverything(t *testing.T, s *Store) {
+	t.Helper()
+	ctx := t.Context()
+	p, lost := newProducer(), newProducer()
+	old := bornAgo(40 * 24 * time.Hour)
+	requests := traffic(rand.New(rand.NewPCG(1, 9)), 60, 20)
+	apply(t, s, flushOf(p, 1, 1, requests...)) // fresh rows
+	apply(t, s, flushOf(p, 2, 2, requests...)) // known ones
+	batches := sequenceOf(lost, 3)
+	apply(t, s, passing(batches[2], 1))
+	found, err := batches[1].Flush(markOf(t, s, lost))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, found)
+
+	setAside := flushOf(p, 3, 3)
+	setAside.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 3, Reason: "refused", Quarantined: true}}
+	setAside.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: bytesOf(flushOf(p, 3, 3, costOne))}}
+	setAside.Claims[0].SealedUpdates++
+	setAside.Claims[0].SealedAmount = setAside.Claims[0].SealedAmount.Add(spend("1"))
+	apply(t, s, setAside)
+	if mark := markOf(t, s, p); !mark.HasQuarantined(3) || mark.Has(3) || mark.Sequence != 3 {
+		t.Errorf("the mark is %+v, want 3 to be in quarantine", mark)
+	}
+	open, err := s.Quarantined(ctx, false, 0, 10)
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if err := s.ApplyQuarantined(ctx, open[0].ID); err != nil {
+		t.Error(err)
+	}
+	dropped := quarantine(t, s, []byte("no batch"))
+	if _, err := s.QuarantinedBytes(ctx, dropped.ID); err != nil {
+		t.Error(err)
+	}
+	if err := s.DropQuarantined(ctx, dropped.ID); err != nil {
+		t.Error(err)
+	}
+	makeRoom := refuseOne(t, s, newProducer()) // isolating
+	makeRoom()
+
+	apply(t, s, flushOf(old, 1, 1, costOne))
+	age(t, s, 31*24*time.Hour)
+	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	if pruned, err := s.Tend(ctx, []spendflush.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
+		t.Errorf("pruned are %d, %v; want 1", pruned, err)
+	}
+	readEverything(t, s, p)
+
+	lock := lockers.NewPostgres(s.Pool(), "test")
+	lease, err := lock.Acquire(ctx, "hostile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holder, err := lock.Holder(ctx, "hostile"); err != nil || holder.Owner != "test" {
+		t.Errorf("the holder is %+v, %v", holder, err)
+	}
+	if err := lease.Release(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func readEverything(t *testing.T, s *Store, p spendflush.ProducerID) {
+	t.Helper()
+	ctx := t.Context()
+	report, err := s.Audit(ctx)
+	failed := slices.DeleteFunc(report.Checks, func(c AuditCheck) bool { return c.OK })
+	// One row was refused, and its total was changed by hand to have it refused.
+	if err != nil || slices.ContainsFunc(failed, func(c AuditCheck) bool { return c.Name == checkKeys || c.Name == checkDays || c.Name == checkClaims }) {
+		t.Errorf("audit: %+v, %v", failed, err)
+	}
+	for _, groups := range [][]string{nil, {"model", "tag"}, {"team_id"}} {
+		rows := 0
+		q := UsageQuery{From: noon.Time().Add(-24 * time.Hour), To: noon.Time().Add(48 * time.Hour), By: Day, GroupBy: groups, EntityType: spendflush.Team}
+		if err := s.Usage(ctx, q, func(UsageRow) error { rows++; return nil }); err != nil || rows == 0 {
+			t.Errorf("usage: %d rows, %v", rows, err)
+		}
+	}
+	if spent, err := s.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "t"}, []spendflush.ProducerID{p}); err != nil || !spent.Found {
+		t.Errorf("spend: %+v, %v", spent, err)
+	}
+	for _, begin := range []string{"", "team-"} {
+		if list, err := s.Entities(ctx, []spendflush.EntityType{spendflush.Team}, begin, 5); err != nil || len(list) == 0 {
+			t.Errorf("entities: %+v, %v", list, err)
+		}
+	}
+	if list, err := s.LostBatches(ctx, "", nil, 10); err != nil || len(list) == 0 {
+		t.Errorf("lost batches: %+v, %v", list, err)
+	}
+	if counts, err := s.Counts(ctx); err != nil || counts.Updates == 0 {
+		t.Errorf("counts: %+v, %v", counts, err)
+	}
+	if _, err := s.Glance(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.ClaimAudit(ctx, time.Hour); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Probe(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Lacking(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// twins makes, in a schema that stands before pg_catalog, a function like each one there that statements may call, under
+// its very types and under those that a polymorphic one is called with, and an operator like each one of common types. To
+// call one of them is an error.
+const twins = `
+CREATE SCHEMA evil;
+CREATE FUNCTION evil.trap() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a function outside of pg_catalog was called'; END $$;
+DO $do$
+DECLARE f record; args text;
+BEGIN
+	FOR f IN SELECT DISTINCT p.proname, pg_catalog.oidvectortypes(p.proargtypes) AS args, pg_catalog.format_type(p.prorettype, NULL) AS result
+		FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provariadic = 0 AND NOT p.proretset AND p.proname IN
+			('sum', 'count', 'max', 'min', 'now', 'array_agg', 'string_agg', 'bool_or', 'bool_and', 'trim_scale', 'set_config',
+			'current_setting', 'mod', 'substr', 'repeat', 'encode', 'to_hex', 'lpad', 'sha256', 'width_bucket', 'uuid_send',
+			'to_timestamp', 'split_part', 'round', 'replace', 'length', 'left', 'int2send', 'cardinality', 'chr', 'abs',
+			'clock_timestamp', 'pg_is_in_recovery', 'current_database', 'pg_total_relation_size', 'date_part', 'extract')
+	LOOP
+		FOREACH args IN ARRAY CASE
+			WHEN f.args ~ 'any' THEN ARRAY['uuid', 'bigint', 'text', 'boolean', 'bytea', 'smallint', 'uuid[]', 'text[]', 'integer, integer[]', 'bigint, bigint[]']
+			ELSE ARRAY[f.args] END
+		LOOP
+			BEGIN
+				EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.trap(); RETURN NULL; END $f$',
+					f.proname, args, CASE WHEN f.result ~ 'any' OR f.result IN ('internal', 'record') THEN 'text' ELSE f.result END);
+			EXCEPTION WHEN OTHERS THEN NULL; -- one of the other spellings of the same
+			END;
+		END LOOP;
+	END LOOP;
+	FOR f IN SELECT row_number() OVER () AS n, o.name, l.t AS l, r.t AS r,
+			CASE WHEN o.name IN ('+', '-', '*', '/', '||', '&', '>>') THEN 'text' ELSE 'boolean' END AS result
+		FROM unnest(ARRAY['=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '||', '&', '>>']) AS o(name),
+			unnest(ARRAY['smallint', 'integer', 'bigint', 'numeric', 'text', 'uuid', 'float8', 'interval', 'timestamptz', 'date']) AS l(t),
+			unnest(ARRAY['smallint', 'integer', 'bigint', 'numeric', 'text', 'uuid', 'float8', 'interval', 'timestamptz', 'date']) AS r(t)
+	LOOP
+		EXECUTE format('CREATE FUNCTION evil.op%s(%s, %s) RETURNS %s LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.trap(); RETURN NULL; END $f$',
+			f.n, f.l, f.r, f.result);
+		EXECUTE format('CREATE OPERATOR evil.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = evil.op%s)', f.name, f.l, f.r, f.n);
+	END LOOP;
+END $do$;
+`
+
+func TestNothingOfAnotherSchemaIsEverCalled(t *testing.T) {
+	databaseURL := database(t)
+	s := open(t, databaseURL, Options{})
+	execute(t, s.pool, twins)
+	name := query[string](t, s, "SELECT current_database()")
+	execute(t, s.pool, "ALTER DATABASE "+name+" SET search_path = evil, public, pg_catalog")
+	hostile := open(t, databaseURL, Options{MaxConns: 4})
+	var trapped string
+	if err := hostile.pool.QueryRow(t.Context(), "SELECT count(*) = 0 FROM spendflush.total WHERE 1::bigint = 1::bigint").Scan(&trapped); err == nil {
+		t.Fatal("the trap doesn't work")
+	}
+	useEverything(t, hostile)
+	if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
+		t.Error(err)
+	}
+	if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatTheRoleAndTheDatabaseAreSetToMattersToNoStatement(t *testing.T) {
+	for _, c := range []struct{ name, settings string }{
+		{"time-outs", "statement_timeout = '250ms'; lock_timeout = '1ms'; idle_in_transaction_session_timeout = '50ms'"},
+		{"dates", "DateStyle = 'SQL, DMY'; TimeZone = 'Asia/Kolkata'; IntervalStyle = 'sql_standard'"},
+		{"texts", "client_encoding = 'LATIN1'; bytea_output = 'escape'; standard_conforming_strings = off; backslash_quote = off; extra_float_digits = -15"},
+		{"transactions", "default_transaction_read_only = on; default_transaction_isolation = 'serializable'; default_transaction_deferrable = on; synchronous_commit = off"},
+		{"planner", "enable_indexscan = off; enable_bitmapscan = off; plan_cache_mode = force_generic_plan; jit = on; jit_above_cost = 0"},
+		{"the rest", "check_function_bodies = off; row_security = off; array_nulls = off; transform_null_equals = on; quote_all_identifiers = on; xmloption = document"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			databaseURL := database(t)
+			s := open(t, databaseURL, Options{})
+			name := query[string](t, s, "SELECT current_database()")
+			for setting := range strings.SplitSeq(c.settings, ";") {
+				execute(t, s.pool, fmt.Sprintf("ALTER DATABASE %s SET %s", name, setting))
+			}
+			useEverything(t, open(t, databaseURL, Options{MaxConns: 4}))
+			if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

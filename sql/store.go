@@ -248,7 +248,8 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	return marks, nil
 }
 
-// Tend implements spendflush.Store.
+// Tend implements spendflush.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
+// has run on without a jump.
 func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
 	for shard, producer := range living {

@@ -3,8 +3,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 ALTER TABLE spendflush.producers DROP COLUMN shards, DROP COLUMN seal, DROP COLUMN whole;
 -- What batches the mark stands for, see spendflush.Digest: that of the batch at the mark, that of the batch before the
 -- last claim, and the beginnings of those of the last batches.
@@ -123,6 +121,7 @@ CREATE FUNCTION spendflush.correct(
     cache_read_input_tokens bigint DEFAULT 0, cache_creation_input_tokens bigint DEFAULT 0
 ) RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -222,10 +221,14 @@ $$;
 ALTER FUNCTION spendflush.check_entity() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION spendflush.check_series() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION spendflush.keep_tags() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION spendflush.correct(uuid, date, integer, numeric, bigint, bigint, bigint, bigint, bigint, bigint)
+    SET search_path = pg_catalog, pg_temp;
 
 -- +goose Down
 
-SET LOCAL search_path = pg_catalog, pg_temp;
+ALTER FUNCTION spendflush.check_entity() RESET search_path;
+ALTER FUNCTION spendflush.check_series() RESET search_path;
+ALTER FUNCTION spendflush.keep_tags() RESET search_path;
 
 DROP FUNCTION spendflush.correct(uuid, date, integer, numeric, bigint, bigint, bigint, bigint, bigint, bigint);
 DROP INDEX spendflush.quarantine_producer;

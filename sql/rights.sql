@@ -6,8 +6,8 @@ WITH books AS (
     SELECT c.oid, c.relname, r.privilege
     FROM pg_class c
     JOIN books ON books.oid = c.relnamespace
-    CROSS JOIN LATERAL unnest(CASE c.relname
-        WHEN 'migrations' THEN ARRAY['SELECT']
+    CROSS JOIN LATERAL unnest(CASE
+        WHEN c.relname IN ('migrations', 'lock_salt') THEN ARRAY['SELECT']
         ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS r(privilege)
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
 )

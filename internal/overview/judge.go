@@ -178,7 +178,7 @@ func waiting(batches int64) string {
 func lookAtQueue(r *Report) (list []Problem) {
 	q := &r.Queue
 	if !q.Used {
-		return nil
+		return lookAtLeft(q.Left)
 	}
 	if !q.Up {
 		return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",
@@ -201,6 +201,19 @@ func lookAtQueue(r *Report) (list []Problem) {
 			"See why flushing is slow or stopped. When it is full, batches wait in the memory of the instances.", runQueueBound})
 	}
 	return list
+}
+
+// lookAtLeft tells of batches that were acknowledged before Redis was switched off.
+func lookAtLeft(batches int64) []Problem {
+	if batches == 0 {
+		return nil
+	}
+	verb := "lie"
+	if batches == 1 {
+		verb = "lies"
+	}
+	return []Problem{{Bad, fmt.Sprintf("%s %s in the Redis that is switched off, and not in the books.", count(batches, "batch"), verb),
+		`Say "spendflush flush", which brings them to Postgres whether or not Redis is switched off.`, runFallback}}
 }
 
 func lookAtInstances(r *Report) (list []Problem) {

@@ -81,6 +81,7 @@ type need uint8
 const (
 	needDatabase  need = 1 << iota
 	needQueue          // unless it is switched off
+	needRedis          // whether or not it is switched off
 	standbyWillDo      // nothing is written to the database
 )
 
@@ -139,6 +140,7 @@ func load(environ []string, n need) (*settings, error) {
 	if slices.Equal(s.RollupDimensions, []string{"none"}) {
 		s.RollupDimensions = []string{}
 	}
+	s.UseRedis = s.UseRedis || n&needRedis != 0
 	return s, nil
 }
 
@@ -151,7 +153,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	}
 	within := func(d, from, to time.Duration) bool { return d >= from && d <= to }
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
-	check("RedisURL", s.RedisURL != "" || n&needQueue == 0 || !s.UseRedis)
+	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
 	check("Tokens", !slices.ContainsFunc(s.Tokens, func(t string) bool { return len(t) < 16 || strings.ContainsAny(t, " \t\r\n") }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))

@@ -190,8 +190,10 @@ func (o *outbox) confirm(mark Mark, now time.Time) (t taken) {
 			t.confirmed++
 			o.drop(b)
 		case mark.HasQuarantined(b.Sequence):
+			b.confirmedAt = now
 			t.quarantined = append(t.quarantined, b)
 			o.noteAside(b.seal, Queued)
+			o.drop(b) // a Postgres that is turned back has it in quarantine no more
 		case b.Sequence <= mark.Sequence && !b.lost:
 			b.lost, b.queued, b.entry = true, false, ""
 			left = append(left, b)
@@ -212,7 +214,7 @@ func (o *outbox) noteAside(seal uint64, stage Stage) {
 	o.setAside[seal] = stage
 }
 
-// drop takes a confirmed batch out, and retains it if there is a window.
+// drop takes out a batch that Postgres has, and retains it if there is a window.
 func (o *outbox) drop(b *outgoing) {
 	if b.Sequence > o.last.sequence {
 		o.last = outboxPoint{b.Sequence, b.digest}

@@ -234,6 +234,22 @@ func TestOutboxTakesABatchBackThatIsLostToAPostgresWhoseMarkIsNoSmaller(t *testi
 	}
 }
 
+func TestOutboxTakesBackWhatWasInQuarantineWhenPostgresIsTurnedBack(t *testing.T) {
+	o := testOutbox(t, 2, time.Minute)
+	mark := testMark(t, 1, 2, 1)
+	mark.Quarantined = []uint64{1}
+	if taken := o.confirm(mark, testNow); len(taken.quarantined) != 1 || taken.confirmed != 1 {
+		t.Fatalf("%+v", taken)
+	}
+	if taken := o.confirmStored(mark, o.view(), testNow.Add(time.Second)); taken.restored != 0 || taken.missing != 0 {
+		t.Fatalf("%d restored, %d missing while it is there", taken.restored, taken.missing)
+	}
+	if taken := o.confirmStored(Mark{}, o.view(), testNow.Add(time.Second)); taken.restored != 2 || taken.missing != 0 {
+		t.Fatalf("%d restored, %d missing; want both restored", taken.restored, taken.missing)
+	}
+	mustPush(t, o, 1)
+}
+
 // A commit that ends while the mark is read isn't in the mark, and is no sign of a Postgres that was turned back.
 func TestOutboxTakesNothingBackThatWasConfirmedWhileTheMarkWasRead(t *testing.T) {
 	o := testOutbox(t, 3, time.Minute)

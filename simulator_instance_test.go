@@ -205,12 +205,11 @@ func (s *simulator) clone(of *simRun, slot, seals int) {
 	in := s.boot(run, of.shards, true)
 	s.note("process %d is process %d as it was after %d seals", run.number, of.number, seals)
 	for _, seal := range of.seals[:seals] {
-		s.now = seal.at
-		var all []Update
 		for _, u := range seal.updates {
-			all = append(all, u.Update)
+			s.now = u.at
+			in.take([]Update{u.Update}, []*simUpdate{u})
 		}
-		in.take(all, seal.updates)
+		s.now = seal.at
 		in.run.pending = slices.Clone(seal.updates)
 		in.sealAll(false)
 	}

@@ -35,6 +35,7 @@ type simSeal struct {
 type simUpdate struct {
 	Update
 	number   int
+	at       time.Time
 	hour     Hour
 	entity   Entity
 	accepted bool
@@ -64,7 +65,7 @@ func (s *simulator) newUpdate() *simUpdate {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	u := &simUpdate{number: n, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
+	u := &simUpdate{number: n, at: s.now, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
 	u.Update = Update{
 		Spend: Picodollars(1 + int64(x>>8&0xffffffff)), Status: Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
 		Series: Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},

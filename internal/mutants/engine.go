@@ -88,7 +88,7 @@ var engineMutants = []mutant{
 	{
 		name:  "flush that fails made again",
 		guard: "a flush that failed gets smaller each time, down to one batch",
-		edits: []edit{{"commit.go", "rows:  max(1, min(plan.limit.rows, len(f.Totals)+len(f.Rollups))/2),", "rows:  max(1, len(f.Totals)+len(f.Rollups)),"}},
+		edits: []edit{{"commit.go", "c.limit, c.trouble = limit, plan.last", "c.trouble = plan.last"}, {"commit.go", "plan.limit = limit", "_ = limit"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

@@ -66,7 +66,7 @@ test: ## everything: vet, format, staticcheck, and all tests with the race detec
 	@$(MAKE) --no-print-directory --keep-going lint race
 
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer prometheus promtool chromium
+	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
@@ -76,7 +76,7 @@ containers: export SPENDFLUSH_TEST_SERVERS := docker
 containers: export SPENDFLUSH_TEST_POSTGRES_IMAGE := $(POSTGRES_IMAGE)
 containers: export SPENDFLUSH_TEST_REDIS_IMAGE := $(REDIS_IMAGE)
 containers: ## what may depend on the servers' versions, on servers in containers (POSTGRES_IMAGE=name REDIS_IMAGE=name)
-	@.ci/need go postgres redis-server pgbouncer
+	@.ci/need go postgres redis-server pgbouncer haproxy
 	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS) \
 		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/testserver ./integration)
 
@@ -117,7 +117,7 @@ sim-long: ## the simulator: 1,000,000 schedules on all cores
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
-	@.ci/need go postgres redis-server
+	@.ci/need go postgres redis-server haproxy
 	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
 
 screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium

@@ -230,7 +230,7 @@ func TestSecondSignalStopsAtOnceAndSaysWhatIsLost(t *testing.T) {
 	}
 	_, recorded, _ := startLoad(t, []*instance{in}, loadOptions{clients: 1, updates: 10, most: 5, acks: []string{"accepted"}}).stop()
 	in.signal(syscall.SIGTERM)
-	in.logged("a second signal stops at once")
+	in.logged("another signal stops at once")
 	in.signal(syscall.SIGTERM)
 	if status := in.wait(); status != 1 {
 		t.Errorf("exit status %d instead of 1", status)

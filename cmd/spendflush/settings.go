@@ -20,7 +20,7 @@ import (
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
 type settings struct {
-	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database" help:"the database that the books are in"`
+	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
 	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL, or several hosts with commas (cluster)" help:"the Redis that the queue and the lock are in"`
 	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
 

@@ -145,7 +145,8 @@ type API struct {
 	streams slots
 	traffic traffic
 
-	draining atomic.Bool // Drain was called
+	draining atomic.Bool  // Drain was called
+	active   atomic.Int64 // requests being answered
 
 	ending chan struct{} // closed when a server of it begins to shut down
 	end    sync.Once
@@ -238,8 +239,24 @@ func (a *API) Server(addr string) *http.Server {
 // and every answer closes its connection. Everything is served as before. It may be called more than once.
 func (a *API) Drain() { a.draining.Store(true) }
 
+// AwaitAnswers blocks until no request is being answered, or ctx ends. Connections without one don't count.
+func (a *API) AwaitAnswers(ctx context.Context) {
+	const poll = 10 * time.Millisecond // as net/http's Shutdown
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for a.active.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.active.Add(1)
+	defer a.active.Add(-1)
 	start := time.Now()
 	answer := &answer{ResponseWriter: w}
 	defer func() {

@@ -302,6 +302,43 @@ func TestReadinessSaysWhyNot(t *testing.T) {
 	}
 }
 
+func TestADrainTurnsAwayAndStillTakesUpdates(t *testing.T) {
+	a, _ := newAPI(t, nil)
+	if w := do(a, "GET", "/readyz", ""); w.Code != http.StatusOK || w.Header().Get("Connection") != "" {
+		t.Errorf("before: %d %v", w.Code, w.Header())
+	}
+	a.Drain()
+	w := do(a, "GET", "/readyz", "")
+	if p := wantProblem(t, w, notReady); !strings.Contains(p.Detail, "stopping") || w.Header().Get("Retry-After") == "" {
+		t.Errorf("problem %+v, header %v", p, w.Header())
+	}
+	for _, path := range []string{"/readyz", "/healthz", "/v1/status", "/nothing"} {
+		if w := do(a, "GET", path, ""); w.Header().Get("Connection") != "close" {
+			t.Errorf("%s: header %v", path, w.Header())
+		}
+	}
+	if w := do(a, "POST", "/v1/updates", plain, asJSON); w.Code != http.StatusAccepted || w.Header().Get("Connection") != "close" {
+		t.Errorf("updates: %d %v", w.Code, w.Header())
+	}
+}
+
+func TestUpdatesAreRefusedWithTheReason(t *testing.T) {
+	var refusal error
+	a, r := newAPI(t, func(c *Config) { c.Refuse = func() error { return refusal } })
+	if w := do(a, "POST", "/v1/updates", plain, asJSON); w.Code != http.StatusAccepted {
+		t.Errorf("before: %d", w.Code)
+	}
+	before := r.Status().Accepted
+	refusal = errors.New("run it as the owner")
+	w := do(a, "POST", "/v1/updates", plain, asJSON)
+	if p := wantProblem(t, w, notReady); p.Detail != "nothing was recorded: run it as the owner" || w.Header().Get("Retry-After") == "" {
+		t.Errorf("problem %+v, header %v", p, w.Header())
+	}
+	if now := r.Status().Accepted; now != before {
+		t.Errorf("%d updates were recorded", now-before)
+	}
+}
+
 func TestMetricsComeFromTheGivenRegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_test", Help: "A test."})

@@ -12,13 +12,13 @@ import (
 
 // keys makes the keys of the dictionaries anew from their names. Entries never change, so that needs no snapshot in
 // common with the rest.
-func (a *audit) keys(ctx context.Context) error {
+func (a *audit) keys(ctx context.Context, tx pgx.Tx) error {
 	wrong := a.aside.wrong
-	entities, err := a.entityKeys(ctx, &wrong)
+	entities, err := a.entityKeys(ctx, tx, &wrong)
 	if err != nil {
 		return err
 	}
-	series, err := a.seriesKeys(ctx, &wrong)
+	series, err := a.seriesKeys(ctx, tx, &wrong)
 	if err != nil {
 		return err
 	}
@@ -42,8 +42,8 @@ func (f *faults) note(format string, args ...any) {
 	}
 }
 
-func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err error) {
-	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_entity_keys"))
+func (a *audit) entityKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int64, err error) {
+	rows, err := tx.Query(ctx, a.store.statement("audit_entity_keys"))
 	if err != nil {
 		return 0, err
 	}
@@ -60,8 +60,8 @@ func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err err
 	return n, err
 }
 
-func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err error) {
-	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_series_keys"))
+func (a *audit) seriesKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int64, err error) {
+	rows, err := tx.Query(ctx, a.store.statement("audit_series_keys"))
 	if err != nil {
 		return 0, err
 	}

@@ -94,6 +94,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 			"SELECT * FROM spendflush.daily_spend WHERE " + where,
 			"SELECT sum(spend) FROM spendflush.daily_spend WHERE date >= '2026-11-03' AND date < '2026-11-05' AND " + where,
 			"SELECT * FROM spendflush.spend WHERE " + where,
+			"SELECT s.* FROM (VALUES ('team-7'), ('team-8')) AS w (id) JOIN spendflush.spend s ON s.entity_id = w.id AND s.entity_type = 'team'",
 		} {
 			wantIndexes(t, s, text)
 		}

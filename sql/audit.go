@@ -129,7 +129,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 		return nil
 	})
 	if err == nil {
-		err = s.read(ctx, func(tx pgx.Tx) error { return a.keys(ctx, tx) })
+		err = a.keys(ctx)
 	}
 	if err != nil {
 		return AuditReport{}, fmt.Errorf("audit: %w", err)

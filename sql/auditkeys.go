@@ -12,13 +12,13 @@ import (
 
 // keys makes the keys of the dictionaries anew from their names. Entries never change, so that needs no snapshot in
 // common with the rest.
-func (a *audit) keys(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) keys(ctx context.Context) error {
 	wrong := a.aside.wrong
-	entities, err := a.entityKeys(ctx, tx, &wrong)
+	entities, err := a.entityKeys(ctx, &wrong)
 	if err != nil {
 		return err
 	}
-	series, err := a.seriesKeys(ctx, tx, &wrong)
+	series, err := a.seriesKeys(ctx, &wrong)
 	if err != nil {
 		return err
 	}
@@ -42,14 +42,10 @@ func (f *faults) note(format string, args ...any) {
 	}
 }
 
-func (a *audit) entityKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int64, err error) {
-	rows, err := tx.Query(ctx, a.store.statement("audit_entity_keys"))
-	if err != nil {
-		return 0, err
-	}
+func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err error) {
 	var key [16]byte
 	var kind, id, team string
-	_, err = pgx.ForEachRow(rows, []any{&key, &kind, &id, &team}, func() error {
+	err = a.each(ctx, "audit_entity_keys", []any{&key, &kind, &id, &team}, func() error {
 		n++
 		t, err := spendflush.ParseEntityType(kind)
 		if err != nil || (spendflush.Entity{Type: t, ID: id, TeamID: team}).Key() != key {
@@ -60,17 +56,14 @@ func (a *audit) entityKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int
 	return n, err
 }
 
-func (a *audit) seriesKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int64, err error) {
-	rows, err := tx.Query(ctx, a.store.statement("audit_series_keys"))
-	if err != nil {
-		return 0, err
-	}
+func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err error) {
 	var key [16]byte
 	var s spendflush.Series
-	_, err = pgx.ForEachRow(rows, []any{
+	into := []any{
 		&key, &s.APIKey, &s.UserID, &s.EndUserID, &s.TeamID, &s.OrganizationID, &s.AgentID, &s.Model, &s.ModelGroup,
 		&s.CustomLLMProvider, &s.MCPNamespacedToolName, &s.Endpoint, &s.Tags,
-	}, func() error {
+	}
+	err = a.each(ctx, "audit_series_keys", into, func() error {
 		n++
 		if s.Key() != key {
 			wrong.note("series %s", spendflush.ProducerID(key)) // as Postgres writes it
@@ -78,4 +71,16 @@ func (a *audit) seriesKeys(ctx context.Context, tx pgx.Tx, wrong *faults) (n int
 		return nil
 	})
 	return n, err
+}
+
+// each reads the rows of a statement one by one, in a snapshot of its own.
+func (a *audit) each(ctx context.Context, name string, into []any, do func() error) error {
+	return a.store.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, a.store.statement(name))
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, into, do)
+		return err
+	})
 }

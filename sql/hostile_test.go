@@ -267,3 +267,24 @@ func TestWhatTheRoleAndTheDatabaseAreSetToMattersToNoStatement(t *testing.T) {
 		})
 	}
 }
+
+// Another program, or a person, writes to the tables with a search_path of its own.
+func TestTriggersCallNothingOfAnotherSchemaWhoeverWrites(t *testing.T) {
+	s := open(t, database(t), Options{})
+	execute(t, s.pool, `CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'called'; END $$;
+		INSERT INTO spendflush.series (key, tags) VALUES (gen_random_uuid(), '{a,b}')`)
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.series_tag"); n != 2 {
+		t.Errorf("%d tags, want 2", n)
+	}
+}
+
+func TestAFlushTakesAsLongAsItTakesWhateverTheRoleAllows(t *testing.T) {
+	databaseURL := database(t)
+	s := open(t, databaseURL, Options{})
+	execute(t, s.pool, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(0.5); RETURN NULL; END $$;
+		CREATE TRIGGER slow AFTER INSERT ON spendflush.rollup FOR EACH STATEMENT EXECUTE FUNCTION slow()`)
+	execute(t, s.pool, "ALTER DATABASE "+query[string](t, s, "SELECT current_database()")+" SET statement_timeout = '250ms'")
+	s = open(t, databaseURL, Options{})
+	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	wantAudit(t, s)
+}

@@ -35,13 +35,17 @@ const byIndex = `,
     pg_catalog.set_config('enable_hashjoin', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true)`
 
+// notCompiled has no statement compiled: for one that reads all the books that takes longer than to run it.
+const notCompiled = `,
+    pg_catalog.set_config('jit', 'off', true)`
+
 // frame are the statements that aren't in files: how transactions, and parts of them, begin and end.
 var frame = statements{
 	"begin":          pglink.BeginWrite,
 	"settings":       pglink.Settings(idleTimeout, lockTimeout, pglink.OnDisk+byIndex),
 	"begin_read":     pglink.BeginRead,
 	"begin_snapshot": pglink.BeginSnapshot,
-	"settings_read":  pglink.Settings(idleReadTimeout, 0, ""),
+	"settings_read":  pglink.Settings(idleReadTimeout, 0, notCompiled),
 	"savepoint":      "SAVEPOINT part",
 	"release":        "RELEASE SAVEPOINT part",
 	"undo_part":      "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part",

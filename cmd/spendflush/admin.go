@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -151,8 +152,9 @@ func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
 func (p *program) auditCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "audit", Short: "Prove that the books add up, in one snapshot", Args: noArgs,
-		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows.
-What is open in quarantine is listed with what it counts, as far as that is known. It reads all the books, while flushes go on.
+		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows, the totals
+with the rollups, each day's rows with what flushes added to them, and the keys with the names they stand for. What is lost or in
+quarantine is counted in, and listed. It reads all the books, while flushes go on.
 
 Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or settings.`,
 		Example: `  spendflush audit
@@ -196,20 +198,16 @@ func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, check := range r.Checks {
 		verdict := "ok"
-		switch {
-		case !check.OK:
+		if !check.OK {
 			verdict = "FAILED"
-		case check.Skipped != "":
-			verdict = "skipped"
 		}
-		detail := check.Detail
-		if check.Skipped != "" {
-			detail = check.Skipped
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, check.Name, detail)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, check.Name, check.Detail)
 		for _, e := range check.Entities {
 			fmt.Fprintf(w, "\t\t%s %q %s: total %s of %s requests, rollups %s of %s\n", e.EntityType, e.EntityID, e.TeamID,
 				e.TotalSpend, e.TotalRequests, e.RollupSpend, e.RollupRequests)
+		}
+		if len(check.Days) > 0 {
+			fmt.Fprintf(w, "\t\tdays (UTC): %s\n", strings.Join(check.Days, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -220,7 +218,7 @@ func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	if !r.OK {
 		verdict = out.Bad("THE BOOKS DO NOT ADD UP")
 	}
-	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d\n",
-		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches)
+	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d, batches set aside: %d\n",
+		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches, r.SetAside.Batches)
 	return err
 }

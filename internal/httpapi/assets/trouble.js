@@ -81,10 +81,12 @@ function verdict(a) {
     `; it took ${seconds(a.took_seconds)}`),
   table("What was checked", [
     { name: "Check", cell: (c) => c.name },
-    { name: "Result", cell: (c) => state(c.skipped ? "warn" : c.ok ? "ok" : "bad", c.skipped ? "skipped" : c.ok ? "right" : "wrong") },
-    { name: "Detail", wide: true, cell: (c) => [c.skipped || c.detail, (c.entities ?? []).map((e) =>
-      h("p", {}, `${e.entity_type} ${e.entity_id}: total ${e.total_spend}, rollups ${e.rollup_spend}`))] },
-  ], a.checks), facts(["Open in quarantine", count(a.quarantined)], ["Lost batches", count(a.lost_batches)])];
+    { name: "Result", cell: (c) => state(c.ok ? "ok" : "bad", c.ok ? "right" : "wrong") },
+    { name: "Detail", wide: true, cell: (c) => [c.detail, (c.entities ?? []).map((e) =>
+      h("p", {}, `${e.entity_type} ${e.entity_id}: total ${e.total_spend}, rollups ${e.rollup_spend}`)),
+    c.days ? h("p", {}, `days (UTC): ${c.days.join(", ")}`) : ""] },
+  ], a.checks), facts(["Open in quarantine", count(a.quarantined)], ["Lost batches", count(a.lost_batches)],
+    ["Batches set aside", count(a.set_aside.batches)])];
 }
 
 const entriesIn = (chosen, after, signal) => call(withQuery("/v1/quarantine", { state: chosen, after: after || "", limit: 50 }), { signal });

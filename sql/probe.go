@@ -58,7 +58,7 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 		return server, err
 	}
 	defer first.Close(context.WithoutCancel(ctx))
-	o := pgx.TxOptions{BeginQuery: pglink.BeginRead + ";\n" + s.statement("settings_read")}
+	o := pgx.TxOptions{BeginQuery: s.statement("begin_read") + ";\n" + s.statement("settings_read")}
 	err = pgx.BeginTxFunc(ctx, first, o, func(tx pgx.Tx) error {
 		var clock time.Time
 		asked := time.Now()

@@ -94,6 +94,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 			"SELECT * FROM spendflush.daily_spend WHERE " + where,
 			"SELECT sum(spend) FROM spendflush.daily_spend WHERE date >= '2026-11-03' AND date < '2026-11-05' AND " + where,
 			"SELECT * FROM spendflush.spend WHERE " + where,
+			"SELECT s.* FROM (VALUES ('team-7'), ('team-8')) AS w (id) JOIN spendflush.spend s ON s.entity_id = w.id AND s.entity_type = 'team'",
 		} {
 			wantIndexes(t, s, text)
 		}
@@ -112,7 +113,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13),
 			"", "", "spend", 10)
 	}
-	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20)
+	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20, "team-19"+behindAll)
 }
 
 func wantIndexes(t *testing.T, s *Store, text string, args ...any) {

@@ -48,13 +48,8 @@ const (
 	defaultKnownKeys = 1_000_000
 )
 
-// How a transaction of Apply behaves. These are not settings: nobody has a reason to change them.
+// These are not settings: nobody has a reason to change them.
 const (
-	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
-	// client at work needs some milliseconds between two statements.
-	idleTimeout = 2 * time.Second
-	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
-	lockTimeout = 10 * time.Second
 	// pingTimeout is how long a connection that has idled may take to answer before it is taken for dead.
 	pingTimeout = 3 * time.Second
 

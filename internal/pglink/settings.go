@@ -28,7 +28,7 @@ func CheckEncoding(encoding string) error {
 //
 // transaction_timeout is there from Postgres 17 on.
 func Settings(idle, lock time.Duration, more string) string {
-	return fmt.Sprintf(`SELECT pg_catalog.set_config('search_path', 'pg_catalog', true),
+	return fmt.Sprintf(`SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
     pg_catalog.set_config('statement_timeout', '0', true),
     pg_catalog.set_config('idle_in_transaction_session_timeout', '%d', true),
     pg_catalog.set_config('lock_timeout', '%d', true),

@@ -4,10 +4,11 @@ SHELL := /bin/bash
 GO ?= go
 
 # Recipes work for root and for anybody: Go wants a home that can be written to, and must not ask git about a tree
-# that belongs to another account ("dubious ownership").
+# that belongs to another account ("dubious ownership"). A home in /tmp must be this user's own, and for nobody else to
+# write to: what others put there would be run.
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(shell d=$${TMPDIR:-/tmp}/spendflush-home-$$(id -u); mkdir -m 700 "$$d" 2>/dev/null; \
-	if [ -O "$$d" ] && [ ! -L "$$d" ]; then echo "$$d"; else mktemp -d; fi)
+	if [ -O "$$d" ] && [ ! -L "$$d" ] && [ -z "$$(find "$$d" -prune \( -perm -020 -o -perm -002 \))" ]; then echo "$$d"; else mktemp -d; fi)
 endif
 export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
 

@@ -118,7 +118,7 @@ func (b *brim) round(ctx context.Context, s *Store) error {
 		return err
 	}
 	for _, q := range open {
-		if err := s.ApplyQuarantined(ctx, q.ID); err != nil {
+		if err := s.ApplyQuarantined(ctx, q.ID, "a test"); err != nil {
 			return err
 		}
 	}

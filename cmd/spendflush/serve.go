@@ -204,6 +204,7 @@ func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 		Reader:   in.store,
 		Overview: in.overview,
 		Tokens:   in.set.Tokens,
+		Hosts:    in.set.Hosts,
 		Registry: registry,
 		Logger:   in.log,
 		Instance: in.set.Instance,

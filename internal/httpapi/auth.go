@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -46,13 +48,13 @@ func (t tokens) find(text string) (place int) {
 // caller is who sent a request, as far as is known.
 type caller struct {
 	token   int // its place; 0 where none is needed
-	address string
+	address netip.Addr
 }
 
 // String is what the log and the books have of it.
 func (c caller) String() string {
 	if c.token == 0 {
-		return "no token, " + c.address
+		return "no token, " + c.address.String()
 	}
 	return fmt.Sprintf("token %d, %s", c.token, c.address)
 }
@@ -60,7 +62,7 @@ func (c caller) String() string {
 // authenticate returns who sent the request, if it has one of the tokens or, without any, the cookie of a session; or if
 // none is needed.
 func (a *API) authenticate(r *http.Request) (caller, *problem) {
-	from := caller{address: addressOf(r)}
+	from := caller{address: a.clientOf(r)}
 	if len(a.tokens) == 0 {
 		return from, nil
 	}
@@ -80,7 +82,7 @@ func (a *API) authenticate(r *http.Request) (caller, *problem) {
 }
 
 // checkToken returns the place of the token.
-func (a *API) checkToken(address, text string) (place int, p *problem) {
+func (a *API) checkToken(address netip.Addr, text string) (place int, p *problem) {
 	place = a.tokens.find(text)
 	p = a.guesses.judge(address, place)
 	if p != nil {
@@ -108,10 +110,9 @@ func (a *API) sessionOf(r *http.Request) (session, bool) {
 	return session{}, false
 }
 
-// addressOf returns the address that the request came from, without the port.
-func addressOf(r *http.Request) string {
-	if i := strings.LastIndexByte(r.RemoteAddr, ':'); i >= 0 {
-		return r.RemoteAddr[:i]
-	}
-	return r.RemoteAddr
+// clientOf returns the address that the request comes from.
+func (a *API) clientOf(r *http.Request) netip.Addr {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	address, _ := netip.ParseAddr(host) // the zero Addr where there is no connection, as in a test
+	return address.Unmap().WithZone("")
 }

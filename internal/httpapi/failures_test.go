@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -42,7 +43,7 @@ var troubles = map[string]func(*trouble){
 		c.config, c.body, c.headers = withTokens("secret-1"), `{"token":"wrong"}`, []string{asJSON, "Authorization: Bearer wrong"}
 		c.api = func(a *testAPI) {
 			for range guessesAtOnce {
-				a.guesses.judge("192.0.2.1", 0) // which httptest asks from
+				a.guesses.judge(netip.MustParseAddr("192.0.2.1"), 0) // which httptest asks from
 			}
 		}
 	},

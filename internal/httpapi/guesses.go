@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,9 +39,9 @@ func newGuesses(log *slog.Logger) *guesses {
 }
 
 // judge returns nil if the token at the place, which the address has sent, opens the API. 0 is the place of a wrong one.
-func (g *guesses) judge(address string, place int) *problem {
+func (g *guesses) judge(address netip.Addr, place int) *problem {
 	if place > 0 {
-		hash := maphash.String(g.seed, address) + uint64(place)
+		hash := maphash.Comparable(g.seed, caller{place, address})
 		known := &g.right[hash%uint64(len(g.right))]
 		if known.Load() == hash {
 			return nil
@@ -69,7 +68,7 @@ func (g *guesses) tooMany(wait time.Duration) *problem {
 
 // pause returns for how long nothing that the address sends is to be looked at. If that isn't so, failed notes one more
 // wrong token.
-func (g *guesses) pause(address string, failed bool) time.Duration {
+func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
 	key := networkOf(address)
 	now := g.clock()
 	g.mu.Lock()
@@ -106,7 +105,7 @@ func (g *guesses) forgive(now time.Time) {
 }
 
 // warn says at most once a second that wrong tokens are sent.
-func (g *guesses) warn(now time.Time, address string, failed bool) {
+func (g *guesses) warn(now time.Time, address netip.Addr, failed bool) {
 	if !failed {
 		return
 	}
@@ -119,15 +118,10 @@ func (g *guesses) warn(now time.Time, address string, failed bool) {
 }
 
 // networkOf returns what counts as one address: of IPv6 the first half, which one customer has.
-func networkOf(address string) netip.Addr {
-	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(address, "["), "]"))
-	if err != nil {
-		return netip.Addr{}
+func networkOf(address netip.Addr) netip.Addr {
+	if !address.Is6() {
+		return address
 	}
-	addr = addr.Unmap().WithZone("")
-	if addr.Is6() {
-		prefix, _ := addr.Prefix(64) // it has as many bits
-		return prefix.Addr()
-	}
-	return addr
+	prefix, _ := address.Prefix(64) // it has as many bits
+	return prefix.Addr()
 }

@@ -133,7 +133,7 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) *problem {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	address := addressOf(r)
+	address := a.clientOf(r)
 	place, p := a.checkToken(address, body.Token)
 	if p != nil {
 		if p.Status == http.StatusUnauthorized {
@@ -161,7 +161,7 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), signOutTimeout) // a browser may leave with its page
 	defer cancel()
 	err := a.signedOut.add(ctx, s)
-	a.log.Info("signed out", "token", s.token, "remote", addressOf(r), "everywhere", err == nil)
+	a.log.Info("signed out", "token", s.token, "remote", a.clientOf(r), "everywhere", err == nil)
 	if err != nil {
 		p := databaseUnavailable.because("the browser forgets the session and this instance takes it no more; " +
 			"other instances do until the database can be asked again, when they are told")

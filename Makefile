@@ -17,6 +17,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
 
 PKGS ?= ./...
@@ -43,7 +44,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
+.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -100,6 +101,10 @@ staticcheck:
 	@.ci/need go
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(NILNESS) ./...
+
+vulncheck: ## known vulnerabilities in what the program is made of (asks vuln.go.dev)
+	@.ci/need go
+	$(GO) run $(GOVULNCHECK) ./...
 
 fmt: ## format all Go files
 	gofmt -w *.go */

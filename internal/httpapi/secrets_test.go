@@ -267,7 +267,8 @@ func TestAStolenCookieTellsTokensSlowly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bytes.Equal(list[0].key(), list[0].hash[:]) || bytes.Equal(list[0].key(), list[1].key()) || &list[0].key()[0] != &list[0].key()[0] {
+	key, again, other := list[0].key(), list[0].key(), list[1].key()
+	if bytes.Equal(key, list[0].hash[:]) || bytes.Equal(key, other) || &key[0] != &again[0] {
 		t.Error("keys are made of hashes, are the same, or are made anew each time")
 	}
 }

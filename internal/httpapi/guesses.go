@@ -30,8 +30,10 @@ type guesses struct {
 	mu     sync.Mutex
 	until  map[netip.Addr]time.Time // by when the failures of an address are forgiven
 	warned time.Time
-	unsaid int // wrong tokens since the last line of the log
-	clock  func() time.Time
+
+	forgiven time.Time // when forgive last looked
+	unsaid   int       // wrong tokens since the last line of the log
+	clock    func() time.Time
 }
 
 func newGuesses(log *slog.Logger) *guesses {
@@ -95,8 +97,12 @@ func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
 	return 0
 }
 
-// forgive forgets the addresses that have sent nothing wrong for a while.
+// forgive forgets the addresses that have sent nothing wrong for a while. It looks at all of them, and so not at each guess.
 func (g *guesses) forgive(now time.Time) {
+	if now.Sub(g.forgiven) < guessEvery {
+		return
+	}
+	g.forgiven = now
 	for key, until := range g.until {
 		if until.Before(now) {
 			delete(g.until, key)

@@ -171,6 +171,9 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 
 // probe says in one line what the instance talks to, and warns of what endangers it.
 func (ps *parts) probe(ctx context.Context) {
+	for _, line := range ps.set.unprotected() {
+		ps.log.Warn("a connection is not protected", "what", line)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var found []any

@@ -255,6 +255,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry) error {
 		Reader:   in.store,
 		Overview: in.overview,
 		Tokens:   in.set.Tokens,
+		Hosts:    in.set.Hosts,
 		Registry: registry,
 		Logger:   in.log,
 		Instance: in.set.Instance,

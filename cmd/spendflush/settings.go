@@ -25,7 +25,8 @@ type settings struct {
 	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
 
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
-	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, with commas" help:"who may use the HTTP API"`
+	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API"`
+	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
 	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
 	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" allowed:"1ms to 1m" help:"how long the lock holder lets batches gather from one flush to the next"`
@@ -155,7 +156,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
 	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
-	check("Tokens", !slices.ContainsFunc(s.Tokens, func(t string) bool { return len(t) < 16 || strings.ContainsAny(t, " \t\r\n") }))
+	check("Tokens", !slices.ContainsFunc(s.Tokens, isWeak))
+	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
 	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
 	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
@@ -180,6 +182,28 @@ func (s *settings) wrong(n need) (fields []string) {
 // lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
 // many for the flushes made under them, and two for reads.
 func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
+
+// Tokens that are shorter, or made of fewer different characters, could be guessed.
+const (
+	minTokenLength = 16
+	minTokenKinds  = 8
+)
+
+func isWeak(token string) bool {
+	kinds := map[rune]bool{}
+	for _, c := range token {
+		kinds[c] = true
+	}
+	return len(token) < minTokenLength || len(kinds) < minTokenKinds || strings.ContainsAny(token, " \t\r\n")
+}
+
+// isHost says whether the text can be the host of a request, without a port.
+func isHost(text string) bool {
+	if net.ParseIP(text) != nil {
+		return true
+	}
+	return text != "" && !strings.ContainsAny(text, " \t\r\n/:@*[]")
+}
 
 // listenAllowed: without tokens only this machine may connect.
 func (s *settings) listenAllowed() bool {

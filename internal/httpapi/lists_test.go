@@ -284,7 +284,7 @@ func TestAnEntryIsSettledOnceAndOnlyWhenItsTurnHasCome(t *testing.T) {
 		}
 	}
 	in.wantList("/v1/quarantine?state=all", "entries", "id state", "1 dropped", "2 applied", "3 applied", "4 dropped", "5 applied")
-	in.wantList("/v1/quarantine?state=dropped", "entries", "id", "1", "4")
+	in.wantList("/v1/quarantine?state=dropped", "entries", "id settled_by", "1 no token, 127.0.0.1, instance here", "4 no token, 127.0.0.1, instance here")
 	in.wantList("/v1/quarantine?state=applied", "entries", "id", "2", "3", "5")
 	in.wantList("/v1/quarantine", "entries", "id")
 	for path, want := range map[string]string{"/v1/spend/api_key/k": "7.5", "/v1/spend/api_key/full": "1.25"} {

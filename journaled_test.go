@@ -188,3 +188,35 @@ func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
 		})
 	}
 }
+
+// The journal is of a process that had the same memory as another one, which is in the books: the batch that would be the
+// next is another, and so are all behind it.
+func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
+	b := chained(t, 1, 3)
+	other := []*Batch{}
+	prior := Digest{1}
+	for _, b := range b[1:] {
+		h, rows := b.Header, mustRows(t, b)
+		h.PriorDigest = prior
+		next := NewBatch(h, rows.Totals, rows.Rollups)
+		other, prior = append(other, next), next.Digest()
+	}
+	store, queue := newMemoryStore(), newMemoryQueue()
+	j := &memoryJournal{batches: slices.Clone(other)}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: queue, Locker: newMemoryLocker(), Journal: j})
+	if err := p.committer(0).commit(t.Context(), offered(t, nil, b[0]), viaDirect); err != nil {
+		t.Fatal(err)
+	}
+	shards := p.leftovers(other)
+	if err := shards[0].step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range other {
+		if _, ok := store.quarantine[string(b.Bytes())]; !ok {
+			t.Errorf("batch %d isn't in quarantine", b.Sequence)
+		}
+	}
+	if len(shards[0].batches) != 0 || j.len() != 0 || queue.len(0) != 0 {
+		t.Errorf("%d batches are left, %d in the journal, %d in the queue", len(shards[0].batches), j.len(), queue.len(0))
+	}
+}

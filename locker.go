@@ -34,8 +34,9 @@ type Lease interface {
 
 // Holder is who holds a lock.
 type Holder struct {
-	Owner   string        // the instance; "" if nobody holds the lock or it can't be told
+	Owner   string        // the instance; "" if nobody holds the lock, it is no instance, or it can't be told
 	Expires time.Duration // how long until the lock ends unless it is renewed; 0 if it has no such end
+	Foreign string        // what holds the lock and is no instance, such as a session in Postgres; "" if that isn't known
 }
 
 // ErrHeld is wrapped by every *HeldError.
@@ -49,6 +50,8 @@ type HeldError struct {
 
 func (e *HeldError) Error() string {
 	switch {
+	case e.Holder.Foreign != "":
+		return fmt.Sprintf("lock %s is held by what is no instance: %s", e.Name, e.Holder.Foreign)
 	case e.Holder.Owner == "":
 		return fmt.Sprintf("lock %s is held by another", e.Name)
 	case e.Holder.Expires == 0:

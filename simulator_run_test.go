@@ -110,7 +110,7 @@ var simFocuses = map[string]func(bit func(int) bool) simRules{
 func TestSimulatorOneThingThatGoesWrongAgainAndAgain(t *testing.T) {
 	for name, rulesOf := range simFocuses {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, max(*simRuns/4, 1), func(seed uint64, trace func(string, ...any)) (string, simTally) {
+			simulate(t, max(min(*simRuns, 1000), *simRuns/4), func(seed uint64, trace func(string, ...any)) (string, simTally) {
 				rules := rulesOf(func(i int) bool { return seed>>i&1 == 1 })
 				if seed>>4&1 == 1 {
 					rules.grace = 2 * time.Second

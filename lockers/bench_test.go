@@ -19,8 +19,8 @@ var kinds = []struct {
 	url  func(t testing.TB) string
 }{
 	{"redis", func(t testing.TB) string { return testserver.Redis(t) }},
-	{"postgres", func(t testing.TB) string { return testserver.Postgres(t) }},
-	{"pgbouncer", func(t testing.TB) string { return testserver.PgBouncer(t, testserver.Postgres(t), nil) }},
+	{"postgres", func(t testing.TB) string { return database(t) }},
+	{"pgbouncer", func(t testing.TB) string { return testserver.PgBouncer(t, database(t), nil) }},
 }
 
 func openKind(t testing.TB, kind, url string, ttl time.Duration) spendflush.Locker {

@@ -18,6 +18,7 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/testserver"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
 )
 
 // childEnv makes this program a process that holds a lock: "URL TTL NAME".
@@ -34,6 +35,16 @@ func TestMain(m *testing.M) {
 		return
 	}
 	testserver.Main(m)
+}
+
+// database returns the URL of a new database with the tables in it.
+func database(t testing.TB) string {
+	t.Helper()
+	url := testserver.Postgres(t)
+	if _, err := migrations.Up(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	return url
 }
 
 // hold takes a lock and says on standard output when it has it and when it has lost it. It ends with its parent.

@@ -11,29 +11,26 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 // DefaultPostgresTTL is the TTL of a lock in Postgres unless WithTTL says otherwise.
 const DefaultPostgresTTL = 6 * time.Second
 
-var (
-	//go:embed acquire.sql
-	acquireSQL string
-	//go:embed holder.sql
-	holderSQL string
-)
+//go:embed holder.sql
+var holderSQL string
 
 // PostgresPool is where a locker gets connections from; *pgxpool.Pool is one.
 type PostgresPool interface {
 	Acquire(ctx context.Context) (*pgxpool.Conn, error)
 }
 
-// Postgres hands out advisory locks of one database. It works through PgBouncer in transaction mode, and uses no
-// prepared statements whatever the pool's settings are.
+// Postgres hands out advisory locks of one database, which must have the tables of spendflush. It works through PgBouncer
+// in transaction mode, and needs no prepared statements and no setting of the pool or the role.
 //
 // A lease keeps a connection of the pool busy, and an Acquire one for three round trips. So the pool should be the
 // locker's own, and WithMaxLeases say how many connections it has: who holds a lease and waits for another connection of
@@ -91,15 +88,57 @@ func (l *Postgres) give() {
 	}
 }
 
-// protocol prepares nothing, and leaves nothing open: in the extended protocol the last query's portal, and with it a
-// snapshot, would stay until the next query, and hold back VACUUM.
-const protocol = pgx.QueryExecModeSimpleProtocol
+// exec runs statements without parameters, in one round trip of the simple protocol, and returns their results. In the
+// extended protocol the last query's portal, and with it a snapshot, would stay until the next query, and hold back
+// VACUUM.
+func exec(ctx context.Context, conn *pgxpool.Conn, statements ...string) ([]*pgconn.Result, error) {
+	results, err := conn.Conn().PgConn().Exec(ctx, strings.Join(statements, ";\n")).ReadAll()
+	if err == nil && len(results) != len(statements) {
+		err = fmt.Errorf("%d results of %d statements", len(results), len(statements))
+	}
+	return results, err
+}
 
-// lockKey returns the number of the advisory lock. Other programs use such locks of the same database too; with 64 bits
-// of a hash of what only we would hash, they don't meet.
-func lockKey(name string) int64 {
+// begin returns the statements that begin a transaction which may idle for that long. Whatever the database's defaults
+// are: other levels keep a snapshot until the end, which would hold back VACUUM.
+func begin(idle time.Duration, more string) []string {
+	return []string{pglink.BeginRead, pglink.Settings(idle, 0, more)}
+}
+
+// askTimeout is how long Postgres waits in a transaction that only asks.
+const askTimeout = 10 * time.Second
+
+// lockKey returns the number of the advisory lock. It is a hash of what only we would hash, mixed with the random number
+// that the migrations have made: other programs use such locks of the same database too, and any role may take any of
+// them, but only one that may read the tables can tell which numbers are taken here before they are.
+func lockKey(ctx context.Context, conn *pgxpool.Conn, name string) (int64, error) {
+	results, err := exec(ctx, conn, append(begin(askTimeout, ""), "SELECT salt FROM spendflush.lock_salt", "COMMIT")...)
+	if err != nil {
+		return 0, fmt.Errorf("read the salt of the locks: %w", err)
+	}
+	rows := results[2].Rows
+	if len(rows) != 1 {
+		return 0, errors.New("read the salt of the locks: spendflush.lock_salt is empty")
+	}
+	salt, err := strconv.ParseInt(string(rows[0][0]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the salt of the locks: %w", err)
+	}
 	sum := sha256.Sum256([]byte("github.com/spendflush/spendflush lock\x00" + name))
-	return int64(binary.BigEndian.Uint64(sum[:8]))
+	return int64(binary.BigEndian.Uint64(sum[:8])) ^ salt, nil
+}
+
+// quote returns a literal of the number that is one whatever the settings are.
+func quote(n int64) string { return fmt.Sprintf("'%d'::bigint", n) }
+
+// quoteName returns a literal of the name. What isn't printable ASCII Postgres itself would replace.
+func quoteName(name string) string {
+	return "'" + strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '\'' || r == '\\' {
+			return '?'
+		}
+		return r
+	}, name) + "'"
 }
 
 const applicationPrefix = "spendflush/"
@@ -131,8 +170,11 @@ func (l *Postgres) acquire(ctx context.Context, name string) (*lease, error) {
 		return nil, err
 	}
 	k := &postgresLink{conn: conn, name: name, ended: l.give}
+	key, err := lockKey(ctx, conn, name)
 	start := time.Now()
-	err = l.begin(ctx, conn, name)
+	if err == nil {
+		err = l.begin(ctx, conn, name, key)
+	}
 	if err == nil {
 		var won *lease
 		if won, err = newLease(start, l.ttl, k); err == nil {
@@ -142,19 +184,21 @@ func (l *Postgres) acquire(ctx context.Context, name string) (*lease, error) {
 	return nil, errors.Join(err, k.release(ctx))
 }
 
-// begin opens the transaction that holds the lock.
-func (l *Postgres) begin(ctx context.Context, conn *pgxpool.Conn, name string) error {
-	// Whatever the database's defaults are: other levels keep a snapshot until the end, which would hold back VACUUM.
-	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"); err != nil {
+// begin opens the transaction that holds the lock. All its settings are its own.
+func (l *Postgres) begin(ctx context.Context, conn *pgxpool.Conn, name string, key int64) error {
+	application := ",\n    pg_catalog.set_config('application_name', " + quoteName(applicationPrefix+l.owner) + ", true)"
+	results, err := exec(ctx, conn, append(begin(l.ttl, application), "SELECT pg_try_advisory_xact_lock("+quote(key)+")")...)
+	if err != nil {
 		return err
 	}
-	var won bool
-	err := conn.QueryRow(ctx, acquireSQL, protocol,
-		lockKey(name), applicationPrefix+l.owner, strconv.FormatInt(l.ttl.Milliseconds(), 10)).Scan(&won)
-	if err != nil || won {
+	if string(results[2].Rows[0][0]) == "t" {
+		return nil
+	}
+	results, err = exec(ctx, conn, holderOf(key))
+	if err != nil {
 		return err
 	}
-	holder, err := queryHolder(ctx, conn, name)
+	holder, err := readHolder(results[0])
 	if err != nil {
 		return err
 	}
@@ -163,25 +207,46 @@ func (l *Postgres) begin(ctx context.Context, conn *pgxpool.Conn, name string) e
 
 // Holder says who holds the lock; see spendflush.Locker. Its Expires is always 0.
 func (l *Postgres) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
-	conn, err := l.pool.Acquire(ctx)
-	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
-	}
-	defer conn.Release()
-	holder, err := queryHolder(ctx, conn, name)
+	holder, err := l.holder(ctx, name)
 	if err != nil {
 		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
 	}
 	return holder, nil
 }
 
-func queryHolder(ctx context.Context, conn *pgxpool.Conn, name string) (spendflush.Holder, error) {
-	var application string
-	err := conn.QueryRow(ctx, holderSQL, protocol, lockKey(name)).Scan(&application)
-	if errors.Is(err, pgx.ErrNoRows) {
+func (l *Postgres) holder(ctx context.Context, name string) (spendflush.Holder, error) {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return spendflush.Holder{}, err
+	}
+	defer conn.Release() // which closes it if a transaction is left open
+	key, err := lockKey(ctx, conn, name)
+	if err != nil {
+		return spendflush.Holder{}, err
+	}
+	results, err := exec(ctx, conn, append(begin(askTimeout, ""), holderOf(key), "COMMIT")...)
+	if err != nil {
+		return spendflush.Holder{}, err
+	}
+	return readHolder(results[2])
+}
+
+func holderOf(key int64) string { return strings.ReplaceAll(holderSQL, "$1::bigint", quote(key)) }
+
+// readHolder tells an instance from any other session. One whose role may not even use the schema is none, whatever it
+// calls itself.
+func readHolder(r *pgconn.Result) (spendflush.Holder, error) {
+	if len(r.Rows) == 0 {
 		return spendflush.Holder{}, nil
 	}
-	return spendflush.Holder{Owner: strings.TrimPrefix(application, applicationPrefix)}, err
+	if len(r.Rows[0]) != 4 {
+		return spendflush.Holder{}, errors.New("the holder can't be read")
+	}
+	pid, application, role, may := string(r.Rows[0][0]), string(r.Rows[0][1]), string(r.Rows[0][2]), string(r.Rows[0][3])
+	if owner, ok := strings.CutPrefix(application, applicationPrefix); ok && may == "t" {
+		return spendflush.Holder{Owner: owner}, nil
+	}
+	return spendflush.Holder{Foreign: fmt.Sprintf("process %s of role %q, application %q", pid, role, application)}, nil
 }
 
 // postgresLink is the transaction that holds a lock. All its errors are errGone: what has failed once on a connection

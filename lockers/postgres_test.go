@@ -13,6 +13,7 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/testserver"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/migrations"
 )
 
 // session is what Postgres says of the one session that holds a lock.
@@ -75,7 +76,7 @@ func run(t testing.TB, pool *pgxpool.Pool, statement string) {
 }
 
 func TestAHeldLockDoesNotHoldBackVacuumWhateverTheDefaults(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	admin := openPool(t, url)
 	run(t, admin, `DO $$ BEGIN
 		EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database());
@@ -93,7 +94,7 @@ func TestAHeldLockDoesNotHoldBackVacuumWhateverTheDefaults(t *testing.T) {
 }
 
 func TestTheDatabasesOwnIdleTimeoutDoesNotEndALock(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	admin := openPool(t, url)
 	run(t, admin, `DO $$ BEGIN
 		EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = 50', current_database()); END $$`)
@@ -114,7 +115,7 @@ func TestTheDatabasesOwnIdleTimeoutDoesNotEndALock(t *testing.T) {
 }
 
 func TestNothingOfALockStaysInThePoolersSession(t *testing.T) {
-	direct := testserver.Postgres(t)
+	direct := database(t)
 	admin := openPool(t, direct)
 	pooled := testserver.PgBouncer(t, direct, map[string]string{"default_pool_size": "1"})
 	pool := openPool(t, pooled)
@@ -142,7 +143,7 @@ func TestNothingOfALockStaysInThePoolersSession(t *testing.T) {
 }
 
 func TestALeaseHoldsOneConnectionAndGivesItBackSound(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	pool := openPool(t, url)
 	l := lockers.NewPostgres(pool, "a")
 	for range 20 {
@@ -166,7 +167,7 @@ func TestALeaseHoldsOneConnectionAndGivesItBackSound(t *testing.T) {
 }
 
 func TestABusyPoolHoldsAcquireNoLongerThanItsContext(t *testing.T) {
-	config, err := pgxpool.ParseConfig(testserver.Postgres(t))
+	config, err := pgxpool.ParseConfig(database(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +187,7 @@ func TestABusyPoolHoldsAcquireNoLongerThanItsContext(t *testing.T) {
 }
 
 func TestAKilledHoldersLockIsFree(t *testing.T) {
-	direct := testserver.Postgres(t)
+	direct := database(t)
 	admin := openPool(t, direct)
 	for name, url := range map[string]string{"Direct": direct, "PgBouncer": testserver.PgBouncer(t, direct, nil)} {
 		t.Run(name, func(t *testing.T) {
@@ -211,7 +212,7 @@ func TestAKilledHoldersLockIsFree(t *testing.T) {
 
 func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
 	const ttl = time.Second
-	direct := testserver.Postgres(t)
+	direct := database(t)
 	admin := openPool(t, direct)
 	for name, url := range map[string]string{"Direct": direct, "PgBouncer": testserver.PgBouncer(t, direct, nil)} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +236,7 @@ func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
 
 func TestAStoppedHolderOfAPostgresLockSeesItsLossWhenItWakes(t *testing.T) {
 	const ttl = time.Second
-	url := testserver.Postgres(t)
+	url := database(t)
 	holder := startChild(t, url, ttl, lock)
 	holder.signal(t, syscall.SIGSTOP)
 	successor := acquireSoon(t, lockers.NewPostgres(openPool(t, url), "successor"), lock)
@@ -250,6 +251,9 @@ func TestAStoppedHolderOfAPostgresLockSeesItsLossWhenItWakes(t *testing.T) {
 
 func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 	server := testserver.NewPostgres(t)
+	if _, err := migrations.Up(t.Context(), server.URL("postgres")); err != nil {
+		t.Fatal(err)
+	}
 	l := lockers.NewPostgres(openPool(t, server.URL("postgres")), "a").WithTTL(time.Hour)
 	lease := acquire(t, l)
 	if err := server.Kill(); err != nil {

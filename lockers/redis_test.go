@@ -91,7 +91,7 @@ func TestATooShortTTLIsRefused(t *testing.T) {
 	if _, err := openRedis(t, client, "a", lockers.MinTTL-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
 		t.Errorf("Redis: %v", err)
 	}
-	pool := openPool(t, testserver.Postgres(t))
+	pool := openPool(t, database(t))
 	if _, err := lockers.NewPostgres(pool, "a").WithTTL(-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
 		t.Errorf("Postgres: %v", err)
 	}

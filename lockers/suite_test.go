@@ -80,12 +80,12 @@ func TestRedisIsALocker(t *testing.T) {
 }
 
 func TestPostgresIsALocker(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	runOnPostgres(t, url, url)
 }
 
 func TestPostgresBehindPgBouncerIsALocker(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	runOnPostgres(t, url, testserver.PgBouncer(t, url, nil))
 }
 

@@ -7,8 +7,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 CREATE TABLE spendflush.producers (
     producer     uuid           NOT NULL,
     shard        smallint       NOT NULL,
@@ -205,8 +203,6 @@ CREATE TABLE spendflush.lost_batches (
 );
 
 -- +goose Down
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 DROP TABLE spendflush.lost_batches, spendflush.quarantine, spendflush.rollup, spendflush.series_tag,
     spendflush.series, spendflush.total, spendflush.entity, spendflush.control, spendflush.producers;

@@ -3,8 +3,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 CREATE VIEW spendflush.spend AS
 SELECT
     e.entity_type,
@@ -68,8 +66,6 @@ GROUP BY
     f.mcp_namespaced_tool_name, f.endpoint;
 
 -- +goose Down
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 DROP VIEW spendflush.daily_spend;
 DROP VIEW spendflush.series_entity;

@@ -2,8 +2,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 -- What the producer says it sealed up to its mark. In the books is the same but for what is lost.
 ALTER TABLE spendflush.producers ADD COLUMN sealed_updates bigint, ADD COLUMN sealed_amount numeric(38,12);
 UPDATE spendflush.producers SET sealed_updates = updates, sealed_amount = amount;
@@ -19,8 +17,6 @@ ALTER TABLE spendflush.lost_batches ADD COLUMN found_at timestamptz; -- when it 
 -- the time before which a producer that isn't known may have been among them.
 
 -- +goose Down
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 UPDATE spendflush.producers SET sequence = 1 WHERE sequence = 0;
 ALTER TABLE spendflush.producers DROP CONSTRAINT producers_check;

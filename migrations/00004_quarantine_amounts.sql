@@ -2,8 +2,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 ALTER TABLE spendflush.quarantine ADD COLUMN updates bigint; -- of a batch whose header can be read
 
 -- Those that are there already: where the producer is known, the header could be read. It has the updates in bytes 56
@@ -16,8 +14,6 @@ UPDATE spendflush.quarantine SET
 WHERE kind = 'batch' AND producer IS NOT NULL;
 
 -- +goose Down
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 UPDATE spendflush.quarantine SET spend = 0 WHERE kind = 'batch';
 ALTER TABLE spendflush.quarantine DROP COLUMN updates;

@@ -2,8 +2,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 CREATE TABLE spendflush.last_audit (
     single     boolean          PRIMARY KEY DEFAULT true CHECK (single),
     claimed_at timestamptz      NOT NULL, -- when an audit was last set out to, or made
@@ -15,7 +13,5 @@ CREATE TABLE spendflush.last_audit (
 );
 
 -- +goose Down
-
-SET LOCAL search_path = pg_catalog, pg_temp;
 
 DROP TABLE spendflush.last_audit;

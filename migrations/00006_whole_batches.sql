@@ -3,8 +3,6 @@
 
 -- +goose Up
 
-SET LOCAL search_path = pg_catalog, pg_temp;
-
 ALTER TABLE spendflush.producers DROP COLUMN shards, DROP COLUMN seal, DROP COLUMN whole;
 -- What batches the mark stands for, see spendflush.Digest: that of the batch at the mark, that of the batch before the
 -- last claim, and the beginnings of those of the last batches.
@@ -53,24 +51,37 @@ ALTER TABLE spendflush.total ALTER COLUMN shard DROP DEFAULT;
 ALTER TABLE spendflush.total DROP CONSTRAINT total_pkey;
 ALTER TABLE spendflush.total ADD PRIMARY KEY (entity, shard);
 
--- Conditions on the names reach the index of entity: they are what is grouped by. Sums have no bound of 64 bits.
+-- Conditions on the names, and joins by them, reach the index of entity: nothing is grouped here, each entity's few rows are
+-- added up by themselves. Sums have no bound of 64 bits.
 CREATE VIEW spendflush.spend AS
 SELECT
     e.entity_type,
     e.entity_id,
     e.team_id,
-    sum(t.spend)::numeric(50,12) AS spend,
-    sum(t.successful_requests::numeric + t.failed_requests) AS api_requests,
-    sum(t.successful_requests) AS successful_requests,
-    sum(t.failed_requests) AS failed_requests,
-    sum(t.prompt_tokens) AS prompt_tokens,
-    sum(t.completion_tokens) AS completion_tokens,
-    sum(t.cache_read_input_tokens) AS cache_read_input_tokens,
-    sum(t.cache_creation_input_tokens) AS cache_creation_input_tokens,
-    max(t.updated_at) AS updated_at
-FROM spendflush.total t
-JOIN spendflush.entity e ON e.key = t.entity
-GROUP BY e.entity_type, e.entity_id, e.team_id;
+    t.spend,
+    t.successful_requests + t.failed_requests AS api_requests,
+    t.successful_requests,
+    t.failed_requests,
+    t.prompt_tokens,
+    t.completion_tokens,
+    t.cache_read_input_tokens,
+    t.cache_creation_input_tokens,
+    t.updated_at
+FROM spendflush.entity e
+CROSS JOIN LATERAL (
+    SELECT
+        sum(t.spend)::numeric(50,12) AS spend,
+        sum(t.successful_requests) AS successful_requests,
+        sum(t.failed_requests) AS failed_requests,
+        sum(t.prompt_tokens) AS prompt_tokens,
+        sum(t.completion_tokens) AS completion_tokens,
+        sum(t.cache_read_input_tokens) AS cache_read_input_tokens,
+        sum(t.cache_creation_input_tokens) AS cache_creation_input_tokens,
+        max(t.updated_at) AS updated_at
+    FROM spendflush.total t
+    WHERE t.entity = e.key
+    HAVING count(*) > 0
+) AS t;
 
 DROP VIEW spendflush.daily_spend;
 CREATE VIEW spendflush.daily_spend AS
@@ -123,6 +134,7 @@ CREATE FUNCTION spendflush.correct(
     cache_read_input_tokens bigint DEFAULT 0, cache_creation_input_tokens bigint DEFAULT 0
 ) RETURNS void
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -222,10 +234,14 @@ $$;
 ALTER FUNCTION spendflush.check_entity() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION spendflush.check_series() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION spendflush.keep_tags() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION spendflush.correct(uuid, date, integer, numeric, bigint, bigint, bigint, bigint, bigint, bigint)
+    SET search_path = pg_catalog, pg_temp;
 
 -- +goose Down
 
-SET LOCAL search_path = pg_catalog, pg_temp;
+ALTER FUNCTION spendflush.check_entity() RESET search_path;
+ALTER FUNCTION spendflush.check_series() RESET search_path;
+ALTER FUNCTION spendflush.keep_tags() RESET search_path;
 
 DROP FUNCTION spendflush.correct(uuid, date, integer, numeric, bigint, bigint, bigint, bigint, bigint, bigint);
 DROP INDEX spendflush.quarantine_producer;

@@ -5,20 +5,24 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"time"
+
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
-// impatient are migrations that wait for each lock on a table for a second only. Whatever comes after a migration that
+// impatient are migrations that begin by what every transaction sets for itself, and that wait for each lock on a table for a second only. Whatever comes after a migration that
 // waits for a table, such as a flush of a running instance, waits behind it.
 //
 // The bound is said in the text of each migration, for the transaction alone. In a session it would stay behind with
 // a pooler's connection.
 type impatient struct{ fs.FS }
 
-var (
-	upMark         = []byte("-- +goose Up\n")
-	noTransaction  = []byte("-- +goose NO TRANSACTION")
-	lockTimeoutSQL = []byte("SET LOCAL lock_timeout = '1s';\n")
-)
+var noTransaction = []byte("-- +goose NO TRANSACTION")
+
+// begin is what a transaction sets for itself that has begun by the defaults of the role.
+const begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE;\n"
+
+var migrationSettings = begin + pglink.Settings(0, time.Second, pglink.OnDisk) + ";\n"
 
 // Open implements fs.FS.
 func (m impatient) Open(name string) (fs.File, error) {
@@ -31,7 +35,9 @@ func (m impatient) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	if !bytes.Contains(text, noTransaction) {
-		text = bytes.Replace(text, upMark, append(bytes.Clone(upMark), lockTimeoutSQL...), 1)
+		for _, mark := range []string{"-- +goose Up\n", "-- +goose Down\n"} {
+			text = bytes.Replace(text, []byte(mark), []byte(mark+migrationSettings), 1)
+		}
 	}
 	return &changedFile{File: file, text: bytes.NewReader(text)}, nil
 }

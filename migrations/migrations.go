@@ -38,6 +38,8 @@ var (
 	ErrOlder = errors.New("run spendflush migrate up")
 	// ErrNotOwner is wrapped by Up where the role may not make what the database lacks.
 	ErrNotOwner = errors.New("this role may not change the tables: run `spendflush migrate up` as their owner")
+	// ErrEncoding is wrapped by Up where the database is of an encoding that can't keep every text. Nothing is changed then.
+	ErrEncoding = pglink.ErrEncoding
 	// ErrNoRights is wrapped where the role may not even read which migrations the database has.
 	ErrNoRights = errors.New("this role may not read the tables of spendflush: docs/runbook.md lists the rights to grant")
 )
@@ -180,17 +182,17 @@ func up(ctx context.Context, databaseURL string, from fs.FS, tell func(string)) 
 	}
 
 	var applied []Applied
-	err = locked(ctx, db, tell, func() error {
-		// Another program may have been quicker.
-		if behind, err := isBehind(ctx, db, provider); err != nil || !behind {
+	err = makeSchema(ctx, db)
+	if err == nil {
+		err = locked(ctx, db, tell, func() error {
+			// Another program may have been quicker.
+			if behind, err := isBehind(ctx, db, provider); err != nil || !behind {
+				return err
+			}
+			applied, err = applyAll(ctx, db, provider, tell)
 			return err
-		}
-		if err := makeSchema(ctx, db); err != nil {
-			return err
-		}
-		applied, err = applyAll(ctx, db, provider, tell)
-		return err
-	})
+		})
+	}
 	if err != nil && sqlState(err) == codeNoRight && !errors.Is(err, ErrNoRights) {
 		err = fmt.Errorf("%w: %w", ErrNotOwner, err)
 	}
@@ -205,6 +207,9 @@ func isBehind(ctx context.Context, db *sql.DB, known *goose.Provider) (bool, err
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	version, err := read(ctx, db)
+	if err == nil {
+		err = pglink.CheckEncoding(version.encoding)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -277,47 +282,39 @@ func nextOf(ctx context.Context, db *sql.DB, known *goose.Provider) (string, err
 	return "", nil
 }
 
-// makeSchema asks first: CREATE SCHEMA IF NOT EXISTS wants the right to create even where there is nothing to do.
-func makeSchema(ctx context.Context, db *sql.DB) error {
-	var exists bool
-	err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'spendflush')").Scan(&exists)
-	if err == nil && !exists {
-		_, err = db.ExecContext(ctx, "CREATE SCHEMA spendflush")
-	}
-	if err != nil {
-		return fmt.Errorf("schema spendflush: %w", err)
-	}
-	return nil
-}
-
 // databaseVersion is what the database says of itself.
 type databaseVersion struct {
 	current   int64 // the newest applied, 0 if none is
 	appliedAt map[int64]time.Time
+	encoding  string
 }
 
 func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 	version := databaseVersion{appliedAt: map[int64]time.Time{}}
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return version, wrapRead(err)
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: true})
+	if err == nil {
+		defer tx.Rollback()
+		err = version.read(ctx, tx)
 	}
-	defer tx.Rollback()
-	// Another role may have put functions and operators into a schema that stands before.
-	if _, err := tx.ExecContext(ctx, "SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
-		return version, wrapRead(err)
+	return version, wrapRead(err)
+}
+
+func (v *databaseVersion) read(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, settings); err != nil {
+		return err
 	}
 	var exists bool
-	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&exists); err != nil || !exists {
-		return version, wrapRead(err)
+	err := tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL, current_setting('server_encoding')", versionTable).
+		Scan(&exists, &v.encoding)
+	if err != nil || !exists {
+		return err
 	}
-
 	// The last row of a version says whether it is applied.
 	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT ON (version_id) version_id, is_applied,
 			(extract(epoch FROM tstamp AT TIME ZONE current_setting('TimeZone')) * 1e6)::bigint
 		FROM `+versionTable+` WHERE version_id > 0 ORDER BY version_id, id DESC`)
 	if err != nil {
-		return version, wrapRead(err)
+		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -325,13 +322,13 @@ func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
 		var applied bool
 		var at int64 // not as text, whose form is the database's to say
 		if err := rows.Scan(&id, &applied, &at); err != nil {
-			return version, wrapRead(err)
+			return err
 		}
 		if applied {
-			version.current, version.appliedAt[id] = id, time.UnixMicro(at).UTC()
+			v.current, v.appliedAt[id] = id, time.UnixMicro(at).UTC()
 		}
 	}
-	return version, wrapRead(rows.Err())
+	return rows.Err()
 }
 
 func wrapRead(err error) error {
@@ -359,7 +356,7 @@ func (v databaseVersion) compare(known int64, all bool) error {
 	}
 }
 
-// lockKey is that of the advisory lock: "spendflu" in ASCII.
+// lockKey is that of the advisory lock before it is salted: "spendflu" in ASCII.
 const lockKey = 0x7370656e64666c75
 
 // locked calls do while a transaction of its own holds the lock. It polls instead of waiting in Postgres, so that
@@ -385,15 +382,14 @@ func locked(ctx context.Context, db *sql.DB, tell func(string), do func() error)
 
 // tryLock returns the transaction that holds the lock, nil if another one does. ctx is the transaction's, too.
 func tryLock(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
-	tx, err := db.BeginTx(ctx, nil)
+	tx, err := beginTx(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	askCtx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var held bool
-	err = tx.QueryRowContext(askCtx, `SELECT pg_catalog.pg_try_advisory_xact_lock($1)
-		FROM pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)`, int64(lockKey)).Scan(&held)
+	err = tx.QueryRowContext(askCtx, "SELECT pg_try_advisory_xact_lock($1::bigint # salt) FROM "+saltTable, int64(lockKey)).Scan(&held)
 	if err != nil || !held {
 		tx.Rollback()
 		return nil, err

@@ -228,6 +228,19 @@ func TestARoleThatOwnsOnlyTheSchemaCanMigrate(t *testing.T) {
 	}
 }
 
+// makeSchemaOnly makes what is there before the first migration.
+func makeSchemaOnly(t *testing.T, databaseURL string) {
+	t.Helper()
+	db, err := open(databaseURL, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := makeSchema(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestWaitingForAnotherProgramThatMigratesEndsWithTheContext(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
 	conn := connect(t, databaseURL)
@@ -236,7 +249,8 @@ func TestWaitingForAnotherProgramThatMigratesEndsWithTheContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.Background())
-	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", int64(lockKey)); err != nil {
+	makeSchemaOnly(t, databaseURL)
+	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1::bigint # salt) FROM spendflush.lock_salt", int64(lockKey)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -249,7 +263,7 @@ func TestWaitingForAnotherProgramThatMigratesEndsWithTheContext(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Up returned %v", err)
 	}
-	if n := query[int](t, connect(t, databaseURL), "SELECT count(*) FROM pg_namespace WHERE nspname = 'spendflush'"); n != 0 {
+	if n := query[int](t, connect(t, databaseURL), "SELECT count(*) FROM pg_class WHERE relname = 'rollup'"); n != 0 {
 		t.Error("Up migrated without the lock")
 	}
 }

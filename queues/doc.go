@@ -121,6 +121,10 @@
 //	a file can't be read         OpenJournal and Left return an error that names it
 //	a second process             OpenJournal returns spendflush.ErrJournalInUse
 //	no right in the directory    OpenJournal returns an error that names the path, what is needed, and the user
+//	others may write to it       likewise: a directory or file that another account could have made or changed is refused,
+//	                             and so is a symbolic link at its place
+//
+// Files are read in pieces of 1 MiB. A batch takes memory once its checksum was found to be right.
 //
 // File systems that don't keep what fsync was told (some network and container ones) don't keep a journal either. It
 // needs a system with flock; on others OpenJournal returns errors.ErrUnsupported.

@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgtype"
-
 	"github.com/spendflush/spendflush"
 )
 
@@ -310,14 +308,7 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 func (t *transaction) begin(ctx context.Context) error { return t.run(ctx, t.beginCalls()...) }
 
 func (t *transaction) beginCalls() []call {
-	return []call{
-		{name: "begin", rows: -1},
-		{name: "settings", rows: -1, params: []param{milliseconds(idleTimeout), milliseconds(lockTimeout)}},
-	}
-}
-
-func milliseconds(d time.Duration) param {
-	return param{pgtype.TextOID, fmt.Append(nil, d.Milliseconds())}
+	return []call{{name: "begin", rows: -1}, {name: "settings", rows: -1}}
 }
 
 // addAll adds the rows and the control sums, and takes up what the dictionaries lack. The control sums come first: two

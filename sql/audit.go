@@ -118,7 +118,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()
 	var report AuditReport
 	a := audit{store: s, report: &report}
-	err := s.readAt(ctx, pgx.RepeatableRead, func(tx pgx.Tx) error {
+	err := s.readSnapshot(ctx, func(tx pgx.Tx) error {
 		for _, step := range []func(context.Context, pgx.Tx) error{
 			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
 		} {

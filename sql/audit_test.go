@@ -188,7 +188,7 @@ func tamperings() []tampering {
 		},
 
 		// What the audit goes by.
-		{"UPDATE spendflush.day_fingerprint SET fingerprint = fingerprint + 1 WHERE shard = 0", []string{days}, nil, onNoon, ""},
+		{"UPDATE spendflush.day_fingerprint SET fingerprint = fingerprint + 1 WHERE shard = 0 AND day = '2026-11-20'", []string{days}, nil, onNoon, ""},
 		{"DELETE FROM spendflush.day_fingerprint WHERE day = '2026-11-20'", []string{days}, nil, onNoon, ""},
 		{"UPDATE spendflush.day_fingerprint SET day = day + 1 WHERE day = '2026-11-20'", []string{days}, nil, []string{noonDay, nextDay}, ""},
 		{"INSERT INTO spendflush.day_fingerprint VALUES (-1, '2026-11-20', 0)", []string{days}, nil, onNoon, ""},

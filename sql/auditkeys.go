@@ -43,13 +43,9 @@ func (f *faults) note(format string, args ...any) {
 }
 
 func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err error) {
-	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_entity_keys"))
-	if err != nil {
-		return 0, err
-	}
 	var key [16]byte
 	var kind, id, team string
-	_, err = pgx.ForEachRow(rows, []any{&key, &kind, &id, &team}, func() error {
+	err = a.each(ctx, "audit_entity_keys", []any{&key, &kind, &id, &team}, func() error {
 		n++
 		t, err := spendflush.ParseEntityType(kind)
 		if err != nil || (spendflush.Entity{Type: t, ID: id, TeamID: team}).Key() != key {
@@ -61,16 +57,13 @@ func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err err
 }
 
 func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err error) {
-	rows, err := a.store.pool.Query(ctx, a.store.statement("audit_series_keys"))
-	if err != nil {
-		return 0, err
-	}
 	var key [16]byte
 	var s spendflush.Series
-	_, err = pgx.ForEachRow(rows, []any{
+	into := []any{
 		&key, &s.APIKey, &s.UserID, &s.EndUserID, &s.TeamID, &s.OrganizationID, &s.AgentID, &s.Model, &s.ModelGroup,
 		&s.CustomLLMProvider, &s.MCPNamespacedToolName, &s.Endpoint, &s.Tags,
-	}, func() error {
+	}
+	err = a.each(ctx, "audit_series_keys", into, func() error {
 		n++
 		if s.Key() != key {
 			wrong.note("series %s", spendflush.ProducerID(key)) // as Postgres writes it
@@ -78,4 +71,16 @@ func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err err
 		return nil
 	})
 	return n, err
+}
+
+// each reads the rows of a statement one by one, in a snapshot of its own.
+func (a *audit) each(ctx context.Context, name string, into []any, do func() error) error {
+	return a.store.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, a.store.statement(name))
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, into, do)
+		return err
+	})
 }

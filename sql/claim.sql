@@ -19,7 +19,7 @@ WITH claimed AS (
         sequence = excluded.sequence,
         claims = p.claims + 1,
         updates = p.updates + excluded.updates,
-        seen_at = excluded.seen_at,
+        seen_at = greatest(p.seen_at, excluded.seen_at), -- a clock that is behind doesn't make it look idle
         amount = p.amount + excluded.amount,
         sealed_updates = excluded.sealed_updates,
         sealed_amount = excluded.sealed_amount,

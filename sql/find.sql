@@ -8,7 +8,7 @@ WITH found AS (
     RETURNING u.producer, u.updates, u.amount
 ), counted AS (
     UPDATE spendflush.producers p
-    SET updates = p.updates + s.updates, amount = p.amount + s.amount, seen_at = now()
+    SET updates = p.updates + s.updates, amount = p.amount + s.amount, seen_at = greatest(seen_at, now())
     FROM (SELECT producer, sum(updates)::bigint AS updates, sum(amount) AS amount FROM found GROUP BY producer) AS s
     WHERE p.producer = s.producer AND p.shard = $1::smallint
 )

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 )
@@ -59,6 +61,8 @@ func useEverything(t *testing.T, s *Store) {
 	apply(t, s, flushOf(old, 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	execute(t, s.pool, fmt.Sprintf(`BEGIN READ WRITE; SET LOCAL search_path = pg_catalog;
+		UPDATE spendflush.producers SET first_seen = now() - interval '1 day', seen_at = now() WHERE producer = '%s'; COMMIT`, p))
 	if pruned, err := s.Tend(ctx, []spendflush.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("pruned are %d, %v; want 1", pruned, err)
 	}
@@ -163,22 +167,80 @@ END $do$;
 `
 
 func TestNothingOfAnotherSchemaIsEverCalled(t *testing.T) {
-	databaseURL := database(t)
+	for name, way := range map[string]func(*testing.T, string) string{
+		"directly": func(_ *testing.T, databaseURL string) string { return databaseURL }, "through PgBouncer": pooled,
+	} {
+		t.Run(name, func(t *testing.T) {
+			databaseURL := database(t)
+			s := open(t, databaseURL, Options{})
+			execute(t, s.pool, twins)
+			name := query[string](t, s, "SELECT current_database()")
+			execute(t, s.pool, "ALTER DATABASE "+name+" SET search_path = evil, public, pg_catalog")
+			databaseURL = way(t, databaseURL)
+			hostile := open(t, databaseURL, Options{MaxConns: 4})
+			var trapped bool
+			if err := hostile.pool.QueryRow(t.Context(), "SELECT count(*) = 0 FROM spendflush.total WHERE 1::bigint = 1::bigint").Scan(&trapped); err == nil {
+				t.Fatal("the trap doesn't work")
+			}
+			useEverything(t, hostile)
+			if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
+				t.Error(err)
+			}
+			if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The usual case: another role may put things into the schema public, which stands behind pg_catalog. An exact match there
+// is taken before a polymorphic function of pg_catalog. Here it has done so before the tables are made.
+func TestNothingOfTheSchemaPublicIsEverCalled(t *testing.T) {
+	databaseURL := testserver.Postgres(t)
 	s := open(t, databaseURL, Options{})
-	execute(t, s.pool, twins)
-	name := query[string](t, s, "SELECT current_database()")
-	execute(t, s.pool, "ALTER DATABASE "+name+" SET search_path = evil, public, pg_catalog")
-	hostile := open(t, databaseURL, Options{MaxConns: 4})
-	var trapped string
-	if err := hostile.pool.QueryRow(t.Context(), "SELECT count(*) = 0 FROM spendflush.total WHERE 1::bigint = 1::bigint").Scan(&trapped); err == nil {
+	execute(t, s.pool, strings.NewReplacer("CREATE SCHEMA evil;", "", "evil.", "public.").Replace(twins))
+	if _, err := s.pool.Exec(t.Context(), "SELECT array_agg('x'::text)"); err == nil {
 		t.Fatal("the trap doesn't work")
 	}
-	useEverything(t, hostile)
-	if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
-		t.Error(err)
+	migrate(t, databaseURL)
+	useEverything(t, s)
+}
+
+func TestADatabaseThatKeepsBytesAsTheyAreWillDo(t *testing.T) {
+	databaseURL := testserver.PostgresEncoded(t, "SQL_ASCII")
+	migrate(t, databaseURL)
+	s := open(t, databaseURL, Options{})
+	useEverything(t, s)
+	r := request{spendflush.Series{APIKey: "日本"}, noon, one("1")}
+	apply(t, s, flushOf(newProducer(), 1, 1, r))
+	list, err := s.Entities(t.Context(), []spendflush.EntityType{spendflush.APIKey}, "日", 5)
+	if err != nil || len(list) != 1 || list[0].Entity.ID != r.series.APIKey {
+		t.Errorf("%+v, %v", list, err)
 	}
-	if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
-		t.Error(err)
+}
+
+func TestADatabaseThatCanNotKeepEveryTextIsToldAtTheProbe(t *testing.T) {
+	_, err := open(t, testserver.PostgresEncoded(t, "LATIN1"), Options{}).Probe(t.Context())
+	if !errors.Is(err, ErrEncoding) || !strings.Contains(err.Error(), "LATIN1") {
+		t.Errorf("Probe returned %v", err)
+	}
+}
+
+func TestWhatIsPutIntoQuarantineIsOnDiskWhateverTheRoleIsSetTo(t *testing.T) {
+	databaseURL := database(t)
+	s := open(t, databaseURL, Options{})
+	execute(t, s.pool, `CREATE TABLE seen (what text);
+		CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO public.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+		CREATE TRIGGER see AFTER INSERT OR UPDATE ON spendflush.quarantine FOR EACH STATEMENT EXECUTE FUNCTION see()`)
+	execute(t, s.pool, "ALTER DATABASE "+query[string](t, s, "SELECT current_database()")+" SET synchronous_commit = off")
+	s = open(t, databaseURL, Options{})
+	entry := quarantine(t, s, []byte("no batch"))
+	if err := s.DropQuarantined(t.Context(), entry.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := query[string](t, s, "SELECT string_agg(DISTINCT what, ',') || count(*) FROM seen"); got != "on2" {
+		t.Errorf("synchronous_commit was %s, want twice on", got)
 	}
 }
 
@@ -204,4 +266,25 @@ func TestWhatTheRoleAndTheDatabaseAreSetToMattersToNoStatement(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Another program, or a person, writes to the tables with a search_path of its own.
+func TestTriggersCallNothingOfAnotherSchemaWhoeverWrites(t *testing.T) {
+	s := open(t, database(t), Options{})
+	execute(t, s.pool, `CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'called'; END $$;
+		INSERT INTO spendflush.series (key, tags) VALUES (gen_random_uuid(), '{a,b}')`)
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.series_tag"); n != 2 {
+		t.Errorf("%d tags, want 2", n)
+	}
+}
+
+func TestAFlushTakesAsLongAsItTakesWhateverTheRoleAllows(t *testing.T) {
+	databaseURL := database(t)
+	s := open(t, databaseURL, Options{})
+	execute(t, s.pool, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(0.5); RETURN NULL; END $$;
+		CREATE TRIGGER slow AFTER INSERT ON spendflush.rollup FOR EACH STATEMENT EXECUTE FUNCTION slow()`)
+	execute(t, s.pool, "ALTER DATABASE "+query[string](t, s, "SELECT current_database()")+" SET statement_timeout = '250ms'")
+	s = open(t, databaseURL, Options{})
+	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	wantAudit(t, s)
 }

@@ -10,13 +10,18 @@ import (
 
 // maxChunkTexts bounds the texts that one statement sends, about: a row may have 20 kB of them. Postgres takes a message
 // of 1 GiB at most, and both sides need room for it.
-const maxChunkTexts = 4 << 20
+//
+// maxChunkRows bounds its rows: Postgres counts through the sets of tags to find each row's.
+const (
+	maxChunkTexts = 4 << 20
+	maxChunkRows  = 4096
+)
 
 // chunks calls send for stretches of the places whose texts aren't too many for one statement.
 func chunks(places []int, size func(place int) int, send func(places []int)) {
 	for len(places) > 0 {
 		n, texts := 0, 0
-		for n < len(places) && (n == 0 || texts < maxChunkTexts) {
+		for n < len(places) && n < maxChunkRows && (n == 0 || texts < maxChunkTexts) {
 			texts += size(places[n])
 			n++
 		}

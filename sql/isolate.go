@@ -12,19 +12,31 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-// addIsolating adds the rows like add, but in parts, each behind a savepoint: a part that is refused is halved until
-// the row is found that is at fault, and that row is put into quarantine. It is slow and used only after add failed.
+// addIsolating adds the rows like addAll, but in parts, each behind a savepoint: a part that is refused is halved until
+// the row is found that is at fault, and that row is put into quarantine. It is slow and used only after addAll failed.
 func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) error {
-	err := t.halve(ctx, 0, len(f.Totals),
-		func(from, to int) []call { return t.totalCalls(f.Shard, f.Totals[from:to]) },
-		func(i int, reason error) call { return quarantineTotal(f.Shard, &f.Totals[i], reason) })
-	if err != nil {
-		return err
+	for from := 0; from < len(f.Totals); from += isolatedRows {
+		err := t.halve(ctx, from, min(from+isolatedRows, len(f.Totals)),
+			func(from, to int) []call { return t.totalCalls(f.Shard, f.Totals[from:to]) },
+			func(i int, reason error) call { return quarantineTotal(f.Shard, &f.Totals[i], reason) })
+		if err != nil {
+			return err
+		}
 	}
-	return t.halve(ctx, 0, len(f.Rollups),
-		func(from, to int) []call { return t.rollupCalls(f.Rollups[from:to]) },
-		func(i int, reason error) call { return quarantineRollup(f.Shard, &f.Rollups[i], reason) })
+	for from := 0; from < len(f.Rollups); from += isolatedRows {
+		err := t.halve(ctx, from, min(from+isolatedRows, len(f.Rollups)),
+			func(from, to int) []call { return t.rollupCalls(f.Rollups[from:to]) },
+			func(i int, reason error) call { return quarantineRollup(f.Shard, &f.Rollups[i], reason) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// isolatedRows is how many rows the parts have, at most, in which rows at fault are looked for. They are encoded while the
+// transaction is open, so that few must do.
+const isolatedRows = 1024
 
 func (t *transaction) totalCalls(shard int, rows []spendflush.TotalRow) []call {
 	var e encoder
@@ -54,23 +66,14 @@ func places(n int) []int {
 func (t *transaction) halve(
 	ctx context.Context, from, to int, calls func(from, to int) []call, refuse func(i int, reason error) call,
 ) error {
-	if from == to {
-		return nil
-	}
-	if _, err := t.simple(ctx, "savepoint", "SAVEPOINT part"); err != nil {
-		return err
-	}
 	written := len(t.written)
-	err := t.run(ctx, calls(from, to)...)
-	if err == nil {
-		_, err := t.simple(ctx, "savepoint", "RELEASE SAVEPOINT part")
-		return err
-	}
-	if cure(ctx, err) != isolate {
+	part := append([]call{{name: "savepoint", rows: -1}}, calls(from, to)...)
+	err := t.run(ctx, append(part, call{name: "release", rows: -1})...)
+	if err == nil || cure(ctx, err) != isolate {
 		return err
 	}
 	t.written = t.written[:written]
-	if _, err := t.simple(ctx, "savepoint", "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"); err != nil {
+	if _, err := t.simple(ctx, "rollback of a part", t.store.statement("undo_part")); err != nil {
 		return err
 	}
 	if to-from == 1 {

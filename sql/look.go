@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,7 +32,7 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 	}
 	name, args := "entities_top", []any{names, limit}
 	if begin != "" {
-		name, args = "entities", []any{names, begin, limit}
+		name, args = "entities", []any{names, begin, limit, begin + behindAll}
 	}
 	list, err := readAll(ctx, s, name, args, func(row pgx.CollectableRow) (e EntityTotal, err error) {
 		var kind string
@@ -45,6 +46,9 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 	}
 	return list, nil
 }
+
+// behindAll goes behind every id: none is longer than so many of the last character.
+var behindAll = strings.Repeat("\U0010ffff", spendflush.MaxIDBytes/len("\U0010ffff"))
 
 // LostID names a batch that was passed as lost.
 type LostID struct {

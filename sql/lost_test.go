@@ -138,10 +138,10 @@ func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
 	if err != nil || len(open) != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 		t.Errorf("a second time: %v", err)
 	}
 	wantLost(t, s, 0, "0")
@@ -170,11 +170,23 @@ func age(t testing.TB, s *Store, by time.Duration) {
 		int(by.Seconds())))
 }
 
+// tend tends the mark of a producer, and of one beside it that has been there for a day: without such a one nothing is
+// pruned.
 func tend(t testing.TB, s *Store, p spendflush.ProducerID, want int64) {
 	t.Helper()
-	if cleaned, err := s.Tend(t.Context(), []spendflush.ProducerID{p}, time.Now(), month); err != nil || cleaned != want {
-		t.Errorf("cleaned up are %d, %v; want %d", cleaned, err, want)
+	tendAt(t, s, p, time.Now(), want)
+}
+
+func tendAt(t testing.TB, s *Store, p spendflush.ProducerID, now time.Time, want int64) {
+	t.Helper()
+	veteran := newProducer()
+	execute(t, s.pool, `INSERT INTO spendflush.producers (producer, shard, first_seen, claimed_from, sequence, claims, updates, seen_at,
+			amount, sealed_updates, sealed_amount, prior_digest, digest, recent)
+		VALUES ($1, 1, now() - interval '1 day', 1, 0, 1, 0, now(), 0, 0, 0, $2, $2, '')`, [16]byte(veteran), [16]byte{})
+	if pruned, err := s.Tend(t.Context(), []spendflush.ProducerID{p, veteran}, now, month); err != nil || pruned != want {
+		t.Errorf("pruned are %d, %v; want %d", pruned, err, want)
 	}
+	execute(t, s.pool, "DELETE FROM spendflush.producers WHERE producer = $1", [16]byte(veteran))
 }
 
 func bornAgo(by time.Duration) spendflush.ProducerID {
@@ -295,10 +307,10 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	if err != nil || len(open) != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 		t.Errorf("a second time: %v", err)
 	}
 	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 // Server is what Probe finds out about Postgres.
@@ -13,6 +15,7 @@ type Server struct {
 	Version           string `json:"version"`            // such as "15.6"
 	Pooler            string `json:"pooler,omitempty"`   // "" if none stands in between
 	InRecovery        bool   `json:"in_recovery"`        // a standby: it can't be written to
+	Encoding          string `json:"encoding"`           // UTF8, or SQL_ASCII
 	SynchronousCommit string `json:"synchronous_commit"` // of the role or database; flushes never run with off
 	MaxConnections    int    `json:"max_connections"`
 	Fsync             bool   `json:"fsync"` // off: a crash of the machine loses commits, and more
@@ -37,7 +40,8 @@ func (s *Store) Lacking(ctx context.Context) ([]string, error) {
 	return lacking, nil
 }
 
-// Probe looks at the server on connections of its own, two at once.
+// Probe looks at the server on connections of its own, two at once. The error wraps ErrEncoding if the database can't keep
+// every text.
 func (s *Store) Probe(ctx context.Context) (Server, error) {
 	server, err := s.probe(ctx)
 	if err != nil {
@@ -54,14 +58,21 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 		return server, err
 	}
 	defer first.Close(context.WithoutCancel(ctx))
-	var clock time.Time
-	asked := time.Now()
-	err = first.QueryRow(ctx, s.statement("probe")).
-		Scan(&server.Version, &server.InRecovery, &server.SynchronousCommit, &server.MaxConnections, &server.Fsync, &clock)
+	o := pgx.TxOptions{BeginQuery: s.statement("begin_read") + ";\n" + s.statement("settings_read")}
+	err = pgx.BeginTxFunc(ctx, first, o, func(tx pgx.Tx) error {
+		var clock time.Time
+		asked := time.Now()
+		err := tx.QueryRow(ctx, s.statement("probe")).Scan(&server.Version, &server.InRecovery, &server.Encoding,
+			&server.SynchronousCommit, &server.MaxConnections, &server.Fsync, &clock)
+		server.ClockAhead = clock.Sub(asked.Add(time.Since(asked) / 2))
+		return err
+	})
+	if err == nil {
+		err = pglink.CheckEncoding(server.Encoding)
+	}
 	if err != nil {
 		return server, err
 	}
-	server.ClockAhead = clock.Sub(asked.Add(time.Since(asked) / 2))
 	backend, err := backendOf(ctx, first)
 	if err != nil || backend == first.PgConn().PID() {
 		return server, err

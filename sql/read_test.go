@@ -3,6 +3,8 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/spendflush/spendflush"
 )
@@ -91,6 +94,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 			"SELECT * FROM spendflush.daily_spend WHERE " + where,
 			"SELECT sum(spend) FROM spendflush.daily_spend WHERE date >= '2026-11-03' AND date < '2026-11-05' AND " + where,
 			"SELECT * FROM spendflush.spend WHERE " + where,
+			"SELECT s.* FROM (VALUES ('team-7'), ('team-8')) AS w (id) JOIN spendflush.spend s ON s.entity_id = w.id AND s.entity_type = 'team'",
 		} {
 			wantIndexes(t, s, text)
 		}
@@ -109,7 +113,7 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13),
 			"", "", "spend", 10)
 	}
-	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20)
+	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20, "team-19"+behindAll)
 }
 
 func wantIndexes(t *testing.T, s *Store, text string, args ...any) {
@@ -188,6 +192,78 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestSumsOfAllShardsAreReadAsOne(t *testing.T) {
+	s := open(t, database(t), Options{})
+	producers := []spendflush.ProducerID{newProducer(), newProducer(), newProducer()}
+	book := func(shard int, sequence uint64, tokens int64) *spendflush.Flush {
+		f := flushOf(producers[shard], sequence, sequence, request{
+			spendflush.Series{TeamID: "t", Model: fmt.Sprint(shard)}, noon,
+			spendflush.Counters{Spend: spend("0.5"), SuccessfulRequests: 1, PromptTokens: tokens},
+		})
+		f.Shard = shard
+		return f
+	}
+	const much = math.MaxInt64/2 - 5
+	apply(t, s, book(0, 1, much))
+	apply(t, s, book(1, 1, much))
+	gap := book(1, 3, 0)
+	gap.Claims[0].First, gap.Claims[0].Prior = 2, digestAt(1)
+	gap.Claims[0].SealedUpdates, gap.Claims[0].SealedAmount = 3, spend("1.5")
+	gap.Lost = []spendflush.LostBatch{{Producer: producers[1], Sequence: 2, Reason: "gone"}}
+	apply(t, s, gap)
+	team := spendflush.Entity{Type: spendflush.Team, ID: "t"}
+	report, err := s.Spend(t.Context(), team, producers)
+	if err != nil || report.Committed.Spend != spend("1.5") || report.Committed.SuccessfulRequests != 3 || report.Committed.PromptTokens != 2*much {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if m := report.Marks; len(m) != 2 || m[0].Sequence != 1 || m[0].Lost != nil || m[1].Sequence != 3 || !slices.Equal(m[1].Lost, []uint64{2}) {
+		t.Errorf("marks are %+v", m)
+	}
+	// The marks are those of the producers in their own shards.
+	if other, err := s.Spend(t.Context(), team, []spendflush.ProducerID{producers[1], producers[0]}); err != nil || len(other.Marks) != 0 {
+		t.Errorf("%+v, %v", other, err)
+	}
+	for _, begin := range []string{"", "t"} {
+		wantLines(t, namesOf(t, s, begin, 10), "team t 1.5 3")
+	}
+	wantLines(t, []string{query[string](t, s, "SELECT trim_scale(spend) || ' ' || api_requests || ' ' || updated_at::date FROM spendflush.spend")},
+		"1.5 3 "+query[string](t, s, "SELECT current_date::text"))
+
+	// Each row has room for its sum, and the sum of all rows has none in 64 bits.
+	apply(t, s, book(2, 1, much))
+	if _, err := s.Spend(t.Context(), team, producers); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("a sum beyond 64 bits: %v", err)
+	}
+	var tokens string
+	q := UsageQuery{From: at("2026-11-20T00:00Z"), To: at("2026-11-21T00:00Z"), By: Total, OrderBy: "prompt_tokens"}
+	if err := s.Usage(t.Context(), q, func(r UsageRow) error { tokens = r.Counts[3]; return nil }); err != nil || tokens != "13835058055282163694" {
+		t.Errorf("the report says %s, %v", tokens, err)
+	}
+	for _, view := range []string{"spend", "daily_spend"} {
+		if got := query[string](t, s, "SELECT max(total)::text FROM (SELECT sum(prompt_tokens) AS total FROM spendflush."+view+") AS v"); got != tokens {
+			t.Errorf("%s says %s", view, got)
+		}
+	}
+	wantAudit(t, s)
+}
+
+func TestWhatPostgresRefusesIsExplainedAndAnOutageIsNot(t *testing.T) {
+	s := open(t, database(t), Options{})
+	execute(t, s.pool, "ALTER TABLE spendflush.total RENAME TO elsewhere")
+	_, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "t"}, nil)
+	if why, ok := Explain(err); !ok || !strings.Contains(why, "42P01") {
+		t.Errorf("a missing table: %q, %t", why, ok)
+	}
+	for code, want := range map[string]bool{"22003": true, "22P02": true, "42501": true, "42883": true, "57P01": false, "40P01": false, "53300": false} {
+		if why, ok := Explain(fmt.Errorf("read: %w", &pgconn.PgError{Code: code})); ok != want || ok != strings.Contains(why, code) {
+			t.Errorf("%s: %q, %t", code, why, ok)
+		}
+	}
+	if why, ok := Explain(errors.New("connection refused")); ok {
+		t.Errorf("an outage is explained with %q", why)
 	}
 }
 

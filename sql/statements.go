@@ -3,7 +3,11 @@ package sql
 import (
 	"embed"
 	"io/fs"
+	"maps"
 	"strings"
+	"time"
+
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 //go:embed *.sql
@@ -14,8 +18,41 @@ type statements map[string]string
 
 var embedded = load(files)
 
+// How a transaction behaves. These are not settings: nobody has a reason to change them.
+const (
+	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
+	// client at work needs some milliseconds between two statements.
+	idleTimeout = 2 * time.Second
+	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
+	lockTimeout = 10 * time.Second
+	// idleReadTimeout is how long Postgres lets a client that has stopped keep a snapshot.
+	idleReadTimeout = time.Minute
+)
+
+// byIndex has an update of known rows look each of them up in the index, whatever the planner believes that reading the
+// whole table costs.
+const byIndex = `,
+    pg_catalog.set_config('enable_hashjoin', 'off', true),
+    pg_catalog.set_config('enable_mergejoin', 'off', true)`
+
+// notCompiled has no statement compiled: for one that reads all the books that takes longer than to run it.
+const notCompiled = `,
+    pg_catalog.set_config('jit', 'off', true)`
+
+// frame are the statements that aren't in files: how transactions, and parts of them, begin and end.
+var frame = statements{
+	"begin":          pglink.BeginWrite,
+	"settings":       pglink.Settings(idleTimeout, lockTimeout, pglink.OnDisk+byIndex),
+	"begin_read":     pglink.BeginRead,
+	"begin_snapshot": pglink.BeginSnapshot,
+	"settings_read":  pglink.Settings(idleReadTimeout, 0, notCompiled),
+	"savepoint":      "SAVEPOINT part",
+	"release":        "RELEASE SAVEPOINT part",
+	"undo_part":      "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part",
+}
+
 func load(from fs.FS) statements {
-	texts := statements{}
+	texts := maps.Clone(frame)
 	names, _ := fs.Glob(from, "*.sql") // the pattern is well-formed
 	for _, name := range names {
 		text, err := fs.ReadFile(from, name)

@@ -48,13 +48,8 @@ const (
 	defaultKnownKeys = 1_000_000
 )
 
-// How a transaction of Apply behaves. These are not settings: nobody has a reason to change them.
+// These are not settings: nobody has a reason to change them.
 const (
-	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
-	// client at work needs some milliseconds between two statements.
-	idleTimeout = 2 * time.Second
-	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
-	lockTimeout = 10 * time.Second
 	// pingTimeout is how long a connection that has idled may take to answer before it is taken for dead.
 	pingTimeout = 3 * time.Second
 
@@ -78,6 +73,9 @@ var _ spendflush.Store = (*Store)(nil)
 
 // ErrStandby is wrapped where a server can't be written to because it is a standby.
 var ErrStandby = pglink.ErrStandby
+
+// ErrEncoding is wrapped where the database is of an encoding that can't keep every text.
+var ErrEncoding = pglink.ErrEncoding
 
 // Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or keyword/value string)
 // or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
@@ -245,7 +243,8 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	return marks, nil
 }
 
-// Tend implements spendflush.Store.
+// Tend implements spendflush.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
+// has run on without a jump.
 func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
 	for shard, producer := range living {

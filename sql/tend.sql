@@ -3,16 +3,28 @@
 -- those that were pruned: it must not look as if it were new. Answers how many were pruned.
 --
 -- The earlier of this server's clock and the caller's decides, and nothing is pruned while the two differ by more than
--- an hour. The horizon moves to just behind the birth of the youngest producer pruned, and no further.
+-- an hour. The horizon moves to just behind the birth of the youngest producer pruned, and no further. When a mark was
+-- seen goes back only then, too: it is in the future where this server's clock was ahead, and must be neither kept for so
+-- long nor, by a clock that is behind, be made to look idle.
+--
+-- Both clocks may be of one machine and jump together. So nothing is pruned either unless a mark of the caller's shows
+-- that this clock ran on: it was made two hours ago at least, and was not idle itself. After a jump the first call only
+-- tends, and until the next one all other instances have done so too.
 -- $1 the living producers, $2 their shards, $3 the caller's time, $4 how long a mark may be idle
 WITH clock AS (
     SELECT least(now(), $3::timestamptz) AS earlier, abs(extract(epoch FROM now() - $3::timestamptz)) < 3600 AS trusted
 ), at AS (
-    SELECT trusted, earlier - $4::interval AS idle,
+    SELECT trusted, earlier, earlier - $4::interval AS idle,
         -- Identities are UUIDv7: they begin with the time they were made at, in milliseconds.
         (lpad(to_hex((extract(epoch FROM earlier - $4::interval) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS oldest,
         (lpad(to_hex((extract(epoch FROM earlier - $4::interval / 4) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS old
     FROM clock
+), veteran AS (
+    SELECT EXISTS (
+        SELECT FROM at, spendflush.producers k
+        JOIN unnest($1::uuid[], $2::smallint[]) AS l (producer, shard) ON l.producer = k.producer AND l.shard = k.shard
+        WHERE k.first_seen < at.earlier - interval '2 hours' AND k.seen_at > at.earlier - $4::interval / 2
+    ) AS known
 ), pruned AS (
     -- Producers born before this one may have had marks that were pruned.
     SELECT (lpad(to_hex((extract(epoch FROM max(horizon)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS before
@@ -28,13 +40,17 @@ WITH clock AS (
         AND (pruned.before IS NULL OR l.producer >= pruned.before
             OR EXISTS (SELECT FROM spendflush.producers k WHERE k.producer = l.producer AND k.shard = l.shard))
     ORDER BY l.producer, l.shard
-    -- A clock that was ahead must not leave times behind that keep what is idle, nor one that is behind take them back.
     ON CONFLICT (producer, shard) DO UPDATE SET seen_at = now()
-    WHERE p.seen_at < now() - $4::interval / 4 OR p.seen_at > now() + interval '1 hour'
+    WHERE p.seen_at < now() - $4::interval / 4
+        OR p.seen_at > now() + interval '1 hour' AND (SELECT trusted FROM at)
+), corrected AS (
+    UPDATE spendflush.producers p SET seen_at = now()
+    FROM at
+    WHERE at.trusted AND p.seen_at > now() + interval '1 hour' AND p.producer <> ALL ($1::uuid[])
 ), gone AS (
     DELETE FROM spendflush.producers p
-    USING at
-    WHERE at.trusted AND p.seen_at < at.idle AND p.producer < at.oldest AND p.producer <> ALL ($1::uuid[])
+    USING at, veteran
+    WHERE at.trusted AND veteran.known AND p.seen_at < at.idle AND p.producer < at.oldest AND p.producer <> ALL ($1::uuid[])
     RETURNING p.producer, p.shard, p.updates, p.amount, p.sealed_updates, p.sealed_amount
 ), kept AS (
     INSERT INTO spendflush.pruned_marks AS p (shard, marks, horizon, updates, amount, sealed_updates, sealed_amount)

@@ -21,38 +21,26 @@ type transaction struct {
 	refused  int64  // rows put into quarantine
 }
 
-// inTx calls do in a transaction, which is committed if do returns nil.
-func (s *Store) inTx(ctx context.Context, o pgx.TxOptions, do func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, o, do)
-}
-
 // write calls do in a transaction with the settings of a flush, which is committed if do returns nil. Nothing is written
 // outside of one, for it would be up to the role whether that is possible, and whether it is on disk.
 func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
-	return s.inTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
-		idle, lock := fmt.Sprint(idleTimeout.Milliseconds()), fmt.Sprint(lockTimeout.Milliseconds())
-		if _, err := tx.Exec(ctx, s.statement("settings"), idle, lock); err != nil {
-			return fmt.Errorf("settings: %w", err)
-		}
-		return do(tx)
-	})
+	return s.inTx(ctx, "begin", "settings", do)
 }
 
 // read calls do in a transaction that only reads, with the settings of one: what a name stands for, and how long a
 // statement may take, is up to neither the role nor the database.
 func (s *Store) read(ctx context.Context, do func(pgx.Tx) error) error {
-	return s.readAt(ctx, pgx.ReadCommitted, do)
+	return s.inTx(ctx, "begin_read", "settings_read", do)
 }
 
-// readAt is read at another isolation level.
-func (s *Store) readAt(ctx context.Context, level pgx.TxIsoLevel, do func(pgx.Tx) error) error {
-	o := pgx.TxOptions{IsoLevel: level, AccessMode: pgx.ReadOnly, DeferrableMode: pgx.NotDeferrable}
-	return s.inTx(ctx, o, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, s.statement("settings_read")); err != nil {
-			return fmt.Errorf("settings: %w", err)
-		}
-		return do(tx)
-	})
+// readSnapshot is read where several statements must see the same.
+func (s *Store) readSnapshot(ctx context.Context, do func(pgx.Tx) error) error {
+	return s.inTx(ctx, "begin_snapshot", "settings_read", do)
+}
+
+func (s *Store) inTx(ctx context.Context, begin, settings string, do func(pgx.Tx) error) error {
+	o := pgx.TxOptions{BeginQuery: s.statement(begin) + ";\n" + s.statement(settings)} // in one round trip
+	return pgx.BeginTxFunc(ctx, s.pool, o, do)
 }
 
 // readRow reads the one row of a statement.

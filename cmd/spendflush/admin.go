@@ -66,16 +66,14 @@ func (p *program) flushCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "flush", Short: "Flush what is in the queue now, once", Args: noArgs,
 		Long: `Flush what is in the queue now, once, under the same lock and claims as the instances. Use it when no instance
-runs, or to hurry; it is harmless at any moment.
+runs, or to hurry, or after Redis was switched off: it works on REDIS_URL even if USE_REDIS_TRANSACTION_BUFFER is false. It is
+harmless at any moment.
 
 Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed, the rest waits), 2 wrong usage or settings.`,
 		Example: `  spendflush flush
   spendflush flush --timeout 10m`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
-				if ps.queue == nil {
-					return usageError{errors.New("flush: USE_REDIS_TRANSACTION_BUFFER is false, so there is no queue")}
-				}
+			return p.withParts(c, needDatabase|needRedis, func(ctx context.Context, ps *parts) error {
 				ctx, cancel := context.WithTimeout(ctx, wait)
 				defer cancel()
 				return p.flush(ctx, ps)
@@ -139,21 +137,16 @@ func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, t
 }
 
 func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
-	for shard := range ps.set.Shards {
-		stats, err := ps.queue.Stats(ctx, shard)
-		if err != nil {
-			return 0, fmt.Errorf("look at the queue: %w", err)
-		}
-		batches += stats.Batches
-	}
-	return batches, nil
+	left, err := ps.queue.Left(ctx)
+	return left.Batches, err
 }
 
 func (p *program) auditCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "audit", Short: "Prove that the books add up, in one snapshot", Args: noArgs,
-		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows.
-What is open in quarantine is listed with what it counts, as far as that is known. It reads all the books, while flushes go on.
+		Long: `Compare, in one snapshot of Postgres, what the producers' marks say was applied with the sums of all rows, the totals
+with the rollups, each day's rows with what flushes added to them, and the keys with the names they stand for. What is lost or in
+quarantine is counted in, and listed. It reads all the books, while flushes go on.
 
 Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or settings.`,
 		Example: `  spendflush audit
@@ -201,12 +194,12 @@ func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 			verdict = "FAILED"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, check.Name, check.Detail)
-		if len(check.Days) > 0 {
-			fmt.Fprintf(w, "\t\tdays: %s\n", strings.Join(check.Days, ", "))
-		}
 		for _, e := range check.Entities {
 			fmt.Fprintf(w, "\t\t%s %q %s: total %s of %s requests, rollups %s of %s\n", e.EntityType, e.EntityID, e.TeamID,
 				e.TotalSpend, e.TotalRequests, e.RollupSpend, e.RollupRequests)
+		}
+		if len(check.Days) > 0 {
+			fmt.Fprintf(w, "\t\tdays (UTC): %s\n", strings.Join(check.Days, ", "))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -217,7 +210,7 @@ func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
 	if !r.OK {
 		verdict = out.Bad("THE BOOKS DO NOT ADD UP")
 	}
-	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d\n",
-		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches)
+	_, err := fmt.Fprintf(to, "%s, as of %s; quarantined: %d, lost batches: %d, batches set aside: %d\n",
+		verdict, r.AsOf.UTC().Format(time.RFC3339), r.Quarantined, r.LostBatches, r.SetAside.Batches)
 	return err
 }

@@ -30,6 +30,7 @@ type parts struct {
 	locks  *pgxpool.Pool         // connections of the direct locks
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
+	unused *queues.Redis         // the queue of a Redis that is named and switched off, else nil
 	locker *lockers.Redis        // nil without Redis
 	roster *queues.Roster        // nil without Redis
 
@@ -50,6 +51,9 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 	}
 	ps := &parts{set: set, log: log, store: store, locks: locks}
 	redis.SetLogger(redisLog{log})
+	if !set.UseRedis && set.RedisURL != "" {
+		ps.openUnused()
+	}
 	if set.UseRedis && set.RedisURL != "" {
 		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
 			ps.close()
@@ -62,6 +66,17 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
 	}
 	return ps, nil
+}
+
+// openUnused opens the Redis that is switched off, to see whether batches lie in it.
+func (ps *parts) openUnused() {
+	client, err := queues.Dial(ps.set.RedisURL)
+	if err != nil {
+		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error", fmt.Errorf("REDIS_URL: %w", err))
+		return
+	}
+	ps.client = client
+	ps.unused = queues.NewRedis(client, queues.RedisOptions{Prefix: keyPrefix})
 }
 
 // lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its
@@ -103,6 +118,11 @@ func (ps *parts) close() {
 	}
 	if ps.client != nil {
 		_ = ps.client.Close()
+	}
+	if ps.unused != nil {
+		ps.unused.Wait()
+	}
+	if ps.queue != nil {
 		ps.queue.Wait()
 		ps.locker.Wait()
 		ps.roster.Wait()
@@ -116,6 +136,9 @@ func (ps *parts) sources() overview.Sources {
 	s := overview.Sources{Books: ps.store, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
 		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
+	}
+	if ps.unused != nil {
+		s.Unused = ps.unused
 	}
 	return s
 }
@@ -148,6 +171,9 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 
 // probe says in one line what the instance talks to, and warns of what endangers it.
 func (ps *parts) probe(ctx context.Context) {
+	for _, line := range ps.set.unprotected() {
+		ps.log.Warn("a connection is not protected", "what", line)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var found []any
@@ -167,6 +193,8 @@ func (ps *parts) probe(ctx context.Context) {
 		}
 	}
 	switch {
+	case ps.unused != nil:
+		found = append(found, ps.probeUnused(ctx)...)
 	case ps.queue == nil:
 		found = append(found, "redis", "off")
 	default:
@@ -182,6 +210,23 @@ func (ps *parts) probe(ctx context.Context) {
 		}
 	}
 	ps.log.Info("found", found...)
+}
+
+// probeUnused looks whether anything lies in the Redis that is switched off, and says so.
+func (ps *parts) probeUnused(ctx context.Context) (found []any) {
+	left, err := ps.unused.Left(ctx)
+	switch {
+	case err != nil:
+		ps.log.Warn("Redis is switched off and can't be reached: it isn't known whether batches lie in it that aren't in the books", "error", err)
+		return []any{"redis", "off, unreachable"}
+	case left.Batches > 0:
+		ps.log.Warn("BATCHES LIE IN THE REDIS THAT IS SWITCHED OFF: they were acknowledged and aren't in the books. "+
+			"Bring them to Postgres with \"spendflush flush\"", "batches", left.Batches, "retained", left.Retained, "shards", left.Shards)
+	case left.Retained > 0:
+		ps.log.Warn("the Redis that is switched off retains committed batches; while it is off they can't be used should Postgres be "+
+			"turned back", "retained", left.Retained, "shards", left.Shards)
+	}
+	return []any{"redis", "off", "batches_left_in_redis", left.Batches}
 }
 
 func describePostgres(s sql.Server) string {

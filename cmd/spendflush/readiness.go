@@ -114,7 +114,7 @@ func (r *readiness) refusal() error {
 	return errors.New(r.lacking)
 }
 
-// migrate brings the schema up to date, and tries again until ctx ends or the database is of a newer program.
+// migrate brings the schema up to date, and tries again until ctx ends, or the database is of a newer program or can't keep every text.
 func (in *instance) migrate(ctx context.Context) error {
 	r := in.readiness
 	said := ""
@@ -127,7 +127,7 @@ func (in *instance) migrate(ctx context.Context) error {
 			r.isMigrated()
 			return nil
 		}
-		if errors.Is(err, migrations.ErrNewer) || ctx.Err() != nil {
+		if errors.Is(err, migrations.ErrNewer) || errors.Is(err, migrations.ErrEncoding) || ctx.Err() != nil {
 			return err
 		}
 

@@ -20,12 +20,13 @@ import (
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
 type settings struct {
-	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database" help:"the database that the books are in"`
+	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
 	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL, or several hosts with commas (cluster)" help:"the Redis that the queue and the lock are in"`
 	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
 
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
-	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, with commas" help:"who may use the HTTP API"`
+	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API"`
+	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
 	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
 	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" allowed:"1ms to 1m" help:"how long the lock holder lets batches gather from one flush to the next"`
@@ -81,6 +82,7 @@ type need uint8
 const (
 	needDatabase  need = 1 << iota
 	needQueue          // unless it is switched off
+	needRedis          // whether or not it is switched off
 	standbyWillDo      // nothing is written to the database
 )
 
@@ -139,6 +141,7 @@ func load(environ []string, n need) (*settings, error) {
 	if slices.Equal(s.RollupDimensions, []string{"none"}) {
 		s.RollupDimensions = []string{}
 	}
+	s.UseRedis = s.UseRedis || n&needRedis != 0
 	return s, nil
 }
 
@@ -151,9 +154,10 @@ func (s *settings) wrong(n need) (fields []string) {
 	}
 	within := func(d, from, to time.Duration) bool { return d >= from && d <= to }
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
-	check("RedisURL", s.RedisURL != "" || n&needQueue == 0 || !s.UseRedis)
+	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
-	check("Tokens", !slices.ContainsFunc(s.Tokens, func(t string) bool { return len(t) < 16 || strings.ContainsAny(t, " \t\r\n") }))
+	check("Tokens", !slices.ContainsFunc(s.Tokens, isWeak))
+	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
 	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
 	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
@@ -178,6 +182,28 @@ func (s *settings) wrong(n need) (fields []string) {
 // lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
 // many for the flushes made under them, and two for reads.
 func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
+
+// Tokens that are shorter, or made of fewer different characters, could be guessed.
+const (
+	minTokenLength = 16
+	minTokenKinds  = 8
+)
+
+func isWeak(token string) bool {
+	kinds := map[rune]bool{}
+	for _, c := range token {
+		kinds[c] = true
+	}
+	return len(token) < minTokenLength || len(kinds) < minTokenKinds || strings.ContainsAny(token, " \t\r\n")
+}
+
+// isHost says whether the text can be the host of a request, without a port.
+func isHost(text string) bool {
+	if net.ParseIP(text) != nil {
+		return true
+	}
+	return text != "" && !strings.ContainsAny(text, " \t\r\n/:@*[]")
+}
 
 // listenAllowed: without tokens only this machine may connect.
 func (s *settings) listenAllowed() bool {

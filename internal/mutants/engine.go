@@ -147,7 +147,7 @@ var engineMutants = []mutant{
 		guard: "what a journal has of another chain is set aside and forgotten: it would be pushed and quarantined again and again",
 		edits: []edit{{"recovery.go", "b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:", "false:"}},
 		pkg:   ".",
-		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
+		tests: []string{"TestJournalOfAnotherChainIsSetAsideOnce"},
 	},
 	{
 		name:  "flusher goes on without its lease",

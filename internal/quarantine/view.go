@@ -16,8 +16,8 @@ import (
 type Store interface {
 	QuarantinedEntry(ctx context.Context, id int64) (sql.Quarantined, error)
 	QuarantinedBytes(ctx context.Context, id int64) ([]byte, error)
-	ApplyQuarantined(ctx context.Context, id int64) error
-	DropQuarantined(ctx context.Context, id int64) error
+	ApplyQuarantined(ctx context.Context, id int64, by string) error
+	DropQuarantined(ctx context.Context, id int64, by string) error
 	Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error)
 }
 
@@ -92,7 +92,7 @@ func (v *View) Print(to io.Writer) error {
 	if q.State == "open" {
 		fmt.Fprintf(w, "state\topen: %s\n", v.advice())
 	} else {
-		fmt.Fprintf(w, "state\t%s at %s\n", q.State, q.SettledAt.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, "state\t%s at %s%s\n", q.State, q.SettledAt.UTC().Format(time.RFC3339), byWhom(q))
 	}
 	if err := w.Flush(); err != nil || q.Kind == "row" {
 		return err

@@ -50,9 +50,20 @@ var (
 // the test ends, whoever still uses it.
 func Postgres(t testing.TB) string {
 	t.Helper()
+	return newDatabase(t, "")
+}
+
+// PostgresEncoded is Postgres with a database of that encoding.
+func PostgresEncoded(t testing.TB, encoding string) string {
+	t.Helper()
+	return newDatabase(t, " ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+}
+
+func newDatabase(t testing.TB, options string) string {
+	t.Helper()
 	server := sharedPostgres.get(t)
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	execute(t, server, "CREATE DATABASE "+name)
+	execute(t, server, "CREATE DATABASE "+name+options)
 	t.Cleanup(func() { execute(t, server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
 	u, err := url.Parse(server)
 	if err != nil {

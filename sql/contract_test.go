@@ -1,0 +1,148 @@
+package sql
+
+import (
+	"errors"
+	"math"
+	"testing"
+
+	"github.com/spendflush/spendflush"
+)
+
+// A process that was cloned, or put back, has another batch under a sequence that Postgres has.
+func TestAClaimThatGoesOnFromAnotherBatchIsFencedAndWritesNothing(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	apply(t, s, flushOf(p, 1, 1, costOne))
+	other := flushOf(p, 2, 2, costOne)
+	other.Claims[0].Prior = spendflush.Digest{0: 0xff}
+	wantFenced(t, s, other)
+	apply(t, s, flushOf(p, 2, 2, costOne))
+	if mark := markOf(t, s, p); mark.Digest != digestAt(2) {
+		t.Errorf("the mark has the digest %x", mark.Digest)
+	}
+	wantAudit(t, s)
+}
+
+func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	batches := sequenceOf(p, 2)
+	f := flushOf(p, 1, 2, costOne)
+	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = 2, spend("2")
+	f.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 1, Reason: "refused", Quarantined: true}}
+	f.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: batches[0].Bytes()}}
+	stale := *f
+	stale.Claims = []spendflush.Claim{f.Claims[0]}
+	stale.Claims[0].First = 2
+	stale.Lost = f.Lost
+	wantFenced(t, s, &stale)
+	if n := query[int](t, s, "SELECT (SELECT count(*) FROM spendflush.quarantine) + (SELECT count(*) FROM spendflush.lost_batches)"); n != 0 {
+		t.Errorf("%d rows are left of a flush that lost its claim", n)
+	}
+
+	apply(t, s, f)
+	mark := markOf(t, s, p)
+	if mark.Sequence != 2 || mark.Has(1) || !mark.HasQuarantined(1) || mark.Updates != 2 {
+		t.Errorf("the mark is %+v", mark)
+	}
+	wantAudit(t, s)
+	open, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil || len(open) != 1 || open[0].Updates != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if mark := markOf(t, s, p); !mark.Has(1) || mark.HasQuarantined(1) {
+		t.Errorf("after it was applied the mark is %+v", mark)
+	}
+	wantAudit(t, s)
+}
+
+func TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt(t *testing.T) {
+	for name, unclaimed := range map[string]bool{"known to be another": true, "told by its digest": false} {
+		s := open(t, database(t), Options{})
+		p := newProducer()
+		// Two processes with the same memory have sealed a batch each.
+		header := spendflush.Header{Producer: p, Sequence: 1}
+		one, other := flushOf(p, 1, 1, costOne), flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "other"}, noon, one("5")})
+		booked, second := spendflush.NewBatch(header, one.Totals, one.Rollups), spendflush.NewBatch(header, other.Totals, other.Rollups)
+		f, err := booked.Flush(spendflush.Mark{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, s, f)
+		err = s.Quarantine(t.Context(), []spendflush.BadBatch{
+			{Reason: "another", Bytes: second.Bytes(), Unclaimed: unclaimed}, {Reason: "the same", Bytes: booked.Bytes()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, err := s.Quarantined(t.Context(), false, 0, 10)
+		if err != nil || len(open) != 2 {
+			t.Fatalf("%+v, %v", open, err)
+		}
+		if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrApplied) {
+			t.Errorf("%s: the one that is booked: %v", name, err)
+		}
+		if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+			t.Errorf("%s: a second time: %v", name, err)
+		}
+		if got := query[string](t, s, "SELECT sum(spend)::text FROM spendflush.rollup"); got != "6.000000000000" {
+			t.Errorf("%s: spend is %s", name, got)
+		}
+		if mark := markOf(t, s, p); mark.Sequence != 1 || mark.Digest != booked.Digest() {
+			t.Errorf("%s: the mark is %+v", name, mark)
+		}
+		if marks, err := s.Marks(t.Context(), 0, nil); err != nil || !marks.Horizon.IsZero() {
+			t.Errorf("%s: the horizon is %s, %v", name, marks.Horizon, err)
+		}
+		wantAudit(t, s)
+	}
+}
+
+func TestShardsHaveTotalsOfTheirOwnForAnEntity(t *testing.T) {
+	s := open(t, database(t), Options{})
+	for shard := range 3 {
+		for n := range uint64(2) { // fresh, and known
+			f := flushOf(newProducer(), 1, 1, costOne)
+			f.Shard = shard
+			apply(t, s, f)
+			if got := s.Stats(); got.Relearned != 0 {
+				t.Fatalf("shard %d, flush %d: %+v", shard, n, got)
+			}
+		}
+	}
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.total WHERE spend = 2"); n != 6 {
+		t.Errorf("%d totals of two dollars, want one for each of two entities and three shards", n)
+	}
+	wantAudit(t, s)
+}
+
+// A control sum is over all tenants of a shard. It has room where each row of it has.
+func TestSumsOverAllTenantsHaveRoomWhereEachRowHas(t *testing.T) {
+	s := open(t, database(t), Options{})
+	full := func(key string) request {
+		return request{spendflush.Series{APIKey: key}, noon, spendflush.Counters{
+			Spend: spend("99999999999999999999999999"), SuccessfulRequests: 1, PromptTokens: math.MaxInt64, CompletionTokens: math.MaxInt64,
+		}}
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		apply(t, s, flushOf(newProducer(), 1, 1, full(key)))
+	}
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.quarantine"); n != 0 {
+		t.Errorf("%d rows are set aside", n)
+	}
+	wantAudit(t, s)
+	// A row that has no room for more is set aside alone.
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "a"}, noon, one("1")}, costOne))
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.quarantine"); n != 2 {
+		t.Errorf("%d rows are set aside, want a total and a rollup row", n)
+	}
+	if got := query[string](t, s, "SELECT spend::text FROM spendflush.spend WHERE entity_id = 't'"); got != "1.000000000000" {
+		t.Errorf("the other one's spend is %s", got)
+	}
+}

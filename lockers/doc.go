@@ -63,5 +63,8 @@
 // that starts it anew. Between renewals the lease listens to the connection, so that it ends as soon as the server
 // ends it.
 //
+// The number of the lock is a hash of its name, mixed with a random number in spendflush.lock_salt: any role may take any
+// advisory lock, but only one with rights on the tables knows beforehand which ones are used here.
+//
 // The open transaction has no snapshot and no transaction id. It doesn't hold back VACUUM.
 package lockers

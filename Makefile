@@ -4,10 +4,11 @@ SHELL := /bin/bash
 GO ?= go
 
 # Recipes work for root and for anybody: Go wants a home that can be written to, and must not ask git about a tree
-# that belongs to another account ("dubious ownership").
+# that belongs to another account ("dubious ownership"). A home in /tmp must be this user's own, and for nobody else to
+# write to: what others put there would be run.
 ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(shell d=$${TMPDIR:-/tmp}/spendflush-home-$$(id -u); mkdir -m 700 "$$d" 2>/dev/null; \
-	if [ -O "$$d" ] && [ ! -L "$$d" ]; then echo "$$d"; else mktemp -d; fi)
+	if [ -O "$$d" ] && [ ! -L "$$d" ] && [ -z "$$(find "$$d" -prune \( -perm -020 -o -perm -002 \))" ]; then echo "$$d"; else mktemp -d; fi)
 endif
 export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
 
@@ -16,6 +17,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
 
 PKGS ?= ./...
@@ -42,7 +44,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long
+.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,7 +68,7 @@ test: ## everything: vet, format, staticcheck, and all tests with the race detec
 	@$(MAKE) --no-print-directory --keep-going lint race
 
 race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer prometheus promtool chromium
+	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
@@ -76,7 +78,7 @@ containers: export SPENDFLUSH_TEST_SERVERS := docker
 containers: export SPENDFLUSH_TEST_POSTGRES_IMAGE := $(POSTGRES_IMAGE)
 containers: export SPENDFLUSH_TEST_REDIS_IMAGE := $(REDIS_IMAGE)
 containers: ## what may depend on the servers' versions, on servers in containers (POSTGRES_IMAGE=name REDIS_IMAGE=name)
-	@.ci/need go postgres redis-server pgbouncer
+	@.ci/need go postgres redis-server pgbouncer haproxy
 	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS) \
 		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/testserver ./integration)
 
@@ -100,6 +102,10 @@ staticcheck:
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(NILNESS) ./...
 
+vulncheck: ## known vulnerabilities in what the program is made of (asks vuln.go.dev)
+	@.ci/need go
+	$(GO) run $(GOVULNCHECK) ./...
+
 fmt: ## format all Go files
 	gofmt -w *.go */
 
@@ -117,7 +123,7 @@ sim-long: ## the simulator: 1,000,000 schedules on all cores
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
-	@.ci/need go postgres redis-server
+	@.ci/need go postgres redis-server haproxy
 	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
 
 screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium

@@ -20,7 +20,7 @@ func benchUpdate(i int) Update {
 
 func benchPipeline(b *testing.B) *Pipeline {
 	p := newTestPipeline(b, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 100_000_000})
-	p.clock.keep() // as in a pipeline that runs
+	p.hours.keep() // as in a pipeline that runs
 	return p
 }
 
@@ -105,7 +105,7 @@ func BenchmarkRecordParallel(b *testing.B) {
 }
 
 // benchRows are the rows of a seal of that many combinations.
-func benchRows(b *testing.B, combinations int) laneRows {
+func benchRows(b *testing.B, combinations int) rowsPart {
 	b.Helper()
 	updates := make([]Update, combinations)
 	for i := range updates {

@@ -34,8 +34,8 @@ func TestBatchGivesBackExactlyTheRowsAndHeaderItWasSealedWith(t *testing.T) {
 	for round := range 100 {
 		rows := randomRows(t, r, 1+r.IntN(200))
 		h := Header{
-			Shard: r.IntN(MaxShards), Shards: MaxShards, Producer: testProducer(round),
-			Sequence: 1 + r.Uint64N(math.MaxInt64), Seal: r.Uint64N(math.MaxInt64), SealedAt: testNow,
+			Shard: r.IntN(MaxShards), Producer: testProducer(round),
+			Sequence: 1 + r.Uint64N(math.MaxInt64), SealedAt: testNow, PriorDigest: Digest{byte(round)}, Books: BooksID{1, byte(round)},
 		}
 		b := NewBatch(h, rows.totals, rows.rollups)
 		got := mustParse(t, b.Bytes())
@@ -134,13 +134,13 @@ func TestNewerBatchIsToldApartAndKeepsItsHeader(t *testing.T) {
 func TestBatchWithAnImpossibleHeaderIsRefused(t *testing.T) {
 	whole := NewBatch(testHeader(testProducer(1), 1), nil, nil).Bytes()
 	for name, change := range map[string]func(b []byte){
-		"shard beyond shards": func(b []byte) { b[13] = 1 },
-		"no shards":           func(b []byte) { b[15] = 0 },
-		"too many shards":     func(b []byte) { b[15] = MaxShards + 1 },
-		"sequence 0":          func(b []byte) { clear(b[32:40]) },
-		"sequence too large":  func(b []byte) { b[32] = 0x80 },
-		"seal too large":      func(b []byte) { b[40] = 0x80 },
-		"negative updates":    func(b []byte) { b[56] = 0x80 },
+		"no such shard":          func(b []byte) { b[13] = MaxShards },
+		"sequence 0":             func(b []byte) { clear(b[32:40]) },
+		"sequence too large":     func(b []byte) { b[32] = 0x80 },
+		"negative updates":       func(b []byte) { b[48] = 0x80 },
+		"too many updates":       func(b []byte) { b[49] = 1 },
+		"an amount without them": func(b []byte) { b[71] = 1 },
+		"negative prior updates": func(b []byte) { b[80] = 0x80 },
 	} {
 		bad := bytes.Clone(whole)
 		change(bad)

@@ -43,7 +43,7 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: largestFlush,
+			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush,
 		}
 		p.committers[shard] = c
 	}
@@ -173,11 +173,15 @@ var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
 // shrink makes the next flush half as large as the one that failed: what can't be written in one go, for its size or for
 // one batch in it, can be in several. At the end it is a single batch.
 func (c *committer) shrink(plan *plan, f *Flush) {
-	limit := flushLimit{rows: max(1, (len(f.Totals)+len(f.Rollups))/2)}
+	texts := 0
 	for i := range f.Rollups {
-		limit.texts += int(f.Rollups[i].texts)
+		texts += int(f.Rollups[i].texts)
 	}
-	limit.texts = max(1, limit.texts/2)
+	// Also if the flush was larger than its limit, by its last batch: the same one would be made again.
+	limit := flushLimit{
+		rows:  max(1, min(plan.limit.rows, len(f.Totals)+len(f.Rollups))/2),
+		texts: max(1, min(plan.limit.texts, texts)/2),
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limit, c.trouble = limit, plan.last
@@ -188,8 +192,8 @@ func (c *committer) shrink(plan *plan, f *Flush) {
 func (c *committer) grow(plan *plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit.rows = min(2*c.limit.rows, largestFlush.rows)
-	c.limit.texts = min(2*c.limit.texts, largestFlush.texts)
+	c.limit.rows = min(2*c.limit.rows, c.cfg.limits.flush.rows)
+	c.limit.texts = min(2*c.limit.texts, c.cfg.limits.flush.texts)
 	c.trouble = plan.last
 	plan.limit = c.limit
 }

@@ -76,6 +76,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 
 	clock clock // nil: the system's; only tests set another
+
+	newProducer func(now time.Time) ProducerID // nil: NewProducerID; only tests set another
+
+	limits limits // zero: those below; only tests set others
 }
 
 // WithDefaults returns a copy in which every field left zero has its default.
@@ -87,6 +91,12 @@ func (c Config) WithDefaults() Config {
 	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
 	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
 	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
+	if c.limits == (limits{}) {
+		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget}
+	}
+	if c.newProducer == nil {
+		c.newProducer = NewProducerID
+	}
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	if c.RollupDimensions == nil {
 		c.RollupDimensions = DimensionNames()
@@ -153,6 +163,13 @@ func (c Config) keep() (keep dimensions) {
 		}
 	}
 	return keep
+}
+
+// limits bound what a flusher deals with at once.
+type limits struct {
+	flush   flushLimit
+	bytes   int // of batches read for one flush, about
+	waiting int // bytes of batches behind gaps that one walk over the queue keeps in memory
 }
 
 // How the engine waits. These are not settings: nobody has a reason to change them.

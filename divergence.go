@@ -35,7 +35,7 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 		l.mu.Unlock()
 		return
 	}
-	fresh := newOutbox(NewProducerID(l.p.time.Now()), l.p.cfg.RewindWindow)
+	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now()), l.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = old.seal, old.setAside
 
 	var updates int64
@@ -47,8 +47,12 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 			confirmed++
 			continue
 		}
-		fresh.setAside[b.seal] = true
-		l.aside = append(l.aside, aside{b.Batch, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
+		stage := Accepted
+		if b.queued || b.journaled {
+			stage = Queued
+		}
+		fresh.noteAside(b.seal, stage)
+		l.aside = append(l.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
 	l.outbox, l.diverged = fresh, false
@@ -102,6 +106,9 @@ func (l *lane) keepAside(ctx context.Context) {
 
 	l.mu.Lock()
 	l.aside = l.aside[len(list):]
+	for _, b := range list {
+		l.outbox.setAside[b.seal] = Queued // all of the seal were set aside at once
+	}
 	l.mu.Unlock()
 	if l.p.cfg.Journal != nil {
 		last := list[len(list)-1]

@@ -7,10 +7,16 @@
 // A [Pipeline] is one instance. It needs a [Store] (package sql: Postgres), and normally a [Queue] and a [Locker] on
 // Redis (packages queues and lockers), and a second Locker on Postgres for when Redis is away:
 //
+//	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+//	defer stop()
 //	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: direct})
-//	go p.Run(ctx)
+//	running := make(chan error, 1)
+//	go func() { running <- p.Run(ctx) }()
 //	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
-//	err = p.Shutdown(ctx)
+//	err = <-running // once ctx has ended and all is drained; or what is left, as a *NotDrainedError
+//
+// Whatever calls Record must end before Run returns, or be ready for ErrClosed: a server is shut down when ctx ends, and
+// then Run is waited for. [Pipeline.Shutdown] drains at any other time.
 //
 // Record does no I/O: it adds to a sum in memory. To know that an update is safe, record it with [Pipeline.RecordAll]
 // and wait for a [Stage] with [Pipeline.Wait].
@@ -18,7 +24,7 @@
 // # How it works
 //
 // Updates are summed in memory, one entry a combination of ids and dimensions. At every Config.SealInterval the sums
-// are sealed into a [Batch], whose bytes and identity (producer, shard, sequence) never change again. Batches are pushed
+// are sealed into a [Batch], whose bytes and identity (producer, shard, sequence, digest) never change again. Batches are pushed
 // to the queue in order. One instance at a time holds the lock, reads the queue, merges what it finds, and commits it
 // as one transaction. That transaction also moves, for each producer, the mark of what was applied: the [Claim]. If the
 // mark isn't where the claim says, everything rolls back. So a batch that arrives twice counts once, and a holder that
@@ -31,5 +37,7 @@
 //
 //	Accepted   anything but the death of this process; Shutdown drains it
 //	Queued     the death of this process; and, while the process lives, the loss of everything in the queue
+//	           with a Journal: the death of this process and the loss of the queue, together
 //	Committed  everything that Postgres survives
+//	           with a RewindWindow: a Postgres restored to a moment within the window, too
 package spendflush

@@ -2,10 +2,13 @@ package spendflush_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/servers"
@@ -17,9 +20,10 @@ import (
 
 // One instance, from its making to its end. With Redis, the queue is queues.NewRedis and its locker lockers.NewRedis.
 func Example() {
-	ctx := context.Background()
-	databaseURL, stop := privatePostgres(ctx) // yours comes from the configuration
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	databaseURL, stopPostgres := privatePostgres(ctx) // yours comes from the configuration
+	defer stopPostgres()
 
 	if _, err := migrations.Up(ctx, databaseURL); err != nil {
 		log.Fatal(err)
@@ -63,13 +67,17 @@ func Example() {
 	}
 	fmt.Println("the second update is", stage)
 
-	if err := p.Shutdown(ctx); err != nil { // drains
+	// A service waits for its end here. This one gets its signal now.
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
 		log.Fatal(err)
 	}
-	if err := <-running; err != nil {
-		log.Fatal(err)
+	// First end whatever records, such as an HTTP server, then wait for Run: it drains.
+	if err := <-running; errors.Is(err, spendflush.ErrNotDrained) {
+		log.Fatal(err) // with the number of updates and the amount that are left
 	}
-	report, err := store.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, p.Producer())
+
+	ctx = context.WithoutCancel(ctx)
+	report, err := store.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -93,7 +101,7 @@ func privatePostgres(ctx context.Context) (url string, stop func()) {
 		log.Fatal(err)
 	}
 	return postgres.URL("postgres"), func() {
-		if err := postgres.Stop(ctx); err != nil {
+		if err := postgres.Stop(context.WithoutCancel(ctx)); err != nil {
 			log.Fatal(err)
 		}
 		_ = os.RemoveAll(dir)

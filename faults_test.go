@@ -3,7 +3,6 @@ package spendflush
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 )
@@ -84,11 +83,11 @@ func (q faultyQueue) Read(ctx context.Context, shard int, after EntryID, n, byte
 	return got, err
 }
 
-func (q faultyQueue) Settle(ctx context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
-	return q.call("Queue.Settle", func() error { return q.Queue.Settle(ctx, shard, ids, maps.Clone(marks)) })
+func (q faultyQueue) Ack(ctx context.Context, shard int, a Ack) error {
+	return q.call("Queue.Ack", func() error { return q.Queue.Ack(ctx, shard, a) })
 }
 
-func (q faultyQueue) Mark(ctx context.Context, shard int, id ProducerID) (mark uint64, err error) {
+func (q faultyQueue) Mark(ctx context.Context, shard int, id ProducerID) (mark Mark, err error) {
 	err = q.call("Queue.Mark", func() error { mark, err = q.Queue.Mark(ctx, shard, id); return err })
 	return mark, err
 }

@@ -214,7 +214,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		}
 		flushed = flushed || acked
 		// The walk goes on in any case: what fills the gaps may be at the end of the queue.
-		left := plan.trim(waitingBudget)
+		left := plan.trim(f.p.cfg.limits.waiting)
 		if left > 0 && !f.overBudget {
 			f.log.Warn("many batches wait behind gaps; some are left for a later walk", "bytes", left)
 		}
@@ -231,7 +231,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 // gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
 // its end or the lock is lost. It returns the last one, and whether the walk may go on.
 func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after EntryID) (last EntryID, more bool, err error) {
-	for bytes := 0; bytes < flushBytes; {
+	for bytes := 0; bytes < f.p.cfg.limits.bytes; {
 		if isLost(lease) {
 			return after, false, nil
 		}

@@ -12,20 +12,11 @@ import (
 	"time"
 )
 
-// chained returns the first n batches of a producer, each of one update of as many dollars as its sequence, whose prior
-// sums go on from one to the next.
+// chained returns the first n batches of a producer.
 func chained(t testing.TB, producer int, n uint64) (batches []*Batch) {
 	t.Helper()
-	var updates int64
-	var amount Amount
 	for sequence := uint64(1); sequence <= n; sequence++ {
-		b := testBatch(t, producer, sequence)
-		rows := mustRows(t, b)
-		h := b.Header
-		h.PriorUpdates, h.PriorAmount = updates, amount
-		b = NewBatch(h, rows.Totals, rows.Rollups)
-		updates, amount = updates+b.Updates, amount.Add(b.Amount)
-		batches = append(batches, b)
+		batches = append(batches, testBatch(t, producer, sequence))
 	}
 	return batches
 }
@@ -40,7 +31,7 @@ func lostOf(f *Flush) (sequences []uint64) {
 func TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
 	b := chained(t, 1, 7)
 	p := offered(t, map[int]uint64{1: 1}, b[1], b[4], b[6])
-	p.marks[testProducer(1)] = Mark{Sequence: 1, Updates: 1, Amount: Dollars(1)}
+	p.marks[testProducer(1)] = testMark(t, 1, 1)
 	p.applied(mustTake(t, p, "0001:2-2 $2"))
 	mustTake(t, p, "") // 3 and 4 are waited for
 	p.passing[testProducer(1)] = "gone"
@@ -57,18 +48,18 @@ func TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
 		t.Errorf("the claim %+v doesn't tell sealed from booked", c)
 	}
 	p.applied(f)
-	if mark := p.marks[testProducer(1)]; mark.Whole() != 2 || mark.Sequence != 7 {
+	if mark := p.marks[testProducer(1)]; mark.Contiguous() != 2 || mark.Sequence != 7 {
 		t.Errorf("mark is %+v", mark)
 	}
-	if _, marks := p.settle(); marks[testProducer(1)] != 2 {
-		t.Errorf("published is %d: a producer that has 3 would drop it", marks[testProducer(1)])
+	if mark := p.ack().Marks[testProducer(1)]; mark.Contiguous() != 2 {
+		t.Errorf("published is %+v: a producer that has 3 would drop it", mark)
 	}
 }
 
 func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	b := chained(t, 1, 5)
 	p := offered(t, nil, b[2], b[2], b[1], b[3], b[4], b[0])
-	p.marks[testProducer(1)] = Mark{Sequence: 4, Lost: []uint64{2, 3}}
+	p.marks[testProducer(1)] = testMark(t, 1, 4, 2, 3)
 	f := mustTake(t, p, "0001:5-5 $5")
 	if len(f.Found) != 2 || f.Found[0].Sequence != 2 || f.Found[1].Sequence != 3 || f.Found[1].Amount != Dollars(3) {
 		t.Fatalf("found are %+v", f.Found)
@@ -76,7 +67,7 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	mustSettle(t, p, "e3", "e5") // the second copy of 3 only with the flush
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "e2", "e4")
-	if mark := p.marks[testProducer(1)]; mark.Whole() != 5 {
+	if mark := p.marks[testProducer(1)]; mark.Contiguous() != 5 {
 		t.Errorf("mark is %+v", mark)
 	}
 	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
@@ -90,18 +81,18 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
 	passing := offered(t, nil, b[0], b[2])
 	passing.passing[testProducer(1)] = "gone"
-	if err := p.commitAll(t.Context(), passing, "queue"); err != nil {
+	if err := p.committer(0).commit(t.Context(), passing, viaQueue); err != nil {
 		t.Fatal(err)
 	}
 	stale := offered(t, nil, b[1])
-	stale.marks[testProducer(1)] = Mark{Sequence: 3, Lost: []uint64{2}}
+	stale.marks[testProducer(1)] = testMark(t, 1, 3, 2)
 	for range 2 { // the second with a mark that isn't so any more
 		again := offered(t, nil, b[1])
 		again.marks[testProducer(1)] = stale.marks[testProducer(1)]
-		if err := p.commitAll(t.Context(), again, "queue"); err != nil {
+		if err := p.committer(0).commit(t.Context(), again, viaQueue); err != nil {
 			t.Fatal(err)
 		}
-		if ids, _ := again.settle(); !slices.Equal(ids, []EntryID{"e0"}) {
+		if ids := again.ack().Entries; !slices.Equal(ids, []EntryID{"e0"}) {
 			t.Errorf("settled are %v", ids)
 		}
 	}
@@ -117,7 +108,7 @@ func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
 	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
 	p.offer(Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
-	learn(p, nil)
+	learn(t, p, nil)
 	mustTake(t, p, "")
 	if gaps := p.gaps(); len(gaps) != 1 || gaps[testProducer(2)] != 0 {
 		t.Errorf("gaps are %v, want only that of producer 2", gaps)
@@ -190,10 +181,10 @@ func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 		mark Mark
 		want error
 	}{
-		{Mark{Sequence: 1}, nil},
-		{Mark{Sequence: 3, Lost: []uint64{2}}, nil},
-		{Mark{Sequence: 2}, ErrApplied},
-		{Mark{Sequence: 3, Lost: []uint64{1}}, ErrApplied},
+		{testMark(t, 1, 1), nil},
+		{testMark(t, 1, 3, 2), nil},
+		{testMark(t, 1, 2), ErrApplied},
+		{testMark(t, 1, 3, 1), ErrApplied},
 		{Mark{}, ErrGap},
 	} {
 		f, err := b.Flush(c.mark)
@@ -203,7 +194,7 @@ func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 	}
 	undecodable := bytes.Clone(b.Bytes())
 	undecodable[batchHeaderSize] ^= hasFailed
-	if _, err := mustParse(t, reframe(undecodable)).Flush(Mark{Sequence: 1}); !errors.Is(err, ErrCorruptBatch) {
+	if _, err := mustParse(t, reframe(undecodable)).Flush(testMark(t, 1, 1)); !errors.Is(err, ErrCorruptBatch) {
 		t.Errorf("a corrupt one: %v", err)
 	}
 }
@@ -252,7 +243,7 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 				r.record(t, key("a"))
 				time.Sleep(300 * time.Millisecond)
 			}
-			batches, _ := r.lanes[0].unconfirmed()
+			_, batches, _ := r.lanes[0].unconfirmed()
 			if len(batches) < 3 {
 				t.Fatalf("%d batches are sealed", len(batches))
 			}
@@ -301,19 +292,26 @@ func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
 	}
 	rows := sealUpdates(t, []Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}, 0)
 	all[4] = NewBatch(all[4].Header, rows.totals, rows.rollups)
+	next := mustRows(t, all[5])
+	h := all[5].Header
+	h.PriorDigest, h.PriorAmount = all[4].Digest(), h.PriorAmount.Add(Dollars(75))
+	all[5] = NewBatch(h, next.Totals, next.Rollups)
 	plan := offered(t, nil, append(all, all[4])...)
-	if err := p.commitAll(t.Context(), plan, "queue"); err != nil {
+	if err := p.committer(0).commit(t.Context(), plan, viaQueue); err != nil {
 		t.Fatal(err)
 	}
-	if len(plan.bad) != 2 || !strings.Contains(plan.bad[0].Reason, "overflow") {
-		t.Fatalf("set aside: %+v", plan.bad)
+	if bad, ok := store.quarantine[string(all[4].Bytes())]; !ok || !strings.Contains(bad.Reason, "overflow") || len(store.quarantine) != 1 {
+		t.Fatalf("in quarantine: %+v", store.quarantine)
 	}
-	// 1+2+3 of the first and the third, and what comes before the poison of the second.
-	if got := store.state.books.amount; got != Dollars(6+1+6) {
-		t.Errorf("%s dollars are booked; want 13", got)
+	if got := store.state.books.amount; got != Dollars(6+1+3+6) {
+		t.Errorf("%s dollars are booked; want 16", got)
 	}
-	if n, _ := plan.waiting(); n != 1 {
-		t.Errorf("%d batches wait, want the one behind", n)
+	mark := store.state.marks[0][testProducer(2)]
+	if mark.Sequence != 3 || !mark.HasQuarantined(2) || mark.Has(2) || !mark.Has(3) {
+		t.Errorf("the mark is %+v", mark.Mark)
+	}
+	if n, _ := plan.waiting(); n != 0 || len(plan.bad) != 0 || len(plan.ack().Entries) != len(all)+1 {
+		t.Errorf("%d batches wait, %d are set aside outside of the claim", n, len(plan.bad))
 	}
 }
 

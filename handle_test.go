@@ -3,6 +3,7 @@ package spendflush
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,8 +23,8 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 	var cost Cost
 	seal := func() {
 		if seal, dirty, _ := p.open.swap(false); seal != 0 {
-			for _, lane := range p.sealer.rows(seal, dirty) {
-				got.apply(lane.totals, lane.rollups)
+			for _, part := range slices.Concat(p.sealer.parts(seal, dirty)...) {
+				got.apply(part.totals, part.rollups)
 			}
 			p.open.recycle(dirty)
 		}
@@ -69,7 +70,7 @@ func TestHandleIsSharedByGoroutines(t *testing.T) {
 		p.seal(false)
 	}
 	work.Wait()
-	if held := p.Held(Entity{Type: APIKey, ID: "k"}).Beyond(nil); held.Spend != Dollars(4000) || held.SuccessfulRequests != 4000 {
+	if held := p.Held(Entity{Type: APIKey, ID: "k"}).NotIn(nil); held.Spend != Dollars(4000) || held.SuccessfulRequests != 4000 {
 		t.Errorf("held: %+v; want 4000 requests of a dollar", held)
 	}
 }
@@ -116,7 +117,7 @@ func TestHandleCostsNoAllocation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.clock.keep()
+	p.hours.keep()
 	cost := Cost{Spend: Picodollars(1), PromptTokens: 1}
 	if err := h.Record(&cost); err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func TestKeysOfOneHashAreCountedApart(t *testing.T) {
 		want.book(&u, 0)
 	}
 	got := newBooks()
-	_, lanes := sealed(m, newSealer(1, 100))
-	got.apply(lanes[0].totals, lanes[0].rollups)
+	_, shards := sealed(m, newSealer(1, 100))
+	got.apply(shards[0][0].totals, shards[0][0].rollups)
 	got.mustEqual(t, want)
 }

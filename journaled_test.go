@@ -76,8 +76,8 @@ func TestJournaledBatchesOfADeadProcessAreBroughtToPostgresUnderTheirOldIdentity
 			}
 			r.cancel() // the process dies, and nothing of it has reached the queue
 			<-r.ran
-			if n := j.len(); n != 20 {
-				t.Fatalf("%d batches in the journal, want 20", n)
+			if n := j.len(); n != 10 {
+				t.Fatalf("%d batches in the journal, want 10", n)
 			}
 			r.faults.setAll(false)
 			next := newRig(t, withQueue, 1, &faults{}) // with other shards

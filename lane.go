@@ -44,6 +44,7 @@ type lane struct {
 // aside is a batch that is to be quarantined, and why.
 type aside struct {
 	*Batch
+	seal   uint64
 	reason error
 }
 

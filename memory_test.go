@@ -21,17 +21,19 @@ type memoryStore struct {
 	now        func() time.Time
 
 	// Stores that are wrong, to see that tests notice.
-	unchecked       bool // claims and batches found are not checked
-	uncheckedFound  bool // only batches found aren't
-	claimsForgotten bool // a producer whose mark was cleaned up can be claimed from its first batch on
-	revives         bool // a producer whose mark was cleaned up gets a new one by tending
+	unchecked      bool // claims and batches found are not checked
+	digestsIgnored bool // claims are only checked by their sequence
+	uncheckedFound bool // only batches found aren't checked
+	claimsPruned   bool // a producer whose mark was pruned can be claimed from its first batch on
+	revives        bool // a producer whose mark was pruned gets a new one by tending
 }
 
 // memoryState is what a database has that can be turned back.
 type memoryState struct {
 	marks   map[int]map[ProducerID]memoryMark
-	folded  map[int]map[ProducerID]memoryMark // marks cleaned up. A database only has their sums
-	horizon time.Time
+	pruned  map[int]map[ProducerID]memoryMark // a database only has their sums
+	horizon map[int]time.Time                 // producers born before it may be pruned
+	updates map[int]int64                     // in the books of the shard
 	books   *books
 }
 
@@ -43,7 +45,8 @@ type memoryMark struct {
 }
 
 func (m memoryState) clone() memoryState {
-	m.marks, m.folded, m.books = cloneMarks(m.marks), cloneMarks(m.folded), m.books.clone()
+	m.marks, m.pruned, m.books = cloneMarks(m.marks), cloneMarks(m.pruned), m.books.clone()
+	m.horizon, m.updates = maps.Clone(m.horizon), maps.Clone(m.updates)
 	return m
 }
 
@@ -58,7 +61,8 @@ func cloneMarks(of map[int]map[ProducerID]memoryMark) map[int]map[ProducerID]mem
 func newMemoryStore() *memoryStore {
 	return &memoryStore{
 		state: memoryState{
-			marks: map[int]map[ProducerID]memoryMark{}, folded: map[int]map[ProducerID]memoryMark{}, books: newBooks(),
+			marks: map[int]map[ProducerID]memoryMark{}, pruned: map[int]map[ProducerID]memoryMark{},
+			horizon: map[int]time.Time{}, updates: map[int]int64{}, books: newBooks(),
 		},
 		quarantine: map[string]BadBatch{},
 		now:        time.Now,
@@ -68,8 +72,7 @@ func newMemoryStore() *memoryStore {
 func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// With one shard its books are all books. With more, only that they never shrink matters.
-	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon, Updates: s.state.books.updates}
+	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Updates: s.state.updates[shard]}
 	for _, id := range producers {
 		if mark, ok := s.state.marks[shard][id]; ok {
 			found.Of[id] = mark.Mark
@@ -78,35 +81,54 @@ func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID
 	return found, nil
 }
 
-func (s *memoryStore) Tend(_ context.Context, producer ProducerID, shards int, idle time.Duration) (cleaned int64, _ error) {
+func (s *memoryStore) Tend(_ context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
-	horizon := now.Add(-idle)
+	own := s.now()
+	apart := now.Sub(own).Abs()
+	if own.Before(now) {
+		now = own
+	}
+	if apart <= time.Hour {
+		pruned = s.prune(living, now.Add(-idle))
+	}
+	for shard, id := range living {
+		mark, known := s.state.marks[shard][id]
+		old := now.Add(-idle / 4)
+		if !id.Born().Before(old) || !known && id.Born().Before(s.state.horizon[shard]) && !s.revives {
+			continue
+		}
+		if !known || mark.seen.Before(old) {
+			mark.saw(now)
+			put(s.state.marks, shard, id, mark)
+		}
+	}
+	return pruned, nil
+}
+
+// prune prunes the marks of producers that were born before the time and not seen since. The caller holds the lock.
+func (s *memoryStore) prune(living []ProducerID, before time.Time) (pruned int64) {
 	for shard, marks := range s.state.marks {
 		for id, mark := range marks {
-			if id == producer || !mark.seen.Before(horizon) || !id.Born().Before(horizon) {
+			if slices.Contains(living, id) || !mark.seen.Before(before) || !id.Born().Before(before) {
 				continue
 			}
-			put(s.state.folded, shard, id, mark)
+			put(s.state.pruned, shard, id, mark)
 			delete(marks, id)
-			cleaned++
-		}
-	}
-	if cleaned > 0 && s.state.horizon.Before(horizon) {
-		s.state.horizon = horizon
-	}
-	if old := now.Add(-idle / 4); producer.Born().Before(old) {
-		for shard := range shards {
-			mark, known := s.state.marks[shard][producer]
-			forgotten := !known && producer.Born().Before(s.state.horizon) && !s.revives
-			if !forgotten && (!known || mark.seen.Before(old)) {
-				mark.seen = now
-				put(s.state.marks, shard, producer, mark)
+			pruned++
+			if born := id.Born().Add(time.Millisecond); s.state.horizon[shard].Before(born) {
+				s.state.horizon[shard] = born
 			}
 		}
 	}
-	return cleaned, nil
+	return pruned
+}
+
+// saw notes that the mark was moved or tended. A clock that was put back doesn't make it look older.
+func (m *memoryMark) saw(now time.Time) {
+	if m.seen.Before(now) {
+		m.seen = now
+	}
 }
 
 func put(in map[int]map[ProducerID]memoryMark, shard int, id ProducerID, mark memoryMark) {
@@ -122,34 +144,51 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := s.state.marks[f.Shard]
 	if s.fences(f) {
 		return ErrFenced
 	}
 	now := s.now()
 	for _, c := range f.Claims {
-		mark := marks[c.Producer]
-		mark.Sequence, mark.Updates, mark.Amount = c.Last, c.SealedUpdates, c.SealedAmount
-		mark.booked, mark.bookedAmount, mark.seen = mark.booked+c.Updates, mark.bookedAmount.Add(c.Amount), now
+		mark := s.state.marks[f.Shard][c.Producer]
+		mark.Sequence, mark.Digest, mark.Recent = c.Last, c.Digest, c.Recent
+		mark.Updates, mark.Amount = c.SealedUpdates, c.SealedAmount
+		mark.booked, mark.bookedAmount = mark.booked+c.Updates, mark.bookedAmount.Add(c.Amount)
+		mark.saw(now)
 		put(s.state.marks, f.Shard, c.Producer, mark)
 	}
-	marks = s.state.marks[f.Shard]
+	marks := s.state.marks[f.Shard]
 	for _, l := range f.Lost {
 		mark := marks[l.Producer]
 		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
+		if l.Quarantined {
+			mark.Quarantined = append(slices.Clip(mark.Quarantined), l.Sequence)
+		}
 		marks[l.Producer] = mark
 	}
 	for _, b := range f.Found {
 		mark := marks[b.Producer]
-		if i, missing := slices.BinarySearch(mark.Lost, b.Sequence); missing {
-			mark.Lost = slices.Delete(slices.Clone(mark.Lost), i, i+1) // a copy: marks that were read have this slice
-		}
-		mark.booked, mark.bookedAmount, mark.seen = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount), now
+		mark.Lost = without(mark.Lost, b.Sequence)
+		mark.Quarantined = without(mark.Quarantined, b.Sequence)
+		mark.booked, mark.bookedAmount = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount)
+		mark.saw(now)
 		put(s.state.marks, f.Shard, b.Producer, mark)
 	}
+	for _, b := range f.Quarantine {
+		s.quarantine[string(b.Bytes)] = b
+	}
 	s.state.books.apply(f.Totals, f.Rollups)
+	s.state.updates[f.Shard] += f.Control[0].APIRequests()
 	s.flushes++
 	return nil
+}
+
+// without returns a copy without the sequence: marks that were read have the slice itself.
+func without(sequences []uint64, sequence uint64) []uint64 {
+	i, there := slices.BinarySearch(sequences, sequence)
+	if !there {
+		return sequences
+	}
+	return slices.Delete(slices.Clone(sequences), i, i+1)
 }
 
 // fences says whether a claim of the flush doesn't fit, or a batch found isn't missing.
@@ -160,8 +199,8 @@ func (s *memoryStore) fences(f *Flush) bool {
 	marks := s.state.marks[f.Shard]
 	for _, c := range f.Claims {
 		mark, known := marks[c.Producer]
-		forgotten := !known && c.Producer.Born().Before(s.state.horizon) && !s.claimsForgotten
-		if mark.Sequence != c.First-1 || forgotten {
+		pruned := !known && c.Producer.Born().Before(s.state.horizon[f.Shard]) && !s.claimsPruned
+		if mark.Sequence != c.First-1 || mark.Digest != c.Prior && !s.digestsIgnored || pruned {
 			return true
 		}
 	}
@@ -242,110 +281,23 @@ func checkFlush(f *Flush) error {
 		updates += b.Updates
 		amount = amount.Add(b.Amount)
 	}
+	quarantined := 0
 	for i, l := range f.Lost {
+		if l.Quarantined {
+			quarantined++
+		}
 		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.Sequence && l.Sequence <= c.Last }
 		if !slices.ContainsFunc(f.Claims, in) || i > 0 && f.Lost[i-1] == l {
 			return fmt.Errorf("lost batch %+v is in no claim, or twice", l)
 		}
 	}
+	if quarantined != len(f.Quarantine) {
+		return fmt.Errorf("%d lost batches are quarantined, and %d are in quarantine", quarantined, len(f.Quarantine))
+	}
 	if sums != f.Control || sums[0].APIRequests() != updates || sums[0].Spend != amount {
 		return errors.New("rows, control sums and claims don't agree")
 	}
 	return nil
-}
-
-// memoryQueue is a Queue that keeps everything in memory.
-type memoryQueue struct {
-	mu      sync.Mutex
-	entries map[int][]memoryEntry
-	marks   map[ProducerID]map[int]uint64
-	next    int
-	now     func() time.Time
-}
-
-type memoryEntry struct {
-	Entry
-	at time.Time
-}
-
-func newMemoryQueue() *memoryQueue {
-	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[ProducerID]map[int]uint64{}, now: time.Now}
-}
-
-func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (EntryID, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if previous != "" && slices.ContainsFunc(q.entries[b.Shard], func(e memoryEntry) bool { return e.ID == previous }) {
-		return previous, nil
-	}
-	return q.insert(b.Shard, slices.Clone(b.Bytes())), nil
-}
-
-// insert adds bytes at the end. The caller holds the lock.
-func (q *memoryQueue) insert(shard int, b []byte) EntryID {
-	q.next++
-	id := EntryID(fmt.Sprintf("%09d", q.next))
-	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b}, q.now()})
-	return id
-}
-
-func (q *memoryQueue) Read(_ context.Context, shard int, after EntryID, maxEntries, maxBytes int) (got []Entry, _ error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	bytes := 0
-	for _, e := range q.entries[shard] {
-		if e.ID > after && len(got) < maxEntries && (bytes < maxBytes || len(got) == 0) {
-			got = append(got, Entry{e.ID, slices.Clone(e.Bytes)})
-			bytes += len(e.Bytes)
-		}
-	}
-	return got, nil
-}
-
-func (q *memoryQueue) Settle(_ context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.entries[shard] = slices.DeleteFunc(q.entries[shard], func(e memoryEntry) bool { return slices.Contains(ids, e.ID) })
-	for id, mark := range marks {
-		if q.marks[id] == nil {
-			q.marks[id] = map[int]uint64{}
-		}
-		q.marks[id][shard] = mark
-	}
-	return nil
-}
-
-func (q *memoryQueue) Mark(_ context.Context, shard int, producer ProducerID) (uint64, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.marks[producer][shard], nil
-}
-
-func (q *memoryQueue) Stats(_ context.Context, shard int) (stats QueueStats, _ error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i, e := range q.entries[shard] {
-		if i == 0 {
-			stats.Oldest = e.at
-		}
-		stats.Batches++
-		stats.Bytes += int64(len(e.Bytes))
-	}
-	return stats, nil
-}
-
-// lose empties the queue and forgets all marks.
-func (q *memoryQueue) lose() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	clear(q.entries)
-	clear(q.marks)
-}
-
-func (q *memoryQueue) len(shard int) int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.entries[shard])
 }
 
 // memoryLocker is a Locker for one process. A lock that isn't released ends with memoryTTL.

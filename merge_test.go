@@ -36,12 +36,17 @@ func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
 	t.Helper()
 	r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })
 	var batches []*Batch
-	next := map[int]uint64{}
+	next := map[int]Header{}
 	for rest := updates; len(rest) > 0; {
 		n, producer := 1+r.IntN(len(rest)), r.IntN(4)
-		next[producer]++
+		h := next[producer]
+		h.Producer = testProducer(producer)
+		h.Sequence++
 		rows := sealUpdates(t, rest[:n], 0)
-		batches = append(batches, NewBatch(testHeader(testProducer(producer), next[producer]), rows.totals, rows.rollups))
+		b := NewBatch(h, rows.totals, rows.rollups)
+		batches = append(batches, b)
+		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
+		next[producer] = h
 		rest = rest[n:]
 	}
 	for range r.IntN(3) {
@@ -93,7 +98,7 @@ func TestMergeHoldsLittleMoreThanTheDistinctRows(t *testing.T) {
 		m.add(run())
 		held := 0
 		for _, r := range m.runs {
-			held += len(r)
+			held += len(r.rows)
 		}
 		if held > 2*distinct {
 			t.Fatalf("after %d runs of the same %d rows, %d are held", n+1, distinct, held)

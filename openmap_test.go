@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,9 +53,9 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 	sealing.Go(func() {
 		for last := false; !last; {
 			last = done.Load() // what was recorded before is in the seal that follows
-			if seal, lanes := sealed(m, s); seal != 0 {
-				for _, lane := range lanes {
-					got.apply(lane.totals, lane.rollups)
+			if seal, shards := sealed(m, s); seal != 0 {
+				for _, part := range slices.Concat(shards...) {
+					got.apply(part.totals, part.rollups)
 				}
 			}
 		}
@@ -104,15 +105,15 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 		})
 	}
 	for seals := 0; seals < 200; {
-		_, lanes := sealed(m, s)
-		if lanes == nil {
+		_, shards := sealed(m, s)
+		if shards == nil {
 			runtime.Gosched() // nothing was recorded yet
 			continue
 		}
 		seals++
 		var sum Counters
-		for i := range lanes[0].rollups {
-			sum.Add(&lanes[0].rollups[i].Counters)
+		for i := range shards[0][0].rollups {
+			sum.Add(&shards[0][0].rollups[i].Counters)
 		}
 		if sum.Spend != (Amount{}) || sum.APIRequests()%8 != 0 {
 			t.Errorf("a seal holds %d updates of %s dollars: a part of a group", sum.APIRequests(), sum.Spend)
@@ -146,9 +147,9 @@ func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
 	if sums := m.sums(); sums.keys != 3 || sums.updates != 5 {
 		t.Fatalf("%+v; want 3 keys and 5 updates", sums)
 	}
-	_, lanes := sealed(m, newSealer(1, 3))
-	if len(lanes[0].rollups) != 3 {
-		t.Fatalf("%d rows sealed, want 3", len(lanes[0].rollups))
+	_, shards := sealed(m, newSealer(1, 3))
+	if len(shards[0][0].rollups) != 3 {
+		t.Fatalf("%d rows sealed, want 3", len(shards[0][0].rollups))
 	}
 	if err := add("d"); err != nil {
 		t.Fatalf("a new key after the seal: %v", err)
@@ -211,11 +212,11 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 		runtime.Gosched()
 	}
 	seal, dirty, _ := m.swap(true)
-	lanes := s.rows(seal, dirty)
+	shards := s.parts(seal, dirty)
 	m.recycle(dirty)
 	running.Wait()
 	got := newBooks()
-	got.apply(lanes[0].totals, lanes[0].rollups)
+	got.apply(shards[0][0].totals, shards[0][0].rollups)
 	if got.updates != accepted.Load() {
 		t.Fatalf("the last seal has %d updates, %d were accepted", got.updates, accepted.Load())
 	}
@@ -263,12 +264,12 @@ func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
 	if sums := m.sums(); sums.keys != 2 {
 		t.Fatalf("%d cells are open; want the forgotten and its successor", sums.keys)
 	}
-	_, lanes := sealed(m, newSealer(1, 1000))
-	if len(lanes[0].rollups) != 1 || len(lanes[0].totals) != 1 {
-		t.Fatalf("%d rollup rows and %d totals; want 1 and 1", len(lanes[0].rollups), len(lanes[0].totals))
+	_, shards := sealed(m, newSealer(1, 1000))
+	if len(shards[0][0].rollups) != 1 || len(shards[0][0].totals) != 1 {
+		t.Fatalf("%d rollup rows and %d totals; want 1 and 1", len(shards[0][0].rollups), len(shards[0][0].totals))
 	}
 	got := newBooks()
-	got.apply(lanes[0].totals, lanes[0].rollups)
+	got.apply(shards[0][0].totals, shards[0][0].rollups)
 	got.mustEqual(t, want)
 	if sums := m.sums(); sums.keys != 0 {
 		t.Fatalf("%d keys are open after the seal", sums.keys)
@@ -332,11 +333,11 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, lanes := sealed(m, newSealer(1, 100))
-	if len(lanes[0].rollups) != 2 {
-		t.Fatalf("%d rows, want one for each model", len(lanes[0].rollups))
+	_, shards := sealed(m, newSealer(1, 100))
+	if len(shards[0][0].rollups) != 2 {
+		t.Fatalf("%d rows, want one for each model", len(shards[0][0].rollups))
 	}
-	for _, row := range lanes[0].rollups {
+	for _, row := range shards[0][0].rollups {
 		s := row.Series()
 		if s.Endpoint != "" || s.Model == "" || row.Key != s.Key() || row.Counters.Spend != Dollars(3) {
 			t.Errorf("row %+v of %+v", row, s)

@@ -25,8 +25,8 @@ type outbox struct {
 	amount  Amount
 	digest  Digest
 
-	// What was sealed and is never committed: its seals.
-	setAside map[uint64]bool
+	// What was sealed and is never committed: how far the updates of its seals are. In quarantine they are queued.
+	setAside map[uint64]Stage
 
 	retain   time.Duration // how long confirmed batches are retained, 0: not at all
 	retained []*outgoing   // those, by sequence
@@ -53,7 +53,7 @@ type outboxPoint struct {
 }
 
 func newOutbox(producer ProducerID, retain time.Duration) *outbox {
-	return &outbox{producer: producer, next: 1, retain: retain, setAside: map[uint64]bool{}}
+	return &outbox{producer: producer, next: 1, retain: retain, setAside: map[uint64]Stage{}}
 }
 
 // add takes the batches of a seal, whose sequences go on from next; there may be none for this shard.
@@ -122,8 +122,8 @@ func (o *outbox) reached(seal uint64) Stage {
 		return Accepted
 	}
 	stage := Committed
-	if o.setAside[seal] {
-		stage = Queued
+	if aside, ok := o.setAside[seal]; ok {
+		stage = aside
 	}
 	first := sort.Search(len(o.batches), func(i int) bool { return o.batches[i].seal >= seal })
 	for _, b := range o.batches[first:] {
@@ -133,7 +133,7 @@ func (o *outbox) reached(seal uint64) Stage {
 		if !b.queued && !b.journaled {
 			return Accepted
 		}
-		stage = Queued
+		stage = min(stage, Queued)
 	}
 	return stage
 }
@@ -190,8 +190,10 @@ func (o *outbox) confirm(mark Mark, now time.Time) (t taken) {
 			t.confirmed++
 			o.drop(b)
 		case mark.HasQuarantined(b.Sequence):
+			b.confirmedAt = now
 			t.quarantined = append(t.quarantined, b)
-			o.setAside[b.seal] = true
+			o.noteAside(b.seal, Queued)
+			o.drop(b) // a Postgres that is turned back has it in quarantine no more
 		case b.Sequence <= mark.Sequence && !b.lost:
 			b.lost, b.queued, b.entry = true, false, ""
 			left = append(left, b)
@@ -204,7 +206,15 @@ func (o *outbox) confirm(mark Mark, now time.Time) (t taken) {
 	return t
 }
 
-// drop takes a confirmed batch out, and retains it if there is a window.
+// noteAside notes that a batch of the seal is set aside, and how far it is. A seal is as far as the last of its batches.
+func (o *outbox) noteAside(seal uint64, stage Stage) {
+	if before, ok := o.setAside[seal]; ok {
+		stage = min(stage, before)
+	}
+	o.setAside[seal] = stage
+}
+
+// drop takes out a batch that Postgres has, and retains it if there is a window.
 func (o *outbox) drop(b *outgoing) {
 	if b.Sequence > o.last.sequence {
 		o.last = outboxPoint{b.Sequence, b.digest}

@@ -66,7 +66,7 @@ func New(c Config) (*Pipeline, error) {
 	now := timing.Now()
 	p := &Pipeline{
 		cfg:      c,
-		producer: NewProducerID(now),
+		producer: c.newProducer(now),
 		started:  now,
 		time:     timing,
 		hours:    newHourClock(timing),
@@ -104,7 +104,10 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
 		return errors.New("spendflush: Run was called before")
 	}
-	defer close(p.stopped)
+	defer func() {
+		close(p.stopped)
+		p.advanced()
+	}()
 	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var work sync.WaitGroup

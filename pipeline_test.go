@@ -18,7 +18,7 @@ import (
 // Every run lets another call fail, the first, the second, … until a run has fewer calls than that.
 func TestEverythingIsCommittedOnceWhateverSingleCallFails(t *testing.T) {
 	direct := []string{"Store.Marks", "Store.Apply", "Locker.Acquire", "Lease.Release"}
-	queue := append([]string{"Queue.Push", "Queue.Read", "Queue.Settle", "Queue.Mark", "Queue.Stats"}, direct...)
+	queue := append([]string{"Queue.Push", "Queue.Read", "Queue.Ack", "Queue.Mark", "Queue.Stats"}, direct...)
 	for withQueue, names := range map[bool][]string{true: queue, false: direct} {
 		for _, applied := range []bool{false, true} {
 			for _, name := range names {
@@ -123,7 +123,7 @@ func TestWaitTellsTheStagesApart(t *testing.T) {
 		wait(Committed, Committed, nil)
 		wait(Queued, Committed, nil)
 		r.end(t)
-		receipt = Receipt{seal: receipt.seal + 1}
+		receipt = Receipt{seal: receipt.seal + 100}
 		wait(Committed, Accepted, ErrClosed)
 	})
 }
@@ -180,11 +180,11 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
 	store := newMemoryStore()
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
-	if err := p.commitAll(t.Context(), offered(t, nil, testBatch(t, 1, 1)), "queue"); err != nil {
+	if err := p.committer(0).commit(t.Context(), offered(t, nil, testBatch(t, 1, 1)), viaQueue); err != nil {
 		t.Fatal(err)
 	}
 	stale := offered(t, nil, testBatch(t, 1, 1), testBatch(t, 1, 2))
-	if err := p.commitAll(t.Context(), stale, "queue"); err != nil {
+	if err := p.committer(0).commit(t.Context(), stale, viaQueue); err != nil {
 		t.Fatal(err)
 	}
 	mustSettle(t, stale, "e0", "e1")
@@ -261,12 +261,12 @@ func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
 			}
 			r.store.mu.Lock()
 			sum := r.store.state.books.totals[e]
-			marks := map[int]uint64{}
-			for shard := range 2 {
-				marks[shard] = r.store.state.marks[shard][r.Producer()].Sequence
+			marks := map[int]Mark{}
+			for shard, id := range held.Producers() {
+				marks[shard] = r.store.state.marks[shard][id].Mark
 			}
 			r.store.mu.Unlock()
-			beyond := held.Beyond(marks)
+			beyond := held.NotIn(marks)
 			sum.Add(&beyond)
 			if sum.Spend != Dollars(int64(i+1)) || sum.APIRequests() != int64(i+1) {
 				t.Fatalf("committed and held are %s dollars, want %d", sum.Spend, i+1)
@@ -413,7 +413,7 @@ func TestLoweringTheNumberOfShardsLeavesNoBatchBehind(t *testing.T) {
 		var want Amount
 		for shard := range 4 {
 			row := NewRollupRow(&Series{APIKey: fmt.Sprint("key-", shard)}, 1, Counters{Spend: Dollars(1), SuccessfulRequests: 1})
-			b := NewBatch(Header{Shard: shard, Shards: 4, Producer: producer, Sequence: 1, Seal: 1}, nil, []RollupRow{row})
+			b := NewBatch(Header{Shard: shard, Producer: producer, Sequence: 1}, nil, []RollupRow{row})
 			if _, err := r.queue.Push(t.Context(), b, ""); err != nil {
 				t.Fatal(err)
 			}

@@ -22,6 +22,7 @@ type plan struct {
 	limit    flushLimit
 	last     ProducerID          // its batch can't be committed, even by itself: the others come first
 	refusals map[batchName]error // batches that the store refuses for what they are
+	astray   map[Digest]bool     // batches of another chain than that in the books
 	done     []EntryID           // entries that Postgres has no need of any more
 	bad      []badEntry
 	stats    planStats
@@ -60,12 +61,16 @@ type planStats struct {
 func newPlan(shard int) *plan {
 	return &plan{
 		shard: shard, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
-		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{},
+		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[Digest]bool{},
 	}
 }
 
 // offer takes an entry read from the queue.
 func (p *plan) offer(e Entry) {
+	if e.Fault != "" {
+		p.reject(e.ID, e.Bytes, fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault))
+		return
+	}
 	b, err := ParseBatch(e.Bytes)
 	switch {
 	case errors.Is(err, ErrNewerBatch):
@@ -87,6 +92,12 @@ func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer
 func (p *plan) reject(entry EntryID, bytes []byte, err error) {
 	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged)}
 	p.bad = append(p.bad, badEntry{b, entry})
+}
+
+// divert sets a batch aside that is of another chain than that in the books.
+func (p *plan) divert(b entryBatch) {
+	p.reject(b.entry, b.bytes, diverged(b.Batch))
+	p.astray[b.digest] = true
 }
 
 // unknown returns the producers that wait and whose marks are to be read.
@@ -124,6 +135,9 @@ func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard}
 	sums := newSums()
 	for _, id := range p.order() {
+		if id == p.last && sums.batches > 0 {
+			break // by itself: it would have the others fail with it, and claims must be in order
+		}
 		if len(p.wait[id]) > 0 && !p.enough(sums) {
 			p.takeFrom(id, f, sums)
 		}
@@ -164,10 +178,12 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 		}
 		found := len(lost) > 0 && lost[0] == b.Sequence && !mark.HasQuarantined(b.Sequence)
 		switch {
+		case p.astray[b.PriorDigest]:
+			p.divert(b) // it isn't to be taken for one behind a gap
 		case b.Sequence <= claim.Last && !found:
 			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
 			// flush fail, the entry taken is still there.
-			p.dropDuplicate(b, mark, &claim)
+			p.dropDuplicate(b, mark)
 		case found:
 			if p.enough(sums) {
 				p.add(b)
@@ -213,7 +229,7 @@ func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) bool {
 func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 	gap := b.Sequence > claim.Last+1
 	if !gap && b.PriorDigest != claim.Digest {
-		p.reject(b.entry, b.bytes, diverged(b.Batch))
+		p.divert(b)
 		return
 	}
 	if gap {
@@ -249,10 +265,16 @@ func (c *Claim) skip(b *Batch) {
 
 // dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
 // only done with that flush. What has the place of a batch in the books and is another one is set aside.
-func (p *plan) dropDuplicate(b entryBatch, mark Mark, claim *Claim) {
-	inFlush := b.Sequence > mark.Sequence // then it is the one taken last, for they come in order
-	if inFlush && b.digest != claim.Digest || !inFlush && mark.isAnother(b.Batch) {
-		p.reject(b.entry, b.bytes, diverged(b.Batch))
+func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
+	inFlush, another := false, b.Sequence <= mark.Sequence && mark.isAnother(b.Batch)
+	if n := len(p.taken); n > 0 { // they come in order
+		last := p.taken[n-1].name()
+		if inFlush = last.producer == b.Producer && last.sequence == b.Sequence; inFlush {
+			another = last != b.name()
+		}
+	}
+	if another {
+		p.divert(b)
 		return
 	}
 	p.stats.duplicates++

@@ -5,15 +5,55 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
-// testBatch is the batch of that sequence: one update of as many dollars on the key of its producer.
+// testBatch is the batch of that sequence: one update of as many dollars on the key of its producer. It goes on from the
+// one before it, unless that is very far.
 func testBatch(t testing.TB, producer int, sequence uint64) *Batch {
 	t.Helper()
-	u := Update{Spend: Dollars(int64(sequence)), Series: Series{APIKey: fmt.Sprint("key", producer)}}
+	const far = 10_000
+	testChains.Lock()
+	defer testChains.Unlock()
+	chain := testChains.of[producer]
+	for next := uint64(len(chain)) + 1; next <= sequence && sequence <= far; next++ {
+		h := testHeader(testProducer(producer), next)
+		if next > 1 {
+			last := chain[next-2]
+			h.PriorUpdates, h.PriorAmount, h.PriorDigest = last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount), last.Digest()
+		}
+		chain = append(chain, oneUpdate(t, h))
+	}
+	testChains.of[producer] = chain
+	if sequence > far {
+		return oneUpdate(t, testHeader(testProducer(producer), sequence))
+	}
+	return chain[sequence-1]
+}
+
+// testChains are the batches that were made, from the first one on.
+var testChains = struct {
+	sync.Mutex
+	of map[int][]*Batch
+}{of: map[int][]*Batch{}}
+
+func oneUpdate(t testing.TB, h Header) *Batch {
+	u := Update{Spend: Dollars(int64(h.Sequence)), Series: Series{APIKey: fmt.Sprint("key", int(h.Producer[15]-'0'))}}
 	rows := sealUpdates(t, []Update{u}, 0)
-	return NewBatch(testHeader(testProducer(producer), sequence), rows.totals, rows.rollups)
+	return NewBatch(h, rows.totals, rows.rollups)
+}
+
+// testMark is the mark of the producer when its batches up to that sequence are in the books, but for those lost.
+func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) Mark {
+	if sequence == 0 {
+		return Mark{}
+	}
+	b := testBatch(t, producer, sequence)
+	return Mark{
+		Sequence: sequence, Digest: b.Digest(), Lost: lost, Updates: b.PriorUpdates + b.Updates, Amount: b.PriorAmount.Add(b.Amount),
+	}
 }
 
 // offered is a plan that knows the marks of producers 1 and 2 and was offered these batches.
@@ -23,14 +63,14 @@ func offered(t *testing.T, marks map[int]uint64, batches ...*Batch) *plan {
 	for i, b := range batches {
 		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 	}
-	learn(p, marks)
+	learn(t, p, marks)
 	return p
 }
 
-func learn(p *plan, marks map[int]uint64) {
+func learn(t *testing.T, p *plan, marks map[int]uint64) {
 	known := Marks{Of: map[ProducerID]Mark{}}
 	for n, mark := range marks {
-		known.Of[testProducer(n)] = Mark{Sequence: mark}
+		known.Of[testProducer(n)] = testMark(t, n, mark)
 	}
 	p.learn(p.unknown(), known)
 }
@@ -62,7 +102,7 @@ func mustTake(t *testing.T, p *plan, want string) *Flush {
 
 func mustSettle(t *testing.T, p *plan, want ...EntryID) {
 	t.Helper()
-	ids, _ := p.settle()
+	ids := p.ack().Entries
 	slices.Sort(ids)
 	if !slices.Equal(ids, want) {
 		t.Fatalf("settles %v, want %v", ids, want)
@@ -122,40 +162,106 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	good := testBatch(t, 1, 1)
 	broken := bytes.Clone(good.Bytes())
 	broken[len(broken)-1] ^= 1
-	undecodable := bytes.Clone(good.Bytes())
-	undecodable[batchHeaderSize] ^= hasFailed // the frame is whole, the control sums are wrong
 	p := newPlan(0)
 	p.offer(Entry{ID: "broken", Bytes: broken})
-	p.offer(Entry{ID: "undecodable", Bytes: reframe(undecodable)})
 	p.offer(Entry{ID: "junk", Bytes: []byte("SET key value")})
 	p.offer(Entry{ID: "good", Bytes: good.Bytes()})
 	p.offer(Entry{ID: "next", Bytes: testBatch(t, 1, 2).Bytes()})
-	learn(p, nil)
+	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $3")
 	p.applied(f)
 	mustSettle(t, p, "good", "next")
-	if len(p.bad) != 3 {
-		t.Fatalf("%d entries are set aside, want 3", len(p.bad))
+	if len(p.bad) != 2 {
+		t.Fatalf("%d entries are set aside, want 2", len(p.bad))
 	}
-	for i, want := range []EntryID{"broken", "junk", "undecodable"} {
+	for i, want := range []EntryID{"broken", "junk"} {
 		if p.bad[i].entry != want || !strings.Contains(p.bad[i].Reason, "corrupt") || strings.Contains(p.bad[i].Reason, "\n") || len(p.bad[i].Bytes) == 0 {
 			t.Errorf("set aside %d: %s %q", i, p.bad[i].entry, p.bad[i].Reason)
 		}
 	}
 }
 
-func TestPlanStopsBeforeACorruptBatchWithoutCopy(t *testing.T) {
+// The frame is whole, and the control sums are wrong: no copy is better. It is set aside by the claim itself, in its place.
+func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) {
 	undecodable := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	undecodable[batchHeaderSize] ^= hasFailed
+	undecodable = reframe(undecodable)
+	next := mustRows(t, testBatch(t, 1, 2))
+	h := testBatch(t, 1, 2).Header
+	h.PriorDigest = mustParse(t, undecodable).Digest()
 	p := newPlan(0)
-	p.offer(Entry{ID: "a", Bytes: reframe(undecodable)})
-	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
-	learn(p, nil)
-	mustTake(t, p, "")
-	mustSettle(t, p)
-	if n, _ := p.waiting(); n != 1 || len(p.bad) != 1 {
-		t.Fatalf("%d wait and %d are set aside, want 1 and 1", n, len(p.bad))
+	p.offer(Entry{ID: "a", Bytes: undecodable})
+	p.offer(Entry{ID: "b", Bytes: NewBatch(h, next.Totals, next.Rollups).Bytes()})
+	learn(t, p, nil)
+	f := mustTake(t, p, "0001:1-2 $2")
+	if len(f.Lost) != 1 || f.Lost[0].Sequence != 1 || !f.Lost[0].Quarantined || len(f.Quarantine) != 1 || string(f.Quarantine[0].Bytes) != string(undecodable) {
+		t.Fatalf("lost %+v, quarantine %+v", f.Lost, f.Quarantine)
 	}
+	p.applied(f)
+	mustSettle(t, p, "a", "b")
+	if mark := p.marks[testProducer(1)]; mark.Sequence != 2 || !mark.HasQuarantined(1) || mark.Has(1) {
+		t.Errorf("mark is %+v", mark)
+	}
+}
+
+// Two processes with the same memory: what has another batch's place is neither booked nor dropped as a repetition.
+func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
+	b := chained(t, 1, 4)
+	rows := mustRows(t, b[1])
+	h := b[1].Header
+	h.SealedAt = h.SealedAt.Add(time.Second)
+	other := NewBatch(h, rows.Totals, rows.Rollups) // of the same sums
+	h = b[2].Header
+	h.PriorDigest = other.Digest()
+	behind := NewBatch(h, rows.Totals, rows.Rollups)
+	h.Sequence, h.PriorDigest = 4, behind.Digest()
+	last := NewBatch(h, rows.Totals, rows.Rollups)
+
+	for what, c := range map[string]struct {
+		mark    Mark
+		batches []*Batch
+		want    string
+	}{
+		"in one flush":                     {Mark{}, []*Batch{b[0], b[1], other, behind, last}, "0001:1-2 $3"},
+		"at the mark":                      {testMark(t, 1, 2), []*Batch{other, behind, last}, ""},
+		"behind the mark":                  {testMark(t, 1, 2), []*Batch{behind, last}, ""},
+		"before the mark, as far as known": {recentMark(t, 1, 3), []*Batch{other}, ""},
+	} {
+		p := newPlan(0)
+		for i, b := range c.batches {
+			p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
+		}
+		p.marks[testProducer(1)] = c.mark
+		p.passing[testProducer(1)] = "missing" // nor is it passed over to them
+		f := mustTake(t, p, c.want)
+		if f != nil {
+			p.applied(f)
+		}
+		mustTake(t, p, "")
+		want := 0
+		for _, b := range c.batches {
+			if b == other || b == behind || b == last {
+				want++
+			}
+		}
+		if n, _ := p.waiting(); len(p.bad) != want || n != 0 || p.stats.duplicates != 0 {
+			t.Errorf("%s: %d set aside, %d wait, %d taken for repetitions; want %d set aside", what, len(p.bad), n, p.stats.duplicates, want)
+		}
+		for _, bad := range p.bad {
+			if !strings.Contains(bad.Reason, ErrDiverged.Error()) {
+				t.Errorf("%s: %q", what, bad.Reason)
+			}
+		}
+	}
+}
+
+// recentMark is the mark with the digests of the last batches.
+func recentMark(t *testing.T, producer int, sequence uint64) Mark {
+	mark := testMark(t, producer, sequence)
+	for i, b := range chained(t, producer, sequence) {
+		mark.Recent = mark.Recent.append(uint64(i), b)
+	}
+	return mark
 }
 
 func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
@@ -164,7 +270,7 @@ func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 	p := newPlan(0)
 	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
 	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
-	learn(p, nil)
+	learn(t, p, nil)
 	mustTake(t, p, "")
 	mustSettle(t, p)
 	if p.stats.newer != 1 || len(p.bad) != 0 {
@@ -174,7 +280,7 @@ func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 
 func TestPlanRejectsABatchOfAnotherShard(t *testing.T) {
 	h := testHeader(testProducer(1), 1)
-	h.Shard, h.Shards = 1, 2
+	h.Shard = 1
 	p := newPlan(0)
 	p.offer(Entry{ID: "a", Bytes: NewBatch(h, nil, nil).Bytes()})
 	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, "another shard") || len(p.unknown()) != 0 {
@@ -191,7 +297,7 @@ func TestPlanReadsTheMarksAgainWhenItsClaimIsLost(t *testing.T) {
 	if got := p.unknown(); !slices.Equal(got, []ProducerID{testProducer(1), testProducer(2)}) {
 		t.Fatalf("marks to read are those of %v", got)
 	}
-	learn(p, map[int]uint64{1: 1}) // somebody else has committed the first
+	learn(t, p, map[int]uint64{1: 1}) // somebody else has committed the first
 	f = mustTake(t, p, "0001:2-2 $2 0002:1-1 $1")
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "e2", "e3")
@@ -207,7 +313,7 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 	all := offered(t, nil, batches...).take() // few rows, so all at once
 	for rows := 1; rows <= len(all.Totals)+len(all.Rollups); rows++ {
 		p := offered(t, nil, batches...)
-		p.rows = rows
+		p.limit.rows = rows
 		var claimed, flushes int
 		var control Control
 		for f := p.take(); f != nil; f = p.take() {
@@ -228,7 +334,8 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 	}
 }
 
-func TestShardsPartitionTheRows(t *testing.T) {
+// A lane is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
+func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	r := newRand(t)
 	m, want := newOpenMap(100_000, allDimensions), newBooks()
 	for range 2000 {
@@ -238,36 +345,55 @@ func TestShardsPartitionTheRows(t *testing.T) {
 		}
 		want.book(&u, 0)
 	}
-	const shards = 5
-	_, lanes := sealed(m, newSealer(shards, 100_000))
+	const n = 5
+	_, shards := sealed(m, newSealer(n, 100_000))
 	got, seen := newBooks(), map[Key]int{}
-	for shard, lane := range lanes {
-		if len(lane.totals) == 0 || len(lane.rollups) == 0 {
+	for shard, parts := range shards {
+		if len(parts) == 0 {
 			t.Errorf("shard %d has no rows", shard)
 		}
-		for _, row := range lane.totals {
-			if row.Key != row.Entity.Key() || row.Key.shard(shards) != shard {
-				t.Errorf("%+v is in shard %d", row.Entity, shard)
+		for _, part := range parts {
+			for _, row := range part.rollups {
+				if s := row.Series(); row.Key != s.Key() || row.Key.shard(n) != shard {
+					t.Errorf("%+v is in shard %d", s, shard)
+				}
+				seen[row.Key]++
 			}
-			seen[row.Key]++
+			mustBeWhole(t, part)
+			got.apply(part.totals, part.rollups)
 		}
-		for _, row := range lane.rollups {
-			if s := row.Series(); row.Key != s.Key() || row.Key.shard(shards) != shard {
-				t.Errorf("%+v is in shard %d", s, shard)
-			}
-			seen[row.Key]++
-		}
-		got.apply(lane.totals, lane.rollups)
 	}
-	for key, n := range seen {
-		if n != 1 {
-			t.Errorf("row %x is there %d times", key, n)
+	for key, times := range seen {
+		if times != 1 {
+			t.Errorf("row %x is there %d times", key, times)
 		}
 	}
 	got.mustEqual(t, want)
 }
 
-func TestLargeSealBecomesSeveralBatchesOfWhichOnlyTheLastCompletesIt(t *testing.T) {
+// mustBeWhole sees that the totals of a batch are those of its rollup rows.
+func mustBeWhole(t *testing.T, part rowsPart) {
+	t.Helper()
+	want := map[Entity]Counters{}
+	for i := range part.rollups {
+		series := part.rollups[i].Series()
+		series.entities(func(e Entity) {
+			sum := want[e]
+			sum.Add(&part.rollups[i].Counters)
+			want[e] = sum
+		})
+	}
+	for _, row := range part.totals {
+		if row.Key != row.Entity.Key() || want[row.Entity] != row.Counters {
+			t.Fatalf("%+v has %+v, its rollup rows make %+v", row.Entity, row.Counters, want[row.Entity])
+		}
+	}
+	if len(part.totals) != len(want) {
+		t.Fatalf("%d totals for %d entities", len(part.totals), len(want))
+	}
+}
+
+func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 	const combinations = 2*maxBatchRows + 1
 	m := newOpenMap(1_000_000, allDimensions)
 	for i := range combinations {
@@ -276,45 +402,38 @@ func TestLargeSealBecomesSeveralBatchesOfWhichOnlyTheLastCompletesIt(t *testing.
 			t.Fatal(err)
 		}
 	}
-	seal, lanes := sealed(m, newSealer(1, 1_000_000))
+	_, shards := sealed(m, newSealer(1, 1_000_000))
 	h := testHeader(testProducer(1), 41)
-	batches := lanes[0].batches(h, seal+8, testNow)
-	if len(batches) != 3 {
-		t.Fatalf("%d batches, want 3", len(batches))
+	h.PriorUpdates, h.PriorAmount, h.PriorDigest = 7, Dollars(9), Digest{1}
+	list := batches(shards[0], h)
+	if len(list) < 3 {
+		t.Fatalf("%d batches, want 3 at least", len(list))
 	}
 	var control Control
-	seen := map[Key]bool{}
-	for i, b := range batches {
-		wantSeal := seal + 8
-		if i < 2 {
-			wantSeal--
-		}
-		if b.Sequence != uint64(41+i) || b.Seal != wantSeal || b.Totals > maxBatchRows || b.Rollups > maxBatchRows {
+	for i, b := range list {
+		if b.Sequence != uint64(41+i) || b.Totals > maxBatchRows || b.Rollups > maxBatchRows {
 			t.Errorf("batch %d is %+v", i, b.Header)
 		}
+		if b.PriorUpdates != h.PriorUpdates || b.PriorAmount != h.PriorAmount || b.PriorDigest != h.PriorDigest {
+			t.Errorf("batch %d doesn't go on from the one before it: %+v", i, b.Header)
+		}
+		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
+		mustBeWhole(t, shards[0][i])
 		rows := mustRows(t, b)
 		control.Add(&rows.Control)
-		for i := range rows.Totals {
-			seen[rows.Totals[i].Key] = true
-		}
-		for i := range rows.Rollups {
-			seen[rows.Rollups[i].Key] = true
-		}
 	}
-	if n := control[0].APIRequests(); n != combinations || control[APIKey] != control[0] || control[Team] != control[0] {
+	if updates := control[0].APIRequests(); updates != combinations || control[APIKey] != control[0] || control[Team] != control[0] {
 		t.Errorf("the batches together have %+v", control)
 	}
-	if len(seen) != 2*combinations+1 {
-		t.Errorf("the batches together have %d keys; want a series and a key each, and the team", len(seen))
-	}
-	w := newWindow(0)
-	w.next, w.confirmed = 41, 40
-	w.add(batches)
-	w.confirm(42, testNow)
-	if w.committed >= seal+8 {
+	o := newOutbox(testProducer(1), 0)
+	o.next, o.digest = 41, Digest{1}
+	o.add(list, 8, testNow)
+	last := list[len(list)-1]
+	o.confirm(Mark{Sequence: last.Sequence - 1, Digest: last.PriorDigest}, testNow)
+	if stage := o.reached(8); stage == Committed {
 		t.Error("the seal counts as committed before its last batch is")
 	}
-	if w.confirm(43, testNow); w.committed != seal+8 {
+	if o.confirm(Mark{Sequence: last.Sequence, Digest: last.Digest()}, testNow); o.reached(8) != Committed {
 		t.Error("the seal doesn't count as committed after its last batch is")
 	}
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// EntryID names one entry of a queue. The queue makes it; entries of a shard are read in the order of their ids.
+// EntryID names one entry of a queue, and stands for what was pushed or read there: after a loss a queue may give the
+// same place to another batch. The queue makes it.
 type EntryID string
 
 // Entry is one entry of a queue: the bytes of a batch as they were pushed, to be read with ParseBatch. The reader
@@ -14,6 +15,10 @@ type EntryID string
 type Entry struct {
 	ID    EntryID
 	Bytes []byte
+
+	// Fault says, in one line, why the entry can't be a batch, where the queue sees that by itself, such as one that is
+	// far too large. Bytes has only its beginning then. "" otherwise.
+	Fault string
 }
 
 // QueueStats says what waits in one shard of a queue.
@@ -58,7 +63,7 @@ type Queue interface {
 	Ack(ctx context.Context, shard int, a Ack) error
 
 	// Mark returns the last published mark of the producer, the zero Mark if none is known. It is a hint: it may be
-	// behind, and its sums and a long list of lost batches are left out; see Mark.AppendText.
+	// behind, and its sums are left out. A mark that Mark.AppendText refuses isn't published.
 	Mark(ctx context.Context, shard int, producer ProducerID) (Mark, error)
 
 	// Stats looks at the shard without changing it.
@@ -87,6 +92,6 @@ type Keeper interface {
 	Requeue(ctx context.Context, shard int) (entries int, err error)
 
 	// Expire forgets the retained entries of the shard that were acked at least age ago. now is the caller's clock: the
-	// earlier of it and the queue's own decides.
+	// earlier of it and the queue's own decides, so that one that jumps ahead expires nothing. An age of 0 forgets all.
 	Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error
 }

@@ -67,10 +67,11 @@ func (l *leftover) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := l.setAside(ctx, marks); err != nil {
+	astray := l.astray(marks)
+	if err := l.setAside(ctx, marks, astray); err != nil {
 		return err
 	}
-	if err := l.forget(marks); err != nil || len(l.batches) == 0 {
+	if err := l.forget(marks, astray); err != nil || len(l.batches) == 0 {
 		return err
 	}
 	if l.p.cfg.Queue != nil {
@@ -82,16 +83,30 @@ func (l *leftover) step(ctx context.Context) error {
 	return l.commits.writeDirectly(ctx, l.batches, l.gaps, ProducerID{})
 }
 
-// setAside quarantines the batches of which it can't be told whether they were applied, and those that have the place of
-// another batch.
-func (l *leftover) setAside(ctx context.Context, marks Marks) error {
-	plan := l.commits.newPlan()
+// astray returns the batches of another chain than that in the books.
+func (l *leftover) astray(marks Marks) map[Digest]bool {
+	astray := map[Digest]bool{}
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
 		switch {
+		case astray[b.PriorDigest],
+			b.Sequence <= mark.Sequence && mark.isAnother(b.Batch),
+			b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
+			astray[b.digest] = true
+		}
+	}
+	return astray
+}
+
+// setAside quarantines the batches of which it can't be told whether they were applied, and those of another chain than
+// that in the books.
+func (l *leftover) setAside(ctx context.Context, marks Marks, astray map[Digest]bool) error {
+	plan := l.commits.newPlan()
+	for _, b := range l.batches {
+		switch {
 		case marks.Forgotten(b.Producer):
 			plan.add(entryBatch{Batch: b.Batch})
-		case b.Sequence <= mark.Sequence && mark.isAnother(b.Batch):
+		case astray[b.digest]:
 			plan.reject("", b.bytes, diverged(b.Batch))
 		}
 	}
@@ -108,12 +123,12 @@ func (l *leftover) producers() (ids []ProducerID) {
 }
 
 // forget drops the batches that Postgres has, in the books or in quarantine, and has the journal forget them.
-func (l *leftover) forget(marks Marks) error {
+func (l *leftover) forget(marks Marks, astray map[Digest]bool) error {
 	var needed []*outgoing
 	first := map[ProducerID]uint64{} // of the batches that are still needed
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
-		if marks.Forgotten(b.Producer) || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
+		if marks.Forgotten(b.Producer) || astray[b.digest] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)

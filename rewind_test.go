@@ -1,131 +1,12 @@
 package spendflush
 
 import (
-	"context"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-func TestWindowTakesKeptBatchesBackWhenPostgresIsTurnedBack(t *testing.T) {
-	w := newWindow(time.Minute)
-	w.add(chained(t, 1, 5))
-	for n := uint64(1); n <= 5; n++ {
-		w.atQueue(n, "e")
-	}
-	w.confirm(2, testNow)
-	w.confirm(4, testNow.Add(10*time.Second))
-	if len(w.kept) != 4 || len(w.batches) != 1 || w.dropped() != 0 {
-		t.Fatalf("%d kept and %d waiting", len(w.kept), len(w.batches))
-	}
-	if _, restored, missing := w.confirmStored(Mark{Sequence: 1}, testNow); restored != 3 || missing != 0 {
-		t.Fatalf("%d restored, %d missing; want 3 and none", restored, missing)
-	}
-	if w.confirmed != 1 || len(w.batches) != 4 || w.batches[0].Sequence != 2 || len(w.kept) != 1 {
-		t.Fatalf("confirmed is %d, %d wait from %d, %d are kept", w.confirmed, len(w.batches), w.batches[0].Sequence, len(w.kept))
-	}
-	mustPush(t, w, 2) // again
-	w.confirm(5, testNow.Add(20*time.Second))
-	w.expire(testNow.Add(60 * time.Second))
-	if len(w.kept) != 4 || w.dropped() != 1 {
-		t.Fatalf("%d kept after the first minute, dropped up to %d", len(w.kept), w.dropped())
-	}
-	// Further back than what is kept.
-	if _, restored, missing := w.confirmStored(Mark{}, testNow); restored != 4 || missing != 1 {
-		t.Fatalf("%d restored, %d missing; want 4 and 1", restored, missing)
-	}
-	mustPush(t, w, 2)
-	// What is missing was passed, or found elsewhere: it doesn't keep the others from being confirmed.
-	if confirmed, _, _ := w.confirmStored(Mark{Sequence: 5, Lost: []uint64{1}}, testNow); confirmed != 4 {
-		t.Fatalf("%d confirmed, want 4", confirmed)
-	}
-}
-
-func TestWindowKeepsABatchThatWasPassedAsLost(t *testing.T) {
-	w := newWindow(0)
-	w.add(chained(t, 1, 4))
-	if confirmed, _, _ := w.confirmStored(Mark{Sequence: 4, Lost: []uint64{3}}, testNow); confirmed != 2 {
-		t.Fatalf("%d confirmed, want 2", confirmed)
-	}
-	mustPush(t, w, 3)
-	if confirmed, _, _ := w.confirmStored(Mark{Sequence: 4}, testNow); confirmed != 2 || len(w.batches) != 0 {
-		t.Fatalf("%d confirmed after it was found, %d wait", confirmed, len(w.batches))
-	}
-}
-
-// Postgres may be turned back behind batches that were found again, or be passed over a gap by others before this producer
-// looks. Its mark is no smaller then, and yet batches are missing that are kept here.
-func TestWindowTakesABatchBackThatIsLostToAPostgresWhoseMarkIsNoSmaller(t *testing.T) {
-	w := newWindow(time.Minute)
-	w.add(chained(t, 1, 6))
-	w.confirm(2, testNow)
-	w.confirm(5, testNow.Add(time.Minute))
-	w.expire(testNow.Add(time.Minute)) // 1 and 2
-	if _, restored, missing := w.confirmStored(Mark{Sequence: 6, Lost: []uint64{1, 4}}, testNow); restored != 2 || missing != 0 {
-		t.Fatalf("%d restored, %d missing; want 2 and none", restored, missing)
-	}
-	mustPush(t, w, 4)
-	if confirmed, restored, _ := w.confirmStored(Mark{Sequence: 6, Lost: []uint64{1}}, testNow); confirmed != 3 || restored != 0 {
-		t.Fatalf("%d confirmed and %d restored after it was found, want 3 and none", confirmed, restored)
-	}
-}
-
-// keepingQueue keeps what was settled.
-type keepingQueue struct {
-	*memoryQueue
-	keptMu sync.Mutex
-	kept   map[int][]memoryEntry
-}
-
-func (q *keepingQueue) Settle(ctx context.Context, shard int, ids []EntryID, marks map[ProducerID]uint64) error {
-	q.keptMu.Lock()
-	defer q.keptMu.Unlock()
-	q.mu.Lock()
-	for _, e := range q.entries[shard] {
-		if slices.Contains(ids, e.ID) {
-			q.kept[shard] = append(q.kept[shard], memoryEntry{e.Entry, q.now()})
-		}
-	}
-	behind := q.marks[booksMark][shard] > marks[booksMark]
-	q.mu.Unlock()
-	if behind {
-		marks = maps.Clone(marks)
-		delete(marks, booksMark)
-	}
-	return q.memoryQueue.Settle(ctx, shard, ids, marks)
-}
-
-func (q *keepingQueue) Requeue(_ context.Context, shard int) (int, error) {
-	q.keptMu.Lock()
-	defer q.keptMu.Unlock()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := len(q.kept[shard])
-	for _, e := range q.kept[shard] {
-		q.insert(shard, slices.Clone(e.Bytes))
-	}
-	q.kept[shard] = nil
-	delete(q.marks[booksMark], shard)
-	return n, nil
-}
-
-func (q *keepingQueue) Expire(_ context.Context, shard int, age time.Duration) error {
-	q.keptMu.Lock()
-	defer q.keptMu.Unlock()
-	q.kept[shard] = slices.DeleteFunc(q.kept[shard], func(e memoryEntry) bool { return q.now().Sub(e.at) >= age })
-	return nil
-}
-
-func (q *keepingQueue) size() int {
-	q.keptMu.Lock()
-	defer q.keptMu.Unlock()
-	return len(q.kept[0])
-}
 
 // rewindRig is a pipeline with a rewind window of a minute.
 func rewindRig(t *testing.T, withQueue bool) (*rig, *keepingQueue) {
@@ -135,7 +16,7 @@ func rewindRig(t *testing.T, withQueue bool) (*rig, *keepingQueue) {
 	c.RewindWindow = time.Minute
 	var q *keepingQueue
 	if withQueue {
-		q = &keepingQueue{memoryQueue: r.queue, kept: map[int][]memoryEntry{}}
+		q = newKeepingQueue(r.queue)
 		c.Queue = q
 	}
 	r.Pipeline = newTestPipeline(t, c)
@@ -242,8 +123,8 @@ func TestNothingKeptExpiresWhilePostgresIsAway(t *testing.T) {
 		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
 		storeFaults.setAll(true)
 		time.Sleep(time.Hour)
-		if q.size() != 1 || len(r.lanes[0].window.kept) != 1 {
-			t.Fatalf("%d in the queue and %d in memory are kept", q.size(), len(r.lanes[0].window.kept))
+		if q.size() != 1 || len(r.lanes[0].outbox.retained) != 1 {
+			t.Fatalf("%d in the queue and %d in memory are kept", q.size(), len(r.lanes[0].outbox.retained))
 		}
 		r.store.rewind(past)
 		storeFaults.setAll(false)
@@ -288,17 +169,17 @@ func TestPostgresTurnedBackWithoutAWindowIsToldAndLosesOnlyThat(t *testing.T) {
 }
 
 func TestReadingMarksBesideACommitIsNotTakenForARewind(t *testing.T) {
-	var b shardBooks
-	slow := b.atLeast() // a reading begins
-	b.grown(10)
-	if b.compare(slow, 0) {
+	var d rewindDetector
+	slow := d.atLeast() // a reading begins
+	d.observe(10)
+	if d.compare(slow, 0) {
 		t.Error("a reading that began before the commit is taken for a rewind")
 	}
-	before := b.atLeast()
-	if !b.compare(before, 9) || b.compare(before, 9) {
+	before := d.atLeast()
+	if !d.compare(before, 9) || d.compare(before, 9) {
 		t.Error("a rewind is told once")
 	}
-	if !b.mustRequeue() {
+	if !d.mustRequeue() {
 		t.Error("it isn't remembered that the queue has to put back what it keeps")
 	}
 }

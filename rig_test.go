@@ -36,7 +36,10 @@ func (r *rig) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel, r.ran = cancel, make(chan error, 1)
 	go func() { r.ran <- r.Run(ctx) }()
-	t.Cleanup(cancel)
+	t.Cleanup(func() { // a test that has failed: it drains for a while
+		cancel()
+		<-r.stopped
+	})
 	synctest.Wait() // Shutdown wants to be called after Run
 }
 

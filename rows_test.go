@@ -179,19 +179,19 @@ func (m *openMap) addUpdate(u *Update, hour Hour) (seal uint64, err error) {
 	return m.add(&u.Series, &cost, hour)
 }
 
-// sealed takes what is open as the pipeline does, and returns the rows by lane.
-func sealed(m *openMap, s *sealer) (seal uint64, lanes []laneRows) {
+// sealed takes what is open as the pipeline does, and returns the rows of each shard, a part for each batch.
+func sealed(m *openMap, s *sealer) (seal uint64, shards [][]rowsPart) {
 	seal, dirty, _ := m.swap(false)
 	if seal == 0 {
 		return 0, nil
 	}
-	lanes = s.rows(seal, dirty)
+	shards = s.parts(seal, dirty)
 	m.recycle(dirty)
-	return seal, lanes
+	return seal, shards
 }
 
-// sealUpdates books the updates and returns the rows that they make in one lane.
-func sealUpdates(t testing.TB, updates []Update, hour Hour) laneRows {
+// sealUpdates books the updates and returns the rows that they make in one batch.
+func sealUpdates(t testing.TB, updates []Update, hour Hour) rowsPart {
 	t.Helper()
 	m := newOpenMap(1_000_000, allDimensions)
 	for i := range updates {
@@ -199,11 +199,14 @@ func sealUpdates(t testing.TB, updates []Update, hour Hour) laneRows {
 			t.Fatal(err)
 		}
 	}
-	_, lanes := sealed(m, newSealer(1, 1_000_000))
-	return lanes[0]
+	_, shards := sealed(m, newSealer(1, 1_000_000))
+	if len(shards[0]) != 1 {
+		t.Fatalf("%d updates make %d batches, want one", len(updates), len(shards[0]))
+	}
+	return shards[0][0]
 }
 
-func randomRows(t testing.TB, r *rand.Rand, updates int) laneRows {
+func randomRows(t testing.TB, r *rand.Rand, updates int) rowsPart {
 	t.Helper()
 	all := make([]Update, updates)
 	for i := range all {
@@ -213,7 +216,7 @@ func randomRows(t testing.TB, r *rand.Rand, updates int) laneRows {
 }
 
 func testHeader(producer ProducerID, sequence uint64) Header {
-	return Header{Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: testNow}
+	return Header{Producer: producer, Sequence: sequence, SealedAt: testNow}
 }
 
 // plainRollup is a rollup row with nothing hidden, to be compared.

@@ -75,47 +75,56 @@ func (p *Pipeline) drain(ctx context.Context) {
 
 // drained waits until there is nothing more to wait for, and returns why it ended if that isn't success.
 func (p *Pipeline) drained(ctx context.Context) error {
-	hurry := p.after(ctx, queueGrace)
-	var grace <-chan struct{}
+	const never = time.Hour
+	var grace time.Time // when it ends
+	hurry := p.time.Now().Add(queueGrace)
 	for {
 		change := *p.change.Load()
 		committed, queued := p.stages()
 		if committed {
 			return nil
 		}
-		if queued && grace == nil {
-			grace = p.after(ctx, commitGrace)
-		}
-		select {
-		case <-change:
-		case <-hurry:
-			hurry = nil
-			p.hurrying.Store(true)
-			for _, l := range p.lanes {
-				l.poke()
+
+		now := p.time.Now()
+		wait := never
+		if !p.hurrying.Load() {
+			if wait = hurry.Sub(now); wait <= 0 {
+				p.hurry()
+				continue
 			}
-		case <-grace:
+		}
+		if queued && grace.IsZero() {
+			grace = now.Add(commitGrace)
+		}
+		if !grace.IsZero() {
+			wait = min(wait, grace.Sub(now))
+		}
+		if wait <= 0 {
 			// Batches in doubt are pushed again now and then. That must not begin the grace anew, only put its end off.
 			if p.queueHasAll(ctx) {
 				return nil
 			}
-			grace = nil
+			grace = time.Time{}
+			continue
+		}
+
+		p.time.Sleep(ctx, wait, change)
+		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-p.stopped:
 			return errors.New("Run ended before Shutdown")
+		default:
 		}
 	}
 }
 
-// after returns a channel that is closed after d, or when ctx ends or Run has returned.
-func (p *Pipeline) after(ctx context.Context, d time.Duration) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.time.Sleep(ctx, d, p.stopped)
-	}()
-	return done
+// hurry has the lanes leave nothing to the queue alone any more.
+func (p *Pipeline) hurry() {
+	p.hurrying.Store(true)
+	for _, l := range p.lanes {
+		l.poke()
+	}
 }
 
 // queueHasAll says whether the queue still has every batch that isn't committed, and has lost none lately.

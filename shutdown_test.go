@@ -43,7 +43,10 @@ func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.cfg.Queue = slowQueue{r.queue}         // so that pushing again, as the lane does every stallAfter, is seen
-		r.locker.Acquire(t.Context(), "flush/0") // nobody flushes
+		r.locker.Acquire(t.Context(), "flush/0") // no instance flushes
+		direct := newMemoryLocker()
+		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
+		r.cfg.DirectLocker = direct
 		r.start(t)
 		for range 3 {
 			r.record(t, key("a"))
@@ -144,18 +147,47 @@ func TestShutdownWithoutRunReturnsAtOnce(t *testing.T) {
 	})
 }
 
-func TestRunThatIsCancelledStopsAtOnceAndShutdownSaysWhatIsLeft(t *testing.T) {
+func TestRunWhoseContextEndsDrainsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.start(t)
 		r.record(t, key("a"))
 		r.cancel()
-		if err := <-r.ran; !errors.Is(err, context.Canceled) {
+		if err := <-r.ran; !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotDrained) {
 			t.Fatalf("Run: %v", err)
 		}
+		if diff := r.store.diff(r.want); diff != "" {
+			t.Error(diff)
+		}
+		if err := r.Record(new(key("b"))); !errors.Is(err, ErrClosed) {
+			t.Errorf("Record: %v; want ErrClosed", err)
+		}
+		if err := r.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+func TestRunWhoseContextEndsSaysWhatItCouldNotDrainInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{all: true})
+		c := r.cfg
+		c.DrainTimeout = 3 * time.Second
+		r.Pipeline = newTestPipeline(t, c)
+		r.start(t)
+		r.record(t, key("a"))
+		start := time.Now()
+		r.cancel()
 		var left *NotDrainedError
-		if err := r.Shutdown(t.Context()); !errors.As(err, &left) || left.Updates != 1 || left.Amount != Dollars(1) {
-			t.Fatalf("%v; want one update of 1 dollar not drained", err)
+		err := <-r.ran
+		if !errors.Is(err, context.Canceled) || !errors.As(err, &left) || left.Updates != 1 || left.Amount != Dollars(1) {
+			t.Fatalf("Run: %v; want one update of 1 dollar not drained", err)
+		}
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("it took %s, want the DrainTimeout", took)
+		}
+		if err := r.Shutdown(t.Context()); !errors.As(err, &left) || left.Updates != 1 {
+			t.Errorf("Shutdown: %v", err)
 		}
 	})
 }

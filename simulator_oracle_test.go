@@ -1,27 +1,56 @@
 package spendflush
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
-// simRun is a producer, living or dead, and all that it ever sealed.
+// simRun is a process, living or dead, and all that it ever sealed.
 type simRun struct {
-	number  int
-	id      ProducerID
-	slot    int
-	in      *simInstance // nil once it has died
-	batches []*simSealed
-	mark    uint64 // the last one claimed
-	queued  uint64 // when it died: batches up to here it had reported as queued
+	number int
+	id     ProducerID
+	slot   int
+	shards int
+	skew   time.Duration
+	of     *simRun      // the one that it is a clone of
+	cloned bool         // there is, or was, another process of the same identity
+	in     *simInstance // nil once it has died
+	seals  []simSeal
+	seen   [simShards]Digest // the newest batch of each lane, as the simulator knows
+
+	identities int // that it has had
+
+	pending []*simUpdate // recorded since the last seal
+}
+
+// simSeal is what a process has sealed at once.
+type simSeal struct {
+	at      time.Time
+	updates []*simUpdate
+}
+
+// simUpdate is an update of a series of its own. So the books tell how often it is in them.
+type simUpdate struct {
+	Update
+	number   int
+	at       time.Time
+	hour     Hour
+	entity   Entity
+	accepted bool
+	poison   bool
+	stage    Stage     // what was acknowledged
+	runs     []*simRun // the processes that have it: one, and its clones
+	batches  []*simSealed
 }
 
 // simSealed is a batch, and what the simulator knows of it.
 type simSealed struct {
 	*Batch
-	rows *Rows
+	updates []*simUpdate
+	safe    bool // it was in the queue or in a journal
+	booked  bool // it was in the books
 
 	// frail: it may be missing once its producer is dead, because the queue was made to lose it.
 	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again doesn't help.
@@ -29,51 +58,82 @@ type simSealed struct {
 	frail, torn, gone bool
 }
 
-// simKeys are the entities and series that all batches are of.
-var simKeys = func() (rows [3]Rows) {
-	for i := range rows {
-		s := Series{APIKey: fmt.Sprint("key", i)}
-		e := Entity{Type: APIKey, ID: s.APIKey}
-		rows[i] = Rows{Totals: []TotalRow{{Key: e.Key(), Entity: e}}, Rollups: []RollupRow{NewRollupRow(&s, 0, Counters{})}}
-	}
-	return rows
-}()
-
-// newRun makes the producer of a process that begins.
-func (s *simulator) newRun(slot int) *simRun {
-	run := &simRun{number: len(s.runs), slot: slot}
-	ms := s.now.UnixMilli()
-	binary.BigEndian.PutUint16(run.id[0:], uint16(ms>>32))
-	binary.BigEndian.PutUint32(run.id[2:], uint32(ms))
-	run.id[15] = byte(run.number)
-	run.id[14] = byte(run.number >> 8)
-	s.runs = append(s.runs, run)
-	s.byID[run.id] = run
-	return run
-}
-
-// newBatch seals the next batch. What is in it depends on the seed and its name alone.
-func (s *simulator) newBatch(run *simRun, w *window) *Batch {
-	x := s.seed*0x9e3779b97f4a7c15 + uint64(run.number)<<32 + w.next
+// newUpdate makes an update that is like no other.
+func (s *simulator) newUpdate() *simUpdate {
+	n := len(s.updates)
+	x := (s.seed+uint64(n)+1)*0x9e3779b97f4a7c15 + 1
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	key := simKeys[x%uint64(len(simKeys))]
-	rows := &Rows{Totals: slices.Clone(key.Totals), Rollups: slices.Clone(key.Rollups)}
-	c := Counters{Spend: Picodollars(1 + int64(x>>8&0xffffffff)), SuccessfulRequests: 1 + int64(x>>40&1), FailedRequests: int64(x >> 41 & 1)}
-	rows.Totals[0].Counters, rows.Rollups[0].Counters = c, c
-	h := Header{
-		Shards: 1, Producer: run.id, Sequence: w.next, Seal: w.next, SealedAt: s.now, PriorUpdates: w.updates, PriorAmount: w.amount,
+	u := &simUpdate{number: n, at: s.now, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
+	u.Update = Update{
+		Spend: Picodollars(1 + int64(x>>8&0xffffffff)), Status: Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
+		Series: Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
 	}
-	b := NewBatch(h, rows.Totals, rows.Rollups)
-	run.batches = append(run.batches, &simSealed{Batch: b, rows: rows})
-	return b
+	if u.poison {
+		u.AgentID = "poison"
+	}
+	u.entity = Entity{Type: APIKey, ID: u.APIKey}
+	s.updates = append(s.updates, u)
+	return u
 }
 
-// has says whether a batch is in the books.
-func (s *simulator) has(run *simRun, sequence uint64) bool {
-	mark, folded := s.store.state.marks[0][run.id], s.store.state.folded[0][run.id]
-	return mark.Has(sequence) || folded.Has(sequence)
+// updateOf returns the update that a row is of.
+func (s *simulator) updateOf(key string) *simUpdate {
+	n := 0
+	fmt.Sscanf(key, "key%d", &n)
+	return s.updates[n]
+}
+
+// noteSealed takes note of batches that the instance has sealed.
+func (in *simInstance) noteSealed() {
+	for shard := range in.p.cfg.Shards {
+		batches := in.p.sealedBatches(shard)
+		if len(batches) == 0 || in.run.seen[shard] == batches[len(batches)-1].Digest() {
+			continue
+		}
+		in.run.seen[shard] = batches[len(batches)-1].Digest()
+		for _, b := range batches {
+			if in.s.batches[b.Digest()] == nil {
+				in.s.noteBatch(in.run, b)
+			}
+		}
+	}
+}
+
+func (s *simulator) noteBatch(run *simRun, b *Batch) {
+	sealed := &simSealed{Batch: b}
+	s.batches[b.Digest()] = sealed
+	rows, err := b.Rows()
+	if err != nil {
+		s.fail("%s can't be read: %v", s.name(b), err)
+		return
+	}
+	for i := range rows.Rollups {
+		u := s.updateOf(rows.Rollups[i].Series().APIKey)
+		u.batches, sealed.updates = append(u.batches, sealed), append(sealed.updates, u)
+	}
+	s.note("process %d: seals %s with %s", run.number, s.name(b), b.Amount)
+}
+
+func (s *simulator) name(b *Batch) string {
+	return fmt.Sprintf("batch %d/%d/%d/%x", s.byID[b.Producer].number, b.Shard, b.Sequence, b.digest[:2])
+}
+
+// times says how often the update is in the books.
+func (s *simulator) times(u *simUpdate) int64 {
+	c := s.store.state.books.totals[u.entity]
+	return c.APIRequests()
+}
+
+// has says whether a batch is in the books. Its updates are, all or none.
+func (s *simulator) has(b *simSealed) bool {
+	for _, u := range b.updates {
+		if s.times(u) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *simulator) isQuarantined(b *Batch) bool {
@@ -81,10 +141,13 @@ func (s *simulator) isQuarantined(b *Batch) bool {
 	return ok
 }
 
-// isKnown says whether Postgres has a batch, in the books or in quarantine.
-func (s *simulator) isKnown(b *simSealed) bool {
-	return s.has(s.byID[b.Producer], b.Sequence) || s.isQuarantined(b.Batch)
+// isSetAside says whether the update is in quarantine, whole, or gone.
+func (s *simulator) isSetAside(u *simUpdate) bool {
+	return slices.ContainsFunc(u.batches, func(b *simSealed) bool { return b.gone || s.isQuarantined(b.Batch) })
 }
+
+// isKnown says whether Postgres has a batch, in the books or in quarantine.
+func (s *simulator) isKnown(b *simSealed) bool { return s.has(b) || s.isQuarantined(b.Batch) }
 
 // sealed returns the batch that these bytes are, nil if they aren't one any more.
 func (s *simulator) sealed(bytes []byte) *simSealed {
@@ -92,14 +155,56 @@ func (s *simulator) sealed(bytes []byte) *simSealed {
 	if err != nil {
 		return nil
 	}
-	return s.byID[b.Producer].batches[b.Sequence-1]
+	return s.batches[b.Digest()]
+}
+
+// keptSafe notes that a batch is where it survives its process.
+func (s *simulator) keptSafe(b *Batch) *simSealed {
+	sealed := s.batches[b.Digest()]
+	if sealed == nil {
+		s.fail("%s was never sealed", s.name(b))
+		return &simSealed{Batch: b}
+	}
+	sealed.safe = true
+	return sealed
+}
+
+// quarantined notes which batches are in quarantine, whole.
+func (s *simulator) quarantined(bad []BadBatch) {
+	for _, b := range bad {
+		if sealed := s.sealed(b.Bytes); sealed != nil {
+			sealed.safe = true
+		}
+	}
 }
 
 // pushed notes that an entry with the batch is in the queue.
 func (s *simulator) pushed(b *Batch) {
-	if sealed := s.byID[b.Producer].batches[b.Sequence-1]; sealed.frail && s.isQueued(sealed) {
+	if sealed := s.keptSafe(b); sealed.frail && s.isQueued(sealed) {
 		sealed.frail = false
 	}
+}
+
+// acknowledge sees that what a process says of its updates is true.
+func (s *simulator) acknowledge(run *simRun, r *simReceipt, stage Stage) {
+	s.note("process %d: %d updates from %d are %s", run.number, len(r.updates), r.updates[0].number, stage)
+	for _, u := range r.updates {
+		safe, booked := false, false
+		for _, b := range u.batches {
+			safe, booked = safe || b.safe || b.booked, booked || b.booked
+		}
+		switch {
+		case stage == Committed && !booked:
+			s.fail("process %d says that update %d is committed, and it never was", run.number, u.number)
+		case stage == Queued && !safe:
+			s.fail("process %d says that update %d is queued, and it never was", run.number, u.number)
+		}
+		u.stage = max(u.stage, stage)
+	}
+}
+
+func (s *simulator) isPoisoned(f *Flush) bool {
+	return slices.ContainsFunc(f.Totals, func(t TotalRow) bool { return t.Entity.ID == "poison" })
 }
 
 // applied sees that a flush which was committed claims what was sealed, and that the books are what the marks say.
@@ -107,40 +212,61 @@ func (s *simulator) applied(f *Flush) {
 	s.tally.passed += len(f.Lost)
 	s.tally.found += len(f.Found)
 	for _, c := range f.Claims {
-		run := s.byID[c.Producer]
-		if c.Last <= run.mark {
-			s.fail("mark of producer %d moves back from %d to %d", run.number, run.mark, c.Last)
+		s.lookAtClaim(f, c)
+	}
+	for i := range f.Rollups {
+		u := s.updateOf(f.Rollups[i].Series().APIKey)
+		for _, b := range u.batches {
+			b.booked = true
 		}
-		run.mark = c.Last
-		var updates, sealed int64
-		var amount, sealedAmount Amount
-		for _, b := range run.batches[:c.Last] {
-			sealed, sealedAmount = sealed+b.Updates, sealedAmount.Add(b.Amount)
-			if b.Sequence >= c.First && !slices.ContainsFunc(f.Lost, func(l LostBatch) bool { return l.Producer == c.Producer && l.Sequence == b.Sequence }) {
-				updates, amount = updates+b.Updates, amount.Add(b.Amount)
-			}
-		}
-		if c.Updates != updates || c.Amount != amount || c.SealedUpdates != sealed || c.SealedAmount != sealedAmount {
-			s.fail("claim %+v: these batches have %d updates of %s, up to the last %d of %s", c, updates, amount, sealed, sealedAmount)
+		if n := s.times(u); n != 1 {
+			s.fail("update %d is in the books %d times", u.number, n)
 		}
 	}
-	for _, b := range f.Found {
-		if sealed := s.byID[b.Producer].batches[b.Sequence-1]; sealed.Updates != b.Updates || sealed.Amount != b.Amount {
-			s.fail("found %+v: it has %d updates of %s", b, sealed.Updates, sealed.Amount)
-		}
-	}
+	s.quarantined(f.Quarantine)
 	s.lookAtSums()
 }
 
-// lookAtSums sees that the books are the sum of what the marks say, and that what a mark says is the sum of its batches.
+// lookAtClaim follows the digests of a claim from its last batch back to the mark.
+func (s *simulator) lookAtClaim(f *Flush, c Claim) {
+	last := s.batches[c.Digest]
+	if last == nil || last.Producer != c.Producer || last.Shard != f.Shard || last.Sequence != c.Last {
+		s.fail("claim %+v: there is no such last batch", c)
+		return
+	}
+	if c.SealedUpdates != last.PriorUpdates+last.Updates || c.SealedAmount != last.PriorAmount.Add(last.Amount) {
+		s.fail("claim %+v: up to the last batch are sealed %d updates of %s", c, last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount))
+	}
+	var updates int64
+	var amount Amount
+	digest := c.Digest
+	for sequence := c.Last; sequence >= c.First; sequence-- {
+		b := s.batches[digest]
+		if b == nil {
+			s.fail("claim %+v: batch %d was never sealed", c, sequence)
+			return
+		}
+		if !slices.ContainsFunc(f.Lost, func(l LostBatch) bool { return l.Producer == c.Producer && l.Sequence == sequence }) {
+			updates, amount = updates+b.Updates, amount.Add(b.Amount)
+		}
+		digest = b.PriorDigest
+	}
+	if digest != c.Prior && !s.byID[c.Producer].cloned {
+		s.fail("claim %+v: its batches don't go on from the mark", c)
+	}
+	if c.Updates != updates || c.Amount != amount {
+		s.fail("claim %+v: these batches have %d updates of %s", c, updates, amount)
+	}
+}
+
+// lookAtSums sees that the books are the sum of what the marks say.
 func (s *simulator) lookAtSums() {
 	var updates int64
 	var amount Amount
-	for _, marks := range []map[ProducerID]memoryMark{s.store.state.marks[0], s.store.state.folded[0]} {
-		for id, mark := range marks {
-			updates, amount = updates+mark.booked, amount.Add(mark.bookedAmount)
-			if mark.Sequence > uint64(len(s.byID[id].batches)) {
-				s.fail("mark of producer %d is at %d, sealed are %d", s.byID[id].number, mark.Sequence, len(s.byID[id].batches))
+	for _, shards := range []map[int]map[ProducerID]memoryMark{s.store.state.marks, s.store.state.pruned} {
+		for _, marks := range shards {
+			for _, mark := range marks {
+				updates, amount = updates+mark.booked, amount.Add(mark.bookedAmount)
 			}
 		}
 	}
@@ -149,9 +275,9 @@ func (s *simulator) lookAtSums() {
 	}
 }
 
-// lookAtSettled sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
-func (s *simulator) lookAtSettled(ids []EntryID) {
-	for _, e := range s.queue.entries[0] {
+// lookAtAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
+func (s *simulator) lookAtAcked(shard int, ids []EntryID) {
+	for _, e := range s.queue.entries[shard] {
 		if !slices.Contains(ids, e.ID) {
 			continue
 		}
@@ -162,27 +288,55 @@ func (s *simulator) lookAtSettled(ids []EntryID) {
 				continue
 			}
 		}
+		if b != nil && s.spoiled[e.ID] == b && string(b.bytes) == string(e.Bytes) {
+			b.frail = true // its damaged copy was in the same place before a loss, and this one goes for it
+			continue
+		}
 		_, quarantined := s.store.quarantine[string(e.Bytes)]
 		if quarantined || b != nil && (b.torn || b.gone || s.isKnown(b)) {
 			continue
 		}
-		s.fail("entry %s is settled, and is neither in the books nor in quarantine", e.ID)
+		s.fail("entry %s is acked, and is neither in the books nor in quarantine", e.ID)
 	}
 }
 
-// verdict compares the books with everything that the simulator knows, to the last batch. Everything is at rest.
+// lookAtForgotten sees that the journal forgets nothing that Postgres doesn't have.
+func (s *simulator) lookAtForgotten(disk *memoryJournal, shard int, producer ProducerID, mark uint64) {
+	for _, b := range disk.batches {
+		if b.Shard != shard || b.Producer != producer || b.Sequence > mark {
+			continue
+		}
+		if sealed := s.batches[b.Digest()]; !sealed.torn && !sealed.gone && !s.isKnown(sealed) {
+			s.fail("the journal forgets %s, which Postgres doesn't have", s.name(b))
+		}
+	}
+}
+
+// lookAtExpired sees that the queue forgets nothing that Postgres lacks.
+func (s *simulator) lookAtExpired(int, time.Duration) {}
+
+// verdict compares the books with everything that the simulator knows, to the last update. Everything is at rest.
 func (s *simulator) verdict() string {
 	if s.lookAtSums(); s.wrong != "" {
 		return s.wrong
 	}
 	want := newBooks()
-	for _, run := range s.runs {
-		if fault := s.judge(run, want); fault != "" {
-			return fmt.Sprintf("producer %d (living: %t, queued up to %d): %s", run.number, run.in != nil, run.queued, fault)
+	for _, u := range s.updates {
+		if !u.accepted {
+			continue
+		}
+		if fault := s.judge(u); fault != "" {
+			return fmt.Sprintf("update %d: %s", u.number, fault)
+		}
+		if s.times(u) > 0 {
+			want.book(&u.Update, u.hour)
 		}
 	}
 	if diff := s.store.diff(want); diff != "" {
-		return diff + " by the marks"
+		return diff + " by the updates"
+	}
+	if fault := s.judgeMarks(); fault != "" {
+		return fault
 	}
 	s.tally.schedules++
 	s.tally.calls += s.calls
@@ -191,35 +345,68 @@ func (s *simulator) verdict() string {
 	return ""
 }
 
-// judge adds what is in the books of a producer to want, and says what should be there and isn't, or the other way round.
-func (s *simulator) judge(run *simRun, want *books) string {
-	mark, known := s.store.state.marks[0][run.id]
-	folded := s.store.state.folded[0][run.id]
-	lost, lostAmount := mark.Updates-mark.booked+folded.Updates-folded.booked, mark.Amount.Sub(mark.bookedAmount).Add(folded.Amount.Sub(folded.bookedAmount))
-	for _, b := range run.batches {
-		if mark.Has(b.Sequence) && folded.Has(b.Sequence) {
-			return fmt.Sprintf("batch %d is in the books twice", b.Sequence)
+// judge says what is wrong with an update in the end.
+func (s *simulator) judge(u *simUpdate) string {
+	if n := s.times(u); n > 0 {
+		if n > 1 {
+			return fmt.Sprintf("it is in the books %d times", n)
 		}
-		if s.has(run, b.Sequence) {
-			want.apply(b.rows.Totals, b.rows.Rollups)
-			continue
-		}
-		if b.Sequence <= max(mark.Sequence, folded.Sequence) {
-			lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)
-		}
-		switch forgotten := !known && run.id.Born().Before(s.store.state.horizon); {
+		return ""
+	}
+	living := slices.ContainsFunc(u.runs, func(run *simRun) bool { return run.in != nil })
+	var why []string
+	for _, b := range u.batches {
+		run := s.byID[b.Producer]
+		quarantined := s.isQuarantined(b.Batch)
+		switch {
+		case s.rules.exact:
 		case b.gone:
 			s.tally.gone++
-		case (forgotten || run.in == nil) && s.isQuarantined(b.Batch):
-		case run.in == nil && (b.frail || b.torn):
+			return ""
+		case quarantined && (u.poison || s.sharesPoison(b) || !living || s.isPruned(b) || run.cloned):
+			return ""
+		case !living && (b.frail || b.torn):
 			s.tally.frail++
-		case run.in == nil && b.Sequence > run.queued:
-		default:
-			return fmt.Sprintf("batch %d is missing (forgotten: %t), its mark is %+v", b.Sequence, forgotten, mark.Mark)
+			return ""
 		}
+		mark := s.store.state.marks[b.Shard][b.Producer].Mark
+		why = append(why, fmt.Sprintf("%s of process %d, quarantined: %t, mark: %+v", s.name(b.Batch), run.number, quarantined, mark))
 	}
-	if lost != 0 || lostAmount != (Amount{}) {
-		return fmt.Sprintf("the books say that %d updates of %s more are lost than are missing", lost, lostAmount)
+	if !living && u.stage < Queued && !s.rules.exact {
+		return ""
+	}
+	return fmt.Sprintf("it is missing (living: %t, acknowledged: %s): %s", living, u.stage, strings.Join(why, "; "))
+}
+
+func (s *simulator) sharesPoison(b *simSealed) bool {
+	return slices.ContainsFunc(b.updates, func(u *simUpdate) bool { return u.poison })
+}
+
+// isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it.
+func (s *simulator) isPruned(b *simSealed) bool {
+	_, known := s.store.state.marks[b.Shard][b.Producer]
+	return !known && b.Producer.Born().Before(s.store.state.horizon[b.Shard])
+}
+
+// judgeMarks sees that what the marks say is lost is what is missing of the batches up to them.
+func (s *simulator) judgeMarks() string {
+	for _, shards := range []map[int]map[ProducerID]memoryMark{s.store.state.marks, s.store.state.pruned} {
+		for _, marks := range shards {
+			for id, mark := range marks {
+				if s.byID[id].cloned {
+					continue // behind a gap, the other one's batches may go on
+				}
+				lost, lostAmount := mark.Updates-mark.booked, mark.Amount.Sub(mark.bookedAmount)
+				for digest := mark.Digest; digest != (Digest{}); digest = s.batches[digest].PriorDigest {
+					if b := s.batches[digest]; !mark.Has(b.Sequence) {
+						lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)
+					}
+				}
+				if lost != 0 || lostAmount != (Amount{}) {
+					return fmt.Sprintf("the mark of process %d says that %d updates of %s more are lost than are missing", s.byID[id].number, lost, lostAmount)
+				}
+			}
+		}
 	}
 	return ""
 }
@@ -231,10 +418,10 @@ func (s *simulator) describe(f *Flush) string {
 		all = append(all, fmt.Sprintf("%d:%d-%d", s.byID[c.Producer].number, c.First, c.Last))
 	}
 	for _, l := range f.Lost {
-		all = append(all, fmt.Sprintf("%d:%d lost", s.byID[l.Producer].number, l.Sequence))
+		all = append(all, fmt.Sprintf("%d:%d lost (quarantined: %t)", s.byID[l.Producer].number, l.Sequence, l.Quarantined))
 	}
 	for _, b := range f.Found {
 		all = append(all, fmt.Sprintf("%d:%d found", s.byID[b.Producer].number, b.Sequence))
 	}
-	return strings.Join(all, ", ")
+	return fmt.Sprintf("shard %d, %s", f.Shard, strings.Join(all, ", "))
 }

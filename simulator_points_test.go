@@ -15,10 +15,11 @@ var simPairs = flag.Int("sim.pairs", 0, "let the simulator fail one out of so ma
 
 // simScenarios are the rules that the scenario is played by. With a window Postgres is turned back in it.
 var simScenarios = map[string]simRules{
-	"plain":              {slots: 2, waiting: 64 << 20},
-	"journal":            {slots: 2, waiting: 64 << 20, journal: true},
-	"window":             {slots: 2, waiting: 64 << 20, window: simWindow, restores: simTurnedBackQuietly},
-	"journal and window": {slots: 2, waiting: 64 << 20, journal: true, window: simWindow, restores: simTurnedBackQuietly},
+	"plain":              {slots: 2},
+	"journal":            {slots: 2, journal: true},
+	"window":             {slots: 2, window: simWindow, restores: simTurnedBackQuietly},
+	"journal and window": {slots: 2, journal: true, window: simWindow, restores: simTurnedBackQuietly},
+	"shards and window":  {slots: 2, shards: simShards, window: simWindow, restores: simTurnedBackQuietly},
 }
 
 // scenario plays a fixed sequence: two producers, two flushers of which one is overtaken in the middle of a flush, a
@@ -26,28 +27,38 @@ var simScenarios = map[string]simRules{
 func (s *simulator) scenario() (fault string) {
 	defer s.end(&fault)
 	s.snapshot()
-	s.seals(0, 2)
-	s.lane(0, simMood{}, simRound)
-	s.seals(1, 2)
-	s.lane(1, simMood{}, simRound)
-	s.flusher(0, 8) // it stands still with its marks read
-	s.lane(1, simMood{stalled: true}, simRound)
+	s.works(0, 2)
+	s.goOn(0, "lane", simRound)
+	s.works(1, 2)
+	s.goOn(1, "lane", simRound)
+	s.goOn(0, "flusher", 8) // it stands still with its marks read
+	s.now = s.now.Add(stallAfter + time.Second)
+	for range 2 { // it asks Postgres, and sends all again
+		s.goOn(1, "lane", simRound)
+	}
 	s.now = s.now.Add(simLockTTL)
-	s.flusher(1, simRound)
-	s.flusher(0, simRound) // it wakes up
-	s.lane(0, simMood{look: true}, simRound)
-	s.seals(0, 1)
-	s.lane(0, simMood{direct: true}, simRound) // it doesn't end before Postgres has it
-	s.seals(1, 1)
-	s.lane(1, simMood{}, simRound)
-	s.flusher(0, simRound)
-	s.lane(1, simMood{look: true}, simRound)
+	s.goOn(1, "flusher", simRound)
+	s.goOn(0, "flusher", simRound) // it wakes up
+	s.now = s.now.Add(rewindCheck)
+	s.goOn(0, "lane", simRound)
+	s.works(0, 1)
+	s.redisBack = s.steps + 1
+	for range 2 {
+		s.goOn(0, "lane", simRound)
+		s.now = s.now.Add(fallbackAfter)
+	}
+	s.goOn(0, "lane", simRound) // it doesn't end before Postgres has it
+	s.redisBack = 0
+	s.works(1, 1)
+	s.goOn(1, "lane", simRound)
+	s.goOn(0, "flusher", simRound)
+	s.goOn(1, "lane", simRound)
 	s.kill(s.at(1))
 	if s.rules.window > 0 {
 		s.turnBack()
 		s.postgresBack = s.steps + 1
 		s.now = s.now.Add(2 * simWindow)
-		s.watch(0)
+		s.goOn(0, "watch", simRound)
 		s.postgresBack = 0
 	}
 	return s.heal()
@@ -61,23 +72,22 @@ func (s *simulator) at(slot int) *simInstance {
 	return s.instances[slot]
 }
 
-func (s *simulator) seals(slot, n int) {
+// works has the process in the slot record and seal n times.
+func (s *simulator) works(slot, n int) {
 	for range n {
+		s.at(slot).record(2)
 		s.at(slot).seal()
 	}
 }
 
-func (s *simulator) lane(slot int, mood simMood, budget int) {
+// goOn lets the actors of that name go on, each for some calls and replies.
+func (s *simulator) goOn(slot int, name string, budget int) {
 	in := s.at(slot)
-	in.mood = mood
-	s.run(in.actors[0], budget)
-}
-
-func (s *simulator) flusher(slot, budget int) { s.run(s.at(slot).actors[1], budget) }
-
-func (s *simulator) watch(slot int) {
-	in := s.at(slot)
-	s.run(in.actors[len(in.actors)-1], simRound)
+	for i := 0; i < len(in.actors) && !in.dead; i++ {
+		if a := in.actors[i]; a.is(name) {
+			s.run(a, budget)
+		}
+	}
 }
 
 // simPoint is a call of the scenario, by its number, and what becomes of it.

@@ -2,6 +2,8 @@ package spendflush
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,16 +15,28 @@ const simRound = 1 << 30
 func simRulesOf(seed uint64) simRules {
 	bit := func(i int) bool { return seed>>i&1 == 1 }
 	rules := simRules{
-		slots: 1 + int(seed%3), journal: bit(1) && bit(2), lockless: bit(3) && bit(0), direct: bit(4), crashes: bit(5) || bit(0),
-		harm: !bit(6) || bit(1), outages: bit(7), months: bit(8) && bit(3), waiting: 64 << 20,
-		restores: simRestores(seed / 3 % 3),
+		slots: 1 + int(seed%3), shards: 1, journal: bit(1) && bit(2), lockless: bit(3) && bit(0), queueless: bit(4) && bit(6),
+		crashes: bit(5) || bit(0), harm: !bit(6) || bit(1), outages: bit(7), months: bit(8) && bit(3),
+		restores: simRestores(seed / 3 % 3), poison: bit(5) && bit(8),
+	}
+	if bit(4) != bit(7) {
+		rules.shards = simShards
 	}
 	if bit(2) != bit(5) {
 		rules.window = simWindow
 	}
 	if bit(9) {
-		rules.waiting = 700 // two or three batches
+		rules.room = 3
 	}
+	if bit(9) && bit(1) {
+		rules.full = 6
+	}
+	rules.narrow = bit(10)
+	if bit(6) {
+		rules.grace = 2 * time.Second
+	}
+	rules.clocks = seed%5 == 0
+	rules.clones = seed%7 == 0
 	return rules
 }
 
@@ -44,10 +58,9 @@ func (s *simulator) end(fault *string) {
 	if r := recover(); r != nil {
 		*fault = fmt.Sprintf("panic: %v", r)
 	}
-	for _, in := range s.instances {
-		if in != nil {
-			s.kill(in)
-		}
+	for _, in := range s.living() {
+		in.stopped = true // it is no crash
+		s.kill(in)
 	}
 }
 
@@ -56,9 +69,10 @@ func (s *simulator) step() {
 	slot := s.r.IntN(len(s.instances))
 	in := s.instances[slot]
 	n := s.r.IntN(100)
+	s.now = s.now.Add(time.Duration(s.r.IntN(300)) * time.Millisecond)
 	if in == nil {
 		if n < 20 {
-			s.start(slot)
+			s.begin(slot)
 		}
 		return
 	}
@@ -69,58 +83,86 @@ func (s *simulator) step() {
 	case n < 65:
 		s.run(in.actors[s.r.IntN(len(in.actors))], s.r.IntN(8))
 	case n < 80:
-		in.seal()
+		in.work()
 	case n < 84:
 		s.now = s.now.Add([]time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, simGrace + time.Second}[s.r.IntN(4)])
 	case n < 87:
 		if len(s.late) > 0 {
 			i := s.r.IntN(len(s.late))
 			do := s.late[i]
-			s.late = append(s.late[:i:i], s.late[i+1:]...)
+			s.late = slices.Concat(s.late[:i:i], s.late[i+1:])
 			do()
 		}
 	default:
-		s.disturb(in, n)
+		s.disturb(in)
 	}
 }
 
-// disturb does something that the rules allow, or nothing.
-func (s *simulator) disturb(in *simInstance, n int) {
-	switch rules := &s.rules; {
-	case n < 90 && rules.harm:
-		s.harmQueue()
-	case n == 90 && rules.crashes:
-		s.kill(in)
-	case n == 91:
+// begin starts a process in a slot that is down: a new one, or one that is an earlier one as it once was.
+func (s *simulator) begin(slot int) {
+	if s.rules.clones && s.r.IntN(2) == 0 {
+		// On another disk: a journal can't tell two chains of one producer apart.
+		of := s.runs[s.r.IntN(len(s.runs))]
+		isOf := func(b *Batch) bool { return b.Producer == of.id }
+		if len(of.seals) > 0 && of.identities == 1 && !slices.ContainsFunc(s.disks[slot].batches, isOf) {
+			s.clone(of, slot, s.r.IntN(len(of.seals)))
+			return
+		}
+	}
+	s.start(slot)
+}
+
+// simDisturbances are what can happen besides, and whether the rules allow it.
+var simDisturbances = []struct {
+	allowed func(*simRules) bool
+	do      func(*simulator, *simInstance)
+}{
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
+	{func(r *simRules) bool { return r.crashes || r.clones }, (*simulator).kill},
+	{func(*simRules) bool { return true }, func(s *simulator, in *simInstance) {
 		in.frozen = s.steps + s.r.IntN(60)
-		s.note("producer %d stands still for %d steps", in.run.number, in.frozen-s.steps)
-	case n == 92 && rules.outages:
-		s.redisBack = s.steps + s.r.IntN(40)
+		s.note("process %d stands still for %d steps", in.run.number, in.frozen-s.steps)
+	}},
+	{func(r *simRules) bool { return r.outages }, func(s *simulator, _ *simInstance) {
+		s.redisBack = s.steps + s.r.IntN(60)
 		s.note("Redis is away for %d steps", s.redisBack-s.steps)
-	case n == 93 && rules.outages:
+	}},
+	{func(r *simRules) bool { return r.outages }, func(s *simulator, _ *simInstance) {
 		s.postgresBack = s.steps + s.r.IntN(40)
 		s.note("Postgres is away for %d steps", s.postgresBack-s.steps)
-	case n == 94 && rules.restores != simNeverTurnedBack:
-		s.snapshot()
-	case n == 95 && rules.restores != simNeverTurnedBack:
-		s.turnBack()
-	case n == 96 && rules.months && s.r.IntN(2) == 0:
-		s.passMonth()
-	case n > 96 && rules.retires && len(in.run.batches) == rules.seals && len(in.window.batches) == 0:
-		s.kill(in)
+	}},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.snapshot() }},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.turnBack() }},
+	{func(r *simRules) bool { return r.months }, func(s *simulator, _ *simInstance) { s.passMonth() }},
+	{func(r *simRules) bool { return r.clocks }, (*simulator).setClock},
+	{func(r *simRules) bool { return r.seals == 0 }, func(s *simulator, in *simInstance) {
+		if !in.stopping {
+			s.note("process %d is told to stop", in.run.number)
+			in.stop()
+		}
+	}},
+	{func(r *simRules) bool { return r.retires }, func(s *simulator, in *simInstance) {
+		if len(in.run.seals) == s.rules.seals && len(in.receipts) == 0 {
+			s.kill(in)
+		}
+	}},
+}
+
+// disturb does something that the rules allow.
+func (s *simulator) disturb(in *simInstance) {
+	first := s.r.IntN(len(simDisturbances))
+	for i := range simDisturbances {
+		if d := &simDisturbances[(first+i)%len(simDisturbances)]; d.allowed(&s.rules) {
+			if s.r.IntN(2) == 0 {
+				d.do(s, in)
+			}
+			return
+		}
 	}
 }
 
-func (s *simulator) drawMood(now simMood) simMood {
-	switch {
-	case s.faults != nil && !s.calm:
-		return now
-	case s.calm:
-		return simMood{stalled: true, look: true}
-	}
-	n := s.r.IntN(12)
-	return simMood{direct: n == 0 && s.rules.direct || n < 4 && s.isDown(simRedis) && s.rules.direct, stalled: n > 9, look: n%2 == 0}
-}
+func (a *simActor) is(name string) bool { return strings.HasPrefix(a.name, name+" ") }
 
 // simRounds is within how many rounds everything must be at rest once nothing goes wrong any more. A gap takes five, and
 // they are passed one after another if there is little room for batches that wait.
@@ -130,6 +172,7 @@ const simRounds = 60
 func (s *simulator) heal() string {
 	s.note("nothing goes wrong any more")
 	s.calm, s.redisBack, s.postgresBack = true, 0, 0
+	s.queueSkew, s.storeSkew = 0, 0
 	rested := 0
 	for range simRounds {
 		s.runLate()
@@ -137,22 +180,18 @@ func (s *simulator) heal() string {
 			if in == nil {
 				in = s.start(slot)
 			}
-			for i := 0; i < len(in.actors) && s.instances[slot] == in; i++ {
-				s.run(in.actors[i], simRound)
-			}
-			for s.rules.seals > len(in.run.batches) && len(in.window.exposed()) < maxExposed && in.run.number < s.rules.slots {
-				in.seal()
-			}
-			if s.isOutOfTouch(in) {
-				s.kill(in) // as the log tells its operator to
-			}
+			in.skew = 0
+			s.healOne(in)
 		}
 		if s.wrong != "" {
 			return s.wrong
 		}
-		if s.atRest() {
-			if rested++; rested == 2 {
-				return s.verdict()
+		if s.unrest() == "" {
+			if rested++; rested == 3 { // shards that no process has are looked at every 30 seconds
+				if fault := s.verdict(); fault != "" {
+					return fault
+				}
+				return s.lookAtRetained()
 			}
 		} else {
 			rested = 0
@@ -162,36 +201,148 @@ func (s *simulator) heal() string {
 	return fmt.Sprintf("after healing it never comes to rest: %s", s.unrest())
 }
 
-func (s *simulator) isForgotten(run *simRun) bool {
-	_, known := s.store.state.marks[0][run.id]
-	return !known && run.id.Born().Before(s.store.state.horizon)
+// lookAtRetained sees that nothing is retained for much longer than the window.
+func (s *simulator) lookAtRetained() string {
+	if s.rules.window == 0 {
+		return ""
+	}
+	s.now = s.now.Add(s.rules.window)
+	for range 4 {
+		for _, in := range s.living() {
+			s.healOne(in)
+		}
+		s.now = s.now.Add(simGrace / 4)
+	}
+	if n := s.queue.size(); n > 0 {
+		return fmt.Sprintf("%d entries are retained for longer than the window", n)
+	}
+	// An identity that was given up may leave batches to the next start.
+	if n := len(s.disks[0].batches); n > 0 && s.tally.identities == 0 {
+		return fmt.Sprintf("%d batches are in a journal for longer than the window", n)
+	}
+	return ""
 }
 
-// isOutOfTouch says whether the mark of a living producer was cleaned up, and all that it holds is in quarantine.
-func (s *simulator) isOutOfTouch(in *simInstance) bool {
-	for _, b := range in.window.batches {
-		if !s.isQuarantined(b.Batch) {
-			return false
+// healOne lets all of a process have its turn.
+func (s *simulator) healOne(in *simInstance) {
+	for i := 0; i < len(in.actors) && !in.dead; i++ {
+		s.run(in.actors[i], simRound)
+	}
+	switch {
+	case in.dead:
+	case in.stopped:
+		s.finish(in)
+	case in.stopping:
+	default:
+		for s.rules.seals > len(in.run.seals) && in.p.haveRoom() && in.run.number < s.rules.slots {
+			in.work()
+		}
+		in.seal()
+		if s.isOutOfTouch(in) {
+			s.kill(in) // as the log tells its operator to
 		}
 	}
-	return s.isForgotten(in.run) && in.window.next > 1
 }
 
-func (s *simulator) atRest() bool { return s.unrest() == "" }
+// finish ends a process that has drained, as Shutdown does.
+func (s *simulator) finish(in *simInstance) {
+	in.cancel()
+	for i := 0; i < len(in.actors) && !in.dead; i++ {
+		if a := in.actors[i]; !a.idling {
+			a.wake = time.Time{}
+			s.run(a, simRound)
+		}
+	}
+	in.look()
+	left := in.p.notDrained()
+	if left == nil {
+		left = &NotDrainedError{}
+	}
+	s.note("process %d has stopped: %d updates are left", in.run.number, left.Updates)
+	var unsafe int64
+	for _, r := range in.receipts {
+		if r.stage < Queued {
+			unsafe += int64(len(r.updates))
+		}
+	}
+	if unsafe > left.Updates {
+		s.fail("process %d has stopped and says that %d updates are left, but %d are not queued", in.run.number, left.Updates, unsafe)
+	}
+	s.tally.stops++
+	s.kill(in)
+}
 
+// isOutOfTouch says whether the mark of a living producer was pruned, and all that it holds is in quarantine.
+func (s *simulator) isOutOfTouch(in *simInstance) bool {
+	pruned := false
+	for _, r := range in.receipts {
+		for _, u := range r.updates {
+			for _, b := range u.batches {
+				if !s.isQuarantined(b.Batch) {
+					return false
+				}
+				pruned = pruned || s.isPruned(b)
+			}
+		}
+	}
+	return pruned
+}
+
+// holds returns a batch that the process has on its way, nil if there is none. One that was passed as lost before Postgres
+// refused it stays, although it is in quarantine: its mark can't say so.
+func (in *simInstance) holds() *Batch {
+	for shard := range in.p.cfg.Shards {
+		for _, b := range in.p.sealedBatches(shard) {
+			if !in.s.isQuarantined(b) {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// waitsFor returns a receipt that isn't committed, and should be: nothing that was sealed with it is in quarantine.
+func (in *simInstance) waitsFor() *simReceipt {
+	for _, r := range in.receipts {
+		quarantined := false
+		for _, other := range in.receipts {
+			for _, u := range other.updates {
+				if other.Receipt == r.Receipt && in.s.times(u) == 0 {
+					if !in.s.isSetAside(u) {
+						return r
+					}
+					quarantined = true
+				}
+			}
+		}
+		if !quarantined && in.run.identities == 1 {
+			return r
+		}
+	}
+	return nil
+}
+
+// unrest says what is still under way.
 func (s *simulator) unrest() string {
-	if n := s.queue.len(0); n > 0 {
-		return fmt.Sprintf("%d entries in the queue", n)
+	for shard := range simShards {
+		if n := s.queue.len(shard); n > 0 {
+			return fmt.Sprintf("%d entries in the queue of shard %d", n, shard)
+		}
 	}
 	for _, in := range s.instances {
 		switch {
 		case in == nil:
 			return "an instance is down"
-		case len(in.window.batches) > 0:
-			return fmt.Sprintf("producer %d has %d batches from %d, pushed %d", in.run.number, len(in.window.batches), in.window.batches[0].Sequence, in.window.pushed)
-		case len(in.left) > 0:
-			return fmt.Sprintf("producer %d has %d batches from the journal", in.run.number, len(in.left))
-		case in.run.number < s.rules.slots && len(in.run.batches) < s.rules.seals:
+		case in.stopping:
+			return fmt.Sprintf("process %d is stopping", in.run.number)
+		case in.waitsFor() != nil:
+			u := in.waitsFor().updates[0]
+			return fmt.Sprintf("process %d has %d receipts, and waits for that of update %d", in.run.number, len(in.receipts), u.number)
+		case in.holds() != nil:
+			return fmt.Sprintf("process %d has %s on its way", in.run.number, s.name(in.holds()))
+		case s.rules.journal && !in.replayed:
+			return fmt.Sprintf("process %d has batches from the journal", in.run.number)
+		case in.run.number < s.rules.slots && len(in.run.seals) < s.rules.seals:
 			return "not all is sealed"
 		}
 	}

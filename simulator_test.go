@@ -1,21 +1,25 @@
 package spendflush
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
 )
 
 // simulator runs several instances on one queue and one Postgres, in an order and with faults that a seed decides. There
-// are no servers, and time is a number. The instances are the product's own pure steps (window, plan, gapWatch,
-// shardBooks) with what lane, flusher, leftover and Pipeline do between them written down once more, as actors: straight
-// code that gives way to the others before and after every call to a server, so that everything can come in between.
+// are no servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers, journal and
+// clock are the simulator's. Its goroutines are coroutines whose bodies are the real steps: one of a lane, one term of a
+// flusher, one look at the books. They give way to the others before and after each call, so that everything can come
+// in between.
 //
-// The simulator itself knows everything: what was ever sealed, what the queue was made to lose, and what Postgres had
-// before it was turned back. So it can tell what must be in the books to the last batch.
+// The simulator itself knows everything: each update that was recorded, each batch that was sealed, what the queue was
+// made to lose, and what Postgres had before it was turned back. So it can tell what must be in the books to the last
+// update.
 type simulator struct {
 	r         *rand.Rand
 	seed      uint64
@@ -23,14 +27,20 @@ type simulator struct {
 	now       time.Time
 	store     *memoryStore
 	queue     *keepingQueue
-	lock      simLock
+	locks     map[string]*simLock
 	disks     []*memoryJournal // one for each slot
 	instances []*simInstance   // one for each slot, nil while it is down
-	runs      []*simRun        // all producers that ever were
+	current   *simActor        // whose turn it is
+	runs      []*simRun        // all processes that ever were
 	byID      map[ProducerID]*simRun
+	updates   []*simUpdate
+	batches   map[Digest]*simSealed
 	spoiled   map[EntryID]*simSealed // what entries were before a bit of them was flipped
 	late      []func()               // calls whose callers gave up, and that are still on their way
 	past      []simPast              // what Postgres can be turned back to
+	log       *slog.Logger
+
+	queueSkew, storeSkew time.Duration // how far the clocks of the servers are ahead
 
 	steps        int
 	calls        int
@@ -39,27 +49,34 @@ type simulator struct {
 	postgresBack int
 	calm         bool // nothing goes wrong any more
 	wrong        string
-	trace        func(format string, args ...any) // nil: nobody wants to know the steps
+	trace        func(format string, args ...any) // nil: the steps are not told
 	tally        simTally
 }
 
 // simRules is what may happen in a schedule.
 type simRules struct {
-	slots    int
-	journal  bool
-	window   time.Duration // how far back Postgres may be turned without loss
-	lockless bool          // every flusher believes that it has the lock
-	direct   bool          // instances also write directly while Redis is there
-	crashes  bool
-	harm     bool // the queue loses, repeats and spoils entries
-	outages  bool
-	restores simRestores
-	months   bool // marks are cleaned up
-	waiting  int  // bytes of batches behind gaps that a walk keeps
-	steps    int  // at least so many before it is healed
-	seals    int  // batches that each producer seals, 0: as it comes
-	retires  bool // producers end once all theirs is committed
-	sabotage simSabotage
+	slots     int
+	shards    int // the most that an instance has; each has a number of its own
+	journal   bool
+	window    time.Duration // how far back Postgres may be turned without loss
+	lockless  bool          // every flusher believes that it has the lock
+	queueless bool          // some instances have no queue
+	crashes   bool
+	harm      bool // the queue loses, repeats and spoils entries
+	outages   bool
+	restores  simRestores
+	months    bool          // marks are pruned
+	clocks    bool          // clocks are a year off for a while
+	clones    bool          // a process begins as another one once was
+	poison    bool          // Postgres refuses some updates
+	room      int           // rows that Postgres takes in one transaction, 0: any number
+	full      int           // entries that the queue takes, 0: any number
+	grace     time.Duration // how long a gap is waited for, 0: a minute
+	narrow    bool          // a flusher deals with a few batches at once
+	steps     int           // at least so many before it is healed
+	seals     int           // times that each process seals, 0: as it comes
+	retires   bool          // processes end once all theirs is committed
+	exact     bool          // nothing may be missing
 }
 
 type simRestores int
@@ -70,35 +87,22 @@ const (
 	simTurnedBackAtOnce              // in the middle of everything
 )
 
-// simTally counts what happened, to see that it happens at all.
-type simTally struct {
-	schedules, calls, flushes, fenced, passed, found, quarantined, crashes, restores, restored, requeued, months, frail, gone int
-}
-
-func (t *simTally) add(o simTally) {
-	for to, n := range map[*int]int{
-		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.passed: o.passed,
-		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.restores: o.restores,
-		&t.restored: o.restored, &t.requeued: o.requeued, &t.months: o.months, &t.frail: o.frail, &t.gone: o.gone,
-	} {
-		*to += n
-	}
-}
-
 const (
 	simGrace   = time.Minute
 	simLockTTL = 3 * time.Second
 	simWindow  = 3 * time.Minute
+	simYear    = 365 * 24 * time.Hour
 )
 
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		store: newMemoryStore(), byID: map[ProducerID]*simRun{}, spoiled: map[EntryID]*simSealed{},
-		queue: &keepingQueue{memoryQueue: newMemoryQueue(), kept: map[int][]memoryEntry{}},
+		store: newMemoryStore(), queue: newKeepingQueue(newMemoryQueue()), locks: map[string]*simLock{},
+		byID: map[ProducerID]*simRun{}, batches: map[Digest]*simSealed{}, spoiled: map[EntryID]*simSealed{},
 	}
-	clock := func() time.Time { return s.now }
-	s.store.now, s.queue.now = clock, clock
+	s.store.now = func() time.Time { return s.now.Add(s.storeSkew) }
+	s.queue.now = func() time.Time { return s.now.Add(s.queueSkew) }
+	s.log = slog.New(simLog{s})
 	for range rules.slots {
 		s.disks = append(s.disks, &memoryJournal{})
 		s.instances = append(s.instances, nil)
@@ -111,6 +115,25 @@ func (s *simulator) note(format string, args ...any) {
 		s.trace("%s: %s", s.now.Sub(testNow), fmt.Sprintf(format, args...))
 	}
 }
+
+// simLog writes what the instances log among the steps.
+type simLog struct{ s *simulator }
+
+func (l simLog) Enabled(context.Context, slog.Level) bool { return l.s.trace != nil }
+
+func (l simLog) Handle(_ context.Context, r slog.Record) error {
+	text := ""
+	r.Attrs(func(a slog.Attr) bool {
+		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		return true
+	})
+	l.s.note("%s: log %s: %s%s", l.s.current, r.Level, r.Message, text)
+	return nil
+}
+
+func (l simLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l simLog) WithGroup(string) slog.Handler { return l }
 
 // fail notes what is wrong, if it is the first thing.
 func (s *simulator) fail(format string, args ...any) {
@@ -179,23 +202,33 @@ func (s *simulator) isDown(at simServer) bool {
 	return at == simRedis && s.steps < s.redisBack || at == simPostgres && s.steps < s.postgresBack
 }
 
-// simActor is one thread of an instance.
+// simActor is one goroutine of an instance, as a coroutine.
 type simActor struct {
 	*simInstance
 	name   string
-	budget int // calls and replies until the others have their turn
-	idling bool
+	budget int         // calls and replies until the others have their turn
+	idling bool        // it is between two rounds
+	wake   time.Time   // it sleeps until then
+	ended  func() bool // or until this is so
+	leases []*simLease
 	next   func() (struct{}, bool)
 	stop   func()
 	yield  func(struct{}) bool
 }
 
-// errSimCrash unwinds an actor whose process has died.
+func (a *simActor) String() string {
+	if a == nil {
+		return "nobody"
+	}
+	return a.name
+}
+
+// errSimCrash unwinds an actor whose process has died, and is what calls return meanwhile.
 var errSimCrash = errors.New("process died")
 
 // begin makes an actor that works in rounds.
-func (in *simInstance) begin(name string, round func(a *simActor)) {
-	a := &simActor{simInstance: in, name: name, idling: true}
+func (in *simInstance) begin(name string, round func(ctx context.Context)) {
+	a := &simActor{simInstance: in, name: fmt.Sprint(name, " of process ", in.run.number), idling: true}
 	a.next, a.stop = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
 			if r := recover(); r != nil && r != errSimCrash {
@@ -205,7 +238,7 @@ func (in *simInstance) begin(name string, round func(a *simActor)) {
 		a.yield = yield
 		for {
 			a.idling = false
-			round(a)
+			round(in.ctx)
 			a.idling = true
 			if !yield(struct{}{}) {
 				return
@@ -215,41 +248,63 @@ func (in *simInstance) begin(name string, round func(a *simActor)) {
 	in.actors = append(in.actors, a)
 }
 
-// pause lets the others go on.
-func (a *simActor) pause() {
-	if a.budget--; a.budget >= 0 {
-		return
-	}
+// giveWay lets the others go on.
+func (a *simActor) giveWay() {
 	if !a.yield(struct{}{}) {
 		panic(errSimCrash)
 	}
 }
 
+// pause lets the others go on if the actor has had its turn.
+func (a *simActor) pause() {
+	if a.budget--; a.budget < 0 {
+		a.giveWay()
+	}
+}
+
 // die ends the process of the actor.
 func (a *simActor) die() {
-	a.doomed = true
+	a.dead = true
 	a.yield(struct{}{})
 	panic(errSimCrash)
 }
 
+// atRest says whether nothing of the actor is under way.
+func (a *simActor) atRest() bool { return a.idling || a.sleeps() }
+
+func (a *simActor) sleeps() bool { return a.s.now.Before(a.wake) && !a.ended() }
+
 // run lets an actor go on for some calls and replies. It goes on to the end of its round if budget is large.
 func (s *simulator) run(a *simActor, budget int) {
-	a.budget = budget
-	a.next()
-	if a.doomed {
-		s.kill(a.simInstance)
+	if a.sleeps() || a.dead {
+		return
 	}
+	before := s.current
+	s.current, a.budget = a, budget
+	a.next()
+	s.current = before
+	if a.dead {
+		s.kill(a.simInstance)
+		return
+	}
+	a.look()
 }
 
 var errSimFault = errors.New("injected fault")
 
 // call makes one call to a server. do must write to nothing but variables of its own: it may be called late.
-func (a *simActor) call(to simServer, name string, do func() error) error {
-	s := a.s
+func (in *simInstance) call(to simServer, name string, do func() error) error {
+	if in.dead {
+		return errSimCrash // deferred calls of a process that has died
+	}
+	s, a := in.s, in.s.current
+	if a == nil || a.simInstance != in {
+		panic("simulator: " + name + " is called by no actor of its process")
+	}
 	s.calls++
 	fault := s.draw()
 	if fault != simDone {
-		s.note("%s: %s, call %d: %s", a.name, name, s.calls, fault)
+		s.note("%s: %s, call %d: %s", a, name, s.calls, fault)
 	}
 	switch fault {
 	case simCrashBefore:
@@ -260,11 +315,11 @@ func (a *simActor) call(to simServer, name string, do func() error) error {
 	a.pause()
 	switch {
 	case s.isDown(to):
-		s.note("%s: %s: it is down", a.name, name)
+		s.note("%s: %s: it is down", a, name)
 		return errSimFault
 	case fault == simLate && to != simDisk:
 		s.late = append(s.late, func() {
-			s.note("%s: a late %s: %v", a.name, name, do())
+			s.note("%s: a late %s: %v", a, name, do())
 		})
 		return errSimFault
 	case fault == simNotDone || fault == simLate:
@@ -272,7 +327,7 @@ func (a *simActor) call(to simServer, name string, do func() error) error {
 	}
 	err := do()
 	if s.trace != nil {
-		s.note("%s: %s: %v", a.name, name, err)
+		s.note("%s: %s: %v", a, name, err)
 	}
 	if fault == simCrashAfter {
 		a.die()
@@ -282,52 +337,4 @@ func (a *simActor) call(to simServer, name string, do func() error) error {
 		return errSimFault
 	}
 	return err
-}
-
-// simLock is the lock in Redis.
-type simLock struct {
-	holder *simLease
-	until  time.Time
-}
-
-type simLease struct{ until time.Time } // for how long its holder trusts it
-
-func (a *simActor) acquire() (*simLease, error) {
-	lease := &simLease{until: a.s.now.Add(simLockTTL)}
-	if a.s.rules.lockless {
-		return lease, nil
-	}
-	err := a.call(simRedis, "acquire", func() error {
-		if a.s.lock.holder != nil && a.s.now.Before(a.s.lock.until) {
-			return ErrHeld
-		}
-		a.s.lock = simLock{lease, a.s.now.Add(simLockTTL)}
-		return nil
-	})
-	return lease, err
-}
-
-// lost says whether the holder knows that it lost the lock. While it can it renews it.
-func (a *simActor) lost(lease *simLease) bool {
-	s := a.s
-	if s.rules.lockless {
-		return false
-	}
-	if !s.isDown(simRedis) && s.lock.holder == lease && s.now.Before(s.lock.until) && s.now.Before(lease.until) {
-		s.lock.until = s.now.Add(simLockTTL)
-		lease.until = s.lock.until
-	}
-	return !s.now.Before(lease.until)
-}
-
-func (a *simActor) release(lease *simLease) {
-	if a.s.rules.lockless {
-		return
-	}
-	a.call(simRedis, "release", func() error {
-		if a.s.lock.holder == lease {
-			a.s.lock = simLock{}
-		}
-		return nil
-	})
 }

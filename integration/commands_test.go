@@ -140,7 +140,41 @@ func TestFlushCommandDrainsWhatTheDeadHaveLeft(t *testing.T) {
 	s.check(safe)
 	s.checkQuiet(1)
 	s.audit()
-	mustRun(t, 2, s.variables("USE_REDIS_TRANSACTION_BUFFER=false"), "flush")
+	mustRun(t, 2, s.variables("USE_REDIS_TRANSACTION_BUFFER=false", "REDIS_URL="), "flush")
+}
+
+func TestBatchesInARedisThatIsSwitchedOffAreToldOfAndCanBeFlushed(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	safe := queueOfTheDead(s)
+	queued := s.redisClient().XLen(t.Context(), queueKey(0)).Val()
+	off := []string{"USE_REDIS_TRANSACTION_BUFFER=false"}
+	says := fmt.Sprintf("%d batches lie in the Redis that is switched off, and not in the books.", queued)
+
+	in := s.start("direct", off...)
+	in.said(&in.stderr, "that batches lie in Redis", func(line string) bool {
+		return strings.Contains(line, `"level":"WARN"`) && strings.Contains(line, fmt.Sprintf(`"batches":%d,`, queued)) && strings.Contains(line, "spendflush flush")
+	})
+	if human := mustRun(t, 1, s.variables(off...), "status", "--check"); !strings.HasPrefix(human, says) || !strings.Contains(human, "spendflush flush") {
+		t.Errorf("status: %s", human)
+	}
+
+	if got, want := mustRun(t, 0, s.variables(off...), "flush"), fmt.Sprintf("batches in the queue: %d before, 0 after\n", queued); got != want {
+		t.Errorf("flush: %q instead of %q", got, want)
+	}
+	s.check(safe)
+	s.audit()
+	if human := mustRun(t, 0, s.variables(off...), "status", "--check"); !strings.HasPrefix(human, "Books exact") {
+		t.Errorf("status: %s", human)
+	}
+	stopAll([]*instance{in})
+
+	// A Redis that can't be reached, or a wrong URL, keeps nobody from starting without it.
+	for _, url := range []string{"redis://:hunter2@127.0.0.1:1", "nonsense"} {
+		in := s.start("direct", append(off, "REDIS_URL="+url)...)
+		mustRun(t, 0, s.variables(append(off, "REDIS_URL="+url)...), "status", "--check")
+		stopAll([]*instance{in})
+	}
 }
 
 func TestAuditFindsATamperedBook(t *testing.T) {
@@ -196,7 +230,7 @@ func TestSecondSignalStopsAtOnceAndSaysWhatIsLost(t *testing.T) {
 	}
 	_, recorded, _ := startLoad(t, []*instance{in}, loadOptions{clients: 1, updates: 10, most: 5, acks: []string{"accepted"}}).stop()
 	in.signal(syscall.SIGTERM)
-	in.logged("a second signal stops at once")
+	in.logged("another signal stops at once")
 	in.signal(syscall.SIGTERM)
 	if status := in.wait(); status != 1 {
 		t.Errorf("exit status %d instead of 1", status)

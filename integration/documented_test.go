@@ -72,7 +72,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	if err != nil || len(entries) < 3 {
 		t.Fatalf("%d batches in the queue, %v", len(entries), err)
 	}
-	flush, ids, marks := aggregate(t, entries)
+	flush, ack := aggregate(t, entries)
 	if got := flush.Control[0].APIRequests(); got != want.updates {
 		t.Errorf("the queue holds %d updates instead of %d", got, want.updates)
 	}
@@ -86,7 +86,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	if err := store.Apply(ctx, flush); !errors.Is(err, spendflush.ErrFenced) {
 		t.Errorf("the same batches could be written twice: %v", err)
 	}
-	if err := queue.Settle(ctx, 0, ids, marks); err != nil {
+	if err := queue.Ack(ctx, 0, ack); err != nil {
 		t.Fatal(err)
 	}
 	if stats, err := queue.Stats(ctx, 0); err != nil || stats.Batches != 0 {
@@ -164,7 +164,7 @@ func (u *update) native() spendflush.Update {
 }
 
 // aggregate makes one flush of all entries, without the engine's help.
-func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []spendflush.EntryID, map[spendflush.ProducerID]uint64) {
+func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spendflush.Ack) {
 	t.Helper()
 	type rollupKey struct {
 		hour spendflush.Hour
@@ -172,8 +172,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []s
 	}
 	flush := &spendflush.Flush{}
 	claims, totals, rollups := map[spendflush.ProducerID]*spendflush.Claim{}, map[spendflush.Key]*spendflush.TotalRow{}, map[rollupKey]*spendflush.RollupRow{}
-	marks := map[spendflush.ProducerID]uint64{}
-	var ids []spendflush.EntryID
+	ack := spendflush.Ack{Marks: map[spendflush.ProducerID]spendflush.Mark{}}
 	for _, e := range entries {
 		b, err := spendflush.ParseBatch(e.Bytes)
 		if err != nil {
@@ -183,7 +182,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []s
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, e.ID)
+		ack.Entries = append(ack.Entries, e.ID)
 		flush.Control.Add(&rows.Control)
 		c := claims[b.Producer]
 		if c == nil {
@@ -193,9 +192,13 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []s
 		if b.Sequence != c.Last+1 {
 			t.Fatalf("batch %d follows batch %d", b.Sequence, c.Last)
 		}
+		if c.Last > 0 && b.PriorDigest != c.Digest {
+			t.Fatalf("batch %d goes on from another one", b.Sequence)
+		}
+		c.Digest = b.Digest()
 		c.Last, c.Updates, c.Amount = b.Sequence, c.Updates+b.Updates, c.Amount.Add(b.Amount)
 		c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
-		marks[b.Producer] = c.Last
+		ack.Marks[b.Producer] = spendflush.Mark{Sequence: c.Last, Digest: c.Digest}
 		for _, row := range rows.Totals {
 			if sum := totals[row.Key]; sum != nil {
 				sum.Counters.Add(&row.Counters)
@@ -228,7 +231,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, []s
 		}
 		return a.Key.Compare(b.Key)
 	})
-	return flush, ids, marks
+	return flush, ack
 }
 
 // checkOneTransaction fails unless all rows that a flush writes are the work of the same transaction.

@@ -55,7 +55,7 @@ func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	s := newStack(t)
 	release := s.blocked("SELECT pg_advisory_xact_lock(x'7370656e64666c75'::bigint)")
 	p := launchOnTerminal(t, s.variables("TERM=xterm"), "migrate", "up")
-	p.shows("migrating, or waiting for somebody else who does: ")
+	p.shows("waiting for another program, which migrates: ")
 	release()
 	p.ends("the schema is up to date")
 

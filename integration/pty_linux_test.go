@@ -81,7 +81,7 @@ const (
 func TestStatusIsRedrawnOnATerminalUntilCtrlC(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	mustRun(t, 0, s.variables(), "migrate", "up")
+	s.startHeard("pod-0")
 	for _, c := range []struct {
 		variable          string
 		redrawn, coloured bool

@@ -40,14 +40,14 @@ func handMade(t testing.TB, producer spendflush.ProducerID, sequence uint64, sum
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	b := spendflush.NewBatch(spendflush.Header{
-		Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: time.Now(),
-	}, totals, rollups)
-	h := b.Header
-	for range sequence - 1 { // those before it were like it
-		h.PriorUpdates, h.PriorAmount = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount)
+	h := spendflush.Header{Producer: producer, Sequence: 1, SealedAt: time.Now()}
+	b := spendflush.NewBatch(h, totals, rollups)
+	for h.Sequence < sequence { // those before it were like it
+		h.Sequence++
+		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
+		b = spendflush.NewBatch(h, totals, rollups)
 	}
-	return spendflush.NewBatch(h, totals, rollups)
+	return b
 }
 
 // enqueue puts bytes into the queue past the program, as if they were a batch of the producer.

@@ -89,7 +89,7 @@ func TestStatusChecksOnlyWhenAskedAndShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	queueOfTheDead(s)
-	r, text := s.statusJSON(0, nil, []string{"--check"})
+	r, text := s.statusJSON(1, nil, []string{"--check"}) // no instance lives
 	if !r.Postgres.Up || !r.Queue.Up || len(r.Queue.Shards) != 1 || r.Queue.Batches == 0 || len(r.Locks) != 1 || r.Locks[0].Holder != "" {
 		t.Errorf("status: %s", text)
 	}
@@ -104,7 +104,7 @@ func TestStatusChecksOnlyWhenAskedAndShowsNoSecret(t *testing.T) {
 		{noPostgres, nil, 0, false, true},
 		{noPostgres, []string{"--check"}, 1, false, true},
 		{noRedis, nil, 0, true, false},
-		{noRedis, []string{"--check"}, 0, true, false}, // instances write directly: worth a look, no more
+		{noRedis, []string{"--check"}, 1, true, false},
 		{[]string{"USE_REDIS_TRANSACTION_BUFFER=false"}, []string{"--check"}, 0, true, false},
 	} {
 		r, text := s.statusJSON(c.exit, c.variables, c.args)
@@ -120,10 +120,23 @@ func TestStatusChecksOnlyWhenAskedAndShowsNoSecret(t *testing.T) {
 	}
 }
 
+// startHeard starts an instance and waits until commands know of it.
+func (s *stack) startHeard(name string) *instance {
+	s.t.Helper()
+	in := s.start(name)
+	eventually(s.t, "the instance is heard from", func() string {
+		if status, text, _ := run(s.t, s.variables(), "status", "--check"); status != 0 {
+			return text
+		}
+		return ""
+	})
+	return in
+}
+
 func TestStatusWatchesInLinesWhereThereIsNoTerminal(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	mustRun(t, 0, s.variables(), "migrate", "up")
+	in := s.startHeard("pod-0")
 	p := launch(t, "status --watch", s.variables(), "status", "--watch=100ms")
 	lines := map[string]bool{}
 	p.said(&p.stdout, "three lines", func(line string) bool {
@@ -133,7 +146,7 @@ func TestStatusWatchesInLinesWhereThereIsNoTerminal(t *testing.T) {
 		return len(lines) == 3
 	})
 	for line := range lines {
-		if !strings.Contains(line, " ok: Books exact and up to date. instances=0 held_updates=0 queued_batches=0 ") {
+		if !strings.Contains(line, " ok: Books exact and up to date. instances=1 held_updates=0 queued_batches=0 ") {
 			t.Errorf("%q", line)
 		}
 	}
@@ -155,5 +168,11 @@ func TestStatusWatchesInLinesWhereThereIsNoTerminal(t *testing.T) {
 		times[r.AsOf] = true
 		return len(times) == 2
 	})
+	p.stop(0)
+
+	// With none that lives nothing is well, whatever the books are.
+	in.stop(0)
+	p = launch(t, "status --watch", s.variables(), "status", "--watch=100ms")
+	p.said(&p.stdout, "that no instance lives", func(line string) bool { return strings.Contains(line, " bad: No instance is heard from") })
 	p.stop(0)
 }

@@ -189,6 +189,7 @@ type loadOptions struct {
 	prefix  string
 	credits bool
 	mayFail bool // requests may fail: their updates may be in the books or not
+	no5xx   bool // not even 504 will do, which says that the stage isn't reached yet
 }
 
 // load is traffic that runs.
@@ -302,7 +303,7 @@ func (c *client) send(in *instance, ack string, updates []update) error {
 	if ack == "accepted" {
 		want = http.StatusAccepted
 	}
-	if status == http.StatusGatewayTimeout && ack != "accepted" {
+	if status == http.StatusGatewayTimeout && ack != "accepted" && !c.load.options.no5xx {
 		ack = "accepted" // the stage isn't reached yet, but they are recorded
 	} else if status != want {
 		return fmt.Errorf("%s: ack=%s: %d instead of %d: %.300s", in.name, ack, status, want, answer)

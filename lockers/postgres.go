@@ -32,12 +32,14 @@ type PostgresPool interface {
 // Postgres hands out advisory locks of one database, which must have the tables of spendflush. It works through PgBouncer
 // in transaction mode, and needs no prepared statements and no setting of the pool or the role.
 //
-// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. So the pool must have more
-// connections than there are locks to be held at once.
+// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. So the pool should be the
+// locker's own, and WithMaxLeases say how many connections it has: who holds a lease and waits for another connection of
+// the same pool may wait for others who do the same.
 type Postgres struct {
 	pool  PostgresPool
 	owner string
 	ttl   time.Duration
+	slots chan struct{} // one is taken for each lease and try; nil: no bound
 }
 
 var _ spendflush.Locker = (*Postgres)(nil)
@@ -56,6 +58,34 @@ func (l *Postgres) WithTTL(ttl time.Duration) *Postgres {
 	other := *l
 	other.ttl = ttl.Truncate(time.Millisecond)
 	return &other
+}
+
+// WithMaxLeases returns a locker for the same locks that has at most n leases and tries at once, from 1. Beyond them
+// Acquire doesn't wait for a connection, but returns a *spendflush.HeldError at once, without an owner: the lock may be
+// free, but this locker has no connection for it.
+func (l *Postgres) WithMaxLeases(n int) *Postgres {
+	other := *l
+	other.slots = make(chan struct{}, max(n, 1))
+	return &other
+}
+
+// take returns false if the locker has as many leases as it may. give undoes it.
+func (l *Postgres) take() bool {
+	if l.slots == nil {
+		return true
+	}
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Postgres) give() {
+	if l.slots != nil {
+		<-l.slots
+	}
 }
 
 // exec runs statements without parameters, in one round trip of the simple protocol, and returns their results. In the
@@ -114,8 +144,8 @@ func quoteName(name string) string {
 const applicationPrefix = "spendflush/"
 
 // Acquire tries once to get the lock; see spendflush.Locker. It waits for a connection of the pool if all are busy.
-// Errors: *spendflush.HeldError, whose owner is "" if it gave the lock up meanwhile; ErrTTL; those of Postgres, after
-// which the lock isn't held.
+// Errors: *spendflush.HeldError, whose owner is "" if it gave the lock up meanwhile, or if there are as many leases as
+// WithMaxLeases allows; ErrTTL; those of Postgres, after which the lock isn't held.
 func (l *Postgres) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
 	lease, err := l.acquire(ctx, name)
 	if held, ok := errors.AsType[*spendflush.HeldError](err); ok {
@@ -131,11 +161,15 @@ func (l *Postgres) acquire(ctx context.Context, name string) (*lease, error) {
 	if err := checkTTL(l.ttl); err != nil {
 		return nil, err
 	}
+	if !l.take() {
+		return nil, &spendflush.HeldError{Name: name}
+	}
 	conn, err := l.pool.Acquire(ctx)
 	if err != nil {
+		l.give()
 		return nil, err
 	}
-	k := &postgresLink{conn: conn, name: name}
+	k := &postgresLink{conn: conn, name: name, ended: l.give}
 	key, err := lockKey(ctx, conn, name)
 	start := time.Now()
 	if err == nil {
@@ -218,8 +252,9 @@ func readHolder(r *pgconn.Result) (spendflush.Holder, error) {
 // postgresLink is the transaction that holds a lock. All its errors are errGone: what has failed once on a connection
 // isn't tried again on it.
 type postgresLink struct {
-	conn *pgxpool.Conn
-	name string
+	conn  *pgxpool.Conn
+	name  string
+	ended func() // called once the connection was given back
 }
 
 // rest listens to the connection, on which nothing is to come but its end.
@@ -249,6 +284,7 @@ func (k *postgresLink) renew(ctx context.Context) error {
 // release ends the transaction and gives the connection back. What ctx leaves no time for is done by closing the
 // connection, which also frees the lock.
 func (k *postgresLink) release(ctx context.Context) error {
+	defer k.ended()
 	defer k.conn.Release()
 	if k.conn.Conn().IsClosed() || k.conn.Conn().PgConn().TxStatus() == 'I' {
 		return nil

@@ -269,3 +269,62 @@ func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 	}
 	acquireSoon(t, l, lock)
 }
+
+func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
+	url := testserver.Postgres(t)
+	pool := openPool(t, url)
+	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
+	acquireAs := func(name string) spendflush.Lease {
+		t.Helper()
+		lease, err := l.Acquire(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = lease.Release(context.Background()) })
+		return lease
+	}
+	wantNoRoom := func() {
+		t.Helper()
+		for range 3 { // a try that is refused takes no room
+			var held *spendflush.HeldError
+			if _, err := l.WithTTL(lockers.DefaultPostgresTTL).Acquire(t.Context(), "third"); !errors.As(err, &held) || held.Holder.Owner != "" {
+				t.Errorf("with two leases of two: %v", err)
+			}
+		}
+	}
+	first, second := acquireAs("first"), acquireAs("second")
+	wantNoRoom()
+	if busy := pool.Stat().AcquiredConns(); busy != 2 {
+		t.Errorf("%d connections are in use", busy)
+	}
+	for range 2 { // again it does nothing
+		if err := first.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := acquireAs("third")
+	wantNoRoom()
+
+	// Whether a try fails or a lease is lost, its room is free again.
+	if err := third.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := acquire(t, lockers.NewPostgres(openPool(t, url), "b"))
+	for range 3 {
+		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+			t.Fatal(err)
+		}
+	}
+	if err := other.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, openPool(t, url), `SELECT pg_terminate_backend(pid) FROM pg_locks
+		WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	<-second.Lost()
+	if err := second.Release(t.Context()); err != nil {
+		t.Logf("the lost lease: %v", err)
+	}
+	acquireAs("second")
+	acquireAs("third")
+	wantNoRoom()
+}

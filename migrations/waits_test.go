@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush/internal/testserver"
 )
@@ -113,32 +110,9 @@ func TestTheWaitForALockEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// asRole returns the way to the database for a new role, which is dropped with the database's server.
-func asRole(t *testing.T, databaseURL, role string) string {
-	t.Helper()
-	admin := connect(t, databaseURL)
-	execute(t, admin, `DO $$ BEGIN CREATE ROLE `+role+` LOGIN PASSWORD 'p'; EXCEPTION WHEN duplicate_object THEN END $$`)
-	t.Cleanup(func() {
-		conn, err := pgx.Connect(context.Background(), databaseURL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.Background())
-		if _, err := conn.Exec(context.Background(), "DROP OWNED BY "+role); err != nil {
-			t.Error(err)
-		}
-	})
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(role, "p")
-	return u.String()
-}
-
 func TestARoleThatMayNotMakeTheTablesIsSentToTheirOwner(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
-	applied, err := Up(t.Context(), asRole(t, databaseURL, "migrations_stranger"))
+	applied, err := Up(t.Context(), testserver.Role(t, databaseURL, "migrations_stranger"))
 	if !errors.Is(err, ErrNotOwner) || !strings.Contains(err.Error(), "spendflush migrate up") || len(applied) != 0 {
 		t.Errorf("applied %d, error %v", len(applied), err)
 	}

@@ -40,7 +40,7 @@ func BenchmarkPush(b *testing.B) {
 				}
 				if ids = append(ids, id); len(ids) == 10 {
 					b.StopTimer()
-					if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+					if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 						b.Fatal(err)
 					}
 					ids = ids[:0]
@@ -51,8 +51,42 @@ func BenchmarkPush(b *testing.B) {
 	}
 }
 
-// BenchmarkSettle takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
-func BenchmarkSettle(b *testing.B) {
+// BenchmarkRead compares Read with the bare XRANGE of the same entries, 8 MiB of them or 1,024.
+func BenchmarkRead(b *testing.B) {
+	const maxEntries, maxBytes = 1024, 8 << 20
+	for _, rows := range []int{1, 400, 20_000} {
+		client := benchClient(b)
+		q := queues.NewRedis(client, queues.RedisOptions{})
+		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
+		n := min(maxEntries, maxBytes/len(batch.Bytes()))
+		for range n {
+			if _, err := q.Push(context.Background(), batch, ""); err != nil {
+				b.Fatal(err)
+			}
+		}
+		name := fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n)
+		b.Run("xrange/"+name, func(b *testing.B) {
+			b.SetBytes(int64(n * len(batch.Bytes())))
+			for b.Loop() {
+				if _, err := client.XRange(context.Background(), key("spendflush", 0, "queue"), "-", "+").Result(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("read/"+name, func(b *testing.B) {
+			b.SetBytes(int64(n * len(batch.Bytes())))
+			for b.Loop() {
+				entries, err := q.Read(context.Background(), 0, "", maxEntries, maxBytes)
+				if err != nil || len(entries) != n {
+					b.Fatal(len(entries), err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
+func BenchmarkAck(b *testing.B) {
 	q := queues.NewRedis(benchClient(b), queues.RedisOptions{})
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
 	ids := make([]spendflush.EntryID, 1000)
@@ -66,20 +100,20 @@ func BenchmarkSettle(b *testing.B) {
 			ids[i] = id
 		}
 		b.StartTimer()
-		if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+		if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// BenchmarkKeep settles a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
+// BenchmarkRetain acks a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
 // script does of either.
-func BenchmarkKeep(b *testing.B) {
+func BenchmarkRetain(b *testing.B) {
 	for _, rows := range []int{1, 40, 400, 4000, 20_000} {
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
 		n := min(100, 1<<20/len(batch.Bytes()))
 		b.Run(fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n), func(b *testing.B) {
-			q := queues.NewRedis(benchClient(b), queues.RedisOptions{KeepSettled: true})
+			q := queues.NewRedis(benchClient(b), queues.RedisOptions{Retain: true})
 			for range n {
 				if _, err := q.Push(context.Background(), batch, ""); err != nil {
 					b.Fatal(err)
@@ -97,7 +131,7 @@ func BenchmarkKeep(b *testing.B) {
 					ids[i] = e.ID
 				}
 				b.StartTimer()
-				if err := q.Settle(context.Background(), 0, ids, nil); err != nil {
+				if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := q.Requeue(context.Background(), 0); err != nil {

@@ -1,12 +1,42 @@
--- Forgets kept entries of a shard by their age: their ids say when they were settled, by the clock of this Redis.
+-- Forgets retained entries of a shard by their age: their ids say when they were acked.
 --
--- KEYS    kept (stream)
--- ARGV    age in milliseconds; none or less: all entries, even those of a clock that was put back
+-- KEYS    retained (stream), ahead (text)
+-- ARGV    age in milliseconds, none or less for all entries; the caller's clock in Unix milliseconds
 -- returns how many it forgot
-local kept, age = KEYS[1], tonumber(ARGV[1])
+local retained, ahead, age, callers = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local before = redis.call('XLEN', retained)
 if age <= 0 then
-  return redis.call('XTRIM', kept, 'MAXLEN', 0)
+  redis.call('DEL', retained, ahead)
+  return before
 end
-local now = redis.call('TIME')
-local before = now[1] * 1000 + math.floor(now[2] / 1000) - age
-return redis.call('XTRIM', kept, 'MINID', math.max(before, 0))
+
+local time = redis.call('TIME')
+local own = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('XTRIM', retained, 'MINID', string.format('%.0f', math.max(math.min(own, callers) - age, 0)))
+
+-- While a clock is ahead, ids say a time that is still to come, and so do all later ones, for ids only grow. Of such
+-- entries it isn't known when they were acked, but it was before they were first seen here. That, and up to which id, is
+-- noted. They go once they were retained for the age since then by both clocks: either of them may jump.
+local noted = redis.call('GET', ahead)
+if noted then
+  local ownThen, callersThen, last = string.match(noted, '^(%d+) (%d+) (%d+-%d+)$')
+  ownThen, callersThen = tonumber(ownThen), tonumber(callersThen)
+  if not last or own < ownThen or callers < callersThen then
+    noted = false -- a clock was put back, so it is noted anew
+  elseif math.min(own - ownThen, callers - callersThen) >= age then
+    redis.call('XTRIM', retained, 'MINID', last)
+    redis.call('XDEL', retained, last)
+    noted = false
+  end
+end
+
+local newest = redis.call('XREVRANGE', retained, '+', '-', 'COUNT', 1)[1]
+local slack = 60000
+if not newest then
+  redis.call('DEL', retained, ahead) -- an empty stream would go on from its last id
+elseif tonumber(string.match(newest[1], '^%d+')) <= math.min(own, callers) + slack then
+  redis.call('DEL', ahead)
+elseif not noted then
+  redis.call('SET', ahead, string.format('%.0f %.0f %s', own, math.max(callers, 0), newest[1]))
+end
+return before - redis.call('XLEN', retained)

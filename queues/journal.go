@@ -57,7 +57,9 @@ var _ spendflush.Journal = (*Journal)(nil)
 //
 // The error wraps spendflush.ErrJournalInUse if a Journal is open on the directory, in this process or another one: an
 // exclusive lock is held until Close or the death of the process, whichever comes first. If it wraps os.ErrPermission
-// this user lacks a right in the directory, and errors.ErrUnsupported means that this system has no such locks.
+// this user lacks a right in the directory, or another account could have made or changed what is in it: the directory and
+// its files must belong to this user or root, be writable by their owner alone, and be no symbolic links.
+// errors.ErrUnsupported means that this system has no such locks.
 func OpenJournal(dir string) (*Journal, error) {
 	dir, err := filepath.Abs(dir) // errors and reports name it, wherever they are read
 	if err != nil {
@@ -179,20 +181,18 @@ func (j *Journal) Left() ([]*spendflush.Batch, error) {
 		if !s.left {
 			continue
 		}
-		content, err := j.files.Read(j.path(s))
-		if err != nil {
-			return nil, fmt.Errorf("journal: what is left: %w", err)
-		}
-		batches, _ := scanJournal(content)
-		j.mu.Lock()
-		for _, b := range batches {
+		_, _, err := j.scan(s, func(b *spendflush.Batch) {
 			id := identity{laneOf(b), b.Sequence}
+			j.mu.Lock()
+			defer j.mu.Unlock()
 			if !seen[id] && s.holds(id.journalLane, id.sequence) {
 				seen[id] = true
 				left = append(left, b)
 			}
+		})
+		if err != nil {
+			return nil, fmt.Errorf("journal: what is left: %w", err)
 		}
-		j.mu.Unlock()
 	}
 	return left, nil
 }

@@ -175,15 +175,15 @@ func FuzzJournalFile(f *testing.F) {
 	f.Add(append(append(slices.Clone(whole[:len(whole)/2]), "SFSF"...), whole...))
 	f.Add([]byte("SF\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		found, bad := scanJournal(content)
-		covered := 0
-		for _, b := range found {
-			covered += len(b.Bytes())
+		covered := int64(0)
+		bad, err := scanJournal(simContent{bytes.NewReader(content)}, func(b *spendflush.Batch) { covered += int64(len(b.Bytes())) })
+		if err != nil {
+			t.Fatal(err)
 		}
 		for _, span := range bad {
 			covered += span.length
 		}
-		if covered != len(content) {
+		if covered != int64(len(content)) {
 			t.Fatalf("%d of %d bytes are accounted for", covered, len(content))
 		}
 		j, disk := asLeft(t, content)

@@ -3,10 +3,10 @@ package queues
 import (
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/spendflush/spendflush/internal/trust"
 )
 
 // journalLockName is the file in the directory of a journal that is locked by who uses it.
@@ -14,12 +14,19 @@ const journalLockName = "lock"
 
 // journalFiles is what a journal does in its directory. Tests have ones that fail and lose as real disks do.
 type journalFiles interface {
-	List(dir string) ([]string, error)       // names of regular files
-	Read(path string) ([]byte, error)        // the content, which outlasts the machine from then on
-	Create(path string) (journalFile, error) // fails if there is such a file
+	List(dir string) ([]string, error)        // names of regular files
+	Open(path string) (journalContent, error) // whose content outlasts the machine from then on
+	Create(path string) (journalFile, error)  // fails if there is such a file
 	Remove(path string) error
 	Rename(from, to string) error
 	SyncDir(dir string) error // makes what was created, removed and renamed outlast the machine
+}
+
+// journalContent is a file that is being read.
+type journalContent interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
 }
 
 // journalFile is a file that is being written.
@@ -43,17 +50,28 @@ func (osFiles) List(dir string) ([]string, error) {
 	return names, err
 }
 
-// Read syncs, too: the process that wrote it may have died before it did, and the machine be about to.
-func (osFiles) Read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// osContent is a file of the disk.
+type osContent struct {
+	*os.File
+	size int64
+}
+
+func (c osContent) Size() int64 { return c.size }
+
+// Open syncs, too: the process that wrote it may have died before it did, and the machine be about to.
+func (osFiles) Open(path string) (journalContent, error) {
+	f, err := trust.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	content, err := io.ReadAll(f)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, err
+	info, err := f.Stat()
+	if err == nil {
+		err = f.Sync()
 	}
-	return content, nil
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return osContent{f, info.Size()}, nil
 }
 
 func (osFiles) Create(path string) (journalFile, error) {
@@ -75,31 +93,15 @@ func (osFiles) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// enterJournal makes the directory, if there is none, and locks it.
+// enterJournal makes the directory, if there is none, and locks it. What another account could have made or changed is
+// refused.
 func enterJournal(dir string) (lock io.Closer, err error) {
-	if err := makeDir(dir); err != nil {
+	changed, err := trust.MakeDir(dir, 0o700)
+	for _, above := range changed { // so that what was made outlasts the machine
+		err = errors.Join(err, osFiles{}.SyncDir(above))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return lockFile(filepath.Join(dir, journalLockName))
-}
-
-// makeDir makes the directory, and those above it, and sees to it that they outlast the machine.
-func makeDir(dir string) error {
-	info, err := os.Stat(dir)
-	switch {
-	case err == nil && info.IsDir():
-		return nil
-	case err == nil:
-		return &fs.PathError{Op: "open directory", Path: dir, Err: syscall.ENOTDIR}
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	above := filepath.Dir(dir)
-	if err := makeDir(above); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return osFiles{}.SyncDir(above)
 }

@@ -3,7 +3,6 @@ package queues
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,14 +13,18 @@ const mayNotMount = "this process may not mount"
 func init() {
 	childRoles["tmpfs"] = func(t *testing.T, dir string) {
 		// Its mounts are its own: they go with the process.
+		// Outside of them all directories belong to accounts that a user namespace doesn't know.
 		err := errors.Join(
 			syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
-			syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=128k"),
+			syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=128k,mode=700"),
+			syscall.Chroot(dir),
+			os.Chdir("/"),
 		)
 		if err != nil {
 			t.Skipf("%s: %v", mayNotMount, err)
 		}
-		ballast := filepath.Join(dir, "ballast")
+		dir = "/journal"
+		const ballast = "/ballast"
 		if err := os.WriteFile(ballast, make([]byte, 64<<10), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -112,13 +112,11 @@ func (j *Journal) recall() error {
 			continue
 		}
 		s := &journalSegment{number: number, left: true, held: map[journalLane][]uint64{}}
-		content, err := j.files.Read(j.path(s))
+		size, bad, err := j.scan(s, func(b *spendflush.Batch) { s.hold([]*spendflush.Batch{b}) })
 		if err != nil {
 			return err
 		}
-		batches, bad := scanJournal(content)
-		s.size = int64(len(content))
-		s.hold(batches)
+		s.size = size
 		for _, span := range bad {
 			s.damaged = s.damaged || !span.torn
 			j.damage = append(j.damage, span.describe(j.path(s)))
@@ -127,6 +125,20 @@ func (j *Journal) recall() error {
 	}
 	slices.SortFunc(j.segments, func(a, b *journalSegment) int { return cmp.Compare(a.number, b.number) })
 	return nil
+}
+
+// scan calls yield for each batch of a segment that an earlier process left. It returns the segment's size and the ranges
+// that aren't batches.
+func (j *Journal) scan(s *journalSegment, yield func(*spendflush.Batch)) (size int64, bad []journalSpan, err error) {
+	content, err := j.files.Open(j.path(s))
+	if err != nil {
+		return 0, nil, err
+	}
+	bad, err = scanJournal(content, yield)
+	if err := errors.Join(err, content.Close()); err != nil {
+		return 0, nil, fmt.Errorf("read %s: %w", j.path(s), err)
+	}
+	return content.Size(), bad, nil
 }
 
 // begin makes a new active segment. The caller must have the disk.

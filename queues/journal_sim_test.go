@@ -1,6 +1,7 @@
 package queues
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,7 +67,12 @@ func (d *simDisk) List(string) ([]string, error) {
 	return names, d.do("list", ".")
 }
 
-func (d *simDisk) Read(path string) ([]byte, error) {
+// simContent is a file as it was when it was opened.
+type simContent struct{ *bytes.Reader }
+
+func (simContent) Close() error { return nil }
+
+func (d *simDisk) Open(path string) (journalContent, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.do("read", path); err != nil {
@@ -77,7 +83,7 @@ func (d *simDisk) Read(path string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fs.ErrNotExist}
 	}
 	f.persist()
-	return slices.Clone(f.data), nil
+	return simContent{bytes.NewReader(slices.Clone(f.data))}, nil
 }
 
 func (d *simDisk) Create(path string) (journalFile, error) {

@@ -1,9 +1,12 @@
 package queues
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +18,8 @@ type MemoryOptions struct {
 	// MaxBytes bounds the bytes of the batches of each shard; 0 is no bound. An empty queue takes a batch of any size.
 	MaxBytes int64
 
-	// KeepSettled makes Settle keep what it takes out, until Requeue or Expire; else it is deleted. MaxBytes doesn't
-	// count it.
-	KeepSettled bool
+	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. MaxBytes doesn't count it.
+	Retain bool
 }
 
 // Memory is a queue in the memory of this process, for tests and for a single instance. It never blocks.
@@ -29,24 +31,30 @@ type Memory struct {
 }
 
 type memoryShard struct {
-	entries []memoryEntry // by id
-	last    uint64        // id given last
-	bytes   int64
-	marks   map[spendflush.ProducerID]uint64
-	kept    []memoryKept // in the order in which they were settled
+	entries  []memoryEntry // by place
+	last     uint64        // place given last
+	bytes    int64
+	marks    map[spendflush.ProducerID][]byte // as text
+	booked   int64
+	retained []memoryRetained // in the order in which they were acked
 }
 
 type memoryEntry struct {
-	id       spendflush.EntryID
+	place    uint64
 	producer spendflush.ProducerID
 	sequence uint64
 	bytes    []byte
 	pushed   time.Time
 }
 
-type memoryKept struct {
-	entry   memoryEntry
-	settled time.Time
+// id stands for the place and what is there: places are given again after Clear.
+func (e *memoryEntry) id() spendflush.EntryID {
+	return spendflush.EntryID(fmt.Sprintf("%d/%s/%d", e.place, e.producer, e.sequence))
+}
+
+type memoryRetained struct {
+	entry memoryEntry
+	acked time.Time
 }
 
 var _ spendflush.Keeper = (*Memory)(nil)
@@ -54,7 +62,7 @@ var _ spendflush.Keeper = (*Memory)(nil)
 // NewMemory returns an empty queue.
 func NewMemory(opts MemoryOptions) *Memory { return &Memory{opts: opts} }
 
-// Clear loses everything, as a FLUSHALL does: entries, marks, and which ids were given.
+// Clear loses everything, as a FLUSHALL does: entries, marks, and which places were given.
 func (q *Memory) Clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,7 +73,7 @@ func (q *Memory) Clear() {
 func (q *Memory) shard(number int) *memoryShard {
 	s := q.shards[number]
 	if s == nil {
-		s = &memoryShard{marks: map[spendflush.ProducerID]uint64{}}
+		s = &memoryShard{marks: map[spendflush.ProducerID][]byte{}}
 		if q.shards == nil {
 			q.shards = map[int]*memoryShard{}
 		}
@@ -74,17 +82,22 @@ func (q *Memory) shard(number int) *memoryShard {
 	return s
 }
 
-// find returns the place of the first entry whose id isn't before the given one, and whether it is that one.
-func (s *memoryShard) find(id spendflush.EntryID) (int, bool) {
-	return slices.BinarySearchFunc(s.entries, id, func(e memoryEntry, id spendflush.EntryID) int {
-		switch {
-		case e.id < id:
-			return -1
-		case e.id > id:
-			return 1
-		}
-		return 0
-	})
+// behind returns the index of the first entry behind that one, and the index of that one if it is still there, else -1.
+func (s *memoryShard) behind(id spendflush.EntryID) (first, found int) {
+	text, _, _ := strings.Cut(string(id), "/")
+	place, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, -1
+	}
+	i, there := slices.BinarySearchFunc(s.entries, place, func(e memoryEntry, place uint64) int { return cmp.Compare(e.place, place) })
+	switch {
+	case !there:
+		return i, -1
+	case s.entries[i].id() != id:
+		return i + 1, -1
+	default:
+		return i + 1, i
+	}
 }
 
 // Push adds the batch to the end of the queue of its shard; see spendflush.Queue.
@@ -95,7 +108,7 @@ func (q *Memory) Push(ctx context.Context, b *spendflush.Batch, previous spendfl
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(b.Shard)
-	if i, ok := s.find(previous); ok && s.entries[i].producer == b.Producer && s.entries[i].sequence == b.Sequence {
+	if _, i := s.behind(previous); i >= 0 && s.entries[i].producer == b.Producer && s.entries[i].sequence == b.Sequence {
 		return previous, nil
 	}
 	size := int64(len(b.Bytes()))
@@ -109,11 +122,9 @@ func (q *Memory) Push(ctx context.Context, b *spendflush.Batch, previous spendfl
 func (s *memoryShard) add(e memoryEntry) spendflush.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
-	// As many digits as a uint64 may have: the texts are in the order of the numbers.
-	e.id = spendflush.EntryID(fmt.Sprintf("%020d", s.last))
-	e.pushed = time.Now()
+	e.place, e.pushed = s.last, time.Now()
 	s.entries = append(s.entries, e)
-	return e.id
+	return e.id()
 }
 
 // Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue.
@@ -126,10 +137,7 @@ func (q *Memory) Read(
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	first, found := s.find(after)
-	if found {
-		first++
-	}
+	first, _ := s.behind(after)
 	var entries []spendflush.Entry
 	bytes := 0
 	for _, e := range s.entries[first:] {
@@ -137,52 +145,60 @@ func (q *Memory) Read(
 		if len(entries) > 0 && (len(entries) >= maxEntries || bytes > maxBytes) {
 			break
 		}
-		entries = append(entries, spendflush.Entry{ID: e.id, Bytes: slices.Clone(e.bytes)})
+		entries = append(entries, spendflush.Entry{ID: e.id(), Bytes: slices.Clone(e.bytes)})
 	}
 	return entries, nil
 }
 
-// Settle takes exactly these entries out of the shard and publishes marks; see spendflush.Queue.
-func (q *Memory) Settle(
-	ctx context.Context, shard int, ids []spendflush.EntryID, marks map[spendflush.ProducerID]uint64,
-) error {
+// Ack takes exactly these entries out of the shard and publishes marks; see spendflush.Queue. A mark that has no text (see
+// spendflush.Mark) isn't published.
+func (q *Memory) Ack(ctx context.Context, shard int, a spendflush.Ack) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("settle shard %d: %w", shard, err)
+		return fmt.Errorf("ack shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	gone := make(map[spendflush.EntryID]bool, len(ids))
-	for _, id := range ids {
-		gone[id] = true
+	acked := make(map[spendflush.EntryID]bool, len(a.Entries))
+	for _, id := range a.Entries {
+		acked[id] = true
 	}
+
 	now := time.Now()
 	s.entries = slices.DeleteFunc(s.entries, func(e memoryEntry) bool {
-		if gone[e.id] {
+		isAcked := acked[e.id()]
+		if isAcked {
 			s.bytes -= int64(len(e.bytes))
-			if q.opts.KeepSettled {
-				s.kept = append(s.kept, memoryKept{e, now})
-			}
 		}
-		return gone[e.id]
+		if isAcked && q.opts.Retain {
+			s.retained = append(s.retained, memoryRetained{e, now})
+		}
+		return isAcked
 	})
-	for producer, mark := range marks {
-		if q.opts.KeepSettled && producer == (spendflush.ProducerID{}) && s.marks[producer] > mark {
-			continue
+
+	s.booked = max(s.booked, a.Booked)
+	for producer, mark := range a.Marks {
+		if text, err := mark.AppendText(nil); err == nil {
+			s.marks[producer] = text
 		}
-		s.marks[producer] = mark
 	}
 	return nil
 }
 
-// Mark returns the last published mark of the producer, 0 if none is known; see spendflush.Queue.
-func (q *Memory) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (uint64, error) {
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue.
+func (q *Memory) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("read a mark of shard %d: %w", shard, err)
+		return spendflush.Mark{}, fmt.Errorf("read a mark of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.shard(shard).marks[producer], nil
+	text, known := q.shard(shard).marks[producer]
+	if !known {
+		return spendflush.Mark{}, nil
+	}
+	var mark spendflush.Mark
+	err := mark.UnmarshalText(text)
+	return mark, err
 }
 
 // Stats looks at the shard without changing it; see spendflush.Queue.
@@ -200,32 +216,59 @@ func (q *Memory) Stats(ctx context.Context, shard int) (spendflush.QueueStats, e
 	return stats, nil
 }
 
-// Requeue adds the kept entries of the shard to the end of its queue; see spendflush.Keeper.
+// Booked returns the number of updates that was published last, 0 if none is known; see spendflush.Keeper.
+func (q *Memory) Booked(ctx context.Context, shard int) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("read the number of updates of shard %d: %w", shard, err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.shard(shard).booked, nil
+}
+
+// Retained returns the shards that have retained entries or a published number of updates; see spendflush.Keeper.
+func (q *Memory) Retained(ctx context.Context) (shards []int, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("look which shards retain anything: %w", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for shard, s := range q.shards {
+		if len(s.retained) > 0 || s.booked > 0 {
+			shards = append(shards, shard)
+		}
+	}
+	slices.Sort(shards)
+	return shards, nil
+}
+
+// Requeue adds the retained entries of the shard to the end of its queue; see spendflush.Keeper.
 func (q *Memory) Requeue(ctx context.Context, shard int) (int, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("requeue what is kept of shard %d: %w", shard, err)
+		return 0, fmt.Errorf("requeue what is retained of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	entries := len(s.kept)
-	for _, k := range s.kept {
-		s.add(k.entry)
+	entries := len(s.retained)
+	for _, r := range s.retained {
+		s.add(r.entry)
 	}
-	s.kept = nil
-	delete(s.marks, spendflush.ProducerID{})
+	s.retained, s.booked = nil, 0
 	return entries, nil
 }
 
-// Expire forgets the kept entries of the shard that were settled at least age ago; see spendflush.Keeper.
-func (q *Memory) Expire(ctx context.Context, shard int, age time.Duration) error {
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spendflush.Keeper.
+func (q *Memory) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("forget what is kept of shard %d: %w", shard, err)
+		return fmt.Errorf("forget what is retained of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	now := time.Now()
-	s.kept = slices.DeleteFunc(s.kept, func(k memoryKept) bool { return now.Sub(k.settled) >= age })
+	if own := time.Now(); own.Before(now) {
+		now = own
+	}
+	s.retained = slices.DeleteFunc(s.retained, func(r memoryRetained) bool { return age <= 0 || now.Sub(r.acked) >= age })
 	return nil
 }

@@ -19,7 +19,7 @@ func TestMemoryIsAQueue(t *testing.T) {
 
 func TestMemoryIsAKeeper(t *testing.T) {
 	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
-		q := queues.NewMemory(queues.MemoryOptions{MaxBytes: maxBytes, KeepSettled: true})
+		q := queues.NewMemory(queues.MemoryOptions{MaxBytes: maxBytes, Retain: true})
 		return queuetest.Opened{Queue: q, Lose: q.Clear}
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,9 +21,6 @@ const DefaultPrefix = "spendflush"
 const (
 	// markSeconds is how long a mark is kept after it was last published.
 	markSeconds = 24 * 60 * 60
-	// settleChunk is how many ids or marks one script gets. Redis serves nobody else while it runs, and Lua's unpack
-	// takes some thousands at most.
-	settleChunk = 500
 )
 
 var (
@@ -34,16 +30,18 @@ var (
 	pushLua string
 	//go:embed present.lua
 	presentLua string
-	//go:embed settle.lua
-	settleLua string
 	//go:embed stats.lua
 	statsLua string
 
-	pushScript    = redis.NewScript(entryLua + pushLua)
-	presentScript = redis.NewScript(presentLua)
-	settleScript  = redis.NewScript(settleLua)
+	pushScript    = newScript(pushLua)
+	presentScript = newScript(presentLua)
 	statsScript   = redis.NewScript(statsLua)
 )
+
+// newScript returns a script that has the functions of entry.lua.
+func newScript(lua string) *redis.Script {
+	return redis.NewScript(fmt.Sprintf("local LARGEST = %d\n", MaxBatchBytes) + entryLua + lua)
+}
 
 // RedisOptions say how a queue lies in Redis.
 type RedisOptions struct {
@@ -55,14 +53,14 @@ type RedisOptions struct {
 	// batch of any size, so that none is stuck for ever.
 	MaxBytes int64
 
-	// KeepSettled makes Settle keep what it takes out, until Requeue or Expire; else it is deleted. Redis then needs room
-	// for all that is settled within the age given to Expire; Kept says how much it is. MaxBytes doesn't count it. A
-	// Redis out of memory keeps nothing more (see Unkept): settling works on and makes room. It refuses pushes until there
-	// is some, so call Expire with less age if that lasts.
+	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. Redis then needs room for
+	// all that is acked within the age given to Expire; RetainedStats says how much it is. MaxBytes doesn't count it. A
+	// Redis out of memory retains nothing more (see Unretained): Ack works on and makes room. It refuses pushes until
+	// there is some, so call Expire with less age if that lasts.
 	//
-	// All instances should agree, but nothing goes wrong if they don't. Requeue and Expire do their work on what is kept,
-	// whoever kept it, so Expire is still to be called after keeping was switched off.
-	KeepSettled bool
+	// All instances should agree, but nothing goes wrong if they don't. Requeue and Expire do their work on what is
+	// retained, whoever retained it, so Expire is still to be called after this was switched off.
+	Retain bool
 }
 
 // Redis is a queue of Redis streams, one a shard. It needs Redis 6.2 or later, or Valkey; Cluster and services without
@@ -75,7 +73,9 @@ type Redis struct {
 	client redis.UniversalClient
 	opts   RedisOptions
 	calls  abandon.Calls
-	unkept atomic.Int64
+
+	unretained atomic.Int64
+	now        func() time.Time
 }
 
 // NewRedis returns a queue on the client, which stays the caller's and should be one that Dial made: go-redis obeys the
@@ -84,7 +84,7 @@ func NewRedis(client redis.UniversalClient, opts RedisOptions) *Redis {
 	if opts.Prefix == "" {
 		opts.Prefix = DefaultPrefix
 	}
-	return &Redis{client: client, opts: opts}
+	return &Redis{client: client, opts: opts, now: time.Now}
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that
@@ -104,179 +104,70 @@ func (q *Redis) key(shard int, name string) string {
 	return "{" + q.opts.Prefix + ":" + strconv.Itoa(shard) + "}:" + name
 }
 
+// ErrIDsExhausted is wrapped by the errors of Push and Requeue where the stream of a shard has given its last id, for
+// example because an entry was added by hand, and isn't empty. Nothing was added. Once the stream is empty they work
+// again.
+var ErrIDsExhausted = errors.New("the ids of the stream are exhausted")
+
 // failed says what failed. What a Redis without memory refuses was definitely not done.
-func failed(operation string, shard int, err error) error {
-	if redis.IsOOMError(err) {
+func (q *Redis) failed(operation string, shard int, err error) error {
+	switch {
+	case redis.IsOOMError(err):
 		return fmt.Errorf("%s shard %d: %w: Redis is out of memory", operation, shard, spendflush.ErrQueueFull)
+	case redis.HasErrorPrefix(err, "EXHAUSTED"):
+		return fmt.Errorf("%s shard %d: %w: it works again once %s is empty: run \"spendflush flush\"; only if that leaves "+
+			"entries that you can do without, DEL %[4]s", operation, shard, ErrIDsExhausted, q.key(shard, "queue"))
+	default:
+		return fmt.Errorf("%s shard %d: %w", operation, shard, err)
 	}
-	return fmt.Errorf("%s shard %d: %w", operation, shard, err)
 }
 
+// MaxBatchBytes is how large a batch may be. Those that the engine seals have less than 40 MiB.
+const MaxBatchBytes = 64 << 20
+
 // Push adds the batch to the end of the queue of its shard; see spendflush.Queue. ErrQueueFull is also the error of a
-// Redis that is out of memory.
+// Redis that is out of memory. Other errors are ErrIDsExhausted and that of a batch of more than MaxBatchBytes.
 func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflush.EntryID) (spendflush.EntryID, error) {
+	if n := len(b.Bytes()); n > MaxBatchBytes {
+		return "", fmt.Errorf("push to shard %d: the batch has %d bytes; allowed are %d", b.Shard, n, MaxBatchBytes)
+	}
+	producer, sequence := b.Producer.String(), strconv.FormatUint(b.Sequence, 10)
+	identity := producer + "/" + sequence
 	id, err := abandon.Call(ctx, &q.calls, func() (string, error) {
 		keys := q.shardKeys(b.Shard)
-		producer, sequence := b.Producer.String(), strconv.FormatUint(b.Sequence, 10)
-		if _, ok := parseID(previous); ok {
+		if place, ok := parseID(previous); ok {
 			// Asked before, so that a batch that is still there isn't sent again.
-			present, err := presentScript.Run(ctx, q.client, keys[:1], string(previous), producer, sequence).Bool()
+			present, err := presentScript.Run(ctx, q.client, keys[:1], place.id, identity).Bool()
 			if err != nil || present {
-				return string(previous), err
+				return place.id, err
 			}
 		}
 		return pushScript.Run(ctx, q.client, keys, q.opts.MaxBytes, producer, sequence, b.Bytes()).Text()
 	})
 	if err != nil {
-		return "", failed("push to", b.Shard, err)
+		return "", q.failed("push to", b.Shard, err)
 	}
 	if id == "" {
 		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spendflush.ErrQueueFull, q.opts.MaxBytes)
 	}
-	return spendflush.EntryID(id), nil
+	return entryID(id, identity), nil
 }
 
-// Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue. It loads no
-// more than maxBytes, or one entry, even if the queue is far larger.
-func (q *Redis) Read(
-	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
-) ([]spendflush.Entry, error) {
-	entries, err := abandon.Call(ctx, &q.calls, func() ([]spendflush.Entry, error) {
-		from := "-"
-		if after != "" {
-			from = "(" + string(after)
-		}
-		count, err := q.fitting(ctx, shard, from, int64(max(maxEntries, 1)), int64(maxBytes))
-		if err != nil {
-			return nil, err
-		}
-		messages, err := q.client.XRangeN(ctx, q.key(shard, "queue"), from, "+", count).Result()
-		if err != nil {
-			return nil, err
-		}
-		return entriesOf(messages, maxBytes), nil
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue. The error
+// wraps spendflush.ErrMarkText if another program has changed it.
+func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
+	text, err := abandon.Call(ctx, &q.calls, func() ([]byte, error) {
+		return q.client.Get(ctx, q.markKey(shard, producer)).Bytes()
 	})
+	var mark spendflush.Mark
+	if errors.Is(err, redis.Nil) {
+		return mark, nil
+	}
+	if err == nil {
+		err = mark.UnmarshalText(text)
+	}
 	if err != nil {
-		return nil, failed("read", shard, err)
-	}
-	return entries, nil
-}
-
-// fitting returns how many entries from the given place fit into maxBytes, by the index, at least 1.
-func (q *Redis) fitting(ctx context.Context, shard int, from string, maxEntries, maxBytes int64) (int64, error) {
-	if maxEntries == 1 {
-		return 1, nil
-	}
-	index, err := q.client.XRangeN(ctx, q.key(shard, "index"), from, "+", maxEntries).Result()
-	if err != nil {
-		return 0, err
-	}
-	var count, bytes int64
-	for _, message := range index {
-		text, _ := message.Values["n"].(string)
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			break // not written by us
-		}
-		bytes += n
-		if bytes > maxBytes {
-			break
-		}
-		count++
-	}
-	return max(count, 1), nil
-}
-
-// entriesOf returns the first entries, as many as fit into maxBytes, at least one.
-func entriesOf(messages []redis.XMessage, maxBytes int) []spendflush.Entry {
-	entries := make([]spendflush.Entry, 0, len(messages))
-	bytes := 0
-	for _, message := range messages {
-		entry := spendflush.Entry{ID: spendflush.EntryID(message.ID)}
-		if text, ok := message.Values["b"].(string); ok {
-			entry.Bytes = []byte(text)
-		}
-		bytes += len(entry.Bytes)
-		if bytes > maxBytes && len(entries) > 0 {
-			break
-		}
-		entries = append(entries, entry)
-	}
-	return entries
-}
-
-// Settle takes exactly these entries out of the shard and publishes marks; see spendflush.Queue. Long lists take
-// several round trips; the marks go with the first one. A mark is forgotten a day after it was published. With
-// KeepSettled, taking an entry out and keeping it is one step, and entries that hold no batch are deleted all the same.
-func (q *Redis) Settle(
-	ctx context.Context, shard int, ids []spendflush.EntryID, marks map[spendflush.ProducerID]uint64,
-) error {
-	// The lists are copied, because the caller may change them after a call that was given up.
-	lists := settleLists{}
-	for _, id := range ids {
-		lists.ids = append(lists.ids, string(id))
-	}
-	for producer, mark := range marks {
-		lists.keys = append(lists.keys, q.markKey(shard, producer))
-		lists.marks = append(lists.marks, mark)
-	}
-	_, err := abandon.Call(ctx, &q.calls, func() (struct{}, error) {
-		if q.opts.KeepSettled {
-			return struct{}{}, q.settleKeeping(ctx, shard, lists)
-		}
-		for len(lists.ids)+len(lists.keys) > 0 {
-			keys, args := lists.next(q.shardKeys(shard))
-			if err := settleScript.Run(ctx, q.client, keys, args...).Err(); err != nil {
-				return struct{}{}, err
-			}
-		}
-		return struct{}{}, nil
-	})
-	if err != nil {
-		return failed("settle", shard, err)
-	}
-	return nil
-}
-
-// settleLists is what is still to be settled.
-type settleLists struct {
-	ids   []string
-	keys  []string // of the marks
-	marks []uint64
-}
-
-// next takes off as much as one script gets.
-func (l *settleLists) next(shardKeys []string) (keys []string, args []any) {
-	ids, marks := min(len(l.ids), settleChunk), min(len(l.keys), settleChunk)
-	keys = append(shardKeys, l.keys[:marks]...)
-	args = l.appendTo([]any{markSeconds, ids}, ids, marks)
-	l.drop(ids, marks)
-	return keys, args
-}
-
-// appendTo appends the first ids and the first marks to the arguments of a script.
-func (l *settleLists) appendTo(args []any, ids, marks int) []any {
-	for _, id := range l.ids[:ids] {
-		args = append(args, id)
-	}
-	for _, mark := range l.marks[:marks] {
-		args = append(args, mark)
-	}
-	return args
-}
-
-// drop takes off the first ids and the first marks.
-func (l *settleLists) drop(ids, marks int) {
-	l.ids, l.keys, l.marks = l.ids[ids:], l.keys[marks:], l.marks[marks:]
-}
-
-// Mark returns the last published mark of the producer, 0 if none is known; see spendflush.Queue.
-func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (uint64, error) {
-	mark, err := abandon.Call(ctx, &q.calls, func() (uint64, error) {
-		return q.client.Get(ctx, q.markKey(shard, producer)).Uint64()
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return 0, failed("read a mark of", shard, err)
+		return spendflush.Mark{}, q.failed("read a mark of", shard, err)
 	}
 	return mark, nil
 }
@@ -287,30 +178,16 @@ func (q *Redis) Stats(ctx context.Context, shard int) (spendflush.QueueStats, er
 		return statsScript.Run(ctx, q.client, q.shardKeys(shard)).Slice()
 	})
 	if err != nil {
-		return spendflush.QueueStats{}, failed("look at", shard, err)
+		return spendflush.QueueStats{}, q.failed("look at", shard, err)
 	}
 	var stats spendflush.QueueStats
 	if len(reply) == 3 {
 		stats.Batches, _ = reply[0].(int64)
 		stats.Bytes, _ = reply[1].(int64)
 		first, _ := reply[2].(string)
-		stats.Oldest, _ = parseID(spendflush.EntryID(first))
+		if place, ok := parseID(spendflush.EntryID(first)); ok {
+			stats.Oldest = place.added
+		}
 	}
 	return stats, nil
-}
-
-// parseID returns when the entry was added, by the clock of Redis, and whether it is the id of an entry of a stream.
-func parseID(id spendflush.EntryID) (time.Time, bool) {
-	before, after, found := strings.Cut(string(id), "-")
-	if !found {
-		return time.Time{}, false
-	}
-	ms, err := strconv.ParseUint(before, 10, 63)
-	if err != nil {
-		return time.Time{}, false
-	}
-	if _, err := strconv.ParseUint(after, 10, 64); err != nil {
-		return time.Time{}, false
-	}
-	return time.UnixMilli(int64(ms)), true
 }

@@ -73,6 +73,6 @@ func TestRedisIsAQueue(t *testing.T) {
 
 func TestRedisIsAKeeper(t *testing.T) {
 	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
-		return opened(t, dial(t, testserver.Redis(t)), queues.RedisOptions{MaxBytes: maxBytes, KeepSettled: true})
+		return opened(t, dial(t, testserver.Redis(t)), queues.RedisOptions{MaxBytes: maxBytes, Retain: true})
 	})
 }

@@ -66,7 +66,7 @@ func TestScriptsAreSentAgainAfterTheServerForgotThem(t *testing.T) {
 		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.Settle(t.Context(), 0, []spendflush.EntryID{id}, map[spendflush.ProducerID]uint64{producer: i + 1}); err != nil {
+		if err := q.Ack(t.Context(), 0, ackOf([]spendflush.EntryID{id}, producer, i+1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestAReplicaRefusesAndNothingIsTakenForFull(t *testing.T) {
 func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
 	server := testserver.NewRedis(t)
 	client := dial(t, server.URL())
-	q := open(t, client, queues.RedisOptions{KeepSettled: true})
+	q := open(t, client, queues.RedisOptions{Retain: true})
 	producer := queuetest.NewProducer()
 	b := queuetest.NewBatch(producer, 0, 1, 1)
 	id := push(t, q, b, "")
@@ -140,14 +140,16 @@ func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
 		}
 	})
 	for name, call := range map[string]func(ctx context.Context) error{
-		"Push":    func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
-		"Read":    func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
-		"Settle":  func(ctx context.Context) error { return q.Settle(ctx, 0, []spendflush.EntryID{id}, nil) },
+		"Push": func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
+		"Read": func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
+		"Ack": func(ctx context.Context) error {
+			return q.Ack(ctx, 0, spendflush.Ack{Entries: []spendflush.EntryID{id}})
+		},
 		"Mark":    func(ctx context.Context) error { _, err := q.Mark(ctx, 0, producer); return err },
 		"Stats":   func(ctx context.Context) error { _, err := q.Stats(ctx, 0); return err },
 		"Requeue": func(ctx context.Context) error { _, err := q.Requeue(ctx, 0); return err },
-		"Expire":  func(ctx context.Context) error { return q.Expire(ctx, 0, time.Hour) },
-		"Kept":    func(ctx context.Context) error { _, _, err := q.Kept(ctx, 0); return err },
+		"Expire":  func(ctx context.Context) error { return q.Expire(ctx, 0, time.Hour, time.Now()) },
+		"Kept":    func(ctx context.Context) error { _, _, err := q.RetainedStats(ctx, 0); return err },
 		"Info":    func(ctx context.Context) error { _, err := q.Info(ctx); return err },
 	} {
 		cancelled, cancel := context.WithCancel(t.Context())
@@ -196,7 +198,7 @@ func TestALostReplyLeavesAtMostADuplicate(t *testing.T) {
 		t.Errorf("the batch is there %d times", len(ids))
 	}
 	proxy.CutNextReply()
-	if err := q.Settle(t.Context(), 0, ids, nil); err != nil {
+	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); err != nil {
 		t.Fatal(err)
 	}
 	left := look(t, q)
@@ -213,14 +215,14 @@ func TestQueuesOfTwoPrefixesDontMix(t *testing.T) {
 	if stats := look(t, b); stats.Batches != 0 {
 		t.Errorf("the other queue has %+v", stats)
 	}
-	if err := b.Settle(t.Context(), 0, []spendflush.EntryID{id}, map[spendflush.ProducerID]uint64{producer: 5}); err != nil {
+	if err := b.Ack(t.Context(), 0, ackOf([]spendflush.EntryID{id}, producer, 5)); err != nil {
 		t.Fatal(err)
 	}
 	if stats := look(t, a); stats.Batches != 1 {
 		t.Errorf("the queue has %+v", stats)
 	}
-	if mark, err := a.Mark(t.Context(), 0, producer); mark != 0 || err != nil {
-		t.Errorf("the mark is %d, %v", mark, err)
+	if mark, err := a.Mark(t.Context(), 0, producer); mark.Sequence != 0 || err != nil {
+		t.Errorf("the mark is %+v, %v", mark, err)
 	}
 }
 
@@ -245,11 +247,11 @@ func TestAServerOutOfMemoryCountsAsFullAndCanStillBeEmptied(t *testing.T) {
 	if stats := look(t, q); stats.Batches != 3 {
 		t.Errorf("stats are %+v", stats)
 	}
-	if err := q.Settle(t.Context(), 0, ids, map[spendflush.ProducerID]uint64{producer: 3}); err != nil {
-		t.Errorf("settle on a server out of memory: %v", err)
+	if err := q.Ack(t.Context(), 0, ackOf(ids, producer, 3)); err != nil {
+		t.Errorf("ack on a server out of memory: %v", err)
 	}
-	if mark, err := q.Mark(t.Context(), 0, producer); mark != 3 || err != nil {
-		t.Errorf("the mark is %d, %v", mark, err)
+	if mark, err := q.Mark(t.Context(), 0, producer); mark.Sequence != 3 || err != nil {
+		t.Errorf("the mark is %+v, %v", mark, err)
 	}
 	if stats := look(t, q); stats.Batches != 0 {
 		t.Errorf("stats are %+v", stats)
@@ -273,7 +275,7 @@ func TestWhatAHandAtTheKeysBrokeIsMendedByTheNextPush(t *testing.T) {
 			return c.XTrimMaxLen(t.Context(), key("spendflush", 0, "queue"), 20).Err()
 		},
 		"EntriesDeleted": func(t *testing.T, c redis.UniversalClient, ids []spendflush.EntryID) error {
-			return c.XDel(t.Context(), key("spendflush", 0, "queue"), string(ids[3]), string(ids[20])).Err()
+			return c.XDel(t.Context(), key("spendflush", 0, "queue"), inStream(ids[3]), inStream(ids[20])).Err()
 		},
 		"QueueGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
 			return c.Del(t.Context(), key("spendflush", 0, "queue")).Err()
@@ -290,11 +292,11 @@ func TestWhatAHandAtTheKeysBrokeIsMendedByTheNextPush(t *testing.T) {
 			if err := harm(t, client, ids); err != nil {
 				t.Fatal(err)
 			}
-			// What waits can be read, settled and looked at as it is.
+			// What waits can be read, acked and looked at as it is.
 			if _, err := q.Read(t.Context(), 0, "", 10, 1<<20); err != nil {
 				t.Error(err)
 			}
-			if err := q.Settle(t.Context(), 0, ids[:1], nil); err != nil {
+			if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids[:1]}); err != nil {
 				t.Error(err)
 			}
 			look(t, q)
@@ -314,7 +316,7 @@ func TestMarksOfProducersThatAreGoneExpire(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	q := open(t, client, queues.RedisOptions{})
 	producer := queuetest.NewProducer()
-	if err := q.Settle(t.Context(), 0, nil, map[spendflush.ProducerID]uint64{producer: 1}); err != nil {
+	if err := q.Ack(t.Context(), 0, ackOf(nil, producer, 1)); err != nil {
 		t.Fatal(err)
 	}
 	ttl, err := client.TTL(t.Context(), key("spendflush", 0, "mark:"+producer.String())).Result()
@@ -337,13 +339,13 @@ func largeBatch() *spendflush.Batch {
 		}
 		rows = append(rows, spendflush.NewRollupRow(&series, hour, spendflush.Counters{SuccessfulRequests: 1}))
 	}
-	header := spendflush.Header{Shards: 1, Producer: queuetest.NewProducer(), Sequence: 1, Seal: 1}
+	header := spendflush.Header{Producer: queuetest.NewProducer(), Sequence: 1}
 	return spendflush.NewBatch(header, nil, rows)
 }
 
 func TestALargeBatchGoesThrough(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
-	q := open(t, client, queues.RedisOptions{MaxBytes: 100 << 20, KeepSettled: true})
+	q := open(t, client, queues.RedisOptions{MaxBytes: 100 << 20, Retain: true})
 	b := largeBatch()
 	if size := len(b.Bytes()); size < 32<<20 {
 		t.Fatalf("the batch has only %d bytes", size)
@@ -360,9 +362,23 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 		}
 	}
 	check()
-	settle(t, q, []spendflush.EntryID{id})
+	ack(t, q, []spendflush.EntryID{id})
 	requeue(t, q)
 	check()
+}
+
+// sentBy returns how many bytes the server has sent.
+func sentBy(t *testing.T, client redis.UniversalClient) (bytes int64) {
+	t.Helper()
+	text, err := client.Info(t.Context(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, "total_net_output_bytes:")
+	if _, err := fmt.Sscan(rest, &bytes); err != nil {
+		t.Fatal(err)
+	}
+	return bytes
 }
 
 func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
@@ -376,23 +392,12 @@ func TestReadLoadsNoMoreThanItMayReturn(t *testing.T) {
 	for range 10 {
 		push(t, q, large, "")
 	}
-	sent := func() (bytes int64) {
-		text, err := client.Info(t.Context(), "stats").Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(text, "total_net_output_bytes:")
-		if _, err := fmt.Sscan(rest, &bytes); err != nil {
-			t.Fatal(err)
-		}
-		return bytes
-	}
-	before := sent()
+	before := sentBy(t, client)
 	entries, err := q.Read(t.Context(), 0, "", 1000, 100_000)
 	if err != nil || len(entries) != 10 {
 		t.Fatalf("read %d entries, %v", len(entries), err)
 	}
-	if bytes := sent() - before; bytes > 100_000 {
+	if bytes := sentBy(t, client) - before; bytes > 100_000 {
 		t.Errorf("the server sent %d bytes", bytes)
 	}
 }
@@ -404,7 +409,7 @@ func TestReadReturnsNoMoreThanItMayEvenIfTheIndexIsWrong(t *testing.T) {
 	first := push(t, q, small, "")
 	unknown := push(t, q, queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1000), "")
 	last := push(t, q, small, "")
-	if err := client.XDel(t.Context(), key("spendflush", 0, "index"), string(unknown)).Err(); err != nil {
+	if err := client.XDel(t.Context(), key("spendflush", 0, "index"), inStream(unknown)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	var after spendflush.EntryID
@@ -441,4 +446,16 @@ func TestBytesAreAboutWhatRedisUses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ackOf acks these entries and publishes one mark.
+func ackOf(ids []spendflush.EntryID, producer spendflush.ProducerID, sequence uint64) spendflush.Ack {
+	marks := map[spendflush.ProducerID]spendflush.Mark{producer: {Sequence: sequence}}
+	return spendflush.Ack{Entries: ids, Marks: marks}
+}
+
+// inStream returns the id of the entry in its stream.
+func inStream(id spendflush.EntryID) string {
+	before, _, _ := strings.Cut(string(id), "/")
+	return before
 }

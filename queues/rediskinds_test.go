@@ -133,7 +133,7 @@ func TestRedisClusterIsAQueue(t *testing.T) {
 		})
 	}
 	run(t, queuetest.Run, queues.RedisOptions{})
-	t.Run("Keeping", func(t *testing.T) { run(t, queuetest.RunKeeper, queues.RedisOptions{KeepSettled: true}) })
+	t.Run("Keeping", func(t *testing.T) { run(t, queuetest.RunKeeper, queues.RedisOptions{Retain: true}) })
 	t.Run("OneAddressIsEnough", func(t *testing.T) {
 		first, _, _ := strings.Cut(url, ",")
 		q := open(t, dial(t, first+"?cluster=true"), queues.RedisOptions{Prefix: "one"})
@@ -173,8 +173,8 @@ func TestAUserWithFewRightsIsEnough(t *testing.T) {
 	run(t, queuetest.Run, queues.RedisOptions{})
 	t.Run("Keeping", func(t *testing.T) {
 		do(t, admin, "ACL", "SETUSER", "few", "+xrevrange", "+xtrim", "+time")
-		run(t, queuetest.RunKeeper, queues.RedisOptions{KeepSettled: true})
-		if _, _, err := open(t, dial(t, url), queues.RedisOptions{}).Kept(t.Context(), 0); err != nil {
+		run(t, queuetest.RunKeeper, queues.RedisOptions{Retain: true})
+		if _, _, err := open(t, dial(t, url), queues.RedisOptions{}).RetainedStats(t.Context(), 0); err != nil {
 			t.Error(err)
 		}
 	})

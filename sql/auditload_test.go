@@ -135,7 +135,7 @@ func (b *brim) round(ctx context.Context, s *Store) error {
 		if i == 0 && b.sequence%9 == 3 {
 			settle = s.DropQuarantined
 		}
-		if err := settle(ctx, q.ID); err != nil {
+		if err := settle(ctx, q.ID, "a test"); err != nil {
 			return err
 		}
 	}

@@ -205,7 +205,7 @@ func TestAQuarantinedRowIsAppliedByOneOfManyThatComeAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	var errs [appliers]error
 	for i := range errs {
-		group.Go(func() { errs[i] = s.ApplyQuarantined(t.Context(), id) })
+		group.Go(func() { errs[i] = s.ApplyQuarantined(t.Context(), id, "a test") })
 	}
 	for waiting := 0; waiting < appliers; {
 		waiting = query[int](t, s, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")

@@ -93,7 +93,7 @@ func TestAQuarantinedRowIsAppliedOnceAndADroppedOneStaysCounted(t *testing.T) {
 		t.Fatalf("%+v, %v", open, err)
 	}
 	for _, q := range open {
-		if err := s.ApplyQuarantined(t.Context(), q.ID); !errors.Is(err, ErrRefused) {
+		if err := s.ApplyQuarantined(t.Context(), q.ID, "a test"); !errors.Is(err, ErrRefused) {
 			t.Errorf("applied while the row is full: %v", err)
 		}
 		if q.Counters != r.counters || (q.Book == "rollup") != q.Hour.Equal(noon.Time()) || (q.Book == "rollup") != (q.Series != nil) ||
@@ -108,10 +108,10 @@ func TestAQuarantinedRowIsAppliedOnceAndADroppedOneStaysCounted(t *testing.T) {
 		if i == 2 {
 			settle = s.DropQuarantined
 		}
-		if err := settle(t.Context(), q.ID); err != nil {
+		if err := settle(t.Context(), q.ID, "a test"); err != nil {
 			t.Fatal(err)
 		}
-		if err := settle(t.Context(), q.ID); !errors.Is(err, ErrNotQuarantined) {
+		if err := settle(t.Context(), q.ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 			t.Errorf("settled twice: %v", err)
 		}
 	}
@@ -147,14 +147,14 @@ func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	if bytes, err := s.QuarantinedBytes(t.Context(), open[2].ID); err != nil || string(bytes) != "corrupt" {
 		t.Errorf("%q, %v", bytes, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrGap) {
+	if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spendflush.ErrGap) {
 		t.Errorf("the second before the first: %v", err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[2].ID); !errors.Is(err, ErrRefused) {
+	if err := s.ApplyQuarantined(t.Context(), open[2].ID, "a test"); !errors.Is(err, ErrRefused) {
 		t.Errorf("the corrupt one: %v", err)
 	}
 	for _, q := range open[:2] {
-		if err := s.ApplyQuarantined(t.Context(), q.ID); err != nil {
+		if err := s.ApplyQuarantined(t.Context(), q.ID, "a test"); err != nil {
 			t.Fatal(err)
 		}
 	}

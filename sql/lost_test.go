@@ -138,10 +138,10 @@ func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
 	if err != nil || len(open) != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 		t.Errorf("a second time: %v", err)
 	}
 	wantLost(t, s, 0, "0")
@@ -307,10 +307,10 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	if err != nil || len(open) != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 		t.Errorf("a second time: %v", err)
 	}
 	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {

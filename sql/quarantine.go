@@ -27,6 +27,7 @@ type Quarantined struct {
 	Reason    string
 	CreatedAt time.Time
 	SettledAt time.Time // when it was applied or dropped; zero while it is open
+	SettledBy string    // who did that, as far as was known
 	Shard     int
 
 	// Of a batch.
@@ -143,7 +144,7 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 	var names string
 	var hour *int16
 	c := &q.Counters
-	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.Shard, &producer, &sequence, &q.Size,
+	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.SettledBy, &q.Shard, &producer, &sequence, &q.Size,
 		&updates, &q.Book, &names, &day, &hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
 		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens)
 	if err != nil {
@@ -212,10 +213,10 @@ func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, e
 }
 
 // DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a row that is
-// dropped goes on counting as set aside: it was accepted and isn't in the books.
-func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
+// dropped goes on counting as set aside: it was accepted and isn't in the books. by, who does it, is kept with the entry.
+func (s *Store) DropQuarantined(ctx context.Context, id int64, by string) error {
 	err := s.write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped")
+		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped", plainText(by))
 		if err == nil && tag.RowsAffected() == 0 {
 			err = ErrNotQuarantined
 		}
@@ -232,10 +233,10 @@ func (s *Store) DropQuarantined(ctx context.Context, id int64) error {
 // know. The error wraps ErrNotQuarantined; ErrRefused if the entry can't be applied now either; spendflush.ErrApplied if
 // the batch is in the books by now; spendflush.ErrGap if an earlier one of its producer isn't; spendflush.ErrFenced if
 // its producer's mark moved meanwhile. After any other
-// error the outcome may be unknown: the same call again is safe.
-func (s *Store) ApplyQuarantined(ctx context.Context, id int64) error {
+// error the outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
+func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error {
 	for try := 1; ; try++ {
-		err := s.applyQuarantined(ctx, id)
+		err := s.applyQuarantined(ctx, id, by)
 		if err == nil {
 			return nil
 		}
@@ -248,7 +249,7 @@ func (s *Store) ApplyQuarantined(ctx context.Context, id int64) error {
 	}
 }
 
-func (s *Store) applyQuarantined(ctx context.Context, id int64) error {
+func (s *Store) applyQuarantined(ctx context.Context, id int64, by string) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -274,7 +275,7 @@ func (s *Store) applyQuarantined(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Conn().Exec(ctx, s.statement("quarantine_settle"), id, "applied"); err != nil {
+	if _, err := conn.Conn().Exec(ctx, s.statement("quarantine_settle"), id, "applied", plainText(by)); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	return tx.commit(ctx)

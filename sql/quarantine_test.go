@@ -65,7 +65,7 @@ func TestARowThatManyApplyAtOnceCountsOnce(t *testing.T) {
 		var group sync.WaitGroup
 		var errs [8]error
 		for i := range errs {
-			group.Go(func() { errs[i] = s.ApplyQuarantined(t.Context(), id) })
+			group.Go(func() { errs[i] = s.ApplyQuarantined(t.Context(), id, "a test") })
 		}
 		group.Wait()
 		won := 0
@@ -102,7 +102,7 @@ func TestAQuarantinedBatchBesideItsResendCountsOnce(t *testing.T) {
 		q := quarantine(t, s, bytes)
 		var group sync.WaitGroup
 		var byHandErr, resendErr error
-		group.Go(func() { byHandErr = s.ApplyQuarantined(t.Context(), q.ID) })
+		group.Go(func() { byHandErr = s.ApplyQuarantined(t.Context(), q.ID, "a test") })
 		group.Go(func() { resendErr = s.Apply(t.Context(), f) })
 		group.Wait()
 		late := errors.Join(byHandErr, resendErr) // whoever lost the race, or came when it was over
@@ -133,15 +133,15 @@ func TestApplyingAnEntryIsSafeWhicheverStatementFails(t *testing.T) {
 		q := quarantine(t, s, bytesOf(flushOf(newProducer(), 1, 1, r)))
 		broken := open(t, databaseURL, Options{})
 		reached := failNth(broken, n, killBackend)
-		err := broken.ApplyQuarantined(t.Context(), q.ID)
+		err := broken.ApplyQuarantined(t.Context(), q.ID, "a test")
 		if errors.Is(err, errUnknown) {
 			unknown++
-			err = broken.ApplyQuarantined(t.Context(), q.ID)
+			err = broken.ApplyQuarantined(t.Context(), q.ID, "a test")
 		}
 		if err != nil {
 			t.Fatalf("statement %d: %v", n, err)
 		}
-		if err := broken.ApplyQuarantined(t.Context(), q.ID); !errors.Is(err, ErrNotQuarantined) {
+		if err := broken.ApplyQuarantined(t.Context(), q.ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 			t.Errorf("statement %d: applied twice: %v", n, err)
 		}
 		statements++
@@ -223,11 +223,16 @@ func TestAuditListsTheOpenRowsOfQuarantineByBook(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range all {
-		if err := s.ApplyQuarantined(t.Context(), q.ID); !errors.Is(err, ErrRefused) {
+		if err := s.ApplyQuarantined(t.Context(), q.ID, "a test"); !errors.Is(err, ErrRefused) {
 			t.Errorf("a row was applied whose texts aren't what they were: %v", err)
 		}
-		if err := s.DropQuarantined(t.Context(), q.ID); err != nil {
+		if err := s.DropQuarantined(t.Context(), q.ID, "a test"); err != nil {
 			t.Error(err)
+		}
+	}
+	for _, q := range all {
+		if got, err := s.QuarantinedEntry(t.Context(), q.ID); err != nil || got.SettledBy != "a test" || got.SettledAt.IsZero() {
+			t.Errorf("settled by %q at %s, %v", got.SettledBy, got.SettledAt, err)
 		}
 	}
 	report, err = s.Audit(t.Context())

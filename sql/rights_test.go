@@ -1,66 +1,18 @@
 package sql
 
 import (
-	"context"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
 )
-
-// grantsOfTheRunbook returns the statements that the runbook lists, for the database and the role.
-func grantsOfTheRunbook(t testing.TB, database, role string) string {
-	t.Helper()
-	text, err := os.ReadFile("../docs/runbook.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "\n## Roles\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	var grants []string
-	for line := range strings.Lines(section) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "GRANT ") || strings.HasPrefix(line, "ALTER DEFAULT PRIVILEGES ") {
-			grants = append(grants, strings.NewReplacer("spendflush_app", role, "DATABASE spend ", "DATABASE "+database+" ").Replace(line))
-		}
-	}
-	if len(grants) == 0 {
-		t.Fatal("the runbook lists no GRANT under Roles")
-	}
-	return strings.Join(grants, "\n")
-}
-
-// asRole makes a role without any rights and returns the way to the database for it.
-func asRole(t testing.TB, databaseURL, role string) string {
-	t.Helper()
-	s := open(t, databaseURL, Options{})
-	execute(t, s.pool, `DO $$ BEGIN CREATE ROLE `+role+` LOGIN PASSWORD 'p'; EXCEPTION WHEN duplicate_object THEN END $$`)
-	t.Cleanup(func() {
-		conn, err := pgx.Connect(context.Background(), databaseURL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(context.Background())
-		if _, err := conn.Exec(context.Background(), "DROP OWNED BY "+role); err != nil {
-			t.Error(err)
-		}
-	})
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(role, "p")
-	return u.String()
-}
 
 func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 	databaseURL := database(t)
 	const role = "sql_rights"
-	s, admin := open(t, asRole(t, databaseURL, role), Options{}), open(t, databaseURL, Options{})
+	s, admin := open(t, testserver.Role(t, databaseURL, role), Options{}), open(t, databaseURL, Options{})
 	lacking := func() []string {
 		t.Helper()
 		list, err := s.Lacking(t.Context())
@@ -69,10 +21,17 @@ func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 		}
 		return list
 	}
-	if list := lacking(); len(list) < 5 || !slices.Contains(list, "USAGE on schema spendflush") || !slices.Contains(list, "SELECT on spendflush.migrations") {
-		t.Errorf("without any: %q", list)
+	want := query[[]string](t, admin, `SELECT array_agg(lacking ORDER BY lacking COLLATE "C") FROM (
+		SELECT 'USAGE on schema spendflush' AS lacking
+		UNION ALL SELECT 'SELECT on spendflush.migrations'
+		UNION ALL SELECT 'DELETE, INSERT, SELECT, UPDATE on spendflush.' || c.relname FROM pg_class c
+			WHERE c.relnamespace = 'spendflush'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+				AND c.relname <> 'migrations') AS all_of_them`)
+	execute(t, admin.pool, "CREATE TABLE spendflush.of_another_program (n int)")
+	if list := lacking(); !slices.Equal(slices.Sorted(slices.Values(list)), want) {
+		t.Errorf("without any: %q\nwant %q: rights.sql has to list the tables that migrations make", list, want)
 	}
-	execute(t, admin.pool, grantsOfTheRunbook(t, query[string](t, admin, "SELECT current_database()"), role))
+	testserver.Grant(t, databaseURL, "../docs/runbook.md", role)
 	if list := lacking(); len(list) != 0 {
 		t.Errorf("with those of the runbook: %q", list)
 	}
@@ -86,7 +45,7 @@ func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 }
 
 func TestWhatARoleLacksIsARefusalAndNoOutage(t *testing.T) {
-	s := open(t, asRole(t, database(t), "sql_refused"), Options{})
+	s := open(t, testserver.Role(t, database(t), "sql_refused"), Options{})
 	_, err := s.Glance(t.Context())
 	if got := Refusal(err); !strings.Contains(got, "permission denied") || !strings.Contains(got, "42501") {
 		t.Errorf("%q of %v", got, err)

@@ -66,16 +66,14 @@ func (p *program) flushCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "flush", Short: "Flush what is in the queue now, once", Args: noArgs,
 		Long: `Flush what is in the queue now, once, under the same lock and claims as the instances. Use it when no instance
-runs, or to hurry; it is harmless at any moment.
+runs, or to hurry, or after Redis was switched off: it works on REDIS_URL even if USE_REDIS_TRANSACTION_BUFFER is false. It is
+harmless at any moment.
 
 Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed, the rest waits), 2 wrong usage or settings.`,
 		Example: `  spendflush flush
   spendflush flush --timeout 10m`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return p.withParts(c, needDatabase|needQueue, func(ctx context.Context, ps *parts) error {
-				if ps.queue == nil {
-					return usageError{errors.New("flush: USE_REDIS_TRANSACTION_BUFFER is false, so there is no queue")}
-				}
+			return p.withParts(c, needDatabase|needRedis, func(ctx context.Context, ps *parts) error {
 				ctx, cancel := context.WithTimeout(ctx, wait)
 				defer cancel()
 				return p.flush(ctx, ps)
@@ -139,14 +137,8 @@ func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, t
 }
 
 func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
-	for shard := range ps.set.Shards {
-		stats, err := ps.queue.Stats(ctx, shard)
-		if err != nil {
-			return 0, fmt.Errorf("look at the queue: %w", err)
-		}
-		batches += stats.Batches
-	}
-	return batches, nil
+	left, err := ps.queue.Left(ctx)
+	return left.Batches, err
 }
 
 func (p *program) auditCommand() *cobra.Command {

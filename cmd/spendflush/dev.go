@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/servers"
+	"github.com/spendflush/spendflush/internal/trust"
 )
 
 func (p *program) devCommand() *cobra.Command {
@@ -19,12 +20,13 @@ func (p *program) devCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "dev", Short: "Run an instance on a Postgres and Redis of its own, without any settings", Args: noArgs,
 		Long: `Run an instance on a private Postgres and Redis, started from the programs on this machine. The data stays in the
-directory and is there again at the next start. Ctrl-C drains and stops everything that was started. SPENDFLUSH_ settings
+directory and is there again at the next start. The directory must belong to you or root, as must those above it, and only
+its owner may write to it; another one is refused. Ctrl-C drains and stops everything that was started. SPENDFLUSH_ settings
 count, but DATABASE_URL and REDIS_URL must not be set.
 
 Exit status: 0 stopped with everything drained, 1 something could not be started or drained, 2 wrong usage or settings.`,
 		Example: `  spendflush dev
-  SPENDFLUSH_LISTEN=127.0.0.1:0 spendflush dev --dir /tmp/books`,
+  SPENDFLUSH_LISTEN=127.0.0.1:0 spendflush dev --dir ~/books`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			outliveReaders()
 			return p.dev(c.Context(), dir)
@@ -35,19 +37,20 @@ Exit status: 0 stopped with everything drained, 1 something could not be started
 	return c
 }
 
-// devDir is where the data of dev is kept: for root a place that the user that Postgres runs as can reach.
-func devDir() string {
+// devDir is where the data of dev is kept: for root a place that the user that Postgres runs as can reach. Without a home
+// there is no place that is this user's own.
+func devDir() (string, error) {
 	if os.Geteuid() == 0 {
-		return "/var/lib/spendflush/dev"
+		return "/var/lib/spendflush/dev", nil
 	}
-	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
-		return filepath.Join(dir, "spendflush", "dev")
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) { // others are to be ignored
+		return filepath.Join(dir, "spendflush", "dev"), nil
 	}
 	home, err := os.UserHomeDir()
-	if err != nil {
-		return filepath.Join(os.TempDir(), "spendflush-dev")
+	if err != nil || !filepath.IsAbs(home) {
+		return "", errors.New("dev has no place for its data: neither HOME nor XDG_DATA_HOME is set to an absolute path; name a directory with --dir")
 	}
-	return filepath.Join(home, ".local", "share", "spendflush", "dev")
+	return filepath.Join(home, ".local", "share", "spendflush", "dev"), nil
 }
 
 const serverStopTimeout = 30 * time.Second
@@ -61,18 +64,20 @@ func (p *program) dev(ctx context.Context, dir string) (err error) {
 		return usageError{errors.New("dev uses a Postgres and Redis of its own: unset DATABASE_URL and REDIS_URL, or use serve")}
 	}
 	if dir == "" {
-		dir = devDir()
+		if dir, err = devDir(); err != nil {
+			return usageError{err}
+		}
 	}
 	fmt.Fprintf(p.stdout, "starting Postgres and Redis in %s …\n", dir)
 	postgres, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: filepath.Join(dir, "postgres")})
 	if err != nil {
-		return fmt.Errorf("start Postgres: %w", err)
+		return refusedDir(fmt.Errorf("start Postgres: %w", err))
 	}
 	defer func() { err = errors.Join(err, stopServer(postgres.Stop)) }()
 	redis, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: filepath.Join(dir, "redis"),
 		Args: []string{"--appendonly", "yes", "--maxmemory-policy", "noeviction"}})
 	if err != nil {
-		return fmt.Errorf("start Redis: %w", err)
+		return refusedDir(fmt.Errorf("start Redis: %w", err))
 	}
 	defer func() { err = errors.Join(err, stopServer(redis.Stop)) }()
 	set.DatabaseURL, set.RedisURL = postgres.URL("postgres"), redis.URL()
@@ -99,6 +104,14 @@ func (p *program) dev(ctx context.Context, dir string) (err error) {
 	}
 	if err == nil {
 		fmt.Fprintln(p.stdout, "everything is in Postgres; stopped")
+	}
+	return err
+}
+
+// refusedDir makes a usage error of one about a directory that isn't this user's own.
+func refusedDir(err error) error {
+	if _, ok := errors.AsType[*trust.Error](err); ok {
+		return usageError{err}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -26,8 +27,10 @@ type parts struct {
 	set    *settings
 	log    *slog.Logger
 	store  *sql.Store
+	locks  *pgxpool.Pool         // connections of the direct locks
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
+	unused *queues.Redis         // the queue of a Redis that is named and switched off, else nil
 	locker *lockers.Redis        // nil without Redis
 	roster *queues.Roster        // nil without Redis
 
@@ -37,24 +40,51 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections, Standby: standby})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections - set.lockConnections(), Standby: standby})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
-	ps := &parts{set: set, log: log, store: store}
+	locks, err := lockPool(ctx, store, set)
+	if err != nil {
+		store.Close()
+		return nil, fmt.Errorf("open Postgres for locks: %w", err)
+	}
+	ps := &parts{set: set, log: log, store: store, locks: locks}
 	redis.SetLogger(redisLog{log})
+	if !set.UseRedis && set.RedisURL != "" {
+		ps.openUnused()
+	}
 	if set.UseRedis && set.RedisURL != "" {
 		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
-			store.Close()
+			ps.close()
 			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
 		}
 		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
-			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,
+			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, Retain: set.RewindWindow > 0,
 		})
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
 	}
 	return ps, nil
+}
+
+// openUnused opens the Redis that is switched off, to see whether batches lie in it.
+func (ps *parts) openUnused() {
+	client, err := queues.Dial(ps.set.RedisURL)
+	if err != nil {
+		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error", fmt.Errorf("REDIS_URL: %w", err))
+		return
+	}
+	ps.client = client
+	ps.unused = queues.NewRedis(client, queues.RedisOptions{Prefix: keyPrefix})
+}
+
+// lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its
+// flush: were they of one pool, the locks of many lanes could take all, and each lane wait for the others.
+func lockPool(ctx context.Context, store *sql.Store, set *settings) (*pgxpool.Pool, error) {
+	config := store.Pool().Config()
+	config.MaxConns, config.MinConns, config.MinIdleConns = int32(set.lockConnections()), 0, 0
+	return pgxpool.NewWithConfig(ctx, config)
 }
 
 // redisLog has what go-redis would print on standard error in the log, in its form.
@@ -88,10 +118,16 @@ func (ps *parts) close() {
 	}
 	if ps.client != nil {
 		_ = ps.client.Close()
+	}
+	if ps.unused != nil {
+		ps.unused.Wait()
+	}
+	if ps.queue != nil {
 		ps.queue.Wait()
 		ps.locker.Wait()
 		ps.roster.Wait()
 	}
+	ps.locks.Close()
 	ps.store.Close()
 }
 
@@ -101,6 +137,9 @@ func (ps *parts) sources() overview.Sources {
 	if ps.queue != nil {
 		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
 	}
+	if ps.unused != nil {
+		s.Unused = ps.unused
+	}
 	return s
 }
 
@@ -108,7 +147,7 @@ func (ps *parts) sources() overview.Sources {
 func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipeline, error) {
 	c := spendflush.Config{
 		Store:               ps.store,
-		DirectLocker:        lockers.NewPostgres(ps.store.Pool(), ps.set.Instance),
+		DirectLocker:        lockers.NewPostgres(ps.locks, ps.set.Instance).WithMaxLeases(ps.set.lockConnections()),
 		Instance:            ps.set.Instance,
 		Shards:              ps.set.Shards,
 		SealInterval:        ps.set.SealInterval,
@@ -132,6 +171,9 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 
 // probe says in one line what the instance talks to, and warns of what endangers it.
 func (ps *parts) probe(ctx context.Context) {
+	for _, line := range ps.set.unprotected() {
+		ps.log.Warn("a connection is not protected", "what", line)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var found []any
@@ -151,6 +193,8 @@ func (ps *parts) probe(ctx context.Context) {
 		}
 	}
 	switch {
+	case ps.unused != nil:
+		found = append(found, ps.probeUnused(ctx)...)
 	case ps.queue == nil:
 		found = append(found, "redis", "off")
 	default:
@@ -166,6 +210,23 @@ func (ps *parts) probe(ctx context.Context) {
 		}
 	}
 	ps.log.Info("found", found...)
+}
+
+// probeUnused looks whether anything lies in the Redis that is switched off, and says so.
+func (ps *parts) probeUnused(ctx context.Context) (found []any) {
+	left, err := ps.unused.Left(ctx)
+	switch {
+	case err != nil:
+		ps.log.Warn("Redis is switched off and can't be reached: it isn't known whether batches lie in it that aren't in the books", "error", err)
+		return []any{"redis", "off, unreachable"}
+	case left.Batches > 0:
+		ps.log.Warn("BATCHES LIE IN THE REDIS THAT IS SWITCHED OFF: they were acknowledged and aren't in the books. "+
+			"Bring them to Postgres with \"spendflush flush\"", "batches", left.Batches, "retained", left.Retained, "shards", left.Shards)
+	case left.Retained > 0:
+		ps.log.Warn("the Redis that is switched off retains committed batches; while it is off they can't be used should Postgres be "+
+			"turned back", "retained", left.Retained, "shards", left.Shards)
+	}
+	return []any{"redis", "off", "batches_left_in_redis", left.Batches}
 }
 
 func describePostgres(s sql.Server) string {

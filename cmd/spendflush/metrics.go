@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -75,7 +77,8 @@ const scrapeTimeout = time.Second
 
 // Collect implements prometheus.Collector.
 func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
-	stats := c.ps.store.Stats()
+	stats, locks := c.ps.store.Stats(), c.ps.locks.Stat()
+	stats.Conns, stats.BusyConns, stats.MaxConns = stats.Conns+locks.TotalConns(), stats.BusyConns+locks.AcquiredConns(), stats.MaxConns+locks.MaxConns()
 	for _, m := range storeMetrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(stats))
 	}
@@ -86,7 +89,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	set := c.ps.set
 	gauge(descClientLimit, float64(set.MaxClients))
 	if c.ps.queue != nil {
-		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unkept()))
+		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unretained()))
 	}
 	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
 		gauge(descQueueLimit, float64(set.QueueMaxBytes))
@@ -99,7 +102,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	c.collectRedis(ctx, gauge)
-	c.collectKept(ctx, gauge)
+	c.collectRetained(ctx, gauge)
 }
 
 // collectRedis tells what Redis says about itself.
@@ -126,13 +129,20 @@ func (c *partsCollector) collectRedis(ctx context.Context, gauge func(d *prometh
 	}
 }
 
-// collectKept tells what is kept in case Postgres is turned back.
-func (c *partsCollector) collectKept(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+// collectRetained tells what Redis retains in case Postgres is turned back.
+func (c *partsCollector) collectRetained(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	if c.ps.queue == nil || c.ps.set.RewindWindow == 0 {
 		return
 	}
-	for shard := range c.ps.set.Shards {
-		_, bytes, err := c.ps.queue.Kept(ctx, shard)
+	shards, err := c.ps.queue.Retained(ctx)
+	if err != nil {
+		return
+	}
+	for shard := range spendflush.MaxShards {
+		if shard >= c.ps.set.Shards && !slices.Contains(shards, shard) {
+			continue
+		}
+		_, bytes, err := c.ps.queue.RetainedStats(ctx, shard)
 		if err != nil {
 			return
 		}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -80,7 +82,11 @@ func (o *outcomes) tell(one *quarantine.Outcome) error {
 	case quarantine.Dropped:
 		text = "dropped"
 	case quarantine.AppliedBefore, quarantine.DroppedBefore:
-		text = fmt.Sprintf("was %s before, at %s; nothing is changed", one.State, one.SettledAt.Format(time.RFC3339))
+		by := ""
+		if one.SettledBy != "" {
+			by = ", by " + one.SettledBy
+		}
+		text = fmt.Sprintf("was %s before, at %s%s; nothing is changed", one.State, one.SettledAt.Format(time.RFC3339), by)
 	case quarantine.NotApplied:
 		text = "NOT applied: " + text
 	case quarantine.NotDropped:
@@ -170,7 +176,7 @@ func (a *applier) finish(ctx context.Context) error {
 
 // apply applies one entry. With later, one whose turn it isn't is left for later. The error is about the database.
 func (a *applier) apply(ctx context.Context, id int64, later bool) error {
-	one, err := quarantine.Apply(ctx, a.ps.store, id)
+	one, err := quarantine.Apply(ctx, a.ps.store, id, byThisUser())
 	if err != nil {
 		return fmt.Errorf("%w; what was applied stays applied, and to say the same command again is safe", err)
 	}
@@ -230,7 +236,7 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, 
 	}
 	told := outcomes{out: terminal.New(p.stdout, p.environ), asJSON: asJSON}
 	for _, id := range ids {
-		one, err := quarantine.Drop(ctx, ps.store, id)
+		one, err := quarantine.Drop(ctx, ps.store, id, byThisUser())
 		if err == nil {
 			err = told.tell(&one)
 		}
@@ -269,6 +275,16 @@ func (p *program) askToDrop(ctx context.Context, ps *parts, ids []int64) (bool, 
 		noun = "entry"
 	}
 	return p.confirm(ctx, fmt.Sprintf("Drop %d %s, never to be applied? [y/N] ", open, noun)), nil
+}
+
+// byThisUser says who settles entries with a command: the account and the machine.
+func byThisUser() string {
+	name := fmt.Sprint("id ", os.Getuid())
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // "" where it has none
+	return fmt.Sprintf("command, user %s on %s", name, host)
 }
 
 // confirm asks on the terminal. No answer, as Ctrl-D gives none, is a no.

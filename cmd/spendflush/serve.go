@@ -192,7 +192,7 @@ func (in *instance) turnAway(ctx context.Context, failed <-chan error) error {
 // How long a stop waits for requests. Neither is a setting: nobody has a reason to change them.
 const (
 	// underWay is how long requests that had come before the listener closed may take until nothing more is recorded.
-	underWay = 2 * time.Second
+	underWay = 5 * time.Second
 	// answerGrace is how long is waited for answers once everything is drained.
 	answerGrace = time.Second
 )
@@ -205,27 +205,22 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	defer cancel()
 	answerCtx, cancelAnswers := context.WithCancel(ctx)
 	defer cancelAnswers()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
+	var work sync.WaitGroup
+	work.Go(func() {
 		if err := in.server.Shutdown(answerCtx); err != nil {
 			_ = in.server.Close()
 		}
-	}()
+	})
 	start := time.Now()
-	waited := time.NewTimer(min(underWay, in.set.ShutdownTimeout/4))
-	defer waited.Stop()
-	select {
-	case <-answered:
-	case <-waited.C:
-	case <-ctx.Done():
-	}
+	underWayCtx, cancelUnderWay := context.WithTimeout(ctx, min(underWay, in.set.ShutdownTimeout/4))
+	in.api.AwaitAnswers(underWayCtx)
+	cancelUnderWay()
 
 	err := in.pipeline.Shutdown(ctx)
 	// Whoever waited for an acknowledgement has it now. Connections on which nothing was ever asked aren't waited for.
 	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
 	defer stopWaiting.Stop()
-	<-answered
+	work.Wait()
 	cancelHard()
 	in.tellStopped(err, time.Since(start))
 	return err
@@ -241,7 +236,7 @@ func (in *instance) tellStopped(err error, took time.Duration) {
 			"updates", left.Updates, "amount", left.Amount, "why", left.Cause)
 	default:
 		in.log.Error("stopped with updates not drained: those that are not in the journal are lost",
-			"lost_updates", left.Updates-left.Journaled, "lost_amount", left.Amount.Sub(left.JournaledAmount),
+			"updates", left.Updates, "amount", left.Amount,
 			"journaled_updates", left.Journaled, "journaled_amount", left.JournaledAmount, "why", left.Cause)
 	}
 }
@@ -260,6 +255,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry) error {
 		Reader:   in.store,
 		Overview: in.overview,
 		Tokens:   in.set.Tokens,
+		Hosts:    in.set.Hosts,
 		Registry: registry,
 		Logger:   in.log,
 		Instance: in.set.Instance,

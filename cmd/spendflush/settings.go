@@ -20,12 +20,13 @@ import (
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
 type settings struct {
-	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database" help:"the database that the books are in"`
+	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
 	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL, or several hosts with commas (cluster)" help:"the Redis that the queue and the lock are in"`
 	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
 
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
-	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, with commas" help:"who may use the HTTP API"`
+	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API"`
+	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
 	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
 	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" allowed:"1ms to 1m" help:"how long the lock holder lets batches gather from one flush to the next"`
@@ -33,7 +34,7 @@ type settings struct {
 	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" allowed:"1 to 64, the same for all instances" help:"independent lanes, each with its own queue and lock"`
 	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
-	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open"`
+	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
 	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once; more wait to be accepted"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
@@ -81,6 +82,7 @@ type need uint8
 const (
 	needDatabase  need = 1 << iota
 	needQueue          // unless it is switched off
+	needRedis          // whether or not it is switched off
 	standbyWillDo      // nothing is written to the database
 )
 
@@ -139,6 +141,7 @@ func load(environ []string, n need) (*settings, error) {
 	if slices.Equal(s.RollupDimensions, []string{"none"}) {
 		s.RollupDimensions = []string{}
 	}
+	s.UseRedis = s.UseRedis || n&needRedis != 0
 	return s, nil
 }
 
@@ -151,9 +154,10 @@ func (s *settings) wrong(n need) (fields []string) {
 	}
 	within := func(d, from, to time.Duration) bool { return d >= from && d <= to }
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
-	check("RedisURL", s.RedisURL != "" || n&needQueue == 0 || !s.UseRedis)
+	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
-	check("Tokens", !slices.ContainsFunc(s.Tokens, func(t string) bool { return len(t) < 16 || strings.ContainsAny(t, " \t\r\n") }))
+	check("Tokens", !slices.ContainsFunc(s.Tokens, isWeak))
+	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
 	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
 	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
@@ -173,6 +177,32 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))
 	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
 	return fields
+}
+
+// lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
+// many for the flushes made under them, and two for reads.
+func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
+
+// Tokens that are shorter, or made of fewer different characters, could be guessed.
+const (
+	minTokenLength = 16
+	minTokenKinds  = 8
+)
+
+func isWeak(token string) bool {
+	kinds := map[rune]bool{}
+	for _, c := range token {
+		kinds[c] = true
+	}
+	return len(token) < minTokenLength || len(kinds) < minTokenKinds || strings.ContainsAny(token, " \t\r\n")
+}
+
+// isHost says whether the text can be the host of a request, without a port.
+func isHost(text string) bool {
+	if net.ParseIP(text) != nil {
+		return true
+	}
+	return text != "" && !strings.ContainsAny(text, " \t\r\n/:@*[]")
 }
 
 // listenAllowed: without tokens only this machine may connect.

@@ -67,3 +67,26 @@ func TestVariablesThatLookLikeOursAreNoticed(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+func TestTokensThatCouldBeGuessedAreRefused(t *testing.T) {
+	for token, allowed := range map[string]bool{
+		"0123456789abcdef": true, "01234567012345670": true, "aaaaaaaaaaaaaaaa": false, "ababababababababababab": false,
+		"0123456012345601": false, "0123456789abcde": false, "with a blank in it": false,
+	} {
+		_, err := load([]string{"SPENDFLUSH_TOKENS=0123456789abcdef," + token}, 0)
+		if (err == nil) != allowed || err != nil && (strings.Contains(err.Error(), token) || !strings.Contains(err.Error(), "8 of them different")) {
+			t.Errorf("%s: %v", token, err)
+		}
+	}
+}
+
+func TestHostsAreNamesAndAddressesWithoutPorts(t *testing.T) {
+	for hosts, allowed := range map[string]bool{
+		"spend.example": true, "spend.example,10.0.0.5,fd00::5": true, "spend.example:4180": false, "http://spend.example": false,
+		"*.example": false, "a,,b": false, "[fd00::5]": false, "a b": false,
+	} {
+		if _, err := load([]string{"SPENDFLUSH_HOSTS=" + hosts}, 0); (err == nil) != allowed {
+			t.Errorf("%s: %v", hosts, err)
+		}
+	}
+}

@@ -36,8 +36,9 @@ the books, what is in quarantine or lost, and the last audit.
 With --json it is the answer of GET /v1/pipeline. With --watch it is said again and again until Ctrl-C: redrawn on a
 terminal, elsewhere as one line each time, with --json as one object a line.
 
-Exit status: 0 told, however things stand; 1 with --check, if something is bad: Postgres away, an audit that failed, books
-more than a minute behind and the like, but nothing that is only worth a look; 2 wrong usage or settings.`,
+Exit status: 0 told, however things stand; 1 with --check, if something is bad: no instance that lives, Postgres away, Redis
+that is set and can't be reached from here, an audit that failed, books more than a minute behind and the like, but nothing
+that is only worth a look; 2 wrong usage or settings.`,
 		Example: `  spendflush status
   spendflush status --watch=5s
   spendflush status --check >/dev/null || page-somebody

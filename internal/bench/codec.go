@@ -19,7 +19,7 @@ func measureCodec(ctx context.Context, r *run) error {
 	}
 	f := flushes[0]
 	rows := len(f.Totals) + len(f.Rollups)
-	header := spendflush.Header{Shards: 1, Producer: spendflush.NewProducerID(time.Now()), Sequence: 1, Seal: 1, SealedAt: time.Now()}
+	header := spendflush.Header{Producer: spendflush.NewProducerID(time.Now()), Sequence: 1, SealedAt: time.Now()}
 	encode := func() *spendflush.Batch { return spendflush.NewBatch(header, f.Totals, f.Rollups) }
 	bytes := encode().Bytes()
 	got, err := r.compare(ctx, r.Rounds, []variant{

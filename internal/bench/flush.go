@@ -363,7 +363,7 @@ func (s *capturingStore) Quarantine(context.Context, []spendflush.BadBatch) erro
 	return io.ErrUnexpectedEOF
 }
 
-func (s *capturingStore) Tend(context.Context, spendflush.ProducerID, int, time.Duration) (int64, error) {
+func (s *capturingStore) Tend(context.Context, []spendflush.ProducerID, time.Time, time.Duration) (int64, error) {
 	return 0, nil
 }
 

@@ -107,9 +107,9 @@ func (s *watchedStore) Marks(ctx context.Context, shard int, producers []spendfl
 	return s.Store.Marks(ctx, shard, producers)
 }
 
-func (s *watchedStore) Tend(ctx context.Context, producer spendflush.ProducerID, shards int, idle time.Duration) (int64, error) {
+func (s *watchedStore) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (int64, error) {
 	s.note(0, nil)
-	return s.Store.Tend(ctx, producer, shards, idle)
+	return s.Store.Tend(ctx, living, now, idle)
 }
 
 func (s *watchedStore) Apply(ctx context.Context, f *spendflush.Flush) error {

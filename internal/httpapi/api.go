@@ -45,8 +45,13 @@ type Config struct {
 	// listener under a loopback address or as localhost.
 	Tokens []string
 
-	// Logger gets failures of this side, and every request at debug level. nil: nothing is logged.
+	// Logger gets failures of this side, who signed in and out, what was settled by whom, and every request at debug level.
+	// nil: nothing is logged.
 	Logger *slog.Logger
+
+	// Hosts are the names and addresses, without ports, under which requests are answered; loopback ones and localhost are
+	// always among them. None: any with Tokens, and no others without.
+	Hosts []string
 
 	Instance string // name of this process. Default: "instance"
 	Version  string // of the program. Default: "devel"
@@ -132,20 +137,22 @@ func (c Config) validate() error {
 
 // API is an http.Handler. Make it with New.
 type API struct {
-	cfg     Config
-	log     *slog.Logger
-	tokens  tokens
-	origins http.CrossOriginProtection
-	routes  *routes
-	intakes sync.Pool // of *intake
-	bodies  budget
-	spends  slots
-	reports slots
-	looks   slots
-	streams slots
-	traffic traffic
+	cfg       Config
+	log       *slog.Logger
+	tokens    tokens
+	guesses   *guesses
+	signedOut *signedOut
+	routes    *routes
+	intakes   sync.Pool // of *intake
+	bodies    budget
+	spends    slots
+	reports   slots
+	looks     slots
+	streams   slots
+	traffic   traffic
 
-	draining atomic.Bool // Drain was called
+	draining atomic.Bool  // Drain was called
+	active   atomic.Int64 // requests being answered
 
 	ending chan struct{} // closed when a server of it begins to shut down
 	end    sync.Once
@@ -159,7 +166,7 @@ func New(c Config) (*API, error) {
 		return nil, fmt.Errorf("httpapi: %w", err)
 	}
 	a := &API{
-		cfg: c, log: c.Logger, tokens: known,
+		cfg: c, log: c.Logger, tokens: known, guesses: newGuesses(c.Logger), signedOut: newSignedOut(c.Reader),
 		bodies:  budget{limit: c.MaxBodiesBytes},
 		spends:  make(slots, maxSpends),
 		reports: make(slots, c.MaxReports),
@@ -182,7 +189,8 @@ func (a *API) served() []*route {
 	})
 	return []*route{
 		{path: "/v1/updates", post: a.updates},
-		{path: "/v1/spend/{entity...}", get: a.spend},
+		{path: "/v1/spend", get: a.spendByQuery},
+		{path: "/v1/spend/{entity...}", get: a.spendByPath},
 		{path: "/v1/usage", get: a.usage},
 		{path: "/v1/status", get: a.status},
 		{path: "/v1/audit", get: a.audit},
@@ -192,8 +200,8 @@ func (a *API) served() []*route {
 		{path: "/v1/lost-batches", get: a.lostBatches},
 		{path: "/v1/quarantine", get: a.quarantined},
 		{path: "/v1/quarantine/{id}", get: a.quarantineEntry},
-		{path: "/v1/quarantine/{id}/apply", post: a.settle(quarantine.Apply)},
-		{path: "/v1/quarantine/{id}/drop", post: a.settle(quarantine.Drop)},
+		{path: "/v1/quarantine/{id}/apply", post: a.settle("applied", quarantine.Apply)},
+		{path: "/v1/quarantine/{id}/drop", post: a.settle("dropped", quarantine.Drop)},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
 		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
@@ -201,8 +209,8 @@ func (a *API) served() []*route {
 		}},
 		{path: "/healthz", open: true, unguarded: true, get: a.healthz},
 		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
-		{path: "/", open: true, get: a.asset},
-		{path: "/assets/{file...}", open: true, get: a.asset},
+		{path: "/", open: true, page: true, get: a.asset},
+		{path: "/assets/{file...}", open: true, page: true, get: a.asset},
 		{path: "/openapi.json", open: true, get: a.asset},
 	}
 }
@@ -238,8 +246,24 @@ func (a *API) Server(addr string) *http.Server {
 // and every answer closes its connection. Everything is served as before. It may be called more than once.
 func (a *API) Drain() { a.draining.Store(true) }
 
+// AwaitAnswers blocks until no request is being answered, or ctx ends. Connections without one don't count.
+func (a *API) AwaitAnswers(ctx context.Context) {
+	const poll = 10 * time.Millisecond // as net/http's Shutdown
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for a.active.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.active.Add(1)
+	defer a.active.Add(-1)
 	start := time.Now()
 	answer := &answer{ResponseWriter: w}
 	defer func() {
@@ -253,8 +277,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.cfg.ReadTimeout))
 	}
-	answer.Header()["X-Content-Type-Options"] = noSniff
-	answer.Header()["Cache-Control"] = noStore
+	protect(answer.Header())
 	if a.draining.Load() {
 		answer.Header()["Connection"] = closes
 	}
@@ -264,20 +287,28 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var (
-	noSniff = []string{"nosniff"}
-	noStore = []string{"no-store"}
-	closes  = []string{"close"}
+	noSniff    = []string{"nosniff"}
+	noStore    = []string{"no-store"}
+	sameOrigin = []string{"same-origin"}
+	closes     = []string{"close"}
 )
+
+// protect sets what all answers tell browsers: pages of other sites get nothing of them.
+func protect(h http.Header) {
+	h["X-Content-Type-Options"] = noSniff
+	h["Cache-Control"] = noStore
+	h["Cross-Origin-Resource-Policy"] = sameOrigin
+}
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
 	found := a.routes.find(r)
 	if found == nil || !found.unguarded {
-		if p := a.guard(r); p != nil {
+		if p := a.guard(found, r); p != nil {
 			return p
 		}
 	}
 	if found == nil || !found.open {
-		if p := a.tokens.check(r); p != nil {
+		if _, p := a.authenticate(r); p != nil {
 			return p
 		}
 	}
@@ -313,6 +344,7 @@ func (a *API) rescue(w *answer, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	clear(w.Header())
+	protect(w.Header())
 	a.fail(w, r, p)
 }
 

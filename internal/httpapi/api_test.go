@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -101,7 +103,11 @@ func (f *failingReader) Audit(context.Context) (sql.AuditReport, error) {
 	}}, f.err
 }
 func (f *failingReader) Glance(context.Context) (sql.Glance, error) { return sql.Glance{}, f.err }
-func (f *failingReader) Counts(context.Context) (sql.Counts, error) { return sql.Counts{}, f.err }
+func (f *failingReader) SignedOut(context.Context) (map[[16]byte]time.Time, error) {
+	return map[[16]byte]time.Time{}, f.err
+}
+func (f *failingReader) SignOut(context.Context, [16]byte, time.Time) error { return f.err }
+func (f *failingReader) Counts(context.Context) (sql.Counts, error)         { return sql.Counts{}, f.err }
 
 // newAPI returns an API on doubles, changed by change.
 func newAPI(t testing.TB, change func(*Config)) (*testAPI, *failingRecorder) {
@@ -183,6 +189,11 @@ func TestWithTokensNothingThatHoldsDataAnswersWithoutOne(t *testing.T) {
 
 func TestOnlyAWholeTokenOfTheListOpens(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) { c.Tokens = []string{"secret-1", "secret-2"} })
+	now := time.Now()
+	a.guesses.clock = func() time.Time { // so slowly that there is no pause
+		now = now.Add(guessEvery)
+		return now
+	}
 	for _, header := range []string{
 		"Bearer ", "Bearer secret", "Bearer secret-12", "Bearer secret-1 secret-2", "Bearer secret-1,secret-2", "Bearer SECRET-1",
 		"Basic secret-1", "secret-1", "Bearersecret-1", "",
@@ -254,7 +265,7 @@ func TestAMethodThatIsNotServedIsRefusedWithThoseThatAre(t *testing.T) {
 
 func TestAPathThatIsNotServedIsNotFoundAndNeverRedirected(t *testing.T) {
 	a, _ := newAPI(t, nil)
-	for _, path := range []string{"/v1", "/v1/", "/v1/updates/", "//v1/updates", "/v1/../v1/updates", "/v1/%75pdates", "/x", "/v1/spend", "/healthz/"} {
+	for _, path := range []string{"/v1", "/v1/", "/v1/updates/", "//v1/updates", "/v1/../v1/updates", "/v1/%75pdates", "/x", "/v1/spend/", "/healthz/"} {
 		wantProblem(t, do(a, "GET", path, ""), notFound)
 	}
 }
@@ -298,6 +309,43 @@ func TestReadinessSaysWhyNot(t *testing.T) {
 	}
 	if w := do(a, "GET", "/healthz", ""); w.Code != http.StatusOK {
 		t.Errorf("healthz: %d", w.Code)
+	}
+}
+
+func TestADrainTurnsAwayAndStillTakesUpdates(t *testing.T) {
+	a, _ := newAPI(t, nil)
+	if w := do(a, "GET", "/readyz", ""); w.Code != http.StatusOK || w.Header().Get("Connection") != "" {
+		t.Errorf("before: %d %v", w.Code, w.Header())
+	}
+	a.Drain()
+	w := do(a, "GET", "/readyz", "")
+	if p := wantProblem(t, w, notReady); !strings.Contains(p.Detail, "stopping") || w.Header().Get("Retry-After") == "" {
+		t.Errorf("problem %+v, header %v", p, w.Header())
+	}
+	for _, path := range []string{"/readyz", "/healthz", "/v1/status", "/nothing"} {
+		if w := do(a, "GET", path, ""); w.Header().Get("Connection") != "close" {
+			t.Errorf("%s: header %v", path, w.Header())
+		}
+	}
+	if w := do(a, "POST", "/v1/updates", plain, asJSON); w.Code != http.StatusAccepted || w.Header().Get("Connection") != "close" {
+		t.Errorf("updates: %d %v", w.Code, w.Header())
+	}
+}
+
+func TestUpdatesAreRefusedWithTheReason(t *testing.T) {
+	var refusal error
+	a, r := newAPI(t, func(c *Config) { c.Refuse = func() error { return refusal } })
+	if w := do(a, "POST", "/v1/updates", plain, asJSON); w.Code != http.StatusAccepted {
+		t.Errorf("before: %d", w.Code)
+	}
+	before := r.Status().Accepted
+	refusal = errors.New("run it as the owner")
+	w := do(a, "POST", "/v1/updates", plain, asJSON)
+	if p := wantProblem(t, w, notReady); p.Detail != "nothing was recorded: run it as the owner" || w.Header().Get("Retry-After") == "" {
+		t.Errorf("problem %+v, header %v", p, w.Header())
+	}
+	if now := r.Status().Accepted; now != before {
+		t.Errorf("%d updates were recorded", now-before)
 	}
 }
 

@@ -4,60 +4,115 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync"
 	"time"
 )
 
-// tokens are the hashes of the bearer tokens that open the API. None: it is open.
-type tokens [][sha256.Size]byte
+// tokens are the bearer tokens that open the API. None: it is open.
+type tokens []token
+
+// token is one of them. Its place in the settings, from 1, is its name in the log and in the books.
+type token struct {
+	hash [sha256.Size]byte
+	key  func() []byte // signs sessions; made once, at the first need, because that is slow
+}
 
 // newTokens hashes the tokens. The errors name the place of a token, never its text.
 func newTokens(texts []string) (tokens, error) {
-	hashes := make(tokens, len(texts))
+	list := make(tokens, len(texts))
 	for i, text := range texts {
 		if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 			return nil, fmt.Errorf("token %d of Tokens is empty, or has blanks or characters beyond ASCII", i+1)
 		}
-		hashes[i] = sha256.Sum256([]byte(text))
+		list[i] = token{hash: sha256.Sum256([]byte(text)), key: sync.OnceValue(func() []byte { return sessionKey(text) })}
 	}
-	return hashes, nil
+	return list, nil
 }
 
 const challenge = `Bearer realm="spendflush"`
 
-// have says whether one of the tokens has this hash. How long it takes says nothing about the tokens but their number.
-func (t tokens) have(hash [sha256.Size]byte) bool {
-	match := 0
+// find returns the place of the token, from 1; 0 if it is none of these. How long it takes says nothing about the tokens
+// but their number.
+func (t tokens) find(text string) (place int) {
+	hash := sha256.Sum256([]byte(text))
 	for i := range t {
-		match |= subtle.ConstantTimeCompare(t[i][:], hash[:])
+		place |= (i + 1) * subtle.ConstantTimeCompare(t[i].hash[:], hash[:])
 	}
-	return match == 1
+	return place
 }
 
-// check returns nil if the request has one of the tokens or, without any, the cookie of a session; or if none is needed.
-func (t tokens) check(r *http.Request) *problem {
-	if len(t) == 0 {
-		return nil
+// caller is who sent a request, as far as is known.
+type caller struct {
+	token   int // its place; 0 where none is needed
+	address netip.Addr
+}
+
+// String is what the log and the books have of it.
+func (c caller) String() string {
+	if c.token == 0 {
+		return "no token, " + c.address.String()
+	}
+	return fmt.Sprintf("token %d, %s", c.token, c.address)
+}
+
+// authenticate returns who sent the request, if it has one of the tokens or, without any, the cookie of a session; or if
+// none is needed.
+func (a *API) authenticate(r *http.Request) (caller, *problem) {
+	from := caller{address: a.clientOf(r)}
+	if len(a.tokens) == 0 {
+		return from, nil
 	}
 	given := r.Header["Authorization"]
 	if len(given) == 0 {
-		return t.checkCookie(r)
+		return a.checkCookie(r, from)
 	}
 	scheme, text, _ := strings.Cut(given[0], " ")
-	hash := sha256.Sum256([]byte(strings.TrimSpace(text)))
-	if !t.have(hash) || len(given) != 1 || !strings.EqualFold(scheme, "Bearer") {
-		return unauthorized.because("the token is not one of those of this instance").
-			with("WWW-Authenticate", challenge+`, error="invalid_token"`)
+	if len(given) != 1 || !strings.EqualFold(scheme, "Bearer") {
+		text = ""
 	}
-	return nil
+	var p *problem
+	if from.token, p = a.checkToken(from.address, strings.TrimSpace(text)); p != nil && p.Status == http.StatusUnauthorized {
+		p.with("WWW-Authenticate", challenge+`, error="invalid_token"`)
+	}
+	return from, p
 }
 
-func (t tokens) checkCookie(r *http.Request) *problem {
-	for _, cookie := range r.CookiesNamed(sessionCookie) {
-		if t.opens(cookie.Value, time.Now()) {
-			return nil
+// checkToken returns the place of the token.
+func (a *API) checkToken(address netip.Addr, text string) (place int, p *problem) {
+	place = a.tokens.find(text)
+	p = a.guesses.judge(address, place)
+	if p != nil {
+		place = 0
+	}
+	return place, p
+}
+
+func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
+	if s, ok := a.sessionOf(r); ok {
+		from.token = s.token
+		return from, nil
+	}
+	a.guesses.missing.Add(1)
+	return from, unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
+}
+
+// sessionOf returns the session that a cookie of the request has, if it has one that is good.
+func (a *API) sessionOf(r *http.Request) (session, bool) {
+	for _, cookie := range r.CookiesNamed(cookieName(r)) {
+		if s, ok := a.tokens.opens(cookie.Value, time.Now()); ok && !a.signedOut.has(r.Context(), s) {
+			return s, true
 		}
 	}
-	return unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
+	return session{}, false
+}
+
+// clientOf returns the address that the request comes from.
+func (a *API) clientOf(r *http.Request) netip.Addr {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	address, _ := netip.ParseAddr(host) // the zero Addr where there is no connection, as in a test
+	return address.Unmap().WithZone("")
 }

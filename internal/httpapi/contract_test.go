@@ -151,7 +151,7 @@ func documented(r *http.Request) (id string, responses map[string]node) {
 	d := theDocument()
 	shared := func(names ...string) map[string]node {
 		found := map[string]node{
-			"401": d.root.of("components", "responses", "unauthorized"), "403": d.root.of("components", "responses", "refused-to-change"),
+			"401": d.root.of("components", "responses", "unauthorized"), "403": d.root.of("components", "responses", "refused"),
 		}
 		for _, name := range names {
 			status, name, _ := strings.Cut(name, " ")

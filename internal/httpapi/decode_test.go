@@ -50,6 +50,26 @@ func TestEveryFieldArrivesWhereItBelongs(t *testing.T) {
 	}
 }
 
+func TestTimesAreTakenInEveryWayThatRFC3339Allows(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-01-31t12:00:00z":        "2026-01-31T12:00:00Z",
+		"2026-01-31T12:00:00z":        "2026-01-31T12:00:00Z",
+		"2026-01-31t13:00:00.5+01:00": "2026-01-31T12:00:00.5Z",
+		"2026-06-30T23:59:60Z":        "2026-06-30T23:59:59Z", // a leap second counts in the hour that it ends
+		"2026-12-31t23:59:60.25z":     "2026-12-31T23:59:59.25Z",
+		"2026-12-31T15:59:60-08:00":   "2026-12-31T23:59:59Z",
+	} {
+		d, err := decodeAll(t, `{"spend":1,"time":"`+text+`"}`, formatJSON)
+		if err != nil || len(d.faults) > 0 {
+			t.Errorf("%s: %v %v", text, err, d.faults)
+			continue
+		}
+		if got := d.updates[0].Time.UTC().Format(time.RFC3339Nano); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
+}
+
 func amount(t testing.TB, text string) spendflush.Amount {
 	t.Helper()
 	a, err := spendflush.ParseAmount(text)

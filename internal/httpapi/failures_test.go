@@ -8,10 +8,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,10 +36,19 @@ type trouble struct {
 // troubles bring about, for any operation that can answer it, the problem of the slug. What needs books in a certain state
 // is tested where there are real ones.
 var troubles = map[string]func(*trouble){
-	"invalid-request":        func(c *trouble) { c.path += "?nonsense=1" },
-	"invalid-json":           func(c *trouble) { c.body = "{" },
-	"unauthorized":           func(c *trouble) { c.config, c.body = withTokens("secret-1"), `{"token":"wrong"}` },
-	"cross-origin":           func(c *trouble) { c.headers = append(c.headers, "Sec-Fetch-Site: cross-site") },
+	"invalid-request": func(c *trouble) { c.path = strings.Replace(c.path+"?", "?", "?nonsense=1&", 1) },
+	"invalid-json":    func(c *trouble) { c.body = "{" },
+	"unauthorized":    func(c *trouble) { c.config, c.body = withTokens("secret-1"), `{"token":"wrong"}` },
+	"cross-origin":    func(c *trouble) { c.headers = append(c.headers, "Sec-Fetch-Site: cross-site") },
+	"too-many-guesses": func(c *trouble) {
+		c.config, c.body, c.headers = withTokens("secret-1"), `{"token":"wrong"}`, []string{asJSON, "Authorization: Bearer wrong"}
+		c.api = func(a *testAPI) {
+			for range guessesAtOnce {
+				a.guesses.judge(netip.MustParseAddr("192.0.2.1"), 0) // which httptest asks from
+			}
+		}
+	},
+	"proxied":                func(c *trouble) { c.headers = append(c.headers, "X-Forwarded-For: 8.8.8.8") },
 	"unknown-host":           func(c *trouble) { c.request = func(r *http.Request) { r.Host = "evil.example" } },
 	"unsupported-media-type": func(c *trouble) { c.headers = []string{"Content-Type: text/plain"} },
 	"content-too-large": func(c *trouble) {
@@ -68,7 +80,13 @@ var troubles = map[string]func(*trouble){
 		c.request = leave // instead of waiting for its turn
 	},
 	"database-unavailable": func(c *trouble) {
-		c.config = func(c *Config) { c.Reader = &failingReader{err: errors.New("connection refused")} }
+		c.config = func(c *Config) {
+			c.Reader, c.Tokens = &failingReader{err: errors.New("connection refused")}, []string{"secret-1"}
+		}
+		c.api = func(a *testAPI) {
+			session := newSession(a.tokens[0].key(), time.Now().Add(sessionFor))
+			c.headers = append(c.headers, "Authorization: Bearer secret-1", "Cookie: "+plainCookie+"="+session)
+		}
 	},
 	"database-refuses": func(c *trouble) {
 		c.config = func(c *Config) {
@@ -95,13 +113,20 @@ func (slowOverview) Report(ctx context.Context) (*overview.Report, error) {
 	return nil, context.DeadlineExceeded
 }
 
-// fill makes a path of one of the document, with the examples of its parameters.
+// fill makes an address of a path of the document, with the examples of the parameters that are needed.
 func (op *described) fill() string {
-	path := op.path
+	path, query := op.path, url.Values{}
 	for _, parameter := range op.of("parameters").elements() {
-		if parameter.text("in") == "path" {
-			path = strings.Replace(path, "{"+parameter.text("name")+"}", fmt.Sprint(parameter.of("example").value), 1)
+		name, example := parameter.text("name"), fmt.Sprint(parameter.of("example").value)
+		switch {
+		case parameter.text("in") == "path":
+			path = strings.Replace(path, "{"+name+"}", example, 1)
+		case parameter.of("required").value == true:
+			query.Set(name, example)
 		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
 	}
 	return path
 }

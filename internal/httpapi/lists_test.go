@@ -138,22 +138,28 @@ func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, costs
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Shards: 1, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: time.Now()}
-	one := spendflush.NewBatch(h, totals, rollups)
-	for range sequence - 1 { // those before it were like it
-		h.PriorUpdates, h.PriorAmount = h.PriorUpdates+one.Updates, h.PriorAmount.Add(one.Amount)
+	h := spendflush.Header{Producer: producer, Sequence: 1, SealedAt: producer.Born()}
+	b := spendflush.NewBatch(h, totals, rollups)
+	for h.Sequence < sequence { // those before it were like it
+		h.Sequence++
+		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
+		b = spendflush.NewBatch(h, totals, rollups)
 	}
-	return spendflush.NewBatch(h, totals, rollups)
+	return b
 }
 
 // commit books a batch past the queue, with those before it from the given one on passed as lost.
 func (in *instance) commit(b *spendflush.Batch, from uint64) {
 	in.t.Helper()
-	f, err := b.Flush(spendflush.Mark{Sequence: b.Sequence - 1})
+	f, err := b.Flush(spendflush.Mark{Sequence: b.Sequence - 1, Digest: b.PriorDigest})
 	if err != nil {
 		in.t.Fatal(err)
 	}
-	f.Claims[0].First = from
+	marks, err := in.store.Marks(in.t.Context(), b.Shard, []spendflush.ProducerID{b.Producer})
+	if err != nil {
+		in.t.Fatal(err)
+	}
+	f.Claims[0].First, f.Claims[0].Prior = from, marks.Of[b.Producer].Digest // whatever came before
 	for sequence := from; sequence < b.Sequence; sequence++ {
 		f.Lost = append(f.Lost, spendflush.LostBatch{Producer: b.Producer, Sequence: sequence, Reason: "missing"})
 	}
@@ -278,7 +284,7 @@ func TestAnEntryIsSettledOnceAndOnlyWhenItsTurnHasCome(t *testing.T) {
 		}
 	}
 	in.wantList("/v1/quarantine?state=all", "entries", "id state", "1 dropped", "2 applied", "3 applied", "4 dropped", "5 applied")
-	in.wantList("/v1/quarantine?state=dropped", "entries", "id", "1", "4")
+	in.wantList("/v1/quarantine?state=dropped", "entries", "id settled_by", "1 no token, 127.0.0.1, instance here", "4 no token, 127.0.0.1, instance here")
 	in.wantList("/v1/quarantine?state=applied", "entries", "id", "2", "3", "5")
 	in.wantList("/v1/quarantine", "entries", "id")
 	for path, want := range map[string]string{"/v1/spend/api_key/k": "7.5", "/v1/spend/api_key/full": "1.25"} {

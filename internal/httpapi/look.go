@@ -253,9 +253,14 @@ func (a *API) quarantineEntry(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// settle applies or drops an entry. The body must repeat the id, so that it takes more than an address to do it.
-func (a *API) settle(do func(ctx context.Context, store quarantine.Store, id int64) (quarantine.Outcome, error)) endpoint {
+// settle applies or drops an entry. The body must repeat the id, so that it takes more than an address to do it. Who did it
+// is kept with the entry and said in the log.
+func (a *API) settle(done string, do func(ctx context.Context, store quarantine.Store, id int64, by string) (quarantine.Outcome, error)) endpoint {
 	return func(w http.ResponseWriter, r *http.Request) *problem {
+		from, p := a.authenticate(r)
+		if p != nil {
+			return p
+		}
 		id, p := entryID(r.PathValue("id"))
 		if p != nil {
 			return p
@@ -274,7 +279,10 @@ func (a *API) settle(do func(ctx context.Context, store quarantine.Store, id int
 			return p
 		}
 		defer end()
-		outcome, err := do(ctx, a.cfg.Reader, id)
+		outcome, err := do(ctx, a.cfg.Reader, id, from.String()+", instance "+a.cfg.Instance)
+		if err == nil && outcome.Done() && outcome.SettledAt.IsZero() {
+			a.log.Info("a quarantine entry was "+done, "entry", id, "what", outcome.Detail, "token", from.token, "remote", from.address)
+		}
 		switch {
 		case err != nil:
 			return databaseProblem(err)

@@ -36,6 +36,7 @@ var (
 	descConns     = prometheus.NewDesc("spendflush_http_connections", "HTTP connections open.", nil, nil)
 	descBodies    = prometheus.NewDesc("spendflush_http_body_bytes", "Bytes of request bodies in memory, above the first 32 KiB of each.", nil, nil)
 	descBodyLimit = prometheus.NewDesc("spendflush_http_body_bytes_limit", "Bytes of request bodies above which requests are answered with 503.", nil, nil)
+	descRefused   = prometheus.NewDesc("spendflush_http_unauthorized_total", "Requests refused because no token came with them that counts, a wrong one, or one that was not looked at after too many wrong ones.", []string{"reason"}, nil)
 	descWorking   = prometheus.NewDesc("spendflush_http_working", "Requests of a costly kind being answered.", []string{"kind"}, nil)
 	descWorkLimit = prometheus.NewDesc("spendflush_http_working_limit", "Requests of a costly kind at once above which more are answered with 503.", []string{"kind"}, nil)
 )
@@ -47,7 +48,7 @@ type collector struct{ a *API }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descResponses, descConns, descBodies, descBodyLimit, descWorking, descWorkLimit} {
+	for _, d := range []*prometheus.Desc{descResponses, descConns, descBodies, descBodyLimit, descRefused, descWorking, descWorkLimit} {
 		ch <- d
 	}
 }
@@ -61,6 +62,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		if n := c.a.traffic.responses[status].Load(); n > 0 {
 			ch <- prometheus.MustNewConstMetric(descResponses, prometheus.CounterValue, float64(n), strconv.Itoa(status))
 		}
+	}
+	g := c.a.guesses
+	for reason, n := range map[string]int64{"missing": g.missing.Load(), "wrong": g.wrong.Load(), "paused": g.paused.Load()} {
+		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), reason)
 	}
 	gauge(descConns, c.a.traffic.connections.Load())
 	gauge(descBodies, c.a.bodies.held.Load())

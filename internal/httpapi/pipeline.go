@@ -45,8 +45,8 @@ const (
 	streamFor   = 15 * time.Minute // then the client connects again, and its right to is looked at anew
 )
 
-// events sends how everything stands at once and then every second, until the client leaves, the server shuts down, or
-// streamFor is over.
+// events sends how everything stands at once and then every second, until the client leaves or signs out, the server shuts down,
+// or streamFor is over.
 func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
@@ -87,6 +87,9 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 		}
 		select {
 		case <-ticker.C:
+			if !a.isStillWelcome(r) {
+				return nil
+			}
 		case <-ctx.Done():
 			return nil
 		case <-a.ending:
@@ -94,6 +97,15 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 		}
 	}
 	return nil
+}
+
+// isStillWelcome says whether the session that a stream was opened with goes on.
+func (a *API) isStillWelcome(r *http.Request) bool {
+	if len(a.tokens) == 0 || len(r.Header["Authorization"]) > 0 {
+		return true
+	}
+	_, ok := a.sessionOf(r)
+	return ok
 }
 
 // stream sends events. Each gets a new deadline.

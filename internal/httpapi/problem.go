@@ -31,6 +31,7 @@ var (
 	unauthorized         = problemType{"unauthorized", "A valid token is needed", http.StatusUnauthorized}
 	crossOrigin          = problemType{"cross-origin", "A page of another origin sent this", http.StatusForbidden}
 	unknownHost          = problemType{"unknown-host", "The host is not served here", http.StatusForbidden}
+	proxied              = problemType{"proxied", "The request came through a proxy", http.StatusForbidden}
 	notFound             = problemType{"not-found", "Not found", http.StatusNotFound}
 	methodNotAllowed     = problemType{"method-not-allowed", "The method is not allowed", http.StatusMethodNotAllowed}
 	requestTimeout       = problemType{"request-timeout", "The request came too slowly", http.StatusRequestTimeout}
@@ -38,6 +39,7 @@ var (
 	notApplied           = problemType{"not-applied", "The entry can't be applied", http.StatusConflict}
 	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
+	tooManyGuesses       = problemType{"too-many-guesses", "Too many wrong tokens", http.StatusTooManyRequests}
 	internalError        = problemType{"internal-error", "Something went wrong in here", http.StatusInternalServerError}
 	databaseRefuses      = problemType{"database-refuses", "The database refuses the question", http.StatusInternalServerError}
 	bufferFull           = problemType{"buffer-full", "The buffer is full", http.StatusServiceUnavailable}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/quarantine"
@@ -19,6 +20,10 @@ type Reader interface {
 	LostBatches(ctx context.Context, state string, after *sql.LostID, limit int) ([]sql.Lost, error)
 	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]sql.Quarantined, error)
 	quarantine.Store
+
+	// SignedOut lists the sessions that were ended before their time; SignOut ends one.
+	SignedOut(ctx context.Context) (map[[16]byte]time.Time, error)
+	SignOut(ctx context.Context, session [16]byte, ends time.Time) error
 }
 
 var _ Reader = (*sql.Store)(nil)

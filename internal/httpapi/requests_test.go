@@ -16,9 +16,10 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// company is what a parameter can't do without.
+// company is what a parameter, or a parameter with a value, can't do without.
 var company = map[string]string{
 	"recordUpdates timeout": "ack=queued", "usage entity_id": "entity_type=team", "usage team_id": "entity_type=team_member",
+	"spendByQuery team_id": "entity_type=team_member", "spendByQuery entity_type team_member": "team_id=team-1",
 }
 
 // ask sends a request for the operation in which the parameter has the value, and all else is as it should be.
@@ -30,8 +31,15 @@ func (op *described) ask(a *testAPI, parameter node, value string) *httptest.Res
 		body := strings.Replace(goodBodies[op.id], "7", value, 1) // which repeats it
 		return do(a, op.method, other.fill(), body, asJSON)
 	}
-	query := name + "=" + url.QueryEscape(value) + "&" + company[op.id+" "+name]
-	return do(a, op.method, op.fill()+"?"+strings.TrimSuffix(query, "&"), goodBodies[op.id], asJSON)
+	path, needed, _ := strings.Cut(op.fill(), "?")
+	query, _ := url.ParseQuery(needed)
+	for _, with := range []string{company[op.id+" "+name], company[op.id+" "+name+" "+value]} {
+		if other, text, ok := strings.Cut(with, "="); ok {
+			query.Set(other, text)
+		}
+	}
+	query.Set(name, value)
+	return do(a, op.method, path+"?"+query.Encode(), goodBodies[op.id], asJSON)
 }
 
 // understood says whether a request was found to be as it should be, whatever came of it.

@@ -15,6 +15,7 @@ type route struct {
 	path string
 
 	open      bool     // needs no token
+	page      bool     // a link on a page of another site may lead here: it costs nothing and shows nothing
 	unguarded bool     // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
 	get       endpoint // stands for HEAD too
 	post      endpoint

@@ -2,7 +2,10 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -17,47 +20,89 @@ import (
 )
 
 // A browser signs in with a token and gets a cookie that scripts can't read and that goes to no other site. The cookie
-// doesn't hold the token, and no instance keeps anything of it: it is the time at which it ends, signed with a key that is
-// made of the token. So every instance with the same tokens takes it, and none does once the token is gone.
+// doesn't hold the token: it is a random id and the time at which the session ends, signed with a key that is made of the
+// token. So every instance with the same tokens takes it, also while Postgres is away, and none does once the token is
+// gone. Sessions that were ended before their time are told in Postgres (see signedOut).
 const (
-	sessionCookie = "spendflush_session"
-	sessionFor    = 12 * time.Hour
-	sessionBytes  = 8 + sha256.Size // when it ends, in Unix seconds; the signature of that
+	plainCookie = "spendflush_session"
+	// Over TLS the name has a prefix with which browsers take no cookie of another host name, nor one that travels openly.
+	secureCookie = "__Host-" + plainCookie
+
+	sessionFor   = 12 * time.Hour
+	sessionHead  = 8 + 16 // when it ends, in Unix seconds; its id
+	sessionBytes = sessionHead + sha256.Size
 
 	maxSmallBody = 4 << 10 // of a request that isn't about updates
 )
 
-// sign returns the signature, made with the hash of a token, of a session that ends then.
-func sign(key [sha256.Size]byte, ends []byte) []byte {
-	mac := hmac.New(sha256.New, key[:])
-	mac.Write([]byte("spendflush session, version 1\x00"))
-	mac.Write(ends)
+// keyRounds makes each try of a token against a stolen cookie cost some tenth of a second.
+const keyRounds = 600_000
+
+// sessionKey makes the key of signatures out of a token. It takes a tenth of a second.
+func sessionKey(text string) []byte {
+	key, err := pbkdf2.Key(sha256.New, text, []byte("spendflush session"), keyRounds, sha256.Size)
+	if err != nil {
+		panic("httpapi: no key of sessions can be made: " + err.Error()) // of a hash or length that isn't allowed
+	}
+	return key
+}
+
+// session is what a cookie tells.
+type session struct {
+	id    [16]byte
+	ends  time.Time
+	token int // place of the one that it was made with
+}
+
+func (s *session) began() time.Time { return s.ends.Add(-sessionFor) }
+
+// sign returns the signature of a session.
+func sign(key, head []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("spendflush session, version 2\x00"))
+	mac.Write(head)
 	return mac.Sum(nil)
 }
 
-// newSession returns the value of the cookie for whoever has sent the token of that hash.
-func newSession(key [sha256.Size]byte, ends time.Time) string {
-	value := binary.BigEndian.AppendUint64(nil, uint64(ends.Unix()))
-	return base64.RawURLEncoding.EncodeToString(append(value, sign(key, value)...))
+// newSession returns the value of the cookie for whoever has sent the token of that key.
+func newSession(key []byte, ends time.Time) string {
+	head := make([]byte, sessionHead, sessionBytes)
+	binary.BigEndian.PutUint64(head, uint64(ends.Unix()))
+	_, _ = rand.Read(head[8:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(append(head, sign(key, head)...))
 }
 
-// opens says whether the value is of a session that was made with one of the tokens and hasn't ended. One that would
+// opens returns the session of the value, if it was made with one of the tokens and hasn't ended by time. One that would
 // last longer than sessions do was not made here.
-func (t tokens) opens(value string, now time.Time) bool {
+func (t tokens) opens(value string, now time.Time) (s session, ok bool) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
 	if err != nil || len(raw) != sessionBytes {
-		return false
+		return session{}, false
 	}
-	match := 0
+	head, signature := raw[:sessionHead], raw[sessionHead:]
 	for i := range t {
-		match |= subtle.ConstantTimeCompare(raw[8:], sign(t[i], raw[:8]))
+		s.token |= (i + 1) * subtle.ConstantTimeCompare(signature, sign(t[i].key(), head))
 	}
-	left := time.Unix(int64(binary.BigEndian.Uint64(raw)), 0).Sub(now)
-	return match == 1 && left > 0 && left <= sessionFor
+	s.ends = time.Unix(int64(binary.BigEndian.Uint64(head)), 0)
+	copy(s.id[:], head[8:])
+	left := s.ends.Sub(now)
+	return s, s.token > 0 && left > 0 && left <= sessionFor
 }
 
-// session is the answer to GET /v1/session.
-type session struct {
+// isSecure says whether the browser sent the request over TLS, to this instance or to a proxy before it.
+func isSecure(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+func cookieName(r *http.Request) string {
+	if isSecure(r) {
+		return secureCookie
+	}
+	return plainCookie
+}
+
+// sessionState is the answer to GET /v1/session.
+type sessionState struct {
 	Needed   bool `json:"needed"`    // a token is needed
 	SignedIn bool `json:"signed_in"` // this request has what is needed
 }
@@ -66,7 +111,13 @@ func (a *API) session(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	writeJSON(w, "application/json", http.StatusOK, session{Needed: len(a.tokens) > 0, SignedIn: a.tokens.check(r) == nil})
+	isNeeded := len(a.tokens) > 0
+	_, isSignedIn := a.sessionOf(r)
+	if !isNeeded || len(r.Header["Authorization"]) > 0 {
+		_, p := a.authenticate(r)
+		isSignedIn = p == nil
+	}
+	writeJSON(w, "application/json", http.StatusOK, sessionState{Needed: isNeeded, SignedIn: isSignedIn})
 	return nil
 }
 
@@ -82,29 +133,50 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) *problem {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	hash := sha256.Sum256([]byte(body.Token))
-	if !a.tokens.have(hash) {
-		return unauthorized.because("the token is not one of those of this instance").with("WWW-Authenticate", challenge)
+	address := a.clientOf(r)
+	place, p := a.checkToken(address, body.Token)
+	if p != nil {
+		if p.Status == http.StatusUnauthorized {
+			p.with("WWW-Authenticate", challenge)
+		}
+		return p
 	}
-	a.setSession(w, r, newSession(hash, time.Now().Add(sessionFor)), int(sessionFor/time.Second))
+	a.log.Info("signed in", "token", place, "remote", address)
+	a.setSession(w, r, newSession(a.tokens[place-1].key(), time.Now().Add(sessionFor)), int(sessionFor/time.Second))
+	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// signOut has the browser forget the cookie.
+// signOut ends the session on all instances, and has the browser forget the cookie.
 func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
 	a.setSession(w, r, "", -1)
+	s, ok := a.sessionOf(r)
+	if !ok {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), signOutTimeout) // a browser may leave with its page
+	defer cancel()
+	err := a.signedOut.add(ctx, s)
+	a.log.Info("signed out", "token", s.token, "remote", a.clientOf(r), "everywhere", err == nil)
+	if err != nil {
+		p := databaseUnavailable.because("the browser forgets the session and this instance takes it no more; " +
+			"other instances do until the database can be asked again, when they are told")
+		p.retryAfter, p.cause = retryLater, err
+		return p
+	}
+	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
 func (a *API) setSession(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: sessionCookie, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+		Name: cookieName(r), Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Secure: isSecure(r),
 	})
-	w.WriteHeader(http.StatusNoContent)
 }
 
 // readSmall reads a small JSON body into v. There may be no parameters beside it.

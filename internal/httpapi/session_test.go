@@ -16,7 +16,12 @@ const signInBody = `{"token":"secret-1"}`
 // signedIn returns the cookie that a sign-in gives, as a header of a request.
 func signedIn(t testing.TB, a *testAPI) (cookie *http.Cookie, header string) {
 	t.Helper()
-	w := do(a, "POST", "/v1/session", signInBody, asJSON)
+	return signedInWith(t, a, "secret-1")
+}
+
+func signedInWith(t testing.TB, a *testAPI, token string) (cookie *http.Cookie, header string) {
+	t.Helper()
+	w := do(a, "POST", "/v1/session", fmt.Sprintf(`{"token":%q}`, token), asJSON)
 	cookies := w.Result().Cookies()
 	if w.Code != http.StatusNoContent || len(cookies) != 1 {
 		t.Fatalf("%d %v", w.Code, w.Header())
@@ -47,12 +52,14 @@ func TestACookieOfOneInstanceOpensEveryOtherWithTheSameTokensUntilItEnds(t *test
 		}
 	}
 	wantProblem(t, do(c, "GET", "/v1/status", "", header), unauthorized)
-	now := time.Now()
-	if !a.tokens.opens(cookie.Value, now.Add(sessionFor-2*time.Second)) || a.tokens.opens(cookie.Value, now.Add(sessionFor)) {
-		t.Error("the session doesn't end after 12 hours")
+	made, ok := a.tokens.opens(cookie.Value, time.Now())
+	if left := time.Until(made.ends); !ok || left > 12*time.Hour {
+		t.Fatalf("the session ends in %s, %t", left, ok)
 	}
-	if a.tokens.opens(cookie.Value, now.Add(-time.Minute)) {
-		t.Error("a session is taken that would last longer than sessions do")
+	for at, want := range map[time.Duration]bool{-time.Second: true, 0: false, -12 * time.Hour: true, -12*time.Hour - time.Second: false} {
+		if _, ok := a.tokens.opens(cookie.Value, made.ends.Add(at)); ok != want {
+			t.Errorf("%s before its end it opens: %t", -at, ok) // one that would last longer than sessions do wasn't made here
+		}
 	}
 }
 
@@ -63,21 +70,20 @@ func TestACookieThatWasAlteredOrMadeUpOpensNothing(t *testing.T) {
 	for i := range raw {
 		changed := []byte(string(raw))
 		changed[i] ^= 1
-		if a.tokens.opens(base64.RawURLEncoding.EncodeToString(changed), time.Now()) {
+		if _, ok := a.tokens.opens(base64.RawURLEncoding.EncodeToString(changed), time.Now()); ok {
 			t.Errorf("a cookie whose byte %d was changed opens", i)
 		}
 	}
-	var unknown, nobody [32]byte
-	copy(unknown[:], "some other token's hash")
+	unknown, nobody := []byte("the key of another token"), make([]byte, 32)
 	ends := time.Now().Add(time.Hour)
 	for _, value := range []string{
 		"", "x", cookie.Value[:len(cookie.Value)-1], cookie.Value + "A", newSession(unknown, ends), newSession(nobody, ends),
-		base64.RawURLEncoding.EncodeToString(raw[:8]), "secret-1",
+		base64.RawURLEncoding.EncodeToString(raw[:sessionHead]), "secret-1",
 	} {
-		wantProblem(t, do(a, "GET", "/v1/status", "", "Cookie: "+sessionCookie+"="+value), unauthorized)
+		wantProblem(t, do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"="+value), unauthorized)
 	}
 	// The right one beside a wrong one of an old path or domain still opens, but not beside a wrong bearer token.
-	if w := do(a, "GET", "/v1/status", "", "Cookie: "+sessionCookie+"=old; "+strings.TrimPrefix(header, "Cookie: ")); w.Code != http.StatusOK {
+	if w := do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"=old; "+strings.TrimPrefix(header, "Cookie: ")); w.Code != http.StatusOK {
 		t.Errorf("beside another cookie: %d", w.Code)
 	}
 	wantProblem(t, do(a, "GET", "/v1/status", "", header, "Authorization: Bearer wrong"), unauthorized)
@@ -144,8 +150,18 @@ func TestACookieGivenOverTLSNeverTravelsWithoutIt(t *testing.T) {
 	direct := httptest.NewRecorder()
 	a.ServeHTTP(direct, r)
 	for _, w := range []*httptest.ResponseRecorder{behind, direct} {
-		if cookies := w.Result().Cookies(); len(cookies) != 1 || !cookies[0].Secure {
-			t.Errorf("%d %v", w.Code, w.Header())
+		cookies := w.Result().Cookies()
+		if len(cookies) != 1 || !cookies[0].Secure || cookies[0].Name != "__Host-spendflush_session" || cookies[0].Path != "/" || cookies[0].Domain != "" {
+			t.Fatalf("%d %v", w.Code, w.Header())
+		}
+		// What any service on the same host name can set doesn't count where the browser would keep it apart.
+		value := cookies[0].Value
+		for header, status := range map[string]int{
+			"Cookie: __Host-spendflush_session=" + value: http.StatusOK, "Cookie: spendflush_session=" + value: http.StatusUnauthorized,
+		} {
+			if w := do(a, "GET", "/v1/status", "", header, "X-Forwarded-Proto: https"); w.Code != status {
+				t.Errorf("%.30s over TLS: %d", header, w.Code)
+			}
 		}
 	}
 }
@@ -154,7 +170,10 @@ func TestAPageOfAnotherOriginCanChangeNothing(t *testing.T) {
 	a, recorder := newAPI(t, withTokens("secret-1"))
 	_, header := signedIn(t, a)
 	for _, from := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null", "Origin: http://127.0.0.1:9999"} {
-		for _, target := range []string{"POST /v1/updates", "POST /v1/session", "DELETE /v1/session", "POST /v1/nothing"} {
+		for _, target := range []string{
+			"POST /v1/updates", "POST /v1/session", "DELETE /v1/session", "POST /v1/nothing", "GET /v1/audit", "GET /v1/usage", "GET /v1/events",
+			"GET /v1/session", "GET /metrics", "GET /openapi.json", "HEAD /v1/audit", "GET /nothing",
+		} {
 			method, path, _ := strings.Cut(target, " ")
 			w := do(a, method, path, plain, asJSON, header, from)
 			if wantProblem(t, w, crossOrigin); w.Header().Get("Set-Cookie") != "" {
@@ -170,9 +189,12 @@ func TestAPageOfAnotherOriginCanChangeNothing(t *testing.T) {
 			t.Errorf("%s: %d %s", from, w.Code, w.Body)
 		}
 	}
-	// Looking needs no guard: without a token it shows nothing, and a cookie doesn't come along from another site.
-	if w := do(a, "GET", "/v1/status", "", header, "Sec-Fetch-Site: cross-site"); w.Code != http.StatusOK {
-		t.Errorf("GET: %d", w.Code)
+	// A link may lead to the page, and whatever is asked for, pages of other sites can't use it.
+	for target, status := range map[string]int{"/": http.StatusOK, "/assets/page.css": http.StatusOK, "/healthz": http.StatusOK, "/v1/audit": http.StatusForbidden} {
+		w := do(a, "GET", target, "", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+		if w.Code != status || w.Header().Get("Cross-Origin-Resource-Policy") != "same-origin" {
+			t.Errorf("a link to %s: %d %v", target, w.Code, w.Header())
+		}
 	}
 }
 

@@ -35,8 +35,8 @@ type entitySpend struct {
 	Instance   string    `json:"instance"`            // who holds Held
 }
 
-// spend tells what one entity has spent.
-func (a *API) spend(w http.ResponseWriter, r *http.Request) *problem {
+// spendByPath tells what the entity that the path names has spent.
+func (a *API) spendByPath(w http.ResponseWriter, r *http.Request) *problem {
 	entity, p := entityOf(r.PathValue("entity"))
 	if p != nil {
 		return p
@@ -44,6 +44,37 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
+	return a.spend(w, r, entity)
+}
+
+// spendByQuery tells it of an entity that the query names. Clients clean "." and ".." out of paths, which are ids like
+// others.
+func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
+	values, p := params(r, "entity_type", "entity_id", "team_id")
+	if p != nil {
+		return p
+	}
+	kind, err := spendflush.ParseEntityType(values.Get("entity_type"))
+	if err != nil {
+		return invalidRequest.because("entity_type: %v", err)
+	}
+	entity := spendflush.Entity{Type: kind, ID: values.Get("entity_id"), TeamID: values.Get("team_id")}
+	if p := checkID("entity_id", entity.ID); p != nil {
+		return p
+	}
+	if kind != spendflush.TeamMember && values.Has("team_id") {
+		return invalidRequest.because("team_id goes with entity_type=team_member; of a team, the id is given as entity_id")
+	}
+	if kind == spendflush.TeamMember {
+		if p := checkID("team_id", entity.TeamID); p != nil {
+			return p
+		}
+	}
+	return a.spend(w, r, entity)
+}
+
+// spend tells what one entity has spent.
+func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.Entity) *problem {
 	if p := a.spends.take(r.Context()); p != nil {
 		return p
 	}

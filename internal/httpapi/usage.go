@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
 	"errors"
 	"net/http"
 	"time"
@@ -161,14 +159,12 @@ func appendJSONString(to []byte, text string) []byte {
 // usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
 func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows) *problem {
 	out := &csvStream{w: w, timeout: a.cfg.WriteTimeout}
-	lines := csv.NewWriter(out)
-	lines.UseCRLF = true // as RFC 4180 has it
 	var head []string
 	if name := timeName(q.By); name != "" {
 		head = append(head, name)
 	}
 	head = append(append(append(head, q.GroupBy...), "spend"), countNames[:]...)
-	_ = lines.Write(head) // it is too short to leave the buffer
+	_ = out.write(head) // it is too short to leave the buffer
 	rows := 0
 	record := make([]string, 0, len(head))
 	err := read(func(row sql.UsageRow) error {
@@ -177,11 +173,10 @@ func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows)
 		}
 		rows++
 		record = appendRecord(record[:0], q, &row)
-		return lines.Write(record)
+		return out.write(record)
 	})
 	if err == nil {
-		lines.Flush()
-		err = errors.Join(lines.Error(), out.send())
+		err = out.send()
 	}
 	switch {
 	case err == nil:
@@ -202,47 +197,4 @@ func appendRecord(to []string, q *sql.UsageQuery, row *sql.UsageRow) []string {
 		to = append(to, harmless(text))
 	}
 	return append(append(to, row.Spend.String()), row.Counts[:]...)
-}
-
-// harmless puts an apostrophe before a text that a spreadsheet would run as a formula. JSON has the text as it is.
-func harmless(text string) string {
-	if text != "" {
-		switch text[0] {
-		case '=', '+', '-', '@', '\t', '\r':
-			return "'" + text
-		}
-	}
-	return text
-}
-
-// csvStream sends what is written in large pieces. Each piece gets a new deadline.
-type csvStream struct {
-	w       http.ResponseWriter
-	timeout time.Duration
-	buffer  bytes.Buffer
-	begun   bool
-	err     error // of the client's connection
-}
-
-const csvPiece = 32 << 10
-
-func (s *csvStream) Write(b []byte) (int, error) {
-	s.buffer.Write(b)
-	if s.buffer.Len() < csvPiece {
-		return len(b), nil
-	}
-	return len(b), s.send()
-}
-
-func (s *csvStream) send() error {
-	if !s.begun {
-		s.begun = true
-		h := s.w.Header()
-		h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
-		h.Set("Content-Disposition", `attachment; filename="spendflush-usage.csv"`)
-	}
-	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(s.timeout))
-	_, s.err = s.w.Write(s.buffer.Bytes())
-	s.buffer.Reset()
-	return s.err
 }

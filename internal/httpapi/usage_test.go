@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"archive/zip"
 	"encoding/csv"
 	"encoding/json"
 	"net/http/httptest"
 	"net/url"
+	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
@@ -119,9 +121,62 @@ func TestNoFormulaReachesASpreadsheetAndJSONHasTheTextAsItIs(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil || report.Rows[1]["model"] != `=1+1,"é"` {
 		t.Errorf("%v %+v", err, report)
 	}
-	for text, want := range map[string]string{"": "", "gpt-5": "gpt-5", "=A1": "'=A1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\t=": "'\t=", "\r=": "'\r=", "a=": "a="} {
+	for text, want := range map[string]string{"": "", "gpt-5": "gpt-5", "=A1": "'=A1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\t=": "'\t=", "\r=": "'\r=", "a=": "a=",
+		"\n=1+1": "'\n=1+1", "\nplain": "'\nplain", "＝1": "'＝1", "＋1": "'＋1", "－1": "'－1", "＠x": "'＠x", " =1": "' =1",
+		"\u200b=1": "'\u200b=1", "\u00a0@x": "'\u00a0@x", "'=x": "''=x", "''=x": "'''=x", "'x": "'x", "'": "'", " a": " a", "\u200b": "\u200b"} {
 		if got := harmless(text); got != want {
 			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+func TestTextsThatDifferInOneByteDifferInCSV(t *testing.T) {
+	texts := []string{"ab", "a\rb", "a\nb", "a\r\nb", `a"b`, "a,b", " ab", "ab ", `"`, "", "a\r", "a\n", "=x", "'=x", "''=x", "é\r"}
+	seen := map[string]string{}
+	for _, text := range texts {
+		line := string(appendLine(nil, []string{harmless(text), "2"}))
+		if other, ok := seen[line]; ok {
+			t.Errorf("%q and %q are both %q", text, other, line)
+		}
+		seen[line] = text
+		// What RFC 4180 says of it: quotes around, those within doubled, all else as it is.
+		field, ok := strings.CutSuffix(line, ",2\r\n")
+		if quoted, is := strings.CutPrefix(field, `"`); is {
+			field = strings.ReplaceAll(strings.TrimSuffix(quoted, `"`), `""`, `"`)
+		}
+		if !ok || field != harmless(text) {
+			t.Errorf("%q became %q", text, line)
+		}
+		if again, err := csv.NewReader(strings.NewReader(line)).Read(); err != nil || len(again) != 2 {
+			t.Errorf("%q can't be read: %v", line, err)
+		}
+	}
+}
+
+func TestOnlyZonesThatTheProgramBringsAlongAreTaken(t *testing.T) {
+	for _, name := range []string{"localtime", "posixrules", "right/UTC", "posix/UTC", "Local", "../UTC", "/etc/localtime", "zone.tab", "europe/berlin", "Europe/Berlin ", "Europe"} {
+		if _, _, p := usageQuery(t, "tz="+url.QueryEscape(name), time.Now()); p == nil || !strings.Contains(p.Detail, "IANA name") {
+			t.Errorf("%s: problem %v", name, p)
+		}
+	}
+	for name := range zoneNames() {
+		if _, err := time.LoadLocation(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// The list is that of the Go that builds the program.
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := zip.OpenReader(strings.TrimSpace(string(root)) + "/lib/time/zoneinfo.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	for _, file := range archive.File {
+		if !strings.HasSuffix(file.Name, "/") && !zoneNames()[file.Name] {
+			t.Errorf("zones.txt lacks %s: it has the names in lib/time/zoneinfo.zip of Go, a line each, sorted", file.Name)
 		}
 	}
 }

@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	_ "embed"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
-	_ "time/tzdata" // time zones are the same wherever this runs
+	_ "time/tzdata" // time zones are there wherever this runs
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/sql"
@@ -106,13 +108,26 @@ func readBy(q *sql.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
+//go:embed zones.txt
+var zoneList string
+
+// zoneNames are the names of time zones that may be asked for: those that the program brings along. Looked up by itself,
+// any file below the directory of zones of this machine would do, such as the one that says where it stands.
+var zoneNames = sync.OnceValue(func() map[string]bool {
+	names := map[string]bool{}
+	for name := range strings.FieldsSeq(zoneList) {
+		names[name] = true
+	}
+	return names
+})
+
 func readZone(q *sql.UsageQuery, values url.Values) *problem {
 	if !values.Has("tz") {
 		return nil
 	}
 	name := values.Get("tz")
 	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" {
+	if err != nil || !zoneNames()[name] {
 		return invalidRequest.because("tz is %.64q; want the IANA name of a time zone, such as Europe/Berlin", name)
 	}
 	q.Location = zone

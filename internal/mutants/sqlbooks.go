@@ -13,6 +13,27 @@ var sqlMutants = []mutant{
 		tests: []string{"TestAGapOrARepetitionIsFencedAndWritesNothing"},
 	},
 	{
+		name:  "marks of a standby",
+		guard: "marks are never read from a standby: one that lags would look like a Postgres that was turned back",
+		edits: []edit{{"sql/store.go", "if err == nil && standby {", "if false {"}},
+		pkg:   "sql",
+		tests: []string{"TestWhatAStandbySaysIsTakenForAuditsAndNeverForMarks"},
+	},
+	{
+		name:  "a connection to a standby stays",
+		guard: "the error of a server that takes no writes ends its connection: it would be tried again and again",
+		edits: []edit{{"internal/pglink/pglink.go", "if !Ends(err.Code) {", "if true {"}},
+		pkg:   "sql",
+		tests: []string{"TestWhatAStandbySaysIsTakenForAuditsAndNeverForMarks"},
+	},
+	{
+		name:  "any server will do",
+		guard: "a connection is made to a primary only: what a standby says may be older than what was committed",
+		edits: []edit{{"internal/pglink/pglink.go", "config.ValidateConnect = refuseStandby", "_ = refuseStandby"}},
+		pkg:   "sql",
+		tests: []string{"TestOnlyAPrimaryIsConnectedToUnlessTheURLOrTheOptionsSaySo"},
+	},
+	{
 		name:  "some claims are enough",
 		guard: "a flush commits only if every one of its marks has moved",
 		edits: []edit{{"sql/apply.go", "if moved != int64(len(f.Claims)) ||", "if moved == 0 ||"}},

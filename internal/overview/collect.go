@@ -30,12 +30,19 @@ type Roster interface {
 	List(ctx context.Context) (list []queues.Rostered, now time.Time, err error)
 }
 
+// Leftover says what lies in a queue; *queues.Redis does.
+type Leftover interface {
+	Left(ctx context.Context) (queues.Left, error)
+}
+
 // Sources are what Collect looks at. Books must be set.
 type Sources struct {
 	Books  Books
 	Queue  spendflush.Queue  // nil: none is used
 	Locker spendflush.Locker // of the flush locks; nil: locks aren't looked at
 	Roster Roster            // nil: only this instance is known
+
+	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
 
 	Shards        int   // as the instances have it
 	QueueMaxBytes int64 // of each shard; 0: no bound
@@ -82,8 +89,15 @@ func Collect(ctx context.Context, s Sources) Report {
 		})
 	}
 	work.Wait()
-	if s.Queue != nil {
+	switch {
+	case s.Queue != nil:
 		r.lookAtQueue(ctx, &s, clock)
+	case s.Unused != nil:
+		left, err := s.Unused.Left(ctx)
+		r.Queue.Left = left.Batches
+		if err != nil {
+			r.Queue.Error = err.Error()
+		}
 	}
 	r.take(others, s.self)
 	r.Behind = r.Queue.Oldest

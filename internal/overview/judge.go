@@ -182,7 +182,7 @@ func waiting(batches int64) string {
 func lookAtQueue(r *Report) (list []Problem) {
 	q := &r.Queue
 	if !q.Used {
-		return nil
+		return lookAtLeft(q.Left)
 	}
 	if !q.Up && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Self }) {
 		what := "Redis can't be reached from here, so no instance is known of."
@@ -217,6 +217,19 @@ func lookAtQueue(r *Report) (list []Problem) {
 			"See why flushing is slow or stopped. When it is full, batches wait in the memory of the instances.", runQueueBound})
 	}
 	return list
+}
+
+// lookAtLeft tells of batches that were acknowledged before Redis was switched off.
+func lookAtLeft(batches int64) []Problem {
+	if batches == 0 {
+		return nil
+	}
+	verb := "lie"
+	if batches == 1 {
+		verb = "lies"
+	}
+	return []Problem{{Bad, fmt.Sprintf("%s %s in the Redis that is switched off, and not in the books.", count(batches, "batch"), verb),
+		`Say "spendflush flush", which brings them to Postgres whether or not Redis is switched off.`, runFallback}}
 }
 
 func lookAtInstances(r *Report) (list []Problem) {

@@ -88,7 +88,8 @@ const AliveFor = 5 * time.Second
 
 // Queue is the queue in Redis.
 type Queue struct {
-	Used     bool         `json:"used"` // false: instances write to Postgres directly, and the rest is empty
+	Used     bool         `json:"used"`         // false: instances write to Postgres directly, and the rest is empty
+	Left     int64        `json:"left_batches"` // in a Redis that is switched off: they aren't in the books
 	Up       bool         `json:"up"`
 	Error    string       `json:"error"`
 	Refusal  string       `json:"refusal"` // what Redis itself answered, where it is reached and refuses

@@ -178,6 +178,10 @@ func (r *Report) factsText() []string {
 func (r *Report) queueText() string {
 	q := &r.Queue
 	switch {
+	case q.Left > 0:
+		return fmt.Sprintf("NOT USED, but %s in the Redis that is switched off", count(q.Left, "batch"))
+	case !q.Used && q.Error != "":
+		return "not used; what lies in it isn't known: " + q.Error
 	case !q.Used:
 		return "not used: instances write to Postgres directly"
 	case !q.Up:

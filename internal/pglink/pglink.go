@@ -31,6 +31,10 @@ type Options struct {
 // vanished must not keep the next one from being tried.
 const manyHostsTimeout = 3 * time.Second
 
+// vanishedAfter is how long a machine may not acknowledge anything before it is taken for gone, with all connections to
+// it, whatever the caller's context says.
+const vanishedAfter = 5 * time.Second
+
 // Prepare sets up connections by a configuration that was parsed from the URL.
 //
 // A connection is made to a primary only, unless the URL says otherwise by target_session_attrs, or the options do.
@@ -40,10 +44,10 @@ const manyHostsTimeout = 3 * time.Second
 // A connection is closed by the first error that says that its server is not the one to write to any more. So it never
 // goes back to a pool.
 func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) {
-	// A server that has vanished must not be waited for longer than a minute, whatever the caller's context says.
-	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: 15 * time.Second, Interval: 10 * time.Second, Count: 3,
-	}}
+	dialer := &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3},
+		Control:         giveUpAfter(vanishedAfter),
+	}
 	config.DialFunc = dialer.DialContext
 
 	// What every session has, whatever the role, the database or the URL say. Poolers in transaction mode keep track of

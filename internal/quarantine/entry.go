@@ -146,6 +146,7 @@ type Entry struct {
 	State     string    `json:"state"`
 	CreatedAt time.Time `json:"created_at"`
 	SettledAt time.Time `json:"settled_at,omitzero"`
+	SettledBy string    `json:"settled_by,omitempty"`
 	Shard     int       `json:"shard"`
 	Reason    string    `json:"reason"`
 
@@ -201,7 +202,7 @@ func EntryOf(q *sql.Quarantined) *Entry {
 		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Series: q.Series, Hour: q.Hour,
 	}
 	if !q.SettledAt.IsZero() {
-		e.SettledAt = q.SettledAt.UTC()
+		e.SettledAt, e.SettledBy = q.SettledAt.UTC(), q.SettledBy
 	}
 	if q.Sequence > 0 {
 		e.Producer = q.Producer.String()

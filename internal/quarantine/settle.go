@@ -31,6 +31,7 @@ type Outcome struct {
 
 	State     string    `json:"state,omitempty"`     // of the entry now: open, applied or dropped; "" if there is none of this id
 	SettledAt time.Time `json:"settled_at,omitzero"` // when it was applied or dropped before
+	SettledBy string    `json:"settled_by,omitempty"`
 
 	// Early: it is a batch whose turn it isn't, because an earlier one of its producer isn't in the books.
 	Early bool `json:"-"`
@@ -47,8 +48,8 @@ func Missing(id int64, wanted Result) Outcome {
 
 // Apply tries once more to book an entry, in a transaction that also marks it as applied: however often and by however
 // many that is done, it counts once. The error is about the database, not the entry; then it isn't known whether the entry
-// was applied, and the same call again is safe.
-func Apply(ctx context.Context, store Store, id int64) (Outcome, error) {
+// was applied, and the same call again is safe. by, who does it, is kept with the entry.
+func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, error) {
 	const tries = 3
 	for try := 1; ; try++ {
 		q, err := store.QuarantinedEntry(ctx, id)
@@ -56,7 +57,7 @@ func Apply(ctx context.Context, store Store, id int64) (Outcome, error) {
 			return Missing(id, NotApplied), nil
 		}
 		if err == nil {
-			err = store.ApplyQuarantined(ctx, id)
+			err = store.ApplyQuarantined(ctx, id, by)
 		}
 		switch {
 		case err == nil:
@@ -86,13 +87,14 @@ func mend(q *sql.Quarantined, err error) string {
 }
 
 // Drop gives an entry up: it stays in the table, but can't be applied any more. The error is about the database.
-func Drop(ctx context.Context, store Store, id int64) (Outcome, error) {
+// by, who does it, is kept with the entry.
+func Drop(ctx context.Context, store Store, id int64, by string) (Outcome, error) {
 	q, err := store.QuarantinedEntry(ctx, id)
 	if errors.Is(err, sql.ErrNotQuarantined) {
 		return Missing(id, NotDropped), nil
 	}
 	if err == nil {
-		err = store.DropQuarantined(ctx, id)
+		err = store.DropQuarantined(ctx, id, by)
 	}
 	switch {
 	case err == nil:
@@ -111,7 +113,8 @@ func settled(ctx context.Context, store Store, id int64, failed Result) (Outcome
 		return Outcome{}, err
 	}
 	at := q.SettledAt.UTC()
-	o := Outcome{ID: id, Result: failed, State: q.State, SettledAt: at, Detail: fmt.Sprintf("it was %s at %s", q.State, at.Format(time.RFC3339))}
+	o := Outcome{ID: id, Result: failed, State: q.State, SettledAt: at, SettledBy: q.SettledBy,
+		Detail: fmt.Sprintf("it was %s at %s%s", q.State, at.Format(time.RFC3339), byWhom(&q))}
 	switch {
 	case failed == NotApplied && q.State == "applied":
 		o.Result = AppliedBefore
@@ -119,4 +122,12 @@ func settled(ctx context.Context, store Store, id int64, failed Result) (Outcome
 		o.Result = DroppedBefore
 	}
 	return o, nil
+}
+
+// byWhom says who settled an entry, where that is known.
+func byWhom(q *sql.Quarantined) string {
+	if q.SettledBy == "" {
+		return ""
+	}
+	return " by " + Printable(q.SettledBy)
 }

@@ -16,8 +16,8 @@ import (
 type Store interface {
 	QuarantinedEntry(ctx context.Context, id int64) (sql.Quarantined, error)
 	QuarantinedBytes(ctx context.Context, id int64) ([]byte, error)
-	ApplyQuarantined(ctx context.Context, id int64) error
-	DropQuarantined(ctx context.Context, id int64) error
+	ApplyQuarantined(ctx context.Context, id int64, by string) error
+	DropQuarantined(ctx context.Context, id int64, by string) error
 	Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error)
 }
 
@@ -92,7 +92,7 @@ func (v *View) Print(to io.Writer) error {
 	if q.State == "open" {
 		fmt.Fprintf(w, "state\topen: %s\n", v.advice())
 	} else {
-		fmt.Fprintf(w, "state\t%s at %s\n", q.State, q.SettledAt.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, "state\t%s at %s%s\n", q.State, q.SettledAt.UTC().Format(time.RFC3339), byWhom(q))
 	}
 	if err := w.Flush(); err != nil || q.Kind == "row" {
 		return err
@@ -119,10 +119,10 @@ func (v *View) printHeader(w io.Writer) {
 		fmt.Fprintf(w, "unreadable\t%s\n", Printable(v.fault.Error()))
 	}
 	if b := v.batch; b != nil {
-		fmt.Fprintf(w, "header\tversion %d, shard %d of %d, seal %d, sealed at %s\n",
-			b.Version, b.Shard, b.Shards, b.Seal, b.SealedAt.UTC().Format(time.RFC3339Nano))
+		fmt.Fprintf(w, "header\tversion %d, shard %d, sealed at %s\n", b.Version, b.Shard, b.SealedAt.UTC().Format(time.RFC3339Nano))
 		fmt.Fprintf(w, "producer\t%s, started at %s\n", b.Producer, b.Producer.Born().UTC().Format(time.RFC3339))
 		fmt.Fprintf(w, "sequence\t%d; in the books is everything of this producer up to %d\n", b.Sequence, v.at.Sequence)
+		fmt.Fprintf(w, "digest\t%x; of the batch before it %x\n", b.Digest(), b.PriorDigest)
 		fmt.Fprintf(w, "counts\t%s dollars in %d updates; %d totals, %d rollup rows\n", b.Amount, b.Updates, b.Totals, b.Rollups)
 	}
 }
@@ -147,6 +147,8 @@ func turn(q *sql.Quarantined, at standing) string {
 	case at.forgotten:
 		return fmt.Sprintf(`its producer's marks were cleaned up long ago, so nobody can tell whether it is in the books: only if you know `+
 			`that it isn't, "spendflush quarantine apply %d", else "spendflush quarantine drop %[1]d"`, q.ID)
+	case at.HasQuarantined(q.Sequence):
+		return fmt.Sprintf(`not in the books, and its producer has left it to the quarantine: "spendflush quarantine apply %d"`, q.ID)
 	case at.Has(q.Sequence):
 		return fmt.Sprintf(`already in the books, because its producer sent it again; drop it with "spendflush quarantine drop %d"`, q.ID)
 	case q.Sequence > mark+1:
@@ -206,10 +208,10 @@ type ViewJSON struct {
 type headerJSON struct {
 	Version  uint8             `json:"version"`
 	Shard    int               `json:"shard"`
-	Shards   int               `json:"shards"`
 	Producer string            `json:"producer"`
 	Sequence uint64            `json:"sequence"`
-	Seal     uint64            `json:"seal"`
+	Digest   string            `json:"digest"` // hexadecimal, of this batch and all before it
+	Prior    string            `json:"prior_digest"`
 	SealedAt time.Time         `json:"sealed_at"`
 	Updates  int64             `json:"updates"`
 	Spend    spendflush.Amount `json:"spend"`
@@ -230,6 +232,8 @@ type rollupJSON struct {
 	*Counts
 }
 
+func hexOf(d spendflush.Digest) string { return hex.EncodeToString(d[:]) }
+
 // JSON returns it for programs.
 func (v *View) JSON() ViewJSON {
 	j := ViewJSON{Entry: EntryOf(v.entry)}
@@ -241,8 +245,8 @@ func (v *View) JSON() ViewJSON {
 	}
 	if b := v.batch; b != nil {
 		j.Header = &headerJSON{
-			b.Version, b.Shard, b.Shards, b.Producer.String(), b.Sequence, b.Seal, b.SealedAt.UTC(), b.Updates, b.Amount,
-			b.Totals, b.Rollups,
+			b.Version, b.Shard, b.Producer.String(), b.Sequence, hexOf(b.Digest()), hexOf(b.PriorDigest), b.SealedAt.UTC(), b.Updates,
+			b.Amount, b.Totals, b.Rollups,
 		}
 	}
 	if v.fault != nil {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/trust"
 )
 
 // DirInUseError says that another server, of this process or another, uses the directory.
@@ -24,7 +26,8 @@ type DirInUseError struct {
 func (e *DirInUseError) Error() string { return e.Dir + " is in use by another server" }
 
 // makeDir makes the directory of a server and returns its absolute path. It stays ours; the account, if it is another
-// one, may pass through to what it owns in there.
+// one, may pass through to what it owns in there. The error is a *trust.Error if another account could have made or changed
+// the directory.
 func makeDir(dir string, a *account) (string, error) {
 	if dir == "" {
 		return "", errors.New("Dir is empty")
@@ -33,10 +36,7 @@ func makeDir(dir string, a *account) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if _, err := trust.MakeDir(dir, 0o755); err != nil {
 		return "", err
 	}
 	if a != nil {
@@ -58,7 +58,7 @@ func lockDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_EX) 
 func shareDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_SH) }
 
 func flock(dir string, how int) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := trust.Open(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -116,9 +116,14 @@ func password(dir string) (string, error) {
 	return secret, err
 }
 
-// keptPassword returns the password kept in the directory.
+// keptPassword returns the password kept in the directory. It refuses one that others can know.
 func keptPassword(dir string) (string, error) {
-	content, err := os.ReadFile(passwordFile(dir))
+	file, err := trust.OpenSecret(passwordFile(dir))
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(file)
 	if err != nil {
 		return "", err
 	}
@@ -134,10 +139,15 @@ func passwordFile(dir string) string { return filepath.Join(dir, "password") }
 // writeFile replaces a file as a whole. Only the account can read it.
 func writeFile(path, content string, a *account) error {
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(content), 0o600); err != nil {
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that died, or a link
 		return err
 	}
-	if err := a.own(temporary); err != nil {
+	file, err := trust.Open(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(file, content)
+	if err := errors.Join(err, file.Close(), a.own(temporary)); err != nil {
 		return err
 	}
 	return os.Rename(temporary, path)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/spendflush/spendflush/internal/trust"
 )
 
 const postgresUser = "postgres"
@@ -51,7 +53,8 @@ type Postgres struct {
 
 // StartPostgres starts a Postgres, with initdb first where that is needed, and returns when it answers. Its encoding
 // is UTF8 and its locale C. When ctx is done first, nothing is left running. Errors: *MissingError, *DirInUseError,
-// *PortInUseError; ErrEnded with the end of the log, if the server refuses to start.
+// *PortInUseError; *trust.Error if another account could have made or changed what is in Dir; ErrEnded with the end of the
+// log, if the server refuses to start.
 func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	run, err := unprivileged()
 	if err != nil {
@@ -133,7 +136,10 @@ func postgresURL(password string, port int, database string) string {
 // is never taken for good.
 func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConfig) (string, error) {
 	data, aside := filepath.Join(dir, "data"), filepath.Join(dir, "data.new")
-	if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
+	if info, err := os.Lstat(data); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil && !info.IsDir() {
+			err = &trust.Error{Path: data, Why: "is no directory; allowed is the directory that this program made"}
+		}
 		if err != nil {
 			return "", err
 		}

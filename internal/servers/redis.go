@@ -34,8 +34,8 @@ type Redis struct {
 }
 
 // StartRedis starts a Redis (or Valkey, where only that is installed) and returns when it answers. When ctx is done
-// first, nothing is left running. Errors: *MissingError, *DirInUseError, *PortInUseError; ErrEnded with the end of the
-// log, if the server refuses to start.
+// first, nothing is left running. Errors: *MissingError, *DirInUseError, *PortInUseError; *trust.Error if another account
+// could have made or changed what is in Dir; ErrEnded with the end of the log, if the server refuses to start.
 func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 	program, ok := findProgram("redis-server", "valkey-server")
 	if !ok {

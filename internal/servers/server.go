@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/trust"
 )
 
 const (
@@ -113,7 +115,7 @@ func (s *server) startOn(ctx context.Context, port int) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.OpenFile(s.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, err := trust.Open(s.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func testOwnership(t *testing.T, q Opened) {
 
 func testReadAfterGone(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 4)
-	settle(t, q, 0, ids[:2], nil)
+	ack(t, q, 0, ids[:2], nil)
 	entries := read(t, q, 0, ids[0], all, all)
 	if len(entries) != 2 || entries[0].ID != ids[2] || entries[1].ID != ids[3] {
 		t.Errorf("read %d entries after the first, which is gone; want the last two", len(entries))
@@ -143,10 +143,10 @@ func testPrevious(t *testing.T, q Opened) {
 	wantSequences(t, q, 0, 1, 2)
 }
 
-func testPreviousSettled(t *testing.T, q Opened) {
+func testPreviousAcked(t *testing.T, q Opened) {
 	b := NewBatch(NewProducer(), 0, 1, 1)
 	first := push(t, q, b, "")
-	settle(t, q, 0, []spendflush.EntryID{first}, nil)
+	ack(t, q, 0, []spendflush.EntryID{first}, nil)
 	second := push(t, q, b, first)
 	if second == first {
 		t.Error("push returned an entry that is gone")
@@ -189,42 +189,58 @@ func testPreviousNonsense(t *testing.T, q Opened) {
 	wantSequences(t, q, 0, 1, 1, 1, 1, 1, 1, 1, 1)
 }
 
-func testSettleExact(t *testing.T, q Opened) {
+func testAckExact(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 5)
-	settle(t, q, 0, []spendflush.EntryID{ids[3], ids[1]}, nil)
+	ack(t, q, 0, []spendflush.EntryID{ids[3], ids[1]}, nil)
 	wantSequences(t, q, 0, 1, 3, 5)
 }
 
-func testLateSettle(t *testing.T, q Opened) {
+func testLateAck(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 2)
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	push(t, q, NewBatch(producer, 0, 3, 1), "")
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	wantSequences(t, q, 0, 3)
 	if stats := look(t, q, 0); stats.Bytes < int64(len(NewBatch(producer, 0, 3, 1).Bytes())) {
-		t.Errorf("settling twice took %d bytes too many off", -stats.Bytes)
+		t.Errorf("acking twice took %d bytes too many off", -stats.Bytes)
 	}
 }
 
-func testSettleTwice(t *testing.T, q Opened) {
+func testAckAfterLoss(t *testing.T, q Opened) {
+	producer, other := NewProducer(), NewProducer()
+	ids := pushSequences(t, q, producer, 0, 3)
+	q.Lose()
+	push(t, q, NewBatch(other, 0, 1, 1), "") // another producer's, the same sequence
+	push(t, q, NewBatch(producer, 0, 9, 1), "")
+	ack(t, q, 0, ids, nil)
+	wantSequences(t, q, 0, 1, 9)
+}
+
+func testAckNonsense(t *testing.T, q Opened) {
+	ids := pushSequences(t, q, NewProducer(), 0, 2)
+	ack(t, q, 0, []spendflush.EntryID{"", "-", "+", "0", "nonsense", "(0-0", "0-0-0", "/", "1-", ids[0], ids[0] + "x", ids[1][1:]}, nil)
+	wantSequences(t, q, 0, 2)
+}
+
+func testAckTwice(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
 	both := look(t, q, 0).Bytes
-	settle(t, q, 0, []spendflush.EntryID{ids[0], ids[0], ids[0]}, nil)
+	ack(t, q, 0, []spendflush.EntryID{ids[0], ids[0], ids[0]}, nil)
 	wantSequences(t, q, 0, 2)
 	if bytes := look(t, q, 0).Bytes; 2*bytes != both {
 		t.Errorf("one of two equal batches is left with %d bytes of %d", bytes, both)
 	}
 }
 
-func testSettleNothing(t *testing.T, q Opened) {
+func testAckNothing(t *testing.T, q Opened) {
 	pushSequences(t, q, NewProducer(), 0, 1)
-	settle(t, q, 0, nil, nil)
-	settle(t, q, 0, []spendflush.EntryID{}, map[spendflush.ProducerID]uint64{})
+	ack(t, q, 0, nil, nil)
+	ack(t, q, 0, []spendflush.EntryID{}, map[spendflush.ProducerID]uint64{})
 	wantSequences(t, q, 0, 1)
 }
 
-func testSettleMany(t *testing.T, q Opened) {
+func testAckMany(t *testing.T, q Opened) {
 	const n = 2500
 	marks := map[spendflush.ProducerID]uint64{}
 	var producers []spendflush.ProducerID
@@ -233,7 +249,7 @@ func testSettleMany(t *testing.T, q Opened) {
 		marks[producers[i]] = uint64(i + 1)
 	}
 	ids := pushSequences(t, q, producers[0], 0, n)
-	settle(t, q, 0, ids[:n-1], marks)
+	ack(t, q, 0, ids[:n-1], marks)
 	wantSequences(t, q, 0, n)
 	for i := 0; i < n; i += 100 {
 		wantMark(t, q, 0, producers[i], uint64(i+1))
@@ -242,8 +258,8 @@ func testSettleMany(t *testing.T, q Opened) {
 
 func testMarks(t *testing.T, q Opened) {
 	a, b := NewProducer(), NewProducer()
-	settle(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 1<<63 - 1})
-	settle(t, q, 1, nil, map[spendflush.ProducerID]uint64{a: 7})
+	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 1<<63 - 1})
+	ack(t, q, 1, nil, map[spendflush.ProducerID]uint64{a: 7})
 	wantMark(t, q, 0, a, 3)
 	wantMark(t, q, 0, b, 1<<63-1)
 	wantMark(t, q, 1, a, 7)
@@ -251,10 +267,37 @@ func testMarks(t *testing.T, q Opened) {
 	wantMark(t, q, 0, NewProducer(), 0)
 }
 
+func testMarkWhole(t *testing.T, q Opened) {
+	producer := NewProducer()
+	mark := markAt(9)
+	mark.Lost, mark.Quarantined = []uint64{3, 5, 8}, []uint64{5}
+	sent := mark
+	sent.Updates, sent.Amount = 7, spendflush.Dollars(7)
+	ackAll(t, q, 0, spendflush.Ack{Marks: map[spendflush.ProducerID]spendflush.Mark{producer: sent}})
+	wantMarkAs(t, q, 0, producer, mark)
+}
+
+// What is left out of a list would be taken for confirmed.
+func testMarkTooLong(t *testing.T, q Opened) {
+	producer, other := NewProducer(), NewProducer()
+	long := markAt(1000)
+	for i := range uint64(spendflush.MaxPublishedLost + 1) {
+		long.Lost = append(long.Lost, 100+i)
+	}
+	ids := pushSequences(t, q, producer, 0, 2)
+	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{producer: 7})
+	ackAll(t, q, 0, spendflush.Ack{
+		Entries: ids[:1], Marks: map[spendflush.ProducerID]spendflush.Mark{producer: long, other: markAt(5)},
+	})
+	wantMark(t, q, 0, producer, 7)
+	wantMark(t, q, 0, other, 5)
+	wantSequences(t, q, 0, 2)
+}
+
 func testMarkOverwritten(t *testing.T, q Opened) {
 	a, b := NewProducer(), NewProducer()
-	settle(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 4})
-	settle(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 5})
+	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 4})
+	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 5})
 	wantMark(t, q, 0, a, 5)
 	wantMark(t, q, 0, b, 4)
 }
@@ -262,11 +305,11 @@ func testMarkOverwritten(t *testing.T, q Opened) {
 func testLoss(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 3)
-	settle(t, q, 0, ids[:1], map[spendflush.ProducerID]uint64{producer: 1})
+	ack(t, q, 0, ids[:1], map[spendflush.ProducerID]uint64{producer: 1})
 	q.Lose()
 	wantSequences(t, q, 0)
 	wantMark(t, q, 0, producer, 0)
-	settle(t, q, 0, ids[1:], map[spendflush.ProducerID]uint64{producer: 3})
+	ack(t, q, 0, ids[1:], map[spendflush.ProducerID]uint64{producer: 3})
 	wantMark(t, q, 0, producer, 3)
 	pushSequences(t, q, producer, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
@@ -276,12 +319,12 @@ func testShards(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 2)
 	pushSequences(t, q, producer, 3, 3)
-	settle(t, q, 3, ids[:0], map[spendflush.ProducerID]uint64{producer: 9})
+	ack(t, q, 3, ids[:0], map[spendflush.ProducerID]uint64{producer: 9})
 	wantSequences(t, q, 0, 1, 2)
 	wantSequences(t, q, 3, 1, 2, 3)
 	wantSequences(t, q, 1)
 	wantMark(t, q, 0, producer, 0)
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	wantSequences(t, q, 0)
 	wantSequences(t, q, 3, 1, 2, 3)
 }
@@ -303,11 +346,11 @@ func testStats(t *testing.T, q Opened) {
 	if two.Batches != 2 || two.Bytes != 2*one.Bytes || !two.Oldest.Equal(one.Oldest) {
 		t.Errorf("stats are %+v after a second batch like the first: %+v", two, one)
 	}
-	settle(t, q, 0, []spendflush.EntryID{first}, nil)
+	ack(t, q, 0, []spendflush.EntryID{first}, nil)
 	if rest := look(t, q, 0); rest.Batches != 1 || rest.Bytes != one.Bytes || rest.Oldest.Before(one.Oldest) {
 		t.Errorf("stats are %+v when the second batch is left", rest)
 	}
-	settle(t, q, 0, []spendflush.EntryID{second}, nil)
+	ack(t, q, 0, []spendflush.EntryID{second}, nil)
 	if none := look(t, q, 0); none != (spendflush.QueueStats{}) {
 		t.Errorf("stats are %+v when nothing is left", none)
 	}
@@ -362,7 +405,7 @@ func testForeign(t *testing.T, q Opened) {
 	if len(entries) != 3 || entries[1].Bytes != nil {
 		t.Fatalf("read %d entries, want three, the second one without bytes", len(entries))
 	}
-	settle(t, q, 0, []spendflush.EntryID{entries[1].ID}, nil)
+	ack(t, q, 0, []spendflush.EntryID{entries[1].ID}, nil)
 	wantSequences(t, q, 0, 1, 2)
 }
 
@@ -371,11 +414,11 @@ func testEndedContext(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 1)
 	for name, call := range map[string]func() error{
-		"Push":   func() error { _, err := q.Push(ctx, NewBatch(producer, 0, 2, 1), ""); return err },
-		"Read":   func() error { _, err := q.Read(ctx, 0, "", all, all); return err },
-		"Settle": func() error { return q.Settle(ctx, 0, ids, nil) },
-		"Mark":   func() error { _, err := q.Mark(ctx, 0, producer); return err },
-		"Stats":  func() error { _, err := q.Stats(ctx, 0); return err },
+		"Push":  func() error { _, err := q.Push(ctx, NewBatch(producer, 0, 2, 1), ""); return err },
+		"Read":  func() error { _, err := q.Read(ctx, 0, "", all, all); return err },
+		"Ack":   func() error { return q.Ack(ctx, 0, spendflush.Ack{Entries: ids}) },
+		"Mark":  func() error { _, err := q.Mark(ctx, 0, producer); return err },
+		"Stats": func() error { _, err := q.Stats(ctx, 0); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s returned %v", name, err)
@@ -407,7 +450,7 @@ func (s suite) testFull(t *testing.T) {
 		t.Errorf("a refused batch changed %+v into %+v", before, after)
 	}
 	push(t, q, NewBatch(producer, 1, 1, 50), "") // the bound is each shard's own
-	settle(t, q, 0, ids[:1], nil)
+	ack(t, q, 0, ids[:1], nil)
 	push(t, q, NewBatch(producer, 0, 10, 50), "")
 }
 
@@ -431,7 +474,7 @@ func (s suite) testTooLarge(t *testing.T) {
 	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 2, 1), ""); !errors.Is(err, spendflush.ErrQueueFull) {
 		t.Errorf("a full queue answered %v", err)
 	}
-	settle(t, q, 0, []spendflush.EntryID{id}, nil)
+	ack(t, q, 0, []spendflush.EntryID{id}, nil)
 	push(t, q, NewBatch(producer, 0, 2, 50), "")
 	wantSequences(t, q, 0, 2)
 }

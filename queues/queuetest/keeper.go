@@ -13,7 +13,7 @@ import (
 )
 
 // RunKeeper runs what a spendflush.Keeper must do, all of Run included. open is as for Run; its queues are Keepers that
-// keep what is settled.
+// retain what is acked.
 func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	Run(t, open)
 	for _, test := range []struct {
@@ -21,27 +21,29 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		maxBytes int64
 		run      func(t *testing.T, q Opened)
 	}{
-		{"NothingIsKeptOfAnUnusedQueue", 0, testKeptUnused},
-		{"WhatWasSettledComesBackAsItWas", 0, testRequeue},
-		{"WhatWasNeverSettledIsNotRequeued", 0, testRequeueWaiting},
-		{"WhatWasNotThereWhenItWasSettledIsNotKept", 0, testSettleGoneKeepsNothing},
-		{"AnEntrySettledTwiceInOneCallIsKeptOnce", 0, testSettleTwiceKeepsOnce},
+		{"NothingIsRetainedOfAnUnusedQueue", 0, testRetainedUnused},
+		{"WhatWasAckedComesBackAsItWas", 0, testRequeue},
+		{"WhatWasNeverAckedIsNotRequeued", 0, testRequeueWaiting},
+		{"WhatWasNotThereWhenItWasAckedIsNotRetained", 0, testAckGoneRetainsNothing},
+		{"AnEntryAckedTwiceInOneCallIsRetainedOnce", 0, testAckTwiceRetainsOnce},
 		{"RequeuingTwiceGivesEntriesOnce", 0, testRequeueTwice},
-		{"RequeuedEntriesAreSettledByTheirNewIDs", 0, testSettleRequeued},
+		{"RequeuedEntriesAreAckedByTheirNewIDs", 0, testAckRequeued},
 		{"RequeuedEntriesAreFoundByTheirBatch", 0, testRequeuedPrevious},
-		{"ThousandsAreRequeuedInTheOrderTheyWereSettled", 0, testRequeueMany},
+		{"ThousandsAreRequeuedInTheOrderTheyWereAcked", 0, testRequeueMany},
 		{"TheBoundOfTheQueueDoesNotStopRequeue", 10, testRequeueFull},
-		{"WhatIsKeptCountsForNothingInTheQueue", 10, testKeptCountsForNothing},
-		{"MarksArePublishedWithWhatIsKept", 0, testKeptMarks},
-		{"TheNumberOfUpdatesInTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooksMark},
+		{"WhatIsRetainedCountsForNothingInTheQueue", 10, testRetainedCountsForNothing},
+		{"MarksArePublishedWithWhatIsRetained", 0, testRetainedMarks},
+		{"TheNumberOfUpdatesInTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooked},
+		{"ShardsThatRetainAnythingAreKnown", 0, testRetained},
+		{"ExpireGoesByTheEarlierClock", 0, testExpireEarlierClock},
 		{"ExpireForgetsAllByAnAgeOfNothing", 0, testExpireAll},
 		{"ExpireForgetsNothingThatIsYoung", 0, testExpireNone},
 		{"ExpireForgetsWhatIsOldAndNothingElse", 0, testExpireSome},
 		{"ExpireTouchesNothingThatWaits", 0, testExpireWaiting},
-		{"ShardsKeepTheirOwn", 0, testKeptShards},
-		{"WhatIsKeptMayBeLost", 0, testKeptLost},
-		{"AForeignEntryIsSettledAmongOthers", 0, testKeptForeign},
-		{"ConcurrentSettleAndRequeueLoseNothing", 0, testSettleWhileRequeuing},
+		{"ShardsRetainTheirOwn", 0, testRetainedShards},
+		{"WhatIsRetainedMayBeLost", 0, testRetainedLost},
+		{"AForeignEntryIsAckedAmongOthers", 0, testRetainedForeign},
+		{"ConcurrentAckAndRequeueLoseNothing", 0, testAckWhileRequeuing},
 		{"AnEndedContextStopsTheCallsOfAKeeper", 0, testKeeperEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -75,12 +77,12 @@ func wantRequeued(t *testing.T, q Opened, shard, want int) {
 
 func expire(t *testing.T, q Opened, shard int, age time.Duration) {
 	t.Helper()
-	if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), shard, age); err != nil {
+	if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), shard, age, time.Now()); err != nil {
 		t.Fatalf("expire: %v", err)
 	}
 }
 
-func testKeptUnused(t *testing.T, q Opened) {
+func testRetainedUnused(t *testing.T, q Opened) {
 	wantRequeued(t, q, 0, 0)
 	expire(t, q, 0, 0)
 	expire(t, q, 0, time.Hour)
@@ -99,7 +101,7 @@ func testRequeue(t *testing.T, q Opened) {
 		ids, sent = append(ids, push(t, q, b, "")), append(sent, slices.Clone(b.Bytes()))
 	}
 	before := look(t, q, 0)
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	wantSequences(t, q, 0)
 	wantRequeued(t, q, 0, 3)
 	entries := read(t, q, 0, "", all, all)
@@ -121,53 +123,53 @@ func testRequeue(t *testing.T, q Opened) {
 
 func testRequeueWaiting(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 5)
-	settle(t, q, 0, ids[3:4], nil)
-	settle(t, q, 0, ids[1:2], nil)
+	ack(t, q, 0, ids[3:4], nil)
+	ack(t, q, 0, ids[1:2], nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 3, 5, 4, 2)
 }
 
-func testSettleGoneKeepsNothing(t *testing.T, q Opened) {
+func testAckGoneRetainsNothing(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
-	settle(t, q, 0, ids[:1], nil)
-	settle(t, q, 0, ids, nil)
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids[:1], nil)
+	ack(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
 }
 
-func testSettleTwiceKeepsOnce(t *testing.T, q Opened) {
+func testAckTwiceRetainsOnce(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
-	settle(t, q, 0, []spendflush.EntryID{ids[0], ids[1], ids[0], ids[1]}, nil)
+	ack(t, q, 0, []spendflush.EntryID{ids[0], ids[1], ids[0], ids[1]}, nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
 }
 
 func testRequeueTwice(t *testing.T, q Opened) {
-	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
 	wantRequeued(t, q, 0, 3)
 	wantRequeued(t, q, 0, 0)
 	wantSequences(t, q, 0, 1, 2, 3)
 }
 
-func testSettleRequeued(t *testing.T, q Opened) {
+func testAckRequeued(t *testing.T, q Opened) {
 	old := pushSequences(t, q, NewProducer(), 0, 3)
-	settle(t, q, 0, old, nil)
+	ack(t, q, 0, old, nil)
 	wantRequeued(t, q, 0, 3)
-	settle(t, q, 0, old, nil) // a late one: it means nobody
+	ack(t, q, 0, old, nil) // a late one: it means nobody
 	wantSequences(t, q, 0, 1, 2, 3)
-	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
 	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
 		t.Errorf("stats are %+v when nothing is left", stats)
 	}
-	wantRequeued(t, q, 0, 3) // kept again
+	wantRequeued(t, q, 0, 3) // retained again
 	wantSequences(t, q, 0, 1, 2, 3)
 }
 
 func testRequeuedPrevious(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 2)
-	settle(t, q, 0, ids, nil)
+	ack(t, q, 0, ids, nil)
 	wantRequeued(t, q, 0, 2)
 	for i, e := range read(t, q, 0, "", all, all) {
 		if again := push(t, q, NewBatch(producer, 0, uint64(i+1), 1), e.ID); again != e.ID {
@@ -181,7 +183,7 @@ func testRequeueMany(t *testing.T, q Opened) {
 	const n = 2500
 	ids := pushSequences(t, q, NewProducer(), 0, n)
 	before := look(t, q, 0)
-	settle(t, q, 0, ids[:n-1], nil)
+	ack(t, q, 0, ids[:n-1], nil)
 	wantRequeued(t, q, 0, n-1)
 	want := []uint64{n}
 	for i := range uint64(n - 1) {
@@ -196,7 +198,7 @@ func testRequeueMany(t *testing.T, q Opened) {
 func testRequeueFull(t *testing.T, q Opened) {
 	producer := NewProducer()
 	for i := range uint64(3) {
-		settle(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+		ack(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
 	}
 	push(t, q, NewBatch(producer, 0, 4, 5), "")
 	wantRequeued(t, q, 0, 3)
@@ -204,24 +206,24 @@ func testRequeueFull(t *testing.T, q Opened) {
 	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 5, 1), ""); !errors.Is(err, spendflush.ErrQueueFull) {
 		t.Errorf("a queue far beyond its bound answered %v", err)
 	}
-	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
 	push(t, q, NewBatch(producer, 0, 5, 5), "")
 }
 
-func testKeptCountsForNothing(t *testing.T, q Opened) {
+func testRetainedCountsForNothing(t *testing.T, q Opened) {
 	producer := NewProducer()
 	for i := range uint64(5) {
-		settle(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+		ack(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
 		if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
-			t.Errorf("stats are %+v when only kept entries are there", stats)
+			t.Errorf("stats are %+v when only retained entries are there", stats)
 		}
 	}
 }
 
-func testKeptMarks(t *testing.T, q Opened) {
+func testRetainedMarks(t *testing.T, q Opened) {
 	producer, other := NewProducer(), NewProducer()
 	ids := pushSequences(t, q, producer, 0, 300)
-	settle(t, q, 0, ids, map[spendflush.ProducerID]uint64{producer: 300, other: 7})
+	ack(t, q, 0, ids, map[spendflush.ProducerID]uint64{producer: 300, other: 7})
 	wantMark(t, q, 0, producer, 300)
 	wantMark(t, q, 0, other, 7)
 	wantRequeued(t, q, 0, 300)
@@ -229,36 +231,101 @@ func testKeptMarks(t *testing.T, q Opened) {
 }
 
 func testExpireAll(t *testing.T, q Opened) {
-	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
 	expire(t, q, 0, 0)
 	wantRequeued(t, q, 0, 0)
-	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
+	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
 }
 
-func testBooksMark(t *testing.T, q Opened) {
-	producer := NewProducer()
-	var books spendflush.ProducerID
-	publish := func(updates, mark uint64) {
-		t.Helper()
-		settle(t, q, 0, pushSequences(t, q, producer, 0, 1), map[spendflush.ProducerID]uint64{books: updates, producer: mark})
+func wantBooked(t *testing.T, q Opened, shard int, want int64) {
+	t.Helper()
+	got, err := q.Queue.(spendflush.Keeper).Booked(t.Context(), shard)
+	if err != nil || got != want {
+		t.Errorf("booked in shard %d are %d updates, %v; want %d", shard, got, err, want)
 	}
+}
+
+func testBooked(t *testing.T, q Opened) {
+	producer := NewProducer()
+	publish := func(updates int64, mark uint64) {
+		t.Helper()
+		ackAll(t, q, 0, spendflush.Ack{
+			Entries: pushSequences(t, q, producer, 0, 1), Booked: updates, Marks: marksAt(map[spendflush.ProducerID]uint64{producer: mark}),
+		})
+	}
+	wantBooked(t, q, 0, 0)
 	publish(10, 7)
+	wantBooked(t, q, 0, 10)
 	publish(9, 6) // behind, or late: the mark of a producer is only a hint
-	wantMark(t, q, 0, books, 10)
+	wantBooked(t, q, 0, 10)
 	wantMark(t, q, 0, producer, 6)
+	publish(0, 7) // from an instance without a window
+	wantBooked(t, q, 0, 10)
 	publish(11, 8)
-	wantMark(t, q, 0, books, 11)
+	wantBooked(t, q, 0, 11)
+	wantBooked(t, q, 1, 0)
+	expire(t, q, 0, 0)
+	wantBooked(t, q, 0, 11)
 	requeue(t, q, 0)
-	wantMark(t, q, 0, books, 0)
+	wantBooked(t, q, 0, 0)
 	wantMark(t, q, 0, producer, 8)
 	publish(3, 9)
-	wantMark(t, q, 0, books, 3)
+	wantBooked(t, q, 0, 3)
+	ackAll(t, q, 0, spendflush.Ack{Booked: 1e15}) // alone
+	wantBooked(t, q, 0, 1e15)
+}
+
+func wantRetained(t *testing.T, q Opened, want ...int) {
+	t.Helper()
+	got, err := q.Queue.(spendflush.Keeper).Retained(t.Context())
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("the shards %v retain something, %v; want %v", got, err, want)
+	}
+}
+
+func testRetained(t *testing.T, q Opened) {
+	const last = spendflush.MaxShards - 1
+	wantRetained(t, q)
+	producer := NewProducer()
+	pushSequences(t, q, producer, 2, 1) // what only waits isn't retained
+	ack(t, q, last, pushSequences(t, q, producer, last, 2), nil)
+	ack(t, q, 5, nil, map[spendflush.ProducerID]uint64{producer: 3})
+	ackAll(t, q, 0, spendflush.Ack{Booked: 3})
+	wantRetained(t, q, 0, last)
+	requeue(t, q, last)
+	wantRetained(t, q, 0)
+	expire(t, q, 0, 0)
+	wantRetained(t, q, 0) // the number is still to be compared
+	requeue(t, q, 0)
+	wantRetained(t, q)
+	ack(t, q, 1, pushSequences(t, q, producer, 1, 1), nil)
+	wantRetained(t, q, 1)
+	expire(t, q, 1, 0)
+	wantRetained(t, q)
+}
+
+// A clock of the queue that has jumped ahead looks from here as the caller's that is behind.
+func testExpireEarlierClock(t *testing.T, q Opened) {
+	for _, c := range []struct{ age, off time.Duration }{
+		{time.Millisecond, -365 * 24 * time.Hour}, {time.Millisecond, -time.Hour},
+		{24 * time.Hour, 365 * 24 * time.Hour}, // the caller's clock has jumped ahead: the queue's decides
+	} {
+		ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+		<-time.After(clockStep)
+		if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), 0, c.age, time.Now().Add(c.off)); err != nil {
+			t.Fatal(err)
+		}
+		wantRequeued(t, q, 0, 3)
+		wantSequences(t, q, 0, 1, 2, 3)
+		ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+		expire(t, q, 0, 0)
+	}
 }
 
 func testExpireNone(t *testing.T, q Opened) {
-	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
+	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
 	<-time.After(clockStep)
 	expire(t, q, 0, time.Hour)
 	expire(t, q, 0, 1<<63-1) // the queue's clock isn't as old
@@ -273,10 +340,10 @@ func testExpireSome(t *testing.T, q Opened) {
 		producer := NewProducer()
 		old := pushSequences(t, q, producer, 0, 2)
 		young := push(t, q, NewBatch(producer, 0, 3, 1), "")
-		settle(t, q, 0, old, nil)
+		ack(t, q, 0, old, nil)
 		<-time.After(age + clockStep)
 		begin := time.Now()
-		settle(t, q, 0, []spendflush.EntryID{young}, nil)
+		ack(t, q, 0, []spendflush.EntryID{young}, nil)
 		<-time.After(clockStep)
 		expire(t, q, 0, age)
 		if took := time.Since(begin); took >= age {
@@ -290,16 +357,16 @@ func testExpireSome(t *testing.T, q Opened) {
 
 func testExpireWaiting(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 3)
-	settle(t, q, 0, ids[:1], nil)
+	ack(t, q, 0, ids[:1], nil)
 	expire(t, q, 0, 0)
 	wantRequeued(t, q, 0, 0)
 	wantSequences(t, q, 0, 2, 3)
 }
 
-func testKeptShards(t *testing.T, q Opened) {
+func testRetainedShards(t *testing.T, q Opened) {
 	producer := NewProducer()
-	settle(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
-	settle(t, q, 3, pushSequences(t, q, producer, 3, 3), nil)
+	ack(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
+	ack(t, q, 3, pushSequences(t, q, producer, 3, 3), nil)
 	expire(t, q, 0, 0)
 	wantRequeued(t, q, 0, 0)
 	wantRequeued(t, q, 1, 0)
@@ -308,20 +375,20 @@ func testKeptShards(t *testing.T, q Opened) {
 	wantSequences(t, q, 3, 1, 2, 3)
 }
 
-func testKeptLost(t *testing.T, q Opened) {
+func testRetainedLost(t *testing.T, q Opened) {
 	producer := NewProducer()
-	settle(t, q, 0, pushSequences(t, q, producer, 0, 3), nil)
+	ack(t, q, 0, pushSequences(t, q, producer, 0, 3), nil)
 	q.Lose()
 	wantRequeued(t, q, 0, 0)
 	expire(t, q, 0, 0)
-	settle(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
+	ack(t, q, 0, pushSequences(t, q, producer, 0, 2), nil)
 	q.Lose()
-	settle(t, q, 0, pushSequences(t, q, producer, 0, 1), nil)
+	ack(t, q, 0, pushSequences(t, q, producer, 0, 1), nil)
 	wantRequeued(t, q, 0, 1)
 	wantSequences(t, q, 0, 1)
 }
 
-func testKeptForeign(t *testing.T, q Opened) {
+func testRetainedForeign(t *testing.T, q Opened) {
 	if q.AddForeign == nil {
 		return // nothing of the kind can be in this queue
 	}
@@ -329,14 +396,14 @@ func testKeptForeign(t *testing.T, q Opened) {
 	push(t, q, NewBatch(producer, 0, 1, 1), "")
 	q.AddForeign(0)
 	push(t, q, NewBatch(producer, 0, 2, 1), "")
-	settle(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
+	ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
 	wantSequences(t, q, 0)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
 }
 
 // One flushes what there is again and again while another turns the database back again and again.
-func testSettleWhileRequeuing(t *testing.T, q Opened) {
+func testAckWhileRequeuing(t *testing.T, q Opened) {
 	const n, rounds = 400, 30
 	pushSequences(t, q, NewProducer(), 0, n)
 	before := look(t, q, 0)
@@ -346,7 +413,7 @@ func testSettleWhileRequeuing(t *testing.T, q Opened) {
 		for range rounds {
 			entries, err := q.Read(t.Context(), 0, "", all, all)
 			if err == nil {
-				err = q.Settle(t.Context(), 0, idsOf(entries), nil)
+				err = q.Ack(t.Context(), 0, spendflush.Ack{Entries: idsOf(entries)})
 			}
 			if err != nil {
 				failures <- err
@@ -389,12 +456,18 @@ func testSettleWhileRequeuing(t *testing.T, q Opened) {
 
 func testKeeperEndedContext(t *testing.T, q Opened) {
 	ctx := endedContext(t)
-	settle(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
+	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
 	if _, err := q.Queue.(spendflush.Keeper).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Requeue returned %v", err)
 	}
-	if err := q.Queue.(spendflush.Keeper).Expire(ctx, 0, 0); !errors.Is(err, context.Canceled) {
+	if err := q.Queue.(spendflush.Keeper).Expire(ctx, 0, 0, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Expire returned %v", err)
+	}
+	if _, err := q.Queue.(spendflush.Keeper).Booked(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("Booked returned %v", err)
+	}
+	if _, err := q.Queue.(spendflush.Keeper).Retained(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Retained returned %v", err)
 	}
 	wantSequences(t, q, 0)
 	wantRequeued(t, q, 0, 2)

@@ -3,6 +3,7 @@ package queuetest
 
 import (
 	"context"
+	"reflect"
 	"testing"
 	"time"
 
@@ -39,22 +40,26 @@ func Run(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"ReadReturnsAnEntryLargerThanItsBytes", testAtLeastOne},
 		{"APushWithoutItsPreviousEntryAddsADuplicate", testDuplicate},
 		{"APushWithItsPreviousEntryAddsNothing", testPrevious},
-		{"APushAddsAgainWhatWasSettled", testPreviousSettled},
+		{"APushAddsAgainWhatWasAcked", testPreviousAcked},
 		{"APushAddsAgainWhatWasLost", testPreviousLost},
 		{"AnEntryOfAnotherBatchIsNotTakenForThisOne", testPreviousOfAnother},
 		{"APreviousEntryThatNoQueueGaveCountsAsGone", testPreviousNonsense},
-		{"SettleTakesExactlyTheGivenEntriesOut", testSettleExact},
-		{"ALateSettleTakesNobodyElsesEntryOut", testLateSettle},
-		{"AnEntrySettledTwiceInOneCallIsCountedOnce", testSettleTwice},
-		{"SettlingNothingDoesNothing", testSettleNothing},
-		{"SettleTakesThousandsAtOnce", testSettleMany},
+		{"AckTakesExactlyTheGivenEntriesOut", testAckExact},
+		{"ALateAckTakesNoOtherEntryOut", testLateAck},
+		{"AnAckLeavesWhatGotTheSamePlaceSince", testAckAfterLoss},
+		{"AnIDThatNoQueueGaveCountsAsAcked", testAckNonsense},
+		{"AnEntryAckedTwiceInOneCallIsCountedOnce", testAckTwice},
+		{"AckingNothingDoesNothing", testAckNothing},
+		{"AckTakesThousandsAtOnce", testAckMany},
 		{"MarksAreKeptByShardAndProducer", testMarks},
 		{"TheLastPublishedMarkCounts", testMarkOverwritten},
+		{"AMarkIsPublishedWithoutItsSums", testMarkWhole},
+		{"AMarkWithTooManyLostBatchesIsNotPublished", testMarkTooLong},
 		{"MarksAndEntriesMayBeLostAndAddedAgain", testLoss},
 		{"ShardsHaveNothingToDoWithEachOther", testShards},
-		{"StatsFollowWhatIsPushedAndSettled", testStats},
+		{"StatsFollowWhatIsPushedAndAcked", testStats},
 		{"ConcurrentPushersLoseNothing", testConcurrent},
-		{"AForeignEntryIsReadWithoutBytesAndCanBeSettled", testForeign},
+		{"AForeignEntryIsReadWithoutBytesAndCanBeAcked", testForeign},
 		{"AnEndedContextStopsEveryCall", testEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s.open(t, 0)) })
@@ -77,7 +82,7 @@ func NewProducer() spendflush.ProducerID { return spendflush.NewProducerID(bornA
 // NewBatch returns a batch of the producer with the given number of rollup rows, of about 100 bytes each.
 func NewBatch(producer spendflush.ProducerID, shard int, sequence uint64, rows int) *spendflush.Batch {
 	header := spendflush.Header{
-		Shard: shard, Shards: 4, Producer: producer, Sequence: sequence, Seal: sequence, SealedAt: bornAt,
+		Shard: shard, Producer: producer, Sequence: sequence, SealedAt: bornAt,
 	}
 	rollups := make([]spendflush.RollupRow, rows)
 	for i := range rollups {
@@ -125,23 +130,50 @@ func read(
 	return entries
 }
 
-func settle(
-	t *testing.T, q spendflush.Queue, shard int, ids []spendflush.EntryID, marks map[spendflush.ProducerID]uint64,
-) {
+// ack acks these entries and publishes marks at these sequences.
+func ack(t *testing.T, q spendflush.Queue, shard int, ids []spendflush.EntryID, sequences map[spendflush.ProducerID]uint64) {
 	t.Helper()
-	if err := q.Settle(t.Context(), shard, ids, marks); err != nil {
-		t.Fatalf("settle: %v", err)
+	ackAll(t, q, shard, spendflush.Ack{Entries: ids, Marks: marksAt(sequences)})
+}
+
+func ackAll(t *testing.T, q spendflush.Queue, shard int, a spendflush.Ack) {
+	t.Helper()
+	if err := q.Ack(t.Context(), shard, a); err != nil {
+		t.Fatalf("ack: %v", err)
 	}
 }
 
-func wantMark(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, want uint64) {
+// markAt returns a mark at that sequence, the zero Mark at 0.
+func markAt(sequence uint64) spendflush.Mark {
+	m := spendflush.Mark{Sequence: sequence}
+	for i := range m.Digest {
+		m.Digest[i] = byte(sequence >> (i % 8))
+	}
+	return m
+}
+
+func marksAt(sequences map[spendflush.ProducerID]uint64) map[spendflush.ProducerID]spendflush.Mark {
+	marks := map[spendflush.ProducerID]spendflush.Mark{}
+	for producer, sequence := range sequences {
+		marks[producer] = markAt(sequence)
+	}
+	return marks
+}
+
+// wantMark wants the mark that ack publishes at that sequence, none at 0.
+func wantMark(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, sequence uint64) {
+	t.Helper()
+	wantMarkAs(t, q, shard, producer, markAt(sequence))
+}
+
+func wantMarkAs(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, want spendflush.Mark) {
 	t.Helper()
 	got, err := q.Mark(t.Context(), shard, producer)
 	if err != nil {
 		t.Fatalf("mark: %v", err)
 	}
-	if got != want {
-		t.Errorf("mark in shard %d is %d, want %d", shard, got, want)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("mark in shard %d is %+v, want %+v", shard, got, want)
 	}
 }
 

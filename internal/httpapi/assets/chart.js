@@ -1,6 +1,6 @@
 // Stacked bars over time, drawn by uPlot, with a legend and the same numbers as a table.
 import uPlot from "./uplot/uPlot.esm.js";
-import { h, renew, table } from "./dom.js";
+import { h, id, renew, table } from "./dom.js";
 import { count, decimal, dollars, dollarText } from "./format.js";
 
 const MOST = 7; // colours; what is behind them is added up as "others"
@@ -38,15 +38,15 @@ export function chart(signal) {
   let now = null, plot;
   const text = (n) => (now.isMoney ? dollarText(decimal(n)) : count(n));
   const hover = (i) => {
-    says.textContent = i === null || i === undefined ? HINT :
-      `${now.labels[i]}: ${now.series.filter((s) => s.values[i]).map((s) => `${s.name} ${text(s.values[i])}`).join(" · ") || "nothing"}`;
+    const some = i === null || i === undefined ? [] : now.series.filter((s) => s.values[i]);
+    renew(says, i === null || i === undefined ? HINT : [now.labels[i], ": ", some.length ? some.map((s, n) => [n > 0 && " · ", id(s.name), " ", text(s.values[i])]) : "nothing"]);
   };
   const draw = () => {
     plot?.destroy();
     plot = now && place.clientWidth ? new uPlot(options(place.clientWidth, now, hover), geometry(now), place) : undefined;
   };
   const tabulate = () => numbers.open && now && renew(numbers.lastElementChild, table(now.title, [{ name: "When", cell: (i) => now.labels[i] },
-    ...now.series.map((s) => (now.isMoney ? { name: s.name, money: (i) => decimal(s.values[i]) } : { name: s.name, number: true, cell: (i) => count(s.values[i]) }))],
+    ...now.series.map((s) => (now.isMoney ? { name: s.name, theirs: true, money: (i) => decimal(s.values[i]) } : { name: s.name, theirs: true, number: true, cell: (i) => count(s.values[i]) }))],
   now.labels.map((_, i) => i), { titled: true }));
   numbers.addEventListener("toggle", tabulate);
   const resize = new ResizeObserver(draw);
@@ -63,7 +63,7 @@ export function chart(signal) {
     note.textContent = next.note;
     note.hidden = !next.note;
     const total = (s) => decimal(s.values.reduce((a, b) => a + b, 0n));
-    renew(legend, next.series.map((s, i) => h("li", {}, h(`span.key.series-${i}`, { "aria-hidden": "true" }), s.name, " ",
+    renew(legend, next.series.map((s, i) => h("li", {}, h(`span.key.series-${i}`, { "aria-hidden": "true" }), id(s.name), " ",
       h("span.number", {}, next.isMoney ? dollars(total(s)) : count(s.values.reduce((a, b) => a + b, 0n))))));
     tabulate();
     if (alike) plot.setData(geometry(now));

@@ -6,6 +6,24 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const listening = new WeakSet(); // elements that h gave a listener
 
+// What can't be seen, or changes the order of what stands around it: an id can have any of it, and would look like
+// another one, or turn its amount around.
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const BLANKS = /(?! )\p{Zs}|\\(?=u\{)/gu; // and the backslash of what looks like such a number
+const byNumber = (c) => `\\u{${c.codePointAt(0).toString(16)}}`;
+
+// visible tells characters of a text that have no shape by their numbers. h and renew do it with all texts.
+export const visible = (text) => String(text).replace(UNSEEN, byNumber);
+
+// id shows a text that others chose, such as an id: the direction of its script ends with it, and all of its blanks show.
+export const id = (text) => h("bdi.id", {}, String(text).replace(BLANKS, byNumber) || "(none)");
+
+const SHOWN = new Set(["aria-label", "title", "data-label"]); // attributes whose texts are read or shown
+
+// asNodes makes a list of what an element may have: texts become visible, null and false are left out.
+const asNodes = (content) => content.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false)
+  .map((c) => (c instanceof Node ? c : document.createTextNode(visible(c))));
+
 // h makes an element: "tag.class", attributes ("on…" are listeners, null and false are left out), children.
 export function h(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
@@ -16,9 +34,9 @@ export function h(name, attributes = {}, ...children) {
     if (key.startsWith("on")) {
       element.addEventListener(key.slice(2), value);
       listening.add(element);
-    } else element.setAttribute(key, value === true ? "" : value);
+    } else element.setAttribute(key, value === true ? "" : SHOWN.has(key) ? visible(value) : value);
   }
-  element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+  element.append(...asNodes(children));
   return element;
 }
 
@@ -44,7 +62,7 @@ export function icon(state) {
 export const state = (name, text) => h(`span.state.${name}`, {}, icon(name), " ", text);
 
 // table makes a table with a caption. columns: {name, cell(row)}, or money(row), a decimal or undefined, instead of cell;
-// number aligns to the right, wide takes a line of its own in a card. On narrow screens each row becomes a card, for which
+// number aligns to the right, wide takes a line of its own in a card, theirs says that others chose its name. On narrow screens each row becomes a card, for which
 // the roles say again that it is a table. titled: a heading before it says already what the caption does.
 export function table(caption, columns, rows, { empty = "Nothing here.", titled = false } = {}) {
   if (!rows.length) return h("div", {}, !titled && h("h2", {}, caption), h("p.empty", {}, empty));
@@ -56,7 +74,7 @@ export function table(caption, columns, rows, { empty = "Nothing here.", titled 
   return h("table.cards", { role: "table" },
     h(titled ? "caption.unseen" : "caption", {}, caption),
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
-      columns.map((c, i) => h(`th${kinds[i]}`, { scope: "col", role: "columnheader" }, c.name)))),
+      columns.map((c, i) => h(`th${kinds[i]}`, { scope: "col", role: "columnheader" }, c.theirs ? id(c.name) : c.name)))),
     h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" },
       columns.map((c, i) => h(`td${kinds[i]}`, { role: "cell", "data-label": c.name }, h("span", {}, cells[i](row))))))));
 }
@@ -76,8 +94,7 @@ export const loading = (what) => h("p.loading", { role: "status" }, `Loading ${w
 // selected and how far it is scrolled. Children with a data-key are known by it, others by their position.
 export function renew(place, ...content) {
   const focused = document.activeElement;
-  become(place, content.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false)
-    .map((c) => (c instanceof Node ? c : document.createTextNode(c))));
+  become(place, asNodes(content));
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true }); // it was moved
 }
 

@@ -1,7 +1,7 @@
 // One entry of the quarantine: all about it, and the questions before it is applied or dropped.
-import { h, fill, renew, facts, table, failure } from "./dom.js";
+import { h, fill, renew, facts, table, failure, id } from "./dom.js";
 import { call } from "./api.js";
-import { count, dollars, when, bytes } from "./format.js";
+import { count, dollars, named, when, bytes } from "./format.js";
 import { what } from "./trouble.js";
 
 // open shows a dialog, which gives the focus back when it closes. It closes when the view is left, too.
@@ -15,21 +15,21 @@ function open(title, signal, ...children) {
   return box;
 }
 
-export function showEntry(id, settled, signal) {
+export function showEntry(number, settled, signal) {
   const place = h("div"), form = h("form.actions", { method: "dialog" }, h("button", {}, "Close"));
-  const box = open(`Entry ${id}`, signal, place, form);
-  fill(place, `entry ${id}`, async () => {
-    const e = await call(`/v1/quarantine/${id}`, { signal });
+  const box = open(`Entry ${number}`, signal, place, form);
+  fill(place, `entry ${number}`, async () => {
+    const e = await call(`/v1/quarantine/${number}`, { signal });
     const settle = (action) => () => { box.close(); ask(action, e, settled, signal); };
     if (e.state === "open") {
       renew(form, h("button", { type: "button", onclick: settle("apply") }, "Apply …"), h("button.danger", { type: "button", onclick: settle("drop") }, "Drop …"), form.lastChild);
     }
-    return [facts(["What", what(e)], ["State", e.state], ["Since", when(e.created_at)], e.settled_at && ["Settled", when(e.settled_at)],
+    return [facts(["What", what(e)], ["State", e.state], ["Since", when(e.created_at)], e.settled_at && ["Settled", [when(e.settled_at), e.settled_by && [" by ", id(e.settled_by)]]],
       ["Reason", e.reason], e.advice && ["What to do", e.advice], e.size !== undefined && ["Size", bytes(e.size)],
       e.spend !== undefined && ["Amount", dollars(e.spend)], (e.api_requests ?? e.updates) !== undefined && ["Requests", count(e.api_requests ?? e.updates)],
       e.unreadable && ["Unreadable", e.unreadable]),
     e.totals && table("Totals in it", [
-      { name: "Of", cell: (t) => `${t.entity_type} ${t.entity_id}` },
+      { name: "Of", cell: (t) => [t.entity_type, " ", named(t)] },
       { name: "Amount", money: (t) => t.spend },
       { name: "Requests", number: true, cell: (t) => count(t.api_requests) }], e.totals),
     e.first_bytes && h("div", {}, h("h3", {}, "Its first bytes"), h("pre", { tabindex: 0 }, e.first_bytes.replace(/../g, "$& ")))].filter(Boolean);

@@ -1,6 +1,6 @@
 // Numbers and times as texts. Amounts are exact decimals: they are added as whole numbers of 10^-12 and never pass
 // through a float, but to draw a chart.
-import { h } from "./dom.js";
+import { h, id } from "./dom.js";
 
 const SCALE = 12;
 
@@ -83,10 +83,14 @@ export const TYPES = {
   agent: "Agent", team_member: "Team member",
 };
 
+export const typeName = (type) => (Object.hasOwn(TYPES, type) ? TYPES[type] : type);
+
+// named shows which entity it is, without its type.
+export const named = (e) => (e.team_id ? [id(e.entity_id), " of ", id(e.team_id)] : [id(e.entity_id)]);
+
 export function entityPath(e) {
   const ids = e.entity_type === "team_member" ? [e.team_id, e.entity_id] : [e.entity_id];
   return [e.entity_type, ...ids].map(encodeURIComponent).join("/");
 }
 
-export const entityLink = (e) => h("a", { href: `#/entity/${entityPath(e)}` },
-  e.entity_type === "team_member" ? `${e.entity_id} of ${e.team_id}` : e.entity_id || "(none)");
+export const entityLink = (e) => h("a", { href: `#/entity/${entityPath(e)}` }, named(e));

@@ -1,11 +1,11 @@
 // The frame of the page: who is signed in, which view is shown, the theme.
 import { call, on } from "./api.js";
-import { h, icon, failure, renew } from "./dom.js";
+import { h, icon, id, failure, renew, visible } from "./dom.js";
 import { ZONE } from "./format.js";
 import * as live from "./live.js";
 import { showPipeline } from "./pipeline.js";
 import { showSpend } from "./spend.js";
-import { showEntity, titleOfEntity } from "./entity.js";
+import { entityOf, showEntity, titleOfEntity } from "./entity.js";
 import { showTrouble } from "./trouble.js";
 
 const main = document.getElementById("main");
@@ -23,12 +23,13 @@ let title = "", mark = ""; // of the window
 const VIEWS = [
   { path: /^\/?$/, title: "Pipeline", nav: "#/", show: showPipeline },
   { path: /^\/spend$/, title: "Spend", nav: "#/spend", show: showSpend },
-  { path: /^\/entity\/(.+)$/, title: titleOfEntity, nav: "#/spend", show: showEntity },
+  { path: /^\/entity\/(.+)$/, isOne: entityOf, title: titleOfEntity, nav: "#/spend", show: showEntity },
   { path: /^\/trouble$/, title: "Trouble", nav: "#/trouble", show: showTrouble },
 ];
 
-// route shows the view that the address names. A view gets its place, the rest of its path, its query and a signal that
-// tells when it is left; it may return a function that shows another query, so that the focus stays where it is.
+// route shows the view that the address names. A view gets its place, the rest of its path, its query, a signal that
+// tells when it is left, and what names the window; it may return a function that shows another query, so that the focus
+// stays where it is.
 function route(event) {
   if (location.hash && !location.hash.startsWith("#/")) return;
   if (session.needed && !session.signed_in) return showSignIn();
@@ -36,8 +37,9 @@ function route(event) {
   const query = new URLSearchParams(search);
   if (event && shown.path === path && shown.update) return shown.update(query);
   leaveView();
-  const view = VIEWS.find((v) => isReadable(path) && v.path.test(path));
-  const rest = view?.path.exec(path)[1];
+  const restOf = (v) => v.path.exec(path)[1];
+  const view = VIEWS.find((v) => isReadable(path) && v.path.test(path) && (!v.isOne || v.isOne(restOf(v))));
+  const rest = view && restOf(view);
   nav.hidden = false;
   for (const a of nav.querySelectorAll("a")) {
     if (a.getAttribute("href") === view?.nav) a.setAttribute("aria-current", "page");
@@ -51,7 +53,7 @@ function route(event) {
     main.focus({ preventScroll: true });
   }
   if (!view) return place.append(h("h1", {}, "There is no such view"), h("p", {}, h("a", { href: "#/" }, "To the pipeline")));
-  shown = { path, update: view.show(place, rest, query, leave.signal) };
+  shown = { path, update: view.show(place, rest, query, leave.signal, entitle) };
 }
 
 function leaveView() {
@@ -72,7 +74,7 @@ function isReadable(path) {
 // entitle names the window, with a mark before it while something is wrong: a tab tells it, too.
 function entitle(name = title) {
   title = name;
-  document.title = `${mark}${title} · spendflush`;
+  document.title = `${mark}${visible(title)} · spendflush`;
 }
 
 function showSignIn() {
@@ -92,7 +94,7 @@ function showSignIn() {
       await begin();
       main.focus();
     } catch (error) {
-      says.textContent = error.message;
+      renew(says, error.message);
       token.select();
     }
   });
@@ -169,7 +171,7 @@ live.watch((pipeline, connected) => {
     entitle();
   }
   const self = pipeline?.instances.find((i) => i.self);
-  renew(foot, `Times are in ${ZONE}, the zone of this browser.`, self && h("span", {}, `Shown by ${self.instance}, spendflush ${self.version}.`),
+  renew(foot, `Times are in ${ZONE}, the zone of this browser.`, self && h("span", {}, "Shown by ", id(self.instance), `, spendflush ${self.version}.`),
     h("a", { href: "https://github.com/spendflush/spendflush/blob/main/docs/runbook.md", rel: "noreferrer" }, "Runbook"));
 });
 

@@ -1,5 +1,5 @@
 // How the pipeline stands, live.
-import { h, icon, state, table, renew } from "./dom.js";
+import { h, icon, id, state, table, renew, visible } from "./dom.js";
 import { bytes, clock, count, counted, dollars, seconds, since, whenInZone } from "./format.js";
 import { watch } from "./live.js";
 
@@ -18,7 +18,7 @@ export function showPipeline(place, _, __, signal) {
     // A screen reader hears of a change of state, not of every tenth of a second.
     sentence.setAttribute("aria-live", spoken === `${connected} ${now}` ? "off" : "polite");
     spoken = `${connected} ${now}`;
-    sentence.textContent = connected ? pipeline.sentence : "This instance doesn't answer.";
+    sentence.textContent = connected ? visible(pipeline.sentence) : "This instance doesn't answer.";
     banner.className = `banner ${now}`;
     banner.replaceChildren(icon(now), h("div", {},
       h("p.word", {}, connected ? WORDS[now] ?? now : "Connection lost"), sentence,
@@ -40,6 +40,7 @@ function path(p) {
   const held = alive.reduce((sum, i) => sum + i.held_updates, 0);
   const direct = alive.filter((i) => i.fallback).length;
   const locks = p.locks ?? [];
+  const holders = [...new Set(locks.map((l) => l.holder).filter(Boolean))];
   const queue = p.queue;
   const used = queue.max_bytes ? Math.min(100, (100 * queue.bytes) / queue.max_bytes) : null;
   return [h("h2", {}, "The path of an update"), h("ol.path", {},
@@ -48,7 +49,7 @@ function path(p) {
     station("Queue", !queue.used ? "ok" : queue.up ? "ok" : "bad", !queue.used ? "not used" : queue.up ? counted(queue.batches, "batch", "batches") : "away",
       queue.used && [bytes(queue.bytes) + (used === null ? "" : ` of ${bytes(queue.max_bytes)}`), queue.batches > 0 && `oldest ${seconds(queue.oldest_age_seconds)}`],
       queue.error || (direct > 0 && `${direct} write directly`)),
-    station("Lock holder", "ok", locks.some((l) => l.holder) ? [...new Set(locks.map((l) => l.holder).filter(Boolean))].join(", ") : "nobody",
+    station("Lock holder", "ok", holders.length ? holders.map((name, i) => [i > 0 && ", ", id(name)]) : "nobody",
       locks.slice(0, 4).map((l) => (locks.length > 1 ? `shard ${l.shard}: ` : "") + (!l.holder ? "free" : l.held_seconds === null ? "held" : `for ${seconds(l.held_seconds)}`)),
       locks.length > 4 && `and ${locks.length - 4} more shards`),
     station("Postgres", p.postgres.up ? "ok" : "bad", p.postgres.up ? counted(p.postgres.updates, "update") : "away",
@@ -63,7 +64,7 @@ function station(name, sign, number, lines, note) {
 
 function instances(p) {
   return table("Instances", [
-    { name: "Instance", cell: (i) => [h("strong", {}, i.instance), i.self && h("span.chip", {}, "this one")] },
+    { name: "Instance", cell: (i) => [h("strong", {}, id(i.instance)), i.self && h("span.chip", {}, "this one")] },
     { name: "State", cell: (i) => state(i.alive ? (i.fallback ? "warn" : "ok") : "bad", i.alive ? (i.fallback ? "writes directly" : "alive") : "gone") },
     { name: "Holds shards", cell: (i) => (i.holds_shards?.length ? i.holds_shards.join(", ") : "–") },
     { name: "Held updates", number: true, cell: (i) => count(i.held_updates) },
@@ -80,7 +81,7 @@ function instances(p) {
 function flushes(p) {
   return table("Last flushes", [
     { name: "When", cell: (f) => clock(f.at) },
-    { name: "By", cell: (f) => f.instance },
+    { name: "By", cell: (f) => id(f.instance) },
     { name: "Shard", number: true, cell: (f) => f.shard },
     { name: "Batches", number: true, cell: (f) => count(f.batches) },
     { name: "Rows", number: true, cell: (f) => count(f.rows) },

@@ -1,8 +1,8 @@
 // What was spent: totals, a chart, the biggest, and a search for one.
-import { h } from "./dom.js";
+import { h, visible } from "./dom.js";
 import { board } from "./board.js";
 import { call, withQuery } from "./api.js";
-import { dollarText, entityPath, TYPES } from "./format.js";
+import { dollarText, entityPath, named, typeName } from "./format.js";
 
 export function showSpend(place, _, query, signal) {
   place.append(h("h1", {}, "Spend"), search());
@@ -31,7 +31,7 @@ function search() {
   };
   const show = () => {
     list.replaceChildren(...found.map((e, i) => h("li", { id: `found-${i}`, role: "option", "aria-selected": "false", onmousedown: () => go(e) },
-      h("span.chip", {}, TYPES[e.entity_type] ?? e.entity_type), h("span.name", {}, e.entity_type === "team_member" ? `${e.entity_id} of ${e.team_id}` : e.entity_id),
+      h("span.chip", {}, typeName(e.entity_type)), h("span.name", {}, named(e)),
       h("span.number", {}, dollarText(e.spend)))));
     at = -1;
     list.hidden = !found.length;
@@ -50,7 +50,7 @@ function search() {
       asked = box.value;
       show();
     } catch (error) {
-      if (!signal.aborted) says.textContent = error.message;
+      if (!signal.aborted) says.textContent = visible(error.message);
     }
   };
   box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 150); });

@@ -1,7 +1,7 @@
 // What could not be booked, what was lost, and whether the books add up.
-import { h, fill, renew, state, table, facts } from "./dom.js";
+import { h, fill, id, renew, state, table, facts } from "./dom.js";
 import { call, withQuery, report } from "./api.js";
-import { bytes, count, counted, dollars, seconds, when, whenInZone, TYPES } from "./format.js";
+import { bytes, count, counted, dollars, seconds, named, when, whenInZone, typeName } from "./format.js";
 import { watch } from "./live.js";
 import { ask, showEntry } from "./entry.js";
 
@@ -83,7 +83,7 @@ function verdict(a) {
     { name: "Check", cell: (c) => c.name },
     { name: "Result", cell: (c) => state(c.ok ? "ok" : "bad", c.ok ? "right" : "wrong") },
     { name: "Detail", wide: true, cell: (c) => [c.detail, (c.entities ?? []).map((e) =>
-      h("p", {}, `${e.entity_type} ${e.entity_id}: total ${e.total_spend}, rollups ${e.rollup_spend}`)),
+      h("p", {}, e.entity_type, " ", named(e), `: total ${e.total_spend}, rollups ${e.rollup_spend}`)),
     c.days ? h("p", {}, `days (UTC): ${c.days.join(", ")}`) : ""] },
   ], a.checks), facts(["Open in quarantine", count(a.quarantined)], ["Lost batches", count(a.lost_batches)],
     ["Batches set aside", count(a.set_aside.batches)])];
@@ -112,8 +112,8 @@ function entries(chosen, answer, settled, signal) {
 }
 
 export function what(e) {
-  if (e.entity) return `${TYPES[e.entity.entity_type] ?? e.entity.entity_type} ${e.entity.entity_id}${e.entity.team_id ? ` of ${e.entity.team_id}` : ""}`;
-  if (e.series) return `rollup of ${Object.values(e.series).flat().join(", ")}`;
+  if (e.entity) return [typeName(e.entity.entity_type), " ", named(e.entity)];
+  if (e.series) return ["rollup of ", Object.values(e.series).flat().map((text, i) => [i > 0 && ", ", id(text)])];
   if (e.sequence) return `producer ${e.producer}, batch ${e.sequence}`;
   return e.size === undefined ? e.book ?? e.kind : `a batch of ${bytes(e.size)}`;
 }

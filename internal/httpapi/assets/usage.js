@@ -1,5 +1,5 @@
 // Parts of a report on what was spent: its totals, its chart, its biggest.
-import { h, facts } from "./dom.js";
+import { h, id, facts } from "./dom.js";
 import { aligned, count, dollars, units, entityLink } from "./format.js";
 import { report, withQuery } from "./api.js";
 import { stack } from "./chart.js";
@@ -47,7 +47,7 @@ export async function topList(group, scope, whose, signal) {
   return h("ol.top-list", {}, named.map((r) => {
     const share = h("meter", { min: 0, max: 100, "aria-hidden": "true", value: Number((units(r.spend) * 100n) / largest) });
     const type = TYPE_OF[group];
-    return h("li", { "data-key": r[group] }, h("span.name", {}, type ? entityLink({ entity_type: type, entity_id: r[group] }) : r[group]),
+    return h("li", { "data-key": r[group] }, h("span.name", {}, type ? entityLink({ entity_type: type, entity_id: r[group] }) : id(r[group])),
       h("span.number", {}, align(r.spend)), share);
   }));
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/spendflush/spendflush/queues/queuetest"
 )
 
-var keeping = queues.RedisOptions{KeepSettled: true}
+var retaining = queues.RedisOptions{Retain: true}
 
 // pushN pushes n batches of one producer with the given rows each and returns their ids.
 func pushN(t *testing.T, q spendflush.Queue, n, rows int) []spendflush.EntryID {
@@ -29,9 +29,9 @@ func pushN(t *testing.T, q spendflush.Queue, n, rows int) []spendflush.EntryID {
 	return ids
 }
 
-func settle(t *testing.T, q spendflush.Queue, ids []spendflush.EntryID) {
+func ack(t *testing.T, q spendflush.Queue, ids []spendflush.EntryID) {
 	t.Helper()
-	if err := q.Settle(t.Context(), 0, ids, nil); err != nil {
+	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -45,11 +45,11 @@ func requeue(t *testing.T, q *queues.Redis) int {
 	return n
 }
 
-func wantKept(t *testing.T, q *queues.Redis, want int64) {
+func wantRetained(t *testing.T, q *queues.Redis, want int64) {
 	t.Helper()
-	entries, bytes, err := q.Kept(t.Context(), 0)
+	entries, bytes, err := q.RetainedStats(t.Context(), 0)
 	if err != nil || entries != want || (bytes > 0) != (want > 0) {
-		t.Errorf("%d entries of %d bytes are kept, want %d; %v", entries, bytes, want, err)
+		t.Errorf("%d entries of %d bytes are retained, want %d; %v", entries, bytes, want, err)
 	}
 }
 
@@ -113,48 +113,48 @@ func (c *scriptCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-func TestWithoutKeepSettledNothingIsKept(t *testing.T) {
+func TestWithoutRetainNothingIsRetained(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	q := open(t, client, queues.RedisOptions{})
-	settle(t, q, pushN(t, q, 3, 1))
+	ack(t, q, pushN(t, q, 3, 1))
 	if n := requeue(t, q); n != 0 {
 		t.Errorf("%d entries came back", n)
 	}
-	if there, err := client.Exists(t.Context(), key("spendflush", 0, "kept")).Result(); there != 0 || err != nil {
-		t.Errorf("something is kept: %d, %v", there, err)
+	if there, err := client.Exists(t.Context(), key("spendflush", 0, "retained")).Result(); there != 0 || err != nil {
+		t.Errorf("something is retained: %d, %v", there, err)
 	}
 }
 
-func TestAServerOutOfMemorySettlesWithoutKeeping(t *testing.T) {
+func TestAServerOutOfMemoryAcksWithoutRetaining(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	producer := queuetest.NewProducer()
 	ids := pushN(t, q, 205, 10)
-	settle(t, q, ids[:1])
+	ack(t, q, ids[:1])
 	maxMemory(t, client, "1")
 	// The first id is gone: deleting it must not be what lets the copies of the others in.
-	if err := q.Settle(t.Context(), 0, ids[:204], map[spendflush.ProducerID]uint64{producer: 3}); err != nil {
-		t.Fatalf("settle on a server out of memory: %v", err)
+	if err := q.Ack(t.Context(), 0, ackOf(ids[:204], producer, 3)); err != nil {
+		t.Fatalf("ack on a server out of memory: %v", err)
 	}
-	if mark, err := q.Mark(t.Context(), 0, producer); mark != 3 || err != nil {
-		t.Errorf("the mark is %d, %v", mark, err)
+	if mark, err := q.Mark(t.Context(), 0, producer); mark.Sequence != 3 || err != nil {
+		t.Errorf("the mark is %+v, %v", mark, err)
 	}
 	if stats := look(t, q); stats.Batches != 1 {
 		t.Errorf("stats are %+v", stats)
 	}
-	if n := q.Unkept(); n != 203 {
-		t.Errorf("%d entries weren't kept, want 203", n)
+	if n := q.Unretained(); n != 203 {
+		t.Errorf("%d entries weren't retained, want 203", n)
 	}
-	wantKept(t, q, 1)
+	wantRetained(t, q, 1)
 	// What is all gone must not make the marks the first that needs memory.
-	if err := q.Settle(t.Context(), 0, ids[:204], map[spendflush.ProducerID]uint64{producer: 4}); err != nil {
+	if err := q.Ack(t.Context(), 0, ackOf(ids[:204], producer, 4)); err != nil {
 		t.Errorf("settling again on a server out of memory: %v", err)
 	}
 	maxMemory(t, client, "0")
-	settle(t, q, ids)
-	wantKept(t, q, 2)
-	if n := q.Unkept(); n != 203 {
-		t.Errorf("%d entries weren't kept, want 203", n)
+	ack(t, q, ids)
+	wantRetained(t, q, 2)
+	if n := q.Unretained(); n != 203 {
+		t.Errorf("%d entries weren't retained, want 203", n)
 	}
 }
 
@@ -167,9 +167,9 @@ func maxMemory(t *testing.T, client redis.UniversalClient, value string) {
 
 func TestAServerOutOfMemoryRequeuesAndExpires(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	ids := pushN(t, q, 250, 10)
-	settle(t, q, ids[:249]) // one waits, so that an empty queue isn't what opens the way
+	ack(t, q, ids[:249]) // one waits, so that an empty queue isn't what opens the way
 	maxMemory(t, client, "1")
 	if n := requeue(t, q); n != 249 {
 		t.Errorf("%d entries came back", n)
@@ -180,25 +180,25 @@ func TestAServerOutOfMemoryRequeuesAndExpires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settle(t, q, []spendflush.EntryID{entries[0].ID})
+	ack(t, q, []spendflush.EntryID{entries[0].ID})
 	maxMemory(t, client, "1")
-	if err := q.Expire(t.Context(), 0, 0); err != nil {
+	if err := q.Expire(t.Context(), 0, 0, time.Now()); err != nil {
 		t.Error(err)
 	}
-	wantKept(t, q, 0)
+	wantRetained(t, q, 0)
 }
 
-func TestALostReplyKeepsAndRequeuesEntriesOnce(t *testing.T) {
+func TestALostReplyRetainsAndRequeuesEntriesOnce(t *testing.T) {
 	const n = 250 // several scripts
 	server := testserver.Redis(t)
 	proxy := faultproxy.New(t, host(t, server))
 	client := dial(t, through(t, server, proxy.Addr()))
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	ids := pushN(t, q, n, 1)
-	settle(t, q, ids[:1]) // the server knows the scripts, so that it isn't their absence whose reply is cut
+	ack(t, q, ids[:1]) // the server knows the scripts, so that it isn't their absence whose reply is cut
 	proxy.CutNextReply()
-	settle(t, q, ids)
-	wantKept(t, q, n)
+	ack(t, q, ids)
+	wantRetained(t, q, n)
 	if stats := look(t, q); stats != (spendflush.QueueStats{}) {
 		t.Errorf("stats are %+v", stats)
 	}
@@ -208,19 +208,19 @@ func TestALostReplyKeepsAndRequeuesEntriesOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		settle(t, q, []spendflush.EntryID{e.ID})
+		ack(t, q, []spendflush.EntryID{e.ID})
 	}
 	proxy.CutNextReply()
 	requeue(t, q)
-	wantKept(t, q, 0)
+	wantRetained(t, q, 0)
 	wantOnce(t, client, q, n)
 }
 
 func TestARequeueBrokenOffLosesNothing(t *testing.T) {
 	const n = 450
 	client := dial(t, testserver.Redis(t))
-	q := open(t, client, keeping)
-	settle(t, q, pushN(t, q, n, 1))
+	q := open(t, client, retaining)
+	ack(t, q, pushN(t, q, n, 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	afterScripts(client, func(n int) {
@@ -231,22 +231,22 @@ func TestARequeueBrokenOffLosesNothing(t *testing.T) {
 	if _, err := q.Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Fatalf("requeue returned %v", err)
 	}
-	kept, _, err := q.Kept(t.Context(), 0)
-	if err != nil || kept == 0 || kept == n {
-		t.Fatalf("%d of %d are still kept, %v: it wasn't broken off half way", kept, n, err)
+	retained, _, err := q.RetainedStats(t.Context(), 0)
+	if err != nil || retained == 0 || retained == n {
+		t.Fatalf("%d of %d are still retained, %v: it wasn't broken off half way", retained, n, err)
 	}
 	requeue(t, q)
-	wantKept(t, q, 0)
+	wantRetained(t, q, 0)
 	wantOnce(t, client, q, n)
 }
 
-// Without its end, it would go on as long as somebody settles what it brings.
-func TestRequeueEndsThoughWhatItBringsIsSettledAgain(t *testing.T) {
+// Without its end, it would go on as long as another instance acks what it brings.
+func TestRequeueEndsThoughWhatItBringsIsAckedAgain(t *testing.T) {
 	const n = 250
 	server := testserver.Redis(t)
 	client := dial(t, server)
-	q, flusher := open(t, client, keeping), open(t, dial(t, server), keeping)
-	settle(t, q, pushN(t, q, n, 1))
+	q, flusher := open(t, client, retaining), open(t, dial(t, server), retaining)
+	ack(t, q, pushN(t, q, n, 1))
 	afterScripts(client, func(scripts int) {
 		if scripts > 10 {
 			return
@@ -256,7 +256,7 @@ func TestRequeueEndsThoughWhatItBringsIsSettledAgain(t *testing.T) {
 			t.Error(err)
 		}
 		for _, e := range entries {
-			if err := flusher.Settle(t.Context(), 0, []spendflush.EntryID{e.ID}, nil); err != nil {
+			if err := flusher.Ack(t.Context(), 0, spendflush.Ack{Entries: []spendflush.EntryID{e.ID}}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -264,14 +264,14 @@ func TestRequeueEndsThoughWhatItBringsIsSettledAgain(t *testing.T) {
 	if got := requeue(t, q); got != n {
 		t.Errorf("%d entries came back, want %d", got, n)
 	}
-	wantKept(t, flusher, n)
+	wantRetained(t, flusher, n)
 }
 
 func TestAFlushAllWhileRequeuingIsSurvived(t *testing.T) {
 	const n = 250
 	client := dial(t, testserver.NewRedis(t).URL())
-	q := open(t, client, keeping)
-	settle(t, q, pushN(t, q, n, 1))
+	q := open(t, client, retaining)
+	ack(t, q, pushN(t, q, n, 1))
 	afterScripts(client, func(scripts int) {
 		if scripts == 1 {
 			if err := client.FlushAll(t.Context()).Err(); err != nil {
@@ -282,16 +282,16 @@ func TestAFlushAllWhileRequeuingIsSurvived(t *testing.T) {
 	if got := requeue(t, q); got == 0 || got == n {
 		t.Errorf("%d entries came back before the loss", got)
 	}
-	wantKept(t, q, 0)
-	settle(t, q, pushN(t, q, 5, 1))
-	wantKept(t, q, 5)
+	wantRetained(t, q, 0)
+	ack(t, q, pushN(t, q, 5, 1))
+	wantRetained(t, q, 5)
 	requeue(t, q)
 	wantOnce(t, client, q, 5)
 }
 
-func TestAFlushAllWhileSettlingIsSurvived(t *testing.T) {
+func TestAFlushAllWhileAckingIsSurvived(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	ids := pushN(t, q, 250, 1)
 	afterScripts(client, func(scripts int) {
 		if scripts == 1 {
@@ -300,8 +300,8 @@ func TestAFlushAllWhileSettlingIsSurvived(t *testing.T) {
 			}
 		}
 	})
-	settle(t, q, ids)
-	wantKept(t, q, 0)
+	ack(t, q, ids)
+	wantRetained(t, q, 0)
 	if stats := look(t, q); stats != (spendflush.QueueStats{}) {
 		t.Errorf("stats are %+v", stats)
 	}
@@ -309,7 +309,7 @@ func TestAFlushAllWhileSettlingIsSurvived(t *testing.T) {
 
 func TestNoScriptCopiesMuchMoreThanAMebibyte(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	b := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 14_000) // 590 kB: two go beyond
 	var ids []spendflush.EntryID
 	for range 10 {
@@ -318,14 +318,14 @@ func TestNoScriptCopiesMuchMoreThanAMebibyte(t *testing.T) {
 	scripts := 0
 	afterScripts(client, func(int) { scripts++ })
 	// The first script gets all ids and the mark, and doesn't deal with all ids.
-	if err := q.Settle(t.Context(), 0, ids, map[spendflush.ProducerID]uint64{b.Producer: 1}); err != nil {
+	if err := q.Ack(t.Context(), 0, ackOf(ids, b.Producer, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if mark, err := q.Mark(t.Context(), 0, b.Producer); mark != 1 || err != nil {
-		t.Errorf("the mark is %d, %v", mark, err)
+	if mark, err := q.Mark(t.Context(), 0, b.Producer); mark.Sequence != 1 || err != nil {
+		t.Errorf("the mark is %+v, %v", mark, err)
 	}
 	if scripts != 5 {
-		t.Errorf("settling took %d scripts, want 5", scripts)
+		t.Errorf("acking took %d scripts, want 5", scripts)
 	}
 	scripts = 0
 	requeue(t, q)
@@ -337,17 +337,17 @@ func TestNoScriptCopiesMuchMoreThanAMebibyte(t *testing.T) {
 	}
 }
 
-func TestAReplicaKeepsNothingAndLosesNothing(t *testing.T) {
+func TestAReplicaRetainsNothingAndLosesNothing(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
-	q := open(t, client, keeping)
+	q := open(t, client, retaining)
 	ids := pushN(t, q, 3, 1)
-	settle(t, q, ids[:1])
+	ack(t, q, ids[:1])
 	// Port 1: a master that is never there.
 	if err := client.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Settle(t.Context(), 0, ids, nil); !redis.IsReadOnlyError(err) {
-		t.Errorf("settle on a replica returned %v", err)
+	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); !redis.IsReadOnlyError(err) {
+		t.Errorf("ack on a replica returned %v", err)
 	}
 	if _, err := q.Requeue(t.Context(), 0); !redis.IsReadOnlyError(err) {
 		t.Errorf("requeue on a replica returned %v", err)
@@ -355,41 +355,41 @@ func TestAReplicaKeepsNothingAndLosesNothing(t *testing.T) {
 	if err := client.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
-	settle(t, q, ids)
+	ack(t, q, ids)
 	requeue(t, q)
 	wantOnce(t, client, q, 3)
 }
 
 func TestAClockPutBackHoldsNothingForEver(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
-	q := open(t, client, keeping)
-	tomorrow := redis.XAddArgs{Stream: key("spendflush", 0, "kept"), ID: "9999999999999-0", Values: []string{"t", "1000"}}
+	q := open(t, client, retaining)
+	tomorrow := redis.XAddArgs{Stream: key("spendflush", 0, "retained"), ID: "9999999999999-0", Values: []string{"t", "1000"}}
 	if err := client.XAdd(t.Context(), &tomorrow).Err(); err != nil {
 		t.Fatal(err)
 	}
 	ids := pushN(t, q, 3, 1)
-	settle(t, q, ids[:2])
-	wantKept(t, q, 3)
-	if err := q.Expire(t.Context(), 0, time.Millisecond); err != nil {
+	ack(t, q, ids[:2])
+	wantRetained(t, q, 3)
+	if err := q.Expire(t.Context(), 0, time.Millisecond, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	wantKept(t, q, 3)
-	if err := q.Expire(t.Context(), 0, 0); err != nil {
+	wantRetained(t, q, 3)
+	if err := q.Expire(t.Context(), 0, 0, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	wantKept(t, q, 0)
-	settle(t, q, ids)
-	wantKept(t, q, 1)
+	wantRetained(t, q, 0)
+	ack(t, q, ids)
+	wantRetained(t, q, 1)
 }
 
 func TestRequeueLeavesToTheNextPushWhatAHandAtTheKeysBroke(t *testing.T) {
 	for _, gone := range []string{"index", "bytes", "queue"} {
 		t.Run(gone, func(t *testing.T) {
 			client := dial(t, testserver.Redis(t))
-			q := open(t, client, keeping)
+			q := open(t, client, retaining)
 			ids := pushN(t, q, 6, 5)
 			each := look(t, q).Bytes / 6
-			settle(t, q, ids[:3])
+			ack(t, q, ids[:3])
 			if err := client.Del(t.Context(), key("spendflush", 0, gone)).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -409,32 +409,32 @@ func TestRequeueLeavesToTheNextPushWhatAHandAtTheKeysBroke(t *testing.T) {
 	}
 }
 
-// Small batches count for up to 1.4 times what they take: the same as in the queue, but nothing is kept of the index.
-func TestKeptBytesAreAboutWhatRedisUses(t *testing.T) {
+// Small batches count for up to 1.4 times what they take: the same as in the queue, but nothing is retained of the index.
+func TestRetainedBytesAreAboutWhatRedisUses(t *testing.T) {
 	const n = 300
 	for _, rows := range []int{1, 20, 400, 4000} {
 		client := dial(t, testserver.Redis(t))
-		q := open(t, client, keeping)
+		q := open(t, client, retaining)
 		b := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
 		check := func(want int64) {
-			entries, counted, err := q.Kept(t.Context(), 0)
+			entries, counted, err := q.RetainedStats(t.Context(), 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			used, err := client.MemoryUsage(t.Context(), key("spendflush", 0, "kept"), 0).Result()
+			used, err := client.MemoryUsage(t.Context(), key("spendflush", 0, "retained"), 0).Result()
 			t.Logf("%d bytes a batch: %d are counted as %d bytes, Redis uses %d", len(b.Bytes()), entries, counted, used)
 			if err != nil || entries != want || counted < used*7/10 || counted > used*17/10 {
-				t.Errorf("%d are kept, want %d; counted %d bytes, Redis uses %d; %v", entries, want, counted, used, err)
+				t.Errorf("%d are retained, want %d; counted %d bytes, Redis uses %d; %v", entries, want, counted, used, err)
 			}
 		}
 		for i := range int64(n) {
-			settle(t, q, []spendflush.EntryID{push(t, q, b, "")})
+			ack(t, q, []spendflush.EntryID{push(t, q, b, "")})
 			if i == n/2 {
 				check(i + 1)
 			}
 		}
 		check(n)
-		if err := client.XTrimMaxLen(t.Context(), key("spendflush", 0, "kept"), n/3).Err(); err != nil {
+		if err := client.XTrimMaxLen(t.Context(), key("spendflush", 0, "retained"), n/3).Err(); err != nil {
 			t.Fatal(err)
 		}
 		check(n / 3)

@@ -1,6 +1,6 @@
--- Looks at the kept entries of a shard.
+-- Looks at the retained entries of a shard.
 --
--- KEYS    kept (stream)
+-- KEYS    retained (stream)
 -- returns number of entries; bytes of memory that they count for
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 if not first then

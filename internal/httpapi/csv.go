@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// appendLine appends a line of CSV as RFC 4180 has it. Unlike encoding/csv it leaves line ends within a text as they are:
+// two ids that differ in nothing else must not become one.
+func appendLine(to []byte, fields []string) []byte {
+	for i, field := range fields {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		if !strings.ContainsAny(field, "\",\r\n") && (field == "" || field[0] != ' ') {
+			to = append(to, field...)
+			continue
+		}
+		to = append(to, '"')
+		for j := range len(field) {
+			if field[j] == '"' {
+				to = append(to, '"')
+			}
+			to = append(to, field[j])
+		}
+		to = append(to, '"')
+	}
+	return append(to, '\r', '\n')
+}
+
+// formulaStarts begin what a spreadsheet runs; the last four are their full-width forms.
+const formulaStarts = "=+-@＝＋－＠"
+
+// harmless puts an apostrophe before a text that a spreadsheet could run as a formula, and before one that has such an
+// apostrophe already, so that they stay apart. JSON has the text as it is.
+func harmless(text string) string {
+	bare := strings.TrimLeft(text, "'")
+	if bare == "" || !isFormula(bare) {
+		return text
+	}
+	return "'" + text
+}
+
+// isFormula says whether a text begins like a formula, after blanks and what can't be seen: programs that read it may
+// leave these out. One that begins with a tab or the end of a line could end up in a cell of its own.
+func isFormula(text string) bool {
+	if strings.IndexByte("\t\r\n", text[0]) >= 0 {
+		return true
+	}
+	text = strings.TrimLeftFunc(text, func(c rune) bool { return unicode.IsSpace(c) || unicode.Is(unicode.C, c) })
+	for _, c := range text {
+		return strings.ContainsRune(formulaStarts, c)
+	}
+	return false
+}
+
+// csvStream sends what is written in large pieces. Each piece gets a new deadline.
+type csvStream struct {
+	w       http.ResponseWriter
+	timeout time.Duration
+	buffer  bytes.Buffer
+	line    []byte
+	begun   bool
+	err     error // of the client's connection
+}
+
+const csvPiece = 32 << 10
+
+// write adds a line. The error is of the client's connection.
+func (s *csvStream) write(fields []string) error {
+	s.line = appendLine(s.line[:0], fields)
+	s.buffer.Write(s.line)
+	if s.buffer.Len() < csvPiece {
+		return nil
+	}
+	return s.send()
+}
+
+func (s *csvStream) send() error {
+	if !s.begun {
+		s.begun = true
+		h := s.w.Header()
+		h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
+		h.Set("Content-Disposition", `attachment; filename="spendflush-usage.csv"`)
+	}
+	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(s.timeout))
+	_, s.err = s.w.Write(s.buffer.Bytes())
+	s.buffer.Reset()
+	return s.err
+}

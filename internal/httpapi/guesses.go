@@ -1,0 +1,133 @@
+package httpapi
+
+import (
+	"hash/maphash"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	guessesAtOnce = 10              // wrong tokens from an address, until it has to pause
+	guessEvery    = 6 * time.Second // then one more may be sent
+	maxGuessers   = 10_000          // addresses that are remembered
+	warnEvery     = time.Second
+)
+
+// guesses slows down who tries tokens. An address that has sent ten wrong ones has to pause: none of the tokens that it
+// sends is looked at, but for those that were right before from there. So whoever guesses behind a proxy doesn't keep out
+// those who come by the same way.
+type guesses struct {
+	log *slog.Logger
+
+	missing, wrong, paused atomic.Int64 // requests refused, by why
+
+	seed  maphash.Seed
+	right [1024]atomic.Uint64 // hashes of an address and the place of a token that was right from there
+
+	mu     sync.Mutex
+	until  map[netip.Addr]time.Time // by when the failures of an address are forgiven
+	warned time.Time
+
+	forgiven time.Time // when forgive last looked
+	unsaid   int       // wrong tokens since the last line of the log
+	clock    func() time.Time
+}
+
+func newGuesses(log *slog.Logger) *guesses {
+	return &guesses{log: log, seed: maphash.MakeSeed(), until: map[netip.Addr]time.Time{}, clock: time.Now}
+}
+
+// judge returns nil if the token at the place, which the address has sent, opens the API. 0 is the place of a wrong one.
+func (g *guesses) judge(address netip.Addr, place int) *problem {
+	if place > 0 {
+		hash := maphash.Comparable(g.seed, caller{place, address})
+		known := &g.right[hash%uint64(len(g.right))]
+		if known.Load() == hash {
+			return nil
+		}
+		if wait := g.pause(address, false); wait > 0 {
+			return g.tooMany(wait)
+		}
+		known.Store(hash)
+		return nil
+	}
+	if wait := g.pause(address, true); wait > 0 {
+		return g.tooMany(wait)
+	}
+	g.wrong.Add(1)
+	return unauthorized.because("the token is not one of those of this instance")
+}
+
+func (g *guesses) tooMany(wait time.Duration) *problem {
+	g.paused.Add(1)
+	p := tooManyGuesses.because("%d wrong tokens came from this address; this one was not looked at", guessesAtOnce)
+	p.retryAfter = wait
+	return p
+}
+
+// pause returns for how long nothing that the address sends is to be looked at. If that isn't so, failed notes one more
+// wrong token.
+func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
+	key := networkOf(address)
+	now := g.clock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	until, ok := g.until[key]
+	if !ok && len(g.until) >= maxGuessers {
+		g.forgive(now)
+		if len(g.until) >= maxGuessers {
+			key = netip.Addr{} // that of all others
+			until = g.until[key]
+		}
+	}
+	if until.Before(now) {
+		until = now
+	}
+	if wait := until.Sub(now) - (guessesAtOnce-1)*guessEvery; wait > 0 {
+		g.warn(now, address, failed)
+		return wait
+	}
+	if failed {
+		g.until[key] = until.Add(guessEvery)
+		g.warn(now, address, true)
+	}
+	return 0
+}
+
+// forgive forgets the addresses that have sent nothing wrong for a while. It looks at all of them, and so not at each guess.
+func (g *guesses) forgive(now time.Time) {
+	if now.Sub(g.forgiven) < guessEvery {
+		return
+	}
+	g.forgiven = now
+	for key, until := range g.until {
+		if until.Before(now) {
+			delete(g.until, key)
+		}
+	}
+}
+
+// warn says at most once a second that wrong tokens are sent.
+func (g *guesses) warn(now time.Time, address netip.Addr, failed bool) {
+	if !failed {
+		return
+	}
+	g.unsaid++
+	if now.Sub(g.warned) < warnEvery {
+		return
+	}
+	g.log.Warn("wrong tokens are sent", "remote", address, "since_the_last_line", g.unsaid)
+	g.warned, g.unsaid = now, 0
+}
+
+// networkOf returns what counts as one address: of IPv6 the first half, which one customer has.
+func networkOf(address netip.Addr) netip.Addr {
+	if !address.Is6() {
+		return address
+	}
+	prefix, _ := address.Prefix(64) // it has as many bits
+	return prefix.Addr()
+}

@@ -1,0 +1,97 @@
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+)
+
+const (
+	signedOutEvery   = 2 * time.Second // how often the list is read, at most; as long other instances take an ended session
+	signedOutTimeout = time.Second     // for reading it
+	signOutTimeout   = 5 * time.Second // for writing to it
+)
+
+// signedOut knows the sessions that were ended before their time, by this instance or another one. They are in Postgres,
+// and read again when a cookie comes. While Postgres is away what was read last counts, so that the page, which tells what
+// is wrong then, stays open.
+type signedOut struct {
+	reader  Reader
+	started time.Time
+
+	turn sync.Mutex // held by who asks Postgres
+
+	mu      sync.Mutex // guards what follows; never held while waiting
+	ended   map[[16]byte]time.Time
+	unsaid  map[[16]byte]time.Time // those that Postgres isn't known to have
+	asked   time.Time
+	wasRead bool
+}
+
+func newSignedOut(reader Reader) *signedOut {
+	return &signedOut{reader: reader, started: time.Now(), ended: map[[16]byte]time.Time{}, unsaid: map[[16]byte]time.Time{}}
+}
+
+// has says whether the session was ended. It may ask Postgres, and waits for that for at most a second. While the list
+// could never be read, sessions that are older than this process may have been ended: they are taken to be.
+func (o *signedOut) has(ctx context.Context, s session) bool {
+	o.refresh(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ended := o.ended[s.id]
+	return ended || !o.wasRead && s.began().Before(o.started.Truncate(time.Second))
+}
+
+// add ends the session, here at once. The error says that Postgres could not be told; that is tried again.
+func (o *signedOut) add(ctx context.Context, s session) error {
+	o.mu.Lock()
+	o.ended[s.id], o.unsaid[s.id] = s.ends, s.ends
+	o.mu.Unlock()
+	o.turn.Lock()
+	defer o.turn.Unlock()
+	return o.say(ctx)
+}
+
+// refresh reads the list, unless that was done lately or is being done.
+func (o *signedOut) refresh(ctx context.Context) {
+	o.mu.Lock()
+	isDue := time.Since(o.asked) >= signedOutEvery
+	o.mu.Unlock()
+	if !isDue || !o.turn.TryLock() {
+		return
+	}
+	defer o.turn.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, signedOutTimeout)
+	defer cancel()
+	err := o.say(ctx)
+	var ended map[[16]byte]time.Time
+	if err == nil {
+		ended, err = o.reader.SignedOut(ctx)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked = time.Now()
+	if err == nil {
+		maps.Copy(ended, o.unsaid)
+		o.ended, o.wasRead = ended, true
+	}
+}
+
+// say tells Postgres of the sessions that were ended here. The caller must have the turn.
+func (o *signedOut) say(ctx context.Context) error {
+	o.mu.Lock()
+	unsaid := maps.Clone(o.unsaid)
+	o.mu.Unlock()
+	for id, ends := range unsaid {
+		if ends.After(time.Now()) {
+			if err := o.reader.SignOut(ctx, id, ends); err != nil {
+				return err
+			}
+		}
+		o.mu.Lock()
+		delete(o.unsaid, id)
+		o.mu.Unlock()
+	}
+	return nil
+}

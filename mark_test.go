@@ -1,0 +1,94 @@
+package spendflush
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+)
+
+func manyLost(n int) (lost []uint64) {
+	for i := range uint64(n) {
+		lost = append(lost, 2*i+1)
+	}
+	return lost
+}
+
+func TestAMarkComesBackFromItsTextWithoutItsSums(t *testing.T) {
+	digest := Digest{0, 1, 2, 0xfe, 15: 0xff}
+	for _, c := range []struct {
+		mark Mark
+		text string // "" if it doesn't matter
+	}{
+		{Mark{}, "0 00000000000000000000000000000000"},
+		{Mark{Sequence: 17, Digest: digest}, "17 000102fe0000000000000000000000ff"},
+		{Mark{Sequence: 1<<63 - 1, Digest: digest, Lost: []uint64{1<<63 - 1}}, "9223372036854775807 000102fe0000000000000000000000ff 9223372036854775807"},
+		{Mark{Sequence: 17, Digest: digest, Lost: []uint64{3, 5, 17}, Quarantined: []uint64{5}}, "17 000102fe0000000000000000000000ff 3,5q,17"},
+		{Mark{Sequence: 1000, Lost: manyLost(MaxPublishedLost), Quarantined: manyLost(MaxPublishedLost)}, ""},
+	} {
+		sent := c.mark
+		sent.Updates, sent.Amount = 7, Dollars(9)
+		text, err := sent.AppendText([]byte("x"))
+		if err != nil || text[0] != 'x' || c.text != "" && string(text[1:]) != c.text {
+			t.Errorf("%+v is written as %q, %v; want %q", c.mark, text, err, c.text)
+		}
+		var got Mark
+		if err := got.UnmarshalText(text[1:]); err != nil || !reflect.DeepEqual(got, c.mark) {
+			t.Errorf("%q is read as %+v, %v; want %+v", text, got, err, c.mark)
+		}
+	}
+}
+
+// A list that is cut short would say of lost batches that they are in the books.
+func TestAMarkThatCannotBeWrittenWholeIsNotWritten(t *testing.T) {
+	for name, m := range map[string]Mark{
+		"too many lost":           {Sequence: 1000, Lost: manyLost(MaxPublishedLost + 1)},
+		"lost zero":               {Sequence: 9, Lost: []uint64{0}},
+		"lost twice":              {Sequence: 9, Lost: []uint64{2, 2}},
+		"lost out of order":       {Sequence: 9, Lost: []uint64{3, 2}},
+		"lost behind the mark":    {Sequence: 9, Lost: []uint64{10}},
+		"quarantined, not lost":   {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{3}},
+		"quarantined twice":       {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{2, 2}},
+		"sequence of no producer": {Sequence: 1 << 63},
+	} {
+		if text, err := m.AppendText(nil); !errors.Is(err, ErrMarkText) || len(text) > 0 {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+}
+
+func TestOnlyTheTextOfAMarkIsReadAsOne(t *testing.T) {
+	const digest = "000102fe0000000000000000000000ff"
+	before := Mark{Sequence: 5}
+	for _, text := range []string{
+		"", " ", "17", "17 ", "17 " + digest + " ", "17  " + digest, " 17 " + digest, "17 " + digest + "\n", "017 " + digest, "+17 " + digest, "-1 " + digest,
+		"17 " + digest[1:], "17 0" + digest, "17 000102FE0000000000000000000000FF", "17 " + digest + " 3,", "17 " + digest + " ,3", "17 " + digest + " 3q,q",
+		"17 " + digest + " 3qq", "17 " + digest + " 5,3", "17 " + digest + " 3,3q", "17 " + digest + " 0", "17 " + digest + " 18", "17 " + digest + " 03",
+		"18446744073709551615 " + digest, "9223372036854775808 " + digest, "17 " + digest + " 3 5",
+	} {
+		m := before
+		if err := m.UnmarshalText([]byte(text)); !errors.Is(err, ErrMarkText) || !reflect.DeepEqual(m, before) {
+			t.Errorf("%q is read as %+v, %v", text, m, err)
+		}
+	}
+}
+
+func FuzzOnlyTheTextOfAMarkIsReadAsOne(f *testing.F) {
+	f.Add([]byte("17 000102fe0000000000000000000000ff 3,5q,17"))
+	f.Add([]byte("0 00000000000000000000000000000000"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var m Mark
+		err := m.UnmarshalText(text)
+		if err != nil {
+			if !errors.Is(err, ErrMarkText) || len(err.Error()) > 1000 {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		if again, err := m.AppendText(nil); err != nil || string(again) != string(text) {
+			t.Fatalf("%q is written as %q, %v", text, again, err)
+		}
+		if c := m.Contiguous(); c > m.Sequence || c > 0 && !m.Has(c) {
+			t.Fatalf("%q: contiguous up to %d", text, c)
+		}
+	})
+}

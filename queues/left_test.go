@@ -1,0 +1,33 @@
+package queues_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/queuetest"
+)
+
+func TestWhatIsLeftIsSeenInEveryShard(t *testing.T) {
+	q := open(t, dial(t, testserver.Redis(t)), retaining)
+	want := func(want queues.Left) {
+		t.Helper()
+		got, err := q.Left(t.Context())
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("left is %+v, %v; want %+v", got, err, want)
+		}
+	}
+	want(queues.Left{})
+	producer := queuetest.NewProducer()
+	push(t, q, queuetest.NewBatch(producer, 0, 1, 1), "")
+	const last = spendflush.MaxShards - 1
+	push(t, q, queuetest.NewBatch(producer, last, 1, 1), "")
+	id := push(t, q, queuetest.NewBatch(producer, 5, 1, 1), "")
+	want(queues.Left{Batches: 3, Shards: []int{0, 5, last}})
+	if err := q.Ack(t.Context(), 5, spendflush.Ack{Entries: []spendflush.EntryID{id}}); err != nil {
+		t.Fatal(err)
+	}
+	want(queues.Left{Batches: 2, Retained: 1, Shards: []int{0, 5, last}})
+}

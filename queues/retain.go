@@ -1,0 +1,143 @@
+package queues
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/abandon"
+)
+
+var (
+	//go:embed requeue.lua
+	requeueLua string
+	//go:embed expire.lua
+	expireLua string
+	//go:embed retained.lua
+	retainedLua string
+
+	requeueScript  = newScript(requeueLua)
+	expireScript   = redis.NewScript(expireLua)
+	retainedScript = newScript(retainedLua)
+)
+
+// errReply is what a script returns only if another program has changed it.
+var errReply = errors.New("the reply of the script makes no sense")
+
+var _ spendflush.Keeper = (*Redis)(nil)
+
+func (q *Redis) retainedKey(shard int) string { return q.key(shard, "retained") }
+
+func (q *Redis) bookedKey(shard int) string { return q.key(shard, "booked") }
+
+func (q *Redis) aheadKey(shard int) string { return q.key(shard, "ahead") }
+
+// Booked returns the number of updates that was published last, 0 if none is known; see spendflush.Keeper.
+func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
+	updates, err := abandon.Call(ctx, &q.calls, func() (int64, error) {
+		return q.client.Get(ctx, q.bookedKey(shard)).Int64()
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, q.failed("read the number of updates of", shard, err)
+	}
+	return max(updates, 0), nil
+}
+
+// Retained returns the shards that have retained entries or a published number of updates; see spendflush.Keeper. It
+// asks for all of them in one round trip, to each node of a Cluster.
+func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
+	replies, err := abandon.Call(ctx, &q.calls, func() ([]redis.Cmder, error) {
+		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for shard := range spendflush.MaxShards {
+				p.XLen(ctx, q.retainedKey(shard))
+				p.Exists(ctx, q.bookedKey(shard))
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look which shards retain anything: %w", err)
+	}
+	for shard := range spendflush.MaxShards {
+		entries, booked := replies[2*shard].(*redis.IntCmd).Val(), replies[2*shard+1].(*redis.IntCmd).Val()
+		if entries+booked > 0 {
+			shards = append(shards, shard)
+		}
+	}
+	return shards, nil
+}
+
+// Requeue adds the retained entries of the shard to the end of its queue; see spendflush.Keeper. Those acked while it
+// runs may stay retained. It needs no memory of Redis but what one batch takes, so it does its work when there is none
+// left. Many entries take several round trips; each moves its share wholly or not at all. What was moved by one whose
+// reply was lost isn't in the number returned. The error may wrap ErrIDsExhausted.
+func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error) {
+	entries, err = abandon.Call(ctx, &q.calls, func() (int, error) {
+		keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard), q.aheadKey(shard))
+		last := ""
+		for total := 0; ; {
+			reply, err := requeueScript.Run(ctx, q.client, keys, last, retainChunk, scriptBytes).Slice()
+			if err != nil {
+				return total, err
+			}
+			if len(reply) != 2 {
+				return total, errReply
+			}
+			moved, _ := reply[0].(int64)
+			total += int(moved)
+			if last, _ = reply[1].(string); last == "" {
+				return total, nil
+			}
+		}
+	})
+	if err != nil {
+		return entries, q.failed("requeue what is retained of", shard, err)
+	}
+	return entries, nil
+}
+
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spendflush.Keeper. Ages are
+// counted in milliseconds; an age of 0 forgets all.
+//
+// Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead say a time that is
+// still to come. They go once they were retained for the age since Expire first saw that.
+//
+// It is one script, whose time goes with what it forgets (3 ms for 1,000 entries of 16 kB), so it is to be called often.
+func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
+	ms := age.Milliseconds()
+	if age > 0 && age%time.Millisecond > 0 {
+		ms++
+	}
+	_, err := abandon.Call(ctx, &q.calls, func() (struct{}, error) {
+		keys := []string{q.retainedKey(shard), q.aheadKey(shard)}
+		return struct{}{}, expireScript.Run(ctx, q.client, keys, ms, now.UnixMilli()).Err()
+	})
+	if err != nil {
+		return q.failed("forget what is retained of", shard, err)
+	}
+	return nil
+}
+
+// RetainedStats returns how many entries of the shard are retained and the memory that they take in Redis, about, by the
+// same count as that of Stats. It costs the copying of two batches inside of Redis, whatever is retained.
+func (q *Redis) RetainedStats(ctx context.Context, shard int) (entries, bytes int64, err error) {
+	reply, err := abandon.Call(ctx, &q.calls, func() ([]int64, error) {
+		return retainedScript.Run(ctx, q.client, []string{q.retainedKey(shard)}).Int64Slice()
+	})
+	if err == nil && len(reply) != 2 {
+		err = errReply
+	}
+	if err != nil {
+		return 0, 0, q.failed("look at what is retained of", shard, err)
+	}
+	return reply[0], reply[1], nil
+}
+
+// Unretained returns how many entries this queue has acked without retaining them, as Retain would have it, because
+// Redis was out of memory. A Requeue can't bring them back.
+func (q *Redis) Unretained() int64 { return q.unretained.Load() }

@@ -1,0 +1,371 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The adapters that an instance gets. Each call of theirs is one of the running actor.
+
+// simClock is the clock of an instance. It is never read to measure anything in the adapters.
+type simClock struct{ in *simInstance }
+
+// Now returns the virtual time. What it is off the right one shows where it is told to others: in the identity of a new
+// process, and in calls that have a parameter for it. Durations come from the monotonic clock, and are right.
+func (c simClock) Now() time.Time {
+	if c.in.born {
+		return c.in.s.now
+	}
+	return c.in.s.now.Add(c.in.skew)
+}
+
+func (c simClock) Jitter(d time.Duration) time.Duration {
+	return time.Duration(c.in.s.r.Int64N(int64(d)))
+}
+
+// Sleep gives way until virtual time has come. Short sleeps end at once when nothing goes wrong any more.
+func (c simClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
+	in := c.in
+	if in.dead {
+		return false
+	}
+	s, a := in.s, in.s.current
+	ended := func() bool {
+		for _, lease := range a.leases {
+			lease.check()
+		}
+		select {
+		case <-lost:
+			return true
+		default:
+			return ctx.Err() != nil
+		}
+	}
+	for wake := s.now.Add(d); s.now.Before(wake); {
+		if ended() {
+			return false
+		}
+		if s.calm && d < time.Second {
+			s.now = wake
+			break
+		}
+		a.wake, a.ended = wake, ended
+		a.giveWay()
+		a.wake = time.Time{}
+	}
+	return !ended()
+}
+
+// simStore is Postgres as an instance sees it.
+type simStore struct{ *simInstance }
+
+func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+	ids = slices.Clone(ids)
+	known := p.knows[shard]
+	var marks Marks
+	err := p.call(simPostgres, "read marks", func() (err error) {
+		got, err := p.s.store.Marks(ctx, shard, ids)
+		marks = got
+		return err
+	})
+	if err != nil {
+		return Marks{}, err
+	}
+	if p.knows[shard] = max(p.knows[shard], marks.Updates); marks.Updates < known {
+		p.s.note("%s: Postgres was turned back: %d updates instead of %d in shard %d", p.s.current, marks.Updates, known, shard)
+		p.knows[shard] = marks.Updates
+	}
+	return marks, nil
+}
+
+var errSimRoom = errors.New("out of memory")
+
+func (p simStore) Apply(ctx context.Context, f *Flush) error {
+	s := p.s
+	known := p.knows[f.Shard]
+	err := p.call(simPostgres, "apply", func() error {
+		if p.s.rules.poison && s.isPoisoned(f) {
+			return fmt.Errorf("numeric field overflow: %w", ErrRefused)
+		}
+		if s.rules.room > 0 && len(f.Rollups) > s.rules.room && f.batches() > 1 {
+			return errSimRoom
+		}
+		if s.rules.window > 0 && !p.looked[f.Shard] {
+			s.hide(f.Shard) // without Redis it has to go on nevertheless
+		}
+		err := s.store.Apply(ctx, f)
+		if s.trace != nil {
+			s.note("%s: applies %s: %v", s.current, s.describe(f), err)
+		}
+		if err == nil {
+			s.applied(f)
+		} else {
+			s.tally.fenced++
+		}
+		return err
+	})
+	if err == nil {
+		p.knows[f.Shard] = max(p.knows[f.Shard], known+f.Control[0].APIRequests())
+	}
+	return err
+}
+
+func (p simStore) Quarantine(ctx context.Context, bad []BadBatch) error {
+	bad = slices.Clone(bad)
+	return p.call(simPostgres, "quarantine", func() error {
+		p.s.quarantined(bad)
+		return p.s.store.Quarantine(ctx, bad)
+	})
+}
+
+func (p simStore) Tend(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+	living, now = slices.Clone(living), now.Add(p.skew)
+	err = p.call(simPostgres, "tend", func() error {
+		n, err := p.s.store.Tend(ctx, living, now, idle)
+		p.s.tally.pruned += int(n)
+		return err
+	})
+	return pruned, err
+}
+
+// simQueue is Redis as an instance sees it.
+type simQueue struct{ *simInstance }
+
+func (q simQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	s := q.s
+	var entry EntryID
+	err := q.call(simRedis, "push", func() error {
+		if s.rules.full > 0 && !s.calm && s.queue.len(b.Shard) >= s.rules.full {
+			return ErrQueueFull
+		}
+		id, err := s.queue.Push(ctx, b, previous)
+		s.note("%s is entry %s of shard %d", s.name(b), id, b.Shard)
+		s.pushed(b)
+		entry = id
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return entry, nil
+}
+
+func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) ([]Entry, error) {
+	n = min(n, 2+(q.run.number+shard)%3) // few enough for a walk to take several
+	var entries []Entry
+	err := q.call(simRedis, "read the queue", func() error {
+		got, err := q.s.queue.Read(ctx, shard, after, n, bytes)
+		entries = got
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+func (q simQueue) Ack(ctx context.Context, shard int, a Ack) error {
+	return q.call(simRedis, "ack", func() error {
+		q.s.note("acks %v, publishes %d updates", a.Entries, a.Booked)
+		q.s.lookAtAcked(shard, a.Entries)
+		return q.s.queue.Ack(ctx, shard, a)
+	})
+}
+
+func (q simQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
+	var mark Mark
+	err := q.call(simRedis, "read the published mark", func() error {
+		got, err := q.s.queue.Mark(ctx, shard, id)
+		mark = got
+		return err
+	})
+	if err != nil {
+		return Mark{}, err
+	}
+	return mark, nil
+}
+
+// Stats of the many shards that nobody has are no calls that anything can happen to.
+func (q simQueue) Stats(ctx context.Context, shard int) (QueueStats, error) {
+	if shard >= simShards {
+		return q.s.queue.Stats(ctx, shard)
+	}
+	var stats QueueStats
+	err := q.call(simRedis, "look at the queue", func() error {
+		got, err := q.s.queue.Stats(ctx, shard)
+		stats = got
+		return err
+	})
+	if err != nil {
+		return QueueStats{}, err
+	}
+	return stats, nil
+}
+
+func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
+	var booked int64
+	err := q.call(simRedis, "read the published number of updates", func() error {
+		got, err := q.s.queue.Booked(ctx, shard)
+		booked = got
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	q.looked[shard], q.knows[shard] = true, max(q.knows[shard], booked)
+	return booked, nil
+}
+
+func (q simQueue) Retained(ctx context.Context) ([]int, error) {
+	var shards []int
+	err := q.call(simRedis, "look what is retained", func() error {
+		got, err := q.s.queue.Retained(ctx)
+		shards = got
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return shards, nil
+}
+
+func (q simQueue) Requeue(ctx context.Context, shard int) (int, error) {
+	n := 0
+	err := q.call(simRedis, "requeue", func() error {
+		got, err := q.s.queue.Requeue(ctx, shard)
+		q.s.tally.requeued += got
+		n = got
+		return err
+	})
+	return n, err
+}
+
+func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
+	now = now.Add(q.skew)
+	return q.call(simRedis, "expire", func() error {
+		q.s.lookAtExpired(shard, age)
+		return q.s.queue.Expire(ctx, shard, age, now)
+	})
+}
+
+// simJournal is the disk of an instance.
+type simJournal struct {
+	*simInstance
+	disk *memoryJournal
+}
+
+func (j simJournal) Append(batches []*Batch) error {
+	return j.call(simDisk, "append to the journal", func() error {
+		for _, b := range batches {
+			j.s.keptSafe(b)
+		}
+		return j.disk.Append(batches)
+	})
+}
+
+func (j simJournal) Forget(shard int, producer ProducerID, mark uint64) error {
+	return j.call(simDisk, "forget", func() error {
+		j.s.lookAtForgotten(j.disk, shard, producer, mark)
+		return j.disk.Forget(shard, producer, mark)
+	})
+}
+
+func (j simJournal) Left() ([]*Batch, error) { return j.disk.Left() }
+
+// simLocker has the locks of a server.
+type simLocker struct {
+	*simInstance
+	server simServer
+}
+
+// simLock is a lock as its server knows it.
+type simLock struct {
+	holder *simLease
+	until  time.Time
+}
+
+// simLease renews itself while it can.
+type simLease struct {
+	simLocker
+	name  string
+	lock  *simLock
+	until time.Time // for how long its holder trusts it
+	lost  chan struct{}
+	over  bool
+}
+
+func (l simLocker) Acquire(_ context.Context, name string) (Lease, error) {
+	s := l.s
+	if s.locks[name] == nil {
+		s.locks[name] = &simLock{}
+	}
+	if !strings.HasPrefix(name, map[simServer]string{simRedis: "flush/", simPostgres: "direct/"}[l.server]) {
+		return nil, fmt.Errorf("lock %s is of another server", name)
+	}
+	lease := &simLease{simLocker: l, name: name, lock: s.locks[name], until: s.now.Add(simLockTTL), lost: make(chan struct{})}
+	if s.rules.lockless {
+		return lease, nil
+	}
+	err := l.call(l.server, "acquire "+name, func() error {
+		if lease.lock.holder != nil && s.now.Before(lease.lock.until) {
+			return &HeldError{Name: name}
+		}
+		lease.lock.holder, lease.lock.until = lease, s.now.Add(simLockTTL)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.current.leases = append(s.current.leases, lease)
+	return lease, nil
+}
+
+func (l simLocker) Holder(context.Context, string) (Holder, error) { return Holder{}, nil }
+
+// Lost is closed where the holder can know that it lost the lock.
+func (l *simLease) Lost() <-chan struct{} {
+	l.check()
+	return l.lost
+}
+
+// check renews the lease if that goes, and notices if it is over.
+func (l *simLease) check() {
+	s := l.s
+	if s.rules.lockless || l.over || l.dead {
+		return
+	}
+	if !s.isDown(l.server) && l.lock.holder == l && s.now.Before(l.lock.until) && s.now.Before(l.until) {
+		l.lock.until = s.now.Add(simLockTTL)
+		l.until = l.lock.until
+	}
+	if !s.now.Before(l.until) {
+		l.end()
+	}
+}
+
+func (l *simLease) end() {
+	if !l.over {
+		l.over = true
+		close(l.lost)
+	}
+}
+
+func (l *simLease) Release(context.Context) error {
+	if l.s.rules.lockless || l.over || l.dead {
+		return nil
+	}
+	l.end()
+	if a := l.s.current; a != nil {
+		a.leases = slices.DeleteFunc(a.leases, func(other *simLease) bool { return other == l })
+	}
+	return l.call(l.server, "release "+l.name, func() error {
+		if l.lock.holder == l {
+			l.lock.holder = nil
+		}
+		return nil
+	})
+}

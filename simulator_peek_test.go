@@ -1,0 +1,39 @@
+package spendflush
+
+import "context"
+
+// All that the simulator needs of the inside of a Pipeline is here: what its goroutines do, and the batches that it has.
+
+// sealedBatches returns the batches of a lane that wait for Postgres.
+func (p *Pipeline) sealedBatches(shard int) []*Batch {
+	_, batches, _ := p.lanes[shard].unconfirmed()
+	return batches
+}
+
+// beginAll begins the goroutines of Run.
+func (in *simInstance) beginAll() {
+	p := in.p
+	for _, l := range p.lanes {
+		in.begin("lane", func(ctx context.Context) { l.step(ctx) })
+	}
+	for _, f := range p.flushers {
+		in.begin("flusher", func(ctx context.Context) { f.report(ctx, f.term(ctx)) })
+	}
+	if p.cfg.Queue != nil {
+		in.begin("orphans", p.flushOrphans)
+	}
+	if p.cfg.Journal != nil {
+		in.begin("replay", in.replay)
+	}
+	if p.cfg.RewindWindow > 0 {
+		in.begin("watch", p.watchRewinds)
+	}
+	in.begin("tending", p.tendMarks)
+}
+
+func (in *simInstance) replay(ctx context.Context) {
+	if !in.replayed {
+		in.p.replay(ctx)
+		in.replayed = true
+	}
+}

@@ -1,0 +1,32 @@
+package spendflush
+
+import "testing"
+
+// simTally counts what happened, to see that it happens at all.
+type simTally struct {
+	schedules, calls, flushes, fenced, passed, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
+}
+
+func (t *simTally) add(o simTally) {
+	for to, n := range map[*int]int{
+		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.passed: o.passed,
+		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.stops: o.stops, &t.restores: o.restores,
+		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities, &t.clones: o.clones,
+	} {
+		*to += n
+	}
+}
+
+// mustHaveSeenEverything fails the test if something that the simulator is there for never happened.
+func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
+	tb.Helper()
+	for what, n := range map[string]int{
+		"a claim lost": t.fenced, "a gap passed": t.passed, "a batch found": t.found, "a batch quarantined": t.quarantined,
+		"a process that died": t.crashes, "a process that was stopped": t.stops, "Postgres turned back": t.restores,
+		"a batch put back by the queue": t.requeued, "marks pruned": t.pruned, "a process cloned": t.clones,
+	} {
+		if n == 0 {
+			tb.Errorf("in no schedule was there %s", what)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package sql
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// maxSignedOut bounds what SignedOut returns. Who ends that many sessions in half a day has the token of each.
+const maxSignedOut = 10_000
+
+// SignOut ends a session of the HTTP API before its time, for all instances: SignedOut lists it until it ends by itself.
+// Ending it again does nothing.
+func (s *Store) SignOut(ctx context.Context, session [16]byte, ends time.Time) error {
+	if _, err := s.pool.Exec(ctx, s.statement("sign_out"), session, ends); err != nil {
+		return fmt.Errorf("sign out: %w", err)
+	}
+	return nil
+}
+
+// SignedOut returns the sessions that were ended before their time, with the time when they end by themselves: at most
+// 10,000, those that end last.
+func (s *Store) SignedOut(ctx context.Context) (map[[16]byte]time.Time, error) {
+	rows, err := s.pool.Query(ctx, s.statement("signed_out"), maxSignedOut)
+	if err != nil {
+		return nil, fmt.Errorf("list ended sessions: %w", err)
+	}
+	ended := map[[16]byte]time.Time{}
+	var session [16]byte
+	var ends time.Time
+	_, err = pgx.ForEachRow(rows, []any{&session, &ends}, func() error {
+		ended[session] = ends
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list ended sessions: %w", err)
+	}
+	return ended, nil
+}

@@ -63,6 +63,9 @@
 // that starts it anew. Between renewals the lease listens to the connection, so that it ends as soon as the server
 // ends it.
 //
+// The number of the lock is a hash of its name, mixed with a random number in spendflush.lock_salt: any role may take any
+// advisory lock, but only one with rights on the tables knows beforehand which ones are used here.
+//
 // A lease takes a connection for as long as it lasts, and what is done under it another one. So the connections of locks
 // are a pool of their own, and WithMaxLeases bounds them: a lane that gets none is told so at once, as if the lock were
 // held, and tries again soon, while those that have one finish.

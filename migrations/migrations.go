@@ -71,8 +71,8 @@ type Migration struct {
 // A migration waits for each lock on a table for a second only, since whatever comes after it waits behind it. Then it
 // is rolled back and tried again, until ctx ends.
 //
-// The error wraps ErrNewer if the database is ahead of this program; nothing is changed then. It wraps ErrNotOwner if
-// the role may not do what is to be done. After an error the migrations returned are applied, and the failed one has
+// The error wraps ErrNewer if the database is ahead of this program, and ErrEncoding if it can't keep every text; nothing
+// is changed then. It wraps ErrNotOwner if the role may not do what is to be done. After an error the migrations returned are applied, and the failed one has
 // left nothing behind.
 func Up(ctx context.Context, databaseURL string) ([]Applied, error) {
 	return UpWith(ctx, databaseURL, Options{})

@@ -7,8 +7,8 @@ import (
 	"github.com/spendflush/spendflush/internal/testserver"
 )
 
-// goDown applies the Down section of the newest migration.
-func goDown(t *testing.T, databaseURL string) {
+// goDown applies the Down sections of the migrations above a version.
+func goDown(t *testing.T, databaseURL string, to int64) {
 	t.Helper()
 	db, err := open(databaseURL, false)
 	if err != nil {
@@ -19,7 +19,7 @@ func goDown(t *testing.T, databaseURL string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := provider.Down(t.Context()); err != nil {
+	if _, err := provider.DownTo(t.Context(), to); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -91,7 +91,7 @@ func TestBooksGoToWholeBatchesAndBackAsTheyWere(t *testing.T) {
 				successful_requests, prompt_tokens, completion_tokens, updated_at, spend)
 			SELECT entity, 5, 0, 0, 0, 0, 3, 0, updated_at, 2.75 FROM spendflush.total`)
 
-		goDown(t, databaseURL)
+		goDown(t, databaseURL, 5)
 		if got := query[string](t, conn, theBooks); got != was {
 			t.Errorf("the books are\n%s, want\n%s", got, was)
 		}
@@ -130,5 +130,5 @@ func TestDefaultsOfTheRoleDoNotKeepAMigrationFromItsWork(t *testing.T) {
 			t.Errorf("%+v, %v", list, err)
 		}
 	}
-	goDown(t, databaseURL)
+	goDown(t, databaseURL, 5)
 }

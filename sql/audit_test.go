@@ -277,7 +277,7 @@ func troubledBooks(t *testing.T, s *Store) {
 	brim(3, noon+1, 1) // only the totals are
 	for i, entry := range quarantined(t, s) {
 		if entry.Kind == "row" && i%2 == 0 || entry.Book == "rollup" {
-			if err := s.DropQuarantined(t.Context(), entry.ID); err != nil {
+			if err := s.DropQuarantined(t.Context(), entry.ID, "a test"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -472,7 +472,7 @@ func TestAmountsOfLostBatchesAndOfThoseInQuarantineAreToldApart(t *testing.T) {
 	}
 	for _, entry := range quarantined(t, s) {
 		if entry.Kind == "batch" {
-			if err := s.DropQuarantined(t.Context(), entry.ID); err != nil {
+			if err := s.DropQuarantined(t.Context(), entry.ID, "a test"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -50,7 +50,7 @@ func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
 	if err != nil || len(open) != 1 || open[0].Updates != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	if mark := markOf(t, s, p); !mark.Has(1) || mark.HasQuarantined(1) {
@@ -82,13 +82,13 @@ func TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt(t *testing.T) {
 		if err != nil || len(open) != 2 {
 			t.Fatalf("%+v, %v", open, err)
 		}
-		if err := s.ApplyQuarantined(t.Context(), open[1].ID); !errors.Is(err, spendflush.ErrApplied) {
+		if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spendflush.ErrApplied) {
 			t.Errorf("%s: the one that is booked: %v", name, err)
 		}
-		if err := s.ApplyQuarantined(t.Context(), open[0].ID); err != nil {
+		if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := s.ApplyQuarantined(t.Context(), open[0].ID); !errors.Is(err, ErrNotQuarantined) {
+		if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 			t.Errorf("%s: a second time: %v", name, err)
 		}
 		if got := query[string](t, s, "SELECT sum(spend)::text FROM spendflush.rollup"); got != "6.000000000000" {

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -45,14 +48,14 @@ func useEverything(t *testing.T, s *Store) {
 	if err != nil || len(open) != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(ctx, open[0].ID); err != nil {
+	if err := s.ApplyQuarantined(ctx, open[0].ID, "a test"); err != nil {
 		t.Error(err)
 	}
 	dropped := quarantine(t, s, []byte("no batch"))
 	if _, err := s.QuarantinedBytes(ctx, dropped.ID); err != nil {
 		t.Error(err)
 	}
-	if err := s.DropQuarantined(ctx, dropped.ID); err != nil {
+	if err := s.DropQuarantined(ctx, dropped.ID, "a test"); err != nil {
 		t.Error(err)
 	}
 	makeRoom := refuseOne(t, s, newProducer()) // isolating
@@ -122,6 +125,13 @@ func readEverything(t *testing.T, s *Store, p spendflush.ProducerID) {
 	}
 	if _, err := s.Lacking(ctx); err != nil {
 		t.Error(err)
+	}
+	session := [16]byte(newProducer())
+	if err := s.SignOut(ctx, session, time.Now().Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if ended, err := s.SignedOut(ctx); err != nil || ended[session].IsZero() {
+		t.Errorf("ended sessions: %v, %v", ended, err)
 	}
 }
 
@@ -236,7 +246,7 @@ func TestWhatIsPutIntoQuarantineIsOnDiskWhateverTheRoleIsSetTo(t *testing.T) {
 	execute(t, s.pool, "ALTER DATABASE "+query[string](t, s, "SELECT current_database()")+" SET synchronous_commit = off")
 	s = open(t, databaseURL, Options{})
 	entry := quarantine(t, s, []byte("no batch"))
-	if err := s.DropQuarantined(t.Context(), entry.ID); err != nil {
+	if err := s.DropQuarantined(t.Context(), entry.ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	if got := query[string](t, s, "SELECT string_agg(DISTINCT what, ',') || count(*) FROM seen"); got != "on2" {
@@ -287,4 +297,25 @@ func TestAFlushTakesAsLongAsItTakesWhateverTheRoleAllows(t *testing.T) {
 	s = open(t, databaseURL, Options{})
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
 	wantAudit(t, s)
+}
+
+// A statement outside of a transaction of read or write would be up to the settings of the role, and to its search_path.
+func TestNoStatementIsSentOutsideOfATransaction(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	direct := regexp.MustCompile(`pool\.(Query|QueryRow|Exec|Begin|BeginTx|SendBatch|CopyFrom)\(`)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := direct.FindAllString(string(text), -1); len(found) > 0 {
+			t.Errorf("%s: %q", name, found)
+		}
+	}
 }

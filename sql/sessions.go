@@ -14,7 +14,11 @@ const maxSignedOut = 10_000
 // SignOut ends a session of the HTTP API before its time, for all instances: SignedOut lists it until it ends by itself.
 // Ending it again does nothing.
 func (s *Store) SignOut(ctx context.Context, session [16]byte, ends time.Time) error {
-	if _, err := s.pool.Exec(ctx, s.statement("sign_out"), session, ends); err != nil {
+	err := s.write(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, s.statement("sign_out"), session, ends)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("sign out: %w", err)
 	}
 	return nil
@@ -23,16 +27,19 @@ func (s *Store) SignOut(ctx context.Context, session [16]byte, ends time.Time) e
 // SignedOut returns the sessions that were ended before their time, with the time when they end by themselves: at most
 // 10,000, those that end last.
 func (s *Store) SignedOut(ctx context.Context) (map[[16]byte]time.Time, error) {
-	rows, err := s.pool.Query(ctx, s.statement("signed_out"), maxSignedOut)
-	if err != nil {
-		return nil, fmt.Errorf("list ended sessions: %w", err)
-	}
 	ended := map[[16]byte]time.Time{}
-	var session [16]byte
-	var ends time.Time
-	_, err = pgx.ForEachRow(rows, []any{&session, &ends}, func() error {
-		ended[session] = ends
-		return nil
+	err := s.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, s.statement("signed_out"), maxSignedOut)
+		if err != nil {
+			return err
+		}
+		var session [16]byte
+		var ends time.Time
+		_, err = pgx.ForEachRow(rows, []any{&session, &ends}, func() error {
+			ended[session] = ends
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list ended sessions: %w", err)

@@ -299,4 +299,5 @@ func (s *seen) complete() error {
 // about, each with the reason.
 var neverSeen = map[string]string{
 	"/components/schemas/pipeline/properties/instances/items/properties/last_deadlock_at": "the flushes of one instance don't deadlock",
+	"/components/schemas/audit/properties/checks/items/properties/days":                   "no rows are moved by hand here; the tests of package sql do",
 }

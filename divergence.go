@@ -97,7 +97,7 @@ func (l *lane) keepAside(ctx context.Context) {
 	}
 	bad := make([]BadBatch, len(list))
 	for i, b := range list {
-		bad[i] = BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.bytes, Unclaimed: errors.Is(b.reason, ErrDiverged)}
+		bad[i] = BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.bytes, Unclaimed: true}
 	}
 	if err := l.commits.keepBad(ctx, bad); err != nil {
 		l.log.Debug("batches can't be quarantined yet", "error", err)

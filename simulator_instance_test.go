@@ -41,8 +41,6 @@ type simReceipt struct {
 	stage   Stage
 }
 
-var simCtx = context.Background()
-
 // done is a context that has ended, for waits that don't wait.
 var simDoneCtx = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())

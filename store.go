@@ -116,7 +116,8 @@ type BadBatch struct {
 	Reason string // one line
 	Bytes  []byte // as found in the queue
 
-	// Unclaimed: it is known not to be in the books, and can't be claimed: another batch has its place.
+	// Unclaimed: it can't be claimed, because its process was cloned or put back to an earlier state, and another batch
+	// may have its place. The reason says whether it is known not to be in the books.
 	Unclaimed bool
 }
 

@@ -32,7 +32,7 @@ DELETE FROM spendflush.producers WHERE producer = '00000000-0000-0000-0000-00000
 -- Its bytes are in quarantine: the producer need not keep them.
 ALTER TABLE spendflush.lost_batches ADD COLUMN quarantined boolean NOT NULL DEFAULT false;
 
--- It is known not to be in the books, but another batch of its producer has its place there.
+-- It can't be claimed: its process was cloned or put back, and another batch of its producer may have its place.
 ALTER TABLE spendflush.quarantine ADD COLUMN unclaimed boolean NOT NULL DEFAULT false;
 
 -- Sums over all tenants of a shard: they must not overflow where no single row does.

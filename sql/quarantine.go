@@ -31,11 +31,12 @@ type Quarantined struct {
 	Shard     int
 
 	// Of a batch.
-	Size     int                   // bytes
-	Producer spendflush.ProducerID // zero, like Sequence, where its header can't be read
-	Sequence uint64
-	Counted  bool // Updates and Counters.Spend are known, from its header
-	Updates  int64
+	Size      int                   // bytes
+	Producer  spendflush.ProducerID // zero, like Sequence, where its header can't be read
+	Sequence  uint64
+	Unclaimed bool // its producer doesn't own this place any more, so it can't be claimed; see spendflush.BadBatch
+	Counted   bool // Updates and Counters.Spend are known, from its header
+	Updates   int64
 
 	// Of a row.
 	Book   string             // rollup or the entity type
@@ -144,7 +145,7 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 	var names string
 	var hour *int16
 	c := &q.Counters
-	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.SettledBy, &q.Shard, &producer, &sequence, &q.Size,
+	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.SettledBy, &q.Shard, &producer, &sequence, &q.Unclaimed, &q.Size,
 		&updates, &q.Book, &names, &day, &hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
 		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens)
 	if err != nil {

@@ -147,6 +147,10 @@ func turn(q *sql.Quarantined, at standing) string {
 	case at.forgotten:
 		return fmt.Sprintf(`its producer's marks were cleaned up long ago, so nobody can tell whether it is in the books: only if you know `+
 			`that it isn't, "spendflush quarantine apply %d", else "spendflush quarantine drop %[1]d"`, q.ID)
+	case q.Unclaimed:
+		return fmt.Sprintf(`its producer was cloned, or put back to an earlier state, and another batch may have its place in the books. The reason `+
+			`says whether it is known not to be booked: then, or if you know, "spendflush quarantine apply %d", which books it once; `+
+			`else "spendflush quarantine drop %[1]d"`, q.ID)
 	case at.HasQuarantined(q.Sequence):
 		return fmt.Sprintf(`not in the books, and its producer has left it to the quarantine: "spendflush quarantine apply %d"`, q.ID)
 	case at.Has(q.Sequence):

@@ -216,10 +216,6 @@ func (s *simulator) lookAtRetained() string {
 	if n := s.queue.size(); n > 0 {
 		return fmt.Sprintf("%d entries are retained for longer than the window", n)
 	}
-	// An identity that was given up may leave batches to the next start.
-	if n := len(s.disks[0].batches); n > 0 && s.tally.identities == 0 {
-		return fmt.Sprintf("%d batches are in a journal for longer than the window", n)
-	}
 	return ""
 }
 

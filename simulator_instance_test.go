@@ -41,7 +41,7 @@ type simReceipt struct {
 	stage   Stage
 }
 
-// done is a context that has ended, for waits that don't wait.
+// simDoneCtx is a context that has ended, for waits that don't wait.
 var simDoneCtx = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

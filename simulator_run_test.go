@@ -102,6 +102,12 @@ var simFocuses = map[string]func(bit func(int) bool) simRules{
 	"a Postgres that takes little": func(bit func(int) bool) simRules {
 		return simRules{slots: 3, shards: 1, room: 3, poison: bit(0), narrow: bit(1), full: 4, outages: bit(2)}
 	},
+	"fewer shards and a Postgres turned back": func(bit func(int) bool) simRules {
+		return simRules{
+			exact: true, slots: 1 + map[bool]int{true: 1}[bit(0)], shards: simShards, window: simWindow, restores: simTurnedBackQuietly,
+			retires: true, seals: 3, steps: 250, journal: bit(1),
+		}
+	},
 	"months": func(bit func(int) bool) simRules {
 		return simRules{slots: 2, shards: 2, months: true, crashes: true, harm: bit(0), clocks: bit(1)}
 	},

@@ -45,9 +45,13 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger) (*parts, err
 	ps := &parts{set: set, log: log, store: store}
 	redis.SetLogger(redisLog{log})
 	if set.UseRedis && set.RedisURL != "" {
-		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
+		if ps.client, err = queues.DialTLS(set.RedisURL, set.redisTLS()); err != nil {
 			store.Close()
-			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
+			return nil, usageError{fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err)}
+		}
+		if queues.Unverified(ps.client) {
+			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
+				"change batches. Name its authority in SPENDFLUSH_REDIS_TLS_CA_FILE")
 		}
 		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
 			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, KeepSettled: set.RewindWindow > 0,

@@ -159,6 +159,7 @@ const (
 	retryMost       = 2 * time.Second
 
 	queueTimeout  = 5 * time.Second  // one call to the queue or the lock
+	probeTimeout  = time.Second      // one look whether a queue that failed answers again
 	marksTimeout  = 10 * time.Second // one read of marks
 	applyTimeout  = 5 * time.Minute  // one flush, its retries included
 	readEntries   = 1024             // entries read from the queue at once

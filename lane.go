@@ -26,6 +26,7 @@ type lane struct {
 
 	// Only the lane's goroutine uses these.
 	failingSince time.Time // since when pushes fail, zero if they don't
+	silent       bool      // the queue gave no answer when it was last asked whether it is back
 	pause        backoff
 	nextPush     time.Time
 	nextDirect   time.Time
@@ -225,11 +226,16 @@ func (l *lane) pushAll(ctx context.Context) {
 		if b == nil || l.p.cfg.Journal != nil && !b.journaled && !unkept {
 			return // what was sealed in the meantime goes to the journal first
 		}
+		begun := time.Now()
+		if err := l.awaitQueue(ctx); err != nil {
+			l.pushFailed(ctx, err, begun)
+			return
+		}
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 		entry, err := l.p.cfg.Queue.Push(callCtx, b.Batch, b.entry)
 		cancel()
 		if err != nil {
-			l.pushFailed(ctx, err)
+			l.pushFailed(ctx, err, begun)
 			return
 		}
 		l.p.metrics.pushed.Inc()
@@ -241,7 +247,21 @@ func (l *lane) pushAll(ctx context.Context) {
 	}
 }
 
-func (l *lane) pushFailed(ctx context.Context, err error) {
+// awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one that hangs must not
+// hold up direct writes for as long as a large batch may take.
+func (l *lane) awaitQueue(ctx context.Context) error {
+	if l.failingSince.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := l.p.cfg.Queue.Mark(ctx, l.shard, l.p.producer)
+	l.silent = err != nil
+	return err
+}
+
+// pushFailed takes note of a push that was begun at that time.
+func (l *lane) pushFailed(ctx context.Context, err error, begun time.Time) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -249,7 +269,7 @@ func (l *lane) pushFailed(ctx context.Context, err error) {
 	now := time.Now()
 	l.nextPush = now.Add(l.pause.next())
 	if l.failingSince.IsZero() {
-		l.failingSince = now
+		l.failingSince = begun
 		l.log.Warn("push fails; batches are kept and tried again", "error", err)
 	}
 	if !l.isFallback() && now.Sub(l.failingSince) >= fallbackAfter {
@@ -264,7 +284,7 @@ func (l *lane) pushWorks() {
 		return
 	}
 	l.log.Info("push works again", "failed_for", time.Since(l.failingSince))
-	l.failingSince = time.Time{}
+	l.failingSince, l.silent = time.Time{}, false
 	if l.isFallback() {
 		l.setFallback(false)
 		l.log.Info("fallback off: batches go through the queue")
@@ -282,7 +302,7 @@ func (l *lane) readMark(ctx context.Context) {
 	l.mu.Lock()
 	waiting := l.window.pushed > 0
 	l.mu.Unlock()
-	if !waiting {
+	if !waiting || l.silent {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)

@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/queues"
 )
 
-const topologyPatience = time.Minute
+// topologyPatience is less than go-redis by itself needs to hear of a new master.
+const topologyPatience = 30 * time.Second
 
 // works waits until a write to the key succeeds. Each try may take much longer than it takes to learn of a new master.
 func works(t *testing.T, client redis.UniversalClient, key string) {

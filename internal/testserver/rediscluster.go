@@ -34,21 +34,46 @@ type RedisCluster struct {
 	t        testing.TB
 	Servers  []*servers.Redis
 	password string
+	tlsPorts []int // by server, if clients are to come with TLS
 }
 
 // NewRedisCluster starts a cluster and returns when all of its slots are served and each master has its replica. Args are
 // more arguments of each server.
 func NewRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	t.Helper()
+	return newRedisCluster(t, nil, args)
+}
+
+// NewRedisClusterTLS is NewRedisCluster with TLS among the nodes and to clients, which must show a certificate. Clients
+// of the test itself come without.
+func NewRedisClusterTLS(t testing.TB, certificates *Certificates) *RedisCluster {
+	t.Helper()
+	return newRedisCluster(t, certificates, []string{
+		"--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "yes", "--tls-ca-cert-file", certificates.CA,
+		"--tls-cert-file", certificates.ServerCert, "--tls-key-file", certificates.ServerKey,
+		"--tls-client-cert-file", certificates.ClientCert, "--tls-client-key-file", certificates.ClientKey,
+	})
+}
+
+func newRedisCluster(t testing.TB, certificates *Certificates, args []string) *RedisCluster {
+	t.Helper()
 	c := &RedisCluster{t: t, password: rand.Text(), Servers: make([]*servers.Redis, 2*clusterMasters)}
+	if certificates != nil {
+		for range c.Servers {
+			c.tlsPorts = append(c.tlsPorts, freeTestPort())
+		}
+	}
 	args = append([]string{
 		"--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--appendfsync", "no",
 		"--cluster-node-timeout", fmt.Sprint(clusterNodeTimeout.Milliseconds()), "--repl-diskless-sync-delay", "0",
 	}, args...)
 	var work sync.WaitGroup
 	for n := range c.Servers {
-		dir := privateDir(t)
-		work.Go(func() { c.Servers[n] = startNode(t, dir, c.password, args) })
+		dir, own := privateDir(t), args
+		if c.tlsPorts != nil {
+			own = append([]string{"--tls-port", strconv.Itoa(c.tlsPorts[n])}, args...)
+		}
+		work.Go(func() { c.Servers[n] = startNode(t, dir, c.password, own) })
 	}
 	work.Wait()
 	if t.Failed() {
@@ -113,7 +138,7 @@ func (c *RedisCluster) join(ctx context.Context) {
 	for n := range c.Servers {
 		client := c.Client(n)
 		if n > 0 {
-			c.try(client.Do(ctx, "cluster", "meet", "127.0.0.1", c.Servers[0].Port(), c.busPort(ctx, 0)))
+			c.try(client.Do(ctx, "cluster", "meet", "127.0.0.1", c.port(0), c.busPort(ctx, 0)))
 		}
 		if n < clusterMasters {
 			last := (n+1)*share - 1
@@ -158,13 +183,25 @@ func (c *RedisCluster) AwaitHealthy(ctx context.Context) {
 	}
 }
 
+// port returns the one that clients come to.
+func (c *RedisCluster) port(n int) int {
+	if c.tlsPorts != nil {
+		return c.tlsPorts[n]
+	}
+	return c.Servers[n].Port()
+}
+
 // URL returns a URL that names all nodes, with these options besides.
 func (c *RedisCluster) URL(options ...string) string {
 	query := append([]string{"cluster=true"}, options...)
-	for _, s := range c.Servers[1:] {
-		query = append(query, fmt.Sprintf("addr=127.0.0.1:%d", s.Port()))
+	for n := range c.Servers[1:] {
+		query = append(query, fmt.Sprintf("addr=127.0.0.1:%d", c.port(n+1)))
 	}
-	return fmt.Sprintf("redis://:%s@127.0.0.1:%d?%s", c.password, c.Servers[0].Port(), strings.Join(query, "&"))
+	scheme := "redis"
+	if c.tlsPorts != nil {
+		scheme = "rediss"
+	}
+	return fmt.Sprintf("%s://:%s@127.0.0.1:%d?%s", scheme, c.password, c.port(0), strings.Join(query, "&"))
 }
 
 // Client returns a client of one node, until the test ends.
@@ -214,6 +251,48 @@ func (c *RedisCluster) MasterOf(key string, except ...int) int {
 		return fmt.Errorf("no node takes writes")
 	})
 	return master
+}
+
+// ReplicaOf returns the number of a server that replicates that one. It waits until there is one.
+func (c *RedisCluster) ReplicaOf(master int) int {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)
+	defer cancel()
+	replica := -1
+	c.await(ctx, fmt.Sprintf("a replica of %d", master), func() error {
+		for n := range c.Servers {
+			info, err := c.Client(n).Info(ctx, "replication").Result()
+			if err == nil && strings.Contains(info, "role:slave") &&
+				strings.Contains(info, fmt.Sprintf("master_port:%d\r", c.Servers[master].Port())) {
+				replica = n
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+	return replica
+}
+
+// Migrate moves a slot from one master to another, key by key, as a resharding does.
+func (c *RedisCluster) Migrate(ctx context.Context, slot, from, to int) {
+	c.t.Helper()
+	source, target := c.Client(from), c.Client(to)
+	c.try(target.Do(ctx, "cluster", "setslot", slot, "importing", c.ID(from)))
+	c.try(source.Do(ctx, "cluster", "setslot", slot, "migrating", c.ID(to)))
+	for {
+		keys, err := source.ClusterGetKeysInSlot(ctx, slot, 1).Result()
+		if err != nil {
+			c.t.Fatalf("testserver: %v", err)
+		}
+		if len(keys) == 0 {
+			break
+		}
+		args := []any{"migrate", "127.0.0.1", c.Servers[to].Port(), "", 0, 10_000, "auth", c.password, "keys", keys[0]}
+		c.try(source.Do(ctx, args...)) // one that has expired meanwhile is NOKEY, no error
+	}
+	for _, client := range []*redis.Client{target, source} {
+		c.try(client.Do(ctx, "cluster", "setslot", slot, "node", c.ID(to)))
+	}
 }
 
 func (c *RedisCluster) busPort(ctx context.Context, n int) int {

@@ -22,6 +22,8 @@ type flusher struct {
 	log   *slog.Logger
 	lease atomic.Pointer[heldLease]
 
+	denied atomic.Pointer[denial]
+
 	gaps       gapWatch
 	pause      backoff
 	failed     bool // the last try failed, and that was logged
@@ -79,7 +81,29 @@ func (f *flusher) run(ctx context.Context) {
 	}
 }
 
+// denial is how a server has refused a push, a flush or a direct write.
+type denial struct {
+	text string
+	at   time.Time
+}
+
+// denialLasts is how long one is told of after it can't be seen whether it goes on: another instance has the lock, or
+// nothing is left to push.
+const denialLasts = 10 * time.Second
+
+// noteDenied takes note of whether the server has denied a flush, for people.
+func (f *flusher) noteDenied(ctx context.Context, err error) {
+	switch last := f.denied.Load(); {
+	case errors.Is(err, ErrDenied):
+		f.denied.Store(&denial{err.Error(), time.Now()})
+	case last == nil || ctx.Err() != nil || errors.Is(err, ErrHeld) && time.Since(last.at) < denialLasts:
+	default:
+		f.denied.Store(nil)
+	}
+}
+
 func (f *flusher) report(ctx context.Context, err error) {
+	f.noteDenied(ctx, err)
 	switch {
 	case err == nil || errors.Is(err, ErrHeld):
 		if f.failed && err == nil {
@@ -115,6 +139,7 @@ func (f *flusher) term(ctx context.Context) error {
 	for {
 		begun := time.Now()
 		flushed, err := f.drain(ctx, lease)
+		f.noteDenied(ctx, err)
 		if err != nil || !flushed || f.seenNewer {
 			return err
 		}

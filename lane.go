@@ -24,6 +24,8 @@ type lane struct {
 	fallback bool      // the direct path is in use
 	unkept   bool      // the last try to write to the journal failed
 
+	queueDenied, directDenied denial // of the last push and the last direct write; zero if it wasn't denied
+
 	// Only the lane's goroutine uses these.
 	failingSince time.Time // since when pushes fail, zero if they don't
 	silent       bool      // the queue gave no answer when it was last asked whether it is back
@@ -266,6 +268,7 @@ func (l *lane) pushFailed(ctx context.Context, err error, begun time.Time) {
 		return
 	}
 	l.p.metrics.pushFailures.Inc()
+	l.noteDenied(&l.queueDenied, err)
 	now := time.Now()
 	l.nextPush = now.Add(l.pause.next())
 	if l.failingSince.IsZero() {
@@ -285,10 +288,33 @@ func (l *lane) pushWorks() {
 	}
 	l.log.Info("push works again", "failed_for", time.Since(l.failingSince))
 	l.failingSince, l.silent = time.Time{}, false
+	l.noteDenied(&l.queueDenied, nil)
 	if l.isFallback() {
 		l.setFallback(false)
 		l.log.Info("fallback off: batches go through the queue")
 	}
+}
+
+// noteDenied takes note of whether the server has denied a call, for people.
+func (l *lane) noteDenied(last *denial, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*last = denial{}
+	if errors.Is(err, ErrDenied) {
+		*last = denial{err.Error(), time.Now()}
+	}
+}
+
+// denied tells of the last denial. Where nothing is left to be tried again it is soon old news. The caller must hold mu.
+func (l *lane) denied() string {
+	last := l.queueDenied
+	if l.directDenied.text != "" {
+		last = l.directDenied
+	}
+	if len(l.window.batches) == 0 && time.Since(last.at) > denialLasts {
+		return ""
+	}
+	return last.text
 }
 
 func (l *lane) setFallback(on bool) {
@@ -372,6 +398,7 @@ func (l *lane) direct(ctx context.Context) {
 		return
 	}
 	err := l.tryDirect(ctx)
+	l.noteDenied(&l.directDenied, err)
 	switch {
 	case err == nil:
 		l.nextDirect = time.Time{}

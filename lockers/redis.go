@@ -16,6 +16,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/internal/rediserr"
 )
 
 // Defaults of RedisOptions.
@@ -136,7 +137,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 	})
 	if err != nil {
 		l.remember(name, token)
-		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
+		return nil, fmt.Errorf("acquire lock %s: %w", name, denied(err))
 	}
 	if len(reply) > 0 {
 		return nil, &spendflush.HeldError{Name: name, Holder: parseHolder(reply)}
@@ -174,9 +175,17 @@ func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, err
 		return holderScript.Run(ctx, l.client, []string{l.Key(name)}).Slice()
 	})
 	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, denied(err))
 	}
 	return parseHolder(reply), nil
+}
+
+// denied has the error wrap spendflush.ErrDenied if it is of that kind.
+func denied(err error) error {
+	if rediserr.Denied(err) {
+		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+	}
+	return err
 }
 
 // redisLink is a lock's key.

@@ -103,7 +103,7 @@ func (c *cluster) ask(ctx context.Context, address string) ([]redis.ClusterSlot,
 	client := redis.NewClient(&redis.Options{
 		Addr: address, Username: c.opts.Username, Password: c.opts.Password, Protocol: c.opts.Protocol,
 		Dialer: c.dial, OnConnect: c.opts.OnConnect, ContextTimeoutEnabled: true, DialTimeout: lookTimeout,
-		ReadTimeout: lookTimeout, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, PipelinePoolSize: -1,
+		ReadTimeout: lookTimeout, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, PipelinePoolSize: -1, DisableIdentity: true,
 		MaintNotificationsConfig: c.opts.MaintNotificationsConfig,
 	})
 	defer client.Close()

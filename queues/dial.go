@@ -105,6 +105,7 @@ func setDefaults(o *redis.Options) {
 		&o.DialTimeout, &o.PoolTimeout, &o.ReadTimeout, &o.WriteTimeout,
 	}.setDefaults()
 	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true // a user needs one right less
 	// Else a server could make timeouts longer than the lock is trusted.
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	if o.Dialer == nil {
@@ -120,6 +121,7 @@ func setClusterDefaults(o *redis.ClusterOptions) {
 		&o.DialTimeout, &o.PoolTimeout, &o.ReadTimeout, &o.WriteTimeout,
 	}.setDefaults()
 	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 

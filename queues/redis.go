@@ -14,6 +14,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/internal/rediserr"
 )
 
 // DefaultPrefix is the beginning of all keys unless another is given.
@@ -108,6 +109,9 @@ func (q *Redis) key(shard int, name string) string {
 func failed(operation string, shard int, err error) error {
 	if redis.IsOOMError(err) {
 		return fmt.Errorf("%s shard %d: %w: Redis is out of memory", operation, shard, spendflush.ErrQueueFull)
+	}
+	if rediserr.Denied(err) || errors.Is(err, ErrSentinel) {
+		err = fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
 	}
 	return fmt.Errorf("%s shard %d: %w", operation, shard, err)
 }

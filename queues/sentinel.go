@@ -29,7 +29,7 @@ func newFailover(f *redis.FailoverOptions) *redis.Client {
 		MaxIdleConns: f.MaxIdleConns, MaxActiveConns: f.MaxActiveConns, MaxConcurrentDials: f.MaxConcurrentDials,
 		ConnMaxIdleTime: f.ConnMaxIdleTime, ConnMaxLifetime: f.ConnMaxLifetime, ConnMaxLifetimeJitter: f.ConnMaxLifetimeJitter,
 		PipelinePoolSize: f.PipelinePoolSize, PipelineReadBufferSize: f.PipelineReadBufferSize,
-		PipelineWriteBufferSize: f.PipelineWriteBufferSize, DisableIdentity: f.DisableIdentity, IdentitySuffix: f.IdentitySuffix,
+		PipelineWriteBufferSize: f.PipelineWriteBufferSize,
 	}
 	v := &failover{opts: f}
 	o.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -63,7 +63,7 @@ func (v *failover) ask(ctx context.Context, sentinel string) (string, error) {
 	client := redis.NewSentinelClient(&redis.Options{
 		Addr: sentinel, Username: v.opts.SentinelUsername, Password: v.opts.SentinelPassword,
 		Dialer: v.dial, ContextTimeoutEnabled: true, DialTimeout: lookTimeout, ReadTimeout: lookTimeout,
-		PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
+		PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
 	})
 	defer client.Close()
 	told, err := client.GetMasterAddrByName(ctx, v.opts.MasterName).Result()

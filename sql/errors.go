@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,7 +35,16 @@ func sqlState(err error) string {
 	return ""
 }
 
+// denied has the error wrap spendflush.ErrDenied if Postgres refuses for lack of rights.
+func denied(err error) error {
+	if sqlState(err) == codePrivilege {
+		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+	}
+	return err
+}
+
 const (
+	codePrivilege           = "42501"
 	codeDeadlock            = "40P01"
 	codeSerialization       = "40001"
 	codeLockTimeout         = "55P03"

@@ -40,7 +40,7 @@ func (s *Store) Glance(ctx context.Context) (Glance, error) {
 		err = fmt.Errorf("%w: %w", ErrNotMigrated, err)
 	}
 	if err != nil {
-		return Glance{}, fmt.Errorf("look at the books: %w", err)
+		return Glance{}, fmt.Errorf("look at the books: %w", denied(err))
 	}
 	if lost != nil {
 		g.LastLost = *lost

@@ -174,7 +174,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	err := from.QueryRow(ctx, s.statement("marks"), shard, asked).
 		Scan(&horizon, &booked, &ids, &sequences, &updates, &amounts, &missing, &lost)
 	if err != nil {
-		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+		return spendflush.Marks{}, fmt.Errorf("read marks: %w", denied(err))
 	}
 	marks := spendflush.Marks{Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
 	if horizon != nil {

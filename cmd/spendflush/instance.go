@@ -190,8 +190,8 @@ func (ps *parts) probe(ctx context.Context) {
 			break
 		}
 		found = append(found, "redis", info.String())
-		if info.EvictionPolicy != "" && info.EvictionPolicy != "noeviction" {
-			ps.log.Warn("REDIS MAY EVICT QUEUED BATCHES: set maxmemory-policy noeviction. Evicted batches are sent again "+
+		if info.MayEvict() {
+			ps.log.Warn("REDIS MAY EVICT QUEUED BATCHES: set maxmemory-policy noeviction, or one of volatile-…. Evicted batches are sent again "+
 				"by the instances that hold them, and lost with those that died meanwhile", "maxmemory_policy", info.EvictionPolicy)
 		}
 	}

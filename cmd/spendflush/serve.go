@@ -198,6 +198,12 @@ func (in *instance) ready(context.Context) error {
 	return nil
 }
 
+// denied says what Redis or Postgres refuses this instance, "" if nothing.
+func (in *instance) denied() string {
+	status := in.pipeline.Status()
+	return status.Denied()
+}
+
 func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 	api, err := httpapi.New(httpapi.Config{
 		Recorder: in.pipeline,
@@ -209,6 +215,7 @@ func (in *instance) api(registry *prometheus.Registry) (*http.Server, error) {
 		Instance: in.set.Instance,
 		Version:  programVersion(),
 		Ready:    in.ready,
+		Denied:   in.denied,
 	})
 	if err != nil {
 		return nil, err

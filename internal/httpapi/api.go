@@ -54,6 +54,10 @@ type Config struct {
 	// no secret. nil: always ready.
 	Ready func(ctx context.Context) error
 
+	// Denied says what Redis or Postgres refuses this instance for lack of rights, "" if nothing. Updates are taken all
+	// the same. Anybody may read it, too. nil: nothing is known.
+	Denied func() string
+
 	MaxBodyBytes   int64 // of one request. Default: 8 MiB
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
 	MaxUpdates     int   // of one request. Default: 10000

@@ -98,7 +98,7 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	g, err := books.Glance(ctx)
 	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
 	if err != nil {
-		r.Postgres.Error = err.Error()
+		r.Postgres.Error, r.Postgres.Denied = err.Error(), errors.Is(err, spendflush.ErrDenied)
 		return
 	}
 	r.Postgres = Postgres{
@@ -140,7 +140,9 @@ func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
 			holder, err = s.Locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
 		}
 		if err != nil {
-			*q = Queue{Used: true, Error: err.Error(), MaxBytes: q.MaxBytes, Shards: []QueueShard{}}
+			*q = Queue{
+				Used: true, Error: err.Error(), Denied: errors.Is(err, spendflush.ErrDenied), MaxBytes: q.MaxBytes, Shards: []QueueShard{},
+			}
 			r.Locks = []Lock{}
 			return
 		}

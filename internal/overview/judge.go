@@ -31,13 +31,14 @@ const (
 	runJournal     = "spendflushjournalgrowing"
 	runGone        = "spendflushinstancedown"
 	runPostgres    = "spendflushpostgresaway"
+	runDenied      = "spendflushaccessdenied"
 )
 
 // judge fills in state, sentence and problems of what was collected.
 func judge(r *Report) {
 	r.Problems = []Problem{}
 	for _, look := range []func(*Report) []Problem{
-		lookAtPostgres, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
+		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
 	} {
 		r.Problems = append(r.Problems, look(r)...)
 	}
@@ -96,8 +97,15 @@ func count(n int64, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
+// doGrant is what to do where access is denied.
+const doGrant = "Grant the rights that docs/security.md lists, or take away what is under spendflush's keys. Nothing is lost meanwhile, " +
+	"as long as the instances live."
+
 func lookAtPostgres(r *Report) []Problem {
 	switch {
+	case r.Postgres.Denied:
+		return []Problem{{Bad, "Postgres answers, but denies access: " + r.Postgres.Error + ". Updates are taken and kept until it doesn't.",
+			doGrant, runDenied}}
 	case !r.Postgres.Up:
 		return []Problem{{Bad, "Postgres can't be reached. Updates are taken and kept until it is back.",
 			"Bring Postgres back. Nothing is lost meanwhile, as long as instances and Redis don't fail together.", runPostgres}}
@@ -106,6 +114,21 @@ func lookAtPostgres(r *Report) []Problem {
 			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
 	}
 	return nil
+}
+
+// lookAtDenials finds instances that a server answers and refuses. Where that is so, it is the cause of all else.
+func lookAtDenials(r *Report) []Problem {
+	var names []string
+	var what string
+	for i := range r.Instances {
+		if in := &r.Instances[i]; in.Alive && in.Denied != "" {
+			names, what = append(names, in.Instance), in.Denied
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []Problem{{Bad, namesOf(names) + " is denied access: " + what + ".", doGrant, runDenied}}
 }
 
 func lookAtLosses(r *Report) (list []Problem) {
@@ -179,6 +202,9 @@ func lookAtQueue(r *Report) (list []Problem) {
 	q := &r.Queue
 	if !q.Used {
 		return nil
+	}
+	if q.Denied {
+		return []Problem{{Bad, "Redis answers, but denies access: " + q.Error + ".", doGrant, runDenied}}
 	}
 	if !q.Up {
 		return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",

@@ -45,6 +45,21 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 			"The tables are missing in Postgres. Updates are taken and kept until they are there.", runPostgres},
 		{"Redis away", func(r *Report) { r.Queue = Queue{Used: true}; r.Locks = nil; r.Instances[0].Fallback = true }, Warn,
 			"Redis can't be reached. Instances write directly to Postgres, one at a time.", runFallback},
+		{"Postgres denies", func(r *Report) {
+			r.Postgres = Postgres{Denied: true, Error: "permission denied for table total (SQLSTATE 42501)"}
+			r.Locks[0].Holder, r.Queue.Shards[0].Oldest, r.Behind = "", 75, 75
+		}, Bad, "Postgres answers, but denies access: permission denied for table total (SQLSTATE 42501). Updates are taken and kept until it " +
+			"doesn't. There are 2 more problems.", runDenied},
+		{"Redis denies", func(r *Report) { r.Queue = Queue{Used: true, Denied: true, Error: "NOPERM evalsha"}; r.Locks = nil }, Bad,
+			"Redis answers, but denies access: NOPERM evalsha.", runDenied},
+		{"an instance is denied", func(r *Report) { r.Instances[1].Denied = "push to shard 0: NOPERM xadd" }, Bad,
+			"Instance b is denied access: push to shard 0: NOPERM xadd.", runDenied},
+		{"instances are denied", func(r *Report) {
+			r.Instances[0].Denied, r.Instances[1].Denied = "WRONGTYPE", "WRONGTYPE"
+			r.Locks[0].Holder, r.Queue.Shards[0].Oldest, r.Behind = "", 75, 75
+		}, Bad, "Each of 2 instances (a, b) is denied access: WRONGTYPE. There are 2 more problems.", runDenied},
+		{"one that is gone was denied", func(r *Report) { r.Instances[0].Alive, r.Instances[0].Denied = false, "WRONGTYPE" }, Warn,
+			"Instance a is not heard from. It held nothing when it was last heard from.", runGone},
 		{"no Redis wanted", func(r *Report) { r.Queue, r.Locks = Queue{}, nil }, OK, "Books exact and up to date.", ""},
 		{"one instance without Redis", func(r *Report) { r.Instances[1].Fallback = true }, Warn,
 			"Instance b writes directly to Postgres, although Redis answers here.", runFallback},

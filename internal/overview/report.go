@@ -77,6 +77,7 @@ type Instance struct {
 
 	Fallback       bool      `json:"fallback"` // it writes to Postgres directly, although there should be a queue
 	JournalFailing bool      `json:"journal_failing"`
+	Denied         string    `json:"denied,omitempty"` // what Redis or Postgres has refused it for lack of rights
 	HoldsShards    []int     `json:"holds_shards"`
 	Deadlocks      int64     `json:"deadlocks"` // tries of a flush that ended in one, since the start
 	LastDeadlock   time.Time `json:"last_deadlock_at,omitzero"`
@@ -90,6 +91,7 @@ type Queue struct {
 	Used     bool         `json:"used"` // false: instances write to Postgres directly, and the rest is empty
 	Up       bool         `json:"up"`
 	Error    string       `json:"error"`
+	Denied   bool         `json:"denied,omitempty"` // not up because Redis answers, but refuses
 	Batches  int64        `json:"batches"`
 	Bytes    int64        `json:"bytes"`
 	MaxBytes int64        `json:"max_bytes"` // of all shards; 0: no bound
@@ -133,6 +135,7 @@ type Postgres struct {
 	Up             bool              `json:"up"`
 	Migrated       bool              `json:"migrated"` // the tables are there
 	Error          string            `json:"error"`
+	Denied         bool              `json:"denied,omitempty"` // not up because Postgres answers, but refuses
 	Version        string            `json:"version"`
 	Connections    int               `json:"connections"` // by whomever
 	MaxConnections int               `json:"max_connections"`

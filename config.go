@@ -185,6 +185,7 @@ const (
 	retryMost       = 2 * time.Second
 
 	queueTimeout = 5 * time.Second  // one call to the queue or the lock
+	probeTimeout = time.Second      // one look whether a queue that failed answers again
 	marksTimeout = 10 * time.Second // one read of marks
 
 	ackAgainTimeout = 500 * time.Millisecond // an ack to a queue that didn't take the one before

@@ -21,13 +21,15 @@ type flusher struct {
 	log     *slog.Logger
 	commits *committer
 	lease   atomic.Pointer[heldLease]
+	denied  atomic.Pointer[denial] // of the last term
 
 	gaps       gapWatch
 	pause      backoff
 	failures   failureLog // of terms
 	acks       failureLog
-	seenNewer  bool // batches of a newer format were seen, and that was logged
-	overBudget bool // too many batches waited behind gaps, and that was logged
+	ackErr     error // of the last ack of this term
+	seenNewer  bool  // batches of a newer format were seen, and that was logged
+	overBudget bool  // too many batches waited behind gaps, and that was logged
 }
 
 type heldLease struct {
@@ -82,6 +84,7 @@ func (f *flusher) run(ctx context.Context) {
 }
 
 func (f *flusher) report(ctx context.Context, err error) {
+	f.noteDenied(ctx, err)
 	switch {
 	case err == nil:
 		f.failures.works(f.log, f.p.time.Now(), "flushing works again")
@@ -95,6 +98,7 @@ func (f *flusher) report(ctx context.Context, err error) {
 
 // term acquires the lock if there is something to flush, and flushes until the queue is empty or the lock is lost.
 func (f *flusher) term(ctx context.Context) error {
+	f.ackErr = nil
 	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
 		return err
 	}
@@ -112,6 +116,7 @@ func (f *flusher) term(ctx context.Context) error {
 	for {
 		begun := f.p.time.Now()
 		flushed, err := f.drain(ctx, lease)
+		f.noteDenied(ctx, err)
 		if err != nil || !flushed || f.seenNewer {
 			return err
 		}
@@ -284,8 +289,8 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if err := f.p.cfg.Queue.Ack(ctx, f.shard, ack); err != nil {
-		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", err)
+	if f.ackErr = f.p.cfg.Queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
+		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", f.ackErr)
 		return false, nil
 	}
 	f.acks.works(f.log, f.p.time.Now(), "the queue takes acks again")

@@ -24,8 +24,11 @@ type lane struct {
 	diverged       bool      // a mark doesn't belong to the outbox; Postgres has to be asked
 	aside          []aside   // what can't be booked under its identity, until Postgres keeps it in quarantine
 
+	queueDenied, directDenied denial // of the last push and the last direct write; zero if it wasn't denied
+
 	// Only the lane's goroutine uses these.
 	failingSince time.Time // since when pushes fail, zero if they don't
+	silent       bool      // the queue gave no answer when it was last asked whether it is back
 	pushes       failureLog
 	directs      failureLog
 	pause        backoff
@@ -261,11 +264,16 @@ func (l *lane) pushAll(ctx context.Context) {
 		if b == nil || wait {
 			return // what was sealed in the meantime goes to the journal first
 		}
+		begun := l.p.time.Now()
+		if err := l.awaitQueue(ctx); err != nil {
+			l.pushFailed(ctx, err, begun)
+			return
+		}
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 		entry, err := l.p.cfg.Queue.Push(callCtx, b.Batch, b.entry)
 		cancel()
 		if err != nil {
-			l.pushFailed(ctx, err)
+			l.pushFailed(ctx, err, begun)
 			return
 		}
 		l.p.metrics.pushed.Inc()
@@ -279,15 +287,30 @@ func (l *lane) pushAll(ctx context.Context) {
 	}
 }
 
-func (l *lane) pushFailed(ctx context.Context, err error) {
+// awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one that hangs must not
+// hold up direct writes for as long as a large batch may take.
+func (l *lane) awaitQueue(ctx context.Context) error {
+	if l.failingSince.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := l.p.cfg.Queue.Mark(ctx, l.shard, l.identity())
+	l.silent = err != nil
+	return err
+}
+
+// pushFailed takes note of a push that was begun at that time.
+func (l *lane) pushFailed(ctx context.Context, err error, begun time.Time) {
 	if ctx.Err() != nil {
 		return
 	}
 	l.p.metrics.pushFailures.Inc()
+	l.noteDenied(&l.queueDenied, err)
 	now := l.p.time.Now()
 	l.nextPush = now.Add(l.pause.next())
 	if l.failingSince.IsZero() {
-		l.failingSince = now
+		l.failingSince = begun
 	}
 	l.pushes.failed(l.log, now, "push fails; batches are kept and tried again", err)
 	if now.Sub(l.failingSince) >= fallbackAfter && l.setFallback(true) {
@@ -297,8 +320,9 @@ func (l *lane) pushFailed(ctx context.Context, err error) {
 
 func (l *lane) pushWorks() {
 	l.pause.reset()
-	l.failingSince = time.Time{}
+	l.failingSince, l.silent = time.Time{}, false
 	l.pushes.works(l.log, l.p.time.Now(), "push works again")
+	l.noteDenied(&l.queueDenied, nil)
 	if l.setFallback(false) {
 		l.log.Info("fallback off: batches go through the queue")
 	}
@@ -318,7 +342,7 @@ func (l *lane) readMark(ctx context.Context) {
 	l.mu.Lock()
 	waiting, producer := l.outbox.anyQueued(), l.outbox.producer
 	l.mu.Unlock()
-	if !waiting {
+	if !waiting || l.silent {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)

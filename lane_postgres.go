@@ -141,6 +141,7 @@ func (l *lane) direct(ctx context.Context) {
 		return
 	}
 	err := l.tryDirect(ctx)
+	l.noteDenied(&l.directDenied, err)
 	now := l.p.time.Now()
 	switch {
 	case err == nil:

@@ -32,6 +32,10 @@ type Lease interface {
 	Release(ctx context.Context) error
 }
 
+// ErrDenied is wrapped by errors of a Queue, Locker or Store whose server answers, but refuses what is asked for lack of
+// rights, or because something else is under the key. It lasts until the rights or the key are mended.
+var ErrDenied = errors.New("access denied")
+
 // Holder is who holds a lock.
 type Holder struct {
 	Owner   string        // the instance; "" if nobody holds the lock, it is no instance, or it can't be told

@@ -168,6 +168,7 @@ var (
 	descUnjournaled  = describe("spendflush_journal_failing", "1 while the journal can't be written. Left out without a journal.", "shard")
 	descOldest       = describe("spendflush_oldest_unconfirmed_seconds", "Age of the oldest sealed batch not known to be in Postgres, 0 if there is none.", "shard")
 	descFallback     = describe("spendflush_fallback_active", "1 while this instance writes to Postgres directly.", "shard")
+	descDenied       = describe("spendflush_access_denied", "1 while Redis or Postgres answers but refuses pushes, flushes or direct writes for lack of rights.", "shard")
 	descLockHeld     = describe("spendflush_lock_held_seconds", "How long this instance has held the flush lock, 0 if it doesn't.", "shard")
 	descQueueBatches = describe("spendflush_queue_batches", "Batches in the queue.", "shard")
 	descQueueBytes   = describe("spendflush_queue_bytes", "Bytes that the queue uses, about.", "shard")
@@ -184,7 +185,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
 		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
-		descKeptBytes, descUnjournaled,
+		descKeptBytes, descUnjournaled, descDenied,
 	} {
 		ch <- d
 	}
@@ -216,6 +217,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descUnjournaled, oneIf(lane.JournalFailing), shard)
 		}
 		gauge(descFallback, oneIf(lane.Fallback), shard)
+		gauge(descDenied, oneIf(lane.Denied != ""), shard)
 		gauge(descLockHeld, age(now, lane.HeldSince), shard)
 		gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
 	}

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"cmp"
 	"sort"
 	"sync"
 	"time"
@@ -94,11 +95,24 @@ type ShardStatus struct {
 	KeptBytes      int  `json:"kept_bytes"`
 	JournalFailing bool `json:"journal_failing"`
 
+	// Denied is the error of the last push, flush or direct write, if it wraps ErrDenied; else "".
+	Denied string `json:"denied,omitempty"`
+
 	HoldsLock bool      `json:"holds_lock"`
 	HeldSince time.Time `json:"held_since,omitzero"`
 
 	acceptedSince                   time.Time // the updates of unconfirmed batches were accepted after it; zero if there are none
 	unqueuedTotals, unqueuedRollups int
+}
+
+// Denied returns what Redis or Postgres refuses this instance for lack of rights, "" if nothing.
+func (s *PipelineStatus) Denied() string {
+	for i := range s.Shards {
+		if s.Shards[i].Denied != "" {
+			return s.Shards[i].Denied
+		}
+	}
+	return ""
 }
 
 // Status returns how this instance stands. It does no I/O. What is being sealed just now is told as open.
@@ -125,6 +139,9 @@ func (p *Pipeline) Status() PipelineStatus {
 		if i < len(p.flushers) {
 			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
 			shard.HeldSince = shard.HeldSince.UTC()
+			if denied := p.flushers[i].denied.Load(); denied != nil {
+				shard.Denied = cmp.Or(shard.Denied, denied.text)
+			}
 		}
 		if held := shard.acceptedSince; !held.IsZero() && (s.OldestHeld.IsZero() || held.Before(s.OldestHeld)) {
 			s.OldestHeld = held.UTC()
@@ -141,6 +158,7 @@ func (l *lane) status() ShardStatus {
 	s := ShardStatus{
 		Shard: l.shard, Unconfirmed: len(o.batches), Bytes: o.bytes(), Oldest: o.oldest().UTC(), Confirmed: o.confirmed,
 		Sealed: o.next - 1, Fallback: l.fallback, Kept: len(o.retained), KeptBytes: sizeOf(o.retained), JournalFailing: l.journalFailing,
+		Denied: l.denied(),
 	}
 	if len(o.batches) > 0 {
 		s.acceptedSince = o.batches[0].since

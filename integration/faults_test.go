@@ -250,7 +250,7 @@ func restart(t testing.TB, f func(context.Context) error) {
 
 // The names of our keys in Redis are documented for people who look, so they are written out here.
 func queueKey(shard int) string { return fmt.Sprintf("{spendflush:%d}:queue", shard) }
-func lockKey(shard int) string  { return fmt.Sprintf("{spendflush:lock:flush/%d}", shard) }
+func lockKey(shard int) string  { return fmt.Sprintf("{spendflush:%d}:lock:flush", shard) }
 
 // redisClient returns a client of the stack's Redis.
 func (s *stack) redisClient() *redis.Client {

@@ -44,8 +44,9 @@
 //
 // # In Redis
 //
-// The key {<prefix>:lock:<name>} holds the owner and a random token, made for each Acquire, and expires. Whoever has the
-// lock can thus be read by anybody, with GET. Taking, renewing and releasing compare the whole value and act in one
+// The key holds the owner and a random token, made for each Acquire, and expires. The lock "flush/3" is under
+// {<prefix>:3}:lock:flush, the hash tag of the shard's queue: in a Redis Cluster a shard is on one node with its lock.
+// Other names are under {<prefix>:lock:<name>}. Whoever has the lock can thus be read by anybody, with GET. Taking, renewing and releasing compare the whole value and act in one
 // script: a late holder can't renew or delete its successor's lock. A reply that is lost leaves open whether the lock
 // was won; the locker then uses the same token in its next Acquire of that name, which finds that the lock is its own.
 //

@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/internal/rediserr"
 )
 
 // Defaults of RedisOptions.
@@ -41,7 +44,7 @@ var (
 // RedisOptions say how locks lie in Redis.
 type RedisOptions struct {
 	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. Locks of different prefixes have nothing to do
-	// with each other.
+	// with each other. A queue beside it should have the same: then a shard's queue and its lock share a hash tag.
 	Prefix string
 
 	// TTL is how long a lock outlives a holder that isn't heard of any more; 0 stands for DefaultTTL. It is at least
@@ -79,8 +82,18 @@ func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Re
 // client first. It must not be called while other methods are.
 func (l *Redis) Wait() { l.calls.Wait() }
 
-// Key returns the key in Redis that shows who holds the lock.
-func (l *Redis) Key(name string) string { return "{" + l.opts.Prefix + ":lock:" + name + "}" }
+// Key returns the key in Redis that shows who holds the lock. The lock "flush/3" of a shard is under the hash tag of the
+// shard's queue, {<prefix>:3}:lock:flush, so that in a Redis Cluster a shard depends on one slot alone. A name without a
+// number has a tag of its own, {<prefix>:lock:<name>}.
+func (l *Redis) Key(name string) string {
+	what, number, found := strings.Cut(name, "/")
+	shard, err := strconv.ParseUint(number, 10, 32)
+	if !found || err != nil || number != strconv.FormatUint(shard, 10) {
+		return "{" + l.opts.Prefix + ":lock:" + name + "}"
+	}
+
+	return "{" + l.opts.Prefix + ":" + number + "}:lock:" + what
+}
 
 const tokenBytes = 16
 
@@ -124,7 +137,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 	})
 	if err != nil {
 		l.remember(name, token)
-		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
+		return nil, fmt.Errorf("acquire lock %s: %w", name, denied(err))
 	}
 	if len(reply) > 0 {
 		return nil, &spendflush.HeldError{Name: name, Holder: parseHolder(reply)}
@@ -162,9 +175,17 @@ func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, err
 		return holderScript.Run(ctx, l.client, []string{l.Key(name)}).Slice()
 	})
 	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, denied(err))
 	}
 	return parseHolder(reply), nil
+}
+
+// denied has the error wrap spendflush.ErrDenied if it is of that kind.
+func denied(err error) error {
+	if rediserr.Denied(err) {
+		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+	}
+	return err
 }
 
 // redisLink is a lock's key.

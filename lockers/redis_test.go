@@ -19,7 +19,7 @@ import (
 
 const (
 	lock    = "flush/0"
-	lockKey = "{spendflush:lock:flush/0}"
+	lockKey = "{spendflush:0}:lock:flush"
 )
 
 func acquire(t testing.TB, l spendflush.Locker) spendflush.Lease {
@@ -42,6 +42,19 @@ func through(t *testing.T, rawURL string) (proxied string, p *faultproxy.Proxy) 
 	p = faultproxy.New(t, u.Host)
 	u.Host = p.Addr()
 	return u.String(), p
+}
+
+func TestALockOfAShardIsInTheSlotOfItsQueue(t *testing.T) {
+	l := openRedis(t, dial(t, testserver.Redis(t)), "pod", ttl)
+	for name, want := range map[string]string{
+		"flush/0": "{spendflush:0}:lock:flush", "flush/63": "{spendflush:63}:lock:flush", "import": "{spendflush:lock:import}",
+		"flush/": "{spendflush:lock:flush/}", "flush/x": "{spendflush:lock:flush/x}", "flush/-1": "{spendflush:lock:flush/-1}",
+		"flush/007": "{spendflush:lock:flush/007}", "a/b/1": "{spendflush:lock:a/b/1}",
+	} {
+		if got := l.Key(name); got != want {
+			t.Errorf("%s: the key is %s, want %s", name, got, want)
+		}
+	}
 }
 
 func TestWhoHoldsALockInRedisCanBeReadWithoutUs(t *testing.T) {

@@ -5,11 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -30,8 +25,12 @@ const (
 	retries     = 1                // the engine tries again by itself, and knows when
 )
 
-// ErrURL is wrapped by the errors of Dial.
+// ErrURL is wrapped by the errors of Dial and DialTLS.
 var ErrURL = errors.New("bad Redis URL")
+
+// ErrSentinel is wrapped by the errors of calls on a client whose URL leads to a Redis Sentinel without saying so.
+var ErrSentinel = errors.New("this is a Redis Sentinel, not a Redis: name the master in the URL, " +
+	"redis://host:26379,host:26379/0?master_name=NAME")
 
 // Dial returns a client that suits Redis and package lockers' Redis: it obeys the deadlines of contexts, doesn't
 // repeat for long, and has a bounded pool. It doesn't connect; that is done when the client is used, and again when the
@@ -41,138 +40,108 @@ var ErrURL = errors.New("bad Redis URL")
 //	unix://[[user]:password@]/path/of/socket[?db=database]
 //	redis://[[user]:password@]host:port,host:port,...  a cluster, known by some of its nodes
 //	redis://[[user]:password@]host:port?cluster=true   a cluster, known by one address
+//	redis+sentinel://[[user]:password@]host:port,host:port,.../NAME[/database]
+//	redis://host:port,host:port,.../[database]?master_name=NAME
 //
-// Options of go-redis may follow as in redis.ParseURL, such as ?pool_size=20&read_timeout=5s. Characters of user and
-// password that mean something in a URL must be percent-encoded. The error wraps ErrURL and never holds the password.
-func Dial(rawURL string) (redis.UniversalClient, error) {
-	single, addresses, err := splitHosts(rawURL)
+// The last two lead to the master that the sentinels at these addresses name; all sentinels should be given. With
+// redis+sentinel (or redis-sentinel; rediss+sentinel and rediss-sentinel for TLS) user and password are those of Redis,
+// and the options sentinel_username and sentinel_password are those of the sentinels. The form with master_name is
+// that of redis.ParseFailoverURL: user and password before the hosts are the sentinels', and the options username and
+// password are those of Redis. More hosts may also be given by options, as in ?addr=host:port.
+//
+// Options of go-redis may follow as in redis.ParseURL, redis.ParseClusterURL and redis.ParseFailoverURL, such as
+// ?pool_size=20&read_timeout=5s. Options for TLS are tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, and
+// skip_verify=true, which takes any certificate. Characters of user and password that mean something in a URL must be
+// percent-encoded. The error wraps ErrURL and never holds a password.
+//
+// A client of a cluster or of sentinels learns of another master within about a second of its taking over, also when
+// the old one hangs, and ends the connections to a node that is no master any more.
+func Dial(rawURL string) (redis.UniversalClient, error) { return DialTLS(rawURL, TLS{}) }
+
+// DialTLS is Dial with more to say about TLS. What the URL says wins. The error also wraps ErrURL if a file can't be
+// read, or if the URL doesn't ask for TLS.
+func DialTLS(rawURL string, t TLS) (redis.UniversalClient, error) {
+	to, err := parseTarget(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	single, cluster, err := takeCluster(single)
+	config, err := to.tlsConfig(t)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrURL, err)
 	}
-	o, err := redis.ParseURL(single.String())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrURL, plainReason(single, err))
-	}
-	setDefaults(o)
-	if !cluster && len(addresses) <= 1 {
+
+	switch to.kind {
+	case aCluster:
+		o, err := redis.ParseClusterURL(to.url.String())
+		if err != nil {
+			return nil, to.refused(err)
+		}
+		o.TLSConfig = config
+		setClusterDefaults(o)
+		return newCluster(o), nil
+	case sentinels:
+		o, err := redis.ParseFailoverURL(to.url.String())
+		if err != nil {
+			return nil, to.refused(err)
+		}
+		o.TLSConfig = config
+		return newFailover(o), nil
+	default:
+		o, err := redis.ParseURL(to.url.String())
+		if err != nil {
+			return nil, to.refused(err)
+		}
+		o.TLSConfig = config
+		o.OnConnect = greet(cmp.Or(o.ClientName, clientName), false)
+		setDefaults(o)
 		return redis.NewClient(o), nil
 	}
-	if o.DB != 0 {
-		return nil, fmt.Errorf("%w: database %d: a cluster has only database 0", ErrURL, o.DB)
-	}
-	if single.Scheme == "unix" {
-		return nil, fmt.Errorf("%w: a cluster can't be reached by unix://", ErrURL)
-	}
-	return redis.NewClusterClient(clusterOptions(o, addresses)), nil
-}
-
-// splitHosts returns the URL with its first host only, and the addresses of all hosts; a socket has none. net/url
-// doesn't read a list of hosts.
-func splitHosts(rawURL string) (first *url.URL, addresses []string, err error) {
-	scheme, rest, found := strings.Cut(rawURL, "://")
-	if !found || !slices.Contains([]string{"redis", "rediss", "unix"}, scheme) {
-		return nil, nil, fmt.Errorf("%w: it must begin with redis://, rediss:// or unix://", ErrURL)
-	}
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
-	authority := rest[:end]
-	at := strings.LastIndexByte(authority, '@') + 1
-	hosts := strings.Split(authority[at:], ",")
-	first, err = url.Parse(scheme + "://" + authority[:at] + hosts[0] + rest[end:])
-	if err != nil || strings.Count(authority, "@") > 1 || strings.Contains(rest[end:], "@") {
-		// The parser's error is not shown: it quotes what it stumbles over, which may be a part of the password.
-		return nil, nil, fmt.Errorf("%w: it can't be read; characters such as / ? # @ : %% in user or password must be "+
-			"percent-encoded (%%2F and so on)", ErrURL)
-	}
-	if scheme == "unix" {
-		return first, nil, nil
-	}
-	for _, host := range hosts {
-		address, err := hostAddress(host)
-		if err != nil {
-			return nil, nil, err
-		}
-		addresses = append(addresses, address)
-	}
-	return first, addresses, nil
-}
-
-func hostAddress(host string) (string, error) {
-	bad := fmt.Errorf("%w: hosts must be given as host:port or host:port,host:port, with ports from 1 to 65535", ErrURL)
-	u, err := url.Parse("redis://" + host)
-	if err != nil || u.Hostname() == "" {
-		return "", bad
-	}
-	port := cmp.Or(u.Port(), "6379")
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return "", bad
-	}
-	return net.JoinHostPort(u.Hostname(), port), nil
-}
-
-// takeCluster takes the option out that go-redis doesn't know.
-func takeCluster(u *url.URL) (*url.URL, bool, error) {
-	query := u.Query()
-	text := query.Get("cluster")
-	if text == "" {
-		return u, false, nil
-	}
-	cluster, err := strconv.ParseBool(text)
-	if err != nil {
-		return nil, false, fmt.Errorf("%w: cluster=%s: true and false are allowed", ErrURL, text)
-	}
-	query.Del("cluster")
-	u.RawQuery = query.Encode()
-	return u, cluster, nil
-}
-
-// plainReason says why go-redis didn't take the URL. What net/url says quotes the URL, so it isn't shown; the rest
-// speaks of the database and the options, which aren't secret.
-func plainReason(u *url.URL, err error) string {
-	if _, ok := errors.AsType[*url.Error](err); ok {
-		return "it can't be read"
-	}
-	reason := strings.TrimPrefix(err.Error(), "redis: ")
-	if password, _ := u.User.Password(); password != "" && strings.Contains(reason, password) {
-		return "its database or its options can't be read"
-	}
-	return reason
 }
 
 func setDefaults(o *redis.Options) {
-	o.OnConnect = nameConnection(cmp.Or(o.ClientName, clientName))
 	o.ClientName = ""
-	orDefault(&o.PoolSize, poolSize)
-	orDefault(&o.MaxActiveConns, o.PoolSize)
-	orDefault(&o.MaxIdleConns, min(maxIdle, o.PoolSize))
-	orDefault(&o.DialTimeout, dialTimeout)
-	orDefault(&o.PoolTimeout, poolTimeout)
-	orDefault(&o.ReadTimeout, readTimeout)
-	orDefault(&o.WriteTimeout, sendTimeout)
-	orDefault(&o.MaxRetries, retries)
-	orDefault(&o.DialerRetries, 1)
-	orDefault(&o.PipelinePoolSize, -1) // nothing here is a pipeline
+	tunables{
+		&o.PoolSize, &o.MaxActiveConns, &o.MaxIdleConns, &o.MaxRetries, &o.DialerRetries, &o.PipelinePoolSize,
+		&o.DialTimeout, &o.PoolTimeout, &o.ReadTimeout, &o.WriteTimeout,
+	}.setDefaults()
 	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true // a user needs one right less
 	// Else a server could make timeouts longer than the lock is trusted.
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	if o.Dialer == nil {
+		o.Dialer = dialer(o.DialTimeout, o.TLSConfig)
+	}
+}
+
+func setClusterDefaults(o *redis.ClusterOptions) {
+	o.OnConnect = greet(cmp.Or(o.ClientName, clientName), false)
+	o.ClientName = ""
+	tunables{ // of each node
+		&o.PoolSize, &o.MaxActiveConns, &o.MaxIdleConns, &o.MaxRetries, &o.DialerRetries, &o.PipelinePoolSize,
+		&o.DialTimeout, &o.PoolTimeout, &o.ReadTimeout, &o.WriteTimeout,
+	}.setDefaults()
+	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// nameConnection returns a hook that shows the name in CLIENT LIST. By itself go-redis would give up a connection whose
-// user may not do that.
-func nameConnection(name string) func(context.Context, *redis.Conn) error {
-	return func(ctx context.Context, conn *redis.Conn) error {
-		err := conn.ClientSetName(ctx, name).Err()
-		if _, refused := errors.AsType[redis.Error](err); refused {
-			return nil
-		}
-		return err
-	}
+// tunables are the options that have defaults of ours, wherever they lie.
+type tunables struct {
+	poolSize, maxActive, maxIdle, retries, dialerRetries, pipelines *int
+	dial, pool, read, write                                         *time.Duration
+}
+
+func (t tunables) setDefaults() {
+	orDefault(t.poolSize, poolSize)
+	orDefault(t.maxActive, *t.poolSize)
+	orDefault(t.maxIdle, min(maxIdle, *t.poolSize))
+	orDefault(t.retries, retries)
+	orDefault(t.dialerRetries, 1)
+	orDefault(t.pipelines, -1) // nothing here is a pipeline
+	orDefault(t.dial, dialTimeout)
+	orDefault(t.pool, poolTimeout)
+	orDefault(t.read, readTimeout)
+	orDefault(t.write, sendTimeout)
 }
 
 func orDefault[T comparable](field *T, value T) {
@@ -182,40 +151,36 @@ func orDefault[T comparable](field *T, value T) {
 	}
 }
 
-func clusterOptions(o *redis.Options, addresses []string) *redis.ClusterOptions {
-	c := &redis.ClusterOptions{
-		Addrs:                 addresses,
-		OnConnect:             o.OnConnect,
-		Username:              o.Username,
-		Password:              o.Password,
-		Protocol:              o.Protocol,
-		MaxRetries:            o.MaxRetries,
-		MinRetryBackoff:       o.MinRetryBackoff,
-		MaxRetryBackoff:       o.MaxRetryBackoff,
-		DialTimeout:           o.DialTimeout,
-		DialerRetries:         o.DialerRetries,
-		ReadTimeout:           o.ReadTimeout,
-		WriteTimeout:          o.WriteTimeout,
-		ContextTimeoutEnabled: true,
-		PoolFIFO:              o.PoolFIFO,
-		PoolSize:              o.PoolSize, // for each node
-		PoolTimeout:           o.PoolTimeout,
-		MinIdleConns:          o.MinIdleConns,
-		MaxIdleConns:          o.MaxIdleConns,
-		MaxActiveConns:        o.MaxActiveConns,
-		MaxConcurrentDials:    o.MaxConcurrentDials,
-		ConnMaxIdleTime:       o.ConnMaxIdleTime,
-		ConnMaxLifetime:       o.ConnMaxLifetime,
-		ConnMaxLifetimeJitter: o.ConnMaxLifetimeJitter,
-		PipelinePoolSize:      o.PipelinePoolSize,
+// greet returns a hook for new connections. It shows the name in CLIENT LIST; by itself go-redis would give up a
+// connection whose user may not do that. And it asks the server for its role: a sentinel isn't taken for a Redis, and a
+// replica not for a master where only masters will do. What the user may not ask is left open.
+func greet(name string, mastersOnly bool) func(context.Context, *redis.Conn) error {
+	return func(ctx context.Context, conn *redis.Conn) error {
+		if err := conn.ClientSetName(ctx, name).Err(); err != nil && !isRefusal(err) {
+			return err
+		}
 
-		PipelineReadBufferSize:   o.PipelineReadBufferSize,
-		PipelineWriteBufferSize:  o.PipelineWriteBufferSize,
-		MaintNotificationsConfig: o.MaintNotificationsConfig,
+		role, err := conn.Do(ctx, "role").Slice()
+		if err != nil && !isRefusal(err) {
+			return err
+		}
+		if len(role) == 0 {
+			return nil
+		}
+		switch is, _ := role[0].(string); {
+		case is == "sentinel":
+			return ErrSentinel
+		case mastersOnly && is == "slave":
+			return errReplica
+		}
+		return nil
 	}
-	if o.TLSConfig != nil {
-		c.TLSConfig = o.TLSConfig.Clone()
-		c.TLSConfig.ServerName = "" // each node is checked by its own name
-	}
-	return c
+}
+
+var errReplica = errors.New("the sentinels name a replica as master: they haven't ended their failover")
+
+// isRefusal says whether the server has answered that it doesn't do this.
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
 }

@@ -1,16 +1,9 @@
 package queues_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,6 +27,14 @@ func TestABadURLIsRefusedWithoutShowingItsPassword(t *testing.T) {
 		"redis://:hunter2@host:1,:hunter2@other:1", "redis://:hunter2@host,,other", "redis://:hunter2@a:1,b:1/1",
 		"redis://:hunter2@a:1?cluster=true&db=1", "unix://:hunter2@", "unix://:hunter2@/sock?cluster=true",
 		"redis://:hunter2@[::1", "redis://:hun ter2\x00hunter2@host", "redis://:1@host/hunter2@x",
+		"redis://:hunter2@a:1,b:1?db=1", "redis://:hunter2@a:1,b:1?read_only=true", "redis://:hunter2@host?skip_verify=true",
+		"redis://:hunter2@host?tls_ca_file=/x", "rediss://:hunter2@host?skip_verify=maybe", "rediss://:hunter2@host?tls_ca_file=/nonexistent",
+		"rediss://:hunter2@host?tls_cert_file=/nonexistent", "rediss://:hunter2@host?tls_cert_file=/nonexistent&tls_key_file=/nonexistent",
+		"redis+sentinel://:hunter2@a,b", "redis+sentinel://:hunter2@a,b/", "redis+sentinel://:hunter2@a/NAME/x",
+		"redis+sentinel://:hunter2@a/NAME/1/2", "redis+sentinel://:hunter2@a/NAME?master_name=NAME", "redis+sentinel://:hunter2@a/NAME?cluster=true",
+		"redis://host?master_name=NAME&password=hunter2&db=hunter2", "redis://:hunter2@a:1?master_name=", "unix://:hunter2@/s?master_name=NAME",
+		"redis+sentinel://a/NAME?sentinel_password=hunter2&max_retries=hunter2", "redis://:hunter2@a?master_name=NAME&replica_only=true",
+		"redis://:hunter2@a?master_name=NAME&addr=b:port", "redis+sentinel:///NAME",
 	} {
 		client, err := queues.Dial(url)
 		if err == nil {
@@ -62,13 +63,22 @@ func TestEveryKindOfURLIsUnderstood(t *testing.T) {
 		{"redis://host", []string{"host:6379"}, 0, "", "", "-", false},
 		{"redis://:p%40%2F%3A%2C@host:1/3", []string{"host:1"}, 3, "", "p@/:,", "-", false},
 		{"redis://u:p,q@host:1", []string{"host:1"}, 0, "u", "p,q", "-", false},
-		{"rediss://u:p@host:1?db=2", []string{"host:1"}, 2, "u", "p", "host", false},
+		{"rediss://u:p@host:1?db=2", []string{"host:1"}, 2, "u", "p", "", false},
+		{"rediss://u:p@host:1?tls_server_name=other", []string{"host:1"}, 0, "u", "p", "other", false},
 		{"redis://[::1]:1", []string{"[::1]:1"}, 0, "", "", "-", false},
 		{"unix:///run/redis.sock?db=2", []string{"/run/redis.sock"}, 2, "", "", "-", false},
 		{"unix://u:p@/run/redis.sock", []string{"/run/redis.sock"}, 0, "u", "p", "-", false},
 		{"redis://u:p@a:1,b:2,c", []string{"a:1", "b:2", "c:6379"}, 0, "u", "p", "-", true},
 		{"rediss://u:p@a:1,[::1]:2/0", []string{"a:1", "[::1]:2"}, 0, "u", "p", "", true},
 		{"redis://a:1?cluster=true&pool_size=3", []string{"a:1"}, 0, "", "", "-", true},
+		{"redis://u:p@a:1?cluster=true&addr=b:2&addr=[::1]:3", []string{"a:1", "b:2", "[::1]:3"}, 0, "u", "p", "-", true},
+		{"redis+sentinel://u:p@a:1,b/NAME/2", []string{"NAME"}, 2, "u", "p", "-", false},
+		{"redis-sentinel://a/NAME", []string{"NAME"}, 0, "", "", "-", false},
+		{"rediss+sentinel://:p@a/NAME?tls_server_name=n&username=u", []string{"NAME"}, 0, "u", "p", "n", false},
+		{"rediss-sentinel://a/NAME", []string{"NAME"}, 0, "", "", "", false},
+		{"redis://su:sp@a,b:2/3?master_name=NAME&username=u&password=p", []string{"NAME"}, 3, "u", "p", "-", false},
+		{"redis://u:p@a,b:2/3?master_name=NAME&sentinel_password=sp", []string{"NAME"}, 3, "u", "p", "-", false},
+		{"redis://a?addr=b:2&master_name=NAME&db=3", []string{"NAME"}, 3, "", "", "-", false},
 	} {
 		client, err := queues.Dial(test.url)
 		if err != nil {
@@ -133,13 +143,12 @@ func TestConnectionsAreNamed(t *testing.T) {
 }
 
 func TestASocketAndTLSLeadToTheServer(t *testing.T) {
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "s")
-	cert, certKey := writeCertificate(t, dir)
+	socket := filepath.Join(t.TempDir(), "s")
+	c := testserver.NewCertificates(t)
 	_, tlsPort := freePorts(t)
 	server := startRedis(t, servers.RedisConfig{Args: []string{
 		"--unixsocket", socket, "--tls-port", strconv.Itoa(tlsPort),
-		"--tls-cert-file", cert, "--tls-key-file", certKey, "--tls-auth-clients", "no",
+		"--tls-cert-file", c.ServerCert, "--tls-key-file", c.ServerKey, "--tls-auth-clients", "no",
 	}})
 	u, err := url.Parse(server.URL())
 	if err != nil {
@@ -162,29 +171,50 @@ func TestASocketAndTLSLeadToTheServer(t *testing.T) {
 	}
 }
 
-func writeCertificate(t *testing.T, dir string) (cert, certKey string) {
-	t.Helper()
-	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+func TestTLSTakesFilesFromSettingsAndURL(t *testing.T) {
+	t.Parallel()
+	c, others := testserver.NewCertificates(t), testserver.NewCertificates(t)
+	_, tlsPort := freePorts(t)
+	server := startRedis(t, servers.RedisConfig{Args: []string{
+		"--tls-port", strconv.Itoa(tlsPort), "--tls-ca-cert-file", c.CA, "--tls-cert-file", c.ServerCert, "--tls-key-file", c.ServerKey,
+		"--tls-auth-clients", "yes",
+	}})
+	url := fmt.Sprintf("rediss://:%s@127.0.0.1:%d", server.Password(), tlsPort)
+	full := queues.TLS{CAFile: c.CA, CertFile: c.ClientCert, KeyFile: c.ClientKey}
+	with := func(change func(*queues.TLS)) queues.TLS {
+		changed := full
+		change(&changed)
+		return changed
 	}
-	template := x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &secret.PublicKey, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secretDER, err := x509.MarshalECPrivateKey(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
+	for name, test := range map[string]struct {
+		url  string
+		tls  queues.TLS
+		says string // "": it works
+	}{
+		"by settings":        {url, full, ""},
+		"by another name":    {url, with(func(t *queues.TLS) { t.ServerName = "redis.example" }), ""},
+		"by URL":             {url + "?tls_ca_file=" + c.CA + "&tls_cert_file=" + c.ClientCert + "&tls_key_file=" + c.ClientKey, queues.TLS{}, ""},
+		"the URL wins":       {url + "?tls_ca_file=" + c.CA, with(func(t *queues.TLS) { t.CAFile = others.CA }), ""},
+		"unverified":         {url + "?skip_verify=true", with(func(t *queues.TLS) { t.CAFile = others.CA }), ""},
+		"unknown authority":  {url, with(func(t *queues.TLS) { t.CAFile = "" }), "unknown authority"},
+		"another authority":  {url, with(func(t *queues.TLS) { t.CAFile = others.CA }), "unknown authority"},
+		"a name that isn't":  {url, with(func(t *queues.TLS) { t.ServerName = "redis.invalid" }), "not redis.invalid"},
+		"no client's":        {url, with(func(t *queues.TLS) { t.CertFile, t.KeyFile = "", "" }), "certificate required"},
+		"a stranger's":       {url, with(func(t *queues.TLS) { t.CertFile, t.KeyFile = others.ClientCert, others.ClientKey }), "remote error: tls"},
+		"without TLS at all": {strings.Replace(url, "rediss", "redis", 1), queues.TLS{}, "EOF"},
+	} {
+		client, err := queues.DialTLS(test.url, test.tls)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
 		}
-		return path
+		err = client.Ping(t.Context()).Err()
+		if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+		if got, want := queues.Unverified(client), name == "unverified"; got != want {
+			t.Errorf("%s: it is said to be unverified: %v", name, got)
+		}
+		_ = client.Close()
 	}
-	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "EC PRIVATE KEY", secretDER)
 }

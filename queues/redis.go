@@ -13,6 +13,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/internal/rediserr"
 )
 
 // DefaultPrefix is the beginning of all keys unless another is given.
@@ -117,6 +118,8 @@ func (q *Redis) failed(operation string, shard int, err error) error {
 	case redis.HasErrorPrefix(err, "EXHAUSTED"):
 		return fmt.Errorf("%s shard %d: %w: it works again once %s is empty: run \"spendflush flush\"; only if that leaves "+
 			"entries that you can do without, DEL %[4]s", operation, shard, ErrIDsExhausted, q.key(shard, "queue"))
+	case rediserr.Denied(err), errors.Is(err, ErrSentinel):
+		return fmt.Errorf("%s shard %d: %w: %w", operation, shard, spendflush.ErrDenied, err)
 	default:
 		return fmt.Errorf("%s shard %d: %w", operation, shard, err)
 	}

@@ -14,11 +14,16 @@ type Server struct {
 	Version        string // such as "7.0.15"; Valkey's own version where it is Valkey, such as "valkey 8.1.0"
 	Mode           string // "standalone", "cluster" or "sentinel"
 	Role           string // "master" or "slave", with ", loading" while it reads its data from disk
-	EvictionPolicy string // maxmemory_policy; anything but "noeviction" may lose batches to their producers' resending
+	EvictionPolicy string // maxmemory_policy; see MayEvict
 
 	Memory      int64 // bytes in use, of anybody's; 0 if unknown
 	MemoryLimit int64 // maxmemory in bytes; 0 if there is none, or it is unknown
 }
+
+// MayEvict says whether Redis may throw queued batches away when its memory is short. Policies named volatile-… take
+// only keys that expire, and of those there are but locks and marks: a lost lock costs a flush that gives way, a lost
+// mark a look into Postgres.
+func (s Server) MayEvict() bool { return strings.HasPrefix(s.EvictionPolicy, "allkeys-") }
 
 // String returns one line for a log.
 func (s Server) String() string {

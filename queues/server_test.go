@@ -24,3 +24,14 @@ func TestTheMemoryOfAServerIsKnownUnlessItHidesIt(t *testing.T) {
 		t.Errorf("%d of %d bytes where nothing is said", s.Memory, s.MemoryLimit)
 	}
 }
+
+func TestOnlyAPolicyForAllKeysMayEvictBatches(t *testing.T) {
+	for policy, want := range map[string]bool{
+		"noeviction": false, "": false, "volatile-lru": false, "volatile-lfu": false, "volatile-random": false, "volatile-ttl": false,
+		"allkeys-lru": true, "allkeys-lfu": true, "allkeys-random": true,
+	} {
+		if got := (Server{EvictionPolicy: policy}).MayEvict(); got != want {
+			t.Errorf("%q: %v", policy, got)
+		}
+	}
+}

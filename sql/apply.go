@@ -60,7 +60,7 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 }
 
 func applyError(f *spendflush.Flush, err error) error {
-	return fmt.Errorf("apply to shard %d: %w", f.Shard, err)
+	return fmt.Errorf("apply to shard %d: %w", f.Shard, denied(err))
 }
 
 // pause waits before the next try, longer at each, and says whether ctx still goes on. The jitter parts transactions

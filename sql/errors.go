@@ -49,6 +49,14 @@ func Refusal(err error) string {
 	return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
 }
 
+// denied has the error wrap spendflush.ErrDenied if Postgres refuses for lack of rights.
+func denied(err error) error {
+	if sqlState(err) == codeNoPrivilege {
+		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+	}
+	return err
+}
+
 const (
 	codeDeadlock            = "40P01"
 	codeSerialization       = "40001"

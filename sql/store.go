@@ -183,7 +183,7 @@ func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.Pro
 		s.pool.Reset()
 	}
 	if err != nil {
-		return spendflush.Marks{}, fmt.Errorf("read marks: %w", err)
+		return spendflush.Marks{}, fmt.Errorf("read marks: %w", denied(err))
 	}
 	return marks, nil
 }

@@ -55,9 +55,13 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		ps.openUnused()
 	}
 	if set.UseRedis && set.RedisURL != "" {
-		if ps.client, err = queues.Dial(set.RedisURL); err != nil {
+		if ps.client, err = queues.DialTLS(set.RedisURL, set.redisTLS()); err != nil {
 			ps.close()
-			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
+			return nil, usageError{fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err)}
+		}
+		if queues.Unverified(ps.client) {
+			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
+				"change batches. Name its authority in SPENDFLUSH_REDIS_TLS_CA_FILE")
 		}
 		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
 			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, Retain: set.RewindWindow > 0,
@@ -70,9 +74,10 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 
 // openUnused opens the Redis that is switched off, to see whether batches lie in it.
 func (ps *parts) openUnused() {
-	client, err := queues.Dial(ps.set.RedisURL)
+	client, err := queues.DialTLS(ps.set.RedisURL, ps.set.redisTLS())
 	if err != nil {
-		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error", fmt.Errorf("REDIS_URL: %w", err))
+		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error",
+			fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err))
 		return
 	}
 	ps.client = client
@@ -204,8 +209,8 @@ func (ps *parts) probe(ctx context.Context) {
 			break
 		}
 		found = append(found, "redis", info.String())
-		if info.EvictionPolicy != "" && info.EvictionPolicy != "noeviction" {
-			ps.log.Warn("REDIS MAY EVICT QUEUED BATCHES: set maxmemory-policy noeviction. Evicted batches are sent again "+
+		if info.MayEvict() {
+			ps.log.Warn("REDIS MAY EVICT QUEUED BATCHES: set maxmemory-policy noeviction, or one of volatile-…. Evicted batches are sent again "+
 				"by the instances that hold them, and lost with those that died meanwhile", "maxmemory_policy", info.EvictionPolicy)
 		}
 	}

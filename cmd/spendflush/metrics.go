@@ -56,7 +56,7 @@ var (
 	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
 
 	descBuild       = partDesc("spendflush_build_info", "1; the label is the version of the program.", "version")
-	descMayEvict    = partDesc("spendflush_redis_may_evict", "1 if the maxmemory-policy of Redis may throw batches away. Left out if Redis doesn't tell it.")
+	descMayEvict    = partDesc("spendflush_redis_may_evict", "1 if the maxmemory-policy of Redis may throw batches away (allkeys-…). Left out if Redis doesn't tell it.")
 	descMemory      = partDesc("spendflush_redis_memory_bytes", "Memory that Redis uses, for anything; of one node of a cluster.")
 	descMemoryLimit = partDesc("spendflush_redis_memory_bytes_limit", "maxmemory of Redis. Left out without one.")
 )
@@ -116,7 +116,7 @@ func (c *partsCollector) collectRedis(ctx context.Context, gauge func(d *prometh
 	}
 	if info.EvictionPolicy != "" {
 		evicts := 0.0
-		if info.EvictionPolicy != "noeviction" {
+		if info.MayEvict() {
 			evicts = 1
 		}
 		gauge(descMayEvict, evicts)

@@ -249,6 +249,12 @@ func (in *instance) ready(context.Context) error {
 	return nil
 }
 
+// denied says what Redis or Postgres refuses this instance, "" if nothing.
+func (in *instance) denied() string {
+	status := in.pipeline.Status()
+	return status.Denied()
+}
+
 func (in *instance) serveAPI(registry *prometheus.Registry) error {
 	api, err := httpapi.New(httpapi.Config{
 		Recorder: in.pipeline,
@@ -262,6 +268,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry) error {
 		Version:  programVersion(),
 		Ready:    in.ready,
 		Refuse:   in.readiness.refusal,
+		Denied:   in.denied,
 	})
 	if err != nil {
 		return err

@@ -16,13 +16,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/queues"
 )
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
 type settings struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
-	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL, or several hosts with commas (cluster)" help:"the Redis that the queue and the lock are in"`
+	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL; several hosts with commas (cluster); redis+sentinel://host:26379,host:26379/NAME" help:"the Redis that the queue and the lock are in"`
 	UseRedis    bool   `env:"USE_REDIS_TRANSACTION_BUFFER" envDefault:"true" allowed:"true, false" help:"false: no Redis; every instance writes its own batches to Postgres, one at a time"`
+
+	RedisTLSCA         string `env:"SPENDFLUSH_REDIS_TLS_CA_FILE" allowed:"a file of certificates in PEM; REDIS_URL must begin with rediss" help:"who signs the certificates of Redis and its sentinels (default: those that the system trusts)"`
+	RedisTLSCert       string `env:"SPENDFLUSH_REDIS_TLS_CERT_FILE" allowed:"a certificate in PEM, with SPENDFLUSH_REDIS_TLS_KEY_FILE" help:"the client certificate for Redis and its sentinels, read anew for each connection"`
+	RedisTLSKey        string `env:"SPENDFLUSH_REDIS_TLS_KEY_FILE" allowed:"a key in PEM, with SPENDFLUSH_REDIS_TLS_CERT_FILE" help:"the key of the client certificate"`
+	RedisTLSServerName string `env:"SPENDFLUSH_REDIS_TLS_SERVER_NAME" allowed:"a host name" help:"the name that the certificates of Redis and its sentinels must have (default: the host that is connected to)"`
 
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
 	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API"`
@@ -46,6 +52,10 @@ type settings struct {
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
+}
+
+func (s *settings) redisTLS() queues.TLS {
+	return queues.TLS{CAFile: s.RedisTLSCA, CertFile: s.RedisTLSCert, KeyFile: s.RedisTLSKey, ServerName: s.RedisTLSServerName}
 }
 
 // setting describes one field of settings.

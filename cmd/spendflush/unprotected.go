@@ -17,8 +17,9 @@ func (s *settings) unprotected() (lines []string) {
 		lines = append(lines, "DATABASE_URL has no sslmode: the connection may be without TLS, and who answers isn't verified; "+
 			"add sslmode=verify-full, or sslmode=disable if the network is trusted")
 	}
-	if s.UseRedis && leavesMachine(redisHosts(s.RedisURL)) {
-		lines = append(lines, "REDIS_URL is redis://: the password and the batches travel without TLS; use rediss:// unless the network is trusted")
+	if scheme, hosts := redisHosts(s.RedisURL); s.UseRedis && leavesMachine(hosts) {
+		lines = append(lines, "REDIS_URL is "+scheme+"://: the password and the batches travel without TLS; use "+
+			strings.Replace(scheme, "redis", "rediss", 1)+":// unless the network is trusted")
 	}
 	return lines
 }
@@ -48,11 +49,11 @@ func postgresHosts(text string) []string {
 	return hosts
 }
 
-// redisHosts are the hosts of what is spoken to without TLS.
-func redisHosts(text string) (hosts []string) {
-	rest, ok := strings.CutPrefix(text, "redis://")
-	if !ok {
-		return nil
+// redisHosts are the hosts of what is spoken to without TLS, Redis or its sentinels, and how the URL begins.
+func redisHosts(text string) (scheme string, hosts []string) {
+	scheme, rest, _ := strings.Cut(text, "://")
+	if scheme != "redis" && scheme != "redis+sentinel" && scheme != "redis-sentinel" {
+		return "", nil
 	}
 	rest, _, _ = strings.Cut(rest, "/")
 	rest, _, _ = strings.Cut(rest, "?")
@@ -63,7 +64,7 @@ func redisHosts(text string) (hosts []string) {
 		}
 		hosts = append(hosts, strings.Trim(host, "[]"))
 	}
-	return hosts
+	return scheme, hosts
 }
 
 // leavesMachine says whether one of the hosts is another machine. A path is a socket of this one.

@@ -19,11 +19,13 @@ func TestConnectionsThatAreNotProtectedAreNamedAtTheStart(t *testing.T) {
 	}
 	for text, warned := range map[string]bool{
 		"redis://cache.example:6379": true, "redis://:p@10.0.0.5/0": true, "redis://localhost:1,cache.example:1": true, "redis://u:p@ss@cache.example?db=1": true,
-		"rediss://cache.example": false, "redis://localhost:6379/0": false, "redis://:p@127.0.0.1": false, "redis://[::1]:6379": false, "unix:///run/redis.sock": false, "": false,
+		"redis+sentinel://u:p@a.example:1,localhost:1/NAME": true, "redis-sentinel://a.example/NAME": true, "redis+sentinel://localhost:1/NAME": false,
+		"rediss+sentinel://a.example/NAME": false, "rediss://cache.example": false, "redis://localhost:6379/0": false, "redis://:p@127.0.0.1": false, "redis://[::1]:6379": false, "unix:///run/redis.sock": false, "": false,
 	} {
 		for _, used := range []bool{true, false} {
 			lines := (&settings{RedisURL: text, UseRedis: used}).unprotected()
-			if (len(lines) == 1 && strings.HasPrefix(lines[0], "REDIS_URL is redis://")) != (warned && used) {
+			scheme, _, _ := strings.Cut(text, "://")
+			if (len(lines) == 1 && strings.HasPrefix(lines[0], "REDIS_URL is "+scheme+"://:") && strings.Contains(lines[0], "use rediss")) != (warned && used) {
 				t.Errorf("%s, used %t: %q", text, used, lines)
 			}
 			if strings.Contains(strings.Join(lines, ""), "example") {

@@ -63,6 +63,10 @@ type Config struct {
 	// Refuse says why updates aren't taken at all, nil if they are. Its error is the client's to read. nil: they always are.
 	Refuse func() error
 
+	// Denied says what Redis or Postgres refuses this instance for lack of rights, "" if nothing. Updates are taken all
+	// the same. Anybody may read it, too. nil: nothing is known.
+	Denied func() string
+
 	MaxBodyBytes   int64 // of one request. Default: 8 MiB
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
 	MaxUpdates     int   // of one request. Default: 10000

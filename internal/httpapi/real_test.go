@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/overview"
@@ -32,6 +33,7 @@ type instance struct {
 	url      string
 	pipeline *spendflush.Pipeline
 	store    *sql.Store
+	client   redis.UniversalClient
 	run      func() // starts the pipeline; until then what is recorded stays in memory
 }
 
@@ -73,9 +75,13 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 		t.Fatal(err)
 	}
 	a := newTestAPI(t, Config{Recorder: pipeline, Reader: store, Registry: registry, Instance: "here", Version: "v0",
+		Denied: func() string {
+			status := pipeline.Status()
+			return status.Denied()
+		},
 		Overview: overview.NewLive(overview.Sources{Books: store, Queue: queue, Locker: locker, Roster: roster, Shards: 1}, pipeline,
 			overview.LiveOptions{Version: "v0"})})
-	in := &instance{t: t, api: a, url: serve(t, a), pipeline: pipeline, store: store}
+	in := &instance{t: t, api: a, url: serve(t, a), pipeline: pipeline, store: store, client: client}
 	ctx, cancel := context.WithCancel(context.Background())
 	running := make(chan struct{})
 	started := false
@@ -123,6 +129,31 @@ func (in *instance) decode(resp *http.Response) (int, map[string]any) {
 		in.t.Fatalf("status %d: %v", resp.StatusCode, err)
 	}
 	return resp.StatusCode, answer
+}
+
+func TestWhatRedisDeniesIsTold(t *testing.T) {
+	in := newInstance(t)
+	if err := in.client.Set(t.Context(), "{spendflush:0}:queue", "another's", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	in.run()
+	if status, answer := in.post("", "application/json", plain); status != http.StatusAccepted {
+		t.Fatal(status, answer)
+	}
+	const patience = time.Minute
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		_, ready := in.get("/readyz")
+		_, status := in.get("/v1/status")
+		_, pipeline := in.get("/v1/pipeline")
+		text := fmt.Sprint(status["shards"], pipeline["queue"], pipeline["instances"])
+		denied, _ := ready["denied"].(string)
+		if strings.Contains(denied, "WRONGTYPE") && strings.Count(text, denied) == 2 && strings.Contains(fmt.Sprint(pipeline["queue"]), "refusal:WRONGTYPE") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %v %v", patience, ready, text)
+		}
+	}
 }
 
 func TestOneBadUpdateAmongManyKeepsAllOfThemOut(t *testing.T) {

@@ -99,6 +99,14 @@ func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	writeBody(w, "application/json", http.StatusOK, []byte("{\"status\":\"ready\"}\n"))
+	var body struct {
+		Status string `json:"status"`
+		Denied string `json:"denied,omitempty"`
+	}
+	body.Status = "ready"
+	if a.cfg.Denied != nil {
+		body.Denied = a.cfg.Denied()
+	}
+	writeJSON(w, "application/json", http.StatusOK, &body)
 	return nil
 }

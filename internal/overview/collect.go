@@ -176,8 +176,11 @@ func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
 	q.Up = true
 }
 
-// refusal returns what Redis itself answered, "" if the error isn't an answer of it.
+// refusal returns what Redis itself answered, or that it is a sentinel; "" if the error isn't an answer of it.
 func refusal(err error) string {
+	if errors.Is(err, queues.ErrSentinel) {
+		return queues.ErrSentinel.Error()
+	}
 	var said redis.Error
 	if errors.As(err, &said) {
 		return said.Error()

@@ -32,13 +32,14 @@ const (
 	runGone        = "spendflushinstancedown"
 	runPostgres    = "spendflushpostgresaway"
 	runNotReady    = "spendflushnotready"
+	runDenied      = "spendflushaccessdenied"
 )
 
 // judge fills in state, sentence and problems of what was collected.
 func judge(r *Report) {
 	r.Problems = []Problem{}
 	for _, look := range []func(*Report) []Problem{
-		lookAtPostgres, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
+		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
 	} {
 		r.Problems = append(r.Problems, look(r)...)
 	}
@@ -97,6 +98,10 @@ func count(n int64, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
+// doGrant is what to do where access is denied.
+const doGrant = "Grant the rights that docs/security.md lists, or take away what is under spendflush's keys. Nothing is lost meanwhile, " +
+	"as long as the instances live."
+
 func lookAtPostgres(r *Report) []Problem {
 	switch {
 	case r.Postgres.Refusal != "":
@@ -110,6 +115,21 @@ func lookAtPostgres(r *Report) []Problem {
 			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
 	}
 	return nil
+}
+
+// lookAtDenials finds instances that a server answers and refuses. Where that is so, it is the cause of all else.
+func lookAtDenials(r *Report) []Problem {
+	var names []string
+	var what string
+	for i := range r.Instances {
+		if in := &r.Instances[i]; in.Alive && in.Denied != "" {
+			names, what = append(names, in.Instance), in.Denied
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []Problem{{Bad, namesOf(names) + " is denied access: " + what + ".", doGrant, runDenied}}
 }
 
 func lookAtLosses(r *Report) (list []Problem) {

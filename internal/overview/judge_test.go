@@ -49,6 +49,14 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 			"1 batch lies in the Redis that is switched off, and not in the books.", runFallback},
 		{"batches in a Redis switched off", func(r *Report) { r.Queue, r.Locks = Queue{Left: 7}, nil }, Bad,
 			"7 batches lie in the Redis that is switched off, and not in the books.", runFallback},
+		{"an instance is denied", func(r *Report) { r.Instances[1].Denied = "push to shard 0: NOPERM xadd" }, Bad,
+			"Instance b is denied access: push to shard 0: NOPERM xadd.", runDenied},
+		{"instances are denied", func(r *Report) {
+			r.Instances[0].Denied, r.Instances[1].Denied = "WRONGTYPE", "WRONGTYPE"
+			r.Locks[0].Holder, r.Queue.Shards[0].Oldest, r.Behind = "", 75, 75
+		}, Bad, "Each of 2 instances (a, b) is denied access: WRONGTYPE. There are 2 more problems.", runDenied},
+		{"one that is gone was denied", func(r *Report) { r.Instances[0].Alive, r.Instances[0].Denied = false, "WRONGTYPE" }, Warn,
+			"Instance a is not heard from. It held nothing when it was last heard from.", runGone},
 		{"no Redis wanted", func(r *Report) { r.Queue, r.Locks = Queue{}, nil }, OK, "Books exact and up to date.", ""},
 		{"one instance without Redis", func(r *Report) { r.Instances[1].Fallback = true }, Warn,
 			"Instance b writes directly to Postgres, although Redis answers here.", runFallback},

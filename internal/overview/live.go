@@ -121,6 +121,7 @@ func (l *Live) record() *record {
 	in := Instance{
 		Instance: s.Instance, Producer: s.Producer, Version: l.opts.Version, StartedAt: s.Started.UTC(),
 		HeldUpdates: s.Open.Updates, HeldAmount: s.Open.Amount, Keys: s.Open.Keys, MaxKeys: s.Open.MaxKeys, HoldsShards: []int{},
+		Denied: s.Denied(),
 	}
 	if !s.OldestHeld.IsZero() {
 		in.Behind = max(0, now.Sub(s.OldestHeld).Seconds())

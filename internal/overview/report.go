@@ -77,7 +77,8 @@ type Instance struct {
 
 	Fallback       bool      `json:"fallback"` // it writes to Postgres directly, although there should be a queue
 	JournalFailing bool      `json:"journal_failing"`
-	NotReady       string    `json:"not_ready"` // why it isn't ready; "" if it is
+	Denied         string    `json:"denied,omitempty"` // what Redis or Postgres has refused it for lack of rights
+	NotReady       string    `json:"not_ready"`        // why it isn't ready; "" if it is
 	HoldsShards    []int     `json:"holds_shards"`
 	Deadlocks      int64     `json:"deadlocks"` // tries of a flush that ended in one, since the start
 	LastDeadlock   time.Time `json:"last_deadlock_at,omitzero"`

@@ -2,6 +2,7 @@ package servers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -106,11 +107,11 @@ func endOrphans(ctx context.Context, program, pidFile, workDir string, sig sysca
 	return nil
 }
 
-// password returns the password kept in the directory; it makes a random one if there is none.
-func password(dir string) (string, error) {
+// password returns the password kept in the directory. If there is none it keeps the one given, or a random one for "".
+func password(dir, given string) (string, error) {
 	secret, err := keptPassword(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		secret = rand.Text()
+		secret = cmp.Or(given, rand.Text())
 		err = writeFile(passwordFile(dir), secret+"\n", nil)
 	}
 	return secret, err

@@ -154,7 +154,7 @@ func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConf
 	if c.Template != "" {
 		return copyTemplate(ctx, c.Template, dir, aside, data)
 	}
-	secret, err := password(dir)
+	secret, err := password(dir, "")
 	if err != nil {
 		return "", err
 	}

@@ -22,6 +22,8 @@ type RedisConfig struct {
 	// Args are more arguments for redis-server: "--databases", "512". They win over our own settings, which are an
 	// append-only file synced every second, no snapshots, and no eviction.
 	Args []string
+	// Password is set at the first start in this directory; "" makes a random one. Servers of one cluster share theirs.
+	Password string
 	// Log gets what the server logs, which goes to redis.log in Dir in any case. The server waits for it to write.
 	// nil: nobody.
 	Log io.Writer
@@ -54,7 +56,7 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 		stopSignal: syscall.SIGTERM, // writes the append-only file
 		prepare: func(ctx context.Context) error {
 			if r.password == "" { // at a restart URL may be reading it
-				secret, err := password(dir)
+				secret, err := password(dir, c.Password)
 				if err != nil {
 					return err
 				}
@@ -78,6 +80,9 @@ func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 	}
 	return r, nil
 }
+
+// Password returns the password of the default user.
+func (r *Redis) Password() string { return r.password }
 
 // URL returns the URL of database 0, with the password.
 func (r *Redis) URL() string { return redisURL(r.password, r.Port()) }
@@ -120,6 +125,7 @@ func redisConf(dir, pidFile, password string, port int) string {
 		fmt.Sprintf("dir %q", dir),
 		fmt.Sprintf("pidfile %q", pidFile),
 		"requirepass " + password,
+		"masterauth " + password, // should it become a replica
 		`save ""`,
 		"appendonly yes",
 		"appendfsync everysec",

@@ -80,13 +80,13 @@ func localRedis(ctx context.Context) (string, error) {
 
 // NewRedis starts a Redis for this test alone, which may kill, pause and restart it. It writes its append-only file
 // before it replies, and never waits for the disk: a killed one comes back with all that it has acknowledged. It is
-// always one of this machine.
-func NewRedis(t testing.TB) *servers.Redis {
+// always one of this machine. Args are more arguments for redis-server.
+func NewRedis(t testing.TB, args ...string) *servers.Redis {
 	t.Helper()
 	dir := privateDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir, Args: []string{"--appendfsync", "no"}})
+	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir, Args: append([]string{"--appendfsync", "no"}, args...)})
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}

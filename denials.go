@@ -1,0 +1,52 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// denial is how a server has refused a push, a flush, an ack or a direct write.
+type denial struct {
+	text string
+	at   time.Time
+}
+
+// denialLasts is how long one is told of after it can't be seen whether it goes on: another instance has the lock, or
+// nothing is left to push.
+const denialLasts = 10 * time.Second
+
+// noteDenied takes note of whether a server has denied a flush, or its ack, for people.
+func (f *flusher) noteDenied(ctx context.Context, err error) {
+	now := f.p.time.Now()
+	err = errors.Join(err, f.ackErr)
+	switch last := f.denied.Load(); {
+	case errors.Is(err, ErrDenied):
+		f.denied.Store(&denial{err.Error(), now})
+	case last == nil || ctx.Err() != nil || errors.Is(err, ErrHeld) && now.Sub(last.at) < denialLasts:
+	default:
+		f.denied.Store(nil)
+	}
+}
+
+// noteDenied takes note of whether a server has denied a call, for people.
+func (l *lane) noteDenied(last *denial, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*last = denial{}
+	if errors.Is(err, ErrDenied) {
+		*last = denial{err.Error(), l.p.time.Now()}
+	}
+}
+
+// denied tells of the last denial. Where nothing is left to be tried again it is soon old news. The caller must hold mu.
+func (l *lane) denied() string {
+	last := l.queueDenied
+	if l.directDenied.text != "" {
+		last = l.directDenied
+	}
+	if len(l.outbox.batches) == 0 && l.p.time.Now().Sub(last.at) > denialLasts {
+		return ""
+	}
+	return last.text
+}

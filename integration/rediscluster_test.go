@@ -1,0 +1,216 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush/internal/testserver"
+)
+
+const clusterShards = 4
+
+// clusterRig is a Redis Cluster under load.
+type clusterRig struct {
+	*stack
+	cluster   *testserver.RedisCluster
+	instances []*instance
+	load      *load
+}
+
+func newClusterRig(t *testing.T, args ...string) *clusterRig {
+	t.Helper()
+	c := testserver.NewRedisCluster(t, args...)
+	x := &clusterRig{stack: stackOn(t, testserver.Postgres(t), c.URL()), cluster: c}
+	x.instances = x.startAll(2, fmt.Sprint("SPENDFLUSH_SHARDS=", clusterShards), "SPENDFLUSH_LOCK_TTL=1s", "SPENDFLUSH_SHUTDOWN_TIMEOUT=60s")
+	o := faultLoad()
+	o.clients, o.most = 6, 10
+	x.load = startLoad(t, x.instances, o)
+	for shard := range clusterShards {
+		awaitFlushes(t, x.instances, "queue", shard, 2)
+	}
+	return x
+}
+
+// flushes returns how often the instances have committed a flush of this shard in this way: "queue" or "direct".
+func flushes(instances []*instance, path string, shard int) (n int) {
+	for _, in := range instances {
+		n += in.stderr.count(fmt.Sprintf(`"path":%q,"shard":%d,"producers"`, path, shard))
+	}
+	return n
+}
+
+// awaitFlushes waits until the instances have committed more flushes of the shard than at the call.
+func awaitFlushes(t testing.TB, instances []*instance, path string, shard, more int) {
+	t.Helper()
+	before := flushes(instances, path, shard)
+	eventually(t, fmt.Sprintf("flushes of shard %d by %s", shard, path), func() string {
+		if now := flushes(instances, path, shard); now < before+more {
+			return fmt.Sprintf("%d so far", now-before)
+		}
+		return ""
+	})
+}
+
+// tag is what all keys of a shard are hashed by.
+func tag(shard int) string { return fmt.Sprintf("{spendflush:%d}", shard) }
+
+// awaitAll waits until every shard goes through the queue again.
+func (x *clusterRig) awaitAll() {
+	x.t.Helper()
+	for shard := range clusterShards {
+		awaitFlushes(x.t, x.instances, "queue", shard, 2)
+	}
+}
+
+func (x *clusterRig) must(err error) {
+	x.t.Helper()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+func (x *clusterRig) end() {
+	x.t.Helper()
+	x.finish(x.instances, x.load)
+}
+
+func TestARedisClusterThatFailsOverUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
+	x := newClusterRig(t)
+	c := x.cluster
+
+	// The master is killed, and comes back as a replica.
+	killed := c.MasterOf(tag(0))
+	x.must(c.Servers[killed].Kill())
+	c.MasterOf(tag(0), killed)
+	x.awaitAll()
+	restart(t, c.Servers[killed].Restart)
+	c.AwaitHealthy(t.Context())
+
+	// The master hangs, is replaced, and wakes up as an old one.
+	frozen := c.MasterOf(tag(0))
+	x.must(c.Servers[frozen].Pause())
+	c.MasterOf(tag(0), frozen)
+	x.awaitAll()
+	x.must(c.Servers[frozen].Resume())
+	x.awaitAll()
+	c.AwaitHealthy(t.Context())
+
+	// The replica takes over by agreement. All connections to the old master stay open.
+	old := c.MasterOf(tag(0))
+	replica := c.ReplicaOf(old)
+	x.must(c.Client(replica).ClusterFailover(t.Context()).Err())
+	eventually(t, "the replica is master", func() string {
+		if now := c.MasterOf(tag(0)); now != replica {
+			return fmt.Sprintf("%d is", now)
+		}
+		return ""
+	})
+	x.awaitAll()
+	x.end()
+}
+
+func TestASlotThatMovesUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
+	x := newClusterRig(t)
+	c := x.cluster
+	slot, err := c.Client(0).ClusterKeySlot(t.Context(), tag(0)).Result()
+	x.must(err)
+	from := c.MasterOf(tag(0))
+	to := (from + 1) % 3
+	for range 2 {
+		c.Migrate(t.Context(), int(slot), from, to)
+		x.awaitAll()
+		from, to = to, from
+	}
+	x.end()
+}
+
+// Redis acknowledges before a replica has what was written.
+func TestAReplicaOfAClusterThatLacksTheTailLosesNothing(t *testing.T) {
+	t.Parallel()
+	x := newClusterRig(t, "--cluster-replica-validity-factor", "0")
+	c := x.cluster
+	master := c.MasterOf(tag(0))
+	replica := c.ReplicaOf(master)
+	x.must(c.Client(replica).ConfigSet(t.Context(), "masterauth", "another").Err())
+	x.must(c.Client(master).ClientKillByFilter(t.Context(), "TYPE", "replica").Err())
+	added := func(n int) string {
+		info, err := c.Client(n).XInfoStream(t.Context(), queueKey(0)).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err.Error()
+		}
+		if info == nil {
+			return ""
+		}
+		return info.LastGeneratedID
+	}
+	x.awaitAll()
+	x.must(c.Client(replica).Do(t.Context(), "readonly").Err())
+	if has, lacks := added(master), added(replica); has == lacks {
+		t.Fatalf("the replica lacks nothing: its last entry is %s", lacks)
+	}
+	x.must(c.Servers[master].Kill())
+	c.MasterOf(tag(0), master)
+	x.awaitAll()
+	x.end()
+}
+
+func TestAllNodesOfAClusterRestartedUnderLoadLoseNothing(t *testing.T) {
+	t.Parallel()
+	x := newClusterRig(t)
+	c := x.cluster
+	for _, server := range c.Servers {
+		x.must(server.Kill())
+	}
+	awaitFlushes(t, x.instances, "direct", 0, 2)
+	var work sync.WaitGroup
+	errs := make(chan error, len(c.Servers))
+	for _, server := range c.Servers {
+		work.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			errs <- server.Restart(ctx)
+		})
+	}
+	work.Wait()
+	for range c.Servers {
+		x.must(<-errs)
+	}
+	x.awaitAll()
+	x.end()
+}
+
+// The shards of a node that never answers are written directly, and the others go on as ever.
+func TestANodeOfAClusterThatNeverAnswersStopsNoOtherShard(t *testing.T) {
+	t.Parallel()
+	x := newClusterRig(t, "--cluster-require-full-coverage", "no", "--cluster-replica-no-failover", "yes")
+	c := x.cluster
+	silent := c.MasterOf(tag(0))
+	var others []int
+	for shard := range clusterShards {
+		if c.MasterOf(tag(shard)) != silent {
+			others = append(others, shard)
+		}
+	}
+	if len(others) == 0 {
+		t.Fatal("all shards are on one node")
+	}
+	x.must(c.Servers[silent].Pause())
+	awaitFlushes(t, x.instances, "direct", 0, 2)
+	for _, shard := range others {
+		direct := flushes(x.instances, "direct", shard)
+		awaitFlushes(t, x.instances, "queue", shard, 3)
+		if n := flushes(x.instances, "direct", shard) - direct; n > 0 {
+			t.Errorf("shard %d was written directly %d times, although its node answers", shard, n)
+		}
+	}
+	x.must(c.Servers[silent].Resume())
+	x.awaitAll()
+	x.end()
+}

@@ -24,7 +24,7 @@ PKGS ?= ./...
 TESTFLAGS ?=
 POSTGRES_IMAGE ?=
 REDIS_IMAGE ?=
-TEST_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 40m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000
@@ -72,7 +72,7 @@ race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" f
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
-NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus)
+NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)
 
 containers: export SPENDFLUSH_TEST_SERVERS := docker
 containers: export SPENDFLUSH_TEST_POSTGRES_IMAGE := $(POSTGRES_IMAGE)

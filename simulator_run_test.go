@@ -12,7 +12,7 @@ import (
 
 var (
 	simSeed = flag.Uint64("sim.seed", 0, "run the simulator with this seed only, and say every step")
-	simRuns = flag.Uint64("sim.runs", 1000, "number of schedules that the simulator runs")
+	simRuns = flag.Uint64("sim.runs", simDefaultRuns, "number of schedules that the simulator runs")
 )
 
 // simulate runs do for the seeds 1 to runs, or for the one that is asked for, on all cores. do returns what is wrong, ""

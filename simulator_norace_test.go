@@ -1,0 +1,5 @@
+//go:build !race
+
+package spendflush
+
+const simDefaultRuns = 1000

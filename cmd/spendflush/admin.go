@@ -154,7 +154,7 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.withParts(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				stop := ps.screen.Clock("audit", ps.lastAuditTook(ctx))
-				report, err := ps.store.Audit(ctx)
+				report, err := ps.reads.Audit(ctx)
 				stop()
 				if err != nil {
 					return err
@@ -178,7 +178,7 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, overview.Timeout)
 	defer cancel()
-	books, err := ps.store.Glance(ctx)
+	books, err := ps.reads.Glance(ctx)
 	if err != nil || books.LastAudit == nil {
 		return 0
 	}

@@ -25,7 +25,7 @@ func (ps *parts) auditRegularly(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		due, err := ps.store.ClaimAudit(ctx, every)
+		due, err := ps.reads.ClaimAudit(ctx, every)
 		if err != nil {
 			ps.log.Debug("it can't be looked whether an audit is due", "error", err)
 		} else if due {
@@ -39,7 +39,7 @@ func (ps *parts) auditOnce(ctx context.Context) {
 	auditCtx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
 	start := time.Now()
-	report, err := ps.store.Audit(auditCtx)
+	report, err := ps.reads.Audit(auditCtx)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

@@ -35,7 +35,7 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	books, err := c.ps.store.Glance(ctx)
+	books, err := c.ps.reads.Glance(ctx)
 	if err != nil {
 		gauge(descPostgresUp, 0)
 		return

@@ -88,7 +88,7 @@ func (p *program) completeEntries(many bool) cobra.CompletionFunc {
 			return nil, directive
 		}
 		defer ps.close()
-		list, err := ps.store.Quarantined(ctx, false, 0, entriesAtOnce)
+		list, err := ps.reads.Quarantined(ctx, false, 0, entriesAtOnce)
 		if err != nil {
 			return nil, directive
 		}

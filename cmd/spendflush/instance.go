@@ -26,7 +26,8 @@ const keyPrefix = "spendflush"
 type parts struct {
 	set    *settings
 	log    *slog.Logger
-	store  *sql.Store
+	store  *sql.Store            // of the pipeline
+	reads  *sql.Store            // of everything else that asks Postgres, with connections of its own
 	locks  *pgxpool.Pool         // connections of the direct locks
 	client redis.UniversalClient // nil without Redis
 	queue  *queues.Redis         // nil without Redis
@@ -40,16 +41,22 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.MaxConnections - set.lockConnections(), Standby: standby})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby})
 	if err != nil {
+		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
+	}
+	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby})
+	if err != nil {
+		store.Close()
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
 	locks, err := lockPool(ctx, store, set)
 	if err != nil {
 		store.Close()
+		reads.Close()
 		return nil, fmt.Errorf("open Postgres for locks: %w", err)
 	}
-	ps := &parts{set: set, log: log, store: store, locks: locks}
+	ps := &parts{set: set, log: log, store: store, reads: reads, locks: locks}
 	redis.SetLogger(redisLog{log})
 	if !set.UseRedis && set.RedisURL != "" {
 		ps.openUnused()
@@ -134,11 +141,12 @@ func (ps *parts) close() {
 	}
 	ps.locks.Close()
 	ps.store.Close()
+	ps.reads.Close()
 }
 
 // sources are what an overview looks at.
 func (ps *parts) sources() overview.Sources {
-	s := overview.Sources{Books: ps.store, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
+	s := overview.Sources{Books: ps.reads, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
 		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
 	}
@@ -182,7 +190,7 @@ func (ps *parts) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var found []any
-	if info, err := ps.store.Probe(ctx); err != nil {
+	if info, err := ps.reads.Probe(ctx); err != nil {
 		found = append(found, "postgres", "unreachable", "postgres_error", err)
 	} else {
 		found = append(found, "postgres", describePostgres(info))

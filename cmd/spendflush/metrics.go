@@ -40,6 +40,7 @@ var storeMetrics = []partMetric{
 	{partDesc("spendflush_postgres_commits_total", "Flushes committed by this instance."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Commits) }},
 	{partDesc("spendflush_postgres_retries_total", "Tries of a flush after the first."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Retries) }},
 	{partDesc("spendflush_postgres_deadlocks_total", "Tries of a flush that ended in a deadlock."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Deadlocks) }},
+	{partDesc("spendflush_postgres_texts_sent_total", "Texts of entities and combinations sent to Postgres because this instance didn't know them to be there."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Interned) }},
 	{partDesc("spendflush_rows_quarantined_total", "Rows set aside because Postgres refused them."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Refused) }},
 	{partDesc("spendflush_postgres_known_keys", "Keys remembered as being in the dictionaries."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.KnownKeys) }},
 	{partDesc("spendflush_postgres_connections", "Connections to Postgres that are open."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.Conns) }},
@@ -49,7 +50,6 @@ var storeMetrics = []partMetric{
 
 var (
 	descQueueLimit  = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
-	descClientLimit = partDesc("spendflush_http_connections_limit", "HTTP connections above which more wait to be accepted.")
 	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of settled batches kept in Redis in case Postgres is turned back.", "shard")
 	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Settled batches that this instance could not keep because Redis was out of memory.")
 	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
@@ -66,10 +66,24 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range storeMetrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{descQueueLimit, descClientLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile,
+	for _, d := range []*prometheus.Desc{descQueueLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile,
 		descBuild, descMayEvict, descMemory, descMemoryLimit} {
 		ch <- d
 	}
+}
+
+// storeStats are the numbers of both stores together.
+func (ps *parts) storeStats() sql.Stats {
+	s, reads := ps.store.Stats(), ps.reads.Stats()
+	s.Commits += reads.Commits // of quarantined batches that were applied
+	s.Retries += reads.Retries
+	s.Deadlocks += reads.Deadlocks
+	s.Refused += reads.Refused
+	s.Interned += reads.Interned
+	s.Conns += reads.Conns
+	s.BusyConns += reads.BusyConns
+	s.MaxConns += reads.MaxConns
+	return s
 }
 
 // scrapeTimeout bounds how long a scrape waits for Redis, and for Postgres.
@@ -77,7 +91,7 @@ const scrapeTimeout = time.Second
 
 // Collect implements prometheus.Collector.
 func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
-	stats, locks := c.ps.store.Stats(), c.ps.locks.Stat()
+	stats, locks := c.ps.storeStats(), c.ps.locks.Stat()
 	stats.Conns, stats.BusyConns, stats.MaxConns = stats.Conns+locks.TotalConns(), stats.BusyConns+locks.AcquiredConns(), stats.MaxConns+locks.MaxConns()
 	for _, m := range storeMetrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(stats))
@@ -87,7 +101,6 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descBuild, 1, programVersion())
 	set := c.ps.set
-	gauge(descClientLimit, float64(set.MaxClients))
 	if c.ps.queue != nil {
 		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unretained()))
 	}

@@ -76,7 +76,7 @@ const entriesAtOnce = 500
 // eachEntry calls do for every entry in the order of their ids: the open ones, or all.
 func (ps *parts) eachEntry(ctx context.Context, all bool, do func(sql.Quarantined) error) error {
 	for after := int64(0); ; {
-		list, err := ps.store.Quarantined(ctx, all, after, entriesAtOnce)
+		list, err := ps.reads.Quarantined(ctx, all, after, entriesAtOnce)
 		if err != nil {
 			return err
 		}

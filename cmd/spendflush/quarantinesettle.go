@@ -119,7 +119,7 @@ type applier struct {
 func (a *applier) begin(ctx context.Context, ids []int64) {
 	a.total = int64(len(ids))
 	if a.total == 0 {
-		if books, err := a.ps.store.Glance(ctx); err == nil {
+		if books, err := a.ps.reads.Glance(ctx); err == nil {
 			a.total = books.Quarantined
 		}
 	}
@@ -176,12 +176,12 @@ func (a *applier) finish(ctx context.Context) error {
 
 // apply applies one entry. With later, one whose turn it isn't is left for later. The error is about the database.
 func (a *applier) apply(ctx context.Context, id int64, later bool) error {
-	one, err := quarantine.Apply(ctx, a.ps.store, id, byThisUser())
+	one, err := quarantine.Apply(ctx, a.ps.reads, id, byThisUser())
 	if err != nil {
 		return fmt.Errorf("%w; what was applied stays applied, and to say the same command again is safe", err)
 	}
 	if one.Early && later {
-		q, err := a.ps.store.QuarantinedEntry(ctx, id)
+		q, err := a.ps.reads.QuarantinedEntry(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -236,7 +236,7 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, 
 	}
 	told := outcomes{out: terminal.New(p.stdout, p.environ), asJSON: asJSON}
 	for _, id := range ids {
-		one, err := quarantine.Drop(ctx, ps.store, id, byThisUser())
+		one, err := quarantine.Drop(ctx, ps.reads, id, byThisUser())
 		if err == nil {
 			err = told.tell(&one)
 		}
@@ -255,7 +255,7 @@ func (p *program) askToDrop(ctx context.Context, ps *parts, ids []int64) (bool, 
 	open := 0
 	w := entryTable(p.stdout)
 	for _, id := range ids {
-		q, err := ps.store.QuarantinedEntry(ctx, id)
+		q, err := ps.reads.QuarantinedEntry(ctx, id)
 		if err != nil && !errors.Is(err, sql.ErrNotQuarantined) {
 			return false, err
 		}

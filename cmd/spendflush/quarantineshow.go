@@ -50,7 +50,7 @@ func (p *program) showEntry(ctx context.Context, ps *parts, id int64, asJSON, ra
 		}
 		return err
 	}
-	v, err := quarantine.Look(ctx, ps.store, id)
+	v, err := quarantine.Look(ctx, ps.reads, id)
 	switch {
 	case errors.Is(err, sql.ErrNotQuarantined):
 		return errNoEntry(id)
@@ -64,7 +64,7 @@ func (p *program) showEntry(ctx context.Context, ps *parts, id int64, asJSON, ra
 }
 
 func rawBatch(ctx context.Context, ps *parts, id int64) ([]byte, error) {
-	q, err := ps.store.QuarantinedEntry(ctx, id)
+	q, err := ps.reads.QuarantinedEntry(ctx, id)
 	switch {
 	case errors.Is(err, sql.ErrNotQuarantined):
 		return nil, errNoEntry(id)
@@ -73,5 +73,5 @@ func rawBatch(ctx context.Context, ps *parts, id int64) ([]byte, error) {
 	case q.Kind != "batch":
 		return nil, fmt.Errorf("entry %d is a row: only batches have bytes", id)
 	}
-	return ps.store.QuarantinedBytes(ctx, id)
+	return ps.reads.QuarantinedBytes(ctx, id)
 }

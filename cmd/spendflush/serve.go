@@ -15,7 +15,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/httpapi"
@@ -87,15 +86,15 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 		ps.close()
 		return nil, err
 	}
-	in := &instance{parts: ps, listener: netutil.LimitListener(listener, set.MaxClients), readiness: newReadiness(log)}
+	in := &instance{parts: ps, readiness: newReadiness(log)}
 	registry := newRegistry(ps)
 	registry.MustRegister(in.readiness.collector())
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
 		in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
-			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.store.Stats().Deadlocks },
+			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
 			NotReady: in.readiness.reason,
 		})
-		err = in.serveAPI(registry)
+		err = in.serveAPI(registry, listener)
 	}
 	if err != nil {
 		listener.Close()
@@ -255,25 +254,37 @@ func (in *instance) denied() string {
 	return status.Denied()
 }
 
-func (in *instance) serveAPI(registry *prometheus.Registry) error {
+// serveAPI makes the server of the API, and the listener that bounds its connections.
+func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listener) error {
+	proxies, err := in.set.trustedProxies()
+	if err != nil {
+		return err
+	}
+	clients, err := in.maxClients()
+	if err != nil {
+		return err
+	}
 	api, err := httpapi.New(httpapi.Config{
-		Recorder: in.pipeline,
-		Reader:   in.store,
-		Overview: in.overview,
-		Tokens:   in.set.Tokens,
-		Hosts:    in.set.Hosts,
-		Registry: registry,
-		Logger:   in.log,
-		Instance: in.set.Instance,
-		Version:  programVersion(),
-		Ready:    in.ready,
-		Refuse:   in.readiness.refusal,
-		Denied:   in.denied,
+		Recorder:       in.pipeline,
+		Reader:         in.reads,
+		Overview:       in.overview,
+		Tokens:         in.set.Tokens,
+		Hosts:          in.set.Hosts,
+		Registry:       registry,
+		Logger:         in.log,
+		Instance:       in.set.Instance,
+		Version:        programVersion(),
+		Ready:          in.ready,
+		Refuse:         in.readiness.refusal,
+		Denied:         in.denied,
+		MaxClients:     clients,
+		TrustedProxies: proxies,
+		MaxReports:     in.set.maxReports(),
 	})
 	if err != nil {
 		return err
 	}
 	registry.MustRegister(api.Collector())
-	in.api, in.server = api, api.Server(in.set.Listen)
+	in.api, in.server, in.listener = api, api.Server(in.set.Listen), api.Listen(listener)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -42,7 +43,8 @@ type settings struct {
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
-	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once; more wait to be accepted"`
+	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once, half of them at most from one address; above that the one that is longest without a request is closed for a new one"`
+	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
 	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
@@ -178,6 +180,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
 	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)
 	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
+	_, err := s.trustedProxies()
+	check("TrustedProxies", err == nil)
 	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
 	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
 	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
@@ -224,6 +228,38 @@ func (s *settings) listenAllowed() bool {
 	ip := net.ParseIP(host)
 	return len(s.Tokens) > 0 || host == "localhost" || ip != nil && ip.IsLoopback()
 }
+
+// trustedProxies returns the networks of the proxies.
+func (s *settings) trustedProxies() (networks []netip.Prefix, err error) {
+	for _, text := range s.TrustedProxies {
+		address, err := netip.ParseAddr(text)
+		if err == nil {
+			networks = append(networks, netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()))
+			continue
+		}
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
+// What direct locks leave is shared out, so that readers never keep a flush or an acknowledgement
+// waiting: a flush of each shard and two looks at the marks have theirs, at least two are for
+// readers, and so is the rest.
+func (s *settings) readConnections() int {
+	return max(2, s.MaxConnections-s.lockConnections()-s.Shards-2)
+}
+
+func (s *settings) flushConnections() int {
+	return s.MaxConnections - s.lockConnections() - s.readConnections()
+}
+
+// maxReports is how many long reports are read at once. One connection of the readers' is left to
+// look-ups.
+func (s *settings) maxReports() int { return min(4, s.readConnections()-1) }
 
 // unknownSettings returns variables that look like ours and aren't.
 func unknownSettings(environ []string) (names []string) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -87,6 +88,37 @@ func TestHostsAreNamesAndAddressesWithoutPorts(t *testing.T) {
 	} {
 		if _, err := load([]string{"SPENDFLUSH_HOSTS=" + hosts}, 0); (err == nil) != allowed {
 			t.Errorf("%s: %v", hosts, err)
+		}
+	}
+}
+
+func TestReadersFlushesAndLocksAllHaveConnectionsWhateverIsSet(t *testing.T) {
+	for connections := 4; connections <= 100; connections++ {
+		for shards := 1; shards <= 64; shards++ {
+			s := &settings{MaxConnections: connections, Shards: shards}
+			reads, flushes, locks, reports := s.readConnections(), s.flushConnections(), s.lockConnections(), s.maxReports()
+			if reads+flushes+locks != connections || reads < 2 || flushes < 1 || locks < 1 {
+				t.Fatalf("%d connections, %d shards: %d to read, %d to flush, %d for locks", connections, shards, reads, flushes, locks)
+			}
+			if reports < 1 || reports >= reads {
+				t.Fatalf("%d connections to read: %d reports at once leave none to look-ups", reads, reports)
+			}
+			if reads > 2 && flushes != shards+2 {
+				t.Fatalf("%d connections, %d shards: %d to flush", connections, shards, flushes)
+			}
+		}
+	}
+}
+
+func TestTrustedProxiesAreAddressesAndNetworks(t *testing.T) {
+	s := &settings{TrustedProxies: []string{"192.0.2.1", "2001:db8::/32", "::ffff:192.0.2.2"}}
+	networks, err := s.trustedProxies()
+	if err != nil || fmt.Sprint(networks) != "[192.0.2.1/32 2001:db8::/32 192.0.2.2/32]" {
+		t.Errorf("%v, %v", networks, err)
+	}
+	for _, wrong := range []string{"proxy", "192.0.2.1:80", "192.0.2.0/33", ""} {
+		if _, err := (&settings{TrustedProxies: []string{wrong}}).trustedProxies(); err == nil {
+			t.Errorf("%q is taken", wrong)
 		}
 	}
 }

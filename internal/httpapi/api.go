@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/gate"
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/quarantine"
 )
@@ -67,6 +70,15 @@ type Config struct {
 	// the same. Anybody may read it, too. nil: nothing is known.
 	Denied func() string
 
+	// MaxClients bounds the connections that Listen lets in. One address has half of them at most,
+	// unless it is in TrustedProxies, which are believed to tell in X-Forwarded-For where requests
+	// come from. Default: 10000.
+	MaxClients     int
+	TrustedProxies []netip.Prefix
+
+	// One caller has half at most of the memory for bodies, the places for reports and look-ups,
+	// and the streams: with several Tokens each is a caller, else each address is.
+
 	MaxBodyBytes   int64 // of one request. Default: 8 MiB
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
 	MaxUpdates     int   // of one request. Default: 10000
@@ -79,10 +91,16 @@ type Config struct {
 	MaxReports    int           // usage reports, audits and top lists at once; more get 503. Default: 4
 	ReportTimeout time.Duration // for one of these, or a look-up. Default: 2m
 
-	// How long an HTTP connection may take. IdleTimeout bounds how long it may be without a request, and the arrival
-	// of one's header; ReadTimeout the arrival of a body, WriteTimeout an answer or, of a long one, each piece.
-	// Defaults: 2m, 30s, 60s.
-	IdleTimeout, ReadTimeout, WriteTimeout time.Duration
+	// How long an HTTP connection may take. IdleTimeout bounds how long it may be without a byte of
+	// a request, HeaderTimeout the arrival of a header from its first byte (with Listen only),
+	// WriteTimeout an answer, and PieceTimeout each 32 KiB of one that is longer than that.
+	// Defaults: 2m, 10s, 60s, 10s.
+	IdleTimeout, HeaderTimeout, WriteTimeout, PieceTimeout time.Duration
+
+	// A body must arrive within ReadTimeout. After BodyGrace it must have come at LeastRate, in
+	// bytes a second, and it may not be silent for as long as BodyGrace. Defaults: 30s, 5s, 64 KiB.
+	ReadTimeout, BodyGrace time.Duration
+	LeastRate              int64
 
 	MaxHeaderBytes int // of one request's header, about. Default: 16 KiB
 }
@@ -102,6 +120,11 @@ func (c Config) withDefaults() Config {
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, time.Minute)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 10*time.Second)
+	c.PieceTimeout = cmp.Or(c.PieceTimeout, 10*time.Second)
+	c.BodyGrace = cmp.Or(c.BodyGrace, 5*time.Second)
+	c.LeastRate = cmp.Or(c.LeastRate, 64<<10)
+	c.MaxClients = cmp.Or(c.MaxClients, 10_000)
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -127,7 +150,8 @@ func (c Config) validate() error {
 		{"WaitTimeout", int64(c.WaitTimeout)}, {"MaxWait", int64(c.MaxWait)}, {"MaxRows", int64(c.MaxRows)},
 		{"MaxCSVRows", int64(c.MaxCSVRows)}, {"MaxReports", int64(c.MaxReports)}, {"ReportTimeout", int64(c.ReportTimeout)},
 		{"ReadTimeout", int64(c.ReadTimeout)}, {"WriteTimeout", int64(c.WriteTimeout)}, {"IdleTimeout", int64(c.IdleTimeout)},
-		{"MaxHeaderBytes", int64(c.MaxHeaderBytes)},
+		{"MaxHeaderBytes", int64(c.MaxHeaderBytes)}, {"HeaderTimeout", int64(c.HeaderTimeout)}, {"PieceTimeout", int64(c.PieceTimeout)},
+		{"BodyGrace", int64(c.BodyGrace)}, {"LeastRate", c.LeastRate}, {"MaxClients", int64(c.MaxClients)},
 	} {
 		if bound.value < 0 {
 			faults = append(faults, fmt.Errorf("%s: is negative", bound.name))
@@ -148,11 +172,13 @@ type API struct {
 	signedOut *signedOut
 	routes    *routes
 	intakes   sync.Pool // of *intake
-	bodies    budget
-	spends    slots
-	reports   slots
-	looks     slots
-	streams   slots
+	gate      *gate.Gate
+	bodies    *memory
+	spends    *places
+	reports   *places
+	looks     *places
+	streams   *places
+	lingers   *places
 	traffic   traffic
 
 	draining atomic.Bool  // Drain was called
@@ -171,11 +197,15 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		cfg: c, log: c.Logger, tokens: known, guesses: newGuesses(c.Logger), signedOut: newSignedOut(c.Reader),
-		bodies:  budget{limit: c.MaxBodiesBytes},
-		spends:  make(slots, maxSpends),
-		reports: make(slots, c.MaxReports),
-		looks:   make(slots, maxLooks),
-		streams: make(slots, maxStreams),
+		gate: gate.New(gate.Options{
+			Clients: c.MaxClients, Reserve: HealthReserve, HeaderTimeout: c.HeaderTimeout, Trusted: c.TrustedProxies,
+		}),
+		bodies:  newMemory(c.MaxBodiesBytes),
+		spends:  newPlaces(maxSpends),
+		reports: newPlaces(c.MaxReports),
+		looks:   newPlaces(maxLooks),
+		streams: newPlaces(maxStreams),
+		lingers: newPlaces(maxLingers),
 		ending:  make(chan struct{}),
 	}
 	if c.Overview == nil {
@@ -223,23 +253,32 @@ const (
 	maxSpends  = 16 // spend look-ups at once; each walks over what is open
 	maxLooks   = 16 // look-ups by an index at once, which slow reports must not keep out: somebody types, or mends the books
 	maxScrapes = 4
+
+	// HealthReserve is how many connections Listen lets in above MaxClients. They serve health
+	// checks only.
+	HealthReserve = 16
 )
 
-// Server returns a server for the API with all its deadlines set. It doesn't listen yet. Once it shuts down, streams of
-// this API end.
+// Listen returns a listener that bounds the connections of the server, as Config.MaxClients says.
+func (a *API) Listen(l net.Listener) net.Listener { return a.gate.Listen(l) }
+
+// Server returns a server for the API with all its deadlines set. It doesn't listen yet; Listen
+// makes the listener to serve. Once it shuts down, streams of this API end.
 func (a *API) Server(addr string) *http.Server {
 	server := &http.Server{
 		Addr:    addr,
 		Handler: a,
-		// Clients open connections ahead: Go's keeps one that it dialled and then didn't need. net/http counts these
-		// deadlines from the dial, so that a short one hangs up on such a connection, maybe in the face of a request
-		// that takes it up at last, whose sender can't know whether it was recorded. Holding one that is idle costs
-		// no more than holding one that sends its header slowly. ServeHTTP bounds the body.
+		// Clients open connections ahead: Go's keeps one that it dialled and then didn't need.
+		// net/http counts these deadlines from the dial, so that a short one hangs up on such a
+		// connection, maybe in the face of a request that takes it up at last, whose sender can't
+		// know whether it was recorded. The gate bounds the time from the first byte, and ServeHTTP
+		// the body.
 		ReadHeaderTimeout: a.cfg.IdleTimeout,
 		WriteTimeout:      a.cfg.WriteTimeout,
 		IdleTimeout:       a.cfg.IdleTimeout,
 		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
-		ConnState:         a.traffic.connState,
+		ConnState:         a.gate.ConnState,
+		ConnContext:       a.gate.ConnContext,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
@@ -269,7 +308,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.active.Add(1)
 	defer a.active.Add(-1)
 	start := time.Now()
-	answer := &answer{ResponseWriter: w}
+	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
 	defer func() {
 		a.traffic.answered(answer.status)
 		if a.log.Enabled(r.Context(), slog.LevelDebug) {
@@ -279,15 +318,43 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	defer a.rescue(answer, r)
 	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(a.cfg.ReadTimeout))
+		answer.body.ReadCloser, r.Body = r.Body, &answer.body
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(min(a.cfg.BodyGrace, a.cfg.ReadTimeout)))
 	}
 	protect(answer.Header())
 	if a.draining.Load() {
 		answer.Header()["Connection"] = closes
 	}
-	if p := a.serve(answer, r); p != nil {
-		a.fail(answer, r, p)
+	p := a.inReserve(answer, r)
+	if p == nil {
+		p = a.serve(answer, r)
 	}
+	if p != nil {
+		a.fail(answer, r, p)
+		if p.isUnheard(r) {
+			answer.status = statusUnheard
+		}
+	}
+	a.linger(answer, r)
+}
+
+// inReserve refuses all but health checks on a connection above MaxClients, which is closed after
+// the answer.
+func (a *API) inReserve(w http.ResponseWriter, r *http.Request) *problem {
+	if !a.gate.Reserved() {
+		return nil
+	}
+	conn := gate.Of(r.Context())
+	if conn == nil || !conn.InReserve() {
+		return nil
+	}
+	w.Header().Set("Connection", "close")
+	if found := a.routes.find(r); found != nil && found.unguarded {
+		return nil
+	}
+	p := busy.because("%d connections are at work, which is as many as are at once; nothing was done", a.cfg.MaxClients)
+	p.retryAfter = retrySoon
+	return p
 }
 
 var (
@@ -351,29 +418,3 @@ func (a *API) rescue(w *answer, r *http.Request) {
 	protect(w.Header())
 	a.fail(w, r, p)
 }
-
-// answer notes what was answered.
-type answer struct {
-	http.ResponseWriter
-	status int // 0 while there is none
-	bytes  int64
-}
-
-func (w *answer) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *answer) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap is for http.ResponseController.
-func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }

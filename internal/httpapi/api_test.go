@@ -390,3 +390,17 @@ func TestAnswersAreNotCachedNorSniffed(t *testing.T) {
 		}
 	}
 }
+
+// waitUntil waits for something that happens sooner or later.
+func waitUntil(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// patience bounds every wait for something that happens sooner or later. No test is quicker or
+// slower to pass for it.
+const patience = time.Minute

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -108,11 +107,4 @@ func (a *API) sessionOf(r *http.Request) (session, bool) {
 		}
 	}
 	return session{}, false
-}
-
-// clientOf returns the address that the request comes from.
-func (a *API) clientOf(r *http.Request) netip.Addr {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	address, _ := netip.ParseAddr(host) // the zero Addr where there is no connection, as in a test
-	return address.Unmap().WithZone("")
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,13 +133,14 @@ func BenchmarkRequests(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			measure(b, bench.n, func() { flood(b, a, request) })
+			measure(b, bench.n, func() { flood(b, a.Server(""), a.Listen, request) })
 			if got, want := p.Status().Accepted, int64(b.N*bench.n); got != want+int64(connections*bench.n) {
 				b.Fatalf("%d updates were accepted, %d sent", got, want)
 			}
 		})
 		b.Run(bench.name+"/body only", func(b *testing.B) {
-			measure(b, bench.n, func() { flood(b, http.HandlerFunc(readOnly), request) })
+			listen := func(l net.Listener) net.Listener { return l }
+			measure(b, bench.n, func() { flood(b, &http.Server{Handler: http.HandlerFunc(readOnly)}, listen, request) })
 		})
 	}
 }
@@ -148,14 +148,18 @@ func BenchmarkRequests(b *testing.B) {
 const connections = 16
 
 // flood sends the request b.N times, and once more on each connection to learn how long an answer is.
-func flood(b *testing.B, h http.Handler, request []byte) {
-	server := httptest.NewServer(h)
+func flood(b *testing.B, server *http.Server, listen func(net.Listener) net.Listener, request []byte) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go func() { _ = server.Serve(listen(listener)) }() // ends when the server is closed
 	defer server.Close()
 	var sent atomic.Int64
 	var work sync.WaitGroup
 	for range connections {
 		work.Go(func() {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+			conn, err := net.Dial("tcp", listener.Addr().String())
 			if err != nil {
 				b.Error(err)
 				return

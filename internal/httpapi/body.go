@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 type intake struct {
 	decoder
 	buffer []byte
-	taken  int64 // of the budget for bodies
+	holder holder // what the body takes of the memory for bodies
 }
 
 func newIntake(maxUpdates int) *intake {
@@ -26,8 +27,8 @@ func newIntake(maxUpdates int) *intake {
 }
 
 func (a *API) putIntake(in *intake) {
-	a.bodies.give(in.taken)
-	in.taken = 0
+	a.bodies.give(&in.holder)
+	in.holder = holder{}
 	if cap(in.buffer) > pooledBodyBytes || cap(in.updates) > pooledUpdates {
 		return
 	}
@@ -35,37 +36,96 @@ func (a *API) putIntake(in *intake) {
 	a.intakes.Put(in)
 }
 
-// read reads the body into the intake's buffer. It grows with what has arrived, not with what the header promises.
+// read reads the body into the intake's buffer. What is used of it grows with what has arrived, not
+// with what the header promises.
 func (a *API) read(in *intake, w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	limit := a.cfg.MaxBodyBytes
 	if r.ContentLength > limit {
-		return nil, a.tooLarge().with("Connection", "close")
+		return nil, a.tooLarge()
 	}
 	source := http.MaxBytesReader(w, r.Body, limit)
 	body := in.buffer[:0]
 	defer func() { in.buffer = body[:0] }()
+	room := min(cap(body), freeBodyBytes)
+	pace := pace{config: &a.cfg}
 	for {
-		if len(body) == cap(body) {
-			size := min(int64(cap(body))*2, limit+1)
-			if more := size - freeBodyBytes - in.taken; more > 0 {
-				if !a.bodies.take(more) {
-					p := busy.because("the bodies of all requests together take as much memory as they may; nothing was recorded")
-					p.retryAfter = retrySoon
-					return nil, p
-				}
-				in.taken += more
+		if len(body) == room {
+			size := min(int64(room)*2, limit+1)
+			if r.ContentLength > 0 { // one more byte, to see the end
+				size = min(size, r.ContentLength+1)
 			}
-			body = append(make([]byte, 0, size), body...)
+			if p := a.takeMemory(in, w, r, size-max(freeBodyBytes, int64(room))); p != nil {
+				return nil, p
+			}
+			room = int(size)
+			if room > cap(body) {
+				body = append(make([]byte, 0, room), body...)
+			}
 		}
-		n, err := source.Read(body[len(body):cap(body)])
+		n, err := source.Read(body[len(body):room])
 		body = body[:len(body)+n]
 		if err == io.EOF {
 			return body, nil
+		}
+		if in.holder.bytes > 0 {
+			pace.extend(w, len(body))
+			if !a.bodies.hear(&in.holder, pace.now) {
+				return nil, gaveUp()
+			}
 		}
 		if err != nil {
 			return nil, a.readProblem(err)
 		}
 	}
+}
+
+// takeMemory takes n more bytes for the body, if that is above 0.
+func (a *API) takeMemory(in *intake, w http.ResponseWriter, r *http.Request, n int64) *problem {
+	if n <= 0 {
+		return nil
+	}
+	if in.holder.bytes == 0 {
+		in.holder.who = a.partyOf(r)
+		in.holder.cutOff = func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) }
+	}
+	if a.bodies.take(r.Context(), &in.holder, n) {
+		return nil
+	}
+	p := busy.because("the bodies of all requests together, or of yours, take as much memory as they may; nothing was recorded")
+	p.retryAfter = retrySoon
+	return p
+}
+
+var longAgo = time.Unix(1, 0)
+
+// pace is how fast a long body must come.
+type pace struct {
+	config     *Config
+	start, now time.Time
+}
+
+// extend gives the body of which n bytes have come its next deadline: it may fall silent for as
+// long as it may take to begin, must keep the least rate from then on, and be there in ReadTimeout.
+func (p *pace) extend(w http.ResponseWriter, n int) {
+	p.now = time.Now()
+	if p.start.IsZero() {
+		p.start = p.now // some 32 KiB late
+	}
+	c := p.config
+	silent := p.now.Add(c.BodyGrace)
+	slow := p.start.Add(c.BodyGrace + time.Duration(int64(n)*int64(time.Second)/c.LeastRate))
+	late := p.start.Add(c.ReadTimeout)
+	next := silent
+	for _, other := range []time.Time{slow, late} {
+		if other.Before(next) {
+			next = other
+		}
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(next) // an error means that there is no connection, as in a test
+}
+
+func gaveUp() *problem {
+	return requestTimeout.because("the body fell silent while its memory was needed; nothing was recorded, send it again")
 }
 
 func (a *API) tooLarge() *problem {
@@ -77,9 +137,10 @@ func (a *API) readProblem(err error) *problem {
 		return a.tooLarge()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return requestTimeout.because("the body didn't arrive within %s; nothing was recorded", a.cfg.ReadTimeout).with("Connection", "close")
+		return requestTimeout.because("the body came too slowly: want %d bytes a second after %s, and all of it within %s; nothing was recorded",
+			a.cfg.LeastRate, a.cfg.BodyGrace, a.cfg.ReadTimeout)
 	}
-	return invalidRequest.because("the body ends too early; nothing was recorded").with("Connection", "close")
+	return invalidRequest.because("the body ends too early; nothing was recorded")
 }
 
 // formatOf returns how the body carries updates.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/http"
 	"strings"
-	"time"
 	"unicode"
 )
 
@@ -57,23 +56,20 @@ func isFormula(text string) bool {
 	return false
 }
 
-// csvStream sends what is written in large pieces. Each piece gets a new deadline.
+// csvStream sends what is written in large pieces, so that each gets a new deadline.
 type csvStream struct {
-	w       http.ResponseWriter
-	timeout time.Duration
-	buffer  bytes.Buffer
-	line    []byte
-	begun   bool
-	err     error // of the client's connection
+	w      http.ResponseWriter
+	buffer bytes.Buffer
+	line   []byte
+	begun  bool
+	err    error // of the client's connection
 }
-
-const csvPiece = 32 << 10
 
 // write adds a line. The error is of the client's connection.
 func (s *csvStream) write(fields []string) error {
 	s.line = appendLine(s.line[:0], fields)
 	s.buffer.Write(s.line)
-	if s.buffer.Len() < csvPiece {
+	if s.buffer.Len() < pieceBytes {
 		return nil
 	}
 	return s.send()
@@ -86,7 +82,6 @@ func (s *csvStream) send() error {
 		h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
 		h.Set("Content-Disposition", `attachment; filename="spendflush-usage.csv"`)
 	}
-	_ = http.NewResponseController(s.w).SetWriteDeadline(time.Now().Add(s.timeout))
 	_, s.err = s.w.Write(s.buffer.Bytes())
 	s.buffer.Reset()
 	return s.err

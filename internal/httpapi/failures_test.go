@@ -71,10 +71,8 @@ var troubles = map[string]func(*trouble){
 			c.body = strings.TrimSpace(c.body)
 		}
 		c.api = func(a *testAPI) {
-			for _, places := range []slots{a.spends, a.reports, a.looks, a.streams} {
-				for range cap(places) {
-					places <- struct{}{}
-				}
+			for _, places := range []*places{a.spends, a.reports, a.looks, a.streams} {
+				places.taken = places.size
 			}
 		}
 		c.request = leave // instead of waiting for its turn

@@ -1,55 +1,14 @@
 package httpapi
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
-
-// budget bounds what is held at once.
-type budget struct {
-	limit int64
-	held  atomic.Int64
-}
-
-func (b *budget) take(n int64) bool {
-	if b.held.Add(n) > b.limit {
-		b.held.Add(-n)
-		return false
-	}
-	return true
-}
-
-func (b *budget) give(n int64) { b.held.Add(-n) }
-
-// slots bound how many do something at once.
-type slots chan struct{}
-
-// slotWait is how long a request waits for its turn.
-const slotWait = 2 * time.Second
-
-// take waits for a slot, which the caller must give back.
-func (s slots) take(ctx context.Context) *problem {
-	timer := time.NewTimer(slotWait)
-	defer timer.Stop()
-	select {
-	case s <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	p := busy.because("%d requests of this kind are being answered, which is as many as are at once", cap(s))
-	p.retryAfter = time.Second
-	return p
-}
-
-func (s slots) give() { <-s }
 
 // extend gives the answer d to begin, and the server's WriteTimeout after that. (Reading needs no such thing: once a
 // request is read, net/http lifts the deadline, and only watches whether the client leaves.)

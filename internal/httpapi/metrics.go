@@ -1,18 +1,15 @@
 package httpapi
 
 import (
-	"net"
-	"net/http"
 	"strconv"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// traffic is what is counted of requests and connections.
+// traffic is what is counted of requests.
 type traffic struct {
-	responses   [600]atomic.Int64 // by status
-	connections atomic.Int64
+	responses [600]atomic.Int64 // by status
 }
 
 func (t *traffic) answered(status int) {
@@ -21,19 +18,11 @@ func (t *traffic) answered(status int) {
 	}
 }
 
-// connState is called by the server when a connection comes or goes.
-func (t *traffic) connState(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		t.connections.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		t.connections.Add(-1)
-	}
-}
-
 var (
-	descResponses = prometheus.NewDesc("spendflush_http_responses_total", "HTTP requests answered, by status.", []string{"code"}, nil)
+	descResponses = prometheus.NewDesc("spendflush_http_responses_total", "HTTP requests answered, by status. 499: the client left before.", []string{"code"}, nil)
 	descConns     = prometheus.NewDesc("spendflush_http_connections", "HTTP connections open.", nil, nil)
+	descConnLimit = prometheus.NewDesc("spendflush_http_connections_limit", "HTTP connections above which the one that is longest without a request is closed for a new one.", nil, nil)
+	descConnEnds  = prometheus.NewDesc("spendflush_http_connections_closed_total", "HTTP connections closed because there were too many, by why: too many in all, of one address, or all of them at work.", []string{"reason"}, nil)
 	descBodies    = prometheus.NewDesc("spendflush_http_body_bytes", "Bytes of request bodies in memory, above the first 32 KiB of each.", nil, nil)
 	descBodyLimit = prometheus.NewDesc("spendflush_http_body_bytes_limit", "Bytes of request bodies above which requests are answered with 503.", nil, nil)
 	descRefused   = prometheus.NewDesc("spendflush_http_unauthorized_total", "Requests refused because no token came with them that counts, a wrong one, or one that was not looked at after too many wrong ones.", []string{"reason"}, nil)
@@ -48,7 +37,7 @@ type collector struct{ a *API }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descResponses, descConns, descBodies, descBodyLimit, descRefused, descWorking, descWorkLimit} {
+	for _, d := range []*prometheus.Desc{descResponses, descConns, descConnLimit, descConnEnds, descBodies, descBodyLimit, descRefused, descWorking, descWorkLimit} {
 		ch <- d
 	}
 }
@@ -67,11 +56,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range map[string]int64{"missing": g.missing.Load(), "wrong": g.wrong.Load(), "paused": g.paused.Load()} {
 		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), reason)
 	}
-	gauge(descConns, c.a.traffic.connections.Load())
-	gauge(descBodies, c.a.bodies.held.Load())
+	conns := c.a.gate.Stats()
+	gauge(descConns, int64(conns.Open))
+	gauge(descConnLimit, int64(conns.Limit))
+	for reason, n := range map[string]int64{"full": conns.ClosedFull, "address": conns.ClosedAddress, "refused": conns.Refused} {
+		ch <- prometheus.MustNewConstMetric(descConnEnds, prometheus.CounterValue, float64(n), reason)
+	}
+	gauge(descBodies, c.a.bodies.inUse())
 	gauge(descBodyLimit, c.a.bodies.limit)
-	for kind, s := range map[string]slots{"spend": c.a.spends, "report": c.a.reports, "look": c.a.looks, "stream": c.a.streams} {
-		gauge(descWorking, int64(len(s)), kind)
-		gauge(descWorkLimit, int64(cap(s)), kind)
+	for kind, s := range map[string]*places{"spend": c.a.spends, "report": c.a.reports, "look": c.a.looks, "stream": c.a.streams} {
+		gauge(descWorking, int64(s.held()), kind)
+		gauge(descWorkLimit, int64(s.size), kind)
 	}
 }

@@ -51,14 +51,13 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	select {
-	case a.streams <- struct{}{}:
-		defer a.streams.give()
-	default:
-		p := busy.because("%d streams are open, which is as many as are at once", cap(a.streams))
+	who := a.partyOf(r)
+	if !a.streams.tryTake(who) {
+		p := busy.because("%d streams are open, or %d of yours, which is as many as are at once", a.streams.size, a.streams.each)
 		p.retryAfter = retryLater
 		return p
 	}
+	defer a.streams.give(who)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // a proxy must not gather events

@@ -79,7 +79,7 @@ func nextEvent(t *testing.T, lines *bufio.Scanner) (r overview.Report) {
 
 func TestStreamsAreBoundedAndEndWhenTheServerShutsDown(t *testing.T) {
 	a, _ := newAPI(t, nil)
-	a.streams = make(slots, 2)
+	a.streams = newPlaces(4) // two for one caller
 	server := a.Server("")
 	in := &instance{t: t, url: serve(t, a)}
 	first, second := in.events(t), in.events(t)
@@ -120,15 +120,13 @@ func TestAStreamEndsWhenTheClientLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.streams) != 1 {
-		t.Errorf("%d streams are counted", len(a.streams))
+	if n := a.streams.held(); n != 1 {
+		t.Errorf("%d streams are counted", n)
 	}
 	cancel()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	resp.Body.Close()
-	for range cap(a.streams) { // all places are free some time
-		a.streams <- struct{}{}
-	}
+	waitUntil(t, "the stream's place is free", func() bool { return a.streams.held() == 0 })
 }
 
 func TestAStreamOutlivesTheWriteTimeout(t *testing.T) {

@@ -83,7 +83,7 @@ func (p *problem) with(name, value string) *problem {
 // fail answers with the problem. Failures of this side are logged, with the same name of the occurrence.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, p *problem) {
 	p.Instance = "urn:uuid:" + newUUID()
-	if level, ok := p.logLevel(); ok {
+	if level, ok := p.logLevel(); ok && !p.isUnheard(r) {
 		a.log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status,
 			"detail", p.Detail, "error", p.cause, "occurrence", p.Instance)
 	}
@@ -110,6 +110,15 @@ func (p *problem) logLevel() (slog.Level, bool) {
 	}
 }
 
+// isUnheard says whether the client left before it was answered: then what failed did so because of
+// that, and nothing is wrong on this side. A panic is, whoever is there to see it.
+func (p *problem) isUnheard(r *http.Request) bool {
+	return p.Status > http.StatusInternalServerError && r.Context().Err() != nil
+}
+
+// statusUnheard is what such a request counts as in the metrics. Others call it 499, too.
+const statusUnheard = 499
+
 // writeJSON answers with v, whose type must be one that can't fail to be written.
 func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 	body, err := json.Marshal(v)
@@ -124,7 +133,9 @@ func writeBody(w http.ResponseWriter, contentType string, status int, body []byt
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that is gone needs no answer
+	if _, err := w.Write(body); err != nil && len(body) > pieceBytes {
+		panic(http.ErrAbortHandler) // half of it was sent; the client is gone, or takes nothing
+	}
 }
 
 // newUUID returns a random UUID (version 4).

@@ -75,10 +75,11 @@ func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
 
 // spend tells what one entity has spent.
 func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.Entity) *problem {
-	if p := a.spends.take(r.Context()); p != nil {
+	who := a.partyOf(r)
+	if p := a.spends.take(r.Context(), who); p != nil {
 		return p
 	}
-	defer a.spends.give()
+	defer a.spends.give(who)
 	// What is held must be looked at before the books are: see spendflush.Held.
 	held := a.cfg.Recorder.Held(entity)
 	report, err := a.cfg.Reader.Spend(r.Context(), entity, held.Producers())

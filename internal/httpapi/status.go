@@ -32,7 +32,9 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	if books, err := a.cfg.Reader.Counts(ctx); err == nil {
 		s.Books = &books
 	} else {
-		a.log.Warn("the status can't read the database", "error", err)
+		if r.Context().Err() == nil { // else the client has left
+			a.log.Warn("the status can't read the database", "error", err)
+		}
 		s.Database = "unavailable"
 	}
 	writeJSON(w, "application/json", http.StatusOK, s)
@@ -40,15 +42,16 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 }
 
 // begin waits for one of the places and gives the answer the time of a report. end must be called after it.
-func (a *API) begin(places slots, w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
-	if p := places.take(r.Context()); p != nil {
+func (a *API) begin(places *places, w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
+	who := a.partyOf(r)
+	if p := places.take(r.Context(), who); p != nil {
 		return nil, nil, p
 	}
 	a.extend(w, a.cfg.ReportTimeout)
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
 	return ctx, func() {
 		cancel()
-		places.give()
+		places.give(who)
 	}, nil
 }
 

@@ -171,21 +171,27 @@ func TestABodyAboveTheBoundIsRefusedWhetherItSaysItsSizeOrNot(t *testing.T) {
 	}
 }
 
-func TestABodyThatIsTooLargeByItsOwnWordIsNotRead(t *testing.T) {
+func TestABodyThatIsTooLargeByItsOwnWordIsNotReadBeforeItIsRefused(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) { c.MaxBodyBytes = 100 })
-	r := httptest.NewRequest("POST", "/v1/updates", unreadable{t})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/v1/updates", unwanted{t, w})
 	r.Host = "127.0.0.1"
 	r.ContentLength = 101
 	r.Header.Set("Content-Type", "application/json")
-	w := httptest.NewRecorder()
 	a.ServeHTTP(w, r)
 	wantProblem(t, w, contentTooLarge)
 }
 
-type unreadable struct{ t *testing.T }
+// unwanted is a body that may be read only after the answer was sent.
+type unwanted struct {
+	t *testing.T
+	w *httptest.ResponseRecorder
+}
 
-func (u unreadable) Read([]byte) (int, error) {
-	u.t.Error("the body is read")
+func (u unwanted) Read([]byte) (int, error) {
+	if !u.w.Flushed {
+		u.t.Error("the body is read before the answer is sent")
+	}
 	return 0, io.EOF
 }
 
@@ -199,7 +205,7 @@ func TestMoreUpdatesThanAllowedAreTooLarge(t *testing.T) {
 }
 
 func TestAllBodiesTogetherAreBoundedAndTheirMemoryIsGivenBack(t *testing.T) {
-	a, recorder := newAPI(t, func(c *Config) { c.MaxBodiesBytes = 300_000 })
+	a, recorder := newAPI(t, func(c *Config) { c.MaxBodiesBytes = 600_000 }) // half of it for one caller
 	body := plain + strings.Repeat(" ", 200_000)
 	for range 5 {
 		if w := do(a, "POST", "/v1/updates", body, asJSON); w.Code != http.StatusAccepted {
@@ -207,16 +213,19 @@ func TestAllBodiesTogetherAreBoundedAndTheirMemoryIsGivenBack(t *testing.T) {
 		}
 	}
 	wantProblem(t, do(a, "POST", "/v1/updates", body+strings.Repeat(" ", 1<<20), asJSON), busy)
-	if !a.bodies.take(250_000) {
-		t.Fatal("memory isn't given back")
+	if n := a.bodies.inUse(); n != 0 {
+		t.Fatalf("%d bytes stay taken", n)
 	}
-	// A small one needs none of the budget.
+
+	// A small one needs none of the memory.
+	other := &holder{who: party{token: 1}}
+	if !a.bodies.take(t.Context(), other, 300_000) {
+		t.Fatal("half of the memory can't be had")
+	}
+	a.bodies.held = a.bodies.limit
 	w := do(a, "POST", "/v1/updates", plain, asJSON)
 	if w.Code != http.StatusAccepted || recorder.recorded() != 6 {
 		t.Errorf("a small body gets %d; %d recorded", w.Code, recorder.recorded())
-	}
-	if a.bodies.give(250_000); a.bodies.held.Load() != 0 {
-		t.Errorf("%d bytes stay taken", a.bodies.held.Load())
 	}
 }
 
@@ -285,7 +294,7 @@ func TestAWaitThatEndsSaysWhatWasReachedAndNotToSendAgain(t *testing.T) {
 func TestAWaitHoldsNoBuffers(t *testing.T) {
 	a, recorder := newAPI(t, nil)
 	recorder.wait = func(_ context.Context, want spendflush.Stage) (spendflush.Stage, error) {
-		if held := a.bodies.held.Load(); held != 0 {
+		if held := a.bodies.inUse(); held != 0 {
 			t.Errorf("%d bytes are held", held)
 		}
 		return want, nil

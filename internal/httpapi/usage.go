@@ -41,7 +41,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 		})
 	}
 	if asCSV {
-		return a.usageCSV(w, &q, read)
+		return a.usageCSV(w, r, &q, read)
 	}
 	return a.usageJSON(w, &q, read)
 }
@@ -157,8 +157,8 @@ func appendJSONString(to []byte, text string) []byte {
 }
 
 // usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
-func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows) *problem {
-	out := &csvStream{w: w, timeout: a.cfg.WriteTimeout}
+func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *sql.UsageQuery, read usageRows) *problem {
+	out := &csvStream{w: w}
 	var head []string
 	if name := timeName(q.By); name != "" {
 		head = append(head, name)
@@ -183,7 +183,7 @@ func (a *API) usageCSV(w http.ResponseWriter, q *sql.UsageQuery, read usageRows)
 		return nil
 	case !out.begun:
 		return a.usageProblem(err, a.cfg.MaxCSVRows, "")
-	case out.err == nil: // else the client is gone, which is its affair
+	case out.err == nil && r.Context().Err() == nil: // else the client is gone, which is its affair
 		a.log.Warn("a CSV report was cut off", "rows", rows, "error", err)
 	}
 	panic(http.ErrAbortHandler)

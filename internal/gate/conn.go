@@ -1,0 +1,98 @@
+package gate
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is a connection that was let in.
+type Conn struct {
+	net.Conn
+	gate    *Gate
+	address netip.Addr // its network
+	trusted bool
+	room    *room // nil once it has left; the gate's lock guards it
+
+	idleSince atomic.Int64 // when its last request was answered, by the gate's clock; 0: one is being answered
+
+	// The goroutine that serves the connection uses these. Others may only read from it, or set its
+	// deadline, while a request is being answered.
+	inHeader bool      // no request is being answered
+	begun    bool      // bytes of the header have come
+	until    time.Time // when the header must be there; zero: not in force
+	asked    time.Time // the deadline that the server wants
+}
+
+// Read reads. The time for a header begins with the first read after its first byte: of a header
+// that comes in one piece, which is nearly every one, no time need be taken.
+func (c *Conn) Read(b []byte) (int, error) {
+	if !c.inHeader {
+		return c.Conn.Read(b)
+	}
+	if c.begun && c.until.IsZero() {
+		c.until = time.Now().Add(c.gate.headerTimeout)
+		if err := c.SetReadDeadline(c.asked); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.Conn.Read(b)
+	c.begun = c.begun || n > 0
+	return n, err
+}
+
+// SetReadDeadline sets the deadline, or the one of the header if that is earlier.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.inHeader {
+		c.asked = t
+		if !c.until.IsZero() && (t.IsZero() || t.After(c.until)) {
+			t = c.until
+		}
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// active notes that the header of a request is there.
+func (c *Conn) active() {
+	c.idleSince.Store(0)
+	c.inHeader, c.begun = false, false
+	if !c.until.IsZero() {
+		c.until = time.Time{}
+		_ = c.Conn.SetReadDeadline(c.asked) // fails on a closed connection, whose next use says so
+	}
+}
+
+// idle notes that a request was answered and no other has come.
+func (c *Conn) idle() {
+	c.inHeader = true
+	c.idleSince.Store(c.gate.now())
+}
+
+// Answered notes that what is still read of this connection serves nothing but its end: it may be
+// closed at any time.
+func (c *Conn) Answered() { c.idleSince.Store(c.gate.now()) }
+
+// InReserve says whether the connection may be used for nothing but health checks.
+func (c *Conn) InReserve() bool {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	return c.room == &c.gate.reserve
+}
+
+// Close closes the connection and frees its place.
+func (c *Conn) Close() error {
+	c.gate.mu.Lock()
+	c.gate.leave(c)
+	c.gate.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// CloseWrite has the client see the end of what is sent. net/http does so before it closes a
+// connection whose request it hasn't read to the end.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}

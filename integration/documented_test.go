@@ -114,7 +114,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 func recordIntoQueue(t *testing.T, store *sql.Store, queue spendflush.Queue, locker spendflush.Locker, seed uint64) *book {
 	t.Helper()
 	pipeline, err := spendflush.New(spendflush.Config{
-		Store: store, Queue: queue, Locker: locker, DirectLocker: lockers.NewPostgres(store.Pool(), "direct"),
+		Store: store, Queue: queue, Locker: locker, DirectLocker: noDirectWrites{},
 		// It doesn't flush itself, so it doesn't seal more than eight batches either.
 		SealInterval: 500 * time.Millisecond, FlushInterval: time.Minute,
 	})
@@ -144,6 +144,17 @@ func recordIntoQueue(t *testing.T, store *sql.Store, queue spendflush.Queue, loc
 		t.Fatalf("reached %s: %v", stage, err)
 	}
 	return b
+}
+
+// noDirectWrites keeps a pipeline from writing to Postgres by itself.
+type noDirectWrites struct{}
+
+func (noDirectWrites) Acquire(_ context.Context, name string) (spendflush.Lease, error) {
+	return nil, &spendflush.HeldError{Name: name}
+}
+
+func (noDirectWrites) Holder(context.Context, string) (spendflush.Holder, error) {
+	return spendflush.Holder{}, nil
 }
 
 // native returns the update as the library takes it.

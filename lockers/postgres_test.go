@@ -271,7 +271,7 @@ func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 }
 
 func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
-	url := testserver.Postgres(t)
+	url := database(t)
 	pool := openPool(t, url)
 	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
 	acquireAs := func(name string) spendflush.Lease {

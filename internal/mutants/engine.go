@@ -174,7 +174,7 @@ var engineMutants = []mutant{
 	{
 		name:  "failed push taken for success",
 		guard: "a push whose outcome is unknown is repeated before the next batch goes, and its batch doesn't count as queued",
-		edits: []edit{{"lane.go", "l.pushFailed(ctx, err)\n", "l.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\nl.pushFailed(ctx, err)\n"}},
+		edits: []edit{{"lane.go", "cancel()\n\t\tif err != nil {\n\t\t\tl.pushFailed(", "cancel()\n\t\tif err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\nl.pushFailed("}},
 		pkg:   ".",
 		tests: []string{"TestShutdownSaysExactlyWhatItCouldNotDrain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

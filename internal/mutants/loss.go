@@ -69,7 +69,7 @@ var lossMutants = []mutant{
 	{
 		name:  "marks of the living cleaned up",
 		guard: "a living producer keeps its mark however idle it is",
-		edits: []edit{{"sql/tend.sql", "WHERE $1::uuid < at.old\n", "WHERE false\n"}},
+		edits: []edit{{"sql/tend.sql", "WHERE l.producer < at.old\n", "WHERE false\n"}},
 		pkg:   "sql",
 		tests: []string{"TestALivingProducerKeepsItsMarkHoweverIdleItIs"},
 	},
@@ -174,7 +174,7 @@ var lossMutants = []mutant{
 	{
 		name:  "forgotten producer tended",
 		guard: "a producer whose marks may be cleaned up gets none anew: it would look as if nothing of it had been applied",
-		edits: []edit{{"sql/tend.sql", "(forgotten.before IS NULL OR", "(true OR"}},
+		edits: []edit{{"sql/tend.sql", "(pruned.before IS NULL OR l.producer", "(true OR l.producer"}},
 		pkg:   "sql",
 		tests: []string{"TestAForgottenProducerIsNotTakenForANewOne"},
 	},

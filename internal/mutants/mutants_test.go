@@ -113,7 +113,7 @@ func TestMutantsThatNobodyNoticesOrThatDontBuildAreTold(t *testing.T) {
 	r := &runner{root: root(t), timeout: quickTimeout}
 	for want, change := range map[verdict]string{survived: "// nobody minds\n", broken: "var unused = nothing\n"} {
 		m := mutant{
-			name: "made up", pkg: ".", tests: []string{"TestWindowRefusesASequenceOutOfLine"},
+			name: "made up", pkg: ".", tests: []string{"TestOutboxRefusesWhatDoesNotGoOnFromItsLastBatch"},
 			edits: []edit{{"plan.go", "type plan struct {", change + "type plan struct {"}},
 		}
 		if j, err := r.try(t.Context(), &m); err != nil || j.verdict != want {

@@ -190,14 +190,14 @@ var redisMutants = []mutant{
 	{
 		name:  "silent holder keeps its advisory lock",
 		guard: "Postgres ends the transaction that holds a lock when its holder falls silent, by the lock's own setting",
-		edits: []edit{{"lockers/acquire.sql", "set_config('idle_in_transaction_session_timeout', $3::text, true)", "$3::text"}},
+		edits: []edit{{"lockers/postgres.go", "append(begin(l.ttl, application)", "append(begin(0, application)"}},
 		pkg:   "lockers",
 		tests: []string{"TestTheDatabasesOwnIdleTimeoutDoesNotEndALock"},
 	},
 	{
 		name:  "advisory lock of the session",
 		guard: "an advisory lock is the transaction's: a session's would stay behind in a pooler",
-		edits: []edit{{"lockers/acquire.sql", "pg_try_advisory_xact_lock(", "pg_try_advisory_lock("}},
+		edits: []edit{{"lockers/postgres.go", "SELECT pg_try_advisory_xact_lock(", "SELECT pg_try_advisory_lock("}},
 		pkg:   "lockers",
 		tests: []string{"TestNothingOfALockStaysInThePoolersSession"},
 	},

@@ -103,7 +103,7 @@ var sumMutants = []mutant{
 	{
 		name:  "cells of one key sealed apart",
 		guard: "two cells of one combination in a seal become one row: an UPSERT takes no row twice",
-		edits: []edit{{"seal.go", "lanes[i].rollups = addEqual(lanes[i].rollups, rollupRows)", ""}},
+		edits: []edit{{"seal.go", "addEqual(rollups, rollupRows)}", "rollups}"}},
 		pkg:   ".",
 		tests: []string{"TestCellForgottenWhileItHasUpdatesIsStillCounted"},
 	},

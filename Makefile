@@ -146,7 +146,7 @@ fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 
 bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that all still run)
 	@.ci/need go postgres redis-server pgbouncer
-	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PKGS))
+	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $(PKGS))
 
 benchmarks: ## spendflush against other ways and its parts, in one run of about fifteen minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
 	@.ci/need go postgres redis-server

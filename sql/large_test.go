@@ -3,7 +3,9 @@ package sql
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -100,10 +102,19 @@ func TestManySmallSetsOfTagsAreSentInPieces(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// BenchmarkManyTags books 68,000 series that have the same 64 tags of 256 bytes each, in flushes as large as the engine
-// makes them, and reports the most memory that the heap has had.
+// BenchmarkManyTags books series that have the same 64 tags of 256 bytes each, in flushes as large as the engine makes
+// them, and reports the most memory that the heap has had. They are two flushes, or as many series as
+// SPENDFLUSH_MANY_TAGS says: 68000 take some minutes, for each tag of each is a row.
 func BenchmarkManyTags(b *testing.B) {
-	const series, perFlush = 68_000, 64 << 20 / (spendflush.MaxTags * spendflush.MaxIDBytes)
+	const perFlush = 64 << 20 / (spendflush.MaxTags * spendflush.MaxIDBytes)
+	series := 2 * perFlush
+	if text := os.Getenv("SPENDFLUSH_MANY_TAGS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		series = n
+	}
 	s := open(b, database(b), Options{})
 	var peak uint64
 	var group sync.WaitGroup

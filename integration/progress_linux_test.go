@@ -53,7 +53,10 @@ func (s *stack) blocked(statement string) (release func()) {
 func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	release := s.blocked("SELECT pg_advisory_xact_lock(x'7370656e64666c75'::bigint)")
+	mustRun(t, 0, s.variables(), "migrate", "up")
+	s.execute("DELETE FROM spendflush.migrations WHERE version_id = (SELECT max(version_id) FROM spendflush.migrations)")
+	s.execute("ALTER TABLE spendflush.quarantine DROP COLUMN settled_by; DROP TABLE spendflush.signed_out")
+	release := s.blocked("SELECT pg_advisory_xact_lock(x'7370656e64666c75'::bigint # salt) FROM spendflush.lock_salt")
 	p := launchOnTerminal(t, s.variables("TERM=xterm"), "migrate", "up")
 	p.shows("waiting for another program, which migrates: ")
 	release()

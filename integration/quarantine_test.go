@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ type spent struct {
 // handMade returns a batch of a producer that isn't one of the instances. Each sum is one request in an hour long past.
 func handMade(t testing.TB, producer spendflush.ProducerID, sequence uint64, sums ...spent) *spendflush.Batch {
 	t.Helper()
+	if made, ok := handMadeBatches.Load(handMadeName{producer, sequence}); ok {
+		return made.(*spendflush.Batch)
+	}
 	var totals []spendflush.TotalRow
 	var rollups []spendflush.RollupRow
 	for _, s := range sums {
@@ -40,14 +44,23 @@ func handMade(t testing.TB, producer spendflush.ProducerID, sequence uint64, sum
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Producer: producer, Sequence: 1, SealedAt: time.Now()}
-	b := spendflush.NewBatch(h, totals, rollups)
-	for h.Sequence < sequence { // those before it were like it
-		h.Sequence++
-		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
-		b = spendflush.NewBatch(h, totals, rollups)
+	h := spendflush.Header{Producer: producer, Sequence: sequence, SealedAt: time.Now()}
+	if sequence > 1 { // those before it that weren't made yet are like it
+		prior := handMade(t, producer, sequence-1, sums...)
+		h.PriorUpdates, h.PriorAmount = prior.PriorUpdates+prior.Updates, prior.PriorAmount.Add(prior.Amount)
+		h.PriorDigest = prior.Digest()
 	}
+	b := spendflush.NewBatch(h, totals, rollups)
+	handMadeBatches.Store(handMadeName{producer, sequence}, b)
 	return b
+}
+
+// handMadeBatches are those made so far: each goes on from the one before it.
+var handMadeBatches sync.Map
+
+type handMadeName struct {
+	producer spendflush.ProducerID
+	sequence uint64
 }
 
 // enqueue puts bytes into the queue past the program, as if they were a batch of the producer.

@@ -253,7 +253,7 @@ func holdMigrationLock(t *testing.T, s *stack) (release func(statement string)) 
 		t.Fatal(err)
 	}
 	const key = 0x7370656e64666c75 // as package migrations has it
-	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", int64(key)); err != nil {
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1::bigint # salt) FROM spendflush.lock_salt", int64(key)); err != nil {
 		t.Fatal(err)
 	}
 	return func(statement string) {

@@ -39,7 +39,7 @@ func newClusterRig(t *testing.T, args ...string) *clusterRig {
 // flushes returns how often the instances have committed a flush of this shard in this way: "queue" or "direct".
 func flushes(instances []*instance, path string, shard int) (n int) {
 	for _, in := range instances {
-		n += in.stderr.count(fmt.Sprintf(`"path":%q,"shard":%d,"producers"`, path, shard))
+		n += in.stderr.count(fmt.Sprintf(`"shard":%d,"path":%q,"producers"`, shard, path))
 	}
 	return n
 }

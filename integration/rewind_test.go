@@ -52,7 +52,7 @@ func restoreBackup(t *testing.T, back time.Duration, window string) {
 	noticed, restored := 0, 0
 	for _, in := range instances[:2] {
 		noticed += in.count("Postgres was turned back: updates")
-		restored += in.count("what the queue kept is in it again")
+		restored += in.count("what the queue retained is in it again")
 	}
 	if noticed == 0 || restored == 0 {
 		t.Errorf("%d lines say that Postgres was turned back, %d that the queue put back what it kept", noticed, restored)

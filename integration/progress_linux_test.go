@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -54,8 +55,16 @@ func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
-	s.execute("DELETE FROM spendflush.migrations WHERE version_id = (SELECT max(version_id) FROM spendflush.migrations)")
-	s.execute("ALTER TABLE spendflush.quarantine DROP COLUMN settled_by; DROP TABLE spendflush.signed_out")
+	// Its last migration is to be applied once more.
+	conn, err := pgx.Connect(t.Context(), s.postgres)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), `ALTER TABLE spendflush.quarantine DROP COLUMN settled_by; DROP TABLE spendflush.signed_out;
+		DELETE FROM spendflush.migrations WHERE version_id = (SELECT max(version_id) FROM spendflush.migrations)`)
+	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	release := s.blocked("SELECT pg_advisory_xact_lock(x'7370656e64666c75'::bigint # salt) FROM spendflush.lock_salt")
 	p := launchOnTerminal(t, s.variables("TERM=xterm"), "migrate", "up")
 	p.shows("waiting for another program, which migrates: ")

@@ -128,6 +128,7 @@ func copyFlushes(flushes []*spendflush.Flush) []*spendflush.Flush {
 		c.Claims = append([]spendflush.Claim(nil), f.Claims...)
 		for j := range c.Claims {
 			c.Claims[j].Producer = spendflush.NewProducerID(time.Now()) // each flush has its own marks
+			c.Claims[j].Prior = spendflush.Digest{}
 			c.Claims[j].First, c.Claims[j].Last = 1, 1+c.Claims[j].Last-c.Claims[j].First
 		}
 		copies[i] = &c
@@ -142,7 +143,7 @@ func withoutClaims(name, text string) string {
 	}
 	return `
 SELECT count(*)
-FROM unnest($2::uuid[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::numeric[],
+FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::bytea[], $8::bigint[], $9::numeric[],
         $10::bigint[], $11::numeric[]) AS u
 WHERE $1::smallint >= 0`
 }
@@ -261,6 +262,8 @@ func typeOf(column any) string {
 		return "_date"
 	case []int16:
 		return "_int2"
+	case int16:
+		return "int2"
 	case []int64:
 		return "_int8"
 	}

@@ -114,6 +114,7 @@ func (r *run) apply(ctx context.Context, flushes []*spendflush.Flush, rows int, 
 			for i := range f.Claims {
 				c := &f.Claims[i]
 				c.First, c.Last = c.Last+1, c.Last+1+(c.Last-c.First)
+				c.Prior = c.Digest // as if the next batches held the same
 			}
 		}
 		return nil

@@ -16,6 +16,10 @@ instance has, which is what all instances but one get. docs/locks.md compares wh
 func locksSteps(r *run) int { return 4 * r.Rounds }
 
 func measureLocks(ctx context.Context, r *run) error {
+	// A Postgres lock's key is salted from a table of the schema.
+	if err := r.place.fresh(ctx); err != nil {
+		return err
+	}
 	redis := func(owner string) spendflush.Locker {
 		return lockers.NewRedis(r.place.client, owner, lockers.RedisOptions{Prefix: keyPrefix})
 	}

@@ -1,0 +1,151 @@
+//go:build soak
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spendflush/spendflush/internal/testserver"
+)
+
+const takeovers = 10
+
+// commitsOf returns when flushes of shard 0 were committed, and those by the queue alone, by the logs.
+func commitsOf(instances []*instance) (all, queued []time.Time) {
+	for _, in := range instances {
+		for line := range strings.Lines(in.stderr.String()) {
+			var entry struct {
+				Time      time.Time
+				Msg, Path string
+				Shard     int
+			}
+			if !strings.Contains(line, `"msg":"flushed"`) || json.Unmarshal([]byte(line), &entry) != nil || entry.Shard != 0 {
+				continue
+			}
+			all = append(all, entry.Time)
+			if entry.Path == "queue" {
+				queued = append(queued, entry.Time)
+			}
+		}
+	}
+	return all, queued
+}
+
+// gapAfter returns the longest time without a commit that began at most a second before the fault, and how long it
+// took until batches came through the queue again. Zero: not yet.
+func gapAfter(instances []*instance, fault time.Time) (gap, queue time.Duration) {
+	all, queued := commitsOf(instances)
+	slices.SortFunc(all, time.Time.Compare)
+	for i := 1; i < len(all); i++ {
+		if all[i].After(fault) && all[i-1].After(fault.Add(-time.Second)) {
+			gap = max(gap, all[i].Sub(all[i-1]))
+		}
+	}
+	slices.SortFunc(queued, time.Time.Compare)
+	const underWay = 300 * time.Millisecond // what was read before the fault may be committed after it
+	for _, at := range queued {
+		if at.After(fault.Add(underWay)) {
+			return gap, at.Sub(fault)
+		}
+	}
+	return gap, 0
+}
+
+// measure makes the fault ten times and prints how long commits took to go on.
+func measure(t *testing.T, name string, instances func() []*instance, fault, heal func()) {
+	t.Helper()
+	var gaps, queues []time.Duration
+	for range takeovers {
+		at := time.Now()
+		fault()
+		var gap, queue time.Duration
+		eventually(t, "flushes by the queue", func() string {
+			if gap, queue = gapAfter(instances(), at); queue == 0 {
+				return "none"
+			}
+			return ""
+		})
+		gaps, queues = append(gaps, gap), append(queues, queue)
+		heal()
+	}
+	slices.Sort(gaps)
+	slices.Sort(queues)
+	row := func(d []time.Duration) string {
+		return fmt.Sprintf("%.1f | %.1f | %.1f", d[0].Seconds(), d[len(d)/2].Seconds(), d[len(d)-1].Seconds())
+	}
+	t.Logf("| %s | %s | %s |", name, row(gaps), row(queues))
+}
+
+func TestSoakTimeFromAFaultToTheNextCommitCluster(t *testing.T) {
+	x := newClusterRig(t)
+	killed := 0
+	measure(t, "Cluster: master killed", func() []*instance { return x.instances }, func() {
+		killed = x.cluster.MasterOf(tag(0))
+		x.must(x.cluster.Servers[killed].Kill())
+	}, func() {
+		restart(t, x.cluster.Servers[killed].Restart)
+		x.cluster.AwaitHealthy(t.Context())
+		x.awaitAll()
+	})
+	x.end()
+}
+
+func TestSoakTimeFromAFaultToTheNextCommitSentinel(t *testing.T) {
+	sentinels := testserver.NewRedisSentinels(t)
+	s := stackOn(t, testserver.Postgres(t), sentinels.URL())
+	instances := s.startAll(2, "SPENDFLUSH_LOCK_TTL=1s")
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	master := 0
+	measure(t, "Sentinel: master killed", func() []*instance { return instances }, func() {
+		if err := sentinels.Servers[master].Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		sentinels.AwaitMaster(t.Context(), 1-master)
+		restart(t, sentinels.Servers[master].Restart)
+		sentinels.AwaitHealthy(t.Context())
+		master = 1 - master
+		awaitMore(t, instances, "queue", 5)
+	})
+	s.finish(instances, l)
+}
+
+func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
+	for _, ttl := range []string{"3s", "1s", "500ms"} {
+		s := newStack(t)
+		client := s.redisClient()
+		instances := s.startAll(3, "SPENDFLUSH_LOCK_TTL="+ttl)
+		load := func() *load {
+			o := faultLoad()
+			o.mayFail = true
+			l := startLoad(t, instances, o)
+			awaitMore(t, instances, "queue", 5)
+			return l
+		}
+		l, started := load(), 3
+		measure(t, "lock holder killed, SPENDFLUSH_LOCK_TTL="+ttl, func() []*instance { return instances }, func() {
+			holder := ""
+			eventually(t, "a holder", func() string {
+				value, err := client.Get(t.Context(), lockKey(0)).Result()
+				holder, _, _ = strings.Cut(value, "#")
+				return fmt.Sprint(map[bool]any{true: "", false: err}[holder != ""])
+			})
+			i := slices.IndexFunc(instances, func(in *instance) bool { return in.name == holder })
+			instances[i].kill()
+			instances = slices.Delete(slices.Clone(instances), i, i+1)
+		}, func() {
+			l.end()
+			instances = append(slices.Clone(instances), s.start(fmt.Sprintf("pod-%d", started), "SPENDFLUSH_LOCK_TTL="+ttl))
+			started++
+			l = load()
+		})
+		l.end()
+		stopAll(instances)
+	}
+}

@@ -140,7 +140,7 @@ func BenchmarkSeal(b *testing.B) {
 }
 
 func BenchmarkNewBatch(b *testing.B) {
-	rows := benchRows(b, 10_000)
+	rows := benchRows(b, 5_000)
 	b.ReportAllocs()
 	var size int
 	for b.Loop() {
@@ -151,7 +151,7 @@ func BenchmarkNewBatch(b *testing.B) {
 }
 
 func BenchmarkBatchRows(b *testing.B) {
-	rows := benchRows(b, 10_000)
+	rows := benchRows(b, 5_000)
 	batch := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 	b.ReportAllocs()
 	for b.Loop() {

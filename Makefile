@@ -115,11 +115,11 @@ mutants: ## the tests of the tests: each guard of the books switched off, some m
 
 sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenarios fails (half an hour)
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 2h . -sim.runs=20000 -sim.pairs=1)
+	$(call go-test,-run Simulator -count=1 -v -timeout 2h . -sim.runs=20000 -sim.pairs=1 -sim.orders=10000)
 
 sim-long: ## the simulator: 1,000,000 schedules on all cores
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 4h . -sim.runs=1000000 -sim.pairs=1)
+	$(call go-test,-run Simulator -count=1 -v -timeout 4h . -sim.runs=1000000 -sim.pairs=1 -sim.orders=100000)
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour

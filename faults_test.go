@@ -16,9 +16,14 @@ type faults struct {
 	applied  bool // it is done nevertheless, and only its reply lost
 	all      bool // every call fails before it is done
 	injected bool
+
+	disturb func(name string, do func() error) error // makes every call; nil: what is above decides
 }
 
 func (f *faults) call(name string, do func() error) error {
+	if f.disturb != nil {
+		return f.disturb(name, do)
+	}
 	f.mu.Lock()
 	fails, all := false, f.all
 	if f.name == "" || f.name == name {

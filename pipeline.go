@@ -48,8 +48,8 @@ type Pipeline struct {
 	running atomic.Bool
 	stop    chan struct{} // closed once all is drained or given up
 	stopped chan struct{} // closed when Run has returned
-	ending  sync.Once
-	ended   error // why draining ended, nil if all was drained; set within ending
+	ending  atomic.Bool   // draining has begun
+	ended   error         // why draining ended, nil if all was drained; set before stop is closed
 }
 
 // New returns a pipeline for the configuration, whose defaults it fills in. The error joins all that Config.Validate
@@ -97,8 +97,8 @@ func New(c Config) (*Pipeline, error) {
 // Producer returns the identity of this run.
 func (p *Pipeline) Producer() ProducerID { return p.producer }
 
-// Run works until Shutdown is done, and returns nil. If ctx ends before, it drains as Shutdown does, for at most
-// Config.DrainTimeout: from then on Record returns ErrClosed. It returns ctx's error then, joined with a
+// Run works until Shutdown is done, and returns nil. If ctx ends before Shutdown is called, it drains as Shutdown does, for
+// at most Config.DrainTimeout: from then on Record returns ErrClosed. It returns ctx's error then, joined with a
 // *NotDrainedError if something is left, which is logged, too. It may be called once.
 func (p *Pipeline) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
@@ -135,8 +135,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		drainCtx, done := context.WithTimeoutCause(workCtx, p.cfg.DrainTimeout,
 			fmt.Errorf("not done within the DrainTimeout of %s after the context of Run had ended", p.cfg.DrainTimeout))
-		p.ending.Do(func() { p.drain(drainCtx) })
+		if p.ending.CompareAndSwap(false, true) {
+			p.drain(drainCtx)
+		}
 		done()
+		<-p.stop
 	case <-p.stop:
 	}
 	cancel()

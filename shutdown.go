@@ -53,7 +53,9 @@ const (
 // it within five seconds, or until ctx ends. Then it stops Run and waits for it. It returns nil if nothing was left in
 // this process, else a *NotDrainedError. It needs Run; without it, it returns at once. Later calls wait for the first.
 func (p *Pipeline) Shutdown(ctx context.Context) error {
-	p.ending.Do(func() { p.drain(ctx) })
+	if p.ending.CompareAndSwap(false, true) {
+		p.drain(ctx)
+	}
 	<-p.stopped
 	if left := p.notDrained(); left != nil {
 		return left

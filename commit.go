@@ -162,6 +162,9 @@ func (c *committer) tell(f *Flush) {
 		last = l.Reason
 	}
 	for _, b := range f.Found {
+		if b.Updates == 0 {
+			continue // it is set aside
+		}
 		c.log.Warn("a batch that was passed as lost has turned up and is counted",
 			"of_producer", b.Producer.String(), "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
 	}

@@ -75,6 +75,43 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	mustSettle(t, p, "again")
 }
 
+// Its producer would push it again and again if the mark didn't say where it is.
+func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *testing.T) {
+	b := chained(t, 1, 6)
+	p := newPlan(0)
+	for _, i := range []int{1, 3} {
+		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
+	}
+	p.marks[testProducer(1)] = testMark(t, 1, 5, 1, 2, 4)
+	p.single = true
+	if f := mustTake(t, p, ""); len(f.Found) != 1 || f.Found[0].Sequence != 2 {
+		t.Fatalf("found are %+v", f.Found)
+	}
+	p.refused(errors.New("too many"))
+
+	f := mustTake(t, p, "")
+	if f.Found[0] != (FoundBatch{Producer: testProducer(1), Sequence: 2}) || f.Control != (Control{}) || f.batches() != 0 {
+		t.Errorf("the flush books something: %+v", f)
+	}
+	if len(f.Lost) != 1 || f.Lost[0].Sequence != 2 || !f.Lost[0].Quarantined || string(f.Quarantine[0].Bytes) != string(b[1].Bytes()) {
+		t.Fatalf("lost %+v, quarantine %+v", f.Lost, f.Quarantine)
+	}
+	p.applied(f)
+	mark := p.ack().Marks[testProducer(1)]
+	if !slices.Equal(mark.Lost, []uint64{1, 2, 4}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
+		t.Errorf("published is %+v", mark)
+	}
+
+	p.applied(mustTake(t, p, "")) // the fourth is booked as ever
+	mark = p.ack().Marks[testProducer(1)]
+	if !slices.Equal(mark.Lost, []uint64{1, 2}) || !mark.Has(4) {
+		t.Errorf("published is %+v", mark)
+	}
+	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
+	mustTake(t, p, "")
+	mustSettle(t, p, "again")
+}
+
 func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 	b := chained(t, 1, 3)
 	store := newMemoryStore()

@@ -119,5 +119,23 @@ func parseMark(text string) (m Mark, ok bool) {
 	return m, true
 }
 
+// with returns a copy of ascending sequences that has this one, too.
+func with(sequences []uint64, sequence uint64) []uint64 {
+	i, there := slices.BinarySearch(sequences, sequence)
+	if there {
+		return sequences
+	}
+	return slices.Insert(slices.Clone(sequences), i, sequence)
+}
+
+// without returns a copy of ascending sequences that doesn't have this one.
+func without(sequences []uint64, sequence uint64) []uint64 {
+	i, there := slices.BinarySearch(sequences, sequence)
+	if !there {
+		return sequences
+	}
+	return slices.Delete(slices.Clone(sequences), i, i+1)
+}
+
 // maxMarkText is more than the longest text has.
 const maxMarkText = 20 + 1 + 32 + (MaxPublishedLost+1)*21

@@ -157,14 +157,6 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 		put(s.state.marks, f.Shard, c.Producer, mark)
 	}
 	marks := s.state.marks[f.Shard]
-	for _, l := range f.Lost {
-		mark := marks[l.Producer]
-		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
-		if l.Quarantined {
-			mark.Quarantined = append(slices.Clip(mark.Quarantined), l.Sequence)
-		}
-		marks[l.Producer] = mark
-	}
 	for _, b := range f.Found {
 		mark := marks[b.Producer]
 		mark.Lost = without(mark.Lost, b.Sequence)
@@ -173,6 +165,14 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 		mark.saw(now)
 		put(s.state.marks, f.Shard, b.Producer, mark)
 	}
+	for _, l := range f.Lost {
+		mark := marks[l.Producer]
+		mark.Lost = with(mark.Lost, l.Sequence)
+		if l.Quarantined {
+			mark.Quarantined = with(mark.Quarantined, l.Sequence)
+		}
+		marks[l.Producer] = mark
+	}
 	for _, b := range f.Quarantine {
 		s.quarantine[string(b.Bytes)] = b
 	}
@@ -180,15 +180,6 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	s.state.updates[f.Shard] += f.Control[0].APIRequests()
 	s.flushes++
 	return nil
-}
-
-// without returns a copy without the sequence: marks that were read have the slice itself.
-func without(sequences []uint64, sequence uint64) []uint64 {
-	i, there := slices.BinarySearch(sequences, sequence)
-	if !there {
-		return sequences
-	}
-	return slices.Delete(slices.Clone(sequences), i, i+1)
 }
 
 // fences says whether a claim of the flush doesn't fit, or a batch found isn't missing.
@@ -243,6 +234,14 @@ func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 	defer s.mu.Unlock()
 	for _, b := range bad {
 		s.quarantine[string(b.Bytes)] = b
+		parsed, err := ParseBatch(b.Bytes)
+		if err != nil || b.Unclaimed {
+			continue
+		}
+		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && slices.Contains(mark.Lost, parsed.Sequence) {
+			mark.Quarantined = with(mark.Quarantined, parsed.Sequence)
+			put(s.state.marks, b.Shard, parsed.Producer, mark)
+		}
 	}
 	return nil
 }
@@ -287,7 +286,8 @@ func checkFlush(f *Flush) error {
 			quarantined++
 		}
 		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.Sequence && l.Sequence <= c.Last }
-		if !slices.ContainsFunc(f.Claims, in) || i > 0 && f.Lost[i-1] == l {
+		found := FoundBatch{Producer: l.Producer, Sequence: l.Sequence} // it was passed before, and nothing of it is booked
+		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.Contains(f.Found, found)) || i > 0 && f.Lost[i-1] == l {
 			return fmt.Errorf("lost batch %+v is in no claim, or twice", l)
 		}
 	}

@@ -187,7 +187,8 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 		case found:
 			if p.enough(sums) {
 				p.add(b)
-			} else if p.takeFound(b, f, sums) {
+			} else {
+				p.takeFound(b, f, sums)
 				lost = lost[1:]
 			}
 		case b.Sequence > claim.Last+1 && p.passing[id] == "" || p.enough(sums):
@@ -208,20 +209,32 @@ func claimAfter(id ProducerID, mark Mark) Claim {
 	}
 }
 
-// takeFound takes a batch that was passed as lost. It says whether it could.
-func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) bool {
-	rows, err := b.Rows()
-	if err == nil {
-		err = p.refusals[b.name()]
+// takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
+func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
+	found := FoundBatch{Producer: b.Producer, Sequence: b.Sequence}
+	if rows, err := p.rowsOf(b.Batch); err != nil {
+		f.setAside(b.Batch, err)
+		sums.batches++
+	} else {
+		sums.add(rows)
+		found.Updates, found.Amount = b.Updates, b.Amount
 	}
-	if err != nil {
-		p.reject(b.entry, b.bytes, err)
-		return false
-	}
-	sums.add(rows)
 	p.taken = append(p.taken, b)
-	f.Found = append(f.Found, FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount})
-	return true
+	f.Found = append(f.Found, found)
+}
+
+// rowsOf returns the rows of a batch, or why it can't be booked.
+func (p *plan) rowsOf(b *Batch) (*Rows, error) {
+	if err := p.refusals[b.name()]; err != nil {
+		return nil, err
+	}
+	return b.Rows()
+}
+
+// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
+func (f *Flush) setAside(b *Batch, reason error) {
+	f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: reason.Error(), Quarantined: true})
+	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
 }
 
 // takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be
@@ -238,14 +251,10 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 			return
 		}
 	}
-	rows, err := b.Rows()
-	if err == nil {
-		err = p.refusals[b.name()]
-	}
 	p.taken = append(p.taken, b)
+	rows, err := p.rowsOf(b.Batch)
 	if err != nil {
-		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: err.Error(), Quarantined: true})
-		f.Quarantine = append(f.Quarantine, BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: b.bytes})
+		f.setAside(b.Batch, err)
 		claim.skip(b.Batch)
 		sums.batches++
 		return
@@ -296,20 +305,18 @@ func (p *plan) applied(f *Flush) {
 			p.last = ProducerID{}
 		}
 	}
-	for _, l := range f.Lost {
-		mark := p.marks[l.Producer]
-		mark.Lost = append(slices.Clip(mark.Lost), l.Sequence)
-		if l.Quarantined {
-			mark.Quarantined = append(slices.Clip(mark.Quarantined), l.Sequence)
-		}
-		p.marks[l.Producer] = mark
-	}
 	for _, b := range f.Found {
 		mark := p.marks[b.Producer]
-		is := func(s uint64) bool { return s == b.Sequence }
-		mark.Lost = slices.DeleteFunc(slices.Clone(mark.Lost), is)
-		mark.Quarantined = slices.DeleteFunc(slices.Clone(mark.Quarantined), is)
+		mark.Lost, mark.Quarantined = without(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
 		p.marks[b.Producer] = mark
+	}
+	for _, l := range f.Lost {
+		mark := p.marks[l.Producer]
+		mark.Lost = with(mark.Lost, l.Sequence)
+		if l.Quarantined {
+			mark.Quarantined = with(mark.Quarantined, l.Sequence)
+		}
+		p.marks[l.Producer] = mark
 	}
 	for _, b := range p.taken {
 		p.done = append(p.done, b.entry)
@@ -369,12 +376,9 @@ func (p *plan) ack() Ack {
 	a := Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
 	p.done = nil
 	// A producer with many lost batches has to look into Postgres for itself.
-	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || len(m.Lost) > maxPublishedLost })
+	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || len(m.Lost) > MaxPublishedLost })
 	return a
 }
-
-// maxPublishedLost is how many lost batches a mark may have to be published.
-const maxPublishedLost = 64
 
 // trim leaves batches that wait in the queue, to be met again in a later walk, until those kept have no more bytes than
 // allowed. It keeps the oldest producers' batches, nearest to their marks first, so that whoever's gap is passed has

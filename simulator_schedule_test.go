@@ -204,7 +204,7 @@ func (s *simulator) heal() string {
 
 // lookAtRetained sees that nothing is retained for much longer than the window.
 func (s *simulator) lookAtRetained() string {
-	if s.rules.window == 0 || s.rules.poison { // see holds
+	if s.rules.window == 0 {
 		return ""
 	}
 	s.now = s.now.Add(s.rules.window)
@@ -285,14 +285,11 @@ func (s *simulator) isOutOfTouch(in *simInstance) bool {
 	return pruned
 }
 
-// holds returns a batch that the process has on its way, nil if there is none. One that was passed as lost before Postgres
-// refused it stays, although it is in quarantine: its mark can't say so.
+// holds returns a batch that the process has on its way, nil if there is none.
 func (in *simInstance) holds() *Batch {
 	for shard := range in.p.cfg.Shards {
 		for _, b := range in.p.sealedBatches(shard) {
-			if !in.s.isQuarantined(b) {
-				return b
-			}
+			return b
 		}
 	}
 	return nil
@@ -322,17 +319,15 @@ func (in *simInstance) waitsFor() *simReceipt {
 // unrest says what is still under way.
 func (s *simulator) unrest() string {
 	for shard := range simShards {
-		for _, e := range s.queue.entries[shard] {
-			if b := s.sealed(e.Bytes); b == nil || !s.isQuarantined(b.Batch) || !s.rules.poison { // see holds
-				return fmt.Sprintf("%d entries in the queue of shard %d", s.queue.len(shard), shard)
-			}
+		if n := s.queue.len(shard); n > 0 {
+			return fmt.Sprintf("%d entries in the queue of shard %d", n, shard)
 		}
 	}
 	for _, in := range s.instances {
 		switch {
 		case in == nil:
 			return "an instance is down"
-		case in.stopping && (in.holds() != nil || !s.rules.poison):
+		case in.stopping:
 			return fmt.Sprintf("process %d is stopping", in.run.number)
 		case in.waitsFor() != nil:
 			u := in.waitsFor().updates[0]

@@ -23,7 +23,7 @@ type Claim struct {
 	SealedAmount  Amount
 }
 
-// LostBatch is a batch that a claim passes without booking it.
+// LostBatch is a batch that a claim passes without booking it, or one that was passed and found, and can't be booked.
 type LostBatch struct {
 	Producer    ProducerID
 	Sequence    uint64
@@ -31,7 +31,8 @@ type LostBatch struct {
 	Quarantined bool   // its bytes are among Flush.Quarantine; else nothing is known of it
 }
 
-// FoundBatch is a batch that was passed as lost and has turned up.
+// FoundBatch is a batch that was passed as lost and has turned up. One that can't be booked has no updates, and is among
+// Flush.Lost as quarantined.
 type FoundBatch struct {
 	Producer ProducerID
 	Sequence uint64
@@ -92,7 +93,7 @@ func (c *Control) brimful() bool {
 type Flush struct {
 	Shard  int
 	Claims []Claim
-	Lost   []LostBatch // within Claims
+	Lost   []LostBatch // within Claims or Found
 	// Quarantine has the whole batches that are set aside by this flush, in the order of those of Lost that say so.
 	Quarantine []BadBatch
 	Found      []FoundBatch // at or before the marks, Claims included

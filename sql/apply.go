@@ -286,14 +286,14 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 	if len(f.Claims) > 0 {
 		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
 	}
-	if len(f.Lost) > 0 {
+	if len(f.Found) > 0 {
+		calls = append(calls, call{name: "find", rows: -1, params: encoded.found, answer: &found})
+	}
+	if len(f.Lost) > 0 { // some of those found can't be booked
 		calls = append(calls, call{name: "lose", rows: len(f.Lost), params: encoded.lost})
 	}
 	if len(f.Quarantine) > 0 {
 		calls = append(calls, call{name: "quarantine_batch", rows: -1, params: encoded.quarantine})
-	}
-	if len(f.Found) > 0 {
-		calls = append(calls, call{name: "find", rows: -1, params: encoded.found, answer: &found})
 	}
 	if err := t.run(ctx, calls...); err != nil {
 		return err

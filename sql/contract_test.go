@@ -3,6 +3,7 @@ package sql
 import (
 	"errors"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/spendflush/spendflush"
@@ -55,6 +56,68 @@ func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
 	}
 	if mark := markOf(t, s, p); !mark.Has(1) || mark.HasQuarantined(1) {
 		t.Errorf("after it was applied the mark is %+v", mark)
+	}
+	wantAudit(t, s)
+}
+
+// It was passed as lost, turned up, and can't be booked.
+func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	batches := sequenceOf(p, 4)
+	apply(t, s, passing(batches[3], 1))
+	f := &spendflush.Flush{
+		Found:      []spendflush.FoundBatch{{Producer: p, Sequence: 2}},
+		Lost:       []spendflush.LostBatch{{Producer: p, Sequence: 2, Reason: "refused", Quarantined: true}},
+		Quarantine: []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}},
+	}
+	stale := *f
+	stale.Found = []spendflush.FoundBatch{f.Found[0], {Producer: p, Sequence: 4}} // the fourth isn't missing
+	wantFenced(t, s, &stale)
+	if mark := markOf(t, s, p); len(mark.Quarantined) != 0 {
+		t.Errorf("a flush that was fenced has set it aside: %+v", mark)
+	}
+
+	for range 2 { // as it is after a reply that was lost
+		apply(t, s, f)
+		if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []uint64{1, 2, 3}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
+			t.Errorf("the mark is %+v", mark)
+		}
+		wantLost(t, s, 2, "2")
+	}
+	open, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil || len(open) != 1 || open[0].Sequence != 2 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	if mark := markOf(t, s, p); !mark.Has(2) || len(mark.Quarantined) != 0 {
+		t.Errorf("after it was applied the mark is %+v", mark)
+	}
+	wantLost(t, s, 2, "2")
+}
+
+// The batch of a clone lies in quarantine. That says nothing of the one that was passed in the same place: its producer
+// would let go of it.
+func TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	batches := sequenceOf(p, 3)
+	apply(t, s, passing(batches[2], 1))
+	err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "another", Bytes: batches[0].Bytes(), Unclaimed: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []uint64{1, 2}) || len(mark.Quarantined) != 0 {
+		t.Errorf("the mark is %+v", mark)
+	}
+	wantLost(t, s, 2, "2")
+	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}}); err != nil {
+		t.Fatal(err)
+	}
+	if mark := markOf(t, s, p); !slices.Equal(mark.Quarantined, []uint64{2}) {
+		t.Errorf("the mark is %+v", mark)
 	}
 	wantAudit(t, s)
 }

@@ -1,4 +1,5 @@
--- Notes batches that the claims of this transaction have passed without booking them.
+-- Notes batches that the claims of this transaction have passed without booking them, and those that were found and can't
+-- be booked. It comes after find.sql, which has noted these as found.
 -- $1 shard, $2 producers, $3 sequences, $4 reasons, $5 whether their bytes are in quarantine
 INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, quarantined)
 SELECT u.producer, $1::smallint, u.sequence, u.reason, u.quarantined

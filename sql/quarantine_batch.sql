@@ -1,4 +1,5 @@
--- Keeps batches that can't be applied, each once. One that was passed as lost is noted to be kept.
+-- Keeps batches that can't be applied, each once. One that was passed as lost is noted to be kept, but not if another one
+-- may have its place: the producer of that one would let go of it.
 -- $1 shard, $2 reasons, $3 bytes; $4 producers, $5 sequences, $6 updates and $7 amounts, where they could be read;
 -- $8 whether another batch has their place
 WITH kept AS (
@@ -10,5 +11,5 @@ WITH kept AS (
     ON CONFLICT (shard, digest) WHERE kind = 'batch' DO NOTHING
 )
 UPDATE spendflush.lost_batches l SET quarantined = true
-FROM unnest($4::uuid[], $5::bigint[]) AS u (producer, sequence)
-WHERE l.producer = u.producer AND l.shard = $1::smallint AND l.sequence = u.sequence AND l.found_at IS NULL AND NOT l.quarantined
+FROM unnest($4::uuid[], $5::bigint[], $8::boolean[]) AS u (producer, sequence, unclaimed)
+WHERE NOT u.unclaimed AND l.producer = u.producer AND l.shard = $1::smallint AND l.sequence = u.sequence AND l.found_at IS NULL AND NOT l.quarantined

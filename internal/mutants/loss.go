@@ -39,6 +39,27 @@ var lossMutants = []mutant{
 		quick: true,
 	},
 	{
+		name:  "refused batch that was found isn't told",
+		guard: "a batch that was lost, is found and can't be booked is set aside by the flush that finds it: its producer would push it again and again",
+		edits: []edit{{"plan.go", "\t\tf.setAside(b.Batch, err)\n\t\tsums.batches++\n\t} else {", "\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t} else {"}},
+		pkg:   ".",
+		tests: []string{"TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt"},
+	},
+	{
+		name:  "refused batch that was found forgotten as lost",
+		guard: "what is found is noted before what is lost: one that is found and can't be booked stays missing, in quarantine",
+		edits: []edit{{"sql/apply.go", "\tif len(f.Lost) > 0 { // some", "\tif len(f.Lost) > 0 && len(f.Found) == 0 { // some"}},
+		pkg:   "sql",
+		tests: []string{"TestALostBatchIsFoundAndSetAsideInOneTransaction"},
+	},
+	{
+		name:  "unclaimed batch taken for the lost one",
+		guard: "a batch of a clone in quarantine says nothing of the lost one in its place, whose producer would let go of it",
+		edits: []edit{{"sql/quarantine_batch.sql", "WHERE NOT u.unclaimed AND", "WHERE"}},
+		pkg:   "sql",
+		tests: []string{"TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace"},
+	},
+	{
 		name:  "lost batch found twice",
 		guard: "a batch that was found is not missing any more: whoever comes second is fenced",
 		edits: []edit{{"sql/find.sql", " AND l.found_at IS NULL", ""}},

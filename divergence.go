@@ -55,10 +55,10 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 		l.aside = append(l.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
-	l.outbox, l.diverged = fresh, false
+	l.outbox, l.diverged, l.moved = fresh, false, nil
 	l.mu.Unlock()
 
-	l.truncated, l.missing, l.moved = 0, 0, nil
+	l.truncated, l.missing = 0, 0
 	l.gaps = gapWatch{}
 	l.p.metrics.identities.Inc()
 	l.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",

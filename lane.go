@@ -23,6 +23,7 @@ type lane struct {
 	journalFailing bool      // the last try to write to the journal failed
 	diverged       bool      // a mark doesn't belong to the outbox; Postgres has to be asked
 	aside          []aside   // what can't be booked under its identity, until Postgres keeps it in quarantine
+	moved          []uint64  // batches whose entries are gone from the queue, until Postgres says whether it has them
 
 	queueDenied, directDenied denial // of the last push and the last direct write; zero if it wasn't denied
 
@@ -33,13 +34,13 @@ type lane struct {
 	directs      failureLog
 	pause        backoff
 	nextPush     time.Time
+	nextRetain   time.Time // when to push again what the queue is to retain
 	nextDirect   time.Time
 	nextJournal  time.Time
 	nextLook     time.Time // when to look whether Postgres was turned back
 	truncated    uint64    // up to where the journal was told to forget
 	missing      uint64    // batches that Postgres has lost and this process doesn't have, as last logged
 	missingSince time.Time // since when there are any, and what comes behind them waits
-	moved        []uint64  // batches whose entries the queue seems to have lost
 	directUntil  time.Time // the queue has lost something: nothing is left to it alone until then
 	gaps         gapWatch
 }
@@ -157,6 +158,7 @@ func (l *lane) step(ctx context.Context) (again time.Duration) {
 	l.writeJournal()
 	if l.p.cfg.Queue != nil {
 		l.pushAll(ctx)
+		l.pushRetained(ctx)
 		l.readMark(ctx)
 	}
 	l.checkQueue(ctx)
@@ -269,22 +271,33 @@ func (l *lane) pushAll(ctx context.Context) {
 			l.pushFailed(ctx, err, begun)
 			return
 		}
-		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		entry, err := l.p.cfg.Queue.Push(callCtx, b.Batch, b.entry)
-		cancel()
-		if err != nil {
+		if err := l.pushOnce(ctx, b); err != nil {
 			l.pushFailed(ctx, err, begun)
 			return
 		}
-		l.p.metrics.pushed.Inc()
-		l.mu.Lock()
-		if l.outbox.atQueue(b, entry) {
-			l.moved = append(l.moved, b.Sequence)
-		}
-		l.mu.Unlock()
-		l.pushWorks()
 		l.p.advanced()
 	}
+}
+
+// pushOnce pushes a batch, and notes where it is.
+func (l *lane) pushOnce(ctx context.Context, b *outgoing) error {
+	l.mu.Lock()
+	previous := b.entry // a mark may change it
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	entry, err := l.p.cfg.Queue.Push(ctx, b.Batch, previous)
+	if err != nil {
+		return err
+	}
+	l.p.metrics.pushed.Inc()
+	l.mu.Lock()
+	if l.outbox.atQueue(b, entry) {
+		l.moved = append(l.moved, b.Sequence)
+	}
+	l.mu.Unlock()
+	l.pushWorks()
+	return nil
 }
 
 // awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one that hangs must not

@@ -21,30 +21,29 @@ func (l *lane) redeliver(ctx context.Context) {
 }
 
 // checkQueue looks whether batches whose entries are gone are committed. If they aren't, the queue forgets, whatever the
-// reason: what this instance holds is written directly, and for a while nothing is left to that queue alone.
+// reason: what this instance holds is written directly, and for a while nothing is left to that queue alone. As long as
+// Postgres doesn't say, nothing is assumed but that the queue isn't to be relied on; see Pipeline.trustsQueue.
 func (l *lane) checkQueue(ctx context.Context) {
 	l.mu.Lock()
+	moved := l.moved
 	diverged := l.diverged
 	l.mu.Unlock()
-	if len(l.moved) == 0 && !diverged {
+	if len(moved) == 0 && !diverged {
 		return
 	}
 	if err := l.readStoredMark(ctx); err != nil {
 		l.log.Debug("mark can't be read from Postgres", "error", err)
-		if len(l.moved) > 0 {
-			l.queueForgot(len(l.moved)) // as far as known
-		}
 		return
 	}
 	l.mu.Lock()
 	lost := 0
 	for _, b := range l.outbox.batches {
-		if slices.Contains(l.moved, b.Sequence) {
+		if slices.Contains(moved, b.Sequence) {
 			lost++
 		}
 	}
-	l.mu.Unlock()
 	l.moved = nil
+	l.mu.Unlock()
 	if lost > 0 {
 		l.queueForgot(lost)
 	}
@@ -58,20 +57,6 @@ func (l *lane) queueForgot(batches int) {
 	l.p.metrics.forgotten.Add(float64(batches))
 	l.p.queueForgotAt.Store(now.UnixNano())
 	l.directUntil = now.Add(distrust)
-}
-
-// lookBack looks now and then whether Postgres still has the batches retained in case it is turned back.
-func (l *lane) lookBack(ctx context.Context) {
-	l.mu.Lock()
-	retained := len(l.outbox.retained)
-	l.mu.Unlock()
-	if retained == 0 || l.p.time.Now().Before(l.nextLook) {
-		return
-	}
-	l.nextLook = l.p.time.Now().Add(rewindCheck)
-	if err := l.readStoredMark(ctx); err != nil {
-		l.log.Debug("mark can't be read from Postgres", "error", err)
-	}
 }
 
 // readStoredMark asks Postgres how far it is, and takes what follows from that.

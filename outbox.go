@@ -83,6 +83,17 @@ func (o *outbox) toPush() *outgoing {
 	return nil
 }
 
+// toRetain returns a retained batch that the queue was never seen to have, nil if there is none: one that was written
+// directly. The queue retains what went through it for the time after this process, and has to get this one for that.
+func (o *outbox) toRetain() *outgoing {
+	for _, b := range o.retained {
+		if !b.queued || b.inDoubt {
+			return b
+		}
+	}
+	return nil
+}
+
 // atQueue notes that the batch is in the queue under this entry. It says whether the queue had it under another one
 // before, which is gone.
 func (o *outbox) atQueue(b *outgoing, entry EntryID) (moved bool) {

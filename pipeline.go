@@ -144,10 +144,10 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	cancel()
 	work.Wait()
+	lastCtx, done := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer done()
 	for _, l := range p.lanes {
-		l.nextJournal = time.Time{}
-		l.writeJournal() // the last try, of what came too late for the lane's own
-		l.truncateJournal()
+		l.finish(lastCtx)
 	}
 	if ctx.Err() == nil {
 		return nil

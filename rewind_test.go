@@ -1,8 +1,10 @@
 package spendflush
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,5 +183,113 @@ func TestReadingMarksBesideACommitIsNotTakenForARewind(t *testing.T) {
 	}
 	if !d.mustRequeue() {
 		t.Error("it isn't remembered that the queue has to put back what it keeps")
+	}
+}
+
+// pushlessQueue takes no pushes while it is away.
+type pushlessQueue struct {
+	*keepingQueue
+	away atomic.Bool
+}
+
+func (q *pushlessQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	if q.away.Load() {
+		return "", errInjected
+	}
+	return q.keepingQueue.Push(ctx, b, previous)
+}
+
+// Postgres is turned back after the process has ended that wrote directly: only the queue can have what it wrote.
+func TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, kept := rewindRig(t, true)
+		q := &pushlessQueue{keepingQueue: kept}
+		c := r.cfg
+		c.Queue = q
+		r.Pipeline = newTestPipeline(t, c)
+		past := r.store.snapshot()
+		q.away.Store(true)
+		r.start(t)
+		for range 3 {
+			r.record(t, key("a"))
+			time.Sleep(time.Second)
+		}
+		eventually(t, "all is written directly", func() bool { return r.store.diff(r.want) == "" })
+		if n := q.size() + q.len(0); n > 0 {
+			t.Fatalf("the queue has %d entries already", n)
+		}
+		q.away.Store(false)
+		eventually(t, "the queue retains it", func() bool { return q.size() == 3 && q.len(0) == 0 })
+		r.end(t)
+
+		r.store.rewind(past)
+		next, _ := rewindRig(t, true)
+		c = next.cfg
+		c.Store, c.Queue = r.store, kept
+		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+		next.start(t)
+		eventually(t, "it is committed again", func() bool { return r.store.diff(r.want) == "" })
+		next.end(t)
+	})
+}
+
+// The queue is there again only when its process ends.
+func TestAStopHasTheQueueRetainWhatWasWrittenDirectly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, kept := rewindRig(t, true)
+		q := &pushlessQueue{keepingQueue: kept}
+		c := r.cfg
+		c.Queue, c.Locker = q, memoryHeld{} // so that no flusher of this process takes it up
+		r.Pipeline = newTestPipeline(t, c)
+		q.away.Store(true)
+		r.start(t)
+		r.record(t, key("a"))
+		eventually(t, "it is written directly", func() bool { return r.store.diff(r.want) == "" })
+		q.away.Store(false)
+		r.end(t)
+		if n := q.len(0); n != 1 {
+			t.Errorf("the queue has %d entries", n)
+		}
+	})
+}
+
+// memoryHeld is a Locker whose locks another process holds.
+type memoryHeld struct{}
+
+func (memoryHeld) Acquire(_ context.Context, name string) (Lease, error) {
+	return nil, &HeldError{Name: name}
+}
+
+func (memoryHeld) Holder(context.Context, string) (Holder, error) { return Holder{}, nil }
+
+// An entry may be gone because its batch is committed. As long as Postgres doesn't say, neither that nor a loss is assumed.
+func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
+	store := newMemoryStore()
+	f := &faults{name: "Store.Marks", failing: 1}
+	p := newTestPipeline(t, Config{
+		Store: faultyStore{store, f}, DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+	})
+	l := p.lanes[0]
+	if err := p.Record(&Update{Spend: Dollars(1), Series: Series{APIKey: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	p.seal(false)
+	batch := l.outbox.batches[0].Batch
+	l.moved = []uint64{1}
+	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || l.writesDirectly() {
+		t.Error("the queue is said to have lost it")
+	}
+	if p.trustsQueue() {
+		t.Error("the queue is trusted all the same")
+	}
+	flush, err := batch.Flush(Mark{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Apply(t.Context(), flush); err != nil {
+		t.Fatal(err)
+	}
+	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || !p.trustsQueue() || len(l.outbox.batches) != 0 {
+		t.Error("it was committed, and the queue isn't trusted")
 	}
 }

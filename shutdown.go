@@ -139,8 +139,16 @@ func (p *Pipeline) queueHasAll(ctx context.Context) bool {
 	return p.trustsQueue()
 }
 
-// trustsQueue says whether the queue hasn't lost anything lately.
+// trustsQueue says whether the queue hasn't lost anything lately, and no entry is gone of which it isn't known why.
 func (p *Pipeline) trustsQueue() bool {
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		unknown := len(l.moved) > 0
+		l.mu.Unlock()
+		if unknown {
+			return false
+		}
+	}
 	at := p.queueForgotAt.Load()
 	return at == 0 || p.time.Now().Sub(time.Unix(0, at)) >= distrust
 }

@@ -87,7 +87,6 @@ var errSimRoom = errors.New("out of memory")
 func (p simStore) Apply(ctx context.Context, f *Flush) error {
 	s := p.s
 	known := p.knows[f.Shard]
-	p.run.direct = p.run.direct || !s.current.is("flusher") && !s.current.is("orphans")
 	err := p.call(simPostgres, "apply", func() error {
 		if p.s.rules.poison && s.isPoisoned(f) {
 			return fmt.Errorf("numeric field overflow: %w", ErrRefused)

@@ -17,7 +17,6 @@ type simRun struct {
 	of     *simRun      // the one that it is a clone of
 	cloned bool         // there is, or was, another process of the same identity
 	in     *simInstance // nil once it has died
-	direct bool         // it has written batches directly
 	seals  []simSeal
 	seen   [simShards]Digest // the newest batch of each lane, as the simulator knows
 

@@ -76,7 +76,7 @@ func simExactRules(seed uint64) simRules {
 		seals: 2 + int(seed%11),
 	}
 	if bit(2) {
-		rules.retires, rules.restores = true, simTurnedBackQuietly
+		rules.retires, rules.restores, rules.outages = true, simTurnedBackQuietly, bit(3)
 		return rules
 	}
 	rules.restores, rules.queueless, rules.harm, rules.outages = simTurnedBackAtOnce, bit(3), bit(4), bit(5)
@@ -105,7 +105,7 @@ var simFocuses = map[string]func(bit func(int) bool) simRules{
 	"fewer shards and a Postgres turned back": func(bit func(int) bool) simRules {
 		return simRules{
 			exact: true, slots: 1 + map[bool]int{true: 1}[bit(0)], shards: simShards, window: simWindow, restores: simTurnedBackQuietly,
-			retires: true, seals: 3, steps: 250, journal: bit(1),
+			retires: true, seals: 3, steps: 250, journal: bit(1), outages: bit(2),
 		}
 	},
 	"months": func(bit func(int) bool) simRules {

@@ -143,11 +143,32 @@ var simDisturbances = []struct {
 		}
 	}},
 	{func(r *simRules) bool { return r.retires }, func(s *simulator, in *simInstance) {
-		// What was written directly isn't retained in the queue: it is gone with its process if Postgres is turned back.
-		if len(in.run.seals) == s.rules.seals && len(in.receipts) == 0 && !in.run.direct {
+		if len(in.run.seals) == s.rules.seals && len(in.receipts) == 0 && in.isRetained() {
 			s.kill(in)
 		}
 	}},
+}
+
+// isRetained says whether the queue has all that the process holds or retains, so that nothing ends with it.
+func (in *simInstance) isRetained() bool {
+	for _, l := range in.p.lanes {
+		for _, b := range slices.Concat(l.outbox.batches, l.outbox.retained) {
+			if !in.s.isQueued(in.s.batches[b.Digest()]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// mustRetain says whether the process has written something directly that its queue, which is there, should have by now.
+func (in *simInstance) mustRetain() bool {
+	for _, l := range in.p.lanes {
+		if _, ok := l.commits.keeper(); ok && l.outbox.toRetain() != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // disturb does something that the rules allow.
@@ -334,6 +355,8 @@ func (s *simulator) unrest() string {
 			return fmt.Sprintf("process %d has %d receipts, and waits for that of update %d", in.run.number, len(in.receipts), u.number)
 		case in.holds() != nil:
 			return fmt.Sprintf("process %d has %s on its way", in.run.number, s.name(in.holds()))
+		case in.mustRetain():
+			return fmt.Sprintf("process %d has written batches directly that the queue is to retain", in.run.number)
 		case s.rules.journal && !in.replayed:
 			return fmt.Sprintf("process %d has batches from the journal", in.run.number)
 		case in.run.number < s.rules.slots && len(in.run.seals) < s.rules.seals:

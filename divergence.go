@@ -77,11 +77,11 @@ func reasonAside(mark Mark, b *Batch, cause error) error {
 	if b.Sequence > mark.Sequence {
 		return ErrDiverged
 	}
-	is, known := mark.Recent.is(mark.Sequence, b)
+	is, known := mark.Recent.is(mark.Sequence, b.Sequence, b.digest)
 	switch {
-	case b.Sequence == mark.Sequence || known && !is:
+	case b.Sequence == mark.Sequence && b.digest != mark.Digest || known && !is:
 		return ErrDiverged
-	case known && mark.Has(b.Sequence):
+	case b.Sequence == mark.Sequence || known && mark.Has(b.Sequence):
 		return nil
 	}
 	return errPerhapsBooked

@@ -16,12 +16,30 @@ func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
 		return fmt.Errorf("producer %s sequence %d: too far behind the last batch applied, %d, for those between to be passed as lost",
 			b.Producer, b.Sequence, claim.Last)
 	}
+	// A batch has an update at least. Where those between can't have had any, it goes on from others.
+	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates-claim.SealedUpdates < int64(missing) {
+		return diverged(b)
+	}
 	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
 		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
 	for sequence := claim.Last + 1; sequence < b.Sequence; sequence++ {
 		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: sequence, Reason: reason})
 	}
 	return nil
+}
+
+// takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
+func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
+	found := FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest}
+	if rows, err := p.rowsOf(b.Batch); err != nil {
+		f.setAside(b.Batch, err)
+		sums.batches++
+	} else {
+		sums.add(rows)
+		found.Updates, found.Amount = b.Updates, b.Amount
+	}
+	p.taken = append(p.taken, b)
+	f.Found = append(f.Found, found)
 }
 
 // gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.

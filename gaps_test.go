@@ -90,7 +90,7 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	p.refused(errors.New("too many"))
 
 	f := mustTake(t, p, "")
-	if f.Found[0] != (FoundBatch{Producer: testProducer(1), Sequence: 2}) || f.Control != (Control{}) || f.batches() != 0 {
+	if f.Found[0] != (FoundBatch{Producer: testProducer(1), Sequence: 2, Digest: b[1].Digest(), PriorDigest: b[0].Digest()}) || f.Control != (Control{}) || f.batches() != 0 {
 		t.Errorf("the flush books something: %+v", f)
 	}
 	if len(f.Lost) != 1 || f.Lost[0].Sequence != 2 || !f.Lost[0].Quarantined || string(f.Quarantine[0].Bytes) != string(b[1].Bytes()) {
@@ -110,6 +110,92 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "again")
+}
+
+// twins returns the first n batches of producer 1, and those of a process that had its memory when it had sealed two.
+func twins(t *testing.T, n uint64) (one, other []*Batch) {
+	t.Helper()
+	one = chained(t, 1, n)
+	other = slices.Clone(one)
+	for i := 2; i < len(other); i++ {
+		h, last, rows := one[i].Header, other[i-1], mustRows(t, one[i])
+		h.SealedAt = h.SealedAt.Add(time.Second)
+		h.PriorUpdates, h.PriorAmount, h.PriorDigest = last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount), last.Digest()
+		other[i] = NewBatch(h, rows.Totals, rows.Rollups)
+	}
+	return one, other
+}
+
+// A gap was passed to a batch of a clone. That one says which batch was lost just before it.
+func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
+	one, other := twins(t, 6)
+	p := newPlan(0)
+	mark := recentMark(t, 1, 3)
+	p.offer(Entry{ID: "sixth", Bytes: other[5].Bytes()})
+	p.marks[testProducer(1)] = mark
+	p.passing[testProducer(1)] = "gone"
+	p.applied(mustTake(t, p, "0001:4-6 $6"))
+	clear(p.passing)
+	p.done = nil
+
+	p.offer(Entry{ID: "one", Bytes: one[4].Bytes()})
+	mustTake(t, p, "")
+	if len(p.bad) != 1 || !p.bad[0].Unclaimed {
+		t.Fatalf("set aside: %+v", p.bad)
+	}
+	p.offer(Entry{ID: "other", Bytes: other[4].Bytes()})
+	f := mustTake(t, p, "")
+	if len(f.Found) != 1 || f.Found[0].Digest != other[4].Digest() {
+		t.Fatalf("found are %+v", f.Found)
+	}
+	p.applied(f)
+
+	// And that one says which fourth batch it goes on from, and this one can't be, because the third is another one.
+	for i, b := range []*Batch{one[3], other[3]} {
+		p.offer(Entry{ID: "fourth", Bytes: b.Bytes()})
+		if mustTake(t, p, ""); len(p.bad) != 2+i || p.stats.duplicates != 0 {
+			t.Errorf("%d set aside, %d taken for repetitions", len(p.bad), p.stats.duplicates)
+		}
+	}
+	if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []uint64{4}) || len(mark.Recent) != 6*recentBytes {
+		t.Errorf("the mark is %+v", mark)
+	}
+}
+
+// Nothing is known of what was lost: the first one that turns up is counted.
+func TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition(t *testing.T) {
+	one, other := twins(t, 5)
+	for _, together := range []bool{true, false} {
+		p := newPlan(0)
+		mark := testMark(t, 1, 5, 3, 4)
+		mark.Recent = append(make(Recent, 4*recentBytes), mark.Digest[:recentBytes]...)
+		p.marks[testProducer(1)] = mark
+		p.offer(Entry{ID: "one", Bytes: one[2].Bytes()})
+		if !together {
+			p.applied(mustTake(t, p, ""))
+		}
+		p.offer(Entry{ID: "other", Bytes: other[2].Bytes()})
+		if f := mustTake(t, p, ""); together {
+			p.applied(f)
+		}
+		if len(p.bad) != 1 || p.bad[0].entry != "other" || p.stats.duplicates != 0 {
+			t.Errorf("together %t: set aside %+v, %d taken for repetitions", together, p.bad, p.stats.duplicates)
+		}
+	}
+}
+
+func TestAGapIsNotPassedToABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
+	b := testBatch(t, 1, 5)
+	rows := mustRows(t, b)
+	h := b.Header
+	h.PriorUpdates = 3 // two at the mark, and two batches in between
+	p := newPlan(0)
+	p.offer(Entry{ID: "a", Bytes: NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
+	p.marks[testProducer(1)] = testMark(t, 1, 2)
+	p.passing[testProducer(1)] = "gone"
+	if mustTake(t, p, ""); len(p.bad) != 1 || !p.bad[0].Unclaimed {
+		t.Errorf("set aside: %+v", p.bad)
+	}
 }
 
 func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {

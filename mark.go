@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,10 +17,12 @@ const MaxPublishedLost = 64
 // ErrMarkText is wrapped by the errors of Mark.AppendText and Mark.UnmarshalText.
 var ErrMarkText = errors.New("bad text of a mark")
 
-// AppendText appends the compact form in which a mark is published: the sequence, the digest in hexadecimal and, if
-// there are any, the lost sequences with a "q" behind those in quarantine, such as
+// AppendText appends the compact form in which a mark is published: the sequence, the digest in hexadecimal, the lost
+// sequences with a "q" behind those in quarantine, and Recent in unpadded URL-safe base64, such as
 //
-//	17 00112233445566778899aabbccddeeff 3,5q
+//	17 00112233445566778899aabbccddeeff 3,5q AAAAAAARIjM
+//
+// Where nothing is lost there is a "-", and the last words that have nothing to say are left out.
 //
 // Updates and Amount are left out. The error wraps ErrMarkText: more than MaxPublishedLost are lost, or the lists aren't
 // as the fields of Mark say. Nothing is appended then.
@@ -41,6 +44,13 @@ func (m Mark) AppendText(b []byte) ([]byte, error) {
 			b = append(b, 'q')
 		}
 	}
+	if len(m.Recent) > 0 {
+		if len(m.Lost) == 0 {
+			b = append(b, " -"...)
+		}
+		b = append(b, ' ')
+		b = base64.RawURLEncoding.AppendEncode(b, m.Recent)
+	}
 	return b, nil
 }
 
@@ -50,6 +60,10 @@ func (m *Mark) checkLists() error {
 	}
 	if len(m.Lost) > MaxPublishedLost {
 		return fmt.Errorf("%w: %d batches are lost; allowed are %d", ErrMarkText, len(m.Lost), MaxPublishedLost)
+	}
+	if n := len(m.Recent); n%recentBytes != 0 || n > recentBatches*recentBytes || uint64(n/recentBytes) > m.Sequence {
+		return fmt.Errorf("%w: %d bytes of recent digests up to sequence %d; allowed are %d for each batch and %d batches",
+			ErrMarkText, n, m.Sequence, recentBytes, recentBatches)
 	}
 	var before uint64
 	for _, lost := range m.Lost {
@@ -91,7 +105,7 @@ func parseMark(text string) (m Mark, ok bool) {
 		return Mark{}, false
 	}
 	words := strings.Split(text, " ")
-	if len(words) != 2 && len(words) != 3 {
+	if len(words) < 2 || len(words) > 4 {
 		return Mark{}, false
 	}
 	sequence, err := strconv.ParseUint(words[0], 10, 63)
@@ -102,7 +116,14 @@ func parseMark(text string) (m Mark, ok bool) {
 	if _, err := hex.Decode(m.Digest[:], []byte(words[1])); err != nil {
 		return Mark{}, false
 	}
-	if len(words) == 2 {
+	if len(words) == 4 {
+		recent, err := base64.RawURLEncoding.DecodeString(words[3])
+		if err != nil {
+			return Mark{}, false
+		}
+		m.Recent = recent
+	}
+	if len(words) == 2 || words[2] == "-" {
 		return m, true
 	}
 	for word := range strings.SplitSeq(words[2], ",") {
@@ -138,4 +159,4 @@ func without(sequences []uint64, sequence uint64) []uint64 {
 }
 
 // maxMarkText is more than the longest text has.
-const maxMarkText = 20 + 1 + 32 + (MaxPublishedLost+1)*21
+const maxMarkText = 20 + 1 + 32 + (MaxPublishedLost+1)*21 + 1 + recentBatches*recentBytes*4/3 + 1

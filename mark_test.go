@@ -23,6 +23,9 @@ func TestAMarkComesBackFromItsTextWithoutItsSums(t *testing.T) {
 		{Mark{Sequence: 17, Digest: digest}, "17 000102fe0000000000000000000000ff"},
 		{Mark{Sequence: 1<<63 - 1, Digest: digest, Lost: []uint64{1<<63 - 1}}, "9223372036854775807 000102fe0000000000000000000000ff 9223372036854775807"},
 		{Mark{Sequence: 17, Digest: digest, Lost: []uint64{3, 5, 17}, Quarantined: []uint64{5}}, "17 000102fe0000000000000000000000ff 3,5q,17"},
+		{Mark{Sequence: 17, Digest: digest, Recent: Recent{0, 0, 0, 0, 0, 1, 2, 0xfe}}, "17 000102fe0000000000000000000000ff - AAAAAAABAv4"},
+		{Mark{Sequence: 17, Digest: digest, Lost: []uint64{16}, Recent: Recent{0, 1, 2, 0xfe}}, "17 000102fe0000000000000000000000ff 16 AAEC_g"},
+		{Mark{Sequence: 1<<63 - 1, Lost: manyLost(MaxPublishedLost), Recent: make(Recent, recentBatches*recentBytes)}, ""},
 		{Mark{Sequence: 1000, Lost: manyLost(MaxPublishedLost), Quarantined: manyLost(MaxPublishedLost)}, ""},
 	} {
 		sent := c.mark
@@ -49,6 +52,9 @@ func TestAMarkThatCannotBeWrittenWholeIsNotWritten(t *testing.T) {
 		"quarantined, not lost":   {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{3}},
 		"quarantined twice":       {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{2, 2}},
 		"sequence of no producer": {Sequence: 1 << 63},
+		"a digest cut off":        {Sequence: 9, Recent: make(Recent, 7)},
+		"more digests than are":   {Sequence: 1, Recent: make(Recent, 8)},
+		"too many digests":        {Sequence: 100, Recent: make(Recent, 65*recentBytes)},
 	} {
 		if text, err := m.AppendText(nil); !errors.Is(err, ErrMarkText) || len(text) > 0 {
 			t.Errorf("%s: %q, %v", name, text, err)
@@ -64,6 +70,8 @@ func TestOnlyTheTextOfAMarkIsReadAsOne(t *testing.T) {
 		"17 " + digest[1:], "17 0" + digest, "17 000102FE0000000000000000000000FF", "17 " + digest + " 3,", "17 " + digest + " ,3", "17 " + digest + " 3q,q",
 		"17 " + digest + " 3qq", "17 " + digest + " 5,3", "17 " + digest + " 3,3q", "17 " + digest + " 0", "17 " + digest + " 18", "17 " + digest + " 03",
 		"18446744073709551615 " + digest, "9223372036854775808 " + digest, "17 " + digest + " 3 5",
+		"17 " + digest + " -", "17 " + digest + " - ", "17 " + digest + " - AAAA", "17 " + digest + " - AAEC_g==", "17 " + digest + " AAEC_g",
+		"17 " + digest + " - AAEC_g 3", "17 " + digest + " - AAEC_h", "1 " + digest + " - AAAAAAABAv4",
 	} {
 		m := before
 		if err := m.UnmarshalText([]byte(text)); !errors.Is(err, ErrMarkText) || !reflect.DeepEqual(m, before) {
@@ -74,6 +82,7 @@ func TestOnlyTheTextOfAMarkIsReadAsOne(t *testing.T) {
 
 func FuzzOnlyTheTextOfAMarkIsReadAsOne(f *testing.F) {
 	f.Add([]byte("17 000102fe0000000000000000000000ff 3,5q,17"))
+	f.Add([]byte("17 000102fe0000000000000000000000ff - AAAAAAABAv4"))
 	f.Add([]byte("0 00000000000000000000000000000000"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var m Mark

@@ -80,7 +80,7 @@ func (q *memoryQueue) ack(shard int, a Ack) (taken []memoryEntry) {
 		if q.marks[shard] == nil {
 			q.marks[shard] = map[ProducerID]Mark{}
 		}
-		mark.Updates, mark.Amount, mark.Recent = 0, Amount{}, nil // a hint has no more
+		mark.Updates, mark.Amount = 0, Amount{} // a hint has no more
 		q.marks[shard][id] = mark
 	}
 	return taken

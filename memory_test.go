@@ -161,6 +161,7 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 		mark := marks[b.Producer]
 		mark.Lost = without(mark.Lost, b.Sequence)
 		mark.Quarantined = without(mark.Quarantined, b.Sequence)
+		mark.Recent = mark.Recent.found(mark.Sequence, &b)
 		mark.booked, mark.bookedAmount = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount)
 		mark.saw(now)
 		put(s.state.marks, f.Shard, b.Producer, mark)
@@ -286,8 +287,8 @@ func checkFlush(f *Flush) error {
 			quarantined++
 		}
 		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.Sequence && l.Sequence <= c.Last }
-		found := FoundBatch{Producer: l.Producer, Sequence: l.Sequence} // it was passed before, and nothing of it is booked
-		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.Contains(f.Found, found)) || i > 0 && f.Lost[i-1] == l {
+		found := func(b FoundBatch) bool { return b.Producer == l.Producer && b.Sequence == l.Sequence && b.Updates == 0 } // it was passed before, and nothing of it is booked
+		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) || i > 0 && f.Lost[i-1] == l {
 			return fmt.Errorf("lost batch %+v is in no claim, or twice", l)
 		}
 	}

@@ -157,18 +157,20 @@ func (o *outbox) follows(mark Mark) bool {
 		return true
 	case mark.Sequence >= o.next:
 		return false
-	case mark.Sequence == o.next-1:
-		return mark.Digest == o.digest
-	case mark.Sequence == o.last.sequence:
-		return mark.Digest == o.last.digest
+	case mark.Sequence == o.next-1 && mark.Digest != o.digest:
+		return false
+	case mark.Sequence == o.last.sequence && mark.Digest != o.last.digest:
+		return false
 	}
+	// A mark that was passed over a gap is of the chain of its last batch alone. So each batch is compared.
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
-		i, found := slices.BinarySearchFunc(list, mark.Sequence, compareSequence)
-		if found {
-			return mark.Digest == list[i].digest
+		for _, b := range list {
+			if b.Sequence <= mark.Sequence && mark.isAnother(b.Batch) {
+				return false
+			}
 		}
 	}
-	return true // it confirms nothing that wasn't confirmed before
+	return true
 }
 
 func compareSequence(b *outgoing, sequence uint64) int {

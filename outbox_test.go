@@ -181,6 +181,32 @@ func TestOutboxKnowsAMarkOfAnotherChain(t *testing.T) {
 	}
 }
 
+// A gap was passed from one chain to the other, and the last batch is this one's.
+func TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn(t *testing.T) {
+	one, other := twins(t, 5)
+	o := newOutbox(testProducer(1), 0)
+	o.add(other, 1, testNow)
+	mark := recentMark(t, 1, 3)
+	mark.Recent = mark.Recent.append(3, other[4])
+	mark.Sequence, mark.Digest, mark.Lost = 5, other[4].Digest(), []uint64{4}
+	text, err := mark.AppendText(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var published Mark
+	if err := published.UnmarshalText(text); err != nil {
+		t.Fatal(err)
+	}
+	if o.follows(published) {
+		t.Errorf("the third batch would be confirmed, and the books have %x", one[2].Digest())
+	}
+	for i, want := range []error{nil, nil, ErrDiverged, errPerhapsBooked, nil} { // the last one is in the books
+		if got := reasonAside(mark, other[i], ErrDiverged); got != want {
+			t.Errorf("batch %d is set aside for %v, want %v", i+1, got, want)
+		}
+	}
+}
+
 func TestOutboxTakesRetainedBatchesBackWhenPostgresIsTurnedBack(t *testing.T) {
 	o := testOutbox(t, 5, time.Minute)
 	later := testNow.Add(20 * time.Second)

@@ -180,6 +180,8 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 		switch {
 		case p.astray[b.PriorDigest]:
 			p.divert(b) // it isn't to be taken for one behind a gap
+		case found && mark.isAnother(b.Batch):
+			p.divert(b)
 		case b.Sequence <= claim.Last && !found:
 			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
 			// flush fail, the entry taken is still there.
@@ -209,32 +211,12 @@ func claimAfter(id ProducerID, mark Mark) Claim {
 	}
 }
 
-// takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
-func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
-	found := FoundBatch{Producer: b.Producer, Sequence: b.Sequence}
-	if rows, err := p.rowsOf(b.Batch); err != nil {
-		f.setAside(b.Batch, err)
-		sums.batches++
-	} else {
-		sums.add(rows)
-		found.Updates, found.Amount = b.Updates, b.Amount
-	}
-	p.taken = append(p.taken, b)
-	f.Found = append(f.Found, found)
-}
-
 // rowsOf returns the rows of a batch, or why it can't be booked.
 func (p *plan) rowsOf(b *Batch) (*Rows, error) {
 	if err := p.refusals[b.name()]; err != nil {
 		return nil, err
 	}
 	return b.Rows()
-}
-
-// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
-func (f *Flush) setAside(b *Batch, reason error) {
-	f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: reason.Error(), Quarantined: true})
-	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
 }
 
 // takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be
@@ -246,7 +228,12 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 		return
 	}
 	if gap {
-		if err := p.passTo(b.Batch, claim, f); err != nil {
+		err := p.passTo(b.Batch, claim, f)
+		if errors.Is(err, ErrDiverged) {
+			p.divert(b)
+			return
+		}
+		if err != nil {
 			p.reject(b.entry, b.bytes, err)
 			return
 		}
@@ -305,9 +292,11 @@ func (p *plan) applied(f *Flush) {
 			p.last = ProducerID{}
 		}
 	}
-	for _, b := range f.Found {
+	for i := range f.Found {
+		b := &f.Found[i]
 		mark := p.marks[b.Producer]
 		mark.Lost, mark.Quarantined = without(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
+		mark.Recent = mark.Recent.found(mark.Sequence, b)
 		p.marks[b.Producer] = mark
 	}
 	for _, l := range f.Lost {

@@ -94,7 +94,7 @@ func TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing(t *testing.T) {
 // simFocuses are rules under which one thing goes wrong again and again, and little else.
 var simFocuses = map[string]func(bit func(int) bool) simRules{
 	"cloned processes": func(bit func(int) bool) simRules {
-		return simRules{slots: 3, shards: 1, clones: true, crashes: bit(0), journal: bit(1), outages: bit(2)}
+		return simRules{slots: 3, shards: 1, clones: true, crashes: bit(0), journal: bit(1), outages: bit(2), harm: bit(3)}
 	},
 	"a queue that harms": func(bit func(int) bool) simRules {
 		return simRules{slots: 2, shards: 1, harm: true, lockless: bit(0), crashes: bit(1), outages: bit(2), journal: bit(3)}

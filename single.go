@@ -33,8 +33,10 @@ func (b *Batch) Flush(mark Mark) (*Flush, error) {
 	}
 	_, lost := slices.BinarySearch(mark.Lost, b.Sequence)
 	switch {
-	case lost:
-		f.Found = []FoundBatch{{Producer: b.Producer, Sequence: b.Sequence, Updates: b.Updates, Amount: b.Amount}}
+	case lost && !mark.isAnother(b):
+		f.Found = []FoundBatch{{
+			Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest, Updates: b.Updates, Amount: b.Amount,
+		}}
 	case b.Sequence <= mark.Sequence && mark.isAnother(b) || b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
 		return nil, diverged(b)
 	case b.Sequence <= mark.Sequence:

@@ -34,10 +34,12 @@ type LostBatch struct {
 // FoundBatch is a batch that was passed as lost and has turned up. One that can't be booked has no updates, and is among
 // Flush.Lost as quarantined.
 type FoundBatch struct {
-	Producer ProducerID
-	Sequence uint64
-	Updates  int64
-	Amount   Amount
+	Producer    ProducerID
+	Sequence    uint64
+	Digest      Digest
+	PriorDigest Digest // of the batch that it goes on from
+	Updates     int64
+	Amount      Amount
 }
 
 // TotalRow is what a flush adds to the total of one entity.
@@ -111,6 +113,12 @@ func (f *Flush) batches() int {
 	return n
 }
 
+// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
+func (f *Flush) setAside(b *Batch, reason error) {
+	f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: reason.Error(), Quarantined: true})
+	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
+}
+
 // BadBatch is a queue entry that can't be applied.
 type BadBatch struct {
 	Shard  int
@@ -126,7 +134,7 @@ type BadBatch struct {
 type Mark struct {
 	Sequence    uint64   // every batch up to here was applied, or passed as lost
 	Digest      Digest   // of the batch Sequence
-	Recent      Recent   // of the last batches up to Sequence; nil if it was published
+	Recent      Recent   // of the last batches up to Sequence
 	Lost        []uint64 // those of them that were passed and haven't been found since, ascending
 	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
 
@@ -155,42 +163,66 @@ func (m Mark) Has(sequence uint64) bool {
 	return sequence <= m.Sequence && !missing
 }
 
-// isAnother says whether the books are known to have another batch in the place of b, at or before the mark.
+// isAnother says whether the books are known to have another batch in the place of b, at or before the mark, or in the
+// place of the one that b goes on from.
 func (m Mark) isAnother(b *Batch) bool {
 	if b.Sequence == m.Sequence {
 		return b.digest != m.Digest
 	}
-	is, known := m.Recent.is(m.Sequence, b)
-	return known && !is
+	is, known := m.Recent.is(m.Sequence, b.Sequence, b.digest)
+	goesOn, priorKnown := m.Recent.is(m.Sequence, b.Sequence-1, b.PriorDigest)
+	return known && !is || priorKnown && !goesOn
 }
 
 // Recent has the beginnings of the digests of the last batches up to a mark, the last one at the end: four bytes each, at
-// most recentBatches of them. A batch that was passed as lost, whose digest is not known, has zeros.
+// most recentBatches of them. A batch that was passed as lost has what the one behind it says of it, and zeros where that
+// is lost, too, until it is found.
 type Recent []byte
 
 const (
 	recentBatches = 64
 	recentBytes   = 4
+	unknownDigest = "\x00\x00\x00\x00"
 )
 
 // append returns what follows r, which is up to the sequence last, when batch b comes next. Those in between are lost.
 func (r Recent) append(last uint64, b *Batch) Recent {
 	lost := min(b.Sequence-last-1, recentBatches)
 	r = slices.Concat(r, make(Recent, lost*recentBytes), b.digest[:recentBytes])
+	if lost > 0 {
+		copy(r[len(r)-2*recentBytes:], b.PriorDigest[:recentBytes])
+	}
 	return r[max(0, len(r)-recentBatches*recentBytes):]
 }
 
-// is says whether b, at or before the sequence last that r is up to, is the batch that was booked, if that is known.
-func (r Recent) is(last uint64, b *Batch) (is, known bool) {
-	back := last - b.Sequence + 1
-	if back > uint64(len(r)/recentBytes) {
+// at returns what r, which is up to the sequence last, has for a batch, nil if nothing.
+func (r Recent) at(last, sequence uint64) Recent {
+	back := last - sequence + 1
+	if sequence > last || back > uint64(len(r)/recentBytes) {
+		return nil
+	}
+	return r[len(r)-int(back)*recentBytes:][:recentBytes]
+}
+
+// found returns a copy of r, which is up to the sequence last, that knows of a batch that was lost before, and of the one
+// that it goes on from.
+func (r Recent) found(last uint64, b *FoundBatch) Recent {
+	r = slices.Clone(r)
+	copy(r.at(last, b.Sequence), b.Digest[:recentBytes])
+	if prior := r.at(last, b.Sequence-1); string(prior) == unknownDigest {
+		copy(prior, b.PriorDigest[:recentBytes])
+	}
+	return r
+}
+
+// is says whether the batch of that sequence, at or before the sequence last that r is up to, has this digest, if that is
+// known.
+func (r Recent) is(last, sequence uint64, digest Digest) (is, known bool) {
+	at := r.at(last, sequence)
+	if at == nil || string(at) == unknownDigest {
 		return false, false
 	}
-	at := r[len(r)-int(back)*recentBytes:][:recentBytes]
-	if string(at) == "\x00\x00\x00\x00" {
-		return false, false
-	}
-	return string(at) == string(b.digest[:recentBytes]), true
+	return string(at) == string(digest[:recentBytes]), true
 }
 
 // Marks is what the database says of a shard in one snapshot.

@@ -159,6 +159,8 @@ func encodeFound(e *encoder, f *spendflush.Flush) {
 	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
 	e.int8s(n, func(i int) int64 { return at(i).Updates })
 	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Digest) })
+	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).PriorDigest) })
 }
 
 func encodeTotals(e *encoder, shard int, rows []spendflush.TotalRow, places []int) {

@@ -1,7 +1,8 @@
 -- What producers sealed and isn't booked, against the batches that were passed: those that are lost, of which only the sums
 -- over all of them are known, and those whose bytes are in quarantine, which say what they count. One row: the time; lost
 -- batches, their updates and amount; batches in quarantine, how many of these were dropped, their updates and amount; the
--- places where this doesn't come out even, and the first one; open entries of the quarantine.
+-- places where this doesn't come out even, and the first one; open entries of the quarantine; how many producers were cloned
+-- or put back, and were passed over a gap.
 -- $1 the largest amount of one update
 WITH copies AS (
     -- Two copies of a batch that differ have been seen: a restored machine. Then the sums lie between theirs.
@@ -59,5 +60,11 @@ SELECT now(), coalesce(sum(lost), 0)::bigint,
     least(coalesce(sum(least_updates), 0), 9223372036854775807)::bigint, coalesce(sum(least), 0)::text,
     count(*) FILTER (WHERE odd),
     coalesce(min(coalesce('producer ' || producer::text, 'the pruned marks') || ' in shard ' || shard) FILTER (WHERE odd), ''),
-    (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open')
+    (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
+    (SELECT count(*) FROM (
+        SELECT FROM spendflush.lost_batches l
+        JOIN spendflush.quarantine q ON q.kind = 'batch' AND q.unclaimed AND q.producer = l.producer AND q.shard = l.shard
+        WHERE NOT l.quarantined
+        GROUP BY l.producer, l.shard
+    ) AS c)
 FROM judged

@@ -2,8 +2,10 @@ package sql
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spendflush/spendflush"
@@ -96,6 +98,53 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 		t.Errorf("after it was applied the mark is %+v", mark)
 	}
 	wantLost(t, s, 2, "2")
+}
+
+// It was found, so that another one for the same place is none.
+func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	b := sequenceOf(p, 6)
+	f := passing(b[5], 1)
+	f.Claims[0].Recent = slices.Concat(make(spendflush.Recent, 4*4), spendflush.Recent{0xff, 1, 2, 3})
+	apply(t, s, f) // it knows of the last five
+	digest := func(n byte) spendflush.Digest { return spendflush.Digest{n, n, n, n, 9} }
+	apply(t, s, &spendflush.Flush{
+		Found: []spendflush.FoundBatch{{Producer: p, Sequence: 1, Digest: digest(1)}, {Producer: p, Sequence: 3, Digest: digest(3)}, {Producer: p, Sequence: 5, Digest: digest(5), PriorDigest: digest(4)}},
+		Lost: []spendflush.LostBatch{
+			{Producer: p, Sequence: 1, Reason: "refused", Quarantined: true}, {Producer: p, Sequence: 3, Reason: "refused", Quarantined: true},
+			{Producer: p, Sequence: 5, Reason: "refused", Quarantined: true},
+		},
+		Quarantine: []spendflush.BadBatch{{Bytes: b[0].Bytes()}, {Bytes: b[2].Bytes()}, {Bytes: b[4].Bytes()}},
+	})
+	want := spendflush.Recent{0, 0, 0, 0, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0xff, 1, 2, 3}
+	if mark := markOf(t, s, p); !slices.Equal(mark.Recent, want) {
+		t.Errorf("the mark knows % x, want % x", mark.Recent, want)
+	}
+}
+
+func TestAuditTellsOfACloneThatWasPassedOverAGap(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	b := sequenceOf(p, 3)
+	apply(t, s, passing(b[2], 1))
+	told := func() bool {
+		report, err := s.Audit(t.Context())
+		if err != nil || !report.OK {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		return strings.Contains(fmt.Sprint(report.Checks), "1 producers were cloned or put back, and passed over gaps")
+	}
+	if told() {
+		t.Error("before it is known that it was cloned")
+	}
+	err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "another", Bytes: b[0].Bytes(), Unclaimed: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !told() {
+		t.Error("nothing is said of it")
+	}
 }
 
 // The batch of a clone lies in quarantine. That says nothing of the one that was passed in the same place: its producer

@@ -271,6 +271,7 @@ func testMarkWhole(t *testing.T, q Opened) {
 	producer := NewProducer()
 	mark := markAt(9)
 	mark.Lost, mark.Quarantined = []uint64{3, 5, 8}, []uint64{5}
+	mark.Recent = bytes.Repeat([]byte{0xfe, 0, 1, 0x80}, 9)
 	sent := mark
 	sent.Updates, sent.Amount = 7, spendflush.Dollars(7)
 	ackAll(t, q, 0, spendflush.Ack{Marks: map[spendflush.ProducerID]spendflush.Mark{producer: sent}})

@@ -72,3 +72,11 @@ func (c *hourClock) keep() time.Duration {
 
 // release ends the keeping.
 func (c *hourClock) release() { c.kept.Store(notKept) }
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -24,6 +24,7 @@ type committer struct {
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
+	horizon time.Time  // Marks.Horizon as last read
 	trouble ProducerID // its batch could not be committed, even by itself
 }
 

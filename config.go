@@ -77,7 +77,7 @@ type Config struct {
 
 	clock clock // nil: the system's; only tests set another
 
-	newProducer func(now time.Time) ProducerID // nil: NewProducerID; only tests set another
+	newProducer func(now, notBefore time.Time) ProducerID // nil: NewProducerID of the later time; only tests set another
 
 	limits limits // zero: those below; only tests set others
 }
@@ -95,7 +95,7 @@ func (c Config) WithDefaults() Config {
 		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget}
 	}
 	if c.newProducer == nil {
-		c.newProducer = NewProducerID
+		c.newProducer = func(now, notBefore time.Time) ProducerID { return NewProducerID(later(now, notBefore)) }
 	}
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	if c.RollupDimensions == nil {

@@ -35,7 +35,7 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 		l.mu.Unlock()
 		return
 	}
-	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now()), l.p.cfg.RewindWindow)
+	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), l.commits.pruned()), l.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = old.seal, old.setAside
 
 	var updates int64
@@ -67,6 +67,39 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 	if confirmed > 0 {
 		l.p.advanced()
 	}
+}
+
+// checkBirth looks, before anything is sealed under the identity, whether it looks like that of a producer whose mark was
+// pruned, because this machine's clock is far behind. Then another one is made that doesn't. If Postgres can't be asked,
+// it is tried again as long as nothing is sealed.
+func (l *lane) checkBirth(ctx context.Context) {
+	l.mu.Lock()
+	unused, producer := l.outbox.next == 1, l.outbox.producer
+	l.mu.Unlock()
+	if !unused || l.isBorn {
+		return
+	}
+	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
+	if err != nil {
+		l.log.Debug("it can't be looked whether this clock is far behind", "error", err)
+		return
+	}
+	l.isBorn = true
+	if !marks.Forgotten(producer) {
+		return
+	}
+	l.p.sealing.Lock()
+	defer l.p.sealing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.outbox.next > 1 {
+		return // what was sealed meanwhile is set aside when the mark is read
+	}
+	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), marks.Horizon), l.p.cfg.RewindWindow)
+	fresh.seal = l.outbox.seal
+	l.outbox = fresh
+	l.log.Warn("the clock of this machine is far behind: the identity gets a later time, or its batches would go to quarantine",
+		"clock", l.p.time.Now().UTC(), "pruned_before", marks.Horizon.UTC(), "new_producer", fresh.producer.String())
 }
 
 // reasonAside says why a batch can't be booked under its identity any more, nil if it is in the books.

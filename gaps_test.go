@@ -298,6 +298,65 @@ func TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside(t *testing.T) {
 	}
 }
 
+// Nothing of such an instance's would ever be booked.
+func TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned(t *testing.T) {
+	for _, withQueue := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, withQueue, 2, &faults{})
+			born := time.Now().Add(40 * 24 * time.Hour) // of the youngest one pruned, by the clocks that are right
+			for shard := range 2 {
+				r.store.state.horizon[shard] = born
+			}
+			r.start(t)
+			for i := range 20 {
+				r.record(t, key(fmt.Sprint("key", i)))
+			}
+			eventually(t, "all is in the books", func() bool { return r.store.diff(r.want) == "" })
+			r.end(t)
+			if n := len(r.store.quarantine); n > 0 {
+				t.Errorf("%d batches are in quarantine", n)
+			}
+			for _, marks := range r.store.state.marks {
+				for id := range marks {
+					if id.Born().Before(born) {
+						t.Errorf("producer %s is born at %s", id, id.Born())
+					}
+				}
+			}
+		})
+	}
+}
+
+// Postgres is away when it begins, so that the first batches are lost to quarantine. The new identity is right then.
+func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &faults{all: true}
+		r := newRig(t, true, 1, f)
+		r.store.state.horizon[0] = time.Now().Add(40 * 24 * time.Hour)
+		r.start(t)
+		lost := key("a")
+		if err := r.Record(&lost); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		f.setAll(false)
+		eventually(t, "the first batch is in quarantine", func() bool {
+			r.store.mu.Lock()
+			defer r.store.mu.Unlock()
+			return len(r.store.quarantine) == 1
+		})
+		for range 5 {
+			r.record(t, key("b"))
+			time.Sleep(time.Second)
+		}
+		eventually(t, "all others are in the books", func() bool { return r.store.diff(r.want) == "" })
+		r.end(t)
+		if n := len(r.store.quarantine); n != 1 {
+			t.Errorf("%d batches are in quarantine", n)
+		}
+	})
+}
+
 func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 	b := chained(t, 1, 3)[1]
 	for _, c := range []struct {

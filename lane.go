@@ -43,6 +43,7 @@ type lane struct {
 	missingSince time.Time // since when there are any, and what comes behind them waits
 	directUntil  time.Time // the queue has lost something: nothing is left to it alone until then
 	gaps         gapWatch
+	isBorn       bool // Postgres was asked whether the identity looks like one that was pruned
 }
 
 // aside is a batch that is to be quarantined, and why.
@@ -155,6 +156,7 @@ func (l *lane) run(ctx context.Context) {
 
 // step does what can be done now and says after what time there may be more to do, 0 if only a new batch brings more.
 func (l *lane) step(ctx context.Context) (again time.Duration) {
+	l.checkBirth(ctx)
 	l.writeJournal()
 	if l.p.cfg.Queue != nil {
 		l.pushAll(ctx)

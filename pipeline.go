@@ -35,6 +35,7 @@ type Pipeline struct {
 	between beingSealed
 
 	openSince atomic.Int64 // Unix nanoseconds: what is in the open map was accepted after it
+	keyBytes  atomic.Int64 // bytes that a key had in the last seal
 	recent    recentFlushes
 
 	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
@@ -66,7 +67,7 @@ func New(c Config) (*Pipeline, error) {
 	now := timing.Now()
 	p := &Pipeline{
 		cfg:      c,
-		producer: c.newProducer(now),
+		producer: c.newProducer(now, time.Time{}),
 		started:  now,
 		time:     timing,
 		hours:    newHourClock(timing),
@@ -336,22 +337,6 @@ func (p *Pipeline) keepHour(ctx context.Context) {
 	}
 }
 
-// haveRoom says whether another seal may be made. While Redis is up and only Postgres is away, batches go on being made
-// and queued, so that the death of this process costs no more than what was accepted since the last seal.
-func (p *Pipeline) haveRoom() bool {
-	bytes := 0
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		full := l.outbox.exposed() >= maxExposed
-		bytes += l.outbox.bytes()
-		l.mu.Unlock()
-		if full {
-			return false
-		}
-	}
-	return bytes < p.cfg.MaxUnconfirmedBytes
-}
-
 // beingSealed is what has left the open map and isn't in the outboxes yet.
 type beingSealed struct {
 	updates int64
@@ -377,6 +362,7 @@ func (p *Pipeline) seal(last bool) {
 		sealed[i] = batches(parts[i], h)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
+	p.keyBytes.Store(bytesPerKey(sealed, dirty))
 	p.endSeal(sealed, seal, now)
 }
 

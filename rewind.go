@@ -86,8 +86,18 @@ func (c *committer) readMarks(ctx context.Context, ids []ProducerID) (Marks, err
 		c.log.Error("Postgres was turned back: updates that were committed are gone from the books; what is retained of them is sent again",
 			"updates_before", atLeast, "updates_now", marks.Updates, "rewind_window", c.cfg.RewindWindow)
 	}
+	c.mu.Lock()
+	c.horizon = marks.Horizon
+	c.mu.Unlock()
 	c.requeue(ctx)
 	return marks, nil
+}
+
+// pruned returns the time before which an identity looks like one whose mark was pruned, as last read.
+func (c *committer) pruned() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.horizon
 }
 
 // keeper returns the queue if it retains what is acked, and there is a rewind window.

@@ -116,7 +116,7 @@ func (s *simulator) newRun(slot int) *simRun {
 }
 
 // newProducer makes the identities of a process: that of the process that it is a clone of, and then new ones.
-func (in *simInstance) newProducer(now time.Time) (id ProducerID) {
+func (in *simInstance) newProducer(now, notBefore time.Time) (id ProducerID) {
 	run := in.run
 	if of := run.of; of != nil && !in.born {
 		run.id = of.id
@@ -127,7 +127,7 @@ func (in *simInstance) newProducer(now time.Time) (id ProducerID) {
 		in.s.tally.identities++
 		now = now.Add(in.skew)
 	}
-	ms := now.UnixMilli()
+	ms := later(now, notBefore).UnixMilli()
 	binary.BigEndian.PutUint16(id[0:], uint16(ms>>32))
 	binary.BigEndian.PutUint32(id[2:], uint32(ms))
 	binary.BigEndian.PutUint16(id[12:], uint16(run.number))

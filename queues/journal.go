@@ -127,6 +127,9 @@ func (j *Journal) Append(batches []*spendflush.Batch) error {
 // it. An error, which names the operation and the file, says that such a file is still there; the batches are forgotten
 // nonetheless, for this process, and the next call tries again. The error wraps os.ErrClosed after Close.
 //
+// A process that was put back to an earlier state while its journal wasn't has two chains of batches under one producer.
+// Left returns both of what earlier processes left; Forget goes by sequences alone, and covers both.
+//
 // That something was forgotten isn't itself kept: a file is there, whole, as long as one batch in it is needed, and
 // after a crash all of its batches are left again.
 func (j *Journal) Forget(shard int, producer spendflush.ProducerID, mark uint64) error {
@@ -174,6 +177,7 @@ func (j *Journal) Left() ([]*spendflush.Batch, error) {
 	type identity struct {
 		journalLane
 		sequence uint64
+		digest   spendflush.Digest // of a process that was put back there may be two chains
 	}
 	seen := map[identity]bool{}
 	var left []*spendflush.Batch
@@ -182,7 +186,7 @@ func (j *Journal) Left() ([]*spendflush.Batch, error) {
 			continue
 		}
 		_, _, err := j.scan(s, func(b *spendflush.Batch) {
-			id := identity{laneOf(b), b.Sequence}
+			id := identity{laneOf(b), b.Sequence, b.Digest()}
 			j.mu.Lock()
 			defer j.mu.Unlock()
 			if !seen[id] && s.holds(id.journalLane, id.sequence) {

@@ -161,6 +161,28 @@ func TestAJournalGivesABatchAppendedAgainBackOnce(t *testing.T) {
 	}
 }
 
+// A process that was put back to an earlier state goes on under the same sequences with other batches.
+func TestAJournalGivesTwoChainsOfOneProducerBack(t *testing.T) {
+	dir := t.TempDir()
+	producer := queuetest.NewProducer()
+	one := sequences(producer, 0, 1, 3)
+	h := one[1].Header
+	h.PriorDigest = spendflush.Digest{1}
+	rows, err := one[2].Rows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := spendflush.NewBatch(h, rows.Totals, rows.Rollups)
+	j := reopen(t, dir, 1<<20)
+	mustAppend(t, j, one...)
+	mustAppend(t, j, other)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = reopen(t, dir, 1<<20)
+	wantLeft(t, j, one[0], one[1], one[2], other)
+}
+
 func TestAJournalKeepsTheFirstCopyWhenTheSecondFails(t *testing.T) {
 	disk := newSimDisk()
 	producer := queuetest.NewProducer()

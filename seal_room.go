@@ -1,0 +1,32 @@
+package spendflush
+
+// haveRoom says whether another seal may be made: with what is open now, as large as a key was in the last seal, what is
+// unconfirmed stays within its bound, or there is nothing unconfirmed. While Redis is up and only Postgres is away, batches
+// go on being made and queued, so that the death of this process costs no more than what was accepted since the last seal.
+func (p *Pipeline) haveRoom() bool {
+	bytes := 0
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		full := l.outbox.exposed() >= maxExposed
+		bytes += l.outbox.bytes()
+		l.mu.Unlock()
+		if full {
+			return false
+		}
+	}
+	return bytes == 0 || int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)
+}
+
+// bytesPerKey returns how many bytes of batches, rounded up, one of the cells became that were sealed into them.
+func bytesPerKey(sealed [][]*Batch, dirty [][]*cell) int64 {
+	bytes, keys := 0, 0
+	for _, list := range sealed {
+		for _, b := range list {
+			bytes += len(b.bytes)
+		}
+	}
+	for _, cells := range dirty {
+		keys += len(cells)
+	}
+	return int64(bytes/max(1, keys) + 1)
+}

@@ -102,6 +102,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestAMarkKnowsTheDigestOfWhatWasFound"},
 	},
 	{
+		name:  "gap of a clone not told",
+		guard: "the audit says how many producers were cloned and passed over a gap: what is booked behind it may be of either process",
+		edits: []edit{{"sql/audit.go", "if cloned > 0 {", "if cloned > 1 {"}},
+		pkg:   "sql",
+		tests: []string{"TestAuditTellsOfACloneThatWasPassedOverAGap"},
+	},
+	{
 		name:  "batch behind a gap says nothing of the one before",
 		guard: "the batch to which a gap is passed says which one is lost just before it",
 		edits: []edit{{"store.go", "\tif lost > 0 {", "\tif false {"}},

@@ -79,6 +79,8 @@ func (l *lane) checkBirth(ctx context.Context) {
 	if !unused || l.isBorn {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout) // a Postgres that hangs must not hold up pushes
+	defer cancel()
 	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
 	if err != nil {
 		l.log.Debug("it can't be looked whether this clock is far behind", "error", err)

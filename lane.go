@@ -34,7 +34,6 @@ type lane struct {
 	directs      failureLog
 	pause        backoff
 	nextPush     time.Time
-	nextRetain   time.Time // when to push again what the queue is to retain
 	nextDirect   time.Time
 	nextJournal  time.Time
 	nextLook     time.Time // when to look whether Postgres was turned back

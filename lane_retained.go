@@ -8,14 +8,14 @@ import (
 // pushRetained pushes what was written directly to the queue as well, if there is a rewind window: a flusher drops it as a
 // repetition, and then the queue retains it for a Postgres that is turned back after this process has ended.
 func (l *lane) pushRetained(ctx context.Context) {
-	if _, ok := l.commits.keeper(); !ok || l.p.time.Now().Before(l.nextRetain) {
+	if _, ok := l.commits.keeper(); !ok || l.p.time.Now().Before(l.nextPush) {
 		return
 	}
 	for {
 		l.mu.Lock()
-		b := l.outbox.toRetain()
+		b, first := l.outbox.toRetain(), l.outbox.toPush()
 		l.mu.Unlock()
-		if b == nil {
+		if b == nil || first != nil {
 			return
 		}
 		err := l.awaitQueue(ctx)
@@ -23,7 +23,7 @@ func (l *lane) pushRetained(ctx context.Context) {
 			err = l.pushOnce(ctx, b)
 		}
 		if err != nil {
-			l.nextRetain = l.p.time.Now().Add(retryMost)
+			l.nextPush = l.p.time.Now().Add(retryMost)
 			l.log.Debug("what was written directly can't be pushed for the queue to retain it yet", "error", err)
 			return
 		}
@@ -47,7 +47,7 @@ func (l *lane) lookBack(ctx context.Context) {
 // finish is what is left to do once all lanes have stopped: the journal gets what came too late for the lane, and the
 // queue what it is to retain. ctx bounds the latter.
 func (l *lane) finish(ctx context.Context) {
-	l.nextJournal, l.nextRetain = time.Time{}, time.Time{}
+	l.nextJournal, l.nextPush = time.Time{}, time.Time{}
 	l.writeJournal()
 	l.truncateJournal()
 	l.pushRetained(ctx)

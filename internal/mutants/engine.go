@@ -53,7 +53,7 @@ var engineMutants = []mutant{
 	{
 		name:  "batch that can't be booked forgotten",
 		guard: "a claim that passes a batch which can't be booked keeps its bytes in quarantine in the same transaction",
-		edits: []edit{{"plan.go", "f.Quarantine = append(f.Quarantine, BadBatch{", "_ = append(f.Quarantine, BadBatch{"}},
+		edits: []edit{{"store.go", "f.Quarantine = append(f.Quarantine, BadBatch{", "_ = append(f.Quarantine, BadBatch{"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -174,7 +174,7 @@ var engineMutants = []mutant{
 	{
 		name:  "failed push taken for success",
 		guard: "a push whose outcome is unknown is repeated before the next batch goes, and its batch doesn't count as queued",
-		edits: []edit{{"lane.go", "cancel()\n\t\tif err != nil {\n\t\t\tl.pushFailed(", "cancel()\n\t\tif err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\nl.pushFailed("}},
+		edits: []edit{{"lane.go", "l.pushOnce(ctx, b); err != nil {\n", "l.pushOnce(ctx, b); err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\n"}},
 		pkg:   ".",
 		tests: []string{"TestShutdownSaysExactlyWhatItCouldNotDrain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

@@ -174,7 +174,7 @@ var lossMutants = []mutant{
 	{
 		name:  "refused batch that was found isn't told",
 		guard: "a batch that was lost, is found and can't be booked is set aside by the flush that finds it: its producer would push it again and again",
-		edits: []edit{{"plan.go", "\t\tf.setAside(b.Batch, err)\n\t\tsums.batches++\n\t} else {", "\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t} else {"}},
+		edits: []edit{{"gaps.go", "\t\tf.setAside(b.Batch, err)\n\t\tsums.batches++\n\t} else {", "\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t} else {"}},
 		pkg:   ".",
 		tests: []string{"TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt"},
 	},
@@ -279,7 +279,7 @@ var lossMutants = []mutant{
 	{
 		name:  "sealing stops with Postgres",
 		guard: "while the queue takes batches, sealing goes on: what is open would be lost with the process",
-		edits: []edit{{"pipeline.go", "l.outbox.exposed() >= maxExposed", "len(l.outbox.batches) >= maxExposed"}},
+		edits: []edit{{"seal_room.go", "l.outbox.exposed() >= maxExposed", "len(l.outbox.batches) >= maxExposed"}},
 		pkg:   ".",
 		tests: []string{"TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing"},
 	},

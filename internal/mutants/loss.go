@@ -286,14 +286,14 @@ var lossMutants = []mutant{
 	{
 		name:  "unbounded batches in memory",
 		guard: "sealed batches in memory are bounded in bytes",
-		edits: []edit{{"pipeline.go", "return bytes < p.cfg.MaxUnconfirmedBytes", "return bytes >= 0"}},
+		edits: []edit{{"seal_room.go", "return bytes == 0 || int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)", "return bytes >= 0"}},
 		pkg:   ".",
 		tests: []string{"TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing"},
 	},
 	{
 		name:  "unbounded batches while the queue is away",
 		guard: "sealed batches that are nowhere but in memory are bounded in number",
-		edits: []edit{{"pipeline.go", "full := l.outbox.exposed() >= maxExposed", "full := false"}},
+		edits: []edit{{"seal_room.go", "full := l.outbox.exposed() >= maxExposed", "full := false"}},
 		pkg:   ".",
 		tests: []string{"TestRedisAndPostgresAwayBoundTheBatchesAndLoseNothing", "TestMemoryIsFlatWhilePostgresIsAwayForHalfAnHour"},
 	},

@@ -98,7 +98,7 @@ func (l *lane) checkBirth(ctx context.Context) {
 		return // what was sealed meanwhile is set aside when the mark is read
 	}
 	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), marks.Horizon), l.p.cfg.RewindWindow)
-	fresh.seal = l.outbox.seal
+	fresh.seal, fresh.setAside = l.outbox.seal, l.outbox.setAside
 	l.outbox = fresh
 	l.log.Warn("the clock of this machine is far behind: the identity gets a later time, or its batches would go to quarantine",
 		"clock", l.p.time.Now().UTC(), "pruned_before", marks.Horizon.UTC(), "new_producer", fresh.producer.String())

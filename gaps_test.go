@@ -327,6 +327,23 @@ func TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned(t *t
 	}
 }
 
+// What was set aside under the identity before isn't committed by that.
+func TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside(t *testing.T) {
+	store := newMemoryStore()
+	store.state.horizon[0] = time.Now().Add(time.Hour)
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	l := p.lanes[0]
+	before := l.identity()
+	l.outbox.seal = 3
+	l.outbox.noteAside(2, Queued)
+	if l.checkBirth(t.Context()); l.identity() == before {
+		t.Fatal("the identity looks pruned, and isn't changed")
+	}
+	if got := []Stage{l.outbox.reached(2), l.outbox.reached(3)}; got[0] != Queued || got[1] != Committed {
+		t.Errorf("the seals are %s", got)
+	}
+}
+
 // Postgres is away when it begins, so that the first batches are lost to quarantine. The new identity is right then.
 func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -53,6 +53,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned"},
 	},
 	{
+		name:  "set aside forgotten with an unused identity",
+		guard: "an identity that is changed before it is used takes over what was set aside under the one before: it would count as committed",
+		edits: []edit{{"divergence.go", "fresh.seal, fresh.setAside = l.outbox.seal, l.outbox.setAside", "fresh.seal = l.outbox.seal"}},
+		pkg:   ".",
+		tests: []string{"TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside", "TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
+	},
+	{
 		name:  "horizon not known to a new identity",
 		guard: "an identity that is changed because it looks pruned is changed for one that doesn't",
 		edits: []edit{{"rewind.go", "\tc.horizon = marks.Horizon\n", ""}},

@@ -339,8 +339,8 @@ func TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside(t *t
 	if l.checkBirth(t.Context()); l.identity() == before {
 		t.Fatal("the identity looks pruned, and isn't changed")
 	}
-	if got := []Stage{l.outbox.reached(2), l.outbox.reached(3)}; got[0] != Queued || got[1] != Committed {
-		t.Errorf("the seals are %s", got)
+	if aside, next := l.outbox.reached(2), l.outbox.reached(3); aside != Queued || next != Committed {
+		t.Errorf("the seals are %s and %s", aside, next)
 	}
 }
 

@@ -126,7 +126,7 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	}
 	r.Postgres = Postgres{
 		Up: true, Migrated: true, Version: g.Version, Connections: g.Connections, MaxConnections: g.MaxConnections,
-		Updates: g.Updates, Amount: g.Amount,
+		Updates: g.Updates, Amount: g.Amount, OldPrimary: g.OldPrimary,
 	}
 	r.Quarantined, r.LostBatches = g.Quarantined, g.LostBatches
 	if !g.LastLost.IsZero() {

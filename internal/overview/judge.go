@@ -114,6 +114,9 @@ func lookAtPostgres(r *Report) []Problem {
 	case !r.Postgres.Migrated:
 		return []Problem{{Bad, "The tables are missing in Postgres. Updates are taken and kept until they are there.",
 			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
+	case r.Postgres.OldPrimary != "":
+		return []Problem{{Bad, "A server of DATABASE_URL takes writes although another was promoted: " + r.Postgres.OldPrimary + ". Nothing is written there.",
+			"Stop it, and make it a standby of the other one, by pg_rewind.", runPostgres}}
 	}
 	return nil
 }

@@ -139,7 +139,8 @@ type Postgres struct {
 	Up             bool              `json:"up"`
 	Migrated       bool              `json:"migrated"` // the tables are there
 	Error          string            `json:"error"`
-	Refusal        string            `json:"refusal"` // what Postgres itself answered, where it is reached and refuses
+	Refusal        string            `json:"refusal"`     // what Postgres itself answered, where it is reached and refuses
+	OldPrimary     string            `json:"old_primary"` // a server of DATABASE_URL that takes writes although another was promoted
 	Version        string            `json:"version"`
 	Connections    int               `json:"connections"` // by whomever
 	MaxConnections int               `json:"max_connections"`

@@ -93,6 +93,7 @@ lint: vet fmt-check staticcheck ## vet, format and staticcheck
 vet:
 	@.ci/need go
 	$(GO) vet ./...
+	$(GO) vet -tags soak,torture ./integration
 
 fmt-check:
 	@bad=$$(gofmt -l *.go */); if [ -n "$$bad" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$bad"; exit 1; fi

@@ -176,7 +176,7 @@ func TestSoakCostOfALease(t *testing.T) {
 			commands, renewals, cpu := calls()
 			time.Sleep(10 * time.Second)
 			commands2, renewals2, cpu2 := calls()
-			t.Logf("| %d | %s | %.1f | %.0f | %.1f |", shards, ttl, float64(renewals2-renewals)/10-2*float64(len(instances)), float64(commands2-commands)/10, (cpu2-cpu)*100)
+			t.Logf("| %d | %s | %.1f | %.0f | %.1f |", shards, ttl, float64(renewals2-renewals)/10-2*float64(len(instances)), float64(commands2-commands)/10, (cpu2-cpu)/10*100)
 			l.end()
 			stopAll(instances)
 		}

@@ -87,7 +87,7 @@ func (x *rig) openCouple() {
 		x.fronts[i] = faultproxy.New(x.t, hostOf(x.t, server.URL("")))
 		hosts = append(hosts, x.fronts[i].Addr())
 	}
-	x.server.postgres = x.couple.primary
+	x.server.postgres, x.behind = x.couple.primary, x.couple.standby
 	url := x.couple.primary.URL("postgres")
 	x.postgresURL = strings.Replace(url, hostOf(x.t, url), strings.Join(hosts, ","), 1)
 }
@@ -132,8 +132,6 @@ func (x *rig) replace(old *servers.Postgres) {
 	front.Drop()
 	if front == x.fronts[1] {
 		x.behind = x.couple.standby
-	} else {
-		x.behind = x.couple.primary
 	}
 }
 
@@ -146,11 +144,11 @@ func pastFailover(rng *rand.Rand, _ bool) time.Duration {
 var placeFaults = []faultKind{
 	{name: "switchover", of: ofPostgres, on: []topology{ofStandby}, fresh: func() fault { return &switchover{} }},
 	{name: "failover", of: ofPostgres, on: []topology{ofStandby}, fresh: func() fault { return &postgresFailover{} }},
-	{name: "primary frozen, and woken up", of: ofPostgres, on: []topology{ofStandby}, fresh: func() fault { return &postgresFailover{freeze: true} }},
+	{name: "primary frozen and woken up", of: ofPostgres, on: []topology{ofStandby}, fresh: func() fault { return &postgresFailover{freeze: true} }},
 	{name: "standby restarted", of: ofPostgres, on: []topology{ofStandby}, fresh: func() fault { return &standbyRestarted{} }},
 
 	{name: "master killed", of: ofRedis, on: []topology{ofCluster, ofSentinels}, fresh: func() fault { return &masterGone{} }, hold: pastFailover},
-	{name: "master frozen, and woken up", of: ofRedis, on: []topology{ofCluster, ofSentinels}, fresh: func() fault { return &masterGone{freeze: true} }, hold: pastFailover},
+	{name: "master frozen and woken up", of: ofRedis, on: []topology{ofCluster, ofSentinels}, fresh: func() fault { return &masterGone{freeze: true} }, hold: pastFailover},
 	{name: "master replaced on purpose", of: ofRedis, on: []topology{ofCluster, ofSentinels}, fresh: func() fault { return &masterReplaced{} }},
 	{name: "slot moved", of: ofRedis, on: []topology{ofCluster}, fresh: func() fault { return &slotMoved{} }},
 	{name: "all nodes killed", of: ofRedis, on: []topology{ofCluster, ofSentinels}, fresh: func() fault { return &allNodesKilled{} }},

@@ -32,6 +32,7 @@ const (
 	runJournal     = "spendflushjournalgrowing"
 	runGone        = "spendflushinstancedown"
 	runPostgres    = "spendflushpostgresaway"
+	runOldPrimary  = "spendflusholdprimary"
 	runNotReady    = "spendflushnotready"
 	runDenied      = "spendflushaccessdenied"
 )
@@ -116,7 +117,7 @@ func lookAtPostgres(r *Report) []Problem {
 			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
 	case r.Postgres.OldPrimary != "":
 		return []Problem{{Bad, "A server of DATABASE_URL takes writes although another was promoted: " + r.Postgres.OldPrimary + ". Nothing is written there.",
-			"Stop it, and make it a standby of the other one, by pg_rewind.", runPostgres}}
+			"Stop it, and make it a standby of the other one, by pg_rewind.", runOldPrimary}}
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 			"The tables are missing in Postgres. Updates are taken and kept until they are there.", runPostgres},
 		{"an old primary", func(r *Report) { r.Postgres.OldPrimary = "a:5432, which is of timeline 1, while there is 2" }, Bad,
 			"A server of DATABASE_URL takes writes although another was promoted: a:5432, which is of timeline 1, while there is 2. " +
-				"Nothing is written there.", runPostgres},
+				"Nothing is written there.", runOldPrimary},
 		{"Redis away", func(r *Report) { r.Queue = Queue{Used: true}; r.Locks = nil; r.Instances[0].Fallback = true }, Warn,
 			"Redis can't be reached. Instances write directly to Postgres, one at a time.", runFallback},
 		{"one batch in a Redis switched off", func(r *Report) { r.Queue, r.Locks = Queue{Left: 1}, nil }, Bad,

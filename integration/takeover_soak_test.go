@@ -117,7 +117,7 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinel(t *testing.T) {
 }
 
 func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
-	for _, ttl := range []string{"3s", "800ms", "500ms"} {
+	for _, ttl := range []string{"800ms", "3s", "500ms"} {
 		s := newStack(t)
 		client := s.redisClient()
 		instances := s.startAll(3, "SPENDFLUSH_LOCK_TTL="+ttl)

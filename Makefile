@@ -93,6 +93,7 @@ lint: vet fmt-check staticcheck ## vet, format and staticcheck
 vet:
 	@.ci/need go
 	$(GO) vet ./...
+	$(GO) vet -tags soak,torture ./integration
 
 fmt-check:
 	@bad=$$(gofmt -l *.go */); if [ -n "$$bad" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$bad"; exit 1; fi
@@ -133,9 +134,9 @@ screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromiu
 
 torture: export TORTURE_SECONDS := $(TORTURE_SECONDS)
 torture: export TORTURE_SEED := $(TORTURE_SEED)
-torture: ## faults in random order under load (TORTURE_SECONDS=600; TORTURE_SEED=n for the order of an earlier run)
+torture: ## faults in random order under load, on four topologies (TORTURE_SECONDS=600 each; TORTURE_SEED=n for the order of an earlier run)
 	@.ci/need go gcc postgres redis-server
-	$(call go-test,-race -run Torture ./integration -timeout $$(($(TORTURE_SECONDS) + 1800))s -v -count=1)
+	$(call go-test,-race -tags torture -run Torture ./integration -timeout $$((4 * $(TORTURE_SECONDS) + 1800))s -v -count=1)
 
 fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 	@.ci/need go

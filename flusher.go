@@ -23,6 +23,7 @@ type flusher struct {
 	lease   atomic.Pointer[heldLease]
 	denied  atomic.Pointer[denial] // of the last term
 
+	heldFor    time.Duration // how long the lock was another's at least, as the last term saw it; 0 if that isn't known
 	gaps       gapWatch
 	pause      backoff
 	failures   failureLog // of terms
@@ -73,6 +74,9 @@ func (f *flusher) run(ctx context.Context) {
 		if f.failures.isFailing() {
 			wait = max(wait, f.pause.next())
 		}
+		if f.heldFor > 0 && f.heldFor < wait {
+			wait = f.heldFor + f.p.time.Jitter(expirySpread)
+		}
 		if f.seenNewer {
 			wait *= 4 // an instance that knows the newer format should win the lock
 		}
@@ -83,8 +87,15 @@ func (f *flusher) run(ctx context.Context) {
 	}
 }
 
+// expirySpread keeps instances from asking all at once for a lock that has just expired.
+const expirySpread = 50 * time.Millisecond
+
 func (f *flusher) report(ctx context.Context, err error) {
 	f.noteDenied(ctx, err)
+	f.heldFor = 0
+	if held, ok := errors.AsType[*HeldError](err); ok {
+		f.heldFor = held.Holder.Expires
+	}
 	switch {
 	case err == nil:
 		f.failures.works(f.log, f.p.time.Now(), "flushing works again")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -173,7 +174,7 @@ var (
 	descQueueBatches = describe("spendflush_queue_batches", "Batches in the queue.", "shard")
 	descQueueBytes   = describe("spendflush_queue_bytes", "Bytes that the queue uses, about.", "shard")
 	descQueueOldest  = describe("spendflush_queue_oldest_seconds", "Age of the oldest entry in the queue, 0 if there is none.", "shard")
-	descQueueUp      = describe("spendflush_queue_up", "1 if the queue answered at this scrape. The queue's other metrics are left out if not.")
+	descQueueUp      = describe("spendflush_queue_up", "1 if the queue answered at this scrape for every shard. Where it didn't, its other metrics are left out.")
 )
 
 // Describe implements prometheus.Collector.
@@ -241,25 +242,30 @@ const scrapeTimeout = time.Second
 func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	var batches int64
 	all := make([]QueueStats, len(c.p.lanes))
-	for shard := range all {
-		stats, err := c.p.cfg.Queue.Stats(ctx, shard)
-		if err != nil {
-			gauge(descQueueUp, 0)
-			return
-		}
-		all[shard] = stats
-		batches += stats.Batches
+	errs := make([]error, len(all))
+	var work sync.WaitGroup
+	for shard := range all { // at once: one node of a cluster may hang
+		work.Go(func() { all[shard], errs[shard] = c.p.cfg.Queue.Stats(ctx, shard) })
 	}
-	gauge(descQueueUp, 1)
-	gauge(descRedisSpend, float64(batches))
-	gauge(descRedisDaily, float64(batches))
+	work.Wait()
+	var batches int64
+	up := true
 	for i, stats := range all {
+		if errs[i] != nil {
+			up = false
+			continue
+		}
+		batches += stats.Batches
 		shard := strconv.Itoa(i)
 		gauge(descQueueBatches, float64(stats.Batches), shard)
 		gauge(descQueueBytes, float64(stats.Bytes), shard)
 		gauge(descQueueOldest, age(now, stats.Oldest), shard)
+	}
+	gauge(descQueueUp, oneIf(up))
+	if up {
+		gauge(descRedisSpend, float64(batches))
+		gauge(descRedisDaily, float64(batches))
 	}
 }
 

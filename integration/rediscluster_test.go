@@ -2,13 +2,17 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/testserver"
 )
 
@@ -210,7 +214,46 @@ func TestANodeOfAClusterThatNeverAnswersStopsNoOtherShard(t *testing.T) {
 			t.Errorf("shard %d was written directly %d times, although its node answers", shard, n)
 		}
 	}
+	x.wantTold(silent, others)
 	x.must(c.Servers[silent].Resume())
 	x.awaitAll()
 	x.end()
+}
+
+// wantTold waits until an instance tells of each shard on its own: of those on the silent node that it doesn't answer,
+// and of the others how they stand.
+func (x *clusterRig) wantTold(silent int, others []int) {
+	x.t.Helper()
+	eventually(x.t, "each shard is told of on its own", func() string {
+		_, body := x.instances[0].get("/v1/pipeline")
+		var r overview.Report
+		x.must(json.Unmarshal([]byte(body), &r))
+		if !r.Queue.Up || len(r.Queue.Shards) != clusterShards || len(r.Locks) != len(others) {
+			return body
+		}
+		for shard, q := range r.Queue.Shards {
+			if away := !slices.Contains(others, shard); away != (q.Error != "") {
+				return body
+			}
+		}
+		if !strings.Contains(r.Sentence, "Redis doesn't answer for shard") && !strings.Contains(r.Sentence, "behind") {
+			return r.Sentence
+		}
+		return ""
+	})
+	status, human, _ := run(x.t, x.variables(fmt.Sprint("SPENDFLUSH_SHARDS=", clusterShards)), "status")
+	if status != 0 || !strings.Contains(human, "NOT REACHED for every shard") {
+		x.t.Errorf("exit status %d: %s", status, human)
+	}
+	scraped, err := x.instances[0].scrape()
+	x.must(err)
+	up, told := scraped.sum("spendflush_queue_up"), 0
+	for key := range scraped {
+		if strings.HasPrefix(key, "spendflush_queue_batches{") {
+			told++
+		}
+	}
+	if up != 0 || told != len(others) {
+		x.t.Errorf("metrics: up is %v, and %d shards are told of instead of %d", up, told, len(others))
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ import (
 
 // couple is a primary and its standby, which follows it through a network that can be cut.
 type couple struct {
-	t                *testing.T
+	t                testing.TB
 	primary, standby *servers.Postgres
 	between          *faultproxy.Proxy // as the standby was started; a server that follows later has none
 }
 
-func newCouple(t *testing.T, primary *servers.Postgres) *couple {
+func newCouple(t testing.TB, primary *servers.Postgres) *couple {
 	t.Helper()
 	between := faultproxy.New(t, hostOf(t, primary.URL("")))
 	return &couple{t, primary, testserver.NewStandby(t, through(t, primary.URL(""), between.Addr(), "")), between}
@@ -331,4 +332,47 @@ func TestAStandbyCanBeAudited(t *testing.T) {
 	if status != 1 || !strings.Contains(stderr, "the server is a standby") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
+}
+
+// The primary freezes with all its connections, as a machine does whose hypervisor hangs; its standby is promoted; then
+// it wakes up and takes writes, as whoever promoted the other one has failed to prevent. It is named first.
+func TestAPrimaryThatWakesUpAfterItsStandbyWasPromotedIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	c := newCouple(t, testserver.NewPostgres(t))
+	s := stackOn(t, c.primary.URL(""), testserver.Redis(t))
+	administer(t, s.postgres, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+	both := named(t, c.primary, c.standby)
+	instances := s.startAll(2, "DATABASE_URL="+both, "SPENDFLUSH_SHARDS=2")
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 10)
+	if err := c.primary.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	thaw := sync.OnceValue(c.primary.Thaw)
+	t.Cleanup(func() { _ = thaw() }) // else it can't be stopped
+	old := c.primary
+	c.noteNextCommit(c.promote(), "a failover from a frozen primary")
+	awaitMore(t, instances, "queue", 10)
+
+	if err := thaw(); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range instances {
+		in.logged("TAKES WRITES ALTHOUGH ANOTHER WAS PROMOTED")
+	}
+	booked := func() int64 {
+		return query(t, old.URL(""), pgx.RowTo[int64], "SELECT sum(updates)::bigint FROM spendflush.producers")[0]
+	}
+	before := booked()
+	late := s.start("pod-late", "DATABASE_URL="+both, "SPENDFLUSH_SHARDS=2") // it has never seen the new one alone
+	instances = append(instances, late)
+	awaitMore(t, instances, "queue", 10)
+	_, page := late.get("/v1/pipeline")
+	if !strings.Contains(page, `"old_primary":"`+hostOf(t, old.URL(""))) {
+		t.Errorf("the page says nothing of the old primary: %s", page)
+	}
+	if after := booked(); after != before {
+		t.Errorf("%d updates were booked on the old primary", after-before)
+	}
+	c.finish(s, instances, l)
 }

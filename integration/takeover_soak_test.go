@@ -117,7 +117,7 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinel(t *testing.T) {
 }
 
 func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
-	for _, ttl := range []string{"3s", "1s", "500ms"} {
+	for _, ttl := range []string{"800ms", "3s", "500ms"} {
 		s := newStack(t)
 		client := s.redisClient()
 		instances := s.startAll(3, "SPENDFLUSH_LOCK_TTL="+ttl)
@@ -147,5 +147,38 @@ func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
 		})
 		l.end()
 		stopAll(instances)
+	}
+}
+
+// What a shorter lease costs: commands that Redis answers in ten seconds, and its processor time, under the same load.
+func TestSoakCostOfALease(t *testing.T) {
+	for _, shards := range []int{1, 4, 16} {
+		for _, ttl := range []string{"3s", "800ms"} {
+			s := stackOn(t, testserver.Postgres(t), testserver.NewRedis(t).URL())
+			client := s.redisClient()
+			instances := s.startAll(3, fmt.Sprint("SPENDFLUSH_SHARDS=", shards), "SPENDFLUSH_MAX_CONNECTIONS=40", "SPENDFLUSH_LOCK_TTL="+ttl)
+			l := startLoad(t, instances, faultLoad())
+			awaitMore(t, instances, "queue", 5)
+			calls := func() (commands, renewals int64, cpu float64) {
+				info := client.InfoMap(t.Context(), "stats", "cpu", "commandstats").Val()
+				number := func(section, key string) (n float64) {
+					_, err := fmt.Sscan(info[section][key], &n)
+					if err != nil {
+						t.Fatalf("%s %s: %v", section, key, err)
+					}
+					return n
+				}
+				var pexpires int64 // renewals call it, and the roster, twice a second for each instance
+				fmt.Sscanf(info["Commandstats"]["cmdstat_pexpire"], "calls=%d", &pexpires)
+				return int64(number("Stats", "total_commands_processed")), pexpires,
+					number("CPU", "used_cpu_sys") + number("CPU", "used_cpu_user")
+			}
+			commands, renewals, cpu := calls()
+			time.Sleep(10 * time.Second)
+			commands2, renewals2, cpu2 := calls()
+			t.Logf("| %d | %s | %.1f | %.0f | %.1f |", shards, ttl, float64(renewals2-renewals)/10-2*float64(len(instances)), float64(commands2-commands)/10, (cpu2-cpu)/10*100)
+			l.end()
+			stopAll(instances)
+		}
 	}
 }

@@ -18,6 +18,7 @@ type tortureOptions struct {
 	duration time.Duration // of the time in which faults begin
 	long     bool
 	only     []string // names of the faults to apply; none: all
+	where    topology
 	test     string
 }
 
@@ -25,7 +26,7 @@ type tortureOptions struct {
 // Without the first the run is a short one, without the second the seed is a new one each time, without the third all
 // faults are applied.
 func tortureFromEnvironment(t *testing.T) tortureOptions {
-	o := tortureOptions{seed: rand.Uint64N(1_000_000), duration: 20 * time.Second, test: t.Name()}
+	o := tortureOptions{seed: rand.Uint64N(1_000_000), duration: 20 * time.Second, test: t.Name(), where: aloneServers}
 	if text := os.Getenv("TORTURE_SECONDS"); text != "" {
 		seconds, err := strconv.Atoi(text)
 		if err != nil || seconds < 1 {
@@ -60,7 +61,7 @@ func (o tortureOptions) command() string {
 	if len(o.only) > 0 {
 		seconds += fmt.Sprintf("TORTURE_FAULTS='%s' ", strings.Join(o.only, ","))
 	}
-	return fmt.Sprintf("%sTORTURE_SEED=%d go test -race ./integration -run '^%s$' -count=1 -v -timeout 60m", seconds, o.seed, o.test)
+	return fmt.Sprintf("%sTORTURE_SEED=%d go test -race -tags torture ./integration -run '^%s$' -count=1 -v -timeout 60m", seconds, o.seed, o.test)
 }
 
 // TestTorture lets five instances take updates over HTTP while everything around them breaks, one to three things at a
@@ -92,7 +93,7 @@ func (o tortureOptions) command() string {
 //	disk full                    tmpfs filled, log segments used up: panics (needs mount)   nothing
 //	replies to COMMIT lost       the proxy passes COMMIT on and closes the connection       nothing
 //	replies to push lost         the same with the script that adds to the queue            nothing
-//	replies to settle lost       the same with the script that takes out of the queue       nothing
+//	replies to ack lost          the same with the script that takes out of the queue       nothing
 //	network slow                 5 to 100 ms for each piece                                 nothing
 //	connections dropped          all closed                                                 nothing
 //	connections refused          all closed, new ones too                                   nothing
@@ -107,7 +108,15 @@ func (o tortureOptions) command() string {
 // acknowledgement on its own: see checkRun.
 func TestTorture(t *testing.T) {
 	t.Parallel()
-	x := newRig(t, tortureFromEnvironment(t), 5)
+	torture(t, aloneServers, 5)
+}
+
+// torture is TestTorture on a topology.
+func torture(t *testing.T, where topology, instances int) {
+	t.Helper()
+	o := tortureFromEnvironment(t)
+	o.where = where
+	x := newRig(t, o, instances)
 	x.startWatch()
 	x.startTraffic()
 	deck := newDeck(x)
@@ -167,7 +176,7 @@ func newDeck(x *rig) *deck {
 	for i := range faultKinds {
 		kind := &faultKinds[i]
 		wanted := len(x.options.only) == 0 || slices.Contains(x.options.only, kind.name)
-		if wanted && (kind.lacks == nil || kind.lacks(x) == nil) {
+		if wanted && kind.fits(x.options.where) && (kind.lacks == nil || kind.lacks(x) == nil) {
 			d.kinds = append(d.kinds, kind)
 		}
 	}
@@ -276,18 +285,21 @@ func (x *rig) awaitReady(r *podRun) {
 // matter to it any more then.
 func (x *rig) awaitConfirmed(r *podRun) {
 	x.t.Helper()
-	var sealed uint64
-	asked := false
+	var sealed []uint64
 	x.await(r.name+" is confirmed", recoveryPatience, func() string {
-		s, err := r.status()
+		s, err := r.status(x.shards)
 		if err != nil {
 			return err.Error()
 		}
-		if !asked {
-			asked, sealed = true, s.Shards[0].Sealed
+		if sealed == nil {
+			for _, now := range s.Shards {
+				sealed = append(sealed, now.Sealed)
+			}
 		}
-		if s.Shards[0].Confirmed < sealed || s.Shards[0].Fallback {
-			return fmt.Sprintf("%d of %d batches; direct path in use: %t", s.Shards[0].Confirmed, sealed, s.Shards[0].Fallback)
+		for shard, now := range s.Shards {
+			if now.Confirmed < sealed[shard] || now.Fallback {
+				return fmt.Sprintf("shard %d: %d of %d batches; direct path in use: %t", shard, now.Confirmed, sealed[shard], now.Fallback)
+			}
 		}
 		return ""
 	})

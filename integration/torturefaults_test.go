@@ -33,6 +33,7 @@ type faultKind struct {
 	fresh func() fault
 	hold  func(rng *rand.Rand, long bool) time.Duration // how long it lasts; nil: briefly
 	lacks func(x *rig) error                            // says why it can't be applied here; nil: it can
+	on    []topology                                    // where there is what it breaks; nil: see fits
 }
 
 // faultKinds are all faults that there are. See TestTorture for what each of them is.
@@ -65,12 +66,14 @@ var faultKinds = []faultKind{
 
 	{name: "replies to COMMIT lost", of: ofNetwork, fresh: func() fault { return &repliesLost{to: "COMMIT"} }},
 	{name: "replies to push lost", of: ofNetwork, fresh: func() fault { return &repliesLost{to: "push"} }},
-	{name: "replies to settle lost", of: ofNetwork, fresh: func() fault { return &repliesLost{to: "settle"} }},
+	{name: "replies to ack lost", of: ofNetwork, fresh: func() fault { return &repliesLost{to: "ack"} }},
 	{name: "network slow", of: ofNetwork, fresh: func() fault { return &networkSlow{} }},
 	{name: "connections dropped", of: ofNetwork, fresh: func() fault { return &connectionsDropped{} }},
 	{name: "connections refused", of: ofNetwork, fresh: func() fault { return &connectionsRefused{} }},
 	{name: "network silent", of: ofNetwork, fresh: func() fault { return &networkSilent{} }},
 }
+
+func init() { faultKinds = append(faultKinds, placeFaults...) }
 
 // clashes says whether the two break the same.
 func (k *faultKind) clashes(other *faultKind) bool {
@@ -125,6 +128,9 @@ func (x *rig) printTable() {
 	fmt.Fprintf(&table, "%-28s %-16s %7s %8s   %s\n", "fault", "of", "applied", "warnings", "recovered after (alone): median, most")
 	for i := range faultKinds {
 		kind := &faultKinds[i]
+		if !kind.fits(x.options.where) {
+			continue
+		}
 		if kind.lacks != nil && kind.lacks(x) != nil {
 			fmt.Fprintf(&table, "%-28s %-16s NOT APPLIED: %v\n", kind.name, kind.of, kind.lacks(x))
 			continue
@@ -186,8 +192,8 @@ func (x *rig) meetHolder() *podRun {
 // meetFlush waits until a transaction of the run has written something, for some seconds at most. Its way to Postgres
 // is slow meanwhile, so that there is something to meet.
 func (x *rig) meetFlush(r *podRun) (met bool) {
-	r.place.postgres.Delay(20 * time.Millisecond)
-	defer r.place.postgres.Delay(0)
+	r.place.slowPostgres(20 * time.Millisecond)
+	defer r.place.slowPostgres(0)
 	_ = x.database(func(ctx context.Context, conn *pgx.Conn) error { // no matter: Postgres may be away
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()

@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/queues"
 )
 
 // affected chooses which places a fault of the network is about: the lock holder's, any one, or all.
@@ -29,6 +31,12 @@ func (x *rig) affected() (places []*place, whose string) {
 func (x *rig) affectedProxies() (proxies []*faultproxy.Proxy, whose string) {
 	places, whose := x.affected()
 	side := x.rng.IntN(3)
+	switch {
+	case x.single == nil:
+		side = 1
+	case x.couple != nil:
+		side = 0
+	}
 	for _, p := range places {
 		if side != 0 {
 			proxies = append(proxies, p.postgres)
@@ -42,7 +50,7 @@ func (x *rig) affectedProxies() (proxies []*faultproxy.Proxy, whose string) {
 
 // repliesLost lets a server get requests of a kind, and nobody get the replies.
 type repliesLost struct {
-	to      string // COMMIT, push or settle
+	to      string // COMMIT, push or ack
 	proxies []*faultproxy.Proxy
 	before  int
 }
@@ -50,9 +58,7 @@ type repliesLost struct {
 func (f *repliesLost) begin(x *rig) {
 	text := "COMMIT\x00" // a statement of its own, not READ COMMITTED
 	if f.to != "COMMIT" {
-		source, err := os.ReadFile("../queues/" + f.to + ".lua")
-		x.try("read the script", err)
-		text = redis.NewScript(string(source)).Hash()
+		text = x.scriptHash(f.to)
 	}
 	for _, p := range x.places {
 		proxy := p.redis
@@ -64,6 +70,31 @@ func (f *repliesLost) begin(x *rig) {
 		proxy.CutReplies(text, 1+x.rng.IntN(4))
 	}
 	x.note("the next replies to %s are lost", f.to)
+}
+
+// scriptHash returns what the queue's script is called by.
+func (x *rig) scriptHash(name string) string {
+	x.t.Helper()
+	source := fmt.Sprintf("local LARGEST = %d\n", queues.MaxBatchBytes)
+	for _, part := range []string{"entry", name} {
+		text, err := os.ReadFile("../queues/" + part + ".lua")
+		x.try("read the script", err)
+		source += string(text)
+	}
+	return redis.NewScript(source).Hash()
+}
+
+// checkScripts fails if Redis was never asked for the scripts whose replies faults cut off.
+func (x *rig) checkScripts() {
+	x.t.Helper()
+	if x.single == nil {
+		return
+	}
+	for _, name := range []string{"push", "ack"} {
+		if known, err := x.single.ScriptExists(x.t.Context(), x.scriptHash(name)).Result(); err != nil || !known[0] {
+			x.t.Errorf("no instance has called the script %s as it is known here: no reply to it was lost (%v)", name, err)
+		}
+	}
 }
 
 func (f *repliesLost) end(x *rig) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 )
 
 // tortureWatch looks at the books at random instants while faults go on.
@@ -61,7 +62,7 @@ func (w *tortureWatch) audit() {
 	ctx, cancel := context.WithTimeout(w.ctx, 2*time.Minute) // a table may be locked
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "audit")
-	cmd.Env = w.rig.variables("PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
+	cmd.Env = w.rig.variables("DATABASE_URL="+w.rig.postgresURL, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"))
 	output, err := cmd.CombinedOutput()
 	text, status := string(output), cmd.ProcessState.ExitCode()
 	switch {
@@ -131,30 +132,41 @@ func (x *rig) awaitFewConnections() {
 func (x *rig) leftovers() (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	entries, err := x.client.XRange(ctx, queueKey(0), "-", "+").Result()
+	type place struct {
+		shard    int
+		producer string
+	}
+	type entry struct {
+		place
+		sequence string
+	}
+	var entries []entry
+	err := x.eachQueue(ctx, func(shard int, e redis.XMessage) {
+		producer, _ := e.Values["p"].(string)
+		sequence, _ := e.Values["s"].(string)
+		entries = append(entries, entry{place{shard, producer}, sequence})
+	})
 	if err != nil {
 		return nil, err
 	}
-	marks := map[string]uint64{}
+	marks := map[place]uint64{}
 	err = x.database(func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, "SELECT producer::text, sequence FROM spendflush.producers")
+		rows, err := conn.Query(ctx, "SELECT shard, producer::text, sequence FROM spendflush.producers")
 		if err != nil {
 			return err
 		}
-		var producer string
+		var of place
 		var sequence uint64
-		_, err = pgx.ForEachRow(rows, []any{&producer, &sequence}, func() error {
-			marks[producer] = sequence
+		_, err = pgx.ForEachRow(rows, []any{&of.shard, &of.producer, &sequence}, func() error {
+			marks[of] = sequence
 			return nil
 		})
 		return err
 	})
 	left := map[string]int{}
 	for _, e := range entries {
-		producer, _ := e.Values["p"].(string)
-		text, _ := e.Values["s"].(string)
-		if sequence, err := strconv.ParseUint(text, 10, 64); err != nil || sequence > marks[producer] {
-			left[producer]++
+		if sequence, err := strconv.ParseUint(e.sequence, 10, 64); err != nil || sequence > marks[e.place] {
+			left[e.producer]++
 		}
 	}
 	return left, err
@@ -197,6 +209,7 @@ func (x *rig) finish() {
 	known := x.clients.stop()
 	x.recover()
 	x.awaitEmptyQueue()
+	x.checkScripts()
 	for _, r := range x.alive() {
 		x.askToStop(r, true)
 	}
@@ -253,7 +266,7 @@ func (x *rig) compareBooks(known map[*podRun]*[len(classes)]*ledger) {
 	for _, row := range query(x.t, x.stack.postgres, pgx.RowToStructByPos[struct {
 		Producer string
 		Updates  int64
-	}], "SELECT producer::text, updates FROM spendflush.producers") {
+	}], "SELECT producer::text, sum(updates)::bigint FROM spendflush.producers GROUP BY producer") {
 		counted[row.Producer] = row.Updates
 	}
 	var total struct{ sent, recorded, booked, killed, exposed int64 }
@@ -371,7 +384,7 @@ func (x *rig) checkAside() {
 func (x *rig) checkServers() {
 	x.t.Helper()
 	x.watch.lookAtDeadlocks()
-	log, err := os.ReadFile(filepath.Join(x.server.postgres.Dir(), "postgres.log"))
+	log, err := os.ReadFile(filepath.Join(x.server.postgres.Dir(), "postgres.log")) // of a couple, that of the last primary
 	x.try("read Postgres's log", err)
 	if n := bytes.Count(log, []byte("deadlock detected")); n > 0 || x.watch.deadlocks > 0 {
 		x.t.Errorf("Postgres counted %d deadlocks and logged %d", x.watch.deadlocks, n)

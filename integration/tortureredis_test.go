@@ -23,7 +23,7 @@ func (x *rig) redisDo(what string, f func(ctx context.Context, client *redis.Cli
 	x.await(what, patience, func() string {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := f(ctx, x.client); err != nil {
+		if err := f(ctx, x.single); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -97,10 +97,10 @@ func (x *rig) queued() map[string]bool {
 	producers := map[string]bool{}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	for _, e := range x.client.XRange(ctx, queueKey(0), "-", "+").Val() {
+	_ = x.eachQueue(ctx, func(_ int, e redis.XMessage) { // no matter: Redis may be away
 		producer, _ := e.Values["p"].(string)
 		producers[producer] = true
-	}
+	})
 	return producers
 }
 
@@ -121,7 +121,7 @@ type lockDeleted struct{}
 
 func (f *lockDeleted) begin(x *rig) {
 	for _, p := range x.places {
-		p.postgres.Delay(25 * time.Millisecond)
+		p.slowPostgres(25 * time.Millisecond)
 	}
 	holders := map[string]bool{}
 	deadline := time.After(2500 * time.Millisecond)
@@ -143,7 +143,7 @@ func (f *lockDeleted) begin(x *rig) {
 
 func (f *lockDeleted) end(x *rig) {
 	for _, p := range x.places {
-		p.postgres.Delay(0)
+		p.slowPostgres(0)
 	}
 }
 

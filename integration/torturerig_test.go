@@ -22,6 +22,7 @@ import (
 	"github.com/spendflush/spendflush/internal/faultproxy"
 	"github.com/spendflush/spendflush/internal/servers"
 	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/queues"
 )
 
 const (
@@ -43,7 +44,15 @@ type rig struct {
 	}
 	disk        string // the small disk that Postgres is on, "" if it couldn't be mounted
 	noDisk      error  // and why
-	client      *redis.Client
+	shards      int
+	postgresURL string // of instances, but for what proxies are in between
+	cluster     *testserver.RedisCluster
+	sentinels   *testserver.RedisSentinels
+	couple      *couple
+	fronts      [2]*faultproxy.Proxy // before the servers of the couple
+	behind      *servers.Postgres    // what the second of them leads to
+	client      redis.UniversalClient
+	single      *redis.Client // of the one Redis, nil if there are several
 	places      []*place
 	runs        []*podRun // all there ever were
 	started     time.Time
@@ -60,7 +69,7 @@ type rig struct {
 // place is where one instance at a time runs.
 type place struct {
 	number          int
-	postgres, redis *faultproxy.Proxy
+	postgres, redis *faultproxy.Proxy // nil where there are several servers
 	count           int
 	run             atomic.Pointer[podRun] // the last one started
 }
@@ -91,22 +100,23 @@ func newRig(t testing.TB, o tortureOptions, instances int) *rig {
 			t.Logf("FAILED with seed %d; to run it again: %s", o.seed, o.command())
 		}
 	})
-	x.mountDisk()
-	dir := x.disk
-	if dir == "" {
-		dir = x.directory()
+	if o.where != ofStandby {
+		x.mountDisk()
 	}
-	x.server.postgres = testserver.NewPostgresIn(t, dir, map[string]string{
-		"max_connections": "60", "max_wal_size": "64MB", "min_wal_size": "32MB", "shared_buffers": "32MB",
-	})
-	x.server.redis = testserver.NewRedis(t)
-	x.stack = stackOn(t, x.server.postgres.URL("postgres"), x.server.redis.URL())
-	x.client = x.redisClient()
+	x.openServers()
+	client, err := queues.Dial(x.stack.redis)
+	x.try("dial Redis", err)
+	t.Cleanup(func() { client.Close() })
+	x.client = client
 	x.gapGrace = strings.Contains(mustRun(t, 0, nil, "env"), "SPENDFLUSH_GAP_GRACE")
 	for n := range instances {
 		p := &place{number: n}
-		p.postgres = faultproxy.New(t, hostOf(t, x.stack.postgres))
-		p.redis = faultproxy.New(t, hostOf(t, x.stack.redis))
+		if x.couple == nil {
+			p.postgres = faultproxy.New(t, hostOf(t, x.stack.postgres))
+		}
+		if x.single != nil {
+			p.redis = faultproxy.New(t, hostOf(t, x.stack.redis))
+		}
 		x.places = append(x.places, p)
 	}
 	for _, p := range x.places {
@@ -200,10 +210,17 @@ func (x *rig) start(p *place) *podRun {
 	x.t.Helper()
 	p.count++
 	name := fmt.Sprintf("pod-%d.%d", p.number, p.count)
-	s := stackOn(x.t, through(x.t, x.stack.postgres, p.postgres.Addr(), name), through(x.t, x.stack.redis, p.redis.Addr(), ""))
+	postgresURL, redisURL := x.postgresURL+"&application_name="+name, x.stack.redis
+	if p.postgres != nil {
+		postgresURL = through(x.t, postgresURL, p.postgres.Addr(), "")
+	}
+	if p.redis != nil {
+		redisURL = through(x.t, redisURL, p.redis.Addr(), "")
+	}
+	s := stackOn(x.t, postgresURL, redisURL)
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(x.t))
 	r := &podRun{place: p, instance: s.launch(name,
-		"SPENDFLUSH_LISTEN="+address, fmt.Sprint("SPENDFLUSH_LOCK_TTL=", tortureTTL),
+		"SPENDFLUSH_LISTEN="+address, fmt.Sprint("SPENDFLUSH_LOCK_TTL=", tortureTTL), fmt.Sprint("SPENDFLUSH_SHARDS=", x.shards),
 		fmt.Sprint("SPENDFLUSH_MAX_CONNECTIONS=", tortureConnections), fmt.Sprint("SPENDFLUSH_GAP_GRACE=", tortureGapGrace),
 		"SPENDFLUSH_SHUTDOWN_TIMEOUT=2m")}
 	r.url = "http://" + address
@@ -331,12 +348,12 @@ type tortureStatus struct {
 	} `json:"shards"`
 }
 
-func (r *podRun) status() (s tortureStatus, err error) {
+func (r *podRun) status(shards int) (s tortureStatus, err error) {
 	code, body, err := r.stack.do(http.MethodGet, r.url+"/v1/status", "", nil)
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal([]byte(body), &s); err != nil || code != http.StatusOK || len(s.Shards) != 1 {
+	if err := json.Unmarshal([]byte(body), &s); err != nil || code != http.StatusOK || len(s.Shards) != shards {
 		return s, fmt.Errorf("%d %.200s %w", code, body, err)
 	}
 	return s, nil
@@ -371,4 +388,11 @@ func (x *rig) sql(statements ...string) {
 		}
 		return ""
 	})
+}
+
+// slowPostgres makes the place's way to Postgres slow, where it has one of its own.
+func (p *place) slowPostgres(d time.Duration) {
+	if p.postgres != nil {
+		p.postgres.Delay(d)
+	}
 }

@@ -22,7 +22,7 @@ import (
 // Defaults of RedisOptions.
 const (
 	DefaultPrefix = "spendflush"
-	DefaultTTL    = 3 * time.Second
+	DefaultTTL    = 800 * time.Millisecond
 )
 
 var (

@@ -20,6 +20,10 @@ type Glance struct {
 	LostBatches    int64      // passed as lost and not found since
 	LastLost       time.Time  // when the last of these was noticed; zero if there are none
 	LastAudit      *LastAudit // nil if there was none
+
+	// OldPrimary says which server of several in the URL takes writes although another was promoted in its place, and
+	// isn't connected to; "" if none does.
+	OldPrimary string
 }
 
 // ErrNotMigrated is wrapped where Postgres answers but the tables aren't there.
@@ -28,7 +32,7 @@ var ErrNotMigrated = errors.New("the tables are missing")
 // Glance looks at the books and the server in one statement, whose cost doesn't grow with the history. The error wraps
 // ErrNotMigrated where the tables aren't there, or lack a column.
 func (s *Store) Glance(ctx context.Context) (Glance, error) {
-	var g Glance
+	g := Glance{OldPrimary: s.hosts.OldPrimary()}
 	var lost, asOf *time.Time
 	var ok *bool
 	var seconds *float64

@@ -1,9 +1,16 @@
 package sql
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"net/url"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -136,5 +143,93 @@ func TestProbeLooksAtAStandbyToo(t *testing.T) {
 	server, err := open(t, standby.URL(""), Options{}).Probe(t.Context())
 	if err != nil || !server.InRecovery {
 		t.Errorf("Probe: %+v, %v", server, err)
+	}
+}
+
+// A server that was frozen or cut off when the other was promoted has the lower timeline. Who comes new sees both.
+func TestOfTwoPrimariesTheOneOfTheLowerTimelineIsLeft(t *testing.T) {
+	old, promoted := couple(t)
+	if err := promoted.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	config, err := pgx.ParseConfig(old.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := "postgres://" + config.User + ":" + config.Password + "@" + host(t, old.URL("")) + "," + host(t, promoted.URL("")) + "/postgres?sslmode=disable"
+	var log bytes.Buffer
+	s := open(t, both, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 3 {
+		if got := query[int](t, s, "SELECT current_setting('port')::int"); strconv.Itoa(got) != port(t, promoted.URL("")) {
+			t.Errorf("connected to port %d, want %s", got, port(t, promoted.URL("")))
+		}
+		s.pool.Reset()
+	}
+	want := host(t, old.URL("")) + ", which is of timeline 1, while there is 2"
+	if got := s.hosts.OldPrimary(); got != want {
+		t.Errorf("the old primary is said to be %q, want %q", got, want)
+	}
+	if g, err := s.Glance(t.Context()); err != nil || g.OldPrimary != want {
+		t.Errorf("%+v, %v", g, err)
+	}
+	// Once it is stopped nothing is wrong any more. What was seen isn't forgotten.
+	if err := old.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the old primary isn't told of any more", func() bool {
+		s.pool.Reset()
+		query[int](t, s, "SELECT 1") // what can't be dialed makes it look
+		return s.hosts.OldPrimary() == ""
+	})
+	s.Close() // nobody writes to the log then
+	if text := log.String(); !strings.Contains(text, want) {
+		t.Errorf("the log says %q", text)
+	}
+}
+
+func port(t *testing.T, databaseURL string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(host(t, databaseURL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// Its machine acknowledges what is sent, so that no connection breaks: a call would wait there for as long as it may.
+func TestAFrozenPrimaryIsLeftOnceAnotherTakesWrites(t *testing.T) {
+	primary, standby := couple(t)
+	config, err := pgx.ParseConfig(primary.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := "postgres://" + config.User + ":" + config.Password + "@" + host(t, primary.URL("")) + "," + host(t, standby.URL("")) + "/postgres?sslmode=disable"
+	s := open(t, both, Options{})
+	p := newProducer()
+	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	apply(t, s, flushOf(p, 1, 1, r))
+	execute(t, s.pool, "CHECKPOINT")
+	caughtUp := open(t, standby.URL(""), Options{Standby: true})
+	eventually(t, "the standby has the flush", func() bool {
+		return query[int](t, caughtUp, "SELECT count(*) FROM spendflush.producers") == 1
+	})
+
+	if err := primary.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer primary.Thaw() // else it can't be stopped
+	applied := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	f := flushOf(p, 2, 2, r)
+	go func() { applied <- s.Apply(ctx, f) }()
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-applied; err != nil && !errors.Is(err, errUnknown) {
+		t.Errorf("Apply: %v", err)
+	}
+	if got := query[string](t, s, "SELECT sum(updates)::text FROM spendflush.producers"); got != "2" {
+		t.Errorf("%s updates are in the books", got)
 	}
 }

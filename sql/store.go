@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,10 @@ type Options struct {
 	// unless the URL says target_session_attrs: what a standby says may be older than what was committed.
 	Standby bool
 
+	// Logger is told where a server of several in the URL takes writes although another was promoted in its place. nil:
+	// nobody is.
+	Logger *slog.Logger
+
 	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
 	ApplicationName string
 }
@@ -60,6 +65,9 @@ const (
 // Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
 type Store struct {
 	pool     *pgxpool.Pool
+	hosts    *pglink.Hosts // nil unless the URL names several
+	watch    sync.WaitGroup
+	unwatch  context.CancelFunc
 	known    known
 	stats    counters
 	encoders sync.Pool
@@ -81,7 +89,9 @@ var ErrEncoding = pglink.ErrEncoding
 // or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
 //
 // Where the URL names several hosts, the one that takes writes is looked for at each new connection. A connection whose
-// server says that it doesn't take them any more is closed, and the other idle ones with it.
+// server says that it doesn't take them any more is closed, and the other idle ones with it. While another one takes writes,
+// a server that doesn't answer for a second is left with all connections to it, and so is one of an older timeline, which was
+// frozen or cut off when the other was promoted.
 func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if err := pglink.CheckURL(databaseURL); err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
@@ -105,7 +115,7 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 			pool.Reset()
 		}
 	}
-	pglink.Prepare(config.ConnConfig, databaseURL, pglink.Options{Standby: o.Standby, Moved: moved})
+	hosts := pglink.Prepare(config.ConnConfig, databaseURL, pglink.Options{Standby: o.Standby, Moved: moved, Log: o.Logger})
 	config.PingTimeout = pingTimeout
 	config.AfterConnect = timesInUTC
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -114,7 +124,12 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	}
 	made.Store(pool)
 
-	s := &Store{pool: pool, statement: embedded.get}
+	s := &Store{pool: pool, hosts: hosts, statement: embedded.get}
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.unwatch = unwatch
+	if hosts != nil {
+		s.watch.Go(func() { hosts.Watch(watching) })
+	}
 	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
 	return s, nil
@@ -129,7 +144,11 @@ func timesInUTC(_ context.Context, conn *pgx.Conn) error {
 }
 
 // Close closes all connections. It blocks until those in use are given back.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.pool.Close() // what hangs at a server that is frozen still has somebody who looks
+	s.unwatch()
+	s.watch.Wait()
+}
 
 // Pool returns the connections of the store, for a lockers.Postgres to share. They stay the store's.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }

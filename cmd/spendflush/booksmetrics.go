@@ -8,6 +8,7 @@ import (
 
 var (
 	descPostgresUp    = partDesc("spendflush_postgres_up", "1 if Postgres answered at this scrape, with the tables there. What else is read from it is left out if not.")
+	descOldPrimary    = partDesc("spendflush_postgres_old_primary", "1 if a server of several in DATABASE_URL takes writes although another was promoted in its place. Nothing is written there.")
 	descQuarantine    = partDesc("spendflush_quarantine_open", "Entries open in quarantine.")
 	descLost          = partDesc("spendflush_lost_batches_open", "Batches passed as lost that haven't turned up.")
 	descAuditOK       = partDesc("spendflush_audit_ok", "1 if the books added up at the last audit, whoever made it. Left out before the first.")
@@ -22,7 +23,7 @@ type booksCollector struct{ ps *parts }
 
 // Describe implements prometheus.Collector.
 func (c *booksCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPostgresUp, descQuarantine, descLost, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
+	for _, d := range []*prometheus.Desc{descPostgresUp, descOldPrimary, descQuarantine, descLost, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
 		ch <- d
 	}
 }
@@ -41,6 +42,11 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(descPostgresUp, 1)
+	old := 0.0
+	if books.OldPrimary != "" {
+		old = 1
+	}
+	gauge(descOldPrimary, old)
 	gauge(descQuarantine, float64(books.Quarantined))
 	gauge(descLost, float64(books.LostBatches))
 	last := books.LastAudit

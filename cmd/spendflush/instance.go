@@ -41,7 +41,7 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby, Logger: log})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}

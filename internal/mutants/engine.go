@@ -8,6 +8,13 @@ package main
 //   - the sleep between two flushes ends when the lease is lost: the next walk looks at the lease before anything else.
 var engineMutants = []mutant{
 	{
+		name:  "a lock is asked for at the usual pace",
+		guard: "who is refused a lock asks again as soon as it would expire: after its holder died, nobody would flush for longer",
+		edits: []edit{{"flusher.go", "if f.heldFor > 0 && f.heldFor < wait {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestALockIsTakenAsSoonAsItsHoldersTimeIsOver"},
+	},
+	{
 		name:  "plan takes batches behind a gap",
 		guard: "a producer's batches are taken in sequence without a gap: the mark would pass one that is missing, and that is lost when it comes",
 		edits: []edit{{"plan.go", "case b.Sequence > claim.Last+1 && p.passing[id] == \"\" || p.enough(sums):", "case p.enough(sums):"}, {"plan.go", "gap := b.Sequence > claim.Last+1", "gap := false"}},

@@ -34,6 +34,20 @@ var sqlMutants = []mutant{
 		tests: []string{"TestOnlyAPrimaryIsConnectedToUnlessTheURLOrTheOptionsSaySo"},
 	},
 	{
+		name:  "an old primary is as good",
+		guard: "of two servers that take writes the one of the lower timeline is left: what is booked there is lost when it is stopped",
+		edits: []edit{{"internal/pglink/hosts.go", "case s.primary && s.timeline < newest:", "case s.primary && s.timeline < newest && false:"}},
+		pkg:   "sql",
+		tests: []string{"TestOfTwoPrimariesTheOneOfTheLowerTimelineIsLeft"},
+	},
+	{
+		name:  "a frozen primary is waited for",
+		guard: "connections to a server that doesn't answer end once another one takes writes: commits would stand still for half a minute",
+		edits: []edit{{"internal/pglink/hosts.go", "_ = c.Conn.Close() // the call that waits there fails", "_ = c"}},
+		pkg:   "sql",
+		tests: []string{"TestAFrozenPrimaryIsLeftOnceAnotherTakesWrites"},
+	},
+	{
 		name:  "some claims are enough",
 		guard: "a flush commits only if every one of its marks has moved",
 		edits: []edit{{"sql/apply.go", "if moved != int64(len(f.Claims)) ||", "if moved == 0 ||"}},

@@ -78,6 +78,7 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	var others []record
 	clock := time.Now()
+	var shards []lookedAt
 	var work sync.WaitGroup
 	work.Go(func() { r.lookAtBooks(ctx, s.Books) })
 	if s.Roster != nil {
@@ -88,17 +89,20 @@ func Collect(ctx context.Context, s Sources) Report {
 			}
 		})
 	}
-	work.Wait()
 	switch {
 	case s.Queue != nil:
-		r.lookAtQueue(ctx, &s, clock)
+		work.Go(func() { shards = lookAtShards(ctx, &s) })
 	case s.Unused != nil:
-		left, err := s.Unused.Left(ctx)
-		r.Queue.Left = left.Batches
-		if err != nil {
-			r.Queue.Error = err.Error()
-		}
+		work.Go(func() {
+			left, err := s.Unused.Left(ctx)
+			r.Queue.Left = left.Batches
+			if err != nil {
+				r.Queue.Error = err.Error()
+			}
+		})
 	}
+	work.Wait()
+	r.takeShards(&s, shards, clock)
 	r.take(others, s.self)
 	r.Behind = r.Queue.Oldest
 	for i := range r.Instances {
@@ -122,7 +126,7 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	}
 	r.Postgres = Postgres{
 		Up: true, Migrated: true, Version: g.Version, Connections: g.Connections, MaxConnections: g.MaxConnections,
-		Updates: g.Updates, Amount: g.Amount,
+		Updates: g.Updates, Amount: g.Amount, OldPrimary: g.OldPrimary,
 	}
 	r.Quarantined, r.LostBatches = g.Quarantined, g.LostBatches
 	if !g.LastLost.IsZero() {
@@ -148,32 +152,56 @@ func listed(ctx context.Context, roster Roster) (list []record, now time.Time, o
 	return list, now, true
 }
 
-// lookAtQueue looks at the queue and its locks. clock is what Redis takes the time to be, as far as it is known.
-func (r *Report) lookAtQueue(ctx context.Context, s *Sources, clock time.Time) {
+// lookedAt is what a shard's queue and lock are found like.
+type lookedAt struct {
+	stats  spendflush.QueueStats
+	holder spendflush.Holder
+	err    error
+}
+
+// lookAtShards looks at the queue and the lock of all shards at once: in a cluster one node may hang, and the others
+// answer.
+func lookAtShards(ctx context.Context, s *Sources) []lookedAt {
+	shards := make([]lookedAt, s.Shards)
+	var work sync.WaitGroup
+	for shard := range shards {
+		work.Go(func() {
+			found := &shards[shard]
+			found.stats, found.err = s.Queue.Stats(ctx, shard)
+			if found.err == nil && s.Locker != nil {
+				found.holder, found.err = s.Locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
+			}
+		})
+	}
+	work.Wait()
+	return shards
+}
+
+// takeShards fills in what was found. clock is what Redis takes the time to be, as far as it is known.
+func (r *Report) takeShards(s *Sources, shards []lookedAt, clock time.Time) {
 	q := &r.Queue
-	q.MaxBytes = s.QueueMaxBytes * int64(s.Shards)
-	for shard := range s.Shards {
-		stats, err := s.Queue.Stats(ctx, shard)
-		var holder spendflush.Holder
-		if err == nil && s.Locker != nil {
-			holder, err = s.Locker.Holder(ctx, fmt.Sprintf("flush/%d", shard))
+	q.MaxBytes = s.QueueMaxBytes * int64(len(shards))
+	for shard, found := range shards {
+		one := QueueShard{Shard: shard, Batches: found.stats.Batches, Bytes: found.stats.Bytes}
+		if err := found.err; err != nil {
+			one = QueueShard{Shard: shard, Error: err.Error(), Refusal: refusal(err)}
+			q.Error, q.Refusal = cmp.Or(q.Error, one.Error), cmp.Or(q.Refusal, one.Refusal)
+			q.Shards = append(q.Shards, one)
+			continue
 		}
-		if err != nil {
-			*q = Queue{Used: true, Error: err.Error(), Refusal: refusal(err), MaxBytes: q.MaxBytes, Shards: []QueueShard{}}
-			r.Locks = []Lock{}
-			return
+		if !found.stats.Oldest.IsZero() {
+			one.Oldest = max(0, clock.Sub(found.stats.Oldest).Seconds())
 		}
-		one := QueueShard{Shard: shard, Batches: stats.Batches, Bytes: stats.Bytes}
-		if !stats.Oldest.IsZero() {
-			one.Oldest = max(0, clock.Sub(stats.Oldest).Seconds())
-		}
+		q.Up = true
 		q.Batches, q.Bytes, q.Oldest = q.Batches+one.Batches, q.Bytes+one.Bytes, max(q.Oldest, one.Oldest)
 		q.Shards = append(q.Shards, one)
 		if s.Locker != nil {
-			r.Locks = append(r.Locks, Lock{Shard: shard, Holder: holder.Owner})
+			r.Locks = append(r.Locks, Lock{Shard: shard, Holder: found.holder.Owner})
 		}
 	}
-	q.Up = true
+	if !q.Up {
+		q.Shards = []QueueShard{} // what is wrong is wrong with all of Redis
+	}
 }
 
 // refusal returns what Redis itself answered, or that it is a sentinel; "" if the error isn't an answer of it.

@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ const (
 	runJournal     = "spendflushjournalgrowing"
 	runGone        = "spendflushinstancedown"
 	runPostgres    = "spendflushpostgresaway"
+	runOldPrimary  = "spendflusholdprimary"
 	runNotReady    = "spendflushnotready"
 	runDenied      = "spendflushaccessdenied"
 )
@@ -113,6 +115,9 @@ func lookAtPostgres(r *Report) []Problem {
 	case !r.Postgres.Migrated:
 		return []Problem{{Bad, "The tables are missing in Postgres. Updates are taken and kept until they are there.",
 			`Start an instance, which makes them, or say "spendflush migrate up".`, runPostgres}}
+	case r.Postgres.OldPrimary != "":
+		return []Problem{{Bad, "A server of DATABASE_URL takes writes although another was promoted: " + r.Postgres.OldPrimary + ". Nothing is written there.",
+			"Stop it, and make it a standby of the other one, by pg_rewind.", runOldPrimary}}
 	}
 	return nil
 }
@@ -204,24 +209,12 @@ func lookAtQueue(r *Report) (list []Problem) {
 	if !q.Used {
 		return lookAtLeft(q.Left)
 	}
-	if !q.Up && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Self }) {
-		what := "Redis can't be reached from here, so no instance is known of."
-		if q.Refusal != "" {
-			what = "Redis refuses: " + q.Refusal + ". So no instance is known of."
-		}
-		return []Problem{{Bad, what,
-			"Ask an instance how it stands, and bring Redis back. Instances write directly to Postgres meanwhile.", runFallback}}
-	}
-	if q.Refusal != "" {
-		return []Problem{{Warn, "Redis refuses: " + q.Refusal + ". Instances write directly to Postgres, one at a time.",
-			"Mend what it says. Instances then return to it by themselves. The books stay exact.", runFallback}}
-	}
 	if !q.Up {
-		return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",
-			"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
+		return lookAtRedis(r)
 	}
+	list = append(list, lookAtShardsAway(r)...)
 	if q.MaxBytes == 0 {
-		return nil
+		return list
 	}
 	bound := float64(q.MaxBytes) / float64(max(1, len(q.Shards)))
 	for _, shard := range q.Shards {
@@ -235,6 +228,55 @@ func lookAtQueue(r *Report) (list []Problem) {
 		}
 		list = append(list, Problem{severity, fmt.Sprintf("The queue of shard %d is %.0f %% full.", shard.Shard, full*100),
 			"See why flushing is slow or stopped. When it is full, batches wait in the memory of the instances.", runQueueBound})
+	}
+	return list
+}
+
+// lookAtRedis tells what is wrong where Redis answers for no shard.
+func lookAtRedis(r *Report) []Problem {
+	q := &r.Queue
+	if !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Self }) {
+		what := "Redis can't be reached from here, so no instance is known of."
+		if q.Refusal != "" {
+			what = "Redis refuses: " + q.Refusal + ". So no instance is known of."
+		}
+		return []Problem{{Bad, what,
+			"Ask an instance how it stands, and bring Redis back. Instances write directly to Postgres meanwhile.", runFallback}}
+	}
+	if q.Refusal != "" {
+		return []Problem{{Warn, "Redis refuses: " + q.Refusal + ". Instances write directly to Postgres, one at a time.",
+			"Mend what it says. Instances then return to it by themselves. The books stay exact.", runFallback}}
+	}
+	return []Problem{{Warn, "Redis can't be reached. Instances write directly to Postgres, one at a time.",
+		"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
+}
+
+// lookAtShardsAway tells of shards whose node in Redis doesn't answer or refuses, while others are well.
+func lookAtShardsAway(r *Report) (list []Problem) {
+	var shards []string
+	refusal := ""
+	for _, shard := range r.Queue.Shards {
+		if shard.Error != "" {
+			shards = append(shards, fmt.Sprint(shard.Shard))
+			refusal = cmp.Or(refusal, shard.Refusal)
+		}
+	}
+	if len(shards) > 0 {
+		noun, it := "shard", "it is"
+		if len(shards) > 1 {
+			noun, it = "shards", "these are"
+		}
+		said := "doesn't answer"
+		if refusal != "" {
+			said = "refuses (" + refusal + ")"
+		}
+		list = append(list, Problem{Warn,
+			fmt.Sprintf("Redis %s for %s %s of %d: %s written directly to Postgres.", said, noun, strings.Join(shards, ", "), len(r.Queue.Shards), it),
+			"See the cluster's node that has it, by CLUSTER NODES. It is used again by itself. The books stay exact.", runFallback})
+	}
+	if !r.InstancesComplete && len(r.Instances) == 0 {
+		list = append(list, Problem{Bad, "Redis doesn't say which instances there are, though it answers otherwise.",
+			"Ask an instance how it stands, and see the cluster's node that doesn't answer.", runFallback})
 	}
 	return list
 }
@@ -267,7 +309,7 @@ func lookAtInstances(r *Report) (list []Problem) {
 			held += in.HeldUpdates
 			continue
 		}
-		if in.Fallback && r.Queue.Up {
+		if in.Fallback && r.Queue.Up && !anyShardAway(r) {
 			fallback = append(fallback, in.Instance)
 		}
 		if in.MaxKeys > 0 && float64(in.Keys) > nearBound*float64(in.MaxKeys) {
@@ -300,6 +342,11 @@ func lookAtInstances(r *Report) (list []Problem) {
 	problem(deadlocked, "had a deadlock in Postgres within the last 5 minutes, and tried again.",
 		"See who else writes to the tables of spendflush: its own flushes don't deadlock.", runDeadlocks)
 	return list
+}
+
+// anyShardAway says whether that some write directly is explained by what lookAtShardsAway tells.
+func anyShardAway(r *Report) bool {
+	return slices.ContainsFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Error != "" })
 }
 
 // lookAtUnready finds instances that live and aren't ready, and says why the first of them isn't.

@@ -43,6 +43,9 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 			"Postgres can't be reached. Updates are taken and kept until it is back.", runPostgres},
 		{"no tables", func(r *Report) { r.Postgres.Migrated = false }, Bad,
 			"The tables are missing in Postgres. Updates are taken and kept until they are there.", runPostgres},
+		{"an old primary", func(r *Report) { r.Postgres.OldPrimary = "a:5432, which is of timeline 1, while there is 2" }, Bad,
+			"A server of DATABASE_URL takes writes although another was promoted: a:5432, which is of timeline 1, while there is 2. " +
+				"Nothing is written there.", runOldPrimary},
 		{"Redis away", func(r *Report) { r.Queue = Queue{Used: true}; r.Locks = nil; r.Instances[0].Fallback = true }, Warn,
 			"Redis can't be reached. Instances write directly to Postgres, one at a time.", runFallback},
 		{"one batch in a Redis switched off", func(r *Report) { r.Queue, r.Locks = Queue{Left: 1}, nil }, Bad,
@@ -63,7 +66,10 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 		{"nobody flushes yet", func(r *Report) { r.Locks[0].Holder = "" }, OK, "Books exact and up to date.", ""},
 		{"nobody flushes", func(r *Report) { r.Locks[0].Holder = ""; r.Queue.Shards[0].Oldest = 12 }, Warn,
 			"Nobody flushes shard 0, where 2 batches have waited in the queue for up to 12 s.", runNoHolder},
-		{"nobody flushes for long", func(r *Report) { r.Locks[1].Holder = ""; r.Queue.Shards[1] = QueueShard{1, 1, 1, 75} }, Bad,
+		{"nobody flushes for long", func(r *Report) {
+			r.Locks[1].Holder = ""
+			r.Queue.Shards[1] = QueueShard{Shard: 1, Batches: 1, Bytes: 1, Oldest: 75}
+		}, Bad,
 			"Nobody flushes shard 1, where 1 batch has waited in the queue for up to 75 s.", runNoHolder},
 		{"somebody flushes slowly", func(r *Report) { r.Queue.Shards[0].Oldest = 75; r.Behind = 75 }, Bad,
 			"The books are 75 s behind.", runBehind},
@@ -106,6 +112,17 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 		{"Redis refuses, for a command", func(r *Report) {
 			r.Queue, r.Locks, r.Instances = Queue{Used: true, Refusal: "NOPERM no"}, nil, nil
 		}, Bad, "Redis refuses: NOPERM no. So no instance is known of.", runFallback},
+		{"a shard of Redis away", func(r *Report) {
+			r.Queue.Shards[1] = QueueShard{Shard: 1, Error: "timeout"}
+			r.Queue.Error, r.Instances[1].Fallback = "timeout", true
+		}, Warn, "Redis doesn't answer for shard 1 of 2: it is written directly to Postgres.", runFallback},
+		{"some shards of Redis away, for a command", func(r *Report) {
+			r.Queue.Shards = append(r.Queue.Shards, QueueShard{Shard: 2, Error: "x"}, QueueShard{Shard: 3, Error: "x", Refusal: "NOPERM no"})
+			r.Instances = nil
+		}, Bad, "Redis doesn't say which instances there are, though it answers otherwise. There is another problem.", runFallback},
+		{"a command, and some shards of Redis refuse", func(r *Report) {
+			r.Queue.Shards = append(r.Queue.Shards, QueueShard{Shard: 2, Error: "x"}, QueueShard{Shard: 3, Error: "x", Refusal: "NOPERM no"})
+		}, Warn, "Redis refuses (NOPERM no) for shards 2, 3 of 4: these are written directly to Postgres.", runFallback},
 		{"memory near its bound", func(r *Report) { r.Instances[1].Keys = 801 }, Warn,
 			"Instance b has its memory for distinct keys more than 80 % full.", runMemoryBound},
 		{"journal failing", func(r *Report) { r.Instances[0].JournalFailing = true }, Warn, "Instance a can't write its journal.", runJournal},

@@ -91,9 +91,9 @@ const AliveFor = 5 * time.Second
 type Queue struct {
 	Used     bool         `json:"used"`         // false: instances write to Postgres directly, and the rest is empty
 	Left     int64        `json:"left_batches"` // in a Redis that is switched off: they aren't in the books
-	Up       bool         `json:"up"`
-	Error    string       `json:"error"`
-	Refusal  string       `json:"refusal"` // what Redis itself answered, where it is reached and refuses
+	Up       bool         `json:"up"`           // for one shard at least
+	Error    string       `json:"error"`        // of the first shard that has one
+	Refusal  string       `json:"refusal"`      // what Redis itself answered, where it is reached and refuses
 	Batches  int64        `json:"batches"`
 	Bytes    int64        `json:"bytes"`
 	MaxBytes int64        `json:"max_bytes"` // of all shards; 0: no bound
@@ -107,6 +107,8 @@ type QueueShard struct {
 	Batches int64   `json:"batches"`
 	Bytes   int64   `json:"bytes"`
 	Oldest  float64 `json:"oldest_age_seconds"` // 0 if it is empty
+	Error   string  `json:"error"`              // not "": its node in Redis doesn't answer, or refuses, and nothing else is known
+	Refusal string  `json:"refusal"`            // what Redis itself answered
 }
 
 // Lock is the lock of a shard's flusher. Nobody holds it while there is nothing to flush.
@@ -137,7 +139,8 @@ type Postgres struct {
 	Up             bool              `json:"up"`
 	Migrated       bool              `json:"migrated"` // the tables are there
 	Error          string            `json:"error"`
-	Refusal        string            `json:"refusal"` // what Postgres itself answered, where it is reached and refuses
+	Refusal        string            `json:"refusal"`     // what Postgres itself answered, where it is reached and refuses
+	OldPrimary     string            `json:"old_primary"` // a server of DATABASE_URL that takes writes although another was promoted
 	Version        string            `json:"version"`
 	Connections    int               `json:"connections"` // by whomever
 	MaxConnections int               `json:"max_connections"`

@@ -126,6 +126,10 @@ func (r *Report) shardsText() []string {
 	}
 	rows := [][]string{{"SHARD", "QUEUED BATCHES", "SIZE", "OLDEST", "LOCK HOLDER", "HELD FOR"}}
 	for _, q := range r.Queue.Shards {
+		if q.Error != "" {
+			rows = append(rows, []string{fmt.Sprint(q.Shard), "NOT REACHED", "-", "-", "?", "-"})
+			continue
+		}
 		oldest, holder, held := "-", "nobody", "-"
 		if q.Batches > 0 {
 			oldest = seconds(q.Oldest)
@@ -190,6 +194,9 @@ func (r *Report) queueText() string {
 	text := fmt.Sprintf("%s, %s", count(q.Batches, "batch"), size(q.Bytes))
 	if q.MaxBytes > 0 {
 		text += " of " + size(q.MaxBytes)
+	}
+	if q.Error != "" {
+		text += "; NOT REACHED for every shard: " + q.Error
 	}
 	return text
 }

@@ -36,6 +36,22 @@ func textOf(r *Report) string {
 	return strings.Join(r.Text(terminal.New(&bytes.Buffer{}, nil)), "\n") + "\n"
 }
 
+func TestTheTextTellsOfAShardWhoseNodeIsAway(t *testing.T) {
+	r := busy()
+	r.Queue.Shards[1].Error, r.Queue.Error = "i/o timeout", "i/o timeout"
+	judge(r)
+	text := textOf(r)
+	for _, want := range []string{
+		"Redis doesn't answer for shard 1 of 2: it is written directly to Postgres.\n", "1      NOT REACHED     -        -       ?            -\n",
+		"0      3               12.3 kB  0.3 s   pod-a        12 s\n",
+		"queue         3 batches, 12.3 kB of 256.0 MB; NOT REACHED for every shard: i/o timeout\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+}
+
 func TestTheTextSaysAllInTablesUnderOneSentence(t *testing.T) {
 	want := `Books exact and 0.4 s behind.
 

@@ -5,6 +5,7 @@ package pglink
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net"
 	"strings"
@@ -25,6 +26,9 @@ type Options struct {
 
 	// Moved, if not nil, is called when a server says that it has stopped to be the one to write to. It must not block.
 	Moved func()
+
+	// Log is told of a server that takes writes although another was promoted in its place; nil: nobody is.
+	Log *slog.Logger
 }
 
 // manyHostsTimeout bounds the connection to one of several hosts, unless the URL has connect_timeout: a host that has
@@ -43,7 +47,9 @@ const vanishedAfter = 5 * time.Second
 //
 // A connection is closed by the first error that says that its server is not the one to write to any more. So it never
 // goes back to a pool.
-func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) {
+//
+// Where the URL names several hosts and doesn't say which of them is wanted, it returns what watches over them, else nil.
+func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) *Hosts {
 	dialer := &net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3},
 		Control:         giveUpAfter(vanishedAfter),
@@ -66,6 +72,13 @@ func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) {
 	if !saysTarget(databaseURL) && (several || !o.Standby) {
 		config.ValidateConnect = refuseStandby
 	}
+	var hosts *Hosts
+	if several && !saysTarget(databaseURL) {
+		if o.Log == nil {
+			o.Log = slog.New(slog.DiscardHandler)
+		}
+		hosts = newHosts(config, o.Log)
+	}
 
 	fatal := config.OnPgError
 	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
@@ -77,6 +90,7 @@ func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) {
 		}
 		return false
 	}
+	return hosts
 }
 
 // hostsOf counts the different hosts. Several entries may be of one host, with and without TLS.

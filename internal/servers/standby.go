@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -93,6 +94,31 @@ func (p *Postgres) Follow(ctx context.Context, primary string) error {
 	}
 	if err := p.Restart(ctx); err != nil {
 		return fmt.Errorf("follow: %w", err)
+	}
+	return nil
+}
+
+// Freeze stops all processes of the server by SIGSTOP: connections stay open, new ones are taken by the system, and
+// nothing is answered until Thaw.
+func (p *Postgres) Freeze() error {
+	if err := p.Pause(); err != nil { // first, so that it starts no more of them
+		return err
+	}
+	return p.current().signalChildren(syscall.SIGSTOP)
+}
+
+// Thaw ends a Freeze.
+func (p *Postgres) Thaw() error {
+	return errors.Join(p.current().signalChildren(syscall.SIGCONT), p.Resume())
+}
+
+func (p *process) signalChildren(sig syscall.Signal) error {
+	pids, err := children(p.pid())
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, sig) // it may have ended
 	}
 	return nil
 }

@@ -42,13 +42,14 @@ function path(p) {
   const locks = p.locks ?? [];
   const holders = [...new Set(locks.map((l) => l.holder).filter(Boolean))];
   const queue = p.queue;
+  const away = (queue.shards ?? []).filter((q) => q.error).map((q) => q.shard);
   const used = queue.max_bytes ? Math.min(100, (100 * queue.bytes) / queue.max_bytes) : null;
   return [h("h2", {}, "The path of an update"), h("ol.path", {},
     station("Instances", alive.length < p.instances.length ? "warn" : "ok", `${alive.length} alive`,
       [`${counted(held, "update")} held`], !p.instances_complete && "only this one is known here"),
-    station("Queue", !queue.used ? "ok" : queue.up ? "ok" : "bad", !queue.used ? "not used" : queue.up ? counted(queue.batches, "batch", "batches") : "away",
+    station("Queue", !queue.used ? "ok" : !queue.up ? "bad" : queue.error ? "warn" : "ok", !queue.used ? "not used" : queue.up ? counted(queue.batches, "batch", "batches") : "away",
       queue.used && [bytes(queue.bytes) + (used === null ? "" : ` of ${bytes(queue.max_bytes)}`), queue.batches > 0 && `oldest ${seconds(queue.oldest_age_seconds)}`],
-      queue.error || (direct > 0 && `${direct} write directly`)),
+      away.length ? `away for ${away.length === 1 ? "shard" : "shards"} ${away.join(", ")}: ${queue.error}` : queue.error || (direct > 0 && `${direct} write directly`)),
     station("Lock holder", "ok", holders.length ? holders.map((name, i) => [i > 0 && ", ", id(name)]) : "nobody",
       locks.slice(0, 4).map((l) => (locks.length > 1 ? `shard ${l.shard}: ` : "") + (!l.holder ? "free" : l.held_seconds === null ? "held" : `for ${seconds(l.held_seconds)}`)),
       locks.length > 4 && `and ${locks.length - 4} more shards`),

@@ -1,0 +1,41 @@
+package spendflush
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// dyingLocker is a lock that another holds until a moment and doesn't renew any more, as it is left by who is killed.
+type dyingLocker struct {
+	*memoryLocker
+	ends  time.Time
+	taken atomic.Int64 // when it was won after that, Unix nanoseconds
+}
+
+func (l *dyingLocker) Acquire(ctx context.Context, name string) (Lease, error) {
+	if left := time.Until(l.ends); left > 0 {
+		return nil, &HeldError{Name: name, Holder: Holder{Owner: "another", Expires: left}}
+	}
+	l.taken.CompareAndSwap(0, time.Now().UnixNano())
+	return l.memoryLocker.Acquire(ctx, name)
+}
+
+func TestALockIsTakenAsSoonAsItsHoldersTimeIsOver(t *testing.T) {
+	for _, left := range []time.Duration{700 * time.Millisecond, 1000 * time.Millisecond, 2990 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, true, 1, &faults{})
+			locker := &dyingLocker{memoryLocker: r.locker, ends: time.Now().Add(left)}
+			r.cfg.Locker = locker
+			r.start(t)
+			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "k"}})
+			eventually(t, "the lock is taken", func() bool { return locker.taken.Load() != 0 })
+			if late := time.Unix(0, locker.taken.Load()).Sub(locker.ends); late >= expirySpread {
+				t.Errorf("the lock was free for %s, with %s left at the start", late, left)
+			}
+			r.end(t)
+		})
+	}
+}

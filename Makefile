@@ -80,7 +80,7 @@ containers: export SPENDFLUSH_TEST_REDIS_IMAGE := $(REDIS_IMAGE)
 containers: ## what may depend on the servers' versions, on servers in containers (POSTGRES_IMAGE=name REDIS_IMAGE=name)
 	@.ci/need go postgres redis-server pgbouncer haproxy
 	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS) \
-		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/testserver ./integration)
+		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/lab/testserver ./integration)
 
 versions: ## the same on Postgres 13, 15 and 17, Redis 7.0 and 8.0, and Valkey 8.1, in images made of Debian's packages (root)
 	@for servers in bullseye:valkey bookworm:bookworm trixie:trixie; do \
@@ -111,7 +111,7 @@ fmt: ## format all Go files
 
 mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
 	@.ci/need go postgres redis-server pgbouncer
-	$(GO) run ./internal/mutants -run '$(MUTANTS)'
+	$(GO) run ./internal/lab/mutants -run '$(MUTANTS)'
 
 sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenarios fails (half an hour)
 	@.ci/need go

@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush/internal/bench"
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/bench"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // Everything that bench measures is run once, with few keys: the books must be right, and every number must be there.

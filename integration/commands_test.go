@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestWrongSettingsAreAllNamedAtOnceAndSecretsNotShown(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // binary is the program under test, and testVersion is what it was linked to say.

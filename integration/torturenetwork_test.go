@@ -6,7 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 )
 
 // affected chooses which places a fault of the network is about: the lock holder's, any one, or all.

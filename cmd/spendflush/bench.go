@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush/internal/bench"
+	"github.com/spendflush/spendflush/internal/lab/bench"
 	"github.com/spendflush/spendflush/internal/terminal"
 )
 

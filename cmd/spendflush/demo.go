@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush/internal/demo"
+	"github.com/spendflush/spendflush/internal/lab/demo"
 	"github.com/spendflush/spendflush/internal/terminal"
 )
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 const shardsAbout = `One instance, as fast as it can, over %s keys, 50 ms to the seal and to the flush, so that all shards flush all the time. Every 2 ms it is

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 // ledger is what one client knows of what it has sent, apart from the program that is shown.

@@ -87,7 +87,7 @@ func TestTheDocumentedTableIsTheOneThatIsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(text) != page(mutants()) {
-		t.Error("docs/mutants.md is another one; write it with: go run ./internal/mutants -table > docs/mutants.md")
+		t.Error("docs/mutants.md is another one; write it with: go run ./internal/lab/mutants -table > docs/mutants.md")
 	}
 }
 

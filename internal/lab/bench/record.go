@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
 )

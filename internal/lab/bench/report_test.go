@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 // How the direct writers write. Both favour them: the more updates a transaction has, the more often it deadlocks, and

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/internal/sqlhook"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/sql"

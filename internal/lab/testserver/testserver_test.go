@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 const latencyAbout = `One instance with Redis and Postgres records %s updates a second over %s keys, every one of them in every flush; all totals and rollups are

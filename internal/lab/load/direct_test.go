@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func openDirect(t *testing.T, c DirectConfig) *Direct {

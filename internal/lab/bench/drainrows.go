@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 // The usual cure: sums in memory, a Redis list, and one who drains it row by row. No lock is taken, and nothing is done

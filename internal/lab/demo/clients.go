@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 // clients send traffic to the instances and note what they were told.

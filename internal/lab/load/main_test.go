@@ -3,7 +3,7 @@ package load
 import (
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }

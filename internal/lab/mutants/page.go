@@ -11,7 +11,7 @@ The books are exact because of many small guards. Each row below is the program 
 tests of which at least one fails then. ` + "`make mutants`" + ` builds and runs them all and fails if one goes unnoticed;
 ` + "`make test`" + ` checks that each can still be made and runs the quick ones (marked *).
 
-This page is written by ` + "`go run ./internal/mutants -table > docs/mutants.md`" + `.
+This page is written by ` + "`go run ./internal/lab/mutants -table > docs/mutants.md`" + `.
 
 | without | the guard, and what it is for | in | caught by |
 |---|---|---|---|

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 const waysAbout = `Ten instances in one process book the same traffic over %s keys, chosen at random, as fast as they can: what makes the updates, the

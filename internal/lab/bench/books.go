@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/sql"
 )
 

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/load"
+	"github.com/spendflush/spendflush/internal/lab/load"
 )
 
 // episode is what a group of instances does from its start to the comparison of its books.

@@ -57,12 +57,12 @@ run: ## build it and run an instance on a private Postgres and Redis of its own 
 demo: ## ten instances under traffic, their lock holder killed again and again, and the books compared at the end
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
-	bin/spendflush demo $(ARGS)
+	bin/spendflush-lab demo $(ARGS)
 
-build: ## bin/spendflush
+build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@.ci/need go
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/spendflush ./cmd/spendflush
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
 	@$(MAKE) --no-print-directory --keep-going lint race
@@ -151,7 +151,7 @@ bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that al
 benchmarks: ## spendflush against other ways and its parts, in one run of about fifteen minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
-	bin/spendflush bench --markdown docs/benchmarks.md $(ARGS)
+	bin/spendflush-lab bench --markdown docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built (what "make run" has recorded stays)
 	rm -rf bin

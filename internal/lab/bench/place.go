@@ -72,7 +72,7 @@ func openPlace(ctx context.Context, o Options) (p *place, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	config.ConnConfig.RuntimeParams["application_name"] = "spendflush bench"
+	config.ConnConfig.RuntimeParams["application_name"] = "spendflush-lab bench"
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)
 	}
@@ -222,7 +222,7 @@ func (p *place) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	config.RuntimeParams["application_name"] = "spendflush bench"
+	config.RuntimeParams["application_name"] = "spendflush-lab bench"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)

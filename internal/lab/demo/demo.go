@@ -29,6 +29,8 @@ type Config struct {
 var (
 	// ErrDiffer is returned when the books differ from what was acknowledged.
 	ErrDiffer = errors.New("the books differ")
+	// ErrRefused is returned when the program refuses the settings.
+	ErrRefused = errors.New("the instances refuse their settings")
 	// ErrStopped is returned when it was stopped before there was anything to compare.
 	ErrStopped = errors.New("stopped before there was anything to compare")
 )
@@ -62,7 +64,7 @@ type demo struct {
 
 // Run runs a demonstration. When stop is closed, the traffic ends and is compared; what comes after is left out. When
 // ctx ends, all ends at once. In any case nothing is left when Run returns: no process and no file. Errors: ErrDiffer,
-// ErrStopped, ctx's; a *servers.MissingError where Postgres or Redis isn't installed.
+// ErrRefused, ErrStopped, ctx's; a *servers.MissingError where Postgres or Redis isn't installed.
 func Run(ctx context.Context, stop <-chan struct{}, c Config) (err error) {
 	d := &demo{Config: c, out: c.Out, begun: time.Now()}
 	defer func() { err = errors.Join(err, d.clean(ctx)) }()

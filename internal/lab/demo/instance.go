@@ -67,8 +67,14 @@ func (in *instance) awaitReady(ctx context.Context) error {
 	}
 }
 
+// refusedStatus is the exit status of a program that tried nothing, as its settings are wrong.
+const refusedStatus = 2
+
 // ended is the error of a process that ended by itself.
 func (in *instance) ended() error {
+	if in.process.Status() == refusedStatus {
+		return fmt.Errorf("%w:\n%s", ErrRefused, in.log.tail())
+	}
 	return fmt.Errorf("%s ended by itself with exit status %d; the end of its log:\n%s", in, in.process.Status(), in.log.tail())
 }
 

@@ -40,10 +40,10 @@ if they hold nothing at all, and they hold nothing afterwards. DATABASE_URL and 
 The tables go to standard output as Markdown. All parts take about fifteen minutes.
 
 Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usage, or a database that holds something.`,
-		Example: `  spendflush bench
-  spendflush bench flush record --rounds 5
-  spendflush bench --json bench.json --markdown docs/benchmarks.md
-  spendflush bench ways --cpuprofile cpu.prof`,
+		Example: `  spendflush-lab bench
+  spendflush-lab bench flush record --rounds 5
+  spendflush-lab bench --json bench.json --markdown docs/benchmarks.md
+  spendflush-lab bench ways --cpuprofile cpu.prof`,
 		ValidArgs: names,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Parts, o.Duration = args, time.Duration(seconds*float64(time.Second))
@@ -63,7 +63,7 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	c.Flags().StringVar(&files.profile, "cpuprofile", "", "file that gets a CPU profile for go tool pprof, in which each measurement has its name as label \"measured\"")
 	for flag, extension := range map[string]string{"json": "json", "markdown": "md", "cpuprofile": "prof"} {
 		if err := c.MarkFlagFilename(flag, extension); err != nil {
-			panic("spendflush: " + err.Error()) // there is no such flag
+			panic("spendflush-lab: " + err.Error()) // there is no such flag
 		}
 	}
 	return c
@@ -129,7 +129,7 @@ func profiled(to *os.File, run func() (*bench.Report, error)) (*bench.Report, er
 
 // benchLine is the command that measures the same again. It shows no URL, which may have a password.
 func benchLine(o bench.Options) string {
-	line := append([]string{"spendflush bench"}, o.Parts...)
+	line := append([]string{"spendflush-lab bench"}, o.Parts...)
 	if o.Quick {
 		line = append(line, "--quick")
 	}

@@ -16,9 +16,9 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// postgresSettings are those of every test server. The time zone is one that nobody is in by chance, off the full
+// PostgresSettings are those of every test server. The time zone is one that nobody is in by chance, off the full
 // hour: what takes the session's zone for UTC doesn't pass.
-var postgresSettings = map[string]string{
+var PostgresSettings = map[string]string{
 	"fsync":           "off", // the data needn't survive the machine; that of a killed server is in the page cache
 	"max_connections": "200",
 	"shared_buffers":  "128MB",
@@ -27,7 +27,7 @@ var postgresSettings = map[string]string{
 }
 
 var (
-	sharedPostgres = shared{name: "Postgres", local: localPostgres, docker: dockerPostgres, version: postgresVersion}
+	sharedPostgres = shared{name: "Postgres", variable: PostgresVariable, local: localPostgres, inspect: inspectPostgres}
 	databases      atomic.Int64
 
 	// template is the data that private servers begin with, made once: initdb is slow.
@@ -38,7 +38,7 @@ var (
 			return "", err
 		}
 		atEnd(func(context.Context) error { return os.RemoveAll(dir) })
-		p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+		p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: PostgresSettings})
 		if err != nil {
 			return "", err
 		}
@@ -93,7 +93,7 @@ func localPostgres(ctx context.Context) (string, error) {
 		return "", err
 	}
 	atEnd(func(context.Context) error { return os.RemoveAll(dir) })
-	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: postgresSettings})
+	p, err := servers.StartPostgres(ctx, servers.PostgresConfig{Dir: dir, Settings: PostgresSettings})
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +114,7 @@ func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *server
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
-	all := maps.Clone(postgresSettings)
+	all := maps.Clone(PostgresSettings)
 	maps.Copy(all, settings)
 	return start(t, servers.PostgresConfig{Dir: dir, Template: from, Settings: all})
 }
@@ -123,7 +123,7 @@ func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *server
 // this machine.
 func NewStandby(t testing.TB, primaryURL string) *servers.Postgres {
 	t.Helper()
-	return start(t, servers.PostgresConfig{Dir: privateDir(t), Primary: primaryURL, Settings: postgresSettings})
+	return start(t, servers.PostgresConfig{Dir: privateDir(t), Primary: primaryURL, Settings: PostgresSettings})
 }
 
 // start starts a Postgres that ends with the test.
@@ -191,12 +191,13 @@ func PgBouncer(t testing.TB, postgresURL string, settings map[string]string) str
 	return b.URL()
 }
 
-func postgresVersion(ctx context.Context, url string) (version string, err error) {
+func inspectPostgres(ctx context.Context, url string) (is inspection, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
-		return "", err
+		return is, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	err = conn.QueryRow(ctx, "SHOW server_version").Scan(&version)
-	return version, err
+	const others = "SELECT coalesce('the database ' || min(datname), '') FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
+	err = conn.QueryRow(ctx, "SELECT current_setting('server_version'), ("+others+")").Scan(&is.version, &is.holds)
+	return is, err
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// redisDatabases is how many tests may use the shared Redis at the same time.
-const redisDatabases = 512
+// RedisDatabases is how many tests may use the shared Redis at the same time.
+const RedisDatabases = 512
 
 var (
-	sharedRedis = shared{name: "Redis", local: localRedis, docker: dockerRedis, version: redisVersion}
-	freeNumbers = numbers(redisDatabases)
+	sharedRedis = shared{name: "Redis", variable: RedisVariable, local: localRedis, inspect: inspectRedis}
+	freeNumbers = numbers(RedisDatabases)
 )
 
 // numbers returns a channel that holds the numbers below n. Taking and giving back at its two ends lets a number rest
@@ -42,7 +42,7 @@ func Redis(t testing.TB) string {
 	select {
 	case o.DB = <-freeNumbers:
 	default:
-		t.Fatalf("testserver: more than %d tests use the shared Redis at once", redisDatabases)
+		t.Fatalf("testserver: more than %d tests use the shared Redis at once", RedisDatabases)
 	}
 	flush(t, o)
 	t.Cleanup(func() {
@@ -69,7 +69,7 @@ func localRedis(ctx context.Context) (string, error) {
 		return "", err
 	}
 	atEnd(func(context.Context) error { return os.RemoveAll(dir) })
-	args := []string{"--databases", strconv.Itoa(redisDatabases), "--appendonly", "no"}
+	args := []string{"--databases", strconv.Itoa(RedisDatabases), "--appendonly", "no"}
 	r, err := servers.StartRedis(ctx, servers.RedisConfig{Dir: dir, Args: args})
 	if err != nil {
 		return "", err
@@ -101,22 +101,26 @@ func NewRedis(t testing.TB, args ...string) *servers.Redis {
 	return r
 }
 
-// redisVersion returns the version, and the name of what isn't Redis but says so, such as valkey. Package queues asks the
-// same; its own tests use this package, so this one can't use it.
-func redisVersion(ctx context.Context, url string) (string, error) {
+// inspectRedis tells the name of what isn't Redis but says so, such as valkey, too. Package queues asks the same; its own
+// tests use this package, so this one can't use it.
+func inspectRedis(ctx context.Context, url string) (is inspection, err error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
-		return "", err
+		return is, err
 	}
 	client := redis.NewClient(o)
 	defer client.Close()
-	all, err := client.InfoMap(ctx, "server").Result()
+	all, err := client.InfoMap(ctx).Result()
 	if err != nil {
-		return "", err
+		return is, err
+	}
+	for database, keys := range all["Keyspace"] {
+		is.holds = database + ": " + keys
 	}
 	server := all["Server"]
+	is.version = server["redis_version"]
 	if name := server["server_name"]; name != "" && name != "redis" {
-		return name + " " + server[name+"_version"], nil
+		is.version = name + " " + server[name+"_version"]
 	}
-	return server["redis_version"], nil
+	return is, nil
 }

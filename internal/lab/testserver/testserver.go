@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	startTimeout = 2 * time.Minute // an image may have to be pulled first
+	startTimeout = 2 * time.Minute
 	stopTimeout  = 30 * time.Second
+	pollInterval = 50 * time.Millisecond
 )
 
 // Main runs the tests of a package, stops the servers, calls each of after, fails if a goroutine is left, and
@@ -41,11 +42,18 @@ func Main(m *testing.M, after ...func() error) {
 	os.Exit(code)
 }
 
+// PostgresVariable and RedisVariable name the variables with the URLs of servers that the tests are to use.
+const (
+	PostgresVariable = "SPENDFLUSH_TEST_POSTGRES_URL"
+	RedisVariable    = "SPENDFLUSH_TEST_REDIS_URL"
+)
+
 // shared is a server that the tests of a package share.
 type shared struct {
-	name          string
-	local, docker func(context.Context) (url string, err error)
-	version       func(ctx context.Context, url string) (string, error)
+	name     string
+	variable string // has the URL of one that runs already
+	local    func(context.Context) (url string, err error)
+	inspect  func(ctx context.Context, url string) (inspection, error)
 
 	once sync.Once
 	url  string
@@ -62,35 +70,57 @@ func (s *shared) get(t testing.TB) string {
 	return s.url
 }
 
+// inspection is what a server tells of itself.
+type inspection struct {
+	version string
+	holds   string // what is in it, "" if it is empty
+}
+
 func (s *shared) start() {
-	mode := os.Getenv("SPENDFLUSH_TEST_SERVERS")
-	switch mode {
-	case "local":
-		s.use("a program of this machine, as SPENDFLUSH_TEST_SERVERS asks", s.local)
-	case "docker":
-		s.use("a container, as SPENDFLUSH_TEST_SERVERS asks", s.docker)
-	case "", "auto":
-		if s.use("a container", s.docker); s.err != nil {
-			s.use(fmt.Sprintf("a program of this machine, for want of a container: %v", s.err), s.local)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	given := os.Getenv(s.variable)
+	switch mode := os.Getenv("SPENDFLUSH_TEST_SERVERS"); {
+	case mode == "local" || given == "" && (mode == "" || mode == "auto"):
+		s.err = s.useLocal(ctx)
+	case given != "" && (mode == "" || mode == "auto" || mode == "docker"):
+		s.err = s.useGiven(ctx, given)
+	case mode == "docker":
+		s.err = fmt.Errorf("SPENDFLUSH_TEST_SERVERS asks for a container, and %s isn't set: make containers starts one and sets it", s.variable)
 	default:
 		s.err = fmt.Errorf("SPENDFLUSH_TEST_SERVERS is %q; auto, local and docker are allowed", mode)
 	}
 }
 
-// use starts the server in one way. What that is, is said where everybody sees it, whichever test comes first.
-func (s *shared) use(what string, start func(context.Context) (string, error)) {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	if s.url, s.err = start(ctx); s.err != nil {
-		return
+func (s *shared) useLocal(ctx context.Context) (err error) {
+	if s.url, err = s.local(ctx); err != nil {
+		return err
 	}
-	version, err := s.version(ctx, s.url)
+	is, err := s.inspect(ctx, s.url)
 	if err != nil {
-		s.err = fmt.Errorf("ask for the version: %w", err)
-		return
+		return err
 	}
-	fmt.Fprintf(os.Stderr, "testserver: %s %s is %s\n", s.name, version, what)
+	s.tell(is, "a program of this machine")
+	return nil
+}
+
+// useGiven uses a server that runs already. Tests delete what is in it, so there must be nothing.
+func (s *shared) useGiven(ctx context.Context, url string) error {
+	is, err := s.inspect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("the one that %s names: %w", s.variable, err)
+	}
+	if is.holds != "" {
+		return fmt.Errorf("the one that %s names isn't empty: it has %s; tests use only an empty one, and one package at a time", s.variable, is.holds)
+	}
+	s.url = url
+	s.tell(is, "the one that "+s.variable+" names")
+	return nil
+}
+
+// tell says what the tests use where everybody sees it, whichever test comes first.
+func (s *shared) tell(is inspection, what string) {
+	fmt.Fprintf(os.Stderr, "testserver: %s %s is %s\n", s.name, is.version, what)
 }
 
 var (

@@ -1,4 +1,4 @@
-package testserver
+package main
 
 import (
 	"context"
@@ -18,10 +18,14 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/redis/go-redis/v9"
 	"github.com/testcontainers/testcontainers-go"
+
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 const (
 	engineTimeout = 10 * time.Second // for the engine to say that it is there
+	startTimeout  = 2 * time.Minute  // an image may have to be pulled first
+	stopTimeout   = 30 * time.Second
 	pollInterval  = 50 * time.Millisecond
 )
 
@@ -38,22 +42,27 @@ exec postgres -D /tmp/data "$@" -c listen_addresses='*' -c port=5432 -c unix_soc
 	runRedis = `exec "$(command -v redis-server || command -v valkey-server)" --port 6379 --requirepass "$PASSWORD" --save '' --appendonly no --dir /tmp "$@"`
 )
 
-func dockerAnswers(ctx context.Context) error {
+// engineAnswers returns why there is no Docker engine.
+func engineAnswers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	provider, err := testcontainers.NewDockerProvider()
-	if err != nil {
-		return err
+	if err == nil {
+		err = provider.Health(ctx)
 	}
-	return provider.Health(ctx)
+	if err != nil {
+		return fmt.Errorf("no Docker engine answers: %w", err)
+	}
+	return nil
 }
 
-func dockerPostgres(ctx context.Context) (string, error) {
+func postgres() *server {
 	var args []string
-	for _, name := range slices.Sorted(maps.Keys(postgresSettings)) {
-		args = append(args, "-c", name+"="+postgresSettings[name])
+	for _, name := range slices.Sorted(maps.Keys(testserver.PostgresSettings)) {
+		args = append(args, "-c", name+"="+testserver.PostgresSettings[name])
 	}
-	c := containerServer{
+	return &server{
+		variable: testserver.PostgresVariable,
 		image:  imageName("SPENDFLUSH_TEST_POSTGRES_IMAGE", "postgres:17-alpine"),
 		user:   "postgres", // refuses to run as root
 		script: runPostgres,
@@ -72,14 +81,14 @@ func dockerPostgres(ctx context.Context) (string, error) {
 			return conn.Close(ctx)
 		},
 	}
-	return c.start(ctx)
 }
 
-func dockerRedis(ctx context.Context) (string, error) {
-	c := containerServer{
+func redisServer() *server {
+	return &server{
+		variable: testserver.RedisVariable,
 		image:  imageName("SPENDFLUSH_TEST_REDIS_IMAGE", "redis:7-alpine"),
 		script: runRedis,
-		args:   []string{"--databases", strconv.Itoa(redisDatabases)},
+		args:   []string{"--databases", strconv.Itoa(testserver.RedisDatabases)},
 		port:   6379,
 		url: func(host, password string) string {
 			u := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: host, Path: "/0"}
@@ -96,7 +105,6 @@ func dockerRedis(ctx context.Context) (string, error) {
 			return client.Ping(ctx).Err()
 		},
 	}
-	return c.start(ctx)
 }
 
 func imageName(variable, fallback string) string {
@@ -106,22 +114,23 @@ func imageName(variable, fallback string) string {
 	return fallback
 }
 
-// containerServer is a server in a container.
-type containerServer struct {
-	image  string
-	user   string // "" is the image's
-	script string // for sh, with args as its "$@" and the password in its environment
-	args   []string
-	port   int // inside
-	url    func(host, password string) string
-	probe  func(ctx context.Context, url string) error
+// server is a server in a container.
+type server struct {
+	variable string // by which the tests find it
+	image    string
+	user     string // "" is the image's
+	script   string // for sh, with args as its "$@" and the password in its environment
+	args     []string
+	port     int // inside
+	url      func(host, password string) string
+	probe    func(ctx context.Context, url string) error
 }
 
-// start runs the container and returns when the server in it answers. After an error nothing is left running.
-func (c *containerServer) start(ctx context.Context) (string, error) {
-	if err := dockerAnswers(ctx); err != nil {
-		return "", fmt.Errorf("no Docker engine: %w", err)
-	}
+// start runs the container and returns the server's URL, and what ends it, when the server answers. After an error nothing
+// is left running.
+func (c *server) start(ctx context.Context) (url string, stop func(context.Context) error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	password := rand.Text() // the port may be open to the network
 	ctr, err := testcontainers.Run(ctx, c.image,
 		testcontainers.WithEntrypoint(append([]string{"sh", "-c", c.script, "sh"}, c.args...)...),
@@ -132,11 +141,10 @@ func (c *containerServer) start(ctx context.Context) (string, error) {
 			config.WorkingDir = "/tmp"
 		}),
 	)
-	stop := func(ctx context.Context) error {
+	stop = func(ctx context.Context) error {
 		// There is nothing to save.
 		return testcontainers.TerminateContainer(ctr, testcontainers.StopContext(ctx), testcontainers.StopTimeout(0))
 	}
-	var url string
 	if err != nil {
 		err = fmt.Errorf("run: %w", err)
 	} else if url, err = c.await(ctx, ctr, password); err != nil {
@@ -145,14 +153,13 @@ func (c *containerServer) start(ctx context.Context) (string, error) {
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
-		return "", errors.Join(fmt.Errorf("%s: %w", c.image, err), stop(ctx))
+		return "", nil, errors.Join(fmt.Errorf("%s: %w", c.image, err), stop(ctx))
 	}
-	atEnd(stop)
-	return url, nil
+	return url, stop, nil
 }
 
 // await returns the server's URL when it answers there.
-func (c *containerServer) await(ctx context.Context, ctr testcontainers.Container, password string) (string, error) {
+func (c *server) await(ctx context.Context, ctr testcontainers.Container, password string) (string, error) {
 	host, err := ctr.Host(ctx)
 	if err != nil {
 		return "", err

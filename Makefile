@@ -15,12 +15,13 @@ export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/d
 VERSION ?= $(or $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null),devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-# Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits.
+# Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits. What only the
+# integration tests need is in integration/go.mod for the same reason.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
 
-PKGS ?= ./...
+PKGS ?= ./... ./integration/...
 TESTFLAGS ?=
 POSTGRES_IMAGE ?=
 REDIS_IMAGE ?=
@@ -32,16 +33,19 @@ TORTURE_SECONDS ?= 600
 TORTURE_SEED ?=
 MUTANTS ?=
 
-# $(call go-test,ARGUMENTS) runs go test and names what failed once more at the end, where one looks first.
+# $(call go-test,FLAGS,PACKAGES) runs go test and names what failed once more at the end, where one looks first. What is
+# below ./integration is a module of its own (docs/adr/0014-modules.md), so go is run there for it.
 define go-test
-@set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-echo '$(GO) test $(1)'; \
-if ! $(GO) test $(1) 2>&1 | tee "$$log"; then \
+@set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=; \
+$(call go-test-in,,$(1),$(filter-out ./integration ./integration/%,$(2))) \
+$(call go-test-in,-C integration,$(1),$(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(2)))) \
+if [ -n "$$failed" ]; then \
 	printf '\nFAILED:\n'; \
 	grep -E '^ *--- FAIL:|^FAIL[[:space:]]+[^[:space:]]|^panic: |^WARNING: DATA RACE|goroutines are left' "$$log" | sort -u || true; \
 	exit 1; \
 fi
 endef
+go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(3) 2>&1 | tee -a "$$log" || failed=yes;)
 
 .DEFAULT_GOAL := help
 .PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
@@ -57,30 +61,32 @@ run: ## build it and run an instance on a private Postgres and Redis of its own 
 demo: ## ten instances under traffic, their lock holder killed again and again, and the books compared at the end
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
-	bin/spendflush demo $(ARGS)
+	bin/spendflush-lab demo $(ARGS)
 
-build: ## bin/spendflush
+build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@.ci/need go
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/spendflush ./cmd/spendflush
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
 	@$(MAKE) --no-print-directory --keep-going lint race
 
-race: ## the tests alone (PKGS=./queues/... for some, TESTFLAGS="-run Name -v" for more of go test's flags)
+race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium
-	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKGS))
+	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
 NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)
 
 containers: export SPENDFLUSH_TEST_SERVERS := docker
+containers: export PATH := $(CURDIR)/bin:$(PATH)
 containers: export SPENDFLUSH_TEST_POSTGRES_IMAGE := $(POSTGRES_IMAGE)
 containers: export SPENDFLUSH_TEST_REDIS_IMAGE := $(REDIS_IMAGE)
 containers: ## what may depend on the servers' versions, on servers in containers (POSTGRES_IMAGE=name REDIS_IMAGE=name)
 	@.ci/need go postgres redis-server pgbouncer haproxy
-	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS) \
-		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/testserver ./integration)
+	$(GO) -C integration build -o ../bin/containers ./containers
+	$(call go-test,-exec containers -count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS),\
+		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/lab/testserver ./integration)
 
 versions: ## the same on Postgres 13, 15 and 17, Redis 7.0 and 8.0, and Valkey 8.1, in images made of Debian's packages (root)
 	@for servers in bullseye:valkey bookworm:bookworm trixie:trixie; do \
@@ -93,7 +99,7 @@ lint: vet fmt-check staticcheck ## vet, format and staticcheck
 vet:
 	@.ci/need go
 	$(GO) vet ./...
-	$(GO) vet -tags soak,torture ./integration
+	$(GO) -C integration vet -tags soak,torture,pictures ./...
 
 fmt-check:
 	@bad=$$(gofmt -l *.go */); if [ -n "$$bad" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$bad"; exit 1; fi
@@ -102,6 +108,8 @@ staticcheck:
 	@.ci/need go
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(NILNESS) ./...
+	$(GO) -C integration run $(STATICCHECK) ./...
+	$(GO) -C integration run $(NILNESS) ./...
 
 vulncheck: ## known vulnerabilities in what the program is made of (asks vuln.go.dev)
 	@.ci/need go
@@ -112,47 +120,47 @@ fmt: ## format all Go files
 
 mutants: ## the tests of the tests: each guard of the books switched off, some minutes (MUTANTS=REGEXP for some of them)
 	@.ci/need go postgres redis-server pgbouncer
-	$(GO) run ./internal/mutants -run '$(MUTANTS)'
+	$(GO) run ./internal/lab/mutants -run '$(MUTANTS)'
 
 sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenarios fails (half an hour)
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 2h . -sim.runs=20000 -sim.pairs=1 -sim.orders=10000)
+	$(call go-test,-run Simulator -count=1 -v -timeout 2h,. -sim.runs=20000 -sim.pairs=1 -sim.orders=10000)
 
 sim-long: ## the simulator: 1,000,000 schedules on all cores
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 4h . -sim.runs=1000000 -sim.pairs=1 -sim.orders=100000)
+	$(call go-test,-run Simulator -count=1 -v -timeout 4h,. -sim.runs=1000000 -sim.pairs=1 -sim.orders=100000)
 
 soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server haproxy
-	$(call go-test,-tags soak -run Soak ./integration -timeout 60m -v -count=1)
+	$(call go-test,-tags soak -run Soak -timeout 60m -v -count=1,./integration)
 
 screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium
 	@.ci/need go postgres redis-server chromium
 	@mkdir -p docs/pictures
-	SPENDFLUSH_PICTURES='$(CURDIR)/docs/pictures' $(GO) test -tags pictures -run TestPicturesOfThePage ./integration -count=1
+	SPENDFLUSH_PICTURES='$(CURDIR)/docs/pictures' $(GO) -C integration test -tags pictures -run TestPicturesOfThePage -count=1
 
 torture: export TORTURE_SECONDS := $(TORTURE_SECONDS)
 torture: export TORTURE_SEED := $(TORTURE_SEED)
 torture: ## faults in random order under load, on four topologies (TORTURE_SECONDS=600 each; TORTURE_SEED=n for the order of an earlier run)
 	@.ci/need go gcc postgres redis-server
-	$(call go-test,-race -tags torture -run Torture ./integration -timeout $$((4 * $(TORTURE_SECONDS) + 1800))s -v -count=1)
+	$(call go-test,-race -tags torture -run Torture -timeout $$((4 * $(TORTURE_SECONDS) + 1800))s -v -count=1,./integration)
 
 fuzz: ## every fuzz target for a short time (FUZZTIME=15s each)
 	@.ci/need go
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | while IFS=: read -r file target; do \
 		dir=$$(dirname "$$file"); target=$${target#func }; echo "$$dir $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
+		$(GO) -C "$$dir" test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
 	done
 
 bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that all still run)
 	@.ci/need go postgres redis-server pgbouncer
-	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT) $(PKGS))
+	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT),$(PKGS))
 
 benchmarks: ## spendflush against other ways and its parts, in one run of about fifteen minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
-	bin/spendflush bench --markdown docs/benchmarks.md $(ARGS)
+	bin/spendflush-lab bench --markdown docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built (what "make run" has recorded stays)
 	rm -rf bin

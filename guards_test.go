@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// These tests are about guards whose loss no other test noticed; see internal/mutants.
+// These tests are about guards whose loss no other test noticed; see internal/lab/mutants.
 
 func TestCorruptEntryStaysInTheQueueUntilItIsQuarantined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 )
 
 // The simulator is worth nothing if it can't see what it is for. That it sees the guards of the engine is in
-// internal/mutants; these are those of the servers.
+// internal/lab/mutants; these are those of the servers.
 func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 	all := simRules{slots: 2, shards: 1, crashes: true, harm: true, outages: true, lockless: true}
 	with := func(change func(*simRules)) simRules {

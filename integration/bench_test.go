@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush/internal/bench"
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/bench"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // Everything that bench measures is run once, with few keys: the books must be right, and every number must be there.
@@ -20,7 +20,7 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	jsonFile, markdownFile := filepath.Join(dir, "bench.json"), filepath.Join(dir, "bench.md")
 	postgres, redis := testserver.Postgres(t), testserver.Redis(t)
-	p := launch(t, "bench", nil, "bench", "--quick", "--seconds", "0.05", "--database-url", postgres, "--redis-url", redis,
+	p := launchProgram(t, lab, "bench", nil, "bench", "--quick", "--seconds", "0.05", "--database-url", postgres, "--redis-url", redis,
 		"--json", jsonFile, "--markdown", markdownFile, "--cpuprofile", filepath.Join(dir, "cpu.prof"))
 	<-p.done // later than others have patience for, on a busy machine
 	if status := p.wait(); status != 0 {
@@ -75,9 +75,12 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	}
 
 	// It has left nothing, so it may run again; a database with a single table in it is refused, and not touched.
-	mustRun(t, 0, nil, "bench", "locks", "--quick", "--seconds", "0.01", "--database-url", postgres, "--redis-url", redis)
+	again := []string{"bench", "ways", "--quick", "--database-url", postgres, "--redis-url", redis}
+	if status, _, stderr := runProgram(t, lab, nil, append(again, "--seconds", "0.01")...); status != 0 {
+		t.Errorf("the second run: exit status %d, %s", status, stderr)
+	}
 	query(t, postgres, pgx.RowTo[string], "CREATE TABLE precious (id int)")
-	status, stdout, stderr := run(t, nil, "bench", "locks", "--quick", "--database-url", postgres, "--redis-url", redis, "--json", jsonFile+"2", "--markdown", markdownFile)
+	status, stdout, stderr := runProgram(t, lab, nil, append(again, "--json", jsonFile+"2", "--markdown", markdownFile)...)
 	if status != 2 || stdout != "" || !strings.Contains(stderr, "public.precious") {
 		t.Errorf("with a table in the database: exit status %d, %s", status, stderr)
 	}
@@ -108,7 +111,7 @@ func TestBenchNamesWhatIsWrongWithItsCommandLine(t *testing.T) {
 		{[]string{"--redis-url", "redis://localhost"}, "or neither"},
 		{[]string{"--json", "/nowhere/at/all.json"}, "/nowhere/at/all.json"},
 	} {
-		status, _, stderr := run(t, nil, append([]string{"bench"}, c.args...)...)
+		status, _, stderr := runProgram(t, lab, nil, append([]string{"bench"}, c.args...)...)
 		if status != 2 || !strings.Contains(stderr, c.says) {
 			t.Errorf("%q: exit status %d, %s", c.args, status, stderr)
 		}

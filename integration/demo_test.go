@@ -13,7 +13,7 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-// demonstration is a run of `spendflush demo` that keeps everything in a directory of its own.
+// demonstration is a run of `spendflush-lab demo` that keeps everything in a directory of its own.
 type demonstration struct {
 	*process
 	dir string
@@ -30,7 +30,7 @@ func startDemo(t *testing.T, args ...string) *demonstration {
 		t.Fatal(err)
 	}
 	variables := []string{"TMPDIR=" + dir, "SPENDFLUSH_LOCK_TTL=1s"}
-	return &demonstration{launch(t, "demo", variables, append([]string{"demo"}, args...)...), dir}
+	return &demonstration{launchProgram(t, lab, "demo", variables, append([]string{"demo"}, args...)...), dir}
 }
 
 func (d *demonstration) says(text string) {
@@ -142,4 +142,26 @@ func TestCtrlCWhileADemoStartsOrTwiceLeavesNothing(t *testing.T) {
 	twice.says("no more faults")
 	twice.signal(syscall.SIGINT)
 	twice.ends(1)
+}
+
+// Wrong usage is named before any server is started; what the instances refuse is wrong settings, too.
+func TestDemoNamesWhatIsWrongWithItsCommandLineAndSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		variables, args []string
+		says            string
+	}{
+		{nil, []string{"--seconds", "0"}, "allowed are 1 to 86400"},
+		{nil, []string{"--direct-seconds", "-1"}, "allowed are 0 (leave it out) to 3600"},
+		{nil, []string{"--listen", "0.0.0.0:80"}, `--listen: "0.0.0.0:80" is not allowed`},
+		{nil, []string{"--program", "/nowhere/at/all"}, "/nowhere/at/all"},
+		{nil, []string{"now"}, "now"},
+		{[]string{"DATABASE_URL=postgres://localhost/books"}, nil, "unset DATABASE_URL and REDIS_URL"},
+		{[]string{"SPENDFLUSH_LOCK_TTL=soon"}, nil, `SPENDFLUSH_LOCK_TTL: "soon"`},
+	} {
+		status, _, stderr := runProgram(t, lab, c.variables, append([]string{"demo"}, c.args...)...)
+		if status != 2 || !strings.HasPrefix(stderr, "spendflush-lab: ") || !strings.Contains(stderr, c.says) {
+			t.Errorf("%v demo %q: exit status %d instead of 2: %s", c.variables, c.args, status, stderr)
+		}
+	}
 }

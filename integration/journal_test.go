@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // Redis and Postgres are both away, clients are told that their updates are queued, and the instance is killed.

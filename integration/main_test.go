@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// binary is the program under test, and testVersion is what it was linked to say.
-var binary string
+// binary is the program under test, lab the one that shows what it does, beside it. testVersion is what they were linked
+// to say.
+var binary, lab string
 
 const testVersion = "v0.0.0-integration"
 
@@ -27,19 +28,20 @@ func TestMain(m *testing.M) {
 	testserver.Main(m, func() error { return os.RemoveAll(dir) })
 }
 
-// build builds the program, with the race detector if these tests have it, into a new directory.
+// build builds the programs, with the race detector if these tests have it, into a new directory.
 func build() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "spendflush-integration-"); err != nil {
 		return "", err
 	}
-	binary = filepath.Join(dir, "spendflush")
-	args := []string{"build", "-o", binary, "-ldflags", "-X main.version=" + testVersion}
+	binary, lab = filepath.Join(dir, "spendflush"), filepath.Join(dir, "spendflush-lab")
+	args := []string{"build", "-o", dir, "-ldflags", "-X main.version=" + testVersion}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "../cmd/spendflush")...)
+	cmd := exec.Command("go", append(args, "./cmd/...")...)
+	cmd.Dir = ".." // built as a user builds it, with what the module itself requires
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("build the program: %w\n%s", err, output), os.RemoveAll(dir))
+		return "", errors.Join(fmt.Errorf("build the programs: %w\n%s", err, output), os.RemoveAll(dir))
 	}
 	return dir, nil
 }

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 // prometheus is a real one that scrapes instances and evaluates the rules.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -91,7 +92,13 @@ func (p *process) clean() {
 // run runs the program to its end.
 func run(t testing.TB, variables []string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	p := launch(t, "spendflush "+strings.Join(args, " "), variables, args...)
+	return runProgram(t, binary, variables, args...)
+}
+
+// runProgram is run for another program.
+func runProgram(t testing.TB, program string, variables []string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	p := launchProgram(t, program, filepath.Base(program)+" "+strings.Join(args, " "), variables, args...)
 	status = p.wait()
 	return status, p.stdout.String(), p.stderr.String()
 }

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 // documentedRights returns the rights in docs/security.md as arguments of ACL SETUSER.

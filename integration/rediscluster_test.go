@@ -12,8 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/overview"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 const clusterShards = 4

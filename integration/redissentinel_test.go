@@ -3,7 +3,7 @@ package integration
 import (
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestASentinelFailoverUnderLoadLosesNothing(t *testing.T) {

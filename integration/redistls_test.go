@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // tlsArgs make a Redis listen with TLS, too, and want a certificate of its clients.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 // A backup of the files of Postgres is taken under load and put back later. One of the instances, whose batches were

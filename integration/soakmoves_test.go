@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestSoakRollingRestartsForAMinute(t *testing.T) {

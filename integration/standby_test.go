@@ -10,9 +10,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 // couple is a primary and its standby, which follows it through a network that can be cut.

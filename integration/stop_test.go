@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // A client on a kept connection is told to leave it, and loses no request. The shell of a container isn't needed for

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 const takeovers = 10

@@ -61,7 +61,7 @@ func (o tortureOptions) command() string {
 	if len(o.only) > 0 {
 		seconds += fmt.Sprintf("TORTURE_FAULTS='%s' ", strings.Join(o.only, ","))
 	}
-	return fmt.Sprintf("%sTORTURE_SEED=%d go test -race -tags torture ./integration -run '^%s$' -count=1 -v -timeout 60m", seconds, o.seed, o.test)
+	return fmt.Sprintf("%sTORTURE_SEED=%d go test -C integration -race -tags torture -run '^%s$' -count=1 -v -timeout 60m", seconds, o.seed, o.test)
 }
 
 // TestTorture lets five instances take updates over HTTP while everything around them breaks, one to three things at a

@@ -34,7 +34,8 @@ var newerBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "spendflush-newer")
-	cmd := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "../cmd/spendflush")
+	cmd := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "./cmd/spendflush")
+	cmd.Dir = ".." // see build
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", &buildError{err, string(output)}
 	}

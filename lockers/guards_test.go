@@ -4,10 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// A guard whose loss no other test noticed; see internal/mutants.
+// A guard whose loss no other test noticed; see internal/lab/mutants.
 func TestARenewalLeavesAnothersLockAsItIs(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	lease := acquire(t, openRedis(t, client, "a", time.Second))

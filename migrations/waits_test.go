@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // told gathers what Up tells.

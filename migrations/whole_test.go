@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 // goDown applies the Down sections of the migrations above a version.

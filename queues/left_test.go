@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
 )

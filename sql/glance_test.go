@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestAGlanceHasTheSumsOfTheMarksAndWhatIsLostOrSetAside(t *testing.T) {

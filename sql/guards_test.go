@@ -12,7 +12,7 @@ import (
 	"github.com/spendflush/spendflush"
 )
 
-// These tests are about guards whose loss no other test noticed; see internal/mutants.
+// These tests are about guards whose loss no other test noticed; see internal/lab/mutants.
 
 // impatient returns a Store on a new database that looks for deadlocks often, and that sends rows in any order and as
 // if none of them were known.

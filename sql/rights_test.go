@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/testserver"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
 func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/internal/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/faultproxy"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/internal/testserver"
 )
 
 // couple returns the URLs of a primary with the tables, and of a standby that follows it.

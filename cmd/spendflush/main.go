@@ -74,10 +74,9 @@ one instance at a time commit them to Postgres. Every accepted update counts onc
 
 Settings come from the environment: see "spendflush env".
 
-Exit status of every command: 0 done; 1 failed, or what was checked is bad (audit, status --check, demo); 2 wrong usage or
-settings, and nothing was tried.`,
+Exit status of every command: 0 done; 1 failed, or what was checked is bad (audit, status --check); 2 wrong usage or settings,
+and nothing was tried.`,
 		Example: `  spendflush dev                     # try it, without any settings
-  spendflush demo                    # watch it survive
   spendflush serve                   # run an instance
   spendflush status --watch          # see how everything stands
   spendflush help quarantine         # all about one command`,
@@ -85,8 +84,8 @@ settings, and nothing was tried.`,
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.serveCommand(), p.devCommand(), p.demoCommand(), p.benchCommand(), p.migrateCommand(), p.flushCommand(),
-		p.statusCommand(), p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.completionCommand(), p.versionCommand())
+	root.AddCommand(p.serveCommand(), p.devCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
+		p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.completionCommand(), p.versionCommand())
 	helpCommand(root)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp) // what takes a file says so
 	return root

@@ -1,0 +1,107 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/sql"
+)
+
+// check compares the books with what was sent, and audits them. With so many keys that it would take longer than the
+// measurement, only the sum of all is compared, beside the audit.
+func (g *group) check(ctx context.Context, w *load.Workload) error {
+	store, err := sql.Open(ctx, g.place.databaseURL, sql.Options{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	audit, err := store.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	if !audit.OK {
+		return fmt.Errorf("%w: the audit fails: %+v", ErrWrongBooks, audit.Checks)
+	}
+	want := w.Sums(0, g.sent)
+	add(&want, w.Sums(0, g.again), 1)
+	add(&want, w.Sums(0, cycle), g.cycles)
+	var got spendflush.Counters
+	err = g.place.pool.QueryRow(ctx, `
+SELECT coalesce(sum(spend), 0), coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
+    coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
+    coalesce(sum(cache_read_input_tokens), 0)::bigint, coalesce(sum(cache_creation_input_tokens), 0)::bigint
+FROM spendflush.rollup`).Scan(&got.Spend, &got.SuccessfulRequests, &got.FailedRequests, &got.PromptTokens, &got.CompletionTokens,
+		&got.CacheReadInputTokens, &got.CacheCreationInputTokens)
+	if err != nil {
+		return fmt.Errorf("read the rollups: %w", err)
+	}
+	if got != want.Updates {
+		return fmt.Errorf("%w: the rollups add up to %+v, the updates to %+v", ErrWrongBooks, got, want.Updates)
+	}
+	if w.Shape().Keys > maxCheckedKeys {
+		return nil
+	}
+	return g.place.checkTotals(ctx, want.Entities)
+}
+
+const maxCheckedKeys = 100_000
+
+// add adds sums to others, some times.
+func add(to *load.Sums, sums load.Sums, times uint64) {
+	if times == 0 {
+		return
+	}
+	all := multiple(sums.Updates, times)
+	to.Updates.Add(&all)
+	for e, c := range sums.Entities {
+		sum, more := to.Entities[e], multiple(c, times)
+		sum.Add(&more)
+		to.Entities[e] = sum
+	}
+}
+
+// multiple adds c up n times, by doubling.
+func multiple(c spendflush.Counters, n uint64) (sum spendflush.Counters) {
+	for ; n > 0; n /= 2 {
+		if n%2 == 1 {
+			sum.Add(&c)
+		}
+		c.Add(&c)
+	}
+	return sum
+}
+
+func (p *place) checkTotals(ctx context.Context, want map[spendflush.Entity]spendflush.Counters) error {
+	rows, err := p.pool.Query(ctx, "SELECT entity_type, entity_id, team_id, spend, api_requests FROM spendflush.spend")
+	if err != nil {
+		return fmt.Errorf("read the totals: %w", err)
+	}
+	var kind string
+	var e spendflush.Entity
+	var spend spendflush.Amount
+	var requests int64
+	found := 0
+	_, err = pgx.ForEachRow(rows, []any{&kind, &e.ID, &e.TeamID, &spend, &requests}, func() (err error) {
+		if e.Type, err = spendflush.ParseEntityType(kind); err != nil {
+			return err
+		}
+		sum := want[e]
+		if spend != sum.Spend || requests != sum.APIRequests() {
+			return fmt.Errorf("%w: %s %s has %s dollars of %d requests, its updates are %s of %d",
+				ErrWrongBooks, kind, e.ID, spend, requests, sum.Spend, sum.APIRequests())
+		}
+		found++
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the totals: %w", err)
+	}
+	if found != len(want) {
+		return fmt.Errorf("%w: %d entities have totals, %d had updates", ErrWrongBooks, found, len(want))
+	}
+	return nil
+}

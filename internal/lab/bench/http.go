@@ -1,0 +1,196 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/httpapi"
+	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/sql"
+)
+
+const httpAbout = `Sixteen connections over loopback send POST /v1/updates with a token and wait for each answer. **api** is an instance's HTTP server, with a
+running instance, Redis and Postgres behind it; the books are compared afterwards. **body only** is a handler of net/http that reads the body and
+answers as much. Clients, server, Redis and Postgres share the cores.`
+
+const (
+	httpConnections = 16
+	httpToken       = "benchmark-token"
+)
+
+var httpSizes = []int{1, 100}
+
+func httpSteps(r *run) int { return 2 * r.Rounds * len(httpSizes) }
+
+func measureHTTP(ctx context.Context, r *run) error {
+	w, err := load.New(load.Shape{Seed: 1, Keys: 100})
+	if err != nil {
+		return err
+	}
+	t := Table{Part: "http", Title: "Over HTTP", About: httpAbout, Columns: []string{"updates/s", "requests/s", "of body only"}}
+	for _, n := range httpSizes {
+		request, err := requestOf(w, n)
+		if err != nil {
+			return err
+		}
+		what := "one update a request"
+		if n > 1 {
+			what = fmt.Sprintf("arrays of %d", n)
+		}
+		got, err := r.compare(ctx, r.Rounds, []variant{
+			{what + ", api", func(ctx context.Context) (map[string]float64, error) { return r.api(ctx, w, n, request) }},
+			{what + ", body only", func(ctx context.Context) (map[string]float64, error) { return r.bodyOnly(ctx, n, request) }},
+		})
+		if err != nil {
+			return err
+		}
+		api, bare := got[what+", api"], got[what+", body only"]
+		part := ratios(api["requests"], bare["requests"])
+		t.row(what+", api", api["updates"], api["requests"], part)
+		t.row(what+", body only", nil, bare["requests"], nil)
+		if n == 1 {
+			r.report.atLeast("http", what+" / a handler that reads the body", "", 0.6, part)
+		} else {
+			r.report.atLeast("http", what+", updates/s", "", 200_000, api["updates"])
+		}
+	}
+	r.report.Tables = append(r.report.Tables, t)
+	return nil
+}
+
+// requestOf is a request with the first n updates of the workload.
+func requestOf(w *load.Workload, n int) ([]byte, error) {
+	updates := make([]spendflush.Update, n)
+	for i := range updates {
+		updates[i] = w.Update(uint64(i))
+	}
+	var body []byte
+	var err error
+	if n == 1 {
+		body, err = json.Marshal(updates[0])
+	} else {
+		body, err = json.Marshal(updates)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "POST /v1/updates HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\n"+
+		"User-Agent: bench\r\nAccept: */*\r\nContent-Length: %d\r\n\r\n%s", httpToken, len(body), body), nil
+}
+
+// api floods an instance's HTTP server.
+func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) (numbers map[string]float64, err error) {
+	g, err := r.place.group(ctx, groupConfig{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, g.end(ctx)) }()
+	store, err := sql.Open(ctx, r.place.databaseURL, sql.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	api, err := httpapi.New(httpapi.Config{
+		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Tokens: []string{httpToken},
+	})
+	if err != nil {
+		return nil, err
+	}
+	rate, sent, err := r.floodHTTP(ctx, api.Server("127.0.0.1:0"), request)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.drain(ctx); err != nil {
+		return nil, err
+	}
+	var booked int64
+	if err := r.place.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
+		return nil, fmt.Errorf("read the totals: %w", err)
+	}
+	if want := sent * int64(n); booked != want {
+		return nil, fmt.Errorf("%w: %d updates were acknowledged, %d are booked", ErrWrongBooks, want, booked)
+	}
+	return map[string]float64{"requests": rate, "updates": rate * float64(n)}, nil
+}
+
+func (r *run) bodyOnly(ctx context.Context, n int, request []byte) (map[string]float64, error) {
+	answer := fmt.Appendf(nil, "{\"updates\":%d,\"reached\":\"accepted\"}\n", n)
+	rate, _, err := r.floodHTTP(ctx, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = w.Write(answer) // a client that is gone misses it
+	})}, request)
+	return map[string]float64{"requests": rate}, err
+}
+
+// floodHTTP sends the request on all connections for as long as a measurement takes, and returns how many a second and
+// how many were answered with 202. Any other answer is an error.
+func (r *run) floodHTTP(ctx context.Context, server *http.Server, request []byte) (rate float64, sent int64, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, 0, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	defer func() {
+		err = errors.Join(err, server.Close())
+		if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
+		}
+	}()
+	var count atomic.Int64
+	var clients errgroup.Group
+	begun := time.Now()
+	for range httpConnections {
+		clients.Go(func() error {
+			n, err := client(ctx, listener.Addr().String(), request, begun.Add(r.Duration))
+			count.Add(n)
+			return err
+		})
+	}
+	if err := clients.Wait(); err != nil {
+		return 0, 0, err
+	}
+	return float64(count.Load()) / time.Since(begun).Seconds(), count.Load(), nil
+}
+
+// client is one connection. The answers all have the length of the first one.
+func client(ctx context.Context, address string, request []byte, end time.Time) (sent int64, err error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	answer := make([]byte, 4096)
+	size := 0
+	for ; sent == 0 || time.Now().Before(end); sent++ {
+		if _, err := conn.Write(request); err != nil {
+			return sent, err
+		}
+		if size == 0 {
+			size, err = conn.Read(answer) // a small answer comes in one piece
+		} else {
+			_, err = io.ReadFull(conn, answer[:size])
+		}
+		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 202 ")) {
+			return sent, errors.Join(fmt.Errorf("a request was answered with %.300q", answer[:size]), err)
+		}
+	}
+	return sent, ctx.Err()
+}

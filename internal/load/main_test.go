@@ -1,9 +1,0 @@
-package load
-
-import (
-	"testing"
-
-	"github.com/spendflush/spendflush/internal/testserver"
-)
-
-func TestMain(m *testing.M) { testserver.Main(m) }

@@ -131,7 +131,7 @@ func (x *rig) awaitFewConnections() {
 func (x *rig) leftovers() (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	entries, err := x.client.XRange(ctx, queueKey(0), "-", "+").Result()
+	entries, err := x.client.XRange(ctx, x.queueKey(0), "-", "+").Result()
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (f *redisFlushed) begin(x *rig) {
 		// At some moment at which something is queued; clients go on sending, so there is one.
 		var batches int64
 		for deadline := time.Now().Add(2 * time.Second); batches == 0 && time.Now().Before(deadline); {
-			batches = x.client.XLen(context.Background(), queueKey(0)).Val()
+			batches = x.client.XLen(context.Background(), x.queueKey(0)).Val()
 		}
 		x.redisDo("FLUSHALL", func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() })
 		x.note("FLUSHALL with %d entries in the queue", batches)
@@ -97,7 +97,7 @@ func (x *rig) queued() map[string]bool {
 	producers := map[string]bool{}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	for _, e := range x.client.XRange(ctx, queueKey(0), "-", "+").Val() {
+	for _, e := range x.client.XRange(ctx, x.queueKey(0), "-", "+").Val() {
 		producer, _ := e.Values["p"].(string)
 		producers[producer] = true
 	}
@@ -136,7 +136,7 @@ func (f *lockDeleted) begin(x *rig) {
 		if r := x.holder(); r != nil {
 			holders[r.name] = true
 		}
-		x.redisDo("DEL", func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, lockKey(0)).Err() })
+		x.redisDo("DEL", func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, x.lockKey(0)).Err() })
 	}
 	x.note("lock deleted every 100ms; %d instances held it meanwhile", len(holders))
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spendflush/spendflush"
 )
 
 // When something is a problem.
@@ -306,7 +308,7 @@ func lookAtInstances(r *Report) (list []Problem) {
 func lookAtUnready(r *Report) []Problem {
 	var names []string
 	var why string
-	alive := 0
+	alive, copied := 0, false
 	for i := range r.Instances {
 		in := &r.Instances[i]
 		if !in.Alive {
@@ -314,6 +316,7 @@ func lookAtUnready(r *Report) []Problem {
 		}
 		if alive++; in.NotReady != "" {
 			names = append(names, in.Instance)
+			copied = copied || in.NotReady == spendflush.ErrTwoDatabases.Error()
 			if why == "" {
 				why = in.NotReady
 			}
@@ -323,7 +326,7 @@ func lookAtUnready(r *Report) []Problem {
 		return nil
 	}
 	severity := Warn
-	if len(names) == alive {
+	if len(names) == alive || copied {
 		severity = Bad
 	}
 	return []Problem{{severity, namesOf(names) + " is not ready: " + why + ".",

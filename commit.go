@@ -21,6 +21,7 @@ type committer struct {
 	recent    *recentFlushes
 	confirmed func(marks map[ProducerID]Mark) // told of each commit
 	rewind    rewindDetector
+	books     *booksHolder
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
@@ -44,7 +45,7 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush,
+			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
 		}
 		p.committers[shard] = c
 	}
@@ -65,6 +66,7 @@ func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
 // newPlan returns an empty plan for one walk.
 func (c *committer) newPlan() *plan {
 	plan := newPlan(c.shard)
+	plan.books = c.books.id()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	plan.limit, plan.last = c.limit, c.trouble
@@ -93,6 +95,11 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 			if try++; try > maxFenced {
 				return fmt.Errorf("commit: gave way %d times: %w", try, err)
 			}
+
+		case errors.Is(err, ErrOtherBooks):
+			plan.fenced(f)
+			c.books.doubt()
+			return fmt.Errorf("commit: %w", err)
 
 		case errors.Is(err, ErrRefused):
 			c.log.Error("Postgres refuses a flush for what it is; its batches are tried one by one", "error", err)

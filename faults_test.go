@@ -57,6 +57,11 @@ type faultyStore struct {
 	*faults
 }
 
+func (s faultyStore) Books(ctx context.Context) (id BooksID, err error) {
+	err = s.call("Store.Books", func() error { id, err = s.Store.Books(ctx); return err })
+	return id, err
+}
+
 func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks Marks, err error) {
 	err = s.call("Store.Marks", func() error { marks, err = s.Store.Marks(ctx, shard, ids); return err })
 	return marks, err

@@ -20,6 +20,7 @@ type flusher struct {
 	name    string
 	log     *slog.Logger
 	commits *committer
+	books   booksView // of this term
 	lease   atomic.Pointer[heldLease]
 	denied  atomic.Pointer[denial] // of the last term
 
@@ -102,6 +103,8 @@ func (f *flusher) report(ctx context.Context, err error) {
 		f.pause.reset()
 	case errors.Is(err, ErrHeld):
 		f.pause.reset()
+	case errors.Is(err, ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are told elsewhere
+		f.log.Debug("nothing can be flushed yet", "error", err)
 	case ctx.Err() == nil:
 		f.failures.failed(f.log, f.p.time.Now(), "flush fails; batches stay in the queue and are tried again", err)
 	}
@@ -110,6 +113,9 @@ func (f *flusher) report(ctx context.Context, err error) {
 // term acquires the lock if there is something to flush, and flushes until the queue is empty or the lock is lost.
 func (f *flusher) term(ctx context.Context) error {
 	f.ackErr = nil
+	if err := f.learnBooks(ctx); err != nil {
+		return err
+	}
 	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
 		return err
 	}
@@ -170,8 +176,27 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 
 const heldPause = 100 * time.Millisecond
 
+// learnBooks finds out whose queue is to be flushed. Only Postgres can tell: a note won't do.
+func (f *flusher) learnBooks(ctx context.Context) error {
+	view := f.p.books.current()
+	if !view.told {
+		var err error
+		if view, err = f.p.books.ask(ctx); !view.told && err == nil {
+			err = ErrBooksUnknown // another goroutine asks just now
+		}
+		if !view.told {
+			return fmt.Errorf("ask Postgres for its books: %w", err)
+		}
+	}
+	f.books = view
+	return f.p.books.mayUseQueue()
+}
+
 // once flushes what is in the queue, if there is anything.
 func (f *flusher) once(ctx context.Context) error {
+	if err := f.learnBooks(ctx); err != nil {
+		return err
+	}
 	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
 		return err
 	}
@@ -187,7 +212,7 @@ func (f *flusher) once(ctx context.Context) error {
 func (f *flusher) acquire(ctx context.Context) (Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	lease, err := f.p.cfg.Locker.Acquire(ctx, f.name)
+	lease, err := f.books.locker.Acquire(ctx, f.name)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", f.name, err)
 	}
@@ -198,7 +223,7 @@ func (f *flusher) acquire(ctx context.Context) (Lease, error) {
 func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	stats, err := f.p.cfg.Queue.Stats(ctx, f.shard)
+	stats, err := f.books.queue.Stats(ctx, f.shard)
 	if err != nil {
 		return false, fmt.Errorf("look at the queue: %w", err)
 	}
@@ -213,6 +238,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		return false, err
 	}
 	plan := f.commits.newPlan()
+	plan.books = f.books.id
 	defer func() { f.note(plan) }()
 	var after EntryID
 	for more := true; more; {
@@ -252,7 +278,7 @@ func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after Ent
 			return after, false, nil
 		}
 		readCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		entries, err := f.p.cfg.Queue.Read(readCtx, f.shard, after, readEntries, readBytes)
+		entries, err := f.books.queue.Read(readCtx, f.shard, after, readEntries, readBytes)
 		cancel()
 		if err != nil {
 			return after, false, fmt.Errorf("read the queue: %w", err)
@@ -300,7 +326,7 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if f.ackErr = f.p.cfg.Queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
+	if f.ackErr = f.books.queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
 		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", f.ackErr)
 		return false, nil
 	}

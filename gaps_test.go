@@ -227,7 +227,7 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	newer[2] = BatchVersion + 1
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
 	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
 	p.offer(Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
@@ -285,7 +285,7 @@ func TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside(t *testing.T) {
 	old := NewProducerID(testNow.Add(-time.Hour))
 	young := NewProducerID(testNow.Add(time.Hour))
 	known := NewProducerID(testNow.Add(-2 * time.Hour))
-	p := newPlan(0)
+	p := testPlan()
 	for _, id := range []ProducerID{old, young, known} {
 		p.offer(Entry{ID: EntryID(id.String()), Bytes: NewBatch(testHeader(id, 1), nil, nil).Bytes()})
 	}
@@ -447,10 +447,10 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 				t.Fatalf("%d batches are sealed", len(batches))
 			}
 			// What somebody else has made of it meanwhile.
-			p := newPlan(0)
+			p := testPlan()
 			for i, b := range batches[:len(batches)-1] {
 				if i != 1 {
-					p.offer(Entry{ID: "e", Bytes: b.Bytes()})
+					p.offer(Entry{ID: "e", Bytes: b.forBooks(testBooks).Bytes()})
 				}
 			}
 			p.learn(p.unknown(), Marks{})

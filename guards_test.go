@@ -55,6 +55,9 @@ func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
 	}
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: q, Locker: locker})
 	f := newFlusher(p, 0)
+	if err := f.learnBooks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if flushed, err := f.drain(t.Context(), lease); !flushed || err != nil || store.flushes != 1 {
 		t.Errorf("what was read before the loss: flushed %v, %v, %d flushes", flushed, err, store.flushes)
 	}

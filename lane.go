@@ -18,6 +18,7 @@ type lane struct {
 
 	mu             sync.Mutex // no I/O under it
 	outbox         *outbox
+	books          booksView // that it works for
 	progress       time.Time // when a batch was last confirmed, or sealed into the empty outbox
 	fallback       bool      // pushes fail, so batches are written directly
 	journalFailing bool      // the last try to write to the journal failed
@@ -90,6 +91,7 @@ func (l *lane) header() Header {
 	o := l.outbox
 	return Header{
 		Shard: l.shard, Producer: o.producer, Sequence: o.next, PriorUpdates: o.updates, PriorAmount: o.amount, PriorDigest: o.digest,
+		Books: l.books.id,
 	}
 }
 
@@ -157,6 +159,9 @@ func (l *lane) run(ctx context.Context) {
 func (l *lane) step(ctx context.Context) (again time.Duration) {
 	l.checkBirth(ctx)
 	l.writeJournal()
+	if !l.followBooks(ctx) {
+		return confirmInterval
+	}
 	if l.p.cfg.Queue != nil {
 		l.pushAll(ctx)
 		l.pushRetained(ctx)
@@ -272,6 +277,7 @@ func (l *lane) pushAll(ctx context.Context) {
 			l.pushFailed(ctx, err, begun)
 			return
 		}
+		b.tried = true
 		if err := l.pushOnce(ctx, b); err != nil {
 			l.pushFailed(ctx, err, begun)
 			return
@@ -287,7 +293,7 @@ func (l *lane) pushOnce(ctx context.Context, b *outgoing) error {
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	entry, err := l.p.cfg.Queue.Push(ctx, b.Batch, previous)
+	entry, err := l.queue().Push(ctx, b.Batch, previous)
 	if err != nil {
 		return err
 	}
@@ -304,12 +310,15 @@ func (l *lane) pushOnce(ctx context.Context, b *outgoing) error {
 // awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one that hangs must not
 // hold up direct writes for as long as a large batch may take.
 func (l *lane) awaitQueue(ctx context.Context) error {
+	if err := l.p.books.mayUseQueue(); err != nil {
+		return err
+	}
 	if l.failingSince.IsZero() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := l.p.cfg.Queue.Mark(ctx, l.shard, l.identity())
+	_, err := l.queue().Mark(ctx, l.shard, l.identity())
 	l.silent = err != nil
 	return err
 }
@@ -356,12 +365,12 @@ func (l *lane) readMark(ctx context.Context) {
 	l.mu.Lock()
 	waiting, producer := l.outbox.anyQueued(), l.outbox.producer
 	l.mu.Unlock()
-	if !waiting || l.silent {
+	if !waiting || l.silent || l.p.books.mayUseQueue() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	mark, err := l.p.cfg.Queue.Mark(ctx, l.shard, producer)
+	mark, err := l.queue().Mark(ctx, l.shard, producer)
 	if err != nil {
 		l.log.Debug("mark can't be read from the queue", "error", err)
 		return

@@ -146,6 +146,9 @@ func (l *lane) tryDirect(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	producer, batches := l.outbox.producer, slices.Clone(l.outbox.batches)
+	for _, b := range batches {
+		b.tried = true
+	}
 	l.mu.Unlock()
 	if len(batches) == 0 {
 		return nil

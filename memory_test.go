@@ -19,12 +19,14 @@ type memoryStore struct {
 	quarantine map[string]BadBatch
 	flushes    int
 	now        func() time.Time
+	id         BooksID
 
 	// Stores that are wrong, to see that tests notice.
 	unchecked      bool // claims and batches found are not checked
 	digestsIgnored bool // claims are only checked by their sequence
 	uncheckedFound bool // only batches found aren't checked
 	claimsPruned   bool // a producer whose mark was pruned can be claimed from its first batch on
+	anyBooks       bool // flushes of other books are applied
 	revives        bool // a producer whose mark was pruned gets a new one by tending
 }
 
@@ -66,13 +68,23 @@ func newMemoryStore() *memoryStore {
 		},
 		quarantine: map[string]BadBatch{},
 		now:        time.Now,
+		id:         testBooks,
 	}
+}
+
+// testBooks are the books of stores in memory.
+var testBooks = BooksID{0xb0, 0x0c}
+
+func (s *memoryStore) Books(context.Context) (BooksID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id, nil
 }
 
 func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Updates: s.state.updates[shard]}
+	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Updates: s.state.updates[shard], Books: s.id}
 	for _, id := range producers {
 		if mark, ok := s.state.marks[shard][id]; ok {
 			found.Of[id] = mark.Mark
@@ -144,6 +156,9 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f.Books != s.id && !s.anyBooks {
+		return ErrOtherBooks
+	}
 	if s.fences(f) {
 		return ErrFenced
 	}

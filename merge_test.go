@@ -40,7 +40,7 @@ func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
 	for rest := updates; len(rest) > 0; {
 		n, producer := 1+r.IntN(len(rest)), r.IntN(4)
 		h := next[producer]
-		h.Producer = testProducer(producer)
+		h.Producer, h.Books = testProducer(producer), testBooks
 		h.Sequence++
 		rows := sealUpdates(t, rest[:n], 0)
 		b := NewBatch(h, rows.totals, rows.rollups)

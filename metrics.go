@@ -171,6 +171,7 @@ var (
 	descFallback     = describe("spendflush_fallback_active", "1 while this instance writes to Postgres directly.", "shard")
 	descDenied       = describe("spendflush_access_denied", "1 while Redis or Postgres answers but refuses pushes, flushes or direct writes for lack of rights.", "shard")
 	descLockHeld     = describe("spendflush_lock_held_seconds", "How long this instance has held the flush lock, 0 if it doesn't.", "shard")
+	descBooks        = describe("spendflush_books_conflict", "1 if batches of other books are held, or another database uses the queue under the same books' id.")
 	descQueueBatches = describe("spendflush_queue_batches", "Batches in the queue.", "shard")
 	descQueueBytes   = describe("spendflush_queue_bytes", "Bytes that the queue uses, about.", "shard")
 	descQueueOldest  = describe("spendflush_queue_oldest_seconds", "Age of the oldest entry in the queue, 0 if there is none.", "shard")
@@ -185,7 +186,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
-		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
+		descLockHeld, descBooks, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
 		descKeptBytes, descUnjournaled, descDenied,
 	} {
 		ch <- d
@@ -231,6 +232,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descOpenUpdates, float64(s.Open.Updates))
 	gauge(descAmount, s.Open.Amount.float(), "open")
 	gauge(descAmount, unconfirmed.float(), "sealed")
+	gauge(descBooks, oneIf(s.BooksTrouble != ""))
 	if c.p.cfg.Queue != nil {
 		c.collectQueue(now, gauge)
 	}
@@ -246,7 +248,7 @@ func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v
 	errs := make([]error, len(all))
 	var work sync.WaitGroup
 	for shard := range all { // at once: one node of a cluster may hang
-		work.Go(func() { all[shard], errs[shard] = c.p.cfg.Queue.Stats(ctx, shard) })
+		work.Go(func() { all[shard], errs[shard] = c.p.books.current().queue.Stats(ctx, shard) })
 	}
 	work.Wait()
 	var batches int64

@@ -37,6 +37,7 @@ type outbox struct {
 type outgoing struct {
 	*Batch
 	seal        uint64
+	tried       bool      // it may have left this process for the queue or for Postgres
 	entry       EntryID   // where it was last seen in the queue
 	queued      bool      // it was there
 	inDoubt     bool      // whether it still is must be looked at

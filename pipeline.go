@@ -40,6 +40,8 @@ type Pipeline struct {
 
 	change atomic.Pointer[chan struct{}] // closed and replaced whenever a batch gets on; see Wait
 
+	books booksHolder
+
 	committersMu sync.Mutex // no I/O under it
 	committers   [MaxShards]*committer
 
@@ -76,6 +78,7 @@ func New(c Config) (*Pipeline, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	p.books.p, p.books.view = p, booksView{queue: c.Queue, locker: c.Locker}
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
 	p.metrics = newMetrics(c.Shards)
 	for shard := range c.Shards {
@@ -114,6 +117,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { p.keepHour(workCtx) })
 	work.Go(func() { p.sealAll(workCtx) })
+	work.Go(func() { p.watchBooks(workCtx) })
 	for _, l := range p.lanes {
 		work.Go(func() { l.run(workCtx) })
 	}

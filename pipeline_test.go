@@ -212,7 +212,10 @@ func TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing(t *testing.T) {
 		r.cfg.Store = faultyStore{r.store, storeFaults}
 		const bound = 100_000
 		r.cfg.MaxUnconfirmedBytes = bound
+		storeFaults.setAll(false)
 		r.start(t)
+		eventually(t, "Postgres has told its books", func() bool { return r.books.current().told })
+		storeFaults.setAll(true)
 		most := 0
 		for i := range 2400 {
 			r.record(t, key("a"))
@@ -413,7 +416,7 @@ func TestLoweringTheNumberOfShardsLeavesNoBatchBehind(t *testing.T) {
 		var want Amount
 		for shard := range 4 {
 			row := NewRollupRow(&Series{APIKey: fmt.Sprint("key-", shard)}, 1, Counters{Spend: Dollars(1), SuccessfulRequests: 1})
-			b := NewBatch(Header{Shard: shard, Producer: producer, Sequence: 1}, nil, []RollupRow{row})
+			b := NewBatch(Header{Books: testBooks, Shard: shard, Producer: producer, Sequence: 1}, nil, []RollupRow{row})
 			if _, err := r.queue.Push(t.Context(), b, ""); err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
 	shard    int
+	books    BooksID             // whose batches are taken
 	marks    map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
 	wait     map[ProducerID][]entryBatch
 	passing  map[ProducerID]string // producers whose gaps are passed, and why
@@ -73,6 +74,8 @@ func (p *plan) offer(e Entry) {
 	}
 	b, err := ParseBatch(e.Bytes)
 	switch {
+	case b != nil && b.Books != p.books:
+		err = otherBooks(b, p.books)
 	case errors.Is(err, ErrNewerBatch):
 		p.stats.newer++ // it stays in the queue for an instance that knows it
 		p.newer[b.Producer] = true
@@ -132,7 +135,7 @@ func (p *plan) learn(asked []ProducerID, marks Marks) {
 // without a gap, or with one that is being passed. Duplicates are marked done, corrupt batches are set aside, the rest
 // goes on waiting. It returns nil if nothing can be committed. Applied or fenced must be called before the next take.
 func (p *plan) take() *Flush {
-	f := &Flush{Shard: p.shard}
+	f := &Flush{Shard: p.shard, Books: p.books}
 	sums := newSums()
 	for _, id := range p.order() {
 		if id == p.last && sums.batches > 0 {

@@ -59,7 +59,7 @@ func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) Mark 
 // offered is a plan that knows the marks of producers 1 and 2 and was offered these batches.
 func offered(t *testing.T, marks map[int]uint64, batches ...*Batch) *plan {
 	t.Helper()
-	p := newPlan(0)
+	p := testPlan()
 	for i, b := range batches {
 		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 	}
@@ -162,7 +162,7 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	good := testBatch(t, 1, 1)
 	broken := bytes.Clone(good.Bytes())
 	broken[len(broken)-1] ^= 1
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "broken", Bytes: broken})
 	p.offer(Entry{ID: "junk", Bytes: []byte("SET key value")})
 	p.offer(Entry{ID: "good", Bytes: good.Bytes()})
@@ -189,7 +189,7 @@ func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) 
 	next := mustRows(t, testBatch(t, 1, 2))
 	h := testBatch(t, 1, 2).Header
 	h.PriorDigest = mustParse(t, undecodable).Digest()
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "a", Bytes: undecodable})
 	p.offer(Entry{ID: "b", Bytes: NewBatch(h, next.Totals, next.Rollups).Bytes()})
 	learn(t, p, nil)
@@ -227,7 +227,7 @@ func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 		"behind the mark":                  {testMark(t, 1, 2), []*Batch{behind, last}, ""},
 		"before the mark, as far as known": {recentMark(t, 1, 3), []*Batch{other}, ""},
 	} {
-		p := newPlan(0)
+		p := testPlan()
 		for i, b := range c.batches {
 			p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 		}
@@ -267,7 +267,7 @@ func recentMark(t *testing.T, producer int, sequence uint64) Mark {
 func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	newer[2] = BatchVersion + 1
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
 	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
 	learn(t, p, nil)
@@ -281,7 +281,7 @@ func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 func TestPlanRejectsABatchOfAnotherShard(t *testing.T) {
 	h := testHeader(testProducer(1), 1)
 	h.Shard = 1
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "a", Bytes: NewBatch(h, nil, nil).Bytes()})
 	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, "another shard") || len(p.unknown()) != 0 {
 		t.Fatalf("set aside: %+v", p.bad)

@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -63,6 +64,9 @@ func (p *Pipeline) leftovers(batches []*Batch) (shards []*leftover) {
 
 // step forgets what Postgres has and brings on what it doesn't have.
 func (l *leftover) step(ctx context.Context) error {
+	if err := l.followBooks(ctx); err != nil || len(l.batches) == 0 {
+		return err
+	}
 	marks, err := l.commits.readMarks(ctx, l.producers())
 	if err != nil {
 		return err
@@ -74,13 +78,38 @@ func (l *leftover) step(ctx context.Context) error {
 	if err := l.forget(marks, astray); err != nil || len(l.batches) == 0 {
 		return err
 	}
-	if l.p.cfg.Queue != nil {
+	if l.p.cfg.Queue != nil && l.p.books.mayUseQueue() == nil {
 		err := l.push(ctx)
 		if err == nil || l.p.time.Now().Sub(l.failingSince) < fallbackAfter {
 			return err
 		}
 	}
 	return l.commits.writeDirectly(ctx, l.batches, l.gaps, ProducerID{})
+}
+
+// followBooks has batches that name no books be of those that the database has: their process never learned which ones it
+// was to have. Those of other books are left where they are, for an instance of these books.
+func (l *leftover) followBooks(ctx context.Context) error {
+	view, err := l.p.books.ask(ctx)
+	if !view.told && err == nil {
+		err = ErrBooksUnknown // another goroutine asks just now
+	}
+	if !view.told {
+		return fmt.Errorf("ask Postgres for its books: %w", err)
+	}
+	var others []*Batch
+	l.batches = slices.DeleteFunc(l.batches, func(b *outgoing) bool {
+		if b.Books.IsZero() {
+			b.Batch = b.forBooks(view.id)
+		}
+		if b.Books == view.id {
+			return false
+		}
+		others = append(others, b.Batch)
+		return true
+	})
+	l.p.books.leave(others, view.id)
+	return nil
 }
 
 // astray returns the batches of another chain than that in the books.
@@ -152,7 +181,7 @@ func (l *leftover) forget(marks Marks, astray map[Digest]bool) error {
 func (l *leftover) push(ctx context.Context) error {
 	for _, b := range l.batches {
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		entry, err := l.p.cfg.Queue.Push(callCtx, b.Batch, b.entry)
+		entry, err := l.p.books.current().queue.Push(callCtx, b.Batch, b.entry)
 		cancel()
 		if err != nil {
 			if l.failingSince.IsZero() {

@@ -72,14 +72,26 @@ func (d *rewindDetector) requeued() {
 	d.requeue = false
 }
 
+// forget begins anew, for other books.
+func (d *rewindDetector) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.updates, d.requeue, d.primed = 0, false, false
+}
+
 // readMarks reads marks, and finds out by it whether Postgres was turned back.
 func (c *committer) readMarks(ctx context.Context, ids []ProducerID) (Marks, error) {
 	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	atLeast := c.rewind.atLeast() // before the reading, or a commit meanwhile would look like a rewind
+	books := c.books.id()
 	marks, err := c.cfg.Store.Marks(ctx, c.shard, ids)
 	if err != nil {
 		return Marks{}, fmt.Errorf("read marks: %w", err)
+	}
+	c.books.learn(marks.Books, true)
+	if !books.IsZero() && marks.Books != books {
+		return Marks{}, fmt.Errorf("read marks: %w: the database has the books %s, and %s were known", ErrOtherBooks, marks.Books, books)
 	}
 	if c.rewind.compare(atLeast, marks.Updates) {
 		c.metrics.rewinds.Inc()
@@ -102,14 +114,14 @@ func (c *committer) pruned() time.Time {
 
 // keeper returns the queue if it retains what is acked, and there is a rewind window.
 func (c *committer) keeper() (Keeper, bool) {
-	keeper, ok := c.cfg.Queue.(Keeper)
+	keeper, ok := c.books.current().queue.(Keeper)
 	return keeper, ok && c.cfg.RewindWindow > 0
 }
 
 // requeue has the queue put back what it retains, if Postgres was turned back and that wasn't done yet.
 func (c *committer) requeue(ctx context.Context) {
 	keeper, ok := c.keeper()
-	if !ok || !c.rewind.mustRequeue() {
+	if !ok || !c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
 		return
 	}
 	entries, err := keeper.Requeue(ctx, c.shard)
@@ -156,7 +168,7 @@ func (c *committer) checkRewind(ctx context.Context) error {
 		return err
 	}
 	keeper, ok := c.keeper()
-	if !ok || c.rewind.mustRequeue() {
+	if !ok || c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
 		return nil
 	}
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
@@ -200,8 +212,9 @@ func (p *Pipeline) retainedOrphans(ctx context.Context) []int {
 
 // retained returns the shards of which the queue retains something, none if it doesn't say.
 func (p *Pipeline) retained(ctx context.Context) []int {
-	keeper, ok := p.cfg.Queue.(Keeper)
-	if !ok {
+	view := p.books.current()
+	keeper, ok := view.queue.(Keeper)
+	if !ok || view.id.IsZero() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
@@ -240,7 +253,7 @@ func (p *Pipeline) tend(ctx context.Context) error {
 	for _, shard := range p.retained(ctx) {
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 		// Other instances may have a window still.
-		if err := p.cfg.Queue.(Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
+		if err := p.books.current().queue.(Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
 			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)
 		}
 		cancel()

@@ -216,7 +216,7 @@ func randomRows(t testing.TB, r *rand.Rand, updates int) rowsPart {
 }
 
 func testHeader(producer ProducerID, sequence uint64) Header {
-	return Header{Producer: producer, Sequence: sequence, SealedAt: testNow}
+	return Header{Producer: producer, Sequence: sequence, SealedAt: testNow, Books: testBooks}
 }
 
 // plainRollup is a rollup row with nothing hidden, to be compared.
@@ -242,3 +242,10 @@ func sameRows(aTotals, bTotals []TotalRow, aRollups, bRollups []RollupRow) bool 
 
 // logTo returns a logger that writes text.
 func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// testPlan returns a plan for the first shard of the books that tests have.
+func testPlan() *plan {
+	p := newPlan(0)
+	p.books = testBooks
+	return p
+}

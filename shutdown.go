@@ -156,6 +156,9 @@ func (p *Pipeline) trustsQueue() bool {
 // queueHasAll looks whether the queue still has every batch that isn't committed, by pushing each once more: one that is
 // there stays where it is.
 func (l *lane) queueHasAll(ctx context.Context) bool {
+	if l.p.books.mayUseQueue() != nil {
+		return false
+	}
 	l.mu.Lock()
 	list := slices.Clone(l.outbox.batches)
 	safe := len(l.aside) == 0
@@ -168,7 +171,7 @@ func (l *lane) queueHasAll(ctx context.Context) bool {
 			return false
 		}
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
-		now, err := l.p.cfg.Queue.Push(callCtx, b.Batch, entry)
+		now, err := l.queue().Push(callCtx, b.Batch, entry)
 		cancel()
 		if err != nil {
 			return false

@@ -63,6 +63,19 @@ func (c simClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struct
 // simStore is Postgres as an instance sees it.
 type simStore struct{ *simInstance }
 
+func (p simStore) Books(ctx context.Context) (BooksID, error) {
+	var id BooksID
+	err := p.call(simPostgres, "ask for the books", func() (err error) {
+		got, err := p.s.store.Books(ctx)
+		id = got
+		return err
+	})
+	if err != nil {
+		return BooksID{}, err
+	}
+	return id, nil
+}
+
 func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
 	ids = slices.Clone(ids)
 	known := p.knows[shard]

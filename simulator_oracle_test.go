@@ -137,7 +137,7 @@ func (s *simulator) has(b *simSealed) bool {
 }
 
 func (s *simulator) isQuarantined(b *Batch) bool {
-	_, ok := s.store.quarantine[string(b.bytes)]
+	_, ok := s.store.quarantine[string(b.forBooks(s.store.id).bytes)] // it may have been sealed before its books were known
 	return ok
 }
 
@@ -215,6 +215,10 @@ func (s *simulator) applied(f *Flush) {
 		s.lookAtClaim(f, c)
 	}
 	for i := range f.Rollups {
+		if key := f.Rollups[i].Series().APIKey; isStrange(key) {
+			s.fail("%s is booked, which is of other books", key)
+			return
+		}
 		u := s.updateOf(f.Rollups[i].Series().APIKey)
 		for _, b := range u.batches {
 			b.booked = true
@@ -288,11 +292,15 @@ func (s *simulator) lookAtAcked(shard int, ids []EntryID) {
 				continue
 			}
 		}
-		if b != nil && s.spoiled[e.ID] == b && string(b.bytes) == string(e.Bytes) {
+		if b != nil && s.spoiled[e.ID] == b && s.is(b, e.Bytes) {
 			b.frail = true // its damaged copy was in the same place before a loss, and this one goes for it
 			continue
 		}
 		_, quarantined := s.store.quarantine[string(e.Bytes)]
+		if s.isOfStrangers(e.Bytes) && !quarantined {
+			s.fail("a batch of other books is destroyed: entry %s", e.ID)
+			return
+		}
 		if quarantined || b != nil && (b.torn || b.gone || s.isKnown(b)) {
 			continue
 		}

@@ -25,7 +25,7 @@ func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 	}{
 		"claims aren't checked":                         {all, func(s *simulator) { s.store.unchecked = true }, 200},
 		"batches found aren't checked":                  {with(func(r *simRules) { r.steps, r.grace = 600, time.Second }), func(s *simulator) { s.store.uncheckedFound = true }, 4000},
-		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.store.claimsPruned = true }, 4000},
+		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.store.claimsPruned = true }, 12000},
 		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.store.revives = true }, 4000},
 		"a lower number is published over a higher one": {alone, func(s *simulator) { s.queue.lowers = true }, 20_000},
 	} {

@@ -119,6 +119,7 @@ var simDisturbances = []struct {
 }{
 	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
 	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
+	{func(r *simRules) bool { return r.strange }, func(s *simulator, _ *simInstance) { s.strange() }},
 	{func(r *simRules) bool { return r.crashes || r.clones }, (*simulator).kill},
 	{func(*simRules) bool { return true }, func(s *simulator, in *simInstance) {
 		in.frozen = s.steps + s.r.IntN(60)

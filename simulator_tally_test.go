@@ -4,14 +4,14 @@ import "testing"
 
 // simTally counts what happened, to see that it happens at all.
 type simTally struct {
-	schedules, calls, flushes, fenced, passed, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
+	schedules, calls, flushes, fenced, passed, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities, strange int
 }
 
 func (t *simTally) add(o simTally) {
 	for to, n := range map[*int]int{
 		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.passed: o.passed,
 		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.stops: o.stops, &t.restores: o.restores,
-		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities, &t.clones: o.clones,
+		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities, &t.strange: o.strange, &t.clones: o.clones,
 	} {
 		*to += n
 	}

@@ -21,24 +21,26 @@ import (
 // made to lose, and what Postgres had before it was turned back. So it can tell what must be in the books to the last
 // update.
 type simulator struct {
-	r         *rand.Rand
-	seed      uint64
-	rules     simRules
-	now       time.Time
-	store     *memoryStore
-	queue     *keepingQueue
-	locks     map[string]*simLock
-	disks     []*memoryJournal // one for each slot
-	instances []*simInstance   // one for each slot, nil while it is down
-	current   *simActor        // whose turn it is
-	runs      []*simRun        // all processes that ever were
-	byID      map[ProducerID]*simRun
-	updates   []*simUpdate
-	batches   map[Digest]*simSealed
-	spoiled   map[EntryID]*simSealed // what entries were before a bit of them was flipped
-	late      []func()               // calls whose callers gave up, and that are still on their way
-	past      []simPast              // what Postgres can be turned back to
-	log       *slog.Logger
+	r            *rand.Rand
+	seed         uint64
+	rules        simRules
+	now          time.Time
+	store        *memoryStore
+	queue        *keepingQueue
+	locks        map[string]*simLock
+	disks        []*memoryJournal // one for each slot
+	instances    []*simInstance   // one for each slot, nil while it is down
+	current      *simActor        // whose turn it is
+	runs         []*simRun        // all processes that ever were
+	byID         map[ProducerID]*simRun
+	updates      []*simUpdate
+	batches      map[Digest]*simSealed
+	spoiled      map[EntryID]*simSealed // what entries were before a bit of them was flipped
+	strangers    map[int]*Batch         // the last batch of other books, by shard
+	strangeBytes [][]byte               // all of them
+	late         []func()               // calls whose callers gave up, and that are still on their way
+	past         []simPast              // what Postgres can be turned back to
+	log          *slog.Logger
 
 	queueSkew, storeSkew time.Duration // how far the clocks of the servers are ahead
 
@@ -62,6 +64,7 @@ type simRules struct {
 	lockless  bool          // every flusher believes that it has the lock
 	queueless bool          // some instances have no queue
 	crashes   bool
+	strange   bool // batches of other books come into the queue
 	harm      bool // the queue loses, repeats and spoils entries
 	outages   bool
 	restores  simRestores
@@ -97,7 +100,7 @@ const (
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		store: newMemoryStore(), queue: newKeepingQueue(newMemoryQueue()), locks: map[string]*simLock{},
+		store: newMemoryStore(), queue: newKeepingQueue(newMemoryQueue()), locks: map[string]*simLock{}, strangers: map[int]*Batch{},
 		byID: map[ProducerID]*simRun{}, batches: map[Digest]*simSealed{}, spoiled: map[EntryID]*simSealed{},
 	}
 	s.store.now = func() time.Time { return s.now.Add(s.storeSkew) }

@@ -20,7 +20,7 @@ func (b *Batch) Alone() (*Flush, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Flush{Shard: b.Shard, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}, nil
+	return &Flush{Shard: b.Shard, Books: b.Books, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}, nil
 }
 
 // Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it

@@ -11,6 +11,7 @@ import (
 type PipelineStatus struct {
 	Instance string        `json:"instance"`
 	Producer string        `json:"producer"`
+	Books    BooksID       `json:"books,omitzero"` // that it works for; zero while they are unknown
 	Started  time.Time     `json:"started"`
 	Accepted int64         `json:"accepted_updates"` // since the start
 	Open     OpenStatus    `json:"open"`
@@ -19,6 +20,12 @@ type PipelineStatus struct {
 	// OldestHeld: what isn't known to be in Postgres was accepted after it, and the oldest of that at most SealInterval
 	// later. Zero if nothing is held.
 	OldestHeld time.Time `json:"oldest_held,omitzero"`
+
+	// BooksTrouble says that another database uses the queue under the same books' id, or that batches of other books are
+	// held. "" otherwise.
+	BooksTrouble string `json:"books_trouble,omitempty"`
+
+	TwoDatabases bool `json:"two_databases,omitempty"` // the former
 
 	Flushes []FlushStatus `json:"recent_flushes,omitempty"` // by this instance, newest first, at most 20
 }
@@ -126,8 +133,9 @@ func (p *Pipeline) Status() PipelineStatus {
 		Open: OpenStatus{
 			Keys: open.keys, MaxKeys: p.open.maxKeys, Updates: open.updates + between.updates, Amount: open.amount.Add(between.amount),
 		},
-		Flushes: p.recent.newestFirst(),
+		Flushes: p.recent.newestFirst(), Books: p.books.id(),
 	}
+	s.BooksTrouble, s.TwoDatabases = p.books.trouble()
 	switch {
 	case between.updates > 0:
 		s.OldestHeld = between.since.UTC()

@@ -94,6 +94,7 @@ func (c *Control) brimful() bool {
 // sequence, Totals by key, Rollups by hour and key.
 type Flush struct {
 	Shard  int
+	Books  BooksID // those that all its batches belong to
 	Claims []Claim
 	Lost   []LostBatch // within Claims or Found
 	// Quarantine has the whole batches that are set aside by this flush, in the order of those of Lost that say so.
@@ -227,6 +228,9 @@ func (r Recent) is(last, sequence uint64, digest Digest) (is, known bool) {
 
 // Marks is what the database says of a shard in one snapshot.
 type Marks struct {
+	// Books is which books the database has, in the same snapshot.
+	Books BooksID
+
 	// Of has the producers asked for that the database knows.
 	Of map[ProducerID]Mark
 
@@ -257,10 +261,14 @@ var ErrRefused = errors.New("refused")
 
 // Store is the database that has the truth. Stores are safe for concurrent use.
 type Store interface {
+	// Books returns which books the database has. Where there are several servers, it asks the one that takes writes.
+	Books(ctx context.Context) (BooksID, error)
+
 	// Marks returns the marks of these producers in the shard.
 	Marks(ctx context.Context, shard int, producers []ProducerID) (Marks, error)
 
-	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit, and ErrRefused. Deadlocks, serialization
+	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit, ErrOtherBooks if the database
+	// has other books than the flush is of, and ErrRefused. Deadlocks, serialization
 	// failures and the like are tried again inside. After any other error the outcome is unknown: the same batches
 	// may be applied again, and the claim sees to it that they count once. Apply doesn't change the flush.
 	Apply(ctx context.Context, f *Flush) error

@@ -124,7 +124,7 @@ func TestFlushCommandDrainsWhatTheDeadHaveLeft(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	safe := queueOfTheDead(s)
-	queued := s.redisClient().XLen(t.Context(), queueKey(0)).Val()
+	queued := s.redisClient().XLen(t.Context(), s.queueKey(0)).Val()
 	if queued == 0 {
 		t.Fatal("nothing is in the queue")
 	}
@@ -146,7 +146,7 @@ func TestBatchesInARedisThatIsSwitchedOffAreToldOfAndCanBeFlushed(t *testing.T) 
 	t.Parallel()
 	s := newStack(t)
 	safe := queueOfTheDead(s)
-	queued := s.redisClient().XLen(t.Context(), queueKey(0)).Val()
+	queued := s.redisClient().XLen(t.Context(), s.queueKey(0)).Val()
 	off := []string{"USE_REDIS_TRANSACTION_BUFFER=false"}
 	says := fmt.Sprintf("%d batches lie in the Redis that is switched off, and not in the books.", queued)
 

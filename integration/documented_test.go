@@ -37,10 +37,10 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	queue := queues.NewRedis(client, queues.RedisOptions{})
+	queue := queues.NewRedis(client, queues.RedisOptions{}).Of(s.books())
 	const ttl = 30 * time.Second
-	a := lockers.NewRedis(client, "pod-a", lockers.RedisOptions{TTL: ttl})
-	b := lockers.NewRedis(client, "pod-b", lockers.RedisOptions{TTL: ttl})
+	a := lockers.NewRedis(client, "pod-a", lockers.RedisOptions{TTL: ttl}).Of(s.books())
+	b := lockers.NewRedis(client, "pod-b", lockers.RedisOptions{TTL: ttl}).Of(s.books())
 
 	// Stage 1: each instance accumulates its updates and writes them to the Redis queue.
 	want := newBook()
@@ -56,7 +56,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := lockKey(0)
+	key := s.lockKey(0)
 	value, left := s.redisClient().Get(ctx, key).Val(), s.redisClient().PTTL(ctx, key).Val()
 	if !strings.Contains(value, "pod-a") || left <= 0 || left > ttl {
 		t.Errorf("the lock in Redis is %q for %s", value, left)
@@ -189,6 +189,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spe
 		if err != nil {
 			t.Fatal(err)
 		}
+		flush.Books = b.Books
 		rows, err := b.Rows()
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // faultLoad is traffic that goes on while something breaks. Every request has to succeed, however long it takes.
@@ -144,7 +147,7 @@ func flushAllUnderLoad(t *testing.T, times int, every time.Duration) {
 	lost := int64(0)
 	for range times {
 		<-ticker.C
-		lost += client.XLen(t.Context(), queueKey(0)).Val()
+		lost += client.XLen(t.Context(), s.queueKey(0)).Val()
 		if err := client.FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -249,8 +252,29 @@ func restart(t testing.TB, f func(context.Context) error) {
 }
 
 // The names of our keys in Redis are documented for people who look, so they are written out here.
-func queueKey(shard int) string { return fmt.Sprintf("{spendflush:%d}:queue", shard) }
-func lockKey(shard int) string  { return fmt.Sprintf("{spendflush:%d}:lock:flush", shard) }
+func (s *stack) queueKey(shard int) string { return s.tag(shard) + ":queue" }
+func (s *stack) lockKey(shard int) string  { return s.tag(shard) + ":lock:flush" }
+func (s *stack) tag(shard int) string      { return fmt.Sprintf("{spendflush:%s:%d}", s.books(), shard) }
+
+// books returns which books the stack's database has, which is made for that if need be.
+func (s *stack) books() spendflush.BooksID {
+	s.t.Helper()
+	if s.id.IsZero() {
+		ctx := context.WithoutCancel(s.t.Context()) // also while a test is cleaned up
+		if _, err := migrations.Up(ctx, s.postgres); err != nil {
+			s.t.Fatal(err)
+		}
+		store, err := sql.Open(ctx, s.postgres, sql.Options{MaxConns: 1})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer store.Close()
+		if s.id, err = store.Books(ctx); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return s.id
+}
 
 // redisClient returns a client of the stack's Redis.
 func (s *stack) redisClient() *redis.Client {

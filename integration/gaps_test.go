@@ -23,7 +23,7 @@ func contains(text, part string) bool { return strings.Contains(text, part) }
 // have noticed.
 func (s *stack) holdLock(client *redis.Client, instances ...*instance) {
 	s.t.Helper()
-	if err := client.Set(s.t.Context(), lockKey(0), "nobody", 0).Err(); err != nil {
+	if err := client.Set(s.t.Context(), s.lockKey(0), "nobody", 0).Err(); err != nil {
 		s.t.Fatal(err)
 	}
 	eventually(s.t, "nobody else holds the lock", func() string {
@@ -49,22 +49,22 @@ func TestGapOfADeadInstanceIsReportedWithItsAmountAndPassed(t *testing.T) {
 		books = append(books, recorded)
 	}
 	doomed.kill()
-	entries, err := client.XRange(t.Context(), queueKey(0), "-", "+").Result()
+	entries, err := client.XRange(t.Context(), s.queueKey(0), "-", "+").Result()
 	if err != nil || len(entries) < 4 {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
 	// Redis loses one of them: the one before the last.
 	lost := entries[len(entries)-2]
-	if err := client.XDel(t.Context(), queueKey(0), lost.ID).Err(); err != nil {
+	if err := client.XDel(t.Context(), s.queueKey(0), lost.ID).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Del(t.Context(), lockKey(0)).Err(); err != nil {
+	if err := client.Del(t.Context(), s.lockKey(0)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	other := s.start("other", "SPENDFLUSH_GAP_GRACE=3s")
 	other.logged("BATCHES ARE LOST")
 	eventually(t, "the queue is empty", func() string {
-		if n := client.XLen(t.Context(), queueKey(0)).Val(); n > 0 {
+		if n := client.XLen(t.Context(), s.queueKey(0)).Val(); n > 0 {
 			return "it isn't"
 		}
 		return ""
@@ -87,10 +87,10 @@ func TestGapOfADeadInstanceIsReportedWithItsAmountAndPassed(t *testing.T) {
 	s.audit()
 	// Somebody finds it after all, say in a copy of Redis' memory.
 	s.holdLock(client, other)
-	if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: queueKey(0), Values: lost.Values}).Err(); err != nil {
+	if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: s.queueKey(0), Values: lost.Values}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Del(t.Context(), lockKey(0)).Err(); err != nil {
+	if err := client.Del(t.Context(), s.lockKey(0)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	other.logged("has turned up and is counted")

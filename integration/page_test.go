@@ -254,7 +254,7 @@ func (s *stack) lose() {
 	s.t.Helper()
 	dead := spendflush.NewProducerID(time.Now())
 	for _, sequence := range []uint64{1, 3} {
-		s.enqueue(dead, sequence, handMade(s.t, dead, sequence, spent{"sk-search-1", "0.25"}).Bytes())
+		s.enqueue(dead, sequence, s.handMade(dead, sequence, spent{"sk-search-1", "0.25"}).Bytes())
 	}
 }
 

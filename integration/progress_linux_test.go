@@ -84,14 +84,14 @@ func TestFlushAndApplyShowABarOnATerminal(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	queueOfTheDead(s)
-	queued := s.redisClient().XLen(t.Context(), queueKey(0)).Val()
-	if err := s.redisClient().Set(t.Context(), lockKey(0), "somebody", time.Hour).Err(); err != nil {
+	queued := s.redisClient().XLen(t.Context(), s.queueKey(0)).Val()
+	if err := s.redisClient().Set(t.Context(), s.lockKey(0), "somebody", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
 	p := launchOnTerminal(t, s.variables("TERM=xterm"), "flush")
 	bar := fmt.Sprintf("flush [                        ] 0 of %d batches", queued)
 	p.shows(bar)
-	if err := s.redisClient().Del(t.Context(), lockKey(0)).Err(); err != nil {
+	if err := s.redisClient().Del(t.Context(), s.lockKey(0)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	p.ends(fmt.Sprintf("batches in the queue: %d before, 0 after", queued))
@@ -101,8 +101,8 @@ func TestFlushAndApplyShowABarOnATerminal(t *testing.T) {
 	}
 
 	store := s.openStore()
-	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
-	s.setAside(store, handMade(t, spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	// The first one has to wait for a row, long enough for the bar to be due.
 	release := s.blocked("SELECT FROM spendflush.quarantine WHERE id = 1 FOR UPDATE")
 	p = launchOnTerminal(t, s.variables("TERM=xterm"), "quarantine", "apply", "--all")

@@ -26,28 +26,29 @@ type spent struct {
 }
 
 // handMade returns a batch of a producer that isn't one of the instances. Each sum is one request in an hour long past.
-func handMade(t testing.TB, producer spendflush.ProducerID, sequence uint64, sums ...spent) *spendflush.Batch {
+func (s *stack) handMade(producer spendflush.ProducerID, sequence uint64, sums ...spent) *spendflush.Batch {
+	t := s.t
 	t.Helper()
 	if made, ok := handMadeBatches.Load(handMadeName{producer, sequence}); ok {
 		return made.(*spendflush.Batch)
 	}
 	var totals []spendflush.TotalRow
 	var rollups []spendflush.RollupRow
-	for _, s := range sums {
-		amount, err := spendflush.ParseAmount(s.amount)
+	for _, sum := range sums {
+		amount, err := spendflush.ParseAmount(sum.amount)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c := spendflush.Counters{Spend: amount, SuccessfulRequests: 1}
-		e := spendflush.Entity{Type: spendflush.APIKey, ID: s.key}
+		e := spendflush.Entity{Type: spendflush.APIKey, ID: sum.key}
 		totals = append(totals, spendflush.TotalRow{Key: e.Key(), Entity: e, Counters: c})
-		rollups = append(rollups, spendflush.NewRollupRow(&spendflush.Series{APIKey: s.key}, 490_000, c))
+		rollups = append(rollups, spendflush.NewRollupRow(&spendflush.Series{APIKey: sum.key}, 490_000, c))
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Producer: producer, Sequence: sequence, SealedAt: time.Now()}
+	h := spendflush.Header{Books: s.books(), Producer: producer, Sequence: sequence, SealedAt: time.Now()}
 	if sequence > 1 { // those before it that weren't made yet are like it
-		prior := handMade(t, producer, sequence-1, sums...)
+		prior := s.handMade(producer, sequence-1, sums...)
 		h.PriorUpdates, h.PriorAmount = prior.PriorUpdates+prior.Updates, prior.PriorAmount.Add(prior.Amount)
 		h.PriorDigest = prior.Digest()
 	}
@@ -68,7 +69,7 @@ type handMadeName struct {
 func (s *stack) enqueue(producer spendflush.ProducerID, sequence uint64, batch []byte) {
 	s.t.Helper()
 	err := s.redisClient().XAdd(s.t.Context(), &redis.XAddArgs{
-		Stream: queueKey(0), Values: []any{"p", producer.String(), "s", sequence, "b", batch},
+		Stream: s.queueKey(0), Values: []any{"p", producer.String(), "s", sequence, "b", batch},
 	}).Err()
 	if err != nil {
 		s.t.Fatal(err)
@@ -155,7 +156,7 @@ func (s *stack) awaitEmptyQueue() {
 	s.t.Helper()
 	client := s.redisClient()
 	eventually(s.t, "the queue is empty", func() string {
-		if n := client.XLen(s.t.Context(), queueKey(0)).Val(); n != 0 {
+		if n := client.XLen(s.t.Context(), s.queueKey(0)).Val(); n != 0 {
 			return fmt.Sprintf("%d entries", n)
 		}
 		return ""
@@ -167,7 +168,7 @@ func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T)
 	s := newStack(t)
 	in := s.start("only")
 	producer := spendflush.NewProducerID(time.Now())
-	whole := handMade(t, producer, 1, spent{"a", "1.5"}, spent{"b", "0.25"}).Bytes()
+	whole := s.handMade(producer, 1, spent{"a", "1.5"}, spent{"b", "0.25"}).Bytes()
 	// Rows that aren't what the control sums say, in a frame that is in order.
 	changed := slices.Clone(whole)
 	changed[len(changed)-1]++
@@ -268,11 +269,11 @@ func (s *stack) brimful() (mend func()) {
 	s.t.Helper()
 	const most = "99999999999999999999999999"
 	producer := spendflush.NewProducerID(time.Now())
-	s.enqueue(producer, 1, handMade(s.t, producer, 1, spent{"full", most}, spent{"counterweight", "-" + most}).Bytes())
+	s.enqueue(producer, 1, s.handMade(producer, 1, spent{"full", most}, spent{"counterweight", "-" + most}).Bytes())
 	s.awaitTotal("full", most)
 	return func() {
 		s.t.Helper()
-		s.enqueue(producer, 2, handMade(s.t, producer, 2, spent{"full", "-" + most}, spent{"counterweight", most}).Bytes())
+		s.enqueue(producer, 2, s.handMade(producer, 2, spent{"full", "-" + most}, spent{"counterweight", most}).Bytes())
 		s.awaitTotal("full", "0")
 	}
 }
@@ -328,7 +329,7 @@ func TestAnImpossibleBatchIsSetAsideAndTheRestFlows(t *testing.T) {
 	in := s.start("only")
 	for _, amount := range []string{"1000000000.000000000001", "99999999999999999999999999"} {
 		producer := spendflush.NewProducerID(time.Now())
-		s.enqueue(producer, 1, handMade(t, producer, 1, spent{"made up", amount}).Bytes())
+		s.enqueue(producer, 1, s.handMade(producer, 1, spent{"made up", amount}).Bytes())
 	}
 	in.post(`{"spend": "1.25", "api_key": "real"}`)
 	s.awaitEmptyQueue()
@@ -391,7 +392,7 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	store := s.openStore()
 	batch := func(key string) (spendflush.ProducerID, *spendflush.Batch) {
 		producer := spendflush.NewProducerID(time.Now())
-		return producer, handMade(t, producer, 1, spent{key, "1"}, spent{key + "'", "2"})
+		return producer, s.handMade(producer, 1, spent{key, "1"}, spent{key + "'", "2"})
 	}
 	wantOnce := func(key string) {
 		t.Helper()
@@ -461,11 +462,11 @@ func TestBatchesQuarantinedInTheWrongOrderAreAppliedInTheRightOne(t *testing.T) 
 	producer := spendflush.NewProducerID(time.Now())
 	var ids []int64
 	for _, sequence := range []uint64{4, 3, 1} {
-		ids = append(ids, s.setAside(store, handMade(t, producer, sequence, spent{"k", "1"})))
+		ids = append(ids, s.setAside(store, s.handMade(producer, sequence, spent{"k", "1"})))
 	}
 	s.wants(1, quarantine("apply", ids[0]), "batches 1 to 3 of its producer must be in the books before it")
 	s.wants(1, append(quarantine("apply"), "--all"), "batch 2 of its producer must be", "applied: 1; applied before: 0; not applied: 2")
-	s.setAside(store, handMade(t, producer, 2, spent{"k", "1"}))
+	s.setAside(store, s.handMade(producer, 2, spent{"k", "1"}))
 	s.wants(0, append(quarantine("apply"), "--all"), "applied: 3; applied before: 0; not applied: 0")
 	if got := s.total("k"); got.Requests != 4 {
 		t.Errorf("%+v", got)

@@ -86,17 +86,17 @@ func TestWhatIsDeniedIsNamedAndNothingIsLost(t *testing.T) {
 		{"NoKeys", "NOPERM", "direct", but("resetkeys"), all},
 		{"AnotherPassword", "WRONGPASS", "direct", but("resetpass", ">another"), all},
 		{"AnotherType", "WRONGTYPE", "direct",
-			func(t *testing.T, _ *stack, server *servers.Redis) {
+			func(t *testing.T, s *stack, server *servers.Redis) {
 				client := stackOn(t, "", server.URL()).redisClient()
 				pipe := client.TxPipeline()
-				pipe.Del(t.Context(), queueKey(0))
-				pipe.Set(t.Context(), queueKey(0), "another's", 0)
+				pipe.Del(t.Context(), s.queueKey(0))
+				pipe.Set(t.Context(), s.queueKey(0), "another's", 0)
 				if _, err := pipe.Exec(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			},
-			func(t *testing.T, _ *stack, server *servers.Redis) {
-				if err := stackOn(t, "", server.URL()).redisClient().Del(t.Context(), queueKey(0)).Err(); err != nil {
+			func(t *testing.T, s *stack, server *servers.Redis) {
+				if err := stackOn(t, "", server.URL()).redisClient().Del(t.Context(), s.queueKey(0)).Err(); err != nil {
 					t.Fatal(err)
 				}
 			}},

@@ -60,9 +60,6 @@ func awaitFlushes(t testing.TB, instances []*instance, path string, shard, more 
 	})
 }
 
-// tag is what all keys of a shard are hashed by.
-func tag(shard int) string { return fmt.Sprintf("{spendflush:%d}", shard) }
-
 // awaitAll waits until every shard goes through the queue again.
 func (x *clusterRig) awaitAll() {
 	x.t.Helper()
@@ -89,28 +86,28 @@ func TestARedisClusterThatFailsOverUnderLoadLosesNothing(t *testing.T) {
 	c := x.cluster
 
 	// The master is killed, and comes back as a replica.
-	killed := c.MasterOf(tag(0))
+	killed := c.MasterOf(x.tag(0))
 	x.must(c.Servers[killed].Kill())
-	c.MasterOf(tag(0), killed)
+	c.MasterOf(x.tag(0), killed)
 	x.awaitAll()
 	restart(t, c.Servers[killed].Restart)
 	c.AwaitHealthy(t.Context())
 
 	// The master hangs, is replaced, and wakes up as an old one.
-	frozen := c.MasterOf(tag(0))
+	frozen := c.MasterOf(x.tag(0))
 	x.must(c.Servers[frozen].Pause())
-	c.MasterOf(tag(0), frozen)
+	c.MasterOf(x.tag(0), frozen)
 	x.awaitAll()
 	x.must(c.Servers[frozen].Resume())
 	x.awaitAll()
 	c.AwaitHealthy(t.Context())
 
 	// The replica takes over by agreement. All connections to the old master stay open.
-	old := c.MasterOf(tag(0))
+	old := c.MasterOf(x.tag(0))
 	replica := c.ReplicaOf(old)
 	x.must(c.Client(replica).ClusterFailover(t.Context()).Err())
 	eventually(t, "the replica is master", func() string {
-		if now := c.MasterOf(tag(0)); now != replica {
+		if now := c.MasterOf(x.tag(0)); now != replica {
 			return fmt.Sprintf("%d is", now)
 		}
 		return ""
@@ -123,9 +120,9 @@ func TestASlotThatMovesUnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
 	x := newClusterRig(t)
 	c := x.cluster
-	slot, err := c.Client(0).ClusterKeySlot(t.Context(), tag(0)).Result()
+	slot, err := c.Client(0).ClusterKeySlot(t.Context(), x.tag(0)).Result()
 	x.must(err)
-	from := c.MasterOf(tag(0))
+	from := c.MasterOf(x.tag(0))
 	to := (from + 1) % 3
 	for range 2 {
 		c.Migrate(t.Context(), int(slot), from, to)
@@ -140,12 +137,12 @@ func TestAReplicaOfAClusterThatLacksTheTailLosesNothing(t *testing.T) {
 	t.Parallel()
 	x := newClusterRig(t, "--cluster-replica-validity-factor", "0")
 	c := x.cluster
-	master := c.MasterOf(tag(0))
+	master := c.MasterOf(x.tag(0))
 	replica := c.ReplicaOf(master)
 	x.must(c.Client(replica).ConfigSet(t.Context(), "masterauth", "another").Err())
 	x.must(c.Client(master).ClientKillByFilter(t.Context(), "TYPE", "replica").Err())
 	added := func(n int) string {
-		info, err := c.Client(n).XInfoStream(t.Context(), queueKey(0)).Result()
+		info, err := c.Client(n).XInfoStream(t.Context(), x.queueKey(0)).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return err.Error()
 		}
@@ -160,7 +157,7 @@ func TestAReplicaOfAClusterThatLacksTheTailLosesNothing(t *testing.T) {
 		t.Fatalf("the replica lacks nothing: its last entry is %s", lacks)
 	}
 	x.must(c.Servers[master].Kill())
-	c.MasterOf(tag(0), master)
+	c.MasterOf(x.tag(0), master)
 	x.awaitAll()
 	x.end()
 }
@@ -195,10 +192,10 @@ func TestANodeOfAClusterThatNeverAnswersStopsNoOtherShard(t *testing.T) {
 	t.Parallel()
 	x := newClusterRig(t, "--cluster-require-full-coverage", "no", "--cluster-replica-no-failover", "yes")
 	c := x.cluster
-	silent := c.MasterOf(tag(0))
+	silent := c.MasterOf(x.tag(0))
 	var others []int
 	for shard := range clusterShards {
-		if c.MasterOf(tag(shard)) != silent {
+		if c.MasterOf(x.tag(shard)) != silent {
 			others = append(others, shard)
 		}
 	}

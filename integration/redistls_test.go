@@ -59,11 +59,11 @@ func TestAClusterBehindTLSFailsOver(t *testing.T) {
 		"SPENDFLUSH_REDIS_TLS_CERT_FILE="+certificates.ClientCert, "SPENDFLUSH_REDIS_TLS_KEY_FILE="+certificates.ClientKey)
 	l := startLoad(t, instances, faultLoad())
 	awaitFlushes(t, instances, "queue", 0, 3)
-	killed := cluster.MasterOf(tag(0))
+	killed := cluster.MasterOf(s.tag(0))
 	if err := cluster.Servers[killed].Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cluster.MasterOf(tag(0), killed)
+	cluster.MasterOf(s.tag(0), killed)
 	awaitFlushes(t, instances, "queue", 0, 3)
 	s.finish(instances, l)
 }

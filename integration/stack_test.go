@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/sql"
 )
@@ -23,6 +24,7 @@ const token = "integration-token-7b1f3c"
 type stack struct {
 	t               testing.TB
 	postgres, redis string // URLs
+	id              spendflush.BooksID
 	http            *http.Client
 }
 

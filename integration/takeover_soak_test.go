@@ -85,7 +85,7 @@ func TestSoakTimeFromAFaultToTheNextCommitCluster(t *testing.T) {
 	x := newClusterRig(t)
 	killed := 0
 	measure(t, "Cluster: master killed", func() []*instance { return x.instances }, func() {
-		killed = x.cluster.MasterOf(tag(0))
+		killed = x.cluster.MasterOf(x.tag(0))
 		x.must(x.cluster.Servers[killed].Kill())
 	}, func() {
 		restart(t, x.cluster.Servers[killed].Restart)
@@ -132,7 +132,7 @@ func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
 		measure(t, "lock holder killed, SPENDFLUSH_LOCK_TTL="+ttl, func() []*instance { return instances }, func() {
 			holder := ""
 			eventually(t, "a holder", func() string {
-				value, err := client.Get(t.Context(), lockKey(0)).Result()
+				value, err := client.Get(t.Context(), s.lockKey(0)).Result()
 				holder, _, _ = strings.Cut(value, "#")
 				return fmt.Sprint(map[bool]any{true: "", false: err}[holder != ""])
 			})

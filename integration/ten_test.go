@@ -92,10 +92,10 @@ func (s *stack) checkQuiet(shards int) {
 	s.t.Helper()
 	client := s.redisClient()
 	for shard := range shards {
-		if n := client.XLen(s.t.Context(), queueKey(shard)).Val(); n != 0 {
+		if n := client.XLen(s.t.Context(), s.queueKey(shard)).Val(); n != 0 {
 			s.t.Errorf("%d batches are left in the queue of shard %d", n, shard)
 		}
-		if n := client.Exists(s.t.Context(), lockKey(shard)).Val(); n != 0 {
+		if n := client.Exists(s.t.Context(), s.lockKey(shard)).Val(); n != 0 {
 			s.t.Errorf("the lock of shard %d is left", shard)
 		}
 	}

@@ -261,7 +261,7 @@ type slotMoved struct{}
 
 func (f *slotMoved) begin(x *rig) {
 	shard := x.rng.IntN(x.shards)
-	from, to := x.cluster.MasterOf(tag(shard)), -1
+	from, to := x.cluster.MasterOf(x.tag(shard)), -1
 	for other := range 3 { // each of these or its replica is a master
 		for _, n := range []int{other, other + 3} {
 			info, err := x.cluster.Client(n).Info(x.t.Context(), "replication").Result()
@@ -271,7 +271,7 @@ func (f *slotMoved) begin(x *rig) {
 			}
 		}
 	}
-	slot, err := x.cluster.Client(from).ClusterKeySlot(x.t.Context(), tag(shard)).Result()
+	slot, err := x.cluster.Client(from).ClusterKeySlot(x.t.Context(), x.tag(shard)).Result()
 	x.try("ask for the slot", err)
 	x.note("the slot of shard %d moves from %d to %d", shard, from, to)
 	x.cluster.Migrate(x.t.Context(), int(slot), from, to)
@@ -365,7 +365,7 @@ func (x *rig) awaitRedis() {
 // eachQueue calls f with every entry in the queues.
 func (x *rig) eachQueue(ctx context.Context, f func(shard int, e redis.XMessage)) error {
 	for shard := range x.shards {
-		entries, err := x.client.XRange(ctx, queueKey(shard), "-", "+").Result()
+		entries, err := x.client.XRange(ctx, x.queueKey(shard), "-", "+").Result()
 		if err != nil {
 			return fmt.Errorf("shard %d: %w", shard, err)
 		}

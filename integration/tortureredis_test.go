@@ -60,7 +60,7 @@ func (f *redisFlushed) begin(x *rig) {
 		// At some moment at which something is queued; clients go on sending, so there is one.
 		var batches int64
 		for deadline := time.Now().Add(2 * time.Second); batches == 0 && time.Now().Before(deadline); {
-			batches = x.client.XLen(context.Background(), queueKey(0)).Val()
+			batches = x.client.XLen(context.Background(), x.queueKey(0)).Val()
 		}
 		x.redisDo("FLUSHALL", func(ctx context.Context, c *redis.Client) error { return c.FlushAll(ctx).Err() })
 		x.note("FLUSHALL with %d entries in the queue", batches)
@@ -136,7 +136,7 @@ func (f *lockDeleted) begin(x *rig) {
 		if r := x.holder(); r != nil {
 			holders[r.name] = true
 		}
-		x.redisDo("DEL", func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, lockKey(0)).Err() })
+		x.redisDo("DEL", func(ctx context.Context, c *redis.Client) error { return c.Del(ctx, x.lockKey(0)).Err() })
 	}
 	x.note("lock deleted every 100ms; %d instances held it meanwhile", len(holders))
 }

@@ -297,7 +297,7 @@ func (x *rig) alive() (all []*podRun) {
 func (x *rig) holder() *podRun {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	value, _ := x.client.Get(ctx, lockKey(0)).Result()
+	value, _ := x.client.Get(ctx, x.lockKey(0)).Result()
 	name, _, _ := strings.Cut(value, "#")
 	for _, r := range x.alive() {
 		if r.name == name {

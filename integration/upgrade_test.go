@@ -97,7 +97,7 @@ func TestRollingUpgradeAndRollbackOfTheBatchFormatLoseNothing(t *testing.T) {
 	for _, in := range newer {
 		in.kill()
 	}
-	if err := client.Del(t.Context(), lockKey(0)).Err(); err != nil {
+	if err := client.Del(t.Context(), s.lockKey(0)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	old = s.startAll(2, "SPENDFLUSH_GAP_GRACE=1s")
@@ -118,7 +118,7 @@ func TestRollingUpgradeAndRollbackOfTheBatchFormatLoseNothing(t *testing.T) {
 	// They were waited for, and a new instance counts them.
 	last := s.startNewer("newer-2")
 	eventually(t, "the queue is empty", func() string {
-		if client.XLen(t.Context(), queueKey(0)).Val() > 0 {
+		if client.XLen(t.Context(), s.queueKey(0)).Val() > 0 {
 			return "it isn't"
 		}
 		return ""

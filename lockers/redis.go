@@ -56,14 +56,22 @@ type RedisOptions struct {
 type Redis struct {
 	client redis.UniversalClient
 	owner  string
+	root   string // the prefix of the options
 	opts   RedisOptions
-	calls  abandon.Calls
-
-	mu     sync.Mutex        // guards what follows
-	unsure map[string]string // by name of a lock: the token of an Acquire whose outcome is unknown
+	calls  *abandon.Calls
+	unsure *unsure
 }
 
-var _ spendflush.Locker = (*Redis)(nil)
+// unsure has, by the key of a lock, the token of an Acquire whose outcome is unknown.
+type unsure struct {
+	mu     sync.Mutex
+	tokens map[string]string
+}
+
+var (
+	_ spendflush.Locker      = (*Redis)(nil)
+	_ spendflush.BooksLocker = (*Redis)(nil)
+)
 
 // NewRedis returns a locker whose locks show the owner, which names this instance. The client stays the caller's, and
 // must outlive all leases. It doesn't talk to Redis.
@@ -75,7 +83,19 @@ func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Re
 		opts.TTL = DefaultTTL
 	}
 	opts.TTL = opts.TTL.Truncate(time.Millisecond)
-	return &Redis{client: client, owner: owner, opts: opts, unsure: map[string]string{}}
+	return &Redis{
+		client: client, owner: owner, root: opts.Prefix, opts: opts, calls: new(abandon.Calls), unsure: &unsure{tokens: map[string]string{}},
+	}
+}
+
+// ForBooks returns the locks of these books; see spendflush.BooksLocker. It shares the client and what Wait knows.
+func (l *Redis) ForBooks(id spendflush.BooksID) spendflush.Locker { return l.Of(id) }
+
+// Of is ForBooks with the type that it has.
+func (l *Redis) Of(id spendflush.BooksID) *Redis {
+	other := *l
+	other.opts.Prefix = l.root + ":" + id.String()
+	return &other
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Release all leases and close the
@@ -132,7 +152,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 	// What takes longer would be of no use.
 	ctx, cancel := context.WithTimeout(ctx, l.opts.TTL-margin(l.opts.TTL))
 	defer cancel()
-	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
+	reply, err := abandon.Call(ctx, l.calls, func() ([]any, error) {
 		return acquireScript.Run(ctx, l.client, []string{l.Key(name)}, value, l.opts.TTL.Milliseconds()).Slice()
 	})
 	if err != nil {
@@ -152,10 +172,11 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 
 // token returns the token of an earlier try whose outcome is unknown, or a new one. Nobody else gets the same.
 func (l *Redis) token(name string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if token, ok := l.unsure[name]; ok {
-		delete(l.unsure, name)
+	l.unsure.mu.Lock()
+	defer l.unsure.mu.Unlock()
+	key := l.Key(name)
+	if token, ok := l.unsure.tokens[key]; ok {
+		delete(l.unsure.tokens, key)
 		return token
 	}
 	var token [tokenBytes]byte
@@ -164,14 +185,14 @@ func (l *Redis) token(name string) string {
 }
 
 func (l *Redis) remember(name, token string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.unsure[name] = token
+	l.unsure.mu.Lock()
+	defer l.unsure.mu.Unlock()
+	l.unsure.tokens[l.Key(name)] = token
 }
 
 // Holder says who holds the lock; see spendflush.Locker.
 func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
-	reply, err := abandon.Call(ctx, &l.calls, func() ([]any, error) {
+	reply, err := abandon.Call(ctx, l.calls, func() ([]any, error) {
 		return holderScript.Run(ctx, l.client, []string{l.Key(name)}).Slice()
 	})
 	if err != nil {
@@ -219,7 +240,7 @@ func (k *redisLink) release(ctx context.Context) error {
 
 // run runs a script that returns whether the lock is ours.
 func (k *redisLink) run(ctx context.Context, script *redis.Script, args ...any) error {
-	ours, err := abandon.Call(ctx, &k.locker.calls, func() (bool, error) {
+	ours, err := abandon.Call(ctx, k.locker.calls, func() (bool, error) {
 		return script.Run(ctx, k.locker.client, []string{k.locker.Key(k.name)}, args...).Bool()
 	})
 	if err == nil && !ours {

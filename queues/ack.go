@@ -36,7 +36,7 @@ var (
 func (q *Redis) Ack(ctx context.Context, shard int, a spendflush.Ack) error {
 	// The lists are copied, because the caller may change them after a call that was given up.
 	lists := q.ackLists(shard, a)
-	_, err := abandon.Call(ctx, &q.calls, func() (struct{}, error) {
+	_, err := abandon.Call(ctx, q.calls, func() (struct{}, error) {
 		for !lists.isDone() {
 			if err := q.ackSome(ctx, shard, lists); err != nil {
 				return struct{}{}, err

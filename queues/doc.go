@@ -4,7 +4,9 @@
 //
 // # What is in Redis
 //
-// All keys of a shard share the hash tag {prefix:shard}, so that they lie on one node of a Redis Cluster:
+// What belongs to books lies under their id (see ForBooks): the prefix of their keys is "spendflush:<id>", which is left out
+// below. Without ForBooks it is "spendflush" alone. All keys of a shard share the hash tag {prefix:shard}, so that they lie
+// on one node of a Redis Cluster:
 //
 //	{spendflush:0}:queue        stream: an entry a batch, with fields p (producer), s (sequence) and b (the batch)
 //	{spendflush:0}:index        stream: for each entry of the queue one of the same id, with fields n (bytes of its batch),
@@ -16,6 +18,9 @@
 //	                            that it and those before it count for); its id says when it was acked
 //	{spendflush:0}:booked       number: with a rewind window, how many updates the books have, at least
 //	{spendflush:0}:ahead        text: up to which retained entry ids say a time that is still to come, and when that was seen
+//
+// Besides, {<prefix>:witness} shows, for ten seconds at a time, the last token of the database that uses the queue, so that a
+// copy of it doesn't; and {spendflush:books:<hash>} notes which books the database of an address has.
 //
 // Whatever changes a queue is one Lua script, so that queue, index and bytes can't come apart. Only an eviction or a
 // hand at the keys can do that; the next push notices it by the lengths and makes index and bytes anew.

@@ -19,7 +19,7 @@ type Left struct {
 
 // Left looks what is in all shards, in one round trip, to each node of a Cluster.
 func (q *Redis) Left(ctx context.Context) (Left, error) {
-	replies, err := abandon.Call(ctx, &q.calls, func() ([]redis.Cmder, error) {
+	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for shard := range spendflush.MaxShards {
 				p.XLen(ctx, q.key(shard, "queue"))

@@ -23,7 +23,7 @@ var (
 func (q *Redis) Read(
 	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
 ) ([]spendflush.Entry, error) {
-	entries, err := abandon.Call(ctx, &q.calls, func() (entries []spendflush.Entry, err error) {
+	entries, err := abandon.Call(ctx, q.calls, func() (entries []spendflush.Entry, err error) {
 		left := maxBytes
 		for more := true; more && len(entries) < max(maxEntries, 1); {
 			var some []spendflush.Entry

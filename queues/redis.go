@@ -47,7 +47,7 @@ func newScript(lua string) *redis.Script {
 // RedisOptions say how a queue lies in Redis.
 type RedisOptions struct {
 	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces. Queues of different
-	// prefixes have nothing to do with each other.
+	// prefixes have nothing to do with each other. The queues that ForBooks returns add the id of the books to it.
 	Prefix string
 
 	// MaxBytes bounds the memory that each shard's queue takes in Redis, about; 0 is no bound. An empty queue takes a
@@ -72,10 +72,11 @@ type RedisOptions struct {
 // that returns no error.
 type Redis struct {
 	client redis.UniversalClient
+	root   string // the prefix of the options
 	opts   RedisOptions
-	calls  abandon.Calls
+	calls  *abandon.Calls
 
-	unretained atomic.Int64
+	unretained *atomic.Int64
 	now        func() time.Time
 }
 
@@ -85,7 +86,9 @@ func NewRedis(client redis.UniversalClient, opts RedisOptions) *Redis {
 	if opts.Prefix == "" {
 		opts.Prefix = DefaultPrefix
 	}
-	return &Redis{client: client, opts: opts, now: time.Now}
+	return &Redis{
+		client: client, root: opts.Prefix, opts: opts, now: time.Now, calls: new(abandon.Calls), unretained: new(atomic.Int64),
+	}
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that
@@ -136,7 +139,7 @@ func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflu
 	}
 	producer, sequence := b.Producer.String(), strconv.FormatUint(b.Sequence, 10)
 	identity := producer + "/" + sequence
-	id, err := abandon.Call(ctx, &q.calls, func() (string, error) {
+	id, err := abandon.Call(ctx, q.calls, func() (string, error) {
 		keys := q.shardKeys(b.Shard)
 		if place, ok := parseID(previous); ok {
 			// Asked before, so that a batch that is still there isn't sent again.
@@ -159,7 +162,7 @@ func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflu
 // Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue. The error
 // wraps spendflush.ErrMarkText if another program has changed it.
 func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
-	text, err := abandon.Call(ctx, &q.calls, func() ([]byte, error) {
+	text, err := abandon.Call(ctx, q.calls, func() ([]byte, error) {
 		return q.client.Get(ctx, q.markKey(shard, producer)).Bytes()
 	})
 	var mark spendflush.Mark
@@ -177,7 +180,7 @@ func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.Produce
 
 // Stats looks at the shard without changing it; see spendflush.Queue. It costs the same whatever waits.
 func (q *Redis) Stats(ctx context.Context, shard int) (spendflush.QueueStats, error) {
-	reply, err := abandon.Call(ctx, &q.calls, func() ([]any, error) {
+	reply, err := abandon.Call(ctx, q.calls, func() ([]any, error) {
 		return statsScript.Run(ctx, q.client, q.shardKeys(shard)).Slice()
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ func (q *Redis) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
 // Booked returns the number of updates that was published last, 0 if none is known; see spendflush.Keeper.
 func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
-	updates, err := abandon.Call(ctx, &q.calls, func() (int64, error) {
+	updates, err := abandon.Call(ctx, q.calls, func() (int64, error) {
 		return q.client.Get(ctx, q.bookedKey(shard)).Int64()
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -51,7 +51,7 @@ func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
 // Retained returns the shards that have retained entries or a published number of updates; see spendflush.Keeper. It
 // asks for all of them in one round trip, to each node of a Cluster.
 func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
-	replies, err := abandon.Call(ctx, &q.calls, func() ([]redis.Cmder, error) {
+	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for shard := range spendflush.MaxShards {
 				p.XLen(ctx, q.retainedKey(shard))
@@ -77,7 +77,7 @@ func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
 // left. Many entries take several round trips; each moves its share wholly or not at all. What was moved by one whose
 // reply was lost isn't in the number returned. The error may wrap ErrIDsExhausted.
 func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error) {
-	entries, err = abandon.Call(ctx, &q.calls, func() (int, error) {
+	entries, err = abandon.Call(ctx, q.calls, func() (int, error) {
 		keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard), q.aheadKey(shard))
 		last := ""
 		for total := 0; ; {
@@ -113,7 +113,7 @@ func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now ti
 	if age > 0 && age%time.Millisecond > 0 {
 		ms++
 	}
-	_, err := abandon.Call(ctx, &q.calls, func() (struct{}, error) {
+	_, err := abandon.Call(ctx, q.calls, func() (struct{}, error) {
 		keys := []string{q.retainedKey(shard), q.aheadKey(shard)}
 		return struct{}{}, expireScript.Run(ctx, q.client, keys, ms, now.UnixMilli()).Err()
 	})
@@ -126,7 +126,7 @@ func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now ti
 // RetainedStats returns how many entries of the shard are retained and the memory that they take in Redis, about, by the
 // same count as that of Stats. It costs the copying of two batches inside of Redis, whatever is retained.
 func (q *Redis) RetainedStats(ctx context.Context, shard int) (entries, bytes int64, err error) {
-	reply, err := abandon.Call(ctx, &q.calls, func() ([]int64, error) {
+	reply, err := abandon.Call(ctx, q.calls, func() ([]int64, error) {
 		return retainedScript.Run(ctx, q.client, []string{q.retainedKey(shard)}).Int64Slice()
 	})
 	if err == nil && len(reply) != 2 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 )
 
@@ -48,9 +49,10 @@ type RosterOptions struct {
 // Valkey, a Cluster too. It is safe for concurrent use.
 type Roster struct {
 	client redis.UniversalClient
+	root   string // the prefix of the options
 	keys   []string
 	keep   time.Duration
-	calls  abandon.Calls
+	calls  *abandon.Calls
 }
 
 // Rostered is a record of a roster.
@@ -68,8 +70,19 @@ func NewRoster(client redis.UniversalClient, o RosterOptions) *Roster {
 	if o.Keep == 0 {
 		o.Keep = DefaultRosterKeep
 	}
-	tag := "{" + o.Prefix + ":roster}:"
-	return &Roster{client: client, keys: []string{tag + "records", tag + "seen"}, keep: o.Keep}
+	return &Roster{client: client, root: o.Prefix, keys: rosterKeys(o.Prefix), keep: o.Keep, calls: new(abandon.Calls)}
+}
+
+func rosterKeys(prefix string) []string {
+	tag := "{" + prefix + ":roster}:"
+	return []string{tag + "records", tag + "seen"}
+}
+
+// ForBooks returns the roster of the instances of these books. It shares the client and what Wait knows.
+func (r *Roster) ForBooks(id spendflush.BooksID) *Roster {
+	other := *r
+	other.keys = rosterKeys(prefixOf(r.root, id))
+	return &other
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Close the client first. It must
@@ -83,7 +96,7 @@ func (r *Roster) Put(ctx context.Context, id string, record []byte) error {
 		return fmt.Errorf("%w: it has %d bytes; allowed are %d", ErrRosterRecord, len(record), MaxRosterBytes)
 	}
 	text := string(record) // the caller may change it after a call that was given up
-	_, err := abandon.Call(ctx, &r.calls, func() (struct{}, error) {
+	_, err := abandon.Call(ctx, r.calls, func() (struct{}, error) {
 		return struct{}{}, rosterPutScript.Run(ctx, r.client, r.keys, id, text, r.keep.Milliseconds(), maxRostered).Err()
 	})
 	if err != nil {
@@ -94,7 +107,7 @@ func (r *Roster) Put(ctx context.Context, id string, record []byte) error {
 
 // Remove takes the record of the process out.
 func (r *Roster) Remove(ctx context.Context, id string) error {
-	_, err := abandon.Call(ctx, &r.calls, func() ([]redis.Cmder, error) {
+	_, err := abandon.Call(ctx, r.calls, func() ([]redis.Cmder, error) {
 		return r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			p.ZRem(ctx, r.keys[1], id)
 			p.HDel(ctx, r.keys[0], id)
@@ -109,7 +122,7 @@ func (r *Roster) Remove(ctx context.Context, id string) error {
 
 // List returns the records, the last written first, and the time by the clock of Redis.
 func (r *Roster) List(ctx context.Context) (list []Rostered, now time.Time, err error) {
-	reply, err := abandon.Call(ctx, &r.calls, func() ([]any, error) {
+	reply, err := abandon.Call(ctx, r.calls, func() ([]any, error) {
 		return rosterListScript.Run(ctx, r.client, r.keys, r.keep.Milliseconds(), maxRostered).Slice()
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ func (s Server) String() string {
 
 // Info asks Redis about itself; of a cluster, one node of it.
 func (q *Redis) Info(ctx context.Context) (Server, error) {
-	text, err := abandon.Call(ctx, &q.calls, func() (string, error) { return q.client.Info(ctx).Result() })
+	text, err := abandon.Call(ctx, q.calls, func() (string, error) { return q.client.Info(ctx).Result() })
 	if err != nil {
 		return Server{}, fmt.Errorf("ask Redis about itself: %w", err)
 	}

@@ -297,8 +297,12 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 	if len(f.Quarantine) > 0 {
 		calls = append(calls, call{name: "quarantine_batch", rows: -1, params: encoded.quarantine})
 	}
-	if err := t.run(ctx, calls...); err != nil {
+	var same int64
+	if err := t.run(ctx, append(calls, sameBooks(f.Books, &same))...); err != nil {
 		return err
+	}
+	if same != 1 {
+		return otherBooks(f.Books)
 	}
 	if moved != int64(len(f.Claims)) || found != int64(len(f.Found)) {
 		return fmt.Errorf("%d of %d claims, %d of %d batches found: %w",

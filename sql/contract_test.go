@@ -176,7 +176,7 @@ func TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt(t *testing.T) {
 		s := open(t, database(t), Options{})
 		p := newProducer()
 		// Two processes with the same memory have sealed a batch each.
-		header := spendflush.Header{Producer: p, Sequence: 1}
+		header := spendflush.Header{Books: testBooks, Producer: p, Sequence: 1}
 		one, other := flushOf(p, 1, 1, costOne), flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "other"}, noon, one("5")})
 		booked, second := spendflush.NewBatch(header, one.Totals, one.Rollups), spendflush.NewBatch(header, other.Totals, other.Rollups)
 		f, err := booked.Flush(spendflush.Mark{})

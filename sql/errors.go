@@ -93,7 +93,7 @@ func Explain(err error) (explanation string, ok bool) {
 func cure(ctx context.Context, err error) remedy {
 	code := sqlState(err)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, spendflush.ErrOtherBooks):
 		return giveUp
 	case errors.Is(err, errShort), code == codeForeignKeyViolation:
 		return relearn

@@ -11,6 +11,7 @@ import (
 
 // Glance is what an operator wants to see of Postgres every second.
 type Glance struct {
+	Books          spendflush.BooksID
 	Version        string // of the server, such as "15.6"
 	Connections    int    // to the server, by whomever
 	MaxConnections int    // that it allows
@@ -37,7 +38,7 @@ func (s *Store) Glance(ctx context.Context) (Glance, error) {
 	var ok *bool
 	var seconds *float64
 	var failed *string
-	err := s.readRow(ctx, "glance", nil, &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
+	err := s.readRow(ctx, "glance", nil, (*[16]byte)(&g.Books), &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
 		&g.Quarantined, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
 	switch sqlState(err) {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:

@@ -1,5 +1,5 @@
 -- What is seen of the books and the server at a glance: cheap enough to be asked every second.
-SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('max_connections')::integer,
+SELECT (SELECT id FROM spendflush.books), split_part(current_setting('server_version'), ' ', 1), current_setting('max_connections')::integer,
     (SELECT coalesce(sum(numbackends), 0)::integer FROM pg_stat_database),
     b.updates, b.amount,
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),

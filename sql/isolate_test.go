@@ -132,7 +132,7 @@ func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	var bad []spendflush.BadBatch
 	for n := range uint64(2) {
 		f := flushOf(p, n+1, n+1, r)
-		b := spendflush.NewBatch(spendflush.Header{Producer: p, Sequence: n + 1,
+		b := spendflush.NewBatch(spendflush.Header{Books: testBooks, Producer: p, Sequence: n + 1,
 			PriorUpdates: f.Claims[0].SealedUpdates - 1, PriorAmount: f.Claims[0].SealedAmount.Sub(spend("1"))}, f.Totals, f.Rollups)
 		bad = append(bad, spendflush.BadBatch{Reason: "was refused by an older program", Bytes: b.Bytes()})
 	}

@@ -19,6 +19,7 @@ func sequenceOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch)
 	for i := range n {
 		f := flushOf(p, i+1, i+1, costOne)
 		h := spendflush.Header{
+			Books:    testBooks,
 			Producer: p, Sequence: i + 1, PriorDigest: digestAt(i), PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
 		}
 		batches = append(batches, spendflush.NewBatch(h, f.Totals, f.Rollups))

@@ -319,6 +319,9 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	if err != nil {
 		return err
 	}
+	if b.Books != marks.Books {
+		return fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
+	}
 	f, err := b.Flush(marks.Of[b.Producer])
 	// A batch that has no place in its producer's chain, or whose producer is too old to be known, can't be claimed. Who
 	// applies it says that it isn't in the books. That it is done once is up to the entry's state.
@@ -341,7 +344,11 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 		batch.amount(b.Amount)
 		batch.uuid(b.Producer)
 		batch.int8(int64(b.Sequence))
-		err = t.run(ctx, call{name: "adopt", rows: 1, params: batch.params()})
+		var same int64
+		err = t.run(ctx, call{name: "adopt", rows: 1, params: batch.params()}, sameBooks(b.Books, &same))
+		if err == nil && same != 1 {
+			err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
+		}
 	} else {
 		err = t.claim(ctx, f, encoded)
 	}

@@ -14,7 +14,7 @@ import (
 // bytesOf returns the batch that a flush of one claim came from.
 func bytesOf(f *spendflush.Flush) []byte {
 	c := f.Claims[0]
-	h := spendflush.Header{Shard: f.Shard, Producer: c.Producer, Sequence: c.First, PriorDigest: c.Prior}
+	h := spendflush.Header{Books: testBooks, Shard: f.Shard, Producer: c.Producer, Sequence: c.First, PriorDigest: c.Prior}
 	return spendflush.NewBatch(h, f.Totals, f.Rollups).Bytes()
 }
 

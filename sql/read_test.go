@@ -270,7 +270,7 @@ func TestWhatPostgresRefusesIsExplainedAndAnOutageIsNot(t *testing.T) {
 func TestAnEntryOfTheQueueIsQuarantinedOnceHoweverOftenItComes(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	batch := spendflush.NewBatch(spendflush.Header{Producer: p, Sequence: 9}, nil, nil)
+	batch := spendflush.NewBatch(spendflush.Header{Books: testBooks, Producer: p, Sequence: 9}, nil, nil)
 	bad := []spendflush.BadBatch{
 		{Shard: 0, Reason: "first\x00\xff", Bytes: []byte("one")}, {Shard: 0, Reason: "second", Bytes: []byte("two")},
 		{Shard: 1, Reason: "another shard", Bytes: []byte("one")}, {Shard: 0, Reason: "no bytes"},

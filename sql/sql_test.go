@@ -33,6 +33,22 @@ func migrate(t testing.TB, databaseURL string) {
 	if _, err := migrations.Up(t.Context(), databaseURL); err != nil {
 		t.Fatal(err)
 	}
+	giveTestBooks(t, databaseURL)
+}
+
+// testBooks are the books of every database of these tests, so that flushes can be made before it.
+var testBooks = spendflush.BooksID{0xb0, 0x0c, 15: 1}
+
+func giveTestBooks(t testing.TB, databaseURL string) {
+	t.Helper()
+	s, err := Open(t.Context(), databaseURL, Options{MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.NewBooksID(t.Context(), testBooks); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, databaseURL string, o Options) *Store {
@@ -107,7 +123,7 @@ func entities(s *spendflush.Series) (list []spendflush.Entity) {
 
 // flushOf returns the flush of these requests, as batch first to last of the producer, each batch a whole seal.
 func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...request) *spendflush.Flush {
-	f := &spendflush.Flush{}
+	f := &spendflush.Flush{Books: testBooks}
 	totals := map[spendflush.Key]*spendflush.TotalRow{}
 	type place struct {
 		hour spendflush.Hour

@@ -46,6 +46,7 @@ var frame = statements{
 	"begin_read":     pglink.BeginRead,
 	"begin_snapshot": pglink.BeginSnapshot,
 	"settings_read":  pglink.Settings(idleReadTimeout, 0, notCompiled),
+	"lock_marks":     "LOCK TABLE spendflush.producers IN SHARE ROW EXCLUSIVE MODE",
 	"savepoint":      "SAVEPOINT part",
 	"release":        "RELEASE SAVEPOINT part",
 	"undo_part":      "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part",

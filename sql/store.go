@@ -228,16 +228,17 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	var recent [][]byte
 	var sequences, updates, lost []int64
 	var amounts []string
+	var books [16]byte
 	var quarantined []bool
 	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
-		&standby, &horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
+		&standby, &books, &horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
 	if err == nil && standby {
 		err = ErrStandby
 	}
 	if err != nil {
 		return spendflush.Marks{}, err
 	}
-	marks := spendflush.Marks{Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
+	marks := spendflush.Marks{Books: books, Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
 	if horizon != nil {
 		marks.Horizon = *horizon
 	}

@@ -89,6 +89,11 @@ func (p *program) flush(ctx context.Context, ps *parts) error {
 	if err != nil {
 		return err
 	}
+	id, err := ps.store.Books(ctx)
+	if err != nil {
+		return err
+	}
+	ps.queue = ps.queue.Of(id)
 	before, err := ps.queued(ctx)
 	if err != nil {
 		return err

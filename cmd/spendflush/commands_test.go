@@ -60,7 +60,7 @@ func checkExample(t *testing.T, line string) {
 	}
 	args := strings.Fields(found[1])
 	c, rest, err := (&program{stdout: io.Discard}).commands().Find(args)
-	if err != nil || c.HasSubCommands() {
+	if err != nil || c.HasSubCommands() && c.Name() != "books" { // which says something by itself
 		t.Errorf("the example calls no command: %s: %v", line, err)
 		return
 	}

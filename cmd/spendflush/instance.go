@@ -35,8 +35,9 @@ type parts struct {
 	locker *lockers.Redis        // nil without Redis
 	roster *queues.Roster        // nil without Redis
 
-	journal *queues.Journal  // nil without one, and but for serve
-	screen  *terminal.Output // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
+	running *spendflush.Pipeline // of serve, else nil
+	journal *queues.Journal      // nil without one, and but for serve
+	screen  *terminal.Output     // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
 }
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
@@ -146,7 +147,7 @@ func (ps *parts) close() {
 
 // sources are what an overview looks at.
 func (ps *parts) sources() overview.Sources {
-	s := overview.Sources{Books: ps.reads, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
+	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
 		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
 	}
@@ -227,10 +228,14 @@ func (ps *parts) probe(ctx context.Context) {
 
 // probeUnused looks whether anything lies in the Redis that is switched off, and says so.
 func (ps *parts) probeUnused(ctx context.Context) (found []any) {
-	left, err := ps.unused.Left(ctx)
+	id, err := ps.booksID(ctx)
+	var left queues.Left
+	if err == nil {
+		left, err = ps.unused.Of(id).Left(ctx)
+	}
 	switch {
 	case err != nil:
-		ps.log.Warn("Redis is switched off and can't be reached: it isn't known whether batches lie in it that aren't in the books", "error", err)
+		ps.log.Warn("Redis is switched off: it can't be looked whether batches lie in it that aren't in the books", "error", err)
 		return []any{"redis", "off, unreachable"}
 	case left.Batches > 0:
 		ps.log.Warn("BATCHES LIE IN THE REDIS THAT IS SWITCHED OFF: they were acknowledged and aren't in the books. "+

@@ -84,8 +84,8 @@ and nothing was tried.`,
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.serveCommand(), p.devCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(),
-		p.auditCommand(), p.quarantineCommand(), p.envCommand(), p.completionCommand(), p.versionCommand())
+	root.AddCommand(p.serveCommand(), p.devCommand(), p.migrateCommand(), p.flushCommand(), p.statusCommand(), p.auditCommand(),
+		p.booksCommand(), p.quarantineCommand(), p.envCommand(), p.completionCommand(), p.versionCommand())
 	helpCommand(root)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp) // what takes a file says so
 	return root

@@ -147,7 +147,12 @@ func (c *partsCollector) collectRetained(ctx context.Context, gauge func(d *prom
 	if c.ps.queue == nil || c.ps.set.RewindWindow == 0 {
 		return
 	}
-	shards, err := c.ps.queue.Retained(ctx)
+	id := c.ps.notedBooks(ctx)
+	if id.IsZero() {
+		return
+	}
+	queue := c.ps.queue.Of(id)
+	shards, err := queue.Retained(ctx)
 	if err != nil {
 		return
 	}
@@ -155,7 +160,7 @@ func (c *partsCollector) collectRetained(ctx context.Context, gauge func(d *prom
 		if shard >= c.ps.set.Shards && !slices.Contains(shards, shard) {
 			continue
 		}
-		_, bytes, err := c.ps.queue.RetainedStats(ctx, shard)
+		_, bytes, err := queue.RetainedStats(ctx, shard)
 		if err != nil {
 			return
 		}

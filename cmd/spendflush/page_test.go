@@ -69,6 +69,7 @@ func helpOfAll(t *testing.T) string {
 // answers are what commands print with --json, by their headings on the page.
 var answers = map[string]reflect.Type{
 	"status --json":          reflect.TypeFor[overview.Report](),
+	"books --json":           reflect.TypeFor[booksJSON](),
 	"audit --json":           reflect.TypeFor[sql.AuditReport](),
 	"migrate status --json":  reflect.TypeFor[[]migrations.Migration](),
 	"quarantine list --json": reflect.TypeFor[quarantine.Entry](),

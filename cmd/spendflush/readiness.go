@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/sql"
 )
@@ -33,8 +34,9 @@ type readiness struct {
 	doing    string    // what is done, or waited for, to get there
 	since    time.Time // when that began
 
-	lacking      string    // what the role may not do; "" if it may do all
-	lackingSince time.Time // when that was noticed
+	pipeline     *spendflush.Pipeline // says whether another database has the same books
+	lacking      string               // what the role may not do; "" if it may do all
+	lackingSince time.Time            // when that was noticed
 }
 
 func newReadiness(log *slog.Logger) *readiness {
@@ -80,6 +82,14 @@ func (r *readiness) lacks(what string) {
 // reason says why updates shouldn't be sent here, "" if they should.
 func (r *readiness) reason() string {
 	r.mu.Lock()
+	pipeline := r.pipeline
+	r.mu.Unlock()
+	if pipeline != nil {
+		if status := pipeline.Status(); status.TwoDatabases {
+			return status.BooksTrouble
+		}
+	}
+	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.lacking != "":
@@ -88,6 +98,13 @@ func (r *readiness) reason() string {
 		return fmt.Sprintf("the database is not reached and migrated yet: %s, for %s", r.doing, time.Since(r.since).Round(time.Second))
 	}
 	return ""
+}
+
+// watchBooks has it tell where another database has the same books as this one.
+func (r *readiness) watchBooks(p *spendflush.Pipeline) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pipeline = p
 }
 
 // collector tells whether there is a reason.

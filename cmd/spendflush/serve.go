@@ -90,6 +90,8 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	registry := newRegistry(ps)
 	registry.MustRegister(in.readiness.collector())
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
+		ps.running = in.pipeline
+		in.readiness.watchBooks(in.pipeline)
 		in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
 			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
 			NotReady: in.readiness.reason,

@@ -138,7 +138,7 @@ func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, costs
 	}
 	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Producer: producer, Sequence: 1, SealedAt: producer.Born()}
+	h := spendflush.Header{Books: testBooks, Producer: producer, Sequence: 1, SealedAt: producer.Born()}
 	b := spendflush.NewBatch(h, totals, rollups)
 	for h.Sequence < sequence { // those before it were like it
 		h.Sequence++

@@ -46,6 +46,9 @@ func newInstance(t testing.TB) *instance {
 	return newInstanceOn(t, databaseURL)
 }
 
+// testBooks are the books of every database of these tests, so that batches can be made before it.
+var testBooks = spendflush.BooksID{0xb0, 0x0c, 15: 1}
+
 func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	t.Helper()
 	store, err := sql.Open(t.Context(), databaseURL, sql.Options{})
@@ -53,6 +56,9 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
+	if _, err := store.NewBooksID(t.Context(), testBooks); err != nil {
+		t.Fatal(err)
+	}
 	client, err := queues.Dial(testserver.Redis(t))
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +139,7 @@ func (in *instance) decode(resp *http.Response) (int, map[string]any) {
 
 func TestWhatRedisDeniesIsTold(t *testing.T) {
 	in := newInstance(t)
-	if err := in.client.Set(t.Context(), "{spendflush:0}:queue", "another's", 0).Err(); err != nil {
+	if err := in.client.Set(t.Context(), "{spendflush:"+testBooks.String()+":0}:queue", "another's", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	in.run()
@@ -398,6 +404,10 @@ func TestWithPostgresGoneUpdatesAreTakenAndTheTotalIsRefused(t *testing.T) {
 	}
 	in := newInstanceOn(t, databaseURL)
 	in.run()
+	for told := false; !told; time.Sleep(time.Millisecond) { // so that what is queued is for its books
+		status := in.pipeline.Status()
+		told = !status.Books.IsZero()
+	}
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}

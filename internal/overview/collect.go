@@ -42,6 +42,9 @@ type Sources struct {
 	Locker spendflush.Locker // of the flush locks; nil: locks aren't looked at
 	Roster Roster            // nil: only this instance is known
 
+	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
+	Noted func(ctx context.Context) spendflush.BooksID
+
 	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
 
 	Shards        int   // as the instances have it
@@ -78,16 +81,24 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	var others []record
 	clock := time.Now()
+	var told, noted spendflush.BooksID
 	var shards []lookedAt
 	var work sync.WaitGroup
-	work.Go(func() { r.lookAtBooks(ctx, s.Books) })
+	booksCtx, cancelBooks := context.WithTimeout(ctx, Timeout/2) // the rest is for Redis, which is asked by what Postgres tells
+	work.Go(func() { told = r.lookAtBooks(booksCtx, s.Books) })
+	if s.Noted != nil {
+		work.Go(func() { noted = s.Noted(ctx) })
+	}
+	work.Wait()
+	cancelBooks()
+	id := cmp.Or(told, noted)
+	s = s.of(id)
 	if s.Roster != nil {
-		work.Go(func() {
-			var now time.Time
-			if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
-				clock = now
-			}
-		})
+		var now time.Time
+		if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
+			clock = now
+		}
+		r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
 	}
 	switch {
 	case s.Queue != nil:
@@ -114,7 +125,8 @@ func Collect(ctx context.Context, s Sources) Report {
 	return r
 }
 
-func (r *Report) lookAtBooks(ctx context.Context, books Books) {
+// lookAtBooks returns which books these are.
+func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spendflush.BooksID) {
 	g, err := books.Glance(ctx)
 	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
 	if err != nil {
@@ -122,7 +134,7 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 		if !r.Postgres.Up {
 			r.Postgres.Refusal = sql.Refusal(err)
 		}
-		return
+		return id
 	}
 	r.Postgres = Postgres{
 		Up: true, Migrated: true, Version: g.Version, Connections: g.Connections, MaxConnections: g.MaxConnections,
@@ -135,6 +147,7 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) {
 	if a := g.LastAudit; a != nil {
 		r.LastAudit = &Audit{At: a.AsOf.UTC(), OK: a.OK, Took: a.Took.Seconds()}
 	}
+	return g.Books
 }
 
 // listed reads the roster. Records that can't be read are left out. ok is false if there is no roster to be had.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spendflush/spendflush"
 )
 
 // When something is a problem.
@@ -353,7 +355,7 @@ func anyShardAway(r *Report) bool {
 func lookAtUnready(r *Report) []Problem {
 	var names []string
 	var why string
-	alive := 0
+	alive, copied := 0, false
 	for i := range r.Instances {
 		in := &r.Instances[i]
 		if !in.Alive {
@@ -361,6 +363,7 @@ func lookAtUnready(r *Report) []Problem {
 		}
 		if alive++; in.NotReady != "" {
 			names = append(names, in.Instance)
+			copied = copied || in.NotReady == spendflush.ErrTwoDatabases.Error()
 			if why == "" {
 				why = in.NotReady
 			}
@@ -370,7 +373,7 @@ func lookAtUnready(r *Report) []Problem {
 		return nil
 	}
 	severity := Warn
-	if len(names) == alive {
+	if len(names) == alive || copied {
 		severity = Bad
 	}
 	return []Problem{{severity, namesOf(names) + " is not ready: " + why + ".",

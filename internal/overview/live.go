@@ -87,9 +87,11 @@ func (l *Live) Publish(ctx context.Context) {
 	}
 	ticker := time.NewTicker(publishEvery)
 	defer ticker.Stop()
-	id := l.pipeline.Status().Producer
+	status := l.pipeline.Status()
+	id := status.Producer
 	for ctx.Err() == nil {
-		l.put(ctx, id)
+		status = l.pipeline.Status()
+		l.put(ctx, l.roster(status.Books), id)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -97,17 +99,20 @@ func (l *Live) Publish(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishEvery)
 	defer cancel()
-	if err := l.sources.Roster.Remove(ctx, id); err != nil {
+	if err := l.roster(status.Books).Remove(ctx, id); err != nil {
 		l.log.Debug("the roster can't be left", "error", err)
 	}
 }
 
-func (l *Live) put(ctx context.Context, id string) {
+// roster returns that of the books, which may not be known yet.
+func (l *Live) roster(id spendflush.BooksID) Roster { return rosterOf(l.sources.Roster, id) }
+
+func (l *Live) put(ctx context.Context, roster Roster, id string) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	text, err := json.Marshal(l.record())
 	if err == nil {
-		err = l.sources.Roster.Put(ctx, id, text)
+		err = roster.Put(ctx, id, text)
 	}
 	if err != nil {
 		l.log.Debug("the roster can't be written", "error", err)

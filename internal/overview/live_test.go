@@ -27,6 +27,7 @@ type site struct {
 	client redis.UniversalClient
 	queue  *queues.Redis
 	roster *queues.Roster
+	id     spendflush.BooksID
 }
 
 func newSite(t testing.TB, databaseURL, redisURL string) *site {
@@ -57,6 +58,11 @@ func (s *site) migrate(databaseURL string) {
 	if _, err := migrations.Up(s.t.Context(), databaseURL); err != nil {
 		s.t.Fatal(err)
 	}
+	var err error
+	if s.id, err = s.store.Books(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.queue, s.roster = s.queue.Of(s.id), s.roster.ForBooks(s.id) // also for pods that don't run, and so don't ask
 }
 
 // pod is an instance.
@@ -202,7 +208,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	})
 
 	// Somebody holds the lock, and says since when.
-	held, err := lockers.NewRedis(s.client, "b", lockers.RedisOptions{}).Acquire(t.Context(), "flush/0")
+	held, err := lockers.NewRedis(s.client, "b", lockers.RedisOptions{}).Of(s.id).Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,6 +106,13 @@ func (r *run) apply(ctx context.Context, flushes []*spendflush.Flush, rows int, 
 		sqlhook.Replace(store, withoutClaims)
 	}
 	copies := copyFlushes(flushes)
+	books, err := store.Books(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range copies {
+		f.Books = books
+	}
 	return r.repeat(ctx, rows, func() error {
 		for _, f := range copies {
 			if err := store.Apply(ctx, f); err != nil {
@@ -337,10 +344,17 @@ type capturingStore struct {
 	marks   map[spendflush.ProducerID]uint64
 }
 
+// capturedBooks are the books of a store that commits nothing.
+var capturedBooks = spendflush.BooksID{1}
+
+func (s *capturingStore) Books(context.Context) (spendflush.BooksID, error) {
+	return capturedBooks, nil
+}
+
 func (s *capturingStore) Marks(_ context.Context, _ int, ids []spendflush.ProducerID) (spendflush.Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := spendflush.Marks{Of: map[spendflush.ProducerID]spendflush.Mark{}}
+	marks := spendflush.Marks{Books: capturedBooks, Of: map[spendflush.ProducerID]spendflush.Mark{}}
 	for _, id := range ids {
 		if sequence, ok := s.marks[id]; ok {
 			marks.Of[id] = spendflush.Mark{Sequence: sequence}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/servers"
 	"github.com/spendflush/spendflush/internal/terminal"
+	"github.com/spendflush/spendflush/sql"
 )
 
 // Config says what a demonstration does.
@@ -140,7 +141,21 @@ func (d *demo) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	return d.lookAtBooks(ctx)
+}
+
+// lookAtBooks finds out which books the instances have made, for what is theirs in Redis lies under their id.
+func (d *demo) lookAtBooks(ctx context.Context) error {
+	store, err := sql.Open(ctx, d.postgres.URL(""), sql.Options{MaxConns: 1})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	id, err := store.Books(ctx)
+	if err == nil {
+		d.redis.of(id)
+	}
+	return err
 }
 
 // inherited are the variables of this process that say where things are.

@@ -264,8 +264,9 @@ func (f *faults) get(ctx context.Context, in *instance, path string, read func(i
 // redisView is Redis as the instances use it.
 type redisView struct {
 	client redis.UniversalClient
-	queue  *queues.Redis
-	locker *lockers.Redis
+	root   *queues.Redis
+	queue  *queues.Redis  // of the books
+	locker *lockers.Redis // of the books
 }
 
 func viewRedis(url string) (*redisView, error) {
@@ -273,8 +274,12 @@ func viewRedis(url string) (*redisView, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &redisView{client, queues.NewRedis(client, queues.RedisOptions{}), lockers.NewRedis(client, "demo", lockers.RedisOptions{})}, nil
+	queue := queues.NewRedis(client, queues.RedisOptions{})
+	return &redisView{client, queue, queue, lockers.NewRedis(client, "demo", lockers.RedisOptions{})}, nil
 }
+
+// of has it look at these books.
+func (v *redisView) of(id spendflush.BooksID) { v.queue, v.locker = v.root.Of(id), v.locker.Of(id) }
 
 func (v *redisView) close() {
 	_ = v.client.Close()

@@ -258,7 +258,7 @@ var lossMutants = []mutant{
 	{
 		name:  "queue never puts back what it retains",
 		guard: "once Postgres was turned back, the queue puts back what it retains: of dead processes nothing else is left",
-		edits: []edit{{"rewind.go", "if !ok || !c.rewind.mustRequeue() {", "if true || !ok {"}},
+		edits: []edit{{"rewind.go", "if !ok || !c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {", "if true || !ok {"}},
 		pkg:   ".",
 		tests: []string{"TestBatchesOfADeadProducerComeBackFromTheQueue", "TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing"},
 	},

@@ -1,0 +1,249 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var otherTestBooks = BooksID{0xff, 1}
+
+func TestBooksIDIsAUUID(t *testing.T) {
+	const text = "5f0c9a4e-1d7b-4c3a-9e21-8a6b0d2f7c15"
+	id, err := ParseBooksID(text)
+	if err != nil || id.String() != text || id.IsZero() {
+		t.Errorf("%s, %v", id, err)
+	}
+	for _, bad := range []string{"", "x", BooksID{}.String(), strings.ReplaceAll(text, "-", ""), text + "0", "{" + text + "}"} {
+		if id, err := ParseBooksID(bad); err == nil {
+			t.Errorf("%q is taken for %s", bad, id)
+		}
+	}
+}
+
+func TestABatchKeepsItsDigestWhenItLearnsItsBooks(t *testing.T) {
+	b := testBatch(t, 1, 1)
+	other := b.forBooks(otherTestBooks)
+	again, err := ParseBatch(other.Bytes())
+	if err != nil || again.Books != otherTestBooks || again.Digest() != b.Digest() {
+		t.Errorf("%+v, %v", again, err)
+	}
+	if b.Books != testBooks || mustParse(t, b.Bytes()).Books != testBooks {
+		t.Error("the batch itself is changed")
+	}
+}
+
+func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
+	foreign := testBatch(t, 1, 1).forBooks(otherTestBooks)
+	newer := []byte(testBatch(t, 3, 1).forBooks(otherTestBooks).Bytes())
+	newer[2] = BatchVersion + 1
+	p := testPlan()
+	p.offer(Entry{ID: "foreign", Bytes: foreign.Bytes()})
+	p.offer(Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).forBooks(BooksID{}).Bytes()})
+	p.offer(Entry{ID: "newer", Bytes: reframe(newer)})
+	p.offer(Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
+	p.learn(p.unknown(), Marks{})
+	f := p.take()
+	if f == nil || len(f.Claims) != 1 || f.batches() != 1 || f.Books != testBooks {
+		t.Fatalf("flush %+v", f)
+	}
+	if len(p.bad) != 3 || p.stats.newer != 0 {
+		t.Fatalf("%d are set aside, %d wait for a newer program", len(p.bad), p.stats.newer)
+	}
+	for _, b := range p.bad {
+		if !strings.Contains(b.Reason, "other books") || !strings.Contains(b.Reason, testBooks.String()) {
+			t.Errorf("%s: %s", b.entry, b.Reason)
+		}
+	}
+}
+
+// become has the store be another database, as when an address leads elsewhere.
+func (s *memoryStore) become(id BooksID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.id, s.state = id, newMemoryStore().state
+}
+
+func (s *memoryStore) quarantined() (list []BadBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.quarantine {
+		list = append(list, b)
+	}
+	return list
+}
+
+func TestWhatWasPushedForOtherBooksIsNeitherLostNorBookedAstray(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		lease, err := r.locker.Acquire(t.Context(), "flush/0") // so that nothing is flushed
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.start(t)
+		receipt, err := r.RecordAll([]Update{key("pushed before")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stage, err := r.Wait(t.Context(), receipt, Queued); err != nil || stage != Queued {
+			t.Fatalf("%s, %v", stage, err)
+		}
+		r.store.become(otherTestBooks)
+		eventually(t, "it is noticed", func() bool { return r.Status().Books == otherTestBooks })
+		eventually(t, "what was pushed is in quarantine", func() bool { return len(r.store.quarantined()) == 1 })
+		if b := r.store.quarantined()[0]; mustParse(t, b.Bytes).Books != testBooks || !strings.Contains(b.Reason, "other books") {
+			t.Errorf("%s: of books %s", b.Reason, mustParse(t, b.Bytes).Books)
+		}
+		if r.queue.len(0) == 0 {
+			t.Error("it is taken out of the queue of its books")
+		}
+		if err := lease.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.record(t, key("after"))
+		r.end(t) // which compares the books: they have the last update, and no other
+	})
+}
+
+// notedQueue is a queue with a note.
+type notedQueue struct {
+	*memoryQueue
+	faults *faults
+}
+
+func (q notedQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id EntryID, err error) {
+	err = q.faults.call("Queue.Push", func() error { id, err = q.memoryQueue.Push(ctx, b, previous); return err })
+	return id, err
+}
+
+func (notedQueue) NotedBooks(context.Context, string) (BooksID, error) { return otherTestBooks, nil }
+func (notedQueue) NoteBooks(context.Context, string, BooksID) error    { return nil }
+
+// placedStore is a store that says where it is.
+type placedStore struct{ faultyStore }
+
+func (placedStore) BooksPlace() string { return "here" }
+
+func TestWithANoteAnInstancePushesBeforePostgresAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeFaults := &faults{all: true}
+		r := newRig(t, true, 1, &faults{})
+		queue := notedQueue{r.queue, &faults{}}
+		r.cfg.Store, r.cfg.Queue = placedStore{faultyStore{r.store, storeFaults}}, queue
+		r.store.id = otherTestBooks
+		r.start(t)
+		receipt := r.record(t, key("a"))
+		if stage, err := r.Wait(t.Context(), receipt, Queued); err != nil || stage != Queued {
+			t.Fatalf("%s, %v", stage, err)
+		}
+		storeFaults.setAll(false)
+		r.end(t)
+		if len(r.store.quarantined()) != 0 {
+			t.Error("something is in quarantine")
+		}
+	})
+}
+
+func TestWithoutANoteNothingIsPushedBeforePostgresAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeFaults := &faults{all: true}
+		r := newRig(t, true, 1, &faults{})
+		r.cfg.Store = faultyStore{r.store, storeFaults}
+		r.start(t)
+		r.record(t, key("a"))
+		time.Sleep(10 * time.Second)
+		if r.queue.len(0) > 0 {
+			t.Error("a batch that names no books is pushed")
+		}
+		if err := r.DrainQueue(t.Context()); !errors.Is(err, ErrBooksUnknown) {
+			t.Errorf("DrainQueue: %v", err)
+		}
+		storeFaults.setAll(false)
+		r.end(t)
+	})
+}
+
+// What never left the process goes to the books that Postgres tells, in spite of a note.
+func TestAWrongNoteCostsNothingWhereNothingWasPushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeFaults, queueFaults := &faults{all: true}, &faults{all: true}
+		r := newRig(t, true, 1, &faults{})
+		queue := notedQueue{r.queue, queueFaults}
+		r.cfg.Store, r.cfg.Queue = placedStore{faultyStore{r.store, storeFaults}}, queue
+		r.cfg.SealInterval = time.Minute
+		r.start(t)
+		eventually(t, "the note is read", func() bool { return r.Status().Books == otherTestBooks })
+		storeFaults.setAll(false)
+		eventually(t, "Postgres tells", func() bool { return r.Status().Books == testBooks })
+		queueFaults.setAll(false)
+		r.record(t, key("a"))
+		r.end(t)
+		if len(r.store.quarantined()) != 0 {
+			t.Error("something is in quarantine")
+		}
+	})
+}
+
+// copiedQueue is a queue that another database may use under the same id.
+type copiedQueue struct {
+	*memoryQueue
+	taken *atomic.Bool
+}
+
+func (q copiedQueue) ShowWitness(context.Context, []Witness) (bool, error) {
+	return !q.taken.Load(), nil
+}
+
+// copiedStore is a store that has witnesses.
+type copiedStore struct{ *memoryStore }
+
+func (copiedStore) Witnesses(context.Context, BooksID, bool) ([]Witness, error) {
+	return []Witness{{1}}, nil
+}
+
+func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		queue := copiedQueue{r.queue, new(atomic.Bool)}
+		queue.taken.Store(true)
+		r.cfg.Store, r.cfg.Queue = copiedStore{r.store}, queue
+		r.queue.insert(0, testBatch(t, 1, 1).Bytes()) // the other one's
+		r.start(t)
+		if _, err := r.Wait(t.Context(), r.record(t, key("a")), Committed); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(conflictLasts + booksLook)
+		if s := r.Status(); !s.TwoDatabases || !strings.Contains(s.BooksTrouble, "new-id") {
+			t.Errorf("status: %t %q", s.TwoDatabases, s.BooksTrouble)
+		}
+		if r.queue.len(0) != 1 {
+			t.Errorf("%d batches are in the queue, where one of the other database is", r.queue.len(0))
+		}
+		r.queue.lose()
+		queue.taken.Store(false)
+		eventually(t, "it is over", func() bool { s := r.Status(); return !s.TwoDatabases })
+		pushed := r.queue.next
+		r.record(t, key("b"))
+		r.end(t)
+		if r.queue.next == pushed {
+			t.Error("nothing goes through the queue again")
+		}
+	})
+}
+
+func TestAFlushOfOtherBooksIsRefusedByTheStore(t *testing.T) {
+	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	plan := newPlan(0)
+	plan.books = otherTestBooks
+	plan.offer(Entry{ID: "e", Bytes: testBatch(t, 1, 1).forBooks(otherTestBooks).Bytes()})
+	if err := p.committer(0).commit(t.Context(), plan, viaQueue); !errors.Is(err, ErrOtherBooks) {
+		t.Errorf("commit: %v", err)
+	}
+	if n, _ := plan.waiting(); n != 1 || len(plan.done)+len(plan.bad) != 0 {
+		t.Errorf("%d batches wait, %d are done, %d set aside", n, len(plan.done), len(plan.bad))
+	}
+}

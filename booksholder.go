@@ -1,0 +1,428 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// booksView is which books a pipeline works for, and what of its servers is theirs. It isn't changed.
+type booksView struct {
+	id     BooksID // zero while they are unknown
+	told   bool    // by Postgres; else by a note
+	queue  Queue   // nil without one
+	locker Locker
+}
+
+// booksHolder finds out which books the database has. It is safe for concurrent use.
+type booksHolder struct {
+	p *Pipeline
+
+	mu        sync.Mutex // no I/O under it
+	view      booksView
+	nextAsk   time.Time
+	asking    bool
+	noted     bool      // the notes say so
+	witnesses []Witness // as last read
+	looked    bool      // it is known whether one does
+	conflict  time.Time // since when another database uses the queue under the same id; zero if none does
+	told      bool      // that it lasts was logged
+	left      string    // what of other books is left in the journal
+	err       error     // why Postgres hasn't told, when it was last asked
+}
+
+// How often it is looked at the books.
+const (
+	booksAsk     = time.Second     // while Postgres hasn't told
+	booksLook    = 2 * time.Second // after that
+	booksTimeout = time.Second     // one question
+)
+
+func (h *booksHolder) current() booksView {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.view
+}
+
+func (h *booksHolder) id() BooksID { return h.current().id }
+
+// conflictLasts is after what time a conflict is no failover that lost the last commits: the witness shown is forgotten
+// within ten seconds by then.
+const conflictLasts = 15 * time.Second
+
+// trouble says what is wrong with the books, "" if nothing is.
+func (h *booksHolder) trouble() (text string, twoDatabases bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.conflict.IsZero() && h.p.time.Now().Sub(h.conflict) >= conflictLasts {
+		return ErrTwoDatabases.Error(), true
+	}
+	return h.left, false
+}
+
+// leave tells of batches of other books that are left in the journal.
+func (h *booksHolder) leave(batches []*Batch, here BooksID) {
+	if len(batches) == 0 {
+		return
+	}
+	var updates int64
+	var amount Amount
+	for _, b := range batches {
+		updates, amount = updates+b.Updates, amount.Add(b.Amount)
+	}
+	of := batches[0].Books
+	h.mu.Lock()
+	h.left = fmt.Sprintf("the journal has batches of other books, %s, which stay there: run an instance on their database with this journal", of)
+	h.mu.Unlock()
+	h.p.log.Error("THE JOURNAL HAS BATCHES OF OTHER BOOKS: they stay there. Run an instance on the database of those books with this journal",
+		"of_books", of.String(), "books", here.String(), "batches", len(batches), "updates", updates, "amount", amount)
+}
+
+// doubt has Postgres asked anew: it has refused a flush as one of other books.
+func (h *booksHolder) doubt() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.view.told, h.nextAsk = false, time.Time{}
+}
+
+// learn takes the id that Postgres has told, or a note.
+func (h *booksHolder) learn(id BooksID, told bool) { h.learnShown(id, told, nil) }
+
+// learnShown is learn where it is known already whether another database uses the queue under the same id.
+func (h *booksHolder) learnShown(id BooksID, told bool, s *showing) {
+	h.mu.Lock()
+	before := h.view
+	if id == before.id && (told == before.told || before.told) || !told && !before.id.IsZero() {
+		h.mu.Unlock()
+		return
+	}
+	h.view.told = told
+	if id != before.id {
+		h.view = h.p.viewOf(id, told)
+		h.noted, h.witnesses, h.conflict, h.looked = false, nil, time.Time{}, false
+	}
+	if s != nil {
+		h.witnesses, h.looked = s.own, true
+		if !s.shown && h.conflict.IsZero() {
+			h.conflict = h.p.time.Now()
+		}
+	}
+	h.mu.Unlock()
+	if id != before.id {
+		for _, c := range h.p.allCommitters() {
+			c.rewind.forget()
+		}
+	}
+
+	log := h.p.log.With("books", id.String())
+	switch {
+	case before.id.IsZero() && told:
+		log.Info("Postgres has told which books it has")
+	case before.id.IsZero():
+		log.Info("Postgres has not told yet which books it has; a note of an earlier time says so")
+	case before.id != id:
+		log.Error("POSTGRES HAS OTHER BOOKS THAN BEFORE: this instance goes on for those that it has now. What was pushed for the "+
+			"books before stays where it is, under their keys, and a copy goes to quarantine", "before", before.id.String())
+	}
+	for _, l := range h.p.lanes {
+		l.poke()
+	}
+}
+
+// viewOf returns what of the servers belongs to the books.
+func (p *Pipeline) viewOf(id BooksID, told bool) booksView {
+	v := booksView{id: id, told: told, queue: p.cfg.Queue, locker: p.cfg.Locker}
+	if q, ok := v.queue.(BooksQueue); ok {
+		v.queue = q.ForBooks(id)
+	}
+	if l, ok := v.locker.(BooksLocker); ok {
+		v.locker = l.ForBooks(id)
+	}
+	return v
+}
+
+func (p *Pipeline) allCommitters() (list []*committer) {
+	p.committersMu.Lock()
+	defer p.committersMu.Unlock()
+	for _, c := range p.committers {
+		if c != nil {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// ask finds out which books the database has, unless another goroutine does so or it was tried a moment ago. While they
+// are unknown and Postgres doesn't answer, a note will do. The error says why Postgres hasn't told.
+func (h *booksHolder) ask(ctx context.Context) (booksView, error) {
+	now := h.p.time.Now()
+	h.mu.Lock()
+	if h.view.told || h.asking || now.Before(h.nextAsk) {
+		defer h.mu.Unlock()
+		return h.view, h.err
+	}
+	h.asking, h.nextAsk = true, now.Add(booksAsk)
+	h.mu.Unlock()
+
+	id, err := h.askStore(ctx)
+	if err == nil {
+		h.learnShown(id, true, h.show(ctx, h.p.viewOf(id, true), nil))
+		h.note(ctx, id)
+	} else if h.id().IsZero() {
+		h.readNotes(ctx)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asking, h.err = false, err
+	return h.view, err
+}
+
+func (h *booksHolder) askStore(ctx context.Context) (BooksID, error) {
+	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	defer cancel()
+	id, err := h.p.cfg.Store.Books(ctx)
+	if err == nil && id.IsZero() {
+		err = errors.New("the store names no books")
+	}
+	if err != nil {
+		return BooksID{}, fmt.Errorf("%w: %w", ErrBooksUnknown, err)
+	}
+	return id, nil
+}
+
+// notes returns where notes are, and under which name.
+func (h *booksHolder) notes() (all []BooksNotes, place string) {
+	placer, ok := h.p.cfg.Store.(BooksPlacer)
+	if !ok {
+		return nil, ""
+	}
+	for _, at := range []any{h.p.cfg.Journal, h.p.cfg.Queue} {
+		if notes, ok := at.(BooksNotes); ok {
+			all = append(all, notes)
+		}
+	}
+	return all, placer.BooksPlace()
+}
+
+func (h *booksHolder) readNotes(ctx context.Context) {
+	all, place := h.notes()
+	for _, notes := range all {
+		ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+		id, err := notes.NotedBooks(ctx, place)
+		cancel()
+		if err != nil {
+			h.p.log.Debug("the note of the books can't be read", "error", err)
+		} else if !id.IsZero() {
+			h.learn(id, false)
+			return
+		}
+	}
+}
+
+// note notes which books Postgres has told of.
+func (h *booksHolder) note(ctx context.Context, id BooksID) {
+	h.mu.Lock()
+	noted := h.noted
+	h.mu.Unlock()
+	if noted {
+		return
+	}
+	noted = true
+	all, place := h.notes()
+	for _, notes := range all {
+		ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+		if err := notes.NoteBooks(ctx, place, id); err != nil {
+			noted = false
+			h.p.log.Debug("the books can't be noted", "error", err)
+		}
+		cancel()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.noted = noted && h.view.id == id
+}
+
+// look notes the books, and sees whether another database uses the queue under the same id.
+func (h *booksHolder) look(ctx context.Context) {
+	view := h.current()
+	if !view.told {
+		return
+	}
+	h.note(ctx, view.id)
+	h.mu.Lock()
+	own := h.witnesses
+	h.mu.Unlock()
+	if s := h.show(ctx, view, own); s != nil {
+		h.conclude(view.id, s)
+	}
+}
+
+// showing is whether the queue shows a witness of this database.
+type showing struct {
+	own   []Witness // as last read
+	shown bool
+}
+
+// showTries is how often a witness that isn't known is looked for in the database before it is taken for another one's.
+const showTries = 10
+
+// canShow says whether store and queue know of witnesses.
+func (h *booksHolder) canShow(view booksView) (store BooksWitness, queue WitnessedQueue, can bool) {
+	store, reads := h.p.cfg.Store.(BooksWitness)
+	queue, shows := view.queue.(WitnessedQueue)
+	return store, queue, reads && shows
+}
+
+// show has the queue show a witness of this database, unless it shows another one's. It returns nil if that can't be told.
+// own are those known before.
+func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *showing {
+	store, queue, can := h.canShow(view)
+	if !can {
+		return nil
+	}
+	var shown bool
+	// Again and again: between the two calls another instance may show a newer one, as when many begin at once.
+	for try := 0; try < showTries && !shown; try++ {
+		callCtx, cancel := context.WithTimeout(ctx, booksTimeout)
+		// A process that begins shows one that no copy made before has.
+		read, err := store.Witnesses(callCtx, view.id, len(own) == 0)
+		cancel()
+		switch {
+		case errors.Is(err, ErrOtherBooks):
+			h.doubt()
+			return nil
+		case err == nil:
+			own = append(slices.Clip(read), except(own, read)...)
+			own = own[:min(len(own), maxWitnesses)]
+		case len(own) == 0:
+			return nil
+		} // else what is shown is kept up by the last ones known, while Postgres is away
+		callCtx, cancel = context.WithTimeout(ctx, booksTimeout)
+		shown, err = queue.ShowWitness(callCtx, own)
+		cancel()
+		if err != nil {
+			return nil
+		}
+	}
+	return &showing{own, shown}
+}
+
+// maxWitnesses bounds how many witnesses a process remembers.
+const maxWitnesses = 256
+
+// except returns those of the witnesses that aren't among the others. What this process has read once it goes on taking for its
+// database's: a database that was turned back has lost the last ones, and is no copy.
+func except(known, others []Witness) []Witness {
+	return slices.DeleteFunc(slices.Clone(known), func(w Witness) bool { return slices.Contains(others, w) })
+}
+
+// conclude takes note of whether the queue shows a witness of this database.
+func (h *booksHolder) conclude(id BooksID, s *showing) {
+	shown := s.shown
+	h.mu.Lock()
+	if h.view.id != id {
+		h.mu.Unlock()
+		return
+	}
+	before, told := h.conflict, h.told
+	h.witnesses, h.looked = s.own, true
+	now := h.p.time.Now()
+	switch {
+	case shown:
+		h.conflict, h.told = time.Time{}, false
+	case before.IsZero():
+		h.conflict = now
+	default:
+		h.told = now.Sub(before) >= conflictLasts
+	}
+	lasts := h.told && !told
+	h.mu.Unlock()
+
+	log := h.p.log.With("books", id.String())
+	switch {
+	case lasts:
+		log.Error("TWO DATABASES USE THE SAME BOOKS' ID in this queue: this instance writes directly to its own, and leaves the queue " +
+			"to the other one. Run `spendflush books new-id` on the copy")
+	case !shown && before.IsZero():
+		log.Warn("the queue is used by another database with the same books' id, or Postgres has lost its last commits; " +
+			"what this instance has is written directly until that is over")
+	case shown && !before.IsZero():
+		log.Info("no other database uses the queue under the id of these books any more")
+	}
+}
+
+// watchBooks works until ctx ends.
+func (p *Pipeline) watchBooks(ctx context.Context) {
+	for {
+		if view, _ := p.books.ask(ctx); view.told {
+			p.books.look(ctx)
+		}
+		if !p.time.Sleep(ctx, booksLook, nil) {
+			return
+		}
+	}
+}
+
+// errNotLooked is why the queue isn't used for a moment.
+var errNotLooked = fmt.Errorf("%w, nor whether another database uses the queue", ErrBooksUnknown)
+
+// mayUseQueue returns why the queue isn't to be used now, nil if it is.
+func (h *booksHolder) mayUseQueue() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, _, can := h.canShow(h.view)
+	switch {
+	case !h.conflict.IsZero():
+		return ErrTwoDatabases
+	case h.view.told && can && !h.looked:
+		return errNotLooked
+	}
+	return nil
+}
+
+// queue returns the queue of the books that the lane works for.
+func (l *lane) queue() Queue {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.books.queue
+}
+
+// followBooks has the lane work for the books that the database has. It says whether they are known.
+func (l *lane) followBooks(ctx context.Context) bool {
+	view := l.p.books.current()
+	if !view.told {
+		view, _ = l.p.books.ask(ctx)
+	}
+	l.mu.Lock()
+	before := l.books.id
+	if view.id == before {
+		l.books = view // perhaps it is told now
+		l.mu.Unlock()
+		return !view.id.IsZero()
+	}
+	l.mu.Unlock()
+
+	l.p.sealing.Lock() // what is sealed just now gets the id that it began with
+	l.mu.Lock()
+	left := false // something may be with the books before
+	for _, b := range l.outbox.batches {
+		left = left || b.tried
+	}
+	left = !before.IsZero() && (left || l.outbox.confirmed > 0 || len(l.outbox.retained) > 0)
+	l.books = view
+	for _, b := range l.outbox.batches {
+		if !b.tried {
+			b.Batch = b.forBooks(view.id)
+			b.journaled = b.journaled && before.IsZero() // a copy that names no books will do
+		}
+	}
+	l.mu.Unlock()
+	l.p.sealing.Unlock()
+	if left {
+		l.changeIdentity(Mark{}, fmt.Errorf("%w: Postgres has other books now, %s, and its instance worked for %s before", ErrOtherBooks, view.id, before))
+	}
+	return true
+}

@@ -1,0 +1,31 @@
+package overview
+
+import (
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/queues"
+)
+
+// of returns the sources with what of Redis belongs to these books; zero stands for what isn't known.
+func (s Sources) of(id spendflush.BooksID) Sources {
+	if id.IsZero() {
+		return s
+	}
+	if q, ok := s.Queue.(spendflush.BooksQueue); ok {
+		s.Queue = q.ForBooks(id)
+	}
+	if l, ok := s.Locker.(spendflush.BooksLocker); ok {
+		s.Locker = l.ForBooks(id)
+	}
+	s.Roster = rosterOf(s.Roster, id)
+	if q, ok := s.Unused.(*queues.Redis); ok {
+		s.Unused = q.Of(id)
+	}
+	return s
+}
+
+func rosterOf(r Roster, id spendflush.BooksID) Roster {
+	if of, ok := r.(*queues.Roster); ok && !id.IsZero() {
+		return of.ForBooks(id)
+	}
+	return r
+}

@@ -1,0 +1,86 @@
+package queues
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/abandon"
+)
+
+var (
+	_ spendflush.BooksQueue     = (*Redis)(nil)
+	_ spendflush.BooksNotes     = (*Redis)(nil)
+	_ spendflush.WitnessedQueue = (*Redis)(nil)
+)
+
+//go:embed witness.lua
+var witnessLua string
+
+var witnessScript = redis.NewScript(witnessLua)
+
+// witnessMillis is how long a witness is shown that isn't shown again.
+const witnessMillis = 10_000
+
+// ForBooks returns the queue of these books; see spendflush.BooksQueue. It shares the client, the options and what Wait and
+// Unretained know.
+func (q *Redis) ForBooks(id spendflush.BooksID) spendflush.Queue { return q.Of(id) }
+
+// Of is ForBooks with the type that it has.
+func (q *Redis) Of(id spendflush.BooksID) *Redis {
+	other := *q
+	other.opts.Prefix = prefixOf(q.root, id)
+	return &other
+}
+
+// prefixOf returns the beginning of the keys of books.
+func prefixOf(root string, id spendflush.BooksID) string { return root + ":" + id.String() }
+
+func (q *Redis) noteKey(place string) string { return "{" + q.root + ":books:" + place + "}" }
+
+// NotedBooks returns what was noted for the place; see spendflush.BooksNotes.
+func (q *Redis) NotedBooks(ctx context.Context, place string) (spendflush.BooksID, error) {
+	text, err := abandon.Call(ctx, q.calls, func() (string, error) { return q.client.Get(ctx, q.noteKey(place)).Result() })
+	if errors.Is(err, redis.Nil) {
+		return spendflush.BooksID{}, nil
+	}
+	var id spendflush.BooksID
+	if err == nil {
+		id, err = spendflush.ParseBooksID(text)
+	}
+	if err != nil {
+		return spendflush.BooksID{}, fmt.Errorf("read which books a database has: %w", err)
+	}
+	return id, nil
+}
+
+// NoteBooks replaces what was noted for the place; see spendflush.BooksNotes.
+func (q *Redis) NoteBooks(ctx context.Context, place string, id spendflush.BooksID) error {
+	_, err := abandon.Call(ctx, q.calls, func() (string, error) {
+		return q.client.Set(ctx, q.noteKey(place), id.String(), 0).Result()
+	})
+	if err != nil {
+		return fmt.Errorf("note which books a database has: %w", err)
+	}
+	return nil
+}
+
+// ShowWitness shows which database uses the queue; see spendflush.WitnessedQueue.
+func (q *Redis) ShowWitness(ctx context.Context, own []spendflush.Witness) (shown bool, err error) {
+	args := []any{witnessMillis}
+	for i := range own {
+		args = append(args, own[i][:])
+	}
+	key := "{" + q.opts.Prefix + ":witness}"
+	shown, err = abandon.Call(ctx, q.calls, func() (bool, error) {
+		return witnessScript.Run(ctx, q.client, []string{key}, args...).Bool()
+	})
+	if err != nil {
+		return false, fmt.Errorf("show which database uses the queue: %w", err)
+	}
+	return shown, nil
+}

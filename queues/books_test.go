@@ -1,0 +1,108 @@
+package queues_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/queuetest"
+)
+
+var (
+	theseBooks = spendflush.BooksID{1, 15: 2}
+	otherBooks = spendflush.BooksID{3, 15: 4}
+)
+
+func TestQueuesOfTwoBooksHaveNothingToDoWithEachOther(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	root := open(t, client, retaining)
+	a, b := root.Of(theseBooks), root.Of(otherBooks).Of(otherBooks)
+	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1)
+	id := push(t, a, batch, "")
+	if stats := look(t, b); stats.Batches != 0 {
+		t.Errorf("the other books' queue has %+v", stats)
+	}
+	ack(t, b, []spendflush.EntryID{id})
+	if stats := look(t, a); stats.Batches != 1 {
+		t.Errorf("an ack of the other books took it out: %+v", stats)
+	}
+	ack(t, a, []spendflush.EntryID{id})
+	if n := requeue(t, b); n != 0 {
+		t.Errorf("the other books requeue %d entries", n)
+	}
+	if n := requeue(t, a); n != 1 {
+		t.Errorf("%d entries come back", n)
+	}
+	locker := lockers.NewRedis(client, "pod", lockers.RedisOptions{})
+	lease, err := locker.Of(theseBooks).Acquire(t.Context(), "flush/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(t.Context())
+	// In a Cluster all of a shard lies in one slot.
+	tag := "{spendflush:" + theseBooks.String() + ":0}:"
+	keys := client.Keys(t.Context(), "*").Val()
+	if len(keys) < 3 || !slices.Contains(keys, tag+"lock:flush") || slices.ContainsFunc(keys, func(k string) bool { return !strings.HasPrefix(k, tag) }) {
+		t.Errorf("keys are %q", keys)
+	}
+}
+
+func TestNotesOfBooksAreReplacedAndRead(t *testing.T) {
+	journal, err := queues.OpenJournal(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer journal.Close()
+	for name, notes := range map[string]spendflush.BooksNotes{"Redis": open(t, dial(t, testserver.Redis(t)), queues.RedisOptions{}), "Journal": journal} {
+		t.Run(name, func(t *testing.T) {
+			want := func(place string, id spendflush.BooksID) {
+				t.Helper()
+				if got, err := notes.NotedBooks(t.Context(), place); got != id || err != nil {
+					t.Errorf("%s: %s, %v; want %s", place, got, err, id)
+				}
+			}
+			want("p", spendflush.BooksID{})
+			for _, note := range []struct {
+				place string
+				id    spendflush.BooksID
+			}{{"p", otherBooks}, {"pp", otherBooks}, {"p", theseBooks}, {"p", theseBooks}} {
+				if err := notes.NoteBooks(t.Context(), note.place, note.id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want("p", theseBooks)
+			want("pp", otherBooks)
+			want("q", spendflush.BooksID{})
+		})
+	}
+}
+
+func TestAQueueShowsTheWitnessOfOneDatabaseOnly(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	q := open(t, client, queues.RedisOptions{}).Of(theseBooks)
+	show := func(want bool, own ...spendflush.Witness) {
+		t.Helper()
+		if shown, err := q.ShowWitness(t.Context(), own); shown != want || err != nil {
+			t.Errorf("%v: shown %t, %v", own, shown, err)
+		}
+	}
+	w := func(n byte) spendflush.Witness { return spendflush.Witness{n} }
+	show(true, w(2), w(1))
+	show(true, w(3), w(2), w(1)) // the same database, later
+	show(false, w(9), w(1))      // a copy made after the first
+	show(false)
+	show(true, w(3), w(2), w(1))
+	keys := client.Keys(t.Context(), "*").Val()
+	if len(keys) != 1 {
+		t.Fatalf("keys are %q", keys)
+	}
+	if left := client.PTTL(t.Context(), keys[0]).Val(); left <= 0 || left.Seconds() > 10 {
+		t.Errorf("it is shown for %s", left)
+	}
+	client.Del(t.Context(), keys[0])
+	show(true, w(9), w(1)) // no other is at work any more
+}

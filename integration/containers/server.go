@@ -63,11 +63,11 @@ func postgres() *server {
 	}
 	return &server{
 		variable: testserver.PostgresVariable,
-		image:  imageName("SPENDFLUSH_TEST_POSTGRES_IMAGE", "postgres:17-alpine"),
-		user:   "postgres", // refuses to run as root
-		script: runPostgres,
-		args:   args,
-		port:   5432,
+		image:    imageName("SPENDFLUSH_TEST_POSTGRES_IMAGE", "postgres:17-alpine"),
+		user:     "postgres", // refuses to run as root
+		script:   runPostgres,
+		args:     args,
+		port:     5432,
 		url: func(host, password string) string {
 			u := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", password), Host: host,
 				Path: "/postgres", RawQuery: "sslmode=disable"}
@@ -86,10 +86,10 @@ func postgres() *server {
 func redisServer() *server {
 	return &server{
 		variable: testserver.RedisVariable,
-		image:  imageName("SPENDFLUSH_TEST_REDIS_IMAGE", "redis:7-alpine"),
-		script: runRedis,
-		args:   []string{"--databases", strconv.Itoa(testserver.RedisDatabases)},
-		port:   6379,
+		image:    imageName("SPENDFLUSH_TEST_REDIS_IMAGE", "redis:7-alpine"),
+		script:   runRedis,
+		args:     []string{"--databases", strconv.Itoa(testserver.RedisDatabases)},
+		port:     6379,
 		url: func(host, password string) string {
 			u := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: host, Path: "/0"}
 			return u.String()

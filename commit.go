@@ -21,6 +21,7 @@ type committer struct {
 	recent    *recentFlushes
 	confirmed func(marks map[ProducerID]Mark) // told of each commit
 	rewind    rewindDetector
+	known     *knownKeys
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
@@ -44,6 +45,7 @@ func (p *Pipeline) committer(shard int) *committer {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
 			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush,
+			known: newKnownKeys(p.cfg.Shards),
 		}
 		p.committers[shard] = c
 	}
@@ -64,6 +66,7 @@ func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
 // newPlan returns an empty plan for one walk.
 func (c *committer) newPlan() *plan {
 	plan := newPlan(c.shard)
+	plan.keys, plan.known = &c.cfg.BatchKeys, c.known
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	plan.limit, plan.last = c.limit, c.trouble

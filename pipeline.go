@@ -374,7 +374,7 @@ func (p *Pipeline) seal(last bool) {
 	for i, l := range p.lanes {
 		h := l.header()
 		h.SealedAt = now
-		sealed[i] = batches(parts[i], h)
+		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
 	p.endSeal(sealed, seal, now)

@@ -13,6 +13,8 @@ import (
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
 	shard    int
+	keys     *BatchKeys
+	known    *knownKeys
 	marks    map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
 	wait     map[ProducerID][]entryBatch
 	passing  map[ProducerID]string // producers whose gaps are passed, and why
@@ -60,7 +62,7 @@ type planStats struct {
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
+		shard: shard, keys: &BatchKeys{}, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
 		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[Digest]bool{},
 	}
 }
@@ -71,7 +73,7 @@ func (p *plan) offer(e Entry) {
 		p.reject(e.ID, e.Bytes, fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault))
 		return
 	}
-	b, err := ParseBatch(e.Bytes)
+	b, err := p.keys.ParseBatch(e.Bytes)
 	switch {
 	case errors.Is(err, ErrNewerBatch):
 		p.stats.newer++ // it stays in the queue for an instance that knows it
@@ -210,7 +212,7 @@ func claimAfter(id ProducerID, mark Mark) Claim {
 
 // takeFound takes a batch that was passed as lost. It says whether it could.
 func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) bool {
-	rows, err := b.Rows()
+	rows, err := b.rows(p.known)
 	if err == nil {
 		err = p.refusals[b.name()]
 	}
@@ -238,7 +240,7 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 			return
 		}
 	}
-	rows, err := b.Rows()
+	rows, err := b.rows(p.known)
 	if err == nil {
 		err = p.refusals[b.name()]
 	}

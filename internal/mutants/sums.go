@@ -255,4 +255,33 @@ var sumMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestProducersBornInTheSameMillisecondDiffer"},
 	},
+	{
+		name:  "keys of a batch not hashed again",
+		guard: "a row's key is the hash of its texts: whoever writes to the queue could book one entity's spend under the name of another",
+		edits: []edit{{"knownkeys.go", "return hashKey(canonical) == key", "return true"}, {"knownkeys.go", "if hashKey(canonical) != key {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused"},
+		quick: true,
+	},
+	{
+		name:  "known key vouches for whatever texts",
+		guard: "that a key is known spares the hash only for the very texts that it was known with",
+		edits: []edit{{"knownkeys.go", "if *slot == is {", "if slot.key == key {"}},
+		pkg:   ".",
+		tests: []string{"TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused"},
+	},
+	{
+		name:  "table of texts bounded by nothing",
+		guard: "a batch takes memory in proportion to its bytes, whatever it says of itself",
+		edits: []edit{{"codec.go", " || n > uint64(1+len(d.rest)/minTextSize)", ""}},
+		pkg:   ".",
+		tests: []string{"TestMonstrousBatchesTakeMemoryInProportionToTheirBytes"},
+	},
+	{
+		name:  "texts of a batch bounded by nothing",
+		guard: "the rows of a batch name no more texts than those of a seal: a few bytes would have the flusher hash for minutes",
+		edits: []edit{{"batch.go", "texts > maxBatchTexts+maxSeriesTexts {", "false {"}},
+		pkg:   ".",
+		tests: []string{"TestBatchWithMoreTextsThanASealHasIsRefused"},
+	},
 }

@@ -241,8 +241,18 @@ func (c *committer) keepBad(ctx context.Context, bad []BadBatch) error {
 	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
+	foreign := 0
 	for _, b := range bad {
+		if b.Foreign {
+			foreign++
+			continue
+		}
 		c.log.Error("batch quarantined", "bytes", len(b.Bytes), "reason", b.Reason)
+	}
+	if foreign > 0 {
+		c.metrics.foreign.Add(float64(foreign))
+		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: somebody else writes to the queue, "+
+			"or an instance has another key", "batches", foreign)
 	}
 	c.metrics.quarantined.Add(float64(len(bad)))
 	return nil

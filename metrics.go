@@ -20,6 +20,8 @@ type metrics struct {
 	duplicates   prometheus.Counter
 	newer        *prometheus.GaugeVec
 	quarantined  prometheus.Counter
+	foreign      prometheus.Counter
+	unsigned     prometheus.Counter
 	fenced       prometheus.Counter
 	gaps         *prometheus.GaugeVec
 	lost         prometheus.Counter
@@ -57,6 +59,9 @@ func newMetrics(shards int) *metrics {
 		duplicates:   counter("spendflush_duplicates_dropped_total", "Queue entries dropped because their batch was committed already."),
 		newer: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_newer_batches",
 			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
+		foreign: counter("spendflush_batches_foreign_total",
+			"Batches put into quarantine because no key of this deployment has signed them."),
+		unsigned:    counter("spendflush_batches_unsigned_total", "Batches flushed without a signature, while these are accepted."),
 		quarantined: counter("spendflush_batches_quarantined_total", "Batches that this instance put into quarantine."),
 		fenced:      counter("spendflush_flushes_fenced_total", "Flushes rolled back because a claim was lost."),
 		gaps: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_gaps",
@@ -104,7 +109,7 @@ func (m *metrics) begin(shards int) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.fenced,
+		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.foreign, m.unsigned, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
 		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.forgotten, m.identities, m.leftover, m.journalFailures,
 	}

@@ -58,6 +58,7 @@ type badEntry struct {
 type planStats struct {
 	duplicates int // entries dropped because Postgres has them
 	newer      int // entries of a format that this program doesn't read
+	unsigned   int // entries without signature that were accepted
 }
 
 func newPlan(shard int) *plan {
@@ -86,13 +87,16 @@ func (p *plan) offer(e Entry) {
 		p.reject(e.ID, e.Bytes, err)
 		return
 	}
+	if len(p.keys.Key) > 0 && !isSigned(b.bytes) {
+		p.stats.unsigned++
+	}
 	p.add(entryBatch{b, e.ID})
 }
 
 func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer], b) }
 
 func (p *plan) reject(entry EntryID, bytes []byte, err error) {
-	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged)}
+	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged), Foreign: errors.Is(err, ErrNotSigned)}
 	p.bad = append(p.bad, badEntry{b, entry})
 }
 

@@ -39,6 +39,10 @@ type Options struct {
 	// unless the URL says target_session_attrs: what a standby says may be older than what was committed.
 	Standby bool
 
+	// BatchKeys are those of the pipelines: ApplyQuarantined refuses a batch that none of them has signed. The zero value
+	// accepts every batch.
+	BatchKeys spendflush.BatchKeys
+
 	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
 	ApplicationName string
 }
@@ -59,10 +63,11 @@ const (
 
 // Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
 type Store struct {
-	pool     *pgxpool.Pool
-	known    known
-	stats    counters
-	encoders sync.Pool
+	pool      *pgxpool.Pool
+	known     known
+	stats     counters
+	batchKeys spendflush.BatchKeys
+	encoders  sync.Pool
 
 	// Only tests change these, to see what goes wrong without them.
 	statement func(name string) string // the text of a .sql file
@@ -90,6 +95,9 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", pglink.ParseError(err))
 	}
+	if err := o.BatchKeys.Validate(); err != nil {
+		return nil, fmt.Errorf("BatchKeys: %w", err)
+	}
 	if o.MaxConns < 0 || o.MaxConns > 10_000 {
 		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
 	}
@@ -114,7 +122,7 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	}
 	made.Store(pool)
 
-	s := &Store{pool: pool, statement: embedded.get}
+	s := &Store{pool: pool, statement: embedded.get, batchKeys: o.BatchKeys}
 	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
 	return s, nil

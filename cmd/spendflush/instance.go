@@ -41,11 +41,11 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby, BatchKeys: set.batchKeys()})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
-	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby})
+	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby, BatchKeys: set.batchKeys()})
 	if err != nil {
 		store.Close()
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
@@ -170,6 +170,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		GapGrace:            ps.set.GapGrace,
 		RewindWindow:        ps.set.RewindWindow,
 		RollupDimensions:    ps.set.RollupDimensions,
+		BatchKeys:           ps.set.batchKeys(),
 		Logger:              ps.log,
 		Registerer:          registerer,
 	}

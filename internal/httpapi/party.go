@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/spendflush/spendflush/internal/gate"
 )
 
 // party is who shares the places of an instance with others: a token if there are several, else an
@@ -22,7 +24,7 @@ func (a *API) partyOf(r *http.Request) party {
 			return party{token: token}
 		}
 	}
-	return party{address: a.clientOf(r)}
+	return party{address: gate.NetworkOf(a.clientOf(r))}
 }
 
 // tokenOf returns the place of the token that opened the API to the request, or of that which its

@@ -168,6 +168,7 @@ var (
 	descUnconfirmed  = describe("spendflush_unconfirmed_batches", "Sealed batches not known to be in Postgres.", "shard")
 	descUnconfBytes  = describe("spendflush_unconfirmed_bytes", "Bytes of sealed batches not known to be in Postgres.", "shard")
 	descBytesLimit   = describe("spendflush_unconfirmed_bytes_limit", "Bytes of sealed batches in memory above which nothing is sealed.")
+	descNewEntities  = describe("spendflush_new_entities_total", "Entities of updates that this instance had not met lately.")
 	descKeptBatches  = describe("spendflush_kept_batches", "Committed batches retained in memory in case Postgres is turned back.", "shard")
 	descKeptBytes    = describe("spendflush_kept_bytes", "Bytes of committed batches retained in memory in case Postgres is turned back.", "shard")
 	descUnjournaled  = describe("spendflush_journal_failing", "1 while the journal can't be written. Left out without a journal.", "shard")
@@ -187,7 +188,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		m.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{
-		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
+		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descNewEntities, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
 		descLockHeld, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
 		descKeptBytes, descUnjournaled, descDenied,
@@ -229,6 +230,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descMemorySpend, float64(totals))
 	gauge(descMemoryDaily, float64(rollups))
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
+	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.fresh.total()))
 	gauge(descOpenKeys, float64(s.Open.Keys))
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
 	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))

@@ -24,8 +24,8 @@ import (
 
 // Recorder takes updates; *spendflush.Pipeline does.
 type Recorder interface {
-	// RecordAll keeps neither the slice nor anything that it refers to.
-	RecordAll(updates []spendflush.Update) (spendflush.Receipt, error)
+	// RecordAllFor keeps neither the slice nor anything that it refers to.
+	RecordAllFor(caller string, updates []spendflush.Update) (spendflush.Receipt, error)
 	Wait(ctx context.Context, r spendflush.Receipt, want spendflush.Stage) (spendflush.Stage, error)
 	Held(e spendflush.Entity) spendflush.Held
 	Producer() spendflush.ProducerID

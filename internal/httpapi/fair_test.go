@@ -424,3 +424,27 @@ func TestAStopDoesNotWaitForWhatComesOfABodyAfterItsAnswer(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+func TestThePipelineIsToldWhoBringsNewKeys(t *testing.T) {
+	two, _ := newAPI(t, twoTokens)
+	one, _ := newAPI(t, withTokens("secret-a"))
+	open, _ := newAPI(t, nil)
+	for _, c := range []struct {
+		api           *testAPI
+		remote, token string
+		want          string
+	}{
+		{two, "192.0.2.1:1", "secret-b", "token 2"},
+		{two, "192.0.2.1:1", "secret-a", "token 1"},
+		{one, "192.0.2.1:1", "secret-a", "192.0.2.1"},
+		{one, "[2001:db8:0:1:2::3]:1", "secret-a", "2001:db8:0:1::"},
+		{open, "127.0.0.1:1", "", ""},
+	} {
+		r := httptest.NewRequest("POST", "/v1/updates", nil)
+		r.RemoteAddr = c.remote
+		r.Header.Set("Authorization", "Bearer "+c.token)
+		if got := c.api.callerOf(r); got != c.want {
+			t.Errorf("%q from %s: %q, want %q", c.token, c.remote, got, c.want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/spendflush/spendflush/internal/gate"
@@ -25,6 +26,19 @@ func (a *API) partyOf(r *http.Request) party {
 		}
 	}
 	return party{address: gate.NetworkOf(a.clientOf(r))}
+}
+
+// callerOf names the party for the pipeline. Without tokens all callers are of one owner, who is not to be kept from the
+// places that nobody else takes.
+func (a *API) callerOf(r *http.Request) string {
+	if len(a.tokens) == 0 {
+		return ""
+	}
+	p := a.partyOf(r)
+	if p.token > 0 {
+		return "token " + strconv.Itoa(p.token)
+	}
+	return p.address.String()
 }
 
 // tokenOf returns the place of the token that opened the API to the request, or of that which its

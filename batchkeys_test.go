@@ -261,3 +261,28 @@ func TestKeysAreRolledOutAndReplacedWithoutRefusingAnyInstance(t *testing.T) {
 		}
 	}
 }
+
+// FuzzNothingUnsignedIsAccepted puts a right frame around the bytes, as whoever forges a batch does.
+func FuzzNothingUnsignedIsAccepted(f *testing.F) {
+	keys := BatchKeys{Key: testBatchKey(1), Accepted: testBatchKey(2)}
+	signed := signedBatch(f, keys, 1).Bytes()
+	f.Add(signed)
+	f.Add(signedBatch(f, BatchKeys{Key: testBatchKey(3)}, 1).Bytes())
+	f.Add(signedBatch(f, BatchKeys{}, 1).Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, framed := range []bool{false, true} {
+			if framed {
+				if len(b) < batchHeaderSize {
+					return
+				}
+				b = bytes.Clone(b)
+				closeFrame(b)
+			}
+			if _, err := keys.ParseBatch(b); err == nil && !bytes.Equal(b, signed) {
+				t.Fatalf("accepted: %x", b)
+			} else if err != nil && !errors.Is(err, ErrNotSigned) && !errors.Is(err, ErrCorruptBatch) {
+				t.Fatal(err)
+			}
+		}
+	})
+}

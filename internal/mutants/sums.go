@@ -295,7 +295,7 @@ var sumMutants = []mutant{
 	{
 		name:  "new entities are free",
 		guard: "new entities are bounded as combinations are: one update may have 70",
-		edits: []edit{{"newcomers.go", "n.entities += entities", ""}},
+		edits: []edit{{"newcomers.go", "n.entities += entities\n\tn.met", "n.met"}},
 		pkg:   ".",
 		tests: []string{"TestNewEntitiesCountAsKeysDo"},
 	},

@@ -39,7 +39,7 @@ func (k *BatchKeys) Validate() error {
 		return err
 	}
 	if len(k.Key) == 0 && (len(k.Accepted) > 0 || k.Unsigned) {
-		return errors.New("Accepted or Unsigned without Key; without a Key every batch is accepted")
+		return errors.New("the fields Accepted and Unsigned need a Key; without one every batch is accepted")
 	}
 	return nil
 }

@@ -18,14 +18,14 @@ const BatchVersion = 1
 //
 //	0  magic "SF"                  40  sealed at, Unix milliseconds, 64 bits
 //	2  version, 8 bits             48  updates, 64 bits
-//	3  zero                        56  amount, 128 bits
+//	3  1 if signed, else 0         56  amount, 128 bits
 //	4  CRC-32C of all other bytes  72  number of totals, 32 bits
 //	8  length of the whole         76  number of rollup rows, 32 bits
 //	12 shard, 16 bits              80  prior updates, 64 bits
 //	14 zero, 16 bits               88  prior amount, 128 bits
 //	16 producer                    104 prior digest
 //	32 sequence, 64 bits           120 books
-//	                               136 payload
+//	                               136 payload; behind it 32 bytes of signature, if signed
 //
 // The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
 // by hour and key. Texts are places in the table; counters are written as a mask of those that aren't zero and then
@@ -34,6 +34,7 @@ const (
 	batchMagic      = "SF"
 	batchHeaderSize = 136
 	batchBooksAt    = 120
+	batchSignedAt   = 3
 )
 
 // MaxShards is the largest number of shards.
@@ -76,8 +77,8 @@ type Header struct {
 }
 
 // Digest stands for what a batch holds, and all batches of its producer and shard before it: the first 16 bytes of
-// the SHA-256 of its bytes, which contain the digest of the batch before it. Left out are the checksum and the books,
-// so that a batch keeps its digest when it learns which books it is for.
+// the SHA-256 of its bytes, which contain the digest of the batch before it. Left out are the checksum, the books and the
+// signature, so that a batch keeps its digest when it learns which books it is for.
 type Digest [16]byte
 
 // BooksID names the books of one database.
@@ -93,11 +94,19 @@ type Batch struct {
 // Digest returns what the batch is known by, besides its producer, shard and sequence.
 func (b *Batch) Digest() Digest { return b.digest }
 
+// payloadOf returns what is between the header and the signature, if there is one.
+func payloadOf(b []byte) []byte {
+	if isSigned(b) {
+		return b[batchHeaderSize : len(b)-signatureSize]
+	}
+	return b[batchHeaderSize:]
+}
+
 func digestOf(b []byte) (d Digest) {
 	h := sha256.New()
 	h.Write(b[:4])
 	h.Write(b[8:batchBooksAt])
-	h.Write(b[batchHeaderSize:])
+	h.Write(payloadOf(b))
 	copy(d[:], h.Sum(nil))
 	return d
 }
@@ -115,6 +124,11 @@ type Rows struct {
 // NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
 // Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not kept.
 func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
+	return newBatch(h, totals, rollups, &BatchKeys{})
+}
+
+// newBatch signs the batch, too, if there is a key.
+func newBatch(h Header, totals []TotalRow, rollups []RollupRow, keys *BatchKeys) *Batch {
 	e := batchEncoder{
 		index: map[string]uint64{}, table: []string{""},
 		rows: make([]byte, 0, 32*len(totals)+48*len(rollups)), // about what they take
@@ -132,7 +146,7 @@ func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
 	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
 	h.Updates, h.Amount = control[0].APIRequests(), control[0].Spend
 	h.Totals, h.Rollups = len(totals), len(rollups)
-	bytes := e.frame(&h, &control)
+	bytes := keys.sign(e.frame(&h, &control))
 	return &Batch{Header: h, digest: digestOf(bytes), bytes: bytes}
 }
 
@@ -181,7 +195,7 @@ func (e *batchEncoder) rollup(row *RollupRow) {
 }
 
 func (e *batchEncoder) frame(h *Header, control *Control) []byte {
-	size := batchHeaderSize + len(e.rows) + 32*len(control)
+	size := batchHeaderSize + len(e.rows) + 32*len(control) + signatureSize
 	for _, text := range e.table {
 		size += 2 + len(text)
 	}
@@ -208,9 +222,14 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 		b = appendText(b, text)
 	}
 	b = append(b, e.rows...)
+	closeFrame(b)
+	return b
+}
+
+// closeFrame fills in what depends on all other bytes.
+func closeFrame(b []byte) {
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))
 	binary.BigEndian.PutUint32(b[4:], batchChecksum(b))
-	return b
 }
 
 // maxBatchUpdates bounds the updates of a batch: months of a million a second in one.
@@ -244,6 +263,9 @@ func ParseBatch(b []byte) (*Batch, error) {
 	if want, got := binary.BigEndian.Uint32(b[4:]), batchChecksum(b); want != got {
 		return nil, fmt.Errorf("%w: CRC-32C is %08x instead of %08x", ErrCorruptBatch, got, want)
 	}
+	if b[batchSignedAt] > 1 || isSigned(b) && len(b) < batchHeaderSize+signatureSize {
+		return nil, fmt.Errorf("%w: %d bytes with signature %d", ErrCorruptBatch, len(b), b[batchSignedAt])
+	}
 	batch := &Batch{bytes: b, digest: digestOf(b), Header: Header{
 		Version:  b[2],
 		Shard:    int(binary.BigEndian.Uint16(b[12:])),
@@ -275,45 +297,57 @@ func ParseBatch(b []byte) (*Batch, error) {
 const (
 	minTotalSize  = 16 + 1 + 1 + 1 + 1
 	minRollupSize = 16 + 1 + seriesFields + 1 + 1
+	minTextSize   = 2 // of one that isn't empty, in the table
 )
 
-// Rows decodes the rows and checks them against the control sums and the header. The error wraps ErrCorruptBatch.
+// What a batch that was sealed has at most. Texts are counted as often as a row has them.
+const (
+	maxSeriesTexts    = (seriesFields + MaxTags) * MaxIDBytes
+	maxSeriesEntities = seriesIDs + 1 + MaxTags // the member of a team is one more
+
+	maxBatchTotals     = maxBatchRows + maxSeriesEntities
+	maxBatchTotalTexts = 2 * (maxBatchTexts + maxSeriesTexts) // the member of a team has two that the series has once
+)
+
+// Rows decodes the rows and checks them: against the control sums and the header, that each key is the hash of its texts, and
+// that there is no more than one seal makes. What it allocates is less than ten bytes for each of the batch. The error
+// wraps ErrCorruptBatch.
 func (b *Batch) Rows() (*Rows, error) {
-	rows, err := decodeRows(&b.Header, string(b.bytes[batchHeaderSize:]))
+	return b.rows(nil)
+}
+
+// rows leaves out the hashes of what is known.
+func (b *Batch) rows(known *knownKeys) (*Rows, error) {
+	rows, err := decodeRows(&b.Header, string(payloadOf(b.bytes)), known)
 	if err != nil {
 		return nil, fmt.Errorf("%w: producer %s shard %d sequence %d: %w", ErrCorruptBatch, b.Producer, b.Shard, b.Sequence, err)
 	}
 	return rows, nil
 }
 
-func decodeRows(h *Header, payload string) (*Rows, error) {
-	d := decoder{rest: payload}
+func decodeRows(h *Header, payload string, known *knownKeys) (*Rows, error) {
+	defer known.use()()
+	if h.Totals > maxBatchTotals || h.Rollups > maxBatchRows {
+		return nil, fmt.Errorf("%d totals and %d rollup rows; allowed are %d and %d", h.Totals, h.Rollups, maxBatchTotals, maxBatchRows)
+	}
+	d := decoder{rest: payload, known: known}
 	rows := &Rows{}
 	for i := range rows.Control {
 		rows.Control[i] = d.counters()
 	}
-	table := d.table()
+	table := d.table(1 + 2*h.Totals + (seriesFields+MaxTags)*h.Rollups)
+	if d.bad {
+		return nil, errors.New("the control sums or the table of texts can't be read")
+	}
 	if h.Totals > len(d.rest)/minTotalSize || h.Rollups > len(d.rest)/minRollupSize {
 		return nil, fmt.Errorf("%d totals and %d rollup rows don't fit in %d bytes", h.Totals, h.Rollups, len(d.rest))
 	}
 	var sums Control
-	rows.Totals = make([]TotalRow, h.Totals)
-	for i := range rows.Totals {
-		row := &rows.Totals[i]
-		d.total(row, table)
-		if d.bad || i > 0 && rows.Totals[i-1].Key.Compare(row.Key) >= 0 {
-			return nil, fmt.Errorf("total row %d can't be read or is out of order", i)
-		}
-		sums[row.Entity.Type].Add(&row.Counters)
+	if err := d.totals(rows, h.Totals, table, &sums); err != nil {
+		return nil, err
 	}
-	rows.Rollups = make([]RollupRow, h.Rollups)
-	for i := range rows.Rollups {
-		row := &rows.Rollups[i]
-		d.rollup(row, table)
-		if d.bad || i > 0 && rows.Rollups[i-1].compare(row) >= 0 {
-			return nil, fmt.Errorf("rollup row %d can't be read or is out of order", i)
-		}
-		sums[0].Add(&row.Counters)
+	if err := d.rollups(rows, h.Rollups, table, &sums); err != nil {
+		return nil, err
 	}
 	if len(d.rest) > 0 {
 		return nil, fmt.Errorf("%d bytes behind the last row", len(d.rest))
@@ -322,6 +356,46 @@ func decodeRows(h *Header, payload string) (*Rows, error) {
 		return nil, errors.New("the rows don't add up to the control sums")
 	}
 	return rows, nil
+}
+
+func (d *decoder) totals(rows *Rows, n int, table []string, sums *Control) error {
+	rows.Totals = make([]TotalRow, n)
+	texts := 0
+	for i := range rows.Totals {
+		row := &rows.Totals[i]
+		d.total(row, table)
+		if d.bad || i > 0 && rows.Totals[i-1].Key.Compare(row.Key) >= 0 {
+			return fmt.Errorf("total row %d can't be read or is out of order", i)
+		}
+		if texts += totalRows.texts(row); texts > maxBatchTotalTexts {
+			return fmt.Errorf("more than %d bytes of ids up to total row %d", maxBatchTotalTexts, i)
+		}
+		if !d.known.isHash(row.Key, d.canonical) {
+			return fmt.Errorf("the key of total row %d isn't that of %s %.80q", i, row.Entity.Type, row.Entity.ID)
+		}
+		sums[row.Entity.Type].Add(&row.Counters)
+	}
+	return nil
+}
+
+func (d *decoder) rollups(rows *Rows, n int, table []string, sums *Control) error {
+	rows.Rollups = make([]RollupRow, n)
+	texts := 0
+	for i := range rows.Rollups {
+		row := &rows.Rollups[i]
+		d.rollup(row, table)
+		if d.bad || i > 0 && rows.Rollups[i-1].compare(row) >= 0 {
+			return fmt.Errorf("rollup row %d can't be read or is out of order", i)
+		}
+		if texts += row.Texts(); texts > maxBatchTexts+maxSeriesTexts {
+			return fmt.Errorf("more than %d bytes of ids, tags and dimensions up to rollup row %d", maxBatchTexts+maxSeriesTexts, i)
+		}
+		if !d.known.isHash(row.Key, d.canonical) {
+			return fmt.Errorf("the key of rollup row %d isn't that of its series", i)
+		}
+		sums[0].Add(&row.Counters)
+	}
+	return nil
 }
 
 func (r *RollupRow) compare(other *RollupRow) int {

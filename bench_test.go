@@ -162,6 +162,19 @@ func BenchmarkBatchRows(b *testing.B) {
 	perRow(b, len(rows.totals)+len(rows.rollups))
 }
 
+// The keys of a batch's rows are known from an earlier one.
+func BenchmarkBatchRowsOfKnownKeys(b *testing.B) {
+	rows := benchRows(b, 5_000)
+	batch, known := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups), newKnownKeys(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := batch.rows(known); err != nil {
+			b.Fatal(err)
+		}
+	}
+	perRow(b, len(rows.totals)+len(rows.rollups))
+}
+
 // Sixteen batches of 1000 combinations, half of which they have in common.
 func BenchmarkMerge(b *testing.B) {
 	runs := make([][]TotalRow, 16)

@@ -2,7 +2,6 @@ package spendflush
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -93,13 +92,14 @@ type WitnessedQueue interface {
 	ShowWitness(ctx context.Context, own []Witness) (shown bool, err error)
 }
 
-// forBooks returns the batch with these books in its header. Its digest, which leaves the books out, stays.
-func (b *Batch) forBooks(id BooksID) *Batch {
+// forBooks returns the batch with these books in its header, signed again. Its digest, which leaves the books out, stays.
+func (b *Batch) forBooks(id BooksID, keys *BatchKeys) *Batch {
 	other := *b
 	other.Books = id
 	other.bytes = slices.Clone(b.bytes)
 	copy(other.bytes[batchBooksAt:], id[:])
-	binary.BigEndian.PutUint32(other.bytes[4:], batchChecksum(other.bytes))
+	closeFrame(other.bytes)
+	other.bytes = keys.sign(other.bytes)
 	return &other
 }
 

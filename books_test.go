@@ -27,7 +27,7 @@ func TestBooksIDIsAUUID(t *testing.T) {
 
 func TestABatchKeepsItsDigestWhenItLearnsItsBooks(t *testing.T) {
 	b := testBatch(t, 1, 1)
-	other := b.forBooks(otherTestBooks)
+	other := b.forBooks(otherTestBooks, &BatchKeys{})
 	again, err := ParseBatch(other.Bytes())
 	if err != nil || again.Books != otherTestBooks || again.Digest() != b.Digest() {
 		t.Errorf("%+v, %v", again, err)
@@ -38,12 +38,12 @@ func TestABatchKeepsItsDigestWhenItLearnsItsBooks(t *testing.T) {
 }
 
 func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
-	foreign := testBatch(t, 1, 1).forBooks(otherTestBooks)
-	newer := []byte(testBatch(t, 3, 1).forBooks(otherTestBooks).Bytes())
+	foreign := testBatch(t, 1, 1).forBooks(otherTestBooks, &BatchKeys{})
+	newer := []byte(testBatch(t, 3, 1).forBooks(otherTestBooks, &BatchKeys{}).Bytes())
 	newer[2] = BatchVersion + 1
 	p := testPlan()
 	p.offer(Entry{ID: "foreign", Bytes: foreign.Bytes()})
-	p.offer(Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).forBooks(BooksID{}).Bytes()})
+	p.offer(Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).forBooks(BooksID{}, &BatchKeys{}).Bytes()})
 	p.offer(Entry{ID: "newer", Bytes: reframe(newer)})
 	p.offer(Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
 	p.learn(p.unknown(), Marks{})
@@ -239,7 +239,7 @@ func TestAFlushOfOtherBooksIsRefusedByTheStore(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
 	plan := newPlan(0)
 	plan.books = otherTestBooks
-	plan.offer(Entry{ID: "e", Bytes: testBatch(t, 1, 1).forBooks(otherTestBooks).Bytes()})
+	plan.offer(Entry{ID: "e", Bytes: testBatch(t, 1, 1).forBooks(otherTestBooks, &BatchKeys{}).Bytes()})
 	if err := p.committer(0).commit(t.Context(), plan, viaQueue); !errors.Is(err, ErrOtherBooks) {
 		t.Errorf("commit: %v", err)
 	}

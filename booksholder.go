@@ -415,7 +415,7 @@ func (l *lane) followBooks(ctx context.Context) bool {
 	l.books = view
 	for _, b := range l.outbox.batches {
 		if !b.tried {
-			b.Batch = b.forBooks(view.id)
+			b.Batch = b.forBooks(view.id, &l.p.cfg.BatchKeys)
 			b.journaled = b.journaled && before.IsZero() // a copy that names no books will do
 		}
 	}

@@ -58,8 +58,10 @@ func (r *seriesReader) count() int { return int(r.d.uvarint()) }
 
 // decoder reads varints and texts from the front of rest. After a fault bad is set and everything reads as zero.
 type decoder struct {
-	rest string
-	bad  bool
+	rest      string
+	bad       bool
+	canonical []byte // of the row being read: what its key must be the hash of
+	known     *knownKeys
 }
 
 func (d *decoder) fail() {
@@ -126,15 +128,19 @@ func (d *decoder) ref(table []string) string {
 	return table[at]
 }
 
-func (d *decoder) table() []string {
+// table reads the texts, of which the first is empty and no other one. There are at most so many.
+func (d *decoder) table(most int) []string {
 	n := d.uvarint()
-	if n > uint64(len(d.rest)) || n == 0 {
+	if n == 0 || n > uint64(most) || n > uint64(1+len(d.rest)/minTextSize) || d.text() != "" {
 		d.fail()
 		return nil
 	}
 	table := make([]string, n)
-	for i := range table {
-		table[i] = d.text()
+	for i := range table[1:] {
+		if table[1+i] = d.text(); table[1+i] == "" {
+			d.fail()
+			return nil
+		}
 	}
 	return table
 }
@@ -152,6 +158,10 @@ func (d *decoder) total(row *TotalRow, table []string) {
 	}
 	row.Entity.ID = d.ref(table)
 	row.Entity.TeamID = d.ref(table)
+	if row.Entity.ID == "" || (row.Entity.TeamID != "") != (row.Entity.Type == TeamMember) {
+		d.fail()
+	}
+	d.canonical = row.Entity.appendCanonical(d.canonical[:0])
 	row.Counters = d.counters()
 }
 
@@ -164,18 +174,26 @@ func (d *decoder) rollup(row *RollupRow, table []string) {
 	}
 	row.Hour = Hour(int32(hour))
 	from := d.rest
-	texts := 0
+	canonical, texts := append(d.canonical[:0], 's'), 0
 	for range seriesFields {
-		texts += len(d.ref(table))
+		text := d.ref(table)
+		canonical, texts = appendText(canonical, text), texts+len(text)
 	}
 	tags := d.uvarint()
 	if tags > MaxTags {
 		d.fail()
+		tags = 0
 	}
+	canonical = binary.AppendUvarint(canonical, tags)
+	last := ""
 	for range tags {
-		texts += len(d.ref(table))
+		tag := d.ref(table)
+		if tag <= last { // they are a set
+			d.fail()
+		}
+		canonical, texts, last = appendText(canonical, tag), texts+len(tag), tag
 	}
-	row.texts = uint32(texts)
+	d.canonical, row.texts = canonical, uint32(texts)
 	row.source = seriesSource{encoded: from[:len(from)-len(d.rest)], table: table}
 	row.Counters = d.counters()
 }

@@ -22,6 +22,7 @@ type committer struct {
 	confirmed func(marks map[ProducerID]Mark) // told of each commit
 	rewind    rewindDetector
 	books     *booksHolder
+	known     *knownKeys
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
@@ -46,6 +47,7 @@ func (p *Pipeline) committer(shard int) *committer {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
 			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
+			known: newKnownKeys(p.cfg.Shards),
 		}
 		p.committers[shard] = c
 	}
@@ -67,6 +69,7 @@ func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
 func (c *committer) newPlan() *plan {
 	plan := newPlan(c.shard)
 	plan.books = c.books.id()
+	plan.keys, plan.known = &c.cfg.BatchKeys, c.known
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	plan.limit, plan.last = c.limit, c.trouble
@@ -249,8 +252,18 @@ func (c *committer) keepBad(ctx context.Context, bad []BadBatch) error {
 	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
+	foreign := 0
 	for _, b := range bad {
+		if b.Foreign {
+			foreign++
+			continue
+		}
 		c.log.Error("batch quarantined", "bytes", len(b.Bytes), "reason", b.Reason)
+	}
+	if foreign > 0 {
+		c.metrics.foreign.Add(float64(foreign))
+		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: somebody else writes to the queue, "+
+			"or an instance has another key", "batches", foreign)
 	}
 	c.metrics.quarantined.Add(float64(len(bad)))
 	return nil

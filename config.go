@@ -66,6 +66,11 @@ type Config struct {
 	// closes it after Run.
 	Journal Journal
 
+	// BatchKeys sign what is sealed, and tell batches of this deployment from those that somebody else has put into the queue
+	// or the journal, which go to quarantine. All instances must accept each other's; see BatchKeys. The zero value: none
+	// is signed or checked. The keys aren't copied and must not be changed.
+	BatchKeys BatchKeys
+
 	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil: all. Empty: none.
 	RollupDimensions []string
 
@@ -147,6 +152,9 @@ func (c Config) Validate() error {
 	}
 	if _, ok := c.Queue.(Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
 		fault("RewindWindow: %s; the Queue must be a Keeper", c.RewindWindow)
+	}
+	if err := c.BatchKeys.Validate(); err != nil {
+		fault("BatchKeys: %w", err)
 	}
 	for _, name := range c.RollupDimensions {
 		if !slices.Contains(DimensionNames(), name) {

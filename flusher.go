@@ -336,6 +336,7 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
 
 func (f *flusher) note(plan *plan) {
 	f.p.metrics.duplicates.Add(float64(plan.stats.duplicates))
+	f.p.metrics.unsigned.Add(float64(plan.stats.unsigned))
 	f.p.metrics.newer.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(plan.stats.newer))
 	if plan.stats.newer > 0 && !f.seenNewer {
 		f.log.Warn("batches of a newer format wait for an instance that knows it", "batches", plan.stats.newer)

@@ -78,7 +78,7 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 // Its producer would push it again and again if the mark didn't say where it is.
 func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *testing.T) {
 	b := chained(t, 1, 6)
-	p := newPlan(0)
+	p := testPlan()
 	for _, i := range []int{1, 3} {
 		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
 	}
@@ -129,7 +129,7 @@ func twins(t *testing.T, n uint64) (one, other []*Batch) {
 // A gap was passed to a batch of a clone. That one says which batch was lost just before it.
 func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 	one, other := twins(t, 6)
-	p := newPlan(0)
+	p := testPlan()
 	mark := recentMark(t, 1, 3)
 	p.offer(Entry{ID: "sixth", Bytes: other[5].Bytes()})
 	p.marks[testProducer(1)] = mark
@@ -166,7 +166,7 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 func TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition(t *testing.T) {
 	one, other := twins(t, 5)
 	for _, together := range []bool{true, false} {
-		p := newPlan(0)
+		p := testPlan()
 		mark := testMark(t, 1, 5, 3, 4)
 		mark.Recent = append(make(Recent, 4*recentBytes), mark.Digest[:recentBytes]...)
 		p.marks[testProducer(1)] = mark
@@ -189,7 +189,7 @@ func TestAGapIsNotPassedToABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
 	rows := mustRows(t, b)
 	h := b.Header
 	h.PriorUpdates = 3 // two at the mark, and two batches in between
-	p := newPlan(0)
+	p := testPlan()
 	p.offer(Entry{ID: "a", Bytes: NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
 	p.marks[testProducer(1)] = testMark(t, 1, 2)
 	p.passing[testProducer(1)] = "gone"
@@ -450,7 +450,7 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 			p := testPlan()
 			for i, b := range batches[:len(batches)-1] {
 				if i != 1 {
-					p.offer(Entry{ID: "e", Bytes: b.forBooks(testBooks).Bytes()})
+					p.offer(Entry{ID: "e", Bytes: b.forBooks(testBooks, &BatchKeys{}).Bytes()})
 				}
 			}
 			p.learn(p.unknown(), Marks{})

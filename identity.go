@@ -131,11 +131,13 @@ func (k Key) shard(shards int) int {
 
 // Key returns the identity of the entity.
 func (e Entity) Key() Key {
-	buf := make([]byte, 0, 2+2*(2+MaxIDBytes))
-	buf = append(buf, 'e', byte(e.Type))
-	buf = appendText(buf, e.ID)
-	buf = appendText(buf, e.TeamID)
-	return hashKey(buf)
+	return hashKey(e.appendCanonical(make([]byte, 0, 2+2*(2+MaxIDBytes))))
+}
+
+func (e Entity) appendCanonical(to []byte) []byte {
+	to = append(to, 'e', byte(e.Type))
+	to = appendText(to, e.ID)
+	return appendText(to, e.TeamID)
 }
 
 // Key returns the identity of the series. The order and repetition of its tags don't matter.

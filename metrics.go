@@ -21,6 +21,8 @@ type metrics struct {
 	duplicates   prometheus.Counter
 	newer        *prometheus.GaugeVec
 	quarantined  prometheus.Counter
+	foreign      prometheus.Counter
+	unsigned     prometheus.Counter
 	fenced       prometheus.Counter
 	gaps         *prometheus.GaugeVec
 	lost         prometheus.Counter
@@ -58,6 +60,9 @@ func newMetrics(shards int) *metrics {
 		duplicates:   counter("spendflush_duplicates_dropped_total", "Queue entries dropped because their batch was committed already."),
 		newer: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_newer_batches",
 			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
+		foreign: counter("spendflush_batches_foreign_total",
+			"Batches put into quarantine because no key of this deployment has signed them."),
+		unsigned:    counter("spendflush_batches_unsigned_total", "Batches flushed without a signature, while these are accepted."),
 		quarantined: counter("spendflush_batches_quarantined_total", "Batches that this instance put into quarantine."),
 		fenced:      counter("spendflush_flushes_fenced_total", "Flushes rolled back because a claim was lost."),
 		gaps: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_gaps",
@@ -105,7 +110,7 @@ func (m *metrics) begin(shards int) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.fenced,
+		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.foreign, m.unsigned, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
 		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.forgotten, m.identities, m.leftover, m.journalFailures,
 	}
@@ -164,8 +169,9 @@ var (
 	descUnconfirmed  = describe("spendflush_unconfirmed_batches", "Sealed batches not known to be in Postgres.", "shard")
 	descUnconfBytes  = describe("spendflush_unconfirmed_bytes", "Bytes of sealed batches not known to be in Postgres.", "shard")
 	descBytesLimit   = describe("spendflush_unconfirmed_bytes_limit", "Bytes of sealed batches in memory above which nothing is sealed.")
-	descKeptBatches  = describe("spendflush_kept_batches", "Committed batches kept in memory in case Postgres is turned back.", "shard")
-	descKeptBytes    = describe("spendflush_kept_bytes", "Bytes of committed batches kept in memory in case Postgres is turned back.", "shard")
+	descNewEntities  = describe("spendflush_new_entities_total", "Entities of updates that this instance had not met lately.")
+	descKeptBatches  = describe("spendflush_kept_batches", "Committed batches retained in memory in case Postgres is turned back.", "shard")
+	descKeptBytes    = describe("spendflush_kept_bytes", "Bytes of committed batches retained in memory in case Postgres is turned back.", "shard")
 	descUnjournaled  = describe("spendflush_journal_failing", "1 while the journal can't be written. Left out without a journal.", "shard")
 	descOldest       = describe("spendflush_oldest_unconfirmed_seconds", "Age of the oldest sealed batch not known to be in Postgres, 0 if there is none.", "shard")
 	descFallback     = describe("spendflush_fallback_active", "1 while this instance writes to Postgres directly.", "shard")
@@ -184,7 +190,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		m.Describe(ch)
 	}
 	for _, d := range []*prometheus.Desc{
-		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descOpenKeys,
+		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descNewEntities, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
 		descLockHeld, descBooks, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
 		descKeptBytes, descUnjournaled, descDenied,
@@ -226,6 +232,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descMemorySpend, float64(totals))
 	gauge(descMemoryDaily, float64(rollups))
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
+	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.fresh.total()))
 	gauge(descOpenKeys, float64(s.Open.Keys))
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
 	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))

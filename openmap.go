@@ -27,6 +27,7 @@ type openMap struct {
 	keep    dimensions
 	maxKeys int64
 	stripes [stripeCount]stripe
+	fresh   *newcomers
 	keys    atomic.Int64 // cells with updates in the open seal, and those reserved by groups being added
 
 	// group is held shared while the updates of one call are added and exclusively while the stripes are swapped, so
@@ -37,7 +38,7 @@ type openMap struct {
 const stripeCount = 64
 
 func newOpenMap(maxKeys int, keep dimensions) *openMap {
-	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys)}
+	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), fresh: newNewcomers(int64(maxKeys))}
 	for i := range m.stripes {
 		m.stripes[i].cells = map[uint64]*cell{}
 		m.stripes[i].seal = 1
@@ -48,7 +49,7 @@ func newOpenMap(maxKeys int, keep dimensions) *openMap {
 // add counts one request and returns the number of the seal that will hold it. It allocates only for a combination
 // that it hasn't met lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
 // combination that is known, the texts are known to be right.
-func (m *openMap) add(series *Series, one *Cost, hour Hour) (seal uint64, err error) {
+func (m *openMap) add(caller string, series *Series, one *Cost, hour Hour) (seal uint64, err error) {
 	var array [keyRoom]byte
 	key := appendCellKey(array[:0], hour, series, m.keep)
 	hash := maphash.Bytes(m.seed, key)
@@ -64,6 +65,11 @@ func (m *openMap) add(series *Series, one *Cost, hour Hour) (seal uint64, err er
 		c = s.find(hash, key)
 	}
 	defer s.mu.Unlock()
+	if c == nil && !s.closed {
+		if err := m.fresh.admit(caller, m.keys.Load(), series); err != nil {
+			return 0, err
+		}
+	}
 	return m.countOne(s, c, hash, key, one)
 }
 
@@ -106,10 +112,13 @@ type spot struct {
 
 // addGroup counts all the updates or, with an error, none; all are in one seal. The spots tell their hours; the rest
 // of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull, ErrClosed.
-func (m *openMap) addGroup(updates []Update, spots []spot) (seal uint64, err error) {
+func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
 	if err := m.locate(updates, spots); err != nil {
+		return 0, err
+	}
+	if err := m.admitGroup(caller, updates, spots); err != nil {
 		return 0, err
 	}
 	reserved := int64(len(updates))
@@ -148,6 +157,30 @@ func (m *openMap) addGroup(updates []Update, spots []spot) (seal uint64, err err
 	}
 	m.keys.Add(-reserved)
 	return seal, nil
+}
+
+// admitGroup has the newcomers take the combinations of the group that have no cell, each once.
+func (m *openMap) admitGroup(caller string, updates []Update, spots []spot) error {
+	var series []*Series
+	var met map[uint64]struct{}
+	var array [keyRoom]byte
+	for i := range updates {
+		if spots[i].cell != nil {
+			continue
+		}
+		if met == nil {
+			met = map[uint64]struct{}{}
+		}
+		hash := maphash.Bytes(m.seed, appendCellKey(array[:0], spots[i].hour, &updates[i].Series, m.keep))
+		if _, ok := met[hash]; !ok {
+			met[hash] = struct{}{}
+			series = append(series, &updates[i].Series)
+		}
+	}
+	if len(series) == 0 {
+		return nil
+	}
+	return m.fresh.admit(caller, m.keys.Load(), series...)
 }
 
 // locate finds the cells of the updates, and checks the series of those that have none. A cell that is forgotten
@@ -203,6 +236,7 @@ func (m *openMap) stripe(hash uint64) *stripe { return &m.stripes[hash%stripeCou
 
 // forgetIdle rotates all stripes.
 func (m *openMap) forgetIdle() {
+	m.fresh.forgetIdle()
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
@@ -239,6 +273,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.mu.Unlock()
 	}
 	m.keys.Add(-int64(n))
+	m.fresh.sealed()
 	return seal, dirty, sum
 }
 

@@ -38,7 +38,7 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 				for j := range group {
 					group[j], spots[j].hour = randomUpdate(r), Hour(r.IntN(2))
 				}
-				if _, err := m.addGroup(group, spots[:len(group)]); err != nil {
+				if _, err := m.addGroup("", group, spots[:len(group)]); err != nil {
 					continue
 				}
 				for j := range group {
@@ -98,7 +98,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 				for i := range group {
 					group[i] = Update{Spend: Dollars(int64(1 - 2*(i%2))), Series: Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
 				}
-				if _, err := m.addGroup(group, make([]spot, len(group))); err != nil {
+				if _, err := m.addGroup("", group, make([]spot, len(group))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -163,7 +163,7 @@ func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
 		for _, id := range ids {
 			updates = append(updates, key(id))
 		}
-		_, err := m.addGroup(updates, make([]spot, len(updates)))
+		_, err := m.addGroup("", updates, make([]spot, len(updates)))
 		return err
 	}
 	if err := group("a", "b"); err != nil {
@@ -196,7 +196,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 				if i%2 == 0 {
 					_, err = m.addUpdate(&u, 0)
 				} else {
-					_, err = m.addGroup([]Update{u, u}, make([]spot, 2))
+					_, err = m.addGroup("", []Update{u, u}, make([]spot, 2))
 				}
 				if err != nil {
 					if !errors.Is(err, ErrClosed) {

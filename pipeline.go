@@ -167,11 +167,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // Record counts one update. It does no I/O and doesn't block but for other calls at work on the same keys. It keeps
 // nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; nothing was recorded then.
 func (p *Pipeline) Record(u *Update) error {
-	_, err := p.record(u)
+	_, err := p.record("", u)
 	return err
 }
 
-func (p *Pipeline) record(u *Update) (uint64, error) {
+func (p *Pipeline) record(caller string, u *Update) (uint64, error) {
 	var cost Cost
 	cost.of(u)
 	hour, err := p.check(&cost)
@@ -179,7 +179,7 @@ func (p *Pipeline) record(u *Update) (uint64, error) {
 		p.metrics.refuse(err, 1)
 		return 0, err
 	}
-	seal, err := p.open.add(&u.Series, &cost, hour)
+	seal, err := p.open.add(caller, &u.Series, &cost, hour)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 	}
@@ -208,19 +208,24 @@ type Receipt struct{ seal uint64 }
 // RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on their way into the
 // queue of one shard. Like Record it does no I/O and keeps nothing of updates. Errors: *UpdateError naming the first
 // update refused, ErrBufferFull, ErrClosed.
-func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) {
+func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) { return p.RecordAllFor("", updates) }
+
+// RecordAllFor is RecordAll for one of several callers that aren't to keep each other out: new combinations and entities of
+// one have, until the next seal, at most half of the places that the others leave. The error wraps ErrShareFull, too, where
+// that is why the buffer is full. caller is any name; "" has no such bound.
+func (p *Pipeline) RecordAllFor(caller string, updates []Update) (Receipt, error) {
 	if len(updates) == 1 {
-		seal, err := p.record(&updates[0])
+		seal, err := p.record(caller, &updates[0])
 		return Receipt{seal}, err
 	}
-	seal, err := p.recordGroup(updates)
+	seal, err := p.recordGroup(caller, updates)
 	if err != nil {
 		p.metrics.refuse(err, len(updates))
 	}
 	return Receipt{seal}, err
 }
 
-func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
+func (p *Pipeline) recordGroup(caller string, updates []Update) (uint64, error) {
 	now := p.time.Now()
 	spots := make([]spot, len(updates))
 	var cost Cost
@@ -231,7 +236,7 @@ func (p *Pipeline) recordGroup(updates []Update) (uint64, error) {
 		}
 		spots[i].hour = p.hourOf(&cost)
 	}
-	return p.open.addGroup(updates, spots)
+	return p.open.addGroup(caller, updates, spots)
 }
 
 // firstFault returns what is wrong with the first of the updates whose series is refused, or else next.
@@ -363,7 +368,7 @@ func (p *Pipeline) seal(last bool) {
 	for i, l := range p.lanes {
 		h := l.header()
 		h.SealedAt = now
-		sealed[i] = batches(parts[i], h)
+		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
 	p.keyBytes.Store(bytesPerKey(sealed, dirty))

@@ -13,7 +13,9 @@ import (
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
 	shard    int
-	books    BooksID             // whose batches are taken
+	books    BooksID // whose batches are taken
+	keys     *BatchKeys
+	known    *knownKeys
 	marks    map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
 	wait     map[ProducerID][]entryBatch
 	passing  map[ProducerID]string // producers whose gaps are passed, and why
@@ -57,11 +59,12 @@ type badEntry struct {
 type planStats struct {
 	duplicates int // entries dropped because Postgres has them
 	newer      int // entries of a format that this program doesn't read
+	unsigned   int // entries without signature that were accepted
 }
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
+		shard: shard, keys: &BatchKeys{}, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
 		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[Digest]bool{},
 	}
 }
@@ -72,7 +75,7 @@ func (p *plan) offer(e Entry) {
 		p.reject(e.ID, e.Bytes, fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault))
 		return
 	}
-	b, err := ParseBatch(e.Bytes)
+	b, err := p.keys.ParseBatch(e.Bytes)
 	switch {
 	case b != nil && b.Books != p.books:
 		err = otherBooks(b, p.books)
@@ -87,13 +90,16 @@ func (p *plan) offer(e Entry) {
 		p.reject(e.ID, e.Bytes, err)
 		return
 	}
+	if len(p.keys.Key) > 0 && !isSigned(b.bytes) {
+		p.stats.unsigned++
+	}
 	p.add(entryBatch{b, e.ID})
 }
 
 func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer], b) }
 
 func (p *plan) reject(entry EntryID, bytes []byte, err error) {
-	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged)}
+	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged), Foreign: errors.Is(err, ErrNotSigned)}
 	p.bad = append(p.bad, badEntry{b, entry})
 }
 
@@ -219,7 +225,7 @@ func (p *plan) rowsOf(b *Batch) (*Rows, error) {
 	if err := p.refusals[b.name()]; err != nil {
 		return nil, err
 	}
-	return b.Rows()
+	return b.rows(p.known)
 }
 
 // takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be

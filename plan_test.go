@@ -405,7 +405,7 @@ func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 	_, shards := sealed(m, newSealer(1, 1_000_000))
 	h := testHeader(testProducer(1), 41)
 	h.PriorUpdates, h.PriorAmount, h.PriorDigest = 7, Dollars(9), Digest{1}
-	list := batches(shards[0], h)
+	list := batches(shards[0], h, &BatchKeys{})
 	if len(list) < 3 {
 		t.Fatalf("%d batches, want 3 at least", len(list))
 	}

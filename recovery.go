@@ -100,7 +100,11 @@ func (l *leftover) followBooks(ctx context.Context) error {
 	var others []*Batch
 	l.batches = slices.DeleteFunc(l.batches, func(b *outgoing) bool {
 		if b.Books.IsZero() {
-			b.Batch = b.forBooks(view.id)
+			keys := &l.p.cfg.BatchKeys
+			if keys.Check(b.bytes) != nil {
+				keys = &BatchKeys{} // it isn't the deployment's own, and must not become so
+			}
+			b.Batch = b.forBooks(view.id, keys)
 		}
 		if b.Books == view.id {
 			return false
@@ -118,6 +122,7 @@ func (l *leftover) astray(marks Marks) map[Digest]bool {
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
 		switch {
+		case l.p.cfg.BatchKeys.Check(b.bytes) != nil:
 		case astray[b.PriorDigest],
 			b.Sequence <= mark.Sequence && mark.isAnother(b.Batch),
 			b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
@@ -128,11 +133,14 @@ func (l *leftover) astray(marks Marks) map[Digest]bool {
 }
 
 // setAside quarantines the batches of which it can't be told whether they were applied, and those of another chain than
-// that in the books.
+// that in the books, and those that no key of this deployment has signed.
 func (l *leftover) setAside(ctx context.Context, marks Marks, astray map[Digest]bool) error {
 	plan := l.commits.newPlan()
 	for _, b := range l.batches {
+		foreign := plan.keys.Check(b.bytes)
 		switch {
+		case foreign != nil:
+			plan.reject("", b.bytes, foreign)
 		case marks.Forgotten(b.Producer):
 			plan.add(entryBatch{Batch: b.Batch})
 		case astray[b.digest]:
@@ -157,7 +165,7 @@ func (l *leftover) forget(marks Marks, astray map[Digest]bool) error {
 	first := map[ProducerID]uint64{} // of the batches that are still needed
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
-		if marks.Forgotten(b.Producer) || astray[b.digest] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
+		if l.p.cfg.BatchKeys.Check(b.bytes) != nil || marks.Forgotten(b.Producer) || astray[b.digest] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)

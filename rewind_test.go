@@ -274,7 +274,7 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.seal(false)
-	batch := l.outbox.batches[0].Batch
+	batch := l.outbox.batches[0].forBooks(store.id, &BatchKeys{}) // which the lane would have asked for
 	l.moved = []uint64{1}
 	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || l.writesDirectly() {
 		t.Error("the queue is said to have lost it")

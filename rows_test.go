@@ -176,7 +176,7 @@ func (b *books) diff(want *books) string {
 func (m *openMap) addUpdate(u *Update, hour Hour) (seal uint64, err error) {
 	var cost Cost
 	cost.of(u)
-	return m.add(&u.Series, &cost, hour)
+	return m.add("", &u.Series, &cost, hour)
 }
 
 // sealed takes what is open as the pipeline does, and returns the rows of each shard, a part for each batch.

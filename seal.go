@@ -186,10 +186,10 @@ func (s *sealer) number(e Entity) uint32 {
 
 // batches makes the batches of a seal for one shard. h has all that they share; they are numbered from h.Sequence up, and
 // the prior sums and digest go on from h's.
-func batches(parts []rowsPart, h Header) []*Batch {
+func batches(parts []rowsPart, h Header, keys *BatchKeys) []*Batch {
 	list := make([]*Batch, len(parts))
 	for i, part := range parts {
-		b := NewBatch(h, part.totals, part.rollups)
+		b := newBatch(h, part.totals, part.rollups, keys)
 		list[i] = b
 		h.Sequence++
 		h.PriorDigest = b.digest

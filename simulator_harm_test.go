@@ -51,7 +51,7 @@ func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
 
 // is says whether these are the bytes of the batch, whether or not it knew its books when it was sealed.
 func (s *simulator) is(b *simSealed, bytes []byte) bool {
-	return string(bytes) == string(b.bytes) || b.Books.IsZero() && string(bytes) == string(b.forBooks(s.store.id).bytes)
+	return string(bytes) == string(b.bytes) || b.Books.IsZero() && string(bytes) == string(b.forBooks(s.store.id, &BatchKeys{}).bytes)
 }
 
 func (s *simulator) onDisk(b *simSealed) bool {

@@ -137,7 +137,7 @@ func (s *simulator) has(b *simSealed) bool {
 }
 
 func (s *simulator) isQuarantined(b *Batch) bool {
-	_, ok := s.store.quarantine[string(b.forBooks(s.store.id).bytes)] // it may have been sealed before its books were known
+	_, ok := s.store.quarantine[string(b.forBooks(s.store.id, &BatchKeys{}).bytes)] // it may have been sealed before its books were known
 	return ok
 }
 

@@ -224,7 +224,7 @@ func (p *Pipeline) Held(e Entity) Held {
 		h.of = append(h.of, producer)
 		h.parts = append(h.parts, heldPart{shard, next, open[shard]})
 		for _, b := range batches {
-			rows, err := b.Rows()
+			rows, err := b.rows(ownKeys)
 			if err != nil {
 				continue // can't be: this process made the bytes
 			}

@@ -129,6 +129,10 @@ type BadBatch struct {
 	// Unclaimed: it can't be claimed, because its process was cloned or put back to an earlier state, and another batch
 	// may have its place. The reason says whether it is known not to be in the books.
 	Unclaimed bool
+
+	// Foreign: it isn't signed by a key that is accepted, so nothing that its header says is to be believed. A store must not
+	// note by it that a batch of the producer named there is in quarantine.
+	Foreign bool
 }
 
 // Mark is how far the batches of a producer in a shard are in the books.

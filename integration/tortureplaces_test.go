@@ -333,7 +333,7 @@ func (x *rig) redisServers() []*servers.Redis {
 func (x *rig) masterServer() (master int) {
 	x.t.Helper()
 	if x.cluster != nil {
-		return x.cluster.MasterOf(tag(x.rng.IntN(x.shards)))
+		return x.cluster.MasterOf(x.tag(x.rng.IntN(x.shards)))
 	}
 	x.await("there is a master", patience, func() string {
 		for n := range x.sentinels.Servers {

@@ -81,11 +81,14 @@ func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 	return tx.commit(ctx)
 }
 
-// encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read.
+// encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read, unless somebody
+// else has written it: that a lost batch is in quarantine has its producer forget it.
 func encodeBad(e *encoder, shard int, bad []spendflush.BadBatch) {
 	parsed := make([]*spendflush.Batch, len(bad))
 	for i, b := range bad {
-		parsed[i], _ = spendflush.ParseBatch(b.Bytes)
+		if !b.Foreign {
+			parsed[i], _ = spendflush.ParseBatch(b.Bytes)
+		}
 	}
 	e.int2(int16(shard))
 	e.texts(len(bad), func(i int) string { return plainText(bad[i].Reason) })
@@ -307,7 +310,7 @@ func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (
 }
 
 func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quarantinedEntry) error {
-	b, err := spendflush.ParseBatch(q.bytes)
+	b, err := t.store.batchKeys.ParseBatch(q.bytes)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}

@@ -250,3 +250,36 @@ func TestAnEntryOfAnIdThatThereIsNotIsNotTakenForAnother(t *testing.T) {
 		}
 	}
 }
+
+func TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied(t *testing.T) {
+	url := database(t)
+	keys := spendflush.BatchKeys{Key: []byte("0123456789abcdefghijklmnopqrstuvwxyz")}
+	s := open(t, url, Options{BatchKeys: keys})
+	p, r := newProducer(), request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	gap := flushOf(p, 1, 2, r)
+	gap.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 1, Reason: "for the test"}}
+	apply(t, s, gap)
+
+	// Its producer would forget the batch that was lost if that were said to be in quarantine.
+	forged := bytesOf(flushOf(p, 1, 1, r))
+	bad := []spendflush.BadBatch{{Reason: spendflush.ErrNotSigned.Error(), Bytes: forged, Foreign: true}}
+	if err := s.Quarantine(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](t, s, "SELECT count(*)::int FROM spendflush.lost_batches WHERE quarantined"); n != 0 {
+		t.Errorf("%d lost batches are said to be in quarantine", n)
+	}
+	list, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil || len(list) != 1 || list[0].Sequence != 0 || list[0].Counted {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if err := s.ApplyQuarantined(t.Context(), list[0].ID, "a test"); !errors.Is(err, ErrRefused) || !errors.Is(err, spendflush.ErrNotSigned) {
+		t.Errorf("with a key: %v", err)
+	}
+
+	keys.Unsigned = true
+	rolling := open(t, url, Options{BatchKeys: keys})
+	if err := rolling.ApplyQuarantined(t.Context(), list[0].ID, "a test"); err != nil {
+		t.Errorf("while unsigned ones are accepted: %v", err)
+	}
+}

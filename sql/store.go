@@ -43,6 +43,9 @@ type Options struct {
 	// Logger is told where a server of several in the URL takes writes although another was promoted in its place. nil:
 	// nobody is.
 	Logger *slog.Logger
+	// BatchKeys are those of the pipelines: ApplyQuarantined refuses a batch that none of them has signed. The zero value
+	// accepts every batch.
+	BatchKeys spendflush.BatchKeys
 
 	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
 	ApplicationName string
@@ -64,13 +67,14 @@ const (
 
 // Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
 type Store struct {
-	pool     *pgxpool.Pool
-	hosts    *pglink.Hosts // nil unless the URL names several
-	watch    sync.WaitGroup
-	unwatch  context.CancelFunc
-	known    known
-	stats    counters
-	encoders sync.Pool
+	pool      *pgxpool.Pool
+	hosts     *pglink.Hosts // nil unless the URL names several
+	watch     sync.WaitGroup
+	unwatch   context.CancelFunc
+	known     known
+	stats     counters
+	batchKeys spendflush.BatchKeys
+	encoders  sync.Pool
 
 	// Only tests change these, to see what goes wrong without them.
 	statement func(name string) string // the text of a .sql file
@@ -100,6 +104,9 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", pglink.ParseError(err))
 	}
+	if err := o.BatchKeys.Validate(); err != nil {
+		return nil, fmt.Errorf("BatchKeys: %w", err)
+	}
 	if o.MaxConns < 0 || o.MaxConns > 10_000 {
 		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
 	}
@@ -124,7 +131,7 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	}
 	made.Store(pool)
 
-	s := &Store{pool: pool, hosts: hosts, statement: embedded.get}
+	s := &Store{pool: pool, hosts: hosts, statement: embedded.get, batchKeys: o.BatchKeys}
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	if hosts != nil {

@@ -42,11 +42,13 @@ type parts struct {
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.flushConnections(), Standby: standby, Logger: log})
+	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{
+		MaxConns: set.flushConnections(), Standby: standby, Logger: log, BatchKeys: set.batchKeys(),
+	})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
 	}
-	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby})
+	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby, BatchKeys: set.batchKeys()})
 	if err != nil {
 		store.Close()
 		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
@@ -171,6 +173,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		GapGrace:            ps.set.GapGrace,
 		RewindWindow:        ps.set.RewindWindow,
 		RollupDimensions:    ps.set.RollupDimensions,
+		BatchKeys:           ps.set.batchKeys(),
 		Logger:              ps.log,
 		Registerer:          registerer,
 	}

@@ -50,8 +50,8 @@ var storeMetrics = []partMetric{
 
 var (
 	descQueueLimit  = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
-	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of settled batches kept in Redis in case Postgres is turned back.", "shard")
-	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Settled batches that this instance could not keep because Redis was out of memory.")
+	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of acknowledged batches retained in Redis in case Postgres is turned back.", "shard")
+	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Acknowledged batches that this instance could not retain because Redis was out of memory.")
 	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
 	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
 

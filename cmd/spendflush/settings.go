@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,9 @@ type settings struct {
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
 	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once, half of them at most from one address; above that the one that is longest without a request is closed for a new one"`
-	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed"`
+	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed; only with SPENDFLUSH_TOKENS: without, what came through a proxy is refused"`
+	QueueKey         string        `env:"SPENDFLUSH_QUEUE_KEY" secret:"true" allowed:"64 or more hexadecimal digits, random ones: openssl rand -hex 32; the same for all instances" help:"signs batches; those that it hasn't signed are never applied, but set aside in quarantine (default: none is signed or checked)"`
+	QueueKeyAccepted string        `env:"SPENDFLUSH_QUEUE_KEY_ACCEPTED" secret:"true" allowed:"another key, or: unsigned; with SPENDFLUSH_QUEUE_KEY" help:"while the key is replaced, the other one, which is accepted and signs nothing; while the first key is introduced, unsigned batches are"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
 	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
@@ -182,6 +185,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
 	_, err := s.trustedProxies()
 	check("TrustedProxies", err == nil)
+	check("QueueKey", isQueueKey(s.QueueKey))
+	check("QueueKeyAccepted", s.QueueKeyAccepted == "" || s.QueueKey != "" && (s.QueueKeyAccepted == unsignedAccepted || isQueueKey(s.QueueKeyAccepted)))
 	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
 	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
 	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
@@ -209,6 +214,23 @@ func isWeak(token string) bool {
 		kinds[c] = true
 	}
 	return len(token) < minTokenLength || len(kinds) < minTokenKinds || strings.ContainsAny(token, " \t\r\n")
+}
+
+// unsignedAccepted stands in place of a key for batches without signature.
+const unsignedAccepted = "unsigned"
+
+func isQueueKey(text string) bool {
+	key, err := hex.DecodeString(text)
+	return err == nil && (&spendflush.BatchKeys{Key: key}).Validate() == nil
+}
+
+// batchKeys returns the keys of settings that were checked.
+func (s *settings) batchKeys() (keys spendflush.BatchKeys) {
+	keys.Key, _ = hex.DecodeString(s.QueueKey)
+	if keys.Unsigned = s.QueueKeyAccepted == unsignedAccepted; !keys.Unsigned {
+		keys.Accepted, _ = hex.DecodeString(s.QueueKeyAccepted)
+	}
+	return keys
 }
 
 // isHost says whether the text can be the host of a request, without a port.

@@ -31,6 +31,39 @@ func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T
 	}
 }
 
+func TestQueueKeysAreRandomBytesInHexadecimalAndNeverShown(t *testing.T) {
+	good, other := strings.Repeat("00112233445566778899aabbccddeeff", 2), strings.Repeat("ffeeddccbbaa99887766554433221100", 3)
+	set := func(key, accepted string) (*settings, error) {
+		return load([]string{"SPENDFLUSH_QUEUE_KEY=" + key, "SPENDFLUSH_QUEUE_KEY_ACCEPTED=" + accepted}, 0)
+	}
+	for _, c := range []struct {
+		key, accepted string
+		bytes, also   int
+		unsigned      bool
+	}{{"", "", 0, 0, false}, {good, "", 32, 0, false}, {other, good, 48, 32, false}, {good, "unsigned", 32, 0, true}} {
+		s, err := set(c.key, c.accepted)
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		if k := s.batchKeys(); len(k.Key) != c.bytes || len(k.Accepted) != c.also || k.Unsigned != c.unsigned {
+			t.Errorf("%+v: %d and %d bytes, unsigned %v", c, len(k.Key), len(k.Accepted), k.Unsigned)
+		}
+	}
+	for _, c := range [][3]string{
+		{good[:62], "", "SPENDFLUSH_QUEUE_KEY:"}, {strings.Repeat("01", 32), "", "SPENDFLUSH_QUEUE_KEY:"}, {"not-hexadecimal" + good, "", "SPENDFLUSH_QUEUE_KEY:"},
+		{"unsigned", "", "SPENDFLUSH_QUEUE_KEY:"}, {"", good, "SPENDFLUSH_QUEUE_KEY_ACCEPTED:"}, {"", "unsigned", "SPENDFLUSH_QUEUE_KEY_ACCEPTED:"},
+		{good, good[:62], "SPENDFLUSH_QUEUE_KEY_ACCEPTED:"},
+	} {
+		_, err := set(c[0], c[1])
+		if err == nil || !strings.Contains(err.Error(), c[2]) {
+			t.Errorf("%v: %v", c, err)
+		} else if strings.Contains(err.Error(), good[:16]) || strings.Contains(err.Error(), "0101") {
+			t.Errorf("the key is shown: %v", err)
+		}
+	}
+}
+
 func TestRedisMustBeNamedOrSwitchedOffSoThatNothingIsDroppedInSilence(t *testing.T) {
 	if _, err := load([]string{"DATABASE_URL=postgres://x"}, needDatabase|needQueue); err == nil || !strings.Contains(err.Error(), "REDIS_URL: is not set") {
 		t.Errorf("without Redis: %v", err)

@@ -69,7 +69,7 @@ func (l *listener) Accept() (net.Conn, error) {
 func (g *Gate) admit(raw net.Conn) *Conn {
 	c := &Conn{Conn: raw, gate: g, inHeader: true, address: addressOf(raw)}
 	c.trusted = g.Trusts(c.address)
-	c.address = network(c.address)
+	c.address = NetworkOf(c.address)
 	c.idleSince.Store(g.now())
 
 	g.mu.Lock()
@@ -187,8 +187,8 @@ func addressOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// network returns what counts as one address: of IPv6 a /64, which is what one host has.
-func network(a netip.Addr) netip.Addr {
+// NetworkOf returns what counts as one address: of IPv6 a /64, which is what one host or customer has.
+func NetworkOf(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		prefix, _ := a.Prefix(64) // fails for more bits than there are
 		return prefix.Addr()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -25,8 +24,8 @@ import (
 
 // Recorder takes updates; *spendflush.Pipeline does.
 type Recorder interface {
-	// RecordAll keeps neither the slice nor anything that it refers to.
-	RecordAll(updates []spendflush.Update) (spendflush.Receipt, error)
+	// RecordAllFor keeps neither the slice nor anything that it refers to.
+	RecordAllFor(caller string, updates []spendflush.Update) (spendflush.Receipt, error)
 	Wait(ctx context.Context, r spendflush.Receipt, want spendflush.Stage) (spendflush.Stage, error)
 	Held(e spendflush.Entity) spendflush.Held
 	Producer() spendflush.ProducerID
@@ -259,54 +258,8 @@ const (
 	HealthReserve = 16
 )
 
-// Listen returns a listener that bounds the connections of the server, as Config.MaxClients says.
-func (a *API) Listen(l net.Listener) net.Listener { return a.gate.Listen(l) }
-
-// Server returns a server for the API with all its deadlines set. It doesn't listen yet; Listen
-// makes the listener to serve. Once it shuts down, streams of this API end.
-func (a *API) Server(addr string) *http.Server {
-	server := &http.Server{
-		Addr:    addr,
-		Handler: a,
-		// Clients open connections ahead: Go's keeps one that it dialled and then didn't need.
-		// net/http counts these deadlines from the dial, so that a short one hangs up on such a
-		// connection, maybe in the face of a request that takes it up at last, whose sender can't
-		// know whether it was recorded. The gate bounds the time from the first byte, and ServeHTTP
-		// the body.
-		ReadHeaderTimeout: a.cfg.IdleTimeout,
-		WriteTimeout:      a.cfg.WriteTimeout,
-		IdleTimeout:       a.cfg.IdleTimeout,
-		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
-		ConnState:         a.gate.ConnState,
-		ConnContext:       a.gate.ConnContext,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
-	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
-	return server
-}
-
-// Drain has clients and balancers go elsewhere, before a server of this API is shut down: from now on /readyz says 503,
-// and every answer closes its connection. Everything is served as before. It may be called more than once.
-func (a *API) Drain() { a.draining.Store(true) }
-
-// AwaitAnswers blocks until no request is being answered, or ctx ends. Connections without one don't count.
-func (a *API) AwaitAnswers(ctx context.Context) {
-	const poll = 10 * time.Millisecond // as net/http's Shutdown
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
-	for a.active.Load() > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.active.Add(1)
-	defer a.active.Add(-1)
 	start := time.Now()
 	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
 	defer func() {
@@ -316,11 +269,19 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				"took", time.Since(start), "remote", r.RemoteAddr)
 		}
 	}()
-	defer a.rescue(answer, r)
 	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
 		answer.body.ReadCloser, r.Body = r.Body, &answer.body
 		_ = http.NewResponseController(w).SetReadDeadline(start.Add(min(a.cfg.BodyGrace, a.cfg.ReadTimeout)))
 	}
+	a.respond(answer, r)
+	a.linger(answer, r)
+}
+
+// respond gives the answer. AwaitAnswers waits for it, and not for what still comes of the body after it.
+func (a *API) respond(answer *answer, r *http.Request) {
+	a.active.Add(1)
+	defer a.active.Add(-1)
+	defer a.rescue(answer, r)
 	protect(answer.Header())
 	if a.draining.Load() {
 		answer.Header()["Connection"] = closes
@@ -335,7 +296,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			answer.status = statusUnheard
 		}
 	}
-	a.linger(answer, r)
 }
 
 // inReserve refuses all but health checks on a connection above MaxClients, which is closed after
@@ -348,7 +308,7 @@ func (a *API) inReserve(w http.ResponseWriter, r *http.Request) *problem {
 	if conn == nil || !conn.InReserve() {
 		return nil
 	}
-	w.Header().Set("Connection", "close")
+	w.Header()["Connection"] = closes
 	if found := a.routes.find(r); found != nil && found.unguarded {
 		return nil
 	}

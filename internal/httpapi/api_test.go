@@ -32,7 +32,7 @@ type failingRecorder struct {
 	wait    func(ctx context.Context, want spendflush.Stage) (spendflush.Stage, error)
 }
 
-func (f *failingRecorder) RecordAll(updates []spendflush.Update) (spendflush.Receipt, error) {
+func (f *failingRecorder) RecordAllFor(_ string, updates []spendflush.Update) (spendflush.Receipt, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range updates {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -141,6 +142,7 @@ func TestPartiesAreTokensAndElseAddresses(t *testing.T) {
 		{behind, "", address("192.0.2.1")},
 		{behind, "X-Forwarded-For: 203.0.113.9, 198.51.100.7", address("198.51.100.7")},
 		{behind, "X-Forwarded-For: 203.0.113.9, 198.51.100.7, 10.1.1.1", address("198.51.100.7")},
+		{behind, "X-Forwarded-For: 2001:db8:0:1:2:3:4:5", address("2001:db8:0:1::")}, // a customer has a /64
 		{behind, "X-Forwarded-For: nonsense", address("192.0.2.1")},
 	} {
 		r := httptest.NewRequest("GET", "/v1/usage", nil) // from 192.0.2.1
@@ -398,5 +400,51 @@ func TestAPanicIsLoggedEvenIfTheClientHasLeft(t *testing.T) {
 	a.ServeHTTP(httptest.NewRecorder(), r)
 	if !strings.Contains(log.String(), "panic") {
 		t.Errorf("the log is %q", &log)
+	}
+}
+
+func TestAStopDoesNotWaitForWhatComesOfABodyAfterItsAnswer(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	r := httptest.NewRequest("POST", "/v1/updates", nil)
+	asked := false
+	r.ContentLength, r.Body = 1000, io.NopCloser(readerFunc(func([]byte) (int, error) {
+		asked = true
+		if n := a.active.Load(); n != 0 {
+			t.Errorf("%d requests count as being answered", n)
+		}
+		return 0, io.EOF
+	}))
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	if wantProblem(t, w, unauthorized); !asked {
+		t.Error("the rest of the body isn't waited for at all")
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+func TestThePipelineIsToldWhoBringsNewKeys(t *testing.T) {
+	two, _ := newAPI(t, twoTokens)
+	one, _ := newAPI(t, withTokens("secret-a"))
+	open, _ := newAPI(t, nil)
+	for _, c := range []struct {
+		api           *testAPI
+		remote, token string
+		want          string
+	}{
+		{two, "192.0.2.1:1", "secret-b", "token 2"},
+		{two, "192.0.2.1:1", "secret-a", "token 1"},
+		{one, "192.0.2.1:1", "secret-a", "192.0.2.1"},
+		{one, "[2001:db8:0:1:2::3]:1", "secret-a", "2001:db8:0:1::"},
+		{open, "127.0.0.1:1", "", ""},
+	} {
+		r := httptest.NewRequest("POST", "/v1/updates", nil)
+		r.RemoteAddr = c.remote
+		r.Header.Set("Authorization", "Bearer "+c.token)
+		if got := c.api.callerOf(r); got != c.want {
+			t.Errorf("%q from %s: %q, want %q", c.token, c.remote, got, c.want)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/gate"
 )
 
 const (
@@ -71,7 +73,7 @@ func (g *guesses) tooMany(wait time.Duration) *problem {
 // pause returns for how long nothing that the address sends is to be looked at. If that isn't so, failed notes one more
 // wrong token.
 func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
-	key := networkOf(address)
+	key := gate.NetworkOf(address)
 	now := g.clock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,13 +123,4 @@ func (g *guesses) warn(now time.Time, address netip.Addr, failed bool) {
 	}
 	g.log.Warn("wrong tokens are sent", "remote", address, "since_the_last_line", g.unsaid)
 	g.warned, g.unsaid = now, 0
-}
-
-// networkOf returns what counts as one address: of IPv6 the first half, which one customer has.
-func networkOf(address netip.Addr) netip.Addr {
-	if !address.Is6() {
-		return address
-	}
-	prefix, _ := address.Prefix(64) // it has as many bits
-	return prefix.Addr()
 }

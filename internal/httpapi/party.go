@@ -4,7 +4,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
+
+	"github.com/spendflush/spendflush/internal/gate"
 )
 
 // party is who shares the places of an instance with others: a token if there are several, else an
@@ -22,7 +25,20 @@ func (a *API) partyOf(r *http.Request) party {
 			return party{token: token}
 		}
 	}
-	return party{address: a.clientOf(r)}
+	return party{address: gate.NetworkOf(a.clientOf(r))}
+}
+
+// callerOf names the party for the pipeline. Without tokens all callers are of one owner, who is not to be kept from the
+// places that nobody else takes.
+func (a *API) callerOf(r *http.Request) string {
+	if len(a.tokens) == 0 {
+		return ""
+	}
+	p := a.partyOf(r)
+	if p.token > 0 {
+		return "token " + strconv.Itoa(p.token)
+	}
+	return p.address.String()
 }
 
 // tokenOf returns the place of the token that opened the API to the request, or of that which its

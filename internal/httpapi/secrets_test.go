@@ -390,3 +390,20 @@ func TestWhoSettlesAnEntryIsInTheLogAndWithTheEntry(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoGuessesBehindATrustedProxyDoesNotPauseOthersBehindIt(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) {
+		c.Tokens, c.TrustedProxies = []string{"secret-1"}, []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
+	})
+	slowly(a)
+	behind := func(client, token string) *httptest.ResponseRecorder { // do comes from 192.0.2.1
+		return do(a, "GET", "/v1/status", "", "X-Forwarded-For: "+client, "Authorization: Bearer "+token)
+	}
+	for range guessesAtOnce {
+		wantProblem(t, behind("198.51.100.7", "guess"), unauthorized)
+	}
+	wantProblem(t, behind("198.51.100.7", "secret-1"), tooManyGuesses)
+	if w := behind("198.51.100.8", "secret-1"); w.Code != http.StatusOK {
+		t.Errorf("another client behind the proxy: %d", w.Code)
+	}
+}

@@ -104,19 +104,23 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spend
 	case n == 0:
 		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
 	}
-	receipt, err := a.cfg.Recorder.RecordAll(in.updates)
+	receipt, err := a.cfg.Recorder.RecordAllFor(a.callerOf(r), in.updates)
 	if err != nil {
 		return spendflush.Receipt{}, 0, in.recordProblem(err)
 	}
 	return receipt, n, nil
 }
 
-// recordProblem makes a problem of an error of RecordAll.
+// recordProblem makes a problem of an error of RecordAllFor.
 func (d *decoder) recordProblem(err error) *problem {
 	if refused, ok := errors.AsType[*spendflush.UpdateError](err); ok {
 		return d.problem(refused)
 	}
 	switch {
+	case errors.Is(err, spendflush.ErrShareFull):
+		p := tooManyNewKeys.because("too many new keys of this caller wait to be written; nothing was recorded, send it again later")
+		p.retryAfter = retrySoon
+		return p
 	case errors.Is(err, spendflush.ErrBufferFull):
 		p := bufferFull.because("too many distinct keys wait to be written; nothing was recorded, send it again later")
 		p.retryAfter = retrySoon
@@ -132,7 +136,7 @@ func (d *decoder) recordProblem(err error) *problem {
 }
 
 // problem lists what is wrong with the updates: what the decoder has found, and what the root says of the others.
-// refused is what RecordAll said, nil if it wasn't asked.
+// refused is what RecordAllFor said, nil if it wasn't asked.
 func (d *decoder) problem(refused *spendflush.UpdateError) *problem {
 	for i := range d.updates {
 		if d.bad[i] {

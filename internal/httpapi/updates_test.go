@@ -249,6 +249,7 @@ func TestAFullOrClosedPipelineIsUnavailableAndSaysWhenToComeAgain(t *testing.T) 
 		kind problemType
 	}{
 		{fmt.Errorf("wrapped: %w", spendflush.ErrBufferFull), bufferFull},
+		{fmt.Errorf("%w: %w", spendflush.ErrBufferFull, spendflush.ErrShareFull), tooManyNewKeys},
 		{spendflush.ErrClosed, shuttingDown},
 	} {
 		a, recorder := newAPI(t, nil)

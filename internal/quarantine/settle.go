@@ -67,6 +67,9 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 		case errors.Is(err, spendflush.ErrFenced) && try < tries:
 			continue // the producer's mark has moved meanwhile
 		case errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap):
+			if q.Sequence == 0 { // what its header says wasn't believed when it was set aside
+				return Outcome{ID: id, Result: NotApplied, Detail: err.Error(), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, nil
+			}
 			at, failed := standingOf(ctx, store, &q)
 			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, failed
 		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spendflush.ErrFenced):
@@ -82,6 +85,9 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 func mend(q *sql.Quarantined, err error) string {
 	if errors.Is(err, spendflush.ErrCorruptBatch) {
 		return damaged(q.ID)
+	}
+	if errors.Is(err, spendflush.ErrNotSigned) {
+		return notSigned(q.ID)
 	}
 	return fmt.Sprintf(`mend that and apply it again, or drop it with "spendflush quarantine drop %d"`, q.ID)
 }

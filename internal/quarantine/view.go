@@ -135,6 +135,8 @@ func (v *View) advice() string {
 		return fmt.Sprintf(`mend what the reason says, then "spendflush quarantine apply %d"`, id)
 	case v.entry.Sequence > 0:
 		return turn(v.entry, v.at)
+	case v.rows != nil:
+		return notSigned(id) // what its header says wasn't believed when it was set aside
 	default:
 		return damaged(id)
 	}
@@ -169,6 +171,12 @@ func turn(q *sql.Quarantined, at standing) string {
 // damaged says what to do about a batch that can't be read.
 func damaged(id int64) string {
 	return fmt.Sprintf(`its producer, while it lives, sends the batch again by itself; drop this copy with "spendflush quarantine drop %d"`, id)
+}
+
+// notSigned says what to do about a batch that no key of the deployment has signed.
+func notSigned(id int64) string {
+	return fmt.Sprintf(`somebody may have forged it. Only if you know which instance has sealed it, without a key or with another one: `+
+		`"spendflush quarantine apply %d" with SPENDFLUSH_QUEUE_KEY_ACCEPTED set to unsigned or to that key, else "spendflush quarantine drop %[1]d"`, id)
 }
 
 const counterHeads = "DOLLARS\tSUCCESSFUL\tFAILED\tPROMPT\tCOMPLETION\tCACHE READ\tCACHE CREATION"

@@ -1,0 +1,67 @@
+package spendflush
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
+	"sync"
+)
+
+// knownKeys remembers of which texts keys were found to be the hashes. The same rows come with batch after batch, and a
+// SHA-256 of each would take longer than all else that is done to decode it. What it forgets is hashed again.
+//
+// nil knows nothing. ownKeys takes all for right.
+type knownKeys struct {
+	mu    sync.Mutex // held while a batch is decoded; no I/O under it
+	size  int        // slots, a power of two
+	seed  maphash.Seed
+	slots []knownKey // by the leading bits of the key, by which batches are sorted; nil before the first batch
+}
+
+type knownKey struct {
+	key   Key
+	texts uint64 // a hash under the seed, which nobody outside of the process knows
+}
+
+// ownKeys is for batches that this process has sealed and kept in its memory.
+var ownKeys = &knownKeys{}
+
+// knownKeySlots is how many keys are remembered over all shards: 3 MiB.
+const knownKeySlots = 1 << 17
+
+func newKnownKeys(shards int) *knownKeys {
+	return &knownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(knownKeySlots/shards)) - 1)}
+}
+
+// use takes it for one batch, until what it returns is called.
+func (k *knownKeys) use() (done func()) {
+	if k == nil || k == ownKeys {
+		return func() {}
+	}
+	k.mu.Lock()
+	if k.slots == nil {
+		k.slots = make([]knownKey, k.size)
+	}
+	return k.mu.Unlock
+}
+
+// isHash says whether the key is the hash of the canonical encoding. A row is booked on its key, and what the key stands
+// for is taken from the first row that has it.
+func (k *knownKeys) isHash(key Key, canonical []byte) bool {
+	switch k {
+	case nil:
+		return hashKey(canonical) == key
+	case ownKeys:
+		return true
+	}
+	slot := &k.slots[binary.BigEndian.Uint32(key[:4])>>(33-bits.Len(uint(k.size)))]
+	is := knownKey{key, maphash.Bytes(k.seed, canonical)}
+	if *slot == is {
+		return true
+	}
+	if hashKey(canonical) != key {
+		return false
+	}
+	*slot = is
+	return true
+}

@@ -1,0 +1,122 @@
+package spendflush
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+)
+
+// ErrShareFull is wrapped, together with ErrBufferFull, by RecordAllFor where the caller alone has too many new keys open.
+var ErrShareFull = errors.New("this caller has its share of new keys")
+
+// newcomers bounds what is new in the open seal: combinations that have no cell, and the entities of these that weren't met
+// lately. A tenth of the places is kept for combinations of entities that were, and no caller has more than half of what
+// the others leave. An update whose combination has a cell never comes here.
+type newcomers struct {
+	seed maphash.Seed
+	most int64 // as openMap.maxKeys
+
+	mu       sync.Mutex // nothing slow runs under it; taken below openMap.group and a stripe
+	known    map[uint64]struct{}
+	older    map[uint64]struct{} // known before the last rotation: what isn't met until the next one is forgotten
+	entities int64               // new in the open seal
+	shares   map[string]*share   // by caller, of the open seal
+	met      int64               // new entities since the start
+}
+
+// share is what a caller has brought that is new.
+type share struct{ cells, entities int64 }
+
+func newNewcomers(most int64) *newcomers {
+	return &newcomers{seed: maphash.MakeSeed(), most: most, known: map[uint64]struct{}{}, shares: map[string]*share{}}
+}
+
+// room is how many places there are for what is new.
+func (n *newcomers) room() int64 { return n.most - n.most/10 }
+
+// admit takes the series of combinations without a cell, open cells being in use. caller is "" where callers aren't told
+// apart. The error wraps ErrBufferFull; nothing was taken then.
+func (n *newcomers) admit(caller string, open int64, series ...*Series) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fresh := map[uint64]struct{}{}
+	for _, s := range series {
+		s.entities(func(e Entity) {
+			if hash := maphash.Comparable(n.seed, e); !n.knows(hash) {
+				fresh[hash] = struct{}{}
+			}
+		})
+	}
+	cells, entities := int64(len(series)), int64(len(fresh))
+	if entities > 0 && (open+cells > n.room() || n.entities+entities > n.room()) {
+		return fmt.Errorf("%w: %d combinations and %d new entities are open; allowed are %d of each, and a tenth more of known ones",
+			ErrBufferFull, open, n.entities, n.room())
+	}
+	if caller != "" {
+		if err := n.charge(caller, open, cells, entities); err != nil {
+			return err
+		}
+	}
+	for hash := range fresh {
+		n.known[hash] = struct{}{}
+	}
+	n.entities += entities
+	n.met += entities
+	if int64(len(n.known)) > n.most {
+		n.rotate()
+	}
+	return nil
+}
+
+// charge counts what is new on the caller, or refuses it. The caller holds the lock.
+func (n *newcomers) charge(caller string, open, cells, entities int64) error {
+	own := n.shares[caller]
+	if own == nil {
+		own = &share{}
+	}
+	half := func(used, own int64) int64 { return max(0, n.room()-(used-own)) / 2 }
+	mostCells, mostEntities := half(open, own.cells), half(n.entities, own.entities)
+	if own.cells+cells > mostCells || own.entities+entities > mostEntities {
+		return fmt.Errorf("%w: %w: it has %d new combinations and %d new entities open; allowed are %d and %d until the next seal",
+			ErrBufferFull, ErrShareFull, own.cells, own.entities, mostCells, mostEntities)
+	}
+	own.cells += cells
+	own.entities += entities
+	n.shares[caller] = own
+	return nil
+}
+
+func (n *newcomers) knows(hash uint64) bool {
+	if _, ok := n.known[hash]; ok {
+		return true
+	}
+	if _, ok := n.older[hash]; ok {
+		n.known[hash] = struct{}{}
+		return true
+	}
+	return false
+}
+
+// sealed begins the next seal.
+func (n *newcomers) sealed() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.entities = 0
+	clear(n.shares)
+}
+
+func (n *newcomers) forgetIdle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rotate()
+}
+
+func (n *newcomers) rotate() { n.older, n.known = n.known, map[uint64]struct{}{} }
+
+// total returns how many new entities came since the start.
+func (n *newcomers) total() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.met
+}

@@ -324,6 +324,14 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	if err := second.Release(t.Context()); err != nil {
 		t.Logf("the lost lease: %v", err)
 	}
+	admin := openPool(t, url)
+	for free := false; !free; { // a backend that is ended says so before it lets go of its locks
+		err := admin.QueryRow(t.Context(), `SELECT NOT EXISTS (SELECT FROM pg_locks
+			WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).Scan(&free)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	acquireAs("second")
 	acquireAs("third")
 	wantNoRoom()

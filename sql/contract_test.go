@@ -69,6 +69,7 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 	batches := sequenceOf(p, 4)
 	apply(t, s, passing(batches[3], 1))
 	f := &spendflush.Flush{
+		Books:      testBooks,
 		Found:      []spendflush.FoundBatch{{Producer: p, Sequence: 2}},
 		Lost:       []spendflush.LostBatch{{Producer: p, Sequence: 2, Reason: "refused", Quarantined: true}},
 		Quarantine: []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}},
@@ -110,6 +111,7 @@ func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
 	apply(t, s, f) // it knows of the last five
 	digest := func(n byte) spendflush.Digest { return spendflush.Digest{n, n, n, n, 9} }
 	apply(t, s, &spendflush.Flush{
+		Books: testBooks,
 		Found: []spendflush.FoundBatch{{Producer: p, Sequence: 1, Digest: digest(1)}, {Producer: p, Sequence: 3, Digest: digest(3)}, {Producer: p, Sequence: 5, Digest: digest(5), PriorDigest: digest(4)}},
 		Lost: []spendflush.LostBatch{
 			{Producer: p, Sequence: 1, Reason: "refused", Quarantined: true}, {Producer: p, Sequence: 3, Reason: "refused", Quarantined: true},

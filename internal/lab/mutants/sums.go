@@ -167,8 +167,8 @@ var sumMutants = []mutant{
 		name:  "ids joined by a separator",
 		guard: "every text in a key has its length before it: ids that hold the separator would share a row",
 		edits: []edit{
-			{"identity.go", "buf = appendText(buf, e.ID)", "buf = append(append(buf, e.ID...), \"::\"...)"},
-			{"identity.go", "buf = appendText(buf, e.TeamID)", "buf = append(buf, e.TeamID...)"},
+			{"identity.go", "to = appendText(to, e.ID)", "to = append(append(to, e.ID...), \"::\"...)"},
+			{"identity.go", "return appendText(to, e.TeamID)", "return append(to, e.TeamID...)"},
 		},
 		pkg:   ".",
 		tests: []string{"TestKeysOfIDsWithSeparatorsDontCollide"},
@@ -177,7 +177,7 @@ var sumMutants = []mutant{
 	{
 		name:  "entities of all types in one key",
 		guard: "the type of an entity is part of its key: a team and a user of one id would share a total",
-		edits: []edit{{"identity.go", "buf = append(buf, 'e', byte(e.Type))", "buf = append(buf, 'e')"}},
+		edits: []edit{{"identity.go", "to = append(to, 'e', byte(e.Type))", "to = append(to, 'e')"}},
 		pkg:   ".",
 		tests: []string{"TestEntitiesOfDifferentTypesWithOneIDDontCollide"},
 	},

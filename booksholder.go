@@ -36,9 +36,10 @@ type booksHolder struct {
 
 // How often it is looked at the books.
 const (
-	booksAsk     = time.Second     // while Postgres hasn't told
-	booksLook    = 2 * time.Second // after that
-	booksTimeout = time.Second     // one question
+	booksAsk     = time.Second            // while Postgres hasn't told
+	booksFirst   = 100 * time.Millisecond // until it is known whether another database uses the queue
+	booksLook    = 2 * time.Second        // after that
+	booksTimeout = time.Second            // one question
 )
 
 func (h *booksHolder) current() booksView {
@@ -298,12 +299,14 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *
 			own = append(slices.Clip(read), except(own, read)...)
 			own = own[:min(len(own), maxWitnesses)]
 		case len(own) == 0:
+			h.p.log.Debug("the database has no witness written down", "error", err)
 			return nil
 		} // else what is shown is kept up by the last ones known, while Postgres is away
 		callCtx, cancel = context.WithTimeout(ctx, booksTimeout)
 		shown, err = queue.ShowWitness(callCtx, own)
 		cancel()
 		if err != nil {
+			h.p.log.Debug("the queue can't be asked for the witness that it shows", "error", err)
 			return nil
 		}
 	}
@@ -360,7 +363,11 @@ func (p *Pipeline) watchBooks(ctx context.Context) {
 		if view, _ := p.books.ask(ctx); view.told {
 			p.books.look(ctx)
 		}
-		if !p.time.Sleep(ctx, booksLook, nil) {
+		wait := booksLook
+		if !p.books.current().told || errors.Is(p.books.mayUseQueue(), errNotLooked) {
+			wait = booksFirst // batches wait for it, and whoever reads marks may be told
+		}
+		if !p.time.Sleep(ctx, wait, nil) {
 			return
 		}
 	}

@@ -87,7 +87,7 @@ func (o *observer) run(ctx context.Context) error {
 
 func (o *observer) lookAtPostgres(ctx context.Context, conn *pgx.Conn) error {
 	var connections, writers int64
-	err := conn.QueryRow(ctx, `SELECT count(*), count(backend_xid) FROM pg_stat_activity
+	err := conn.QueryRow(ctx, `SELECT count(*), count(backend_xid) FILTER (WHERE query NOT LIKE '%witness%') FROM pg_stat_activity
 		WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`).Scan(&connections, &writers)
 	o.connections = max(o.connections, connections)
 	o.writers = max(o.writers, writers)

@@ -60,7 +60,7 @@ func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = conn.Exec(t.Context(), `ALTER TABLE spendflush.quarantine DROP COLUMN settled_by; DROP TABLE spendflush.signed_out;
+	_, err = conn.Exec(t.Context(), `DROP TABLE spendflush.books;
 		DELETE FROM spendflush.migrations WHERE version_id = (SELECT max(version_id) FROM spendflush.migrations)`)
 	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
 		t.Fatal(err)

@@ -105,13 +105,9 @@ func (r *run) apply(ctx context.Context, flushes []*spendflush.Flush, rows int, 
 	if free {
 		sqlhook.Replace(store, withoutClaims)
 	}
-	copies := copyFlushes(flushes)
-	books, err := store.Books(ctx)
+	copies, err := flushesFor(ctx, store, flushes)
 	if err != nil {
 		return nil, err
-	}
-	for _, f := range copies {
-		f.Books = books
 	}
 	return r.repeat(ctx, rows, func() error {
 		for _, f := range copies {
@@ -156,6 +152,19 @@ FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::uuid[], $7::
 WHERE $1::smallint >= 0`
 }
 
+// flushesFor returns copies of the flushes, for the books of the store.
+func flushesFor(ctx context.Context, store *sql.Store, flushes []*spendflush.Flush) ([]*spendflush.Flush, error) {
+	books, err := store.Books(ctx)
+	if err != nil {
+		return nil, err
+	}
+	copies := copyFlushes(flushes)
+	for _, f := range copies {
+		f.Books = books
+	}
+	return copies, nil
+}
+
 // limit is the bare UPSERT of the rows of these flushes.
 func (r *run) limit(ctx context.Context, flushes []*spendflush.Flush, rows int) (map[string]float64, error) {
 	if err := r.place.fresh(ctx); err != nil {
@@ -165,13 +174,14 @@ func (r *run) limit(ctx context.Context, flushes []*spendflush.Flush, rows int) 
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range copyFlushes(flushes) { // so that all rows are there
-		if err := store.Apply(ctx, f); err != nil {
-			store.Close()
-			return nil, err
-		}
+	copies, err := flushesFor(ctx, store, flushes)
+	for _, f := range copies { // so that all rows are there
+		err = errors.Join(err, store.Apply(ctx, f))
 	}
 	store.Close()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := r.place.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -311,7 +321,7 @@ func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, er
 		return nil, 0, err
 	}
 	captured := &capturingStore{}
-	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: lockers.NewMemory("bench"), MaxKeys: keys + 1})
+	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: lockers.NewMemory("bench"), MaxKeys: 2*keys + 1000})
 	if err != nil {
 		return nil, 0, err
 	}

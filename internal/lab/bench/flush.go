@@ -321,7 +321,7 @@ func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, er
 		return nil, 0, err
 	}
 	captured := &capturingStore{}
-	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: lockers.NewMemory("bench"), MaxKeys: 2*keys + 1000})
+	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: lockers.NewMemory("bench"), MaxKeys: 4*keys + 1000})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -52,7 +52,7 @@ func measureRecord(ctx context.Context, r *run) error {
 func startPipeline(ctx context.Context, keys int, seal time.Duration) (p *spendflush.Pipeline, end func() error, err error) {
 	p, err = spendflush.New(spendflush.Config{
 		Store: &takingStore{}, Queue: queues.NewMemory(queues.MemoryOptions{}), Locker: lockers.NewMemory("bench"),
-		DirectLocker: lockers.NewMemory("bench"), MaxKeys: 2*keys + 1000, SealInterval: seal,
+		DirectLocker: lockers.NewMemory("bench"), MaxKeys: 4*keys + 1000, SealInterval: seal,
 	})
 	if err != nil {
 		return nil, nil, err

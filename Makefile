@@ -48,7 +48,7 @@ endef
 go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(3) 2>&1 | tee -a "$$log" || failed=yes;)
 
 .DEFAULT_GOAL := help
-.PHONY: containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
+.PHONY: simulator containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,8 +68,12 @@ build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: ## everything: vet, format, staticcheck, and all tests with the race detector on real servers
-	@$(MAKE) --no-print-directory --keep-going lint race
+test: ## everything: vet, format, staticcheck, all tests with the race detector on real servers, and the simulator without it
+	@$(MAKE) --no-print-directory --keep-going lint race simulator
+
+simulator: ## the simulator as far as it takes a minute or two; the race detector would make it ten times slower
+	@.ci/need go
+	$(call go-test,-run Simulator -count=1,.)
 
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium

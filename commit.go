@@ -285,7 +285,7 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	}
 	plan := c.newPlan()
 	for _, b := range batches {
-		plan.offer(Entry{ID: b.entry, Bytes: b.bytes})
+		plan.offer(Entry{Bytes: b.bytes}) // nothing of the queue is acked by it
 	}
 	if abandoned != (ProducerID{}) {
 		plan.passing[abandoned] = "Postgres was turned back, and the producer has them no more"

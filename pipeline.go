@@ -373,6 +373,7 @@ func (p *Pipeline) seal(last bool) {
 	}
 	p.keyBytes.Store(bytesPerKey(sealed, dirty))
 	p.endSeal(sealed, seal, now)
+	p.advanced() // the first lane may have brought its part on before the last one knew of the seal
 }
 
 // beginSeal takes what is open out of the open map. The seal is 0 if that is nothing.

@@ -114,6 +114,7 @@ func playPoints(rules simRules, trace func(string, ...any), points ...simPoint) 
 
 // Calls are numbered as they come, those of the healing included, and the n-th of them fails until a run has fewer.
 func TestSimulatorScenarioEndsExactlyWhereverItIsBrokenOff(t *testing.T) {
+	withoutRace(t)
 	percent := debug.SetGCPercent(800) // little lives, and that not for long
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	for name, rules := range simScenarios {

@@ -8,6 +8,7 @@ import (
 // The simulator is worth nothing if it can't see what it is for. That it sees the guards of the engine is in
 // internal/lab/mutants; these are those of the servers.
 func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
+	withoutRace(t)
 	all := simRules{slots: 2, shards: 1, crashes: true, harm: true, outages: true, lockless: true}
 	with := func(change func(*simRules)) simRules {
 		rules := all
@@ -48,6 +49,7 @@ func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 }
 
 func TestSimulatorSeesThatSchedulesOftenDriftWithoutClaims(t *testing.T) {
+	withoutRace(t)
 	drifted := 0
 	const runs = 100
 	for seed := uint64(1); seed <= runs; seed++ {

@@ -87,18 +87,20 @@ func Collect(ctx context.Context, s Sources) Report {
 	booksCtx, cancelBooks := context.WithTimeout(ctx, Timeout/2) // the rest is for Redis, which is asked by what Postgres tells
 	work.Go(func() { told = r.lookAtBooks(booksCtx, s.Books) })
 	if s.Noted != nil {
-		work.Go(func() { noted = s.Noted(ctx) })
+		work.Go(func() { noted = s.Noted(booksCtx) })
 	}
 	work.Wait()
 	cancelBooks()
 	id := cmp.Or(told, noted)
 	s = s.of(id)
 	if s.Roster != nil {
-		var now time.Time
-		if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
-			clock = now
-		}
-		r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
+		work.Go(func() {
+			var now time.Time
+			if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
+				clock = now
+			}
+			r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
+		})
 	}
 	switch {
 	case s.Queue != nil:

@@ -28,6 +28,9 @@ type committer struct {
 	limit   flushLimit
 	horizon time.Time  // Marks.Horizon as last read
 	trouble ProducerID // its batch could not be committed, even by itself
+
+	stuckSince time.Time // since when what the queue retains can't be put back; zero if that isn't so
+	nextBooked time.Time // before it, direct writes don't ask a queue that didn't answer what it knows of the books
 }
 
 // via is the way that batches have come.
@@ -81,6 +84,9 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 	for try := 0; ; {
 		if err := c.learn(ctx, plan); err != nil {
 			return err
+		}
+		if by == viaQueue && c.awaitsRequeue() {
+			return errNotRequeued
 		}
 		f := plan.take()
 		if f == nil {
@@ -147,7 +153,7 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *Flush, by via) err
 	}
 	end := c.time.Now()
 
-	c.rewind.observe(before + f.Control[0].APIRequests())
+	c.rewind.observe(before + 1)
 	c.metrics.flushed(f, string(by), end.Sub(start))
 	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
 	c.tell(f)
@@ -249,9 +255,11 @@ func (c *committer) quarantine(ctx context.Context, plan *plan) error {
 func (c *committer) keepBad(ctx context.Context, bad []BadBatch) error {
 	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
 	defer cancel()
+	before := c.rewind.atLeast()
 	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
+	c.rewind.observe(before + 1)
 	foreign := 0
 	for _, b := range bad {
 		if b.Foreign {
@@ -280,9 +288,7 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	}
 	defer release(ctx, lease, c.log)
 
-	if err := c.prime(ctx); err != nil { // a direct write has to go on without the queue
-		c.log.Debug("a direct write goes on without what the queue knows of the books", "error", err)
-	}
+	c.tryBooked(ctx)
 	plan := c.newPlan()
 	for _, b := range batches {
 		plan.offer(Entry{Bytes: b.bytes}) // nothing of the queue is acked by it

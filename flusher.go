@@ -233,8 +233,8 @@ func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 // drain walks over the queue once, from its head to its end, and commits what it finds, as much at once as it may: sums
 // over many batches are hardly more rows than those of one. It says whether it took anything out.
 func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err error) {
-	// Before this process adds anything: that could make up for what a turned-back Postgres lacks.
-	if err := f.commits.prime(ctx); err != nil {
+	// At every walk: other processes have published since, and what they committed may be gone from Postgres.
+	if err := f.commits.readBooked(ctx); err != nil {
 		return false, err
 	}
 	plan := f.commits.newPlan()

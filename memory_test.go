@@ -35,8 +35,10 @@ type memoryState struct {
 	marks   map[int]map[ProducerID]memoryMark
 	pruned  map[int]map[ProducerID]memoryMark // a database only has their sums
 	horizon map[int]time.Time                 // producers born before it may be pruned
-	updates map[int]int64                     // in the books of the shard
+	changes map[int]int64                     // of the books and the quarantine of the shard
 	books   *books
+
+	quarantine map[string]BadBatch // of a snapshot alone
 }
 
 type memoryMark struct {
@@ -48,7 +50,7 @@ type memoryMark struct {
 
 func (m memoryState) clone() memoryState {
 	m.marks, m.pruned, m.books = cloneMarks(m.marks), cloneMarks(m.pruned), m.books.clone()
-	m.horizon, m.updates = maps.Clone(m.horizon), maps.Clone(m.updates)
+	m.horizon, m.changes = maps.Clone(m.horizon), maps.Clone(m.changes)
 	return m
 }
 
@@ -64,7 +66,7 @@ func newMemoryStore() *memoryStore {
 	return &memoryStore{
 		state: memoryState{
 			marks: map[int]map[ProducerID]memoryMark{}, pruned: map[int]map[ProducerID]memoryMark{},
-			horizon: map[int]time.Time{}, updates: map[int]int64{}, books: newBooks(),
+			horizon: map[int]time.Time{}, changes: map[int]int64{}, books: newBooks(),
 		},
 		quarantine: map[string]BadBatch{},
 		now:        time.Now,
@@ -84,7 +86,7 @@ func (s *memoryStore) Books(context.Context) (BooksID, error) {
 func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Updates: s.state.updates[shard], Books: s.id}
+	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Changes: s.state.changes[shard], Books: s.id}
 	for _, id := range producers {
 		if mark, ok := s.state.marks[shard][id]; ok {
 			found.Of[id] = mark.Mark
@@ -193,7 +195,7 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 		s.quarantine[string(b.Bytes)] = b
 	}
 	s.state.books.apply(f.Totals, f.Rollups)
-	s.state.updates[f.Shard] += f.Control[0].APIRequests()
+	s.state.changes[f.Shard]++
 	s.flushes++
 	return nil
 }
@@ -224,13 +226,16 @@ func (s *memoryStore) fences(f *Flush) bool {
 func (s *memoryStore) snapshot() memoryState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state.clone()
+	state := s.state.clone()
+	state.quarantine = maps.Clone(s.quarantine)
+	return state
 }
 
 func (s *memoryStore) rewind(to memoryState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = to.clone()
+	s.quarantine = maps.Clone(to.quarantine)
 }
 
 // missing returns how many batches are passed as lost.
@@ -250,6 +255,7 @@ func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 	defer s.mu.Unlock()
 	for _, b := range bad {
 		s.quarantine[string(b.Bytes)] = b
+		s.state.changes[b.Shard]++
 		parsed, err := ParseBatch(b.Bytes)
 		if err != nil || b.Unclaimed {
 			continue

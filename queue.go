@@ -36,7 +36,7 @@ type Ack struct {
 	Entries []EntryID           // entries that are not needed any more
 	Marks   map[ProducerID]Mark // to publish: how far the producers are in the books
 
-	// Booked is how many updates the books of the shard have, at least, if the queue is a Keeper and there is a rewind
+	// Booked is how many changes the books of the shard have had (Marks.Changes), at least, if the queue is a Keeper and there is a rewind
 	// window; else 0, and then it isn't published.
 	Booked int64
 }
@@ -73,20 +73,20 @@ type Queue interface {
 // Keeper is a Queue that can retain, for a while, what was acked, so that it is there for a database that is turned
 // back to an earlier state.
 //
-// With what it retains it keeps how many updates the books of the shard have, as Ack publishes it. By that number
-// processes that haven't seen the books grow notice that a database was turned back. So a Keeper never replaces it by a
+// With what it retains it keeps how many changes the books of the shard have had, as Ack publishes it. By that number
+// processes that haven't seen the books change notice that a database was turned back. So a Keeper never replaces it by a
 // lower one, which comes from a process that is behind or late, until Requeue has forgotten it.
 type Keeper interface {
 	Queue
 
-	// Booked returns the number of updates that was published last, 0 if none is known.
+	// Booked returns the number of changes that was published last, 0 if none is known.
 	Booked(ctx context.Context, shard int) (int64, error)
 
-	// Retained returns the shards, ascending, that have retained entries or a published number of updates.
+	// Retained returns the shards, ascending, that have retained entries or a published number of changes.
 	Retained(ctx context.Context) (shards []int, err error)
 
 	// Requeue adds the retained entries of the shard to the end of its queue, oldest first, in spite of any bound of
-	// the queue, and retains them no longer. Once all are there it forgets the published number of updates. It returns
+	// the queue, and retains them no longer. Once all are there it forgets the published number of changes. It returns
 	// how many entries there were. After an error some of them may be in the queue, retained, or both; calling it again
 	// does no harm.
 	Requeue(ctx context.Context, shard int) (entries int, err error)

@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -9,40 +10,40 @@ import (
 )
 
 // rewindDetector notices a database that was turned back: one restored from a backup, or a standby promoted that didn't
-// have the last commits yet. It knows how many updates the books of a shard have had. Marks and sums rewind together, so
-// the books are right for an earlier moment; what was committed since is brought back from where it is retained.
+// have the last commits yet. It knows how many changes the books of a shard have had (Marks.Changes). Marks and sums
+// rewind together, so the books are right for an earlier moment; what was committed since is brought back from where it is
+// retained.
 type rewindDetector struct {
 	mu      sync.Mutex // no I/O under it
-	updates int64      // the books had at least as many when a read that begins now
+	changes int64      // the books had at least as many when a read that begins now
 	requeue bool       // what the queue retains must be put back into it
-	primed  bool       // what other processes have published was looked at
 }
 
-// atLeast returns how many updates any read of the books that begins now must find.
+// atLeast returns how many changes any read of the books that begins now must find.
 func (d *rewindDetector) atLeast() int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.updates
+	return d.changes
 }
 
-// observe notes that the books have so many updates, or had them once.
-func (d *rewindDetector) observe(updates int64) {
+// observe notes that the books have had so many changes.
+func (d *rewindDetector) observe(changes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.updates = max(d.updates, updates)
+	d.changes = max(d.changes, changes)
 }
 
-// compare takes what a read found that began when the books had at least so many updates. It says whether the books were
+// compare takes what a read found that began when the books had had at least so many changes. It says whether the books were
 // turned back since, once each time.
-func (d *rewindDetector) compare(atLeast, updates int64) (turnedBack bool) {
+func (d *rewindDetector) compare(atLeast, changes int64) (turnedBack bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if updates >= atLeast {
-		d.updates = max(d.updates, updates)
+	if changes >= atLeast {
+		d.changes = max(d.changes, changes)
 		return false
 	}
-	turnedBack = d.updates == atLeast // else another read has told already
-	d.updates = updates
+	turnedBack = d.changes == atLeast // else another read has told already
+	d.changes = changes
 	d.requeue = true
 	return turnedBack
 }
@@ -51,19 +52,6 @@ func (d *rewindDetector) mustRequeue() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.requeue
-}
-
-func (d *rewindDetector) isPrimed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.primed
-}
-
-// prime takes the number that other processes have published.
-func (d *rewindDetector) prime(updates int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.updates, d.primed = max(d.updates, updates), true
 }
 
 func (d *rewindDetector) requeued() {
@@ -76,7 +64,7 @@ func (d *rewindDetector) requeued() {
 func (d *rewindDetector) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.updates, d.requeue, d.primed = 0, false, false
+	d.changes, d.requeue = 0, false
 }
 
 // readMarks reads marks, and finds out by it whether Postgres was turned back.
@@ -93,10 +81,10 @@ func (c *committer) readMarks(ctx context.Context, ids []ProducerID) (Marks, err
 	if !books.IsZero() && marks.Books != books {
 		return Marks{}, fmt.Errorf("read marks: %w: the database has the books %s, and %s were known", ErrOtherBooks, marks.Books, books)
 	}
-	if c.rewind.compare(atLeast, marks.Updates) {
+	if c.rewind.compare(atLeast, marks.Changes) {
 		c.metrics.rewinds.Inc()
 		c.log.Error("Postgres was turned back: updates that were committed are gone from the books; what is retained of them is sent again",
-			"updates_before", atLeast, "updates_now", marks.Updates, "rewind_window", c.cfg.RewindWindow)
+			"changes_before", atLeast, "changes_now", marks.Changes, "rewind_window", c.cfg.RewindWindow)
 	}
 	c.mu.Lock()
 	c.horizon = marks.Horizon
@@ -127,14 +115,41 @@ func (c *committer) requeue(ctx context.Context) {
 	entries, err := keeper.Requeue(ctx, c.shard)
 	if err != nil {
 		c.log.Warn("what the queue retains can't be put back yet; it is tried again", "error", err)
+		c.mu.Lock()
+		if c.stuckSince.IsZero() {
+			c.stuckSince = c.time.Now()
+		}
+		c.mu.Unlock()
 		return
 	}
+	c.mu.Lock()
+	c.stuckSince = time.Time{}
+	c.mu.Unlock()
 	c.rewind.requeued()
 	c.log.Info("what the queue retained is in it again", "batches", entries)
 }
 
-// readBooked looks at how many updates the books had as other processes have seen them, for the case that none of them
-// is alive. Without a rewind window, or a queue that retains anything, there is no such number.
+// errNotRequeued is why a flusher leaves a shard alone for now. What it would commit could make up for what is missing:
+// were its process to end then, no other one would put back what is retained.
+var errNotRequeued = errors.New("Postgres was turned back, and what the queue retains can't be put back yet")
+
+// requeuePatience is how long a flusher waits for what the queue retains to be put back. A queue whose ids are used up
+// takes nothing until it is empty.
+const requeuePatience = time.Minute
+
+// awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what it lacks.
+func (c *committer) awaitsRequeue() bool {
+	if _, ok := c.keeper(); !ok || !c.rewind.mustRequeue() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stuckSince.IsZero() || c.time.Now().Sub(c.stuckSince) < requeuePatience
+}
+
+// readBooked learns how many changes the books had as other processes have seen them. It comes before the marks are read
+// that this process commits by: what it adds could make up for what a turned-back Postgres lacks, and then that would
+// go unnoticed. Without a rewind window, or a queue that retains anything, there is no such number.
 func (c *committer) readBooked(ctx context.Context) error {
 	keeper, ok := c.keeper()
 	if !ok {
@@ -144,19 +159,29 @@ func (c *committer) readBooked(ctx context.Context) error {
 	defer cancel()
 	booked, err := keeper.Booked(ctx, c.shard)
 	if err != nil {
-		return fmt.Errorf("read how many updates the books had: %w", err)
+		return fmt.Errorf("read how many changes the books had: %w", err)
 	}
-	c.rewind.prime(booked)
+	c.rewind.observe(booked)
 	return nil
 }
 
-// prime sees to it that the detector knows what other processes have seen before this one adds anything: that could make
-// up for what a turned-back Postgres lacks, and then it would go unnoticed.
-func (c *committer) prime(ctx context.Context) error {
-	if c.rewind.isPrimed() {
-		return nil
+// tryBooked is readBooked for a direct write, which has to go on without the queue. One that hangs is given little time,
+// and not at every write.
+func (c *committer) tryBooked(ctx context.Context) {
+	c.mu.Lock()
+	skip := c.time.Now().Before(c.nextBooked)
+	c.mu.Unlock()
+	if skip {
+		return
 	}
-	return c.readBooked(ctx)
+	bookedCtx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if err := c.readBooked(bookedCtx); err != nil {
+		c.log.Debug("a direct write goes on without what the queue knows of the books", "error", err)
+		c.mu.Lock()
+		c.nextBooked = c.time.Now().Add(rewindCheck)
+		c.mu.Unlock()
+	}
 }
 
 // checkRewind looks whether Postgres was turned back, and has the queue forget what it has retained for long enough.

@@ -111,6 +111,150 @@ func TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore(t *testing.
 	}
 }
 
+// A standing instance takes over from one that has committed since the standing one last looked, right after Postgres was turned
+// back behind that. What it adds must not make up for what is missing before it has looked.
+func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing.T) {
+	for _, updates := range []int{0, 1, 50} {
+		for _, direct := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				r, q := rewindRig(t, true)
+				r.cfg.FlushInterval = 20 * time.Millisecond
+				r.start(t)
+				r.record(t, key("a")) // so that there is something to know
+				eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
+				refused := &atomic.Bool{}
+				refused.Store(direct)
+				c := r.cfg
+				c.SealInterval, c.FlushInterval, c.Instance = 10*time.Millisecond, time.Second, "standing"
+				c.Queue = refusingKeeper{q, refused}
+				next, _ := rewindRig(t, true)
+				next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+				next.start(t)
+				if direct && updates > 0 {
+					next.record(t, key("b")) // so that it writes directly from now on
+				}
+				time.Sleep(10*time.Second + 100*time.Millisecond) // both have looked
+				past := r.store.snapshot()
+				r.record(t, key("a"))
+				eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 2 })
+				r.cancel() // a stop as any other
+				<-r.stopped
+				r.store.rewind(past)
+				for range updates {
+					next.record(t, key("b"))
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(5 * time.Minute)
+				if diff := r.store.diff(r.want); diff != "" {
+					t.Errorf("%d updates, directly: %t: %s; %d are retained", updates, direct, diff, q.size())
+				}
+				next.end(t)
+			})
+		}
+	}
+}
+
+// refusingKeeper is a Keeper that refuses pushes while it is told to.
+type refusingKeeper struct {
+	*keepingQueue
+	refused *atomic.Bool
+}
+
+func (q refusingKeeper) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	if q.refused.Load() {
+		return "", errInjected
+	}
+	return q.keepingQueue.Push(ctx, b, previous)
+}
+
+// What is only set aside books no update.
+func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
+	for i, name := range []string{"by its claim", "without a claim", "by its claim, restarted", "without a claim, restarted"} {
+		bytes := []func(*Batch) []byte{(*Batch).Bytes, func(*Batch) []byte { return []byte("no batch") }}[i%2]
+		restarted := i >= 2
+		synctest.Test(t, func(t *testing.T) {
+			r, q := rewindRig(t, true)
+			rows := sealUpdates(t, []Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}, 0)
+			b := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
+			c := r.cfg
+			c.Store = refusingStore{r.store, Dollars(77)}
+			r.Pipeline = newTestPipeline(t, c)
+			past := r.store.snapshot()
+			q.insert(0, bytes(b))
+			r.start(t)
+			inQuarantine := func() bool {
+				r.store.mu.Lock()
+				defer r.store.mu.Unlock()
+				return len(r.store.quarantine) == 1
+			}
+			eventually(t, name+": it is in quarantine and retained", func() bool { return inQuarantine() && q.size() == 1 })
+			if !restarted {
+				time.Sleep(5 * time.Second) // of a window of a minute
+				r.store.rewind(past)
+			} else {
+				r.cancel()
+				<-r.stopped
+				r.store.rewind(past)
+				next, _ := rewindRig(t, true)
+				c.Queue = q
+				next.Pipeline, next.store = newTestPipeline(t, c), r.store
+				next.start(t)
+			}
+			eventually(t, name+": it is in quarantine again", inQuarantine)
+		})
+	}
+}
+
+// What a flusher would commit meanwhile could make up for what is missing, and then only its process would know of that.
+func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) {
+	for _, patience := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r, q := rewindRig(t, true)
+			past := r.store.snapshot()
+			r.commitOfTheDead(t, q, 2)
+			r.end(t)
+			r.store.rewind(past)
+			next, _ := rewindRig(t, true)
+			c, stuck := next.cfg, &atomic.Bool{}
+			c.Store, c.Queue = r.store, stuckKeeper{q, stuck}
+			next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+			stuck.Store(true)
+			next.start(t)
+			next.record(t, key("b"))
+			changes := func() int64 {
+				marks, err := r.store.Marks(t.Context(), 0, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return marks.Changes
+			}
+			time.Sleep(requeuePatience / 2)
+			if n := changes(); n != 0 {
+				t.Errorf("%d changes were committed before", n)
+			}
+			if patience {
+				eventually(t, "it goes on without what is stuck", func() bool { return changes() == 1 })
+			}
+			stuck.Store(false)
+			eventually(t, "all is there", func() bool { return r.store.diff(r.want) == "" })
+			next.end(t)
+		})
+	}
+}
+
+// stuckKeeper is a Keeper that puts nothing back while it is told to.
+type stuckKeeper struct {
+	*keepingQueue
+	stuck *atomic.Bool
+}
+
+func (q stuckKeeper) Requeue(ctx context.Context, shard int) (int, error) {
+	if q.stuck.Load() {
+		return 0, errInjected
+	}
+	return q.keepingQueue.Requeue(ctx, shard)
+}
+
 // While Postgres is away nobody knows whether it will come back turned back.
 func TestNothingKeptExpiresWhilePostgresIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

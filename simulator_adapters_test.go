@@ -88,9 +88,9 @@ func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks
 	if err != nil {
 		return Marks{}, err
 	}
-	if p.knows[shard] = max(p.knows[shard], marks.Updates); marks.Updates < known {
-		p.s.note("%s: Postgres was turned back: %d updates instead of %d in shard %d", p.s.current, marks.Updates, known, shard)
-		p.knows[shard] = marks.Updates
+	if p.knows[shard] = max(p.knows[shard], marks.Changes); marks.Changes < known {
+		p.s.note("%s: Postgres was turned back: %d changes instead of %d in shard %d", p.s.current, marks.Changes, known, shard)
+		p.knows[shard] = marks.Changes
 	}
 	return marks, nil
 }
@@ -99,7 +99,7 @@ var errSimRoom = errors.New("out of memory")
 
 func (p simStore) Apply(ctx context.Context, f *Flush) error {
 	s := p.s
-	known := p.knows[f.Shard]
+	known, isDirect := p.knows[f.Shard], !s.current.is("flusher") && !s.current.is("orphans")
 	err := p.call(simPostgres, "apply", func() error {
 		if p.s.rules.poison && s.isPoisoned(f) {
 			return fmt.Errorf("numeric field overflow: %w", ErrRefused)
@@ -107,8 +107,8 @@ func (p simStore) Apply(ctx context.Context, f *Flush) error {
 		if s.rules.room > 0 && len(f.Rollups) > s.rules.room && f.batches() > 1 {
 			return errSimRoom
 		}
-		if s.rules.window > 0 && !p.looked[f.Shard] {
-			s.hide(f.Shard) // without Redis it has to go on nevertheless
+		if s.rules.window > 0 && isDirect {
+			s.hide(f.Shard) // it has to go on without Redis
 		}
 		err := s.store.Apply(ctx, f)
 		if s.trace != nil {
@@ -122,7 +122,7 @@ func (p simStore) Apply(ctx context.Context, f *Flush) error {
 		return err
 	})
 	if err == nil {
-		p.knows[f.Shard] = max(p.knows[f.Shard], known+f.Control[0].APIRequests())
+		p.knows[f.Shard] = max(p.knows[f.Shard], known+1)
 	}
 	return err
 }
@@ -183,7 +183,7 @@ func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes i
 
 func (q simQueue) Ack(ctx context.Context, shard int, a Ack) error {
 	return q.call(simRedis, "ack", func() error {
-		q.s.note("acks %v, publishes %d updates", a.Entries, a.Booked)
+		q.s.note("acks %v, publishes %d changes", a.Entries, a.Booked)
 		q.s.lookAtAcked(shard, a.Entries)
 		return q.s.queue.Ack(ctx, shard, a)
 	})
@@ -221,7 +221,7 @@ func (q simQueue) Stats(ctx context.Context, shard int) (QueueStats, error) {
 
 func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 	var booked int64
-	err := q.call(simRedis, "read the published number of updates", func() error {
+	err := q.call(simRedis, "read the published number of changes", func() error {
 		got, err := q.s.queue.Booked(ctx, shard)
 		booked = got
 		return err
@@ -229,7 +229,7 @@ func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	q.looked[shard], q.knows[shard] = true, max(q.knows[shard], booked)
+	q.knows[shard] = max(q.knows[shard], booked)
 	return booked, nil
 }
 
@@ -269,6 +269,7 @@ func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now 
 type simJournal struct {
 	*simInstance
 	disk *memoryJournal
+	left []*Batch // that earlier processes left
 }
 
 func (j simJournal) Append(batches []*Batch) error {
@@ -287,7 +288,10 @@ func (j simJournal) Forget(shard int, producer ProducerID, mark uint64) error {
 	})
 }
 
-func (j simJournal) Left() ([]*Batch, error) { return j.disk.Left() }
+func (j simJournal) Left() ([]*Batch, error) {
+	batches, err := j.disk.Left()
+	return slices.DeleteFunc(batches, func(b *Batch) bool { return !slices.Contains(j.left, b) }), err
+}
 
 // simLocker has the locks of a server.
 type simLocker struct {

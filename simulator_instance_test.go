@@ -30,8 +30,7 @@ type simInstance struct {
 	replayed          bool // all that earlier processes left in the journal is in Postgres
 	stopping, stopped bool
 	receipts          []*simReceipt
-	knows             [simShards]int64 // how many updates it knows that the books had
-	looked            [simShards]bool  // it has read the number of updates that was published
+	knows             [simShards]int64 // how many changes it knows that the books had
 }
 
 // simReceipt is what an instance got for updates that it recorded.
@@ -75,7 +74,8 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 		c.Queue, c.Locker = simQueue{in}, simLocker{in, simRedis}
 	}
 	if s.rules.journal {
-		c.Journal = simJournal{in, s.disks[run.slot]}
+		disk := s.disks[run.slot]
+		c.Journal = simJournal{in, disk, slices.Clone(disk.batches)}
 	}
 	p, err := New(c)
 	if err != nil {

@@ -148,6 +148,7 @@ var simDisturbances = []struct {
 			s.kill(in)
 		}
 	}},
+	{func(r *simRules) bool { return r.retires && r.restores == simTurnedBackQuietly && !r.outages }, (*simulator).turnBackBehind},
 }
 
 // isRetained says whether the queue has all that the process holds or retains, so that nothing ends with it.

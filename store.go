@@ -242,9 +242,10 @@ type Marks struct {
 	// a producer that is unknown.
 	Horizon time.Time
 
-	// Updates is how many updates are in the books of the shard. Only a database that was turned back to an earlier
-	// state has fewer than before.
-	Updates int64
+	// Changes is how many times the books and the quarantine of the shard have changed: at every Apply, also of a flush
+	// that books no update, and at every Quarantine. Only a database that was turned back to an earlier state has fewer
+	// than before.
+	Changes int64
 }
 
 // Forgotten says whether the mark of the producer, one of those asked for, may have been cleaned up, so that it can't be
@@ -277,7 +278,8 @@ type Store interface {
 	// may be applied again, and the claim sees to it that they count once. Apply doesn't change the flush.
 	Apply(ctx context.Context, f *Flush) error
 
-	// Quarantine keeps entries that can't be applied, each once however often it is called with it.
+	// Quarantine keeps entries that can't be applied, each once however often it is called with it. It counts as a change
+	// in Marks.Changes every time.
 	Quarantine(ctx context.Context, bad []BadBatch) error
 
 	// Tend keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that

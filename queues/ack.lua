@@ -1,10 +1,10 @@
--- Takes entries out of the queue of a shard, if they are still what they were, and publishes marks and how many updates
--- the books have. It may retain the batches. It deals with no more ids once it has read many bytes, for Redis serves
+-- Takes entries out of the queue of a shard, if they are still what they were, and publishes marks and how many changes
+-- the books have had. It may retain the batches. It deals with no more ids once it has read many bytes, for Redis serves
 -- nobody else meanwhile.
 --
 -- KEYS    queue (stream), index (stream), bytes (number), retained (stream), booked (number), then the key of each mark
 -- ARGV    seconds that a mark is kept; 1 to retain batches, else 0; the caller's clock in Unix milliseconds; bytes of
---         batches after which to stop; updates in the books, 0 for none to publish; number of ids; the ids; their
+--         batches after which to stop; changes of the books, 0 for none to publish; number of ids; the ids; their
 --         identities; the marks, in the order of their keys
 -- returns how many of the ids it dealt with, the first ones; how many entries were taken out and not retained because
 --         Redis is out of memory

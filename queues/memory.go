@@ -216,17 +216,17 @@ func (q *Memory) Stats(ctx context.Context, shard int) (spendflush.QueueStats, e
 	return stats, nil
 }
 
-// Booked returns the number of updates that was published last, 0 if none is known; see spendflush.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spendflush.Keeper.
 func (q *Memory) Booked(ctx context.Context, shard int) (int64, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("read the number of updates of shard %d: %w", shard, err)
+		return 0, fmt.Errorf("read the number of changes of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.shard(shard).booked, nil
 }
 
-// Retained returns the shards that have retained entries or a published number of updates; see spendflush.Keeper.
+// Retained returns the shards that have retained entries or a published number of changes; see spendflush.Keeper.
 func (q *Memory) Retained(ctx context.Context) (shards []int, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look which shards retain anything: %w", err)

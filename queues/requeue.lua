@@ -9,7 +9,7 @@
 local queue, index, total, retained, booked, ahead = unpack(KEYS)
 local last, entries, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
--- ended forgets the number of updates, and an empty stream, which would go on from its last id.
+-- ended forgets the number of changes, and an empty stream, which would go on from its last id.
 local function ended(moved)
   redis.call('DEL', booked, ahead)
   if redis.call('XLEN', retained) == 0 then

@@ -33,22 +33,22 @@ var _ spendflush.Keeper = (*Redis)(nil)
 
 func (q *Redis) retainedKey(shard int) string { return q.key(shard, "retained") }
 
-func (q *Redis) bookedKey(shard int) string { return q.key(shard, "booked") }
+func (q *Redis) bookedKey(shard int) string { return q.key(shard, "changes") }
 
 func (q *Redis) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
-// Booked returns the number of updates that was published last, 0 if none is known; see spendflush.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spendflush.Keeper.
 func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
 	updates, err := abandon.Call(ctx, q.calls, func() (int64, error) {
 		return q.client.Get(ctx, q.bookedKey(shard)).Int64()
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return 0, q.failed("read the number of updates of", shard, err)
+		return 0, q.failed("read the number of changes of", shard, err)
 	}
 	return max(updates, 0), nil
 }
 
-// Retained returns the shards that have retained entries or a published number of updates; see spendflush.Keeper. It
+// Retained returns the shards that have retained entries or a published number of changes; see spendflush.Keeper. It
 // asks for all of them in one round trip, to each node of a Cluster.
 func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {

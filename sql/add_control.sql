@@ -1,8 +1,8 @@
--- Adds to the control sums of a shard.
+-- Adds to the control sums of a shard, and counts the change in that of the book 'rollup', which is always among them.
 -- $1 shard, $2 books, $3 to $9 counters
 INSERT INTO spendflush.control AS t (shard, book, spend, successful_requests, failed_requests, prompt_tokens,
-    completion_tokens, cache_read_input_tokens, cache_creation_input_tokens)
-SELECT $1::smallint, u.*
+    completion_tokens, cache_read_input_tokens, cache_creation_input_tokens, changes)
+SELECT $1::smallint, u.*, (u.book = 'rollup')::int
 FROM unnest($2::text[], $3::numeric[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
     AS u (book, spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
         cache_read_input_tokens, cache_creation_input_tokens)
@@ -14,4 +14,5 @@ ON CONFLICT (shard, book) DO UPDATE SET
     prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
     completion_tokens = t.completion_tokens + excluded.completion_tokens,
     cache_read_input_tokens = t.cache_read_input_tokens + excluded.cache_read_input_tokens,
-    cache_creation_input_tokens = t.cache_creation_input_tokens + excluded.cache_creation_input_tokens
+    cache_creation_input_tokens = t.cache_creation_input_tokens + excluded.cache_creation_input_tokens,
+    changes = t.changes + excluded.changes

@@ -222,7 +222,7 @@ func bookName(i int) string {
 func encodeControl(e *encoder, f *spendflush.Flush) {
 	var books []int
 	for i := range f.Control {
-		if f.Control[i] != (spendflush.Counters{}) {
+		if i == 0 || f.Control[i] != (spendflush.Counters{}) { // the first one counts the change
 			books = append(books, i)
 		}
 	}

@@ -48,7 +48,7 @@ func TestAFlushOfOtherBooksLeavesNoTrace(t *testing.T) {
 				t.Errorf("it was tried again: %+v", got)
 			}
 			marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
-			if err != nil || len(marks.Of) != 0 || marks.Updates != 0 {
+			if err != nil || len(marks.Of) != 0 || marks.Changes != 0 {
 				t.Errorf("marks %+v, %v", marks, err)
 			}
 		})

@@ -35,7 +35,7 @@ func TestAnySplitOrderAndRepetitionMakesIdenticalTables(t *testing.T) {
 			}
 		}
 		got := query[string](t, s, `SELECT md5(concat_ws('/',
-			(SELECT string_agg(x::text, ',' ORDER BY x.book) FROM spendflush.control x),
+			(SELECT string_agg((to_jsonb(x) - 'changes')::text, ',' ORDER BY x.book) FROM spendflush.control x),
 			(SELECT string_agg(x::text, ',' ORDER BY x.key) FROM spendflush.entity x),
 			(SELECT string_agg(x::text, ',' ORDER BY x.key) FROM spendflush.series x),
 			(SELECT string_agg(x::text, ',' ORDER BY x.tag, x.series) FROM spendflush.series_tag x),

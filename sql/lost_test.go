@@ -148,16 +148,31 @@ func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
 	wantLost(t, s, 0, "0")
 }
 
-func TestMarksSayHowManyUpdatesTheBooksOfTheShardHave(t *testing.T) {
+func TestMarksCountEveryChangeOfTheShard(t *testing.T) {
 	s := open(t, database(t), Options{})
-	for n := range int64(3) {
-		marks, err := s.Marks(t.Context(), 0, nil)
-		if err != nil || marks.Updates != n || !marks.Horizon.IsZero() {
-			t.Errorf("%+v, %v; want %d updates", marks, err, n)
-		}
-		apply(t, s, flushOf(newProducer(), 1, 1, costOne))
+	p := newProducer()
+	set := func(f *spendflush.Flush) *spendflush.Flush { // all of it is set aside
+		f.Totals, f.Rollups, f.Control = nil, nil, spendflush.Control{}
+		f.Claims[0].Updates, f.Claims[0].Amount = 0, spendflush.Amount{}
+		return f
 	}
-	if marks, err := s.Marks(t.Context(), 1, nil); err != nil || marks.Updates != 0 {
+	var want int64
+	for name, change := range map[string]func() error{
+		"a flush":                          func() error { return s.Apply(t.Context(), flushOf(newProducer(), 1, 1, costOne)) },
+		"one that books no update":         func() error { return s.Apply(t.Context(), set(flushOf(newProducer(), 1, 1, costOne))) },
+		"a quarantine":                     func() error { return s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: p[:]}}) },
+		"what is in quarantine, once more": func() error { return s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: p[:]}}) },
+	} {
+		if err := change(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want++
+		marks, err := s.Marks(t.Context(), 0, nil)
+		if err != nil || marks.Changes != want || !marks.Horizon.IsZero() {
+			t.Errorf("%s: %+v, %v; want %d changes", name, marks, err, want)
+		}
+	}
+	if marks, err := s.Marks(t.Context(), 1, nil); err != nil || marks.Changes != 0 {
 		t.Errorf("another shard: %+v, %v", marks, err)
 	}
 }

@@ -1,5 +1,5 @@
 -- The marks of producers in a shard, in one row: which books these are; before which birth unknown producers may have been pruned, how many
--- updates the books of the shard have; then the producers, sequences, digests and their own sums, and what was lost of
+-- changes the books of the shard have had; then the producers, sequences, digests and their own sums, and what was lost of
 -- them, and whether that is in quarantine.
 -- $1 shard, $2 producers
 WITH asked AS (
@@ -13,7 +13,7 @@ WITH asked AS (
     ORDER BY producer, sequence
 )
 SELECT (SELECT id FROM spendflush.books), (SELECT max(horizon) FROM spendflush.pruned_marks WHERE horizon > 'epoch'),
-    (SELECT (successful_requests + failed_requests)::bigint FROM spendflush.control WHERE shard = $1::smallint AND book = 'rollup'),
+    (SELECT changes FROM spendflush.control WHERE shard = $1::smallint AND book = 'rollup'),
     (SELECT array_agg(producer) FROM asked), (SELECT array_agg(sequence) FROM asked),
     (SELECT array_agg(digest) FROM asked), (SELECT array_agg(recent) FROM asked),
     (SELECT array_agg(sealed_updates) FROM asked), (SELECT array_agg(sealed_amount::text) FROM asked),

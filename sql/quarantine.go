@@ -67,7 +67,8 @@ func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 // after it.
 func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
 	var e encoder
-	encodeBad(&e, bad[0].Shard, bad)
+	parts := e.parts(func() { encodeBad(&e, bad[0].Shard, bad) }, func() { e.int2(int16(bad[0].Shard)) })
+	calls := []call{{name: "quarantine_batch", rows: -1, params: parts[0]}, {name: "count_change", rows: -1, params: parts[1]}}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -75,7 +76,7 @@ func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 	defer conn.Release()
 	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
 	defer tx.end(ctx)
-	if err := tx.run(ctx, append(tx.beginCalls(), call{name: "quarantine_batch", rows: -1, params: e.params()})...); err != nil {
+	if err := tx.run(ctx, append(tx.beginCalls(), calls...)...); err != nil {
 		return err
 	}
 	return tx.commit(ctx)

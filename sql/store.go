@@ -230,7 +230,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	}
 	var standby bool
 	var horizon *time.Time
-	var booked *int64
+	var changes *int64
 	var ids, digests, missing [][16]byte
 	var recent [][]byte
 	var sequences, updates, lost []int64
@@ -238,7 +238,7 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	var books [16]byte
 	var quarantined []bool
 	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
-		&standby, &books, &horizon, &booked, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
+		&standby, &books, &horizon, &changes, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
 	if err == nil && standby {
 		err = ErrStandby
 	}
@@ -249,8 +249,8 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	if horizon != nil {
 		marks.Horizon = *horizon
 	}
-	if booked != nil {
-		marks.Updates = *booked
+	if changes != nil {
+		marks.Changes = *changes
 	}
 	for i, id := range ids {
 		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}

@@ -33,7 +33,7 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"TheBoundOfTheQueueDoesNotStopRequeue", 10, testRequeueFull},
 		{"WhatIsRetainedCountsForNothingInTheQueue", 10, testRetainedCountsForNothing},
 		{"MarksArePublishedWithWhatIsRetained", 0, testRetainedMarks},
-		{"TheNumberOfUpdatesInTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooked},
+		{"TheNumberOfChangesOfTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooked},
 		{"ShardsThatRetainAnythingAreKnown", 0, testRetained},
 		{"ExpireGoesByTheEarlierClock", 0, testExpireEarlierClock},
 		{"ExpireForgetsAllByAnAgeOfNothing", 0, testExpireAll},

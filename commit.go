@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,8 +27,8 @@ type committer struct {
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
-	horizon time.Time  // Marks.Horizon as last read
-	trouble ProducerID // its batch could not be committed, even by itself
+	horizon time.Time    // Marks.Horizon as last read
+	trouble []ProducerID // as in trouble.known, after the last flush
 
 	stuckSince time.Time // since when what the queue retains can't be put back; zero if that isn't so
 	nextBooked time.Time // before it, direct writes don't ask a queue that didn't answer what it knows of the books
@@ -75,11 +76,12 @@ func (c *committer) newPlan() *plan {
 	plan.keys, plan.known = &c.cfg.BatchKeys, c.known
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	plan.limit, plan.last = c.limit, c.trouble
+	plan.limit, plan.trouble = c.limit, newTrouble(c.trouble)
 	return plan
 }
 
-// commit commits all that the plan can commit. Marks are read when they aren't known and again when a claim is lost.
+// commit commits all that the plan can commit. Marks are read when they aren't known and again when a claim is lost. A
+// batch that can't be committed by itself is no error: it is left, and plan.failure says why.
 func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 	for try := 0; ; {
 		if err := c.learn(ctx, plan); err != nil {
@@ -115,12 +117,19 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 			plan.refused(err)
 
 		default:
-			another := plan.failed(f)
-			c.shrink(plan, f)
-			if !another || ctx.Err() != nil {
-				return fmt.Errorf("commit: %w", err)
+			err = fmt.Errorf("commit: %w", err)
+			b := plan.taken[0]
+			if !plan.failed(f) {
+				c.shrink(plan, f)
+				return err
 			}
-			c.log.Warn("a batch can't be committed by itself; other producers' go first", "of_producer", plan.last.String(), "error", err)
+			c.noteTrouble(plan)
+			if ctx.Err() != nil {
+				return err
+			}
+			plan.failure = err
+			c.log.Warn("a batch can't be committed by itself; other producers' go first",
+				"of_producer", b.Producer.String(), "sequence", b.Sequence, "error", err)
 		}
 	}
 }
@@ -204,7 +213,7 @@ func (c *committer) shrink(plan *plan, f *Flush) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit, c.trouble = limit, plan.last
+	c.limit = limit
 	plan.limit = limit
 }
 
@@ -214,8 +223,15 @@ func (c *committer) grow(plan *plan) {
 	defer c.mu.Unlock()
 	c.limit.rows = min(2*c.limit.rows, c.cfg.limits.flush.rows)
 	c.limit.texts = min(2*c.limit.texts, c.cfg.limits.flush.texts)
-	c.trouble = plan.last
+	c.trouble = slices.Clone(plan.trouble.known)
 	plan.limit = c.limit
+}
+
+// noteTrouble has the next walk know whose batch failed by itself. A flush of it can't get smaller.
+func (c *committer) noteTrouble(plan *plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = slices.Clone(plan.trouble.known)
 }
 
 // passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
@@ -230,51 +246,6 @@ func (c *committer) passGaps(ctx context.Context, plan *plan, watch gapWatch, by
 	}
 	defer clear(plan.passing)
 	return c.commit(ctx, plan, by)
-}
-
-// quarantine keeps in Postgres what the plan has set aside.
-func (c *committer) quarantine(ctx context.Context, plan *plan) error {
-	if len(plan.bad) == 0 {
-		return nil
-	}
-	bad := make([]BadBatch, len(plan.bad))
-	for i, b := range plan.bad {
-		bad[i] = b.BadBatch
-	}
-	if err := c.keepBad(ctx, bad); err != nil {
-		return err
-	}
-	for _, b := range plan.bad {
-		plan.done = append(plan.done, b.entry)
-	}
-	plan.bad = nil
-	return nil
-}
-
-// keepBad keeps batches that can't be booked in Postgres.
-func (c *committer) keepBad(ctx context.Context, bad []BadBatch) error {
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
-	defer cancel()
-	before := c.rewind.atLeast()
-	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
-		return fmt.Errorf("quarantine: %w", err)
-	}
-	c.rewind.observe(before + 1)
-	foreign := 0
-	for _, b := range bad {
-		if b.Foreign {
-			foreign++
-			continue
-		}
-		c.log.Error("batch quarantined", "bytes", len(b.Bytes), "reason", b.Reason)
-	}
-	if foreign > 0 {
-		c.metrics.foreign.Add(float64(foreign))
-		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: somebody else writes to the queue, "+
-			"or an instance has another key", "batches", foreign)
-	}
-	c.metrics.quarantined.Add(float64(len(bad)))
-	return nil
 }
 
 // writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are passed
@@ -303,7 +274,7 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	if err := c.passGaps(ctx, plan, gaps, viaDirect); err != nil {
 		return err
 	}
-	return c.quarantine(ctx, plan)
+	return errors.Join(c.quarantine(ctx, plan), plan.failure)
 }
 
 // release gives a lease up even while the pipeline is stopping.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrDiverged is wrapped by the reason for which a batch is set aside that goes on from another batch than Postgres has
@@ -134,21 +135,29 @@ func (l *lane) keepAside(ctx context.Context) {
 	for i, b := range list {
 		bad[i] = BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.bytes, Unclaimed: true}
 	}
-	if err := l.commits.keepBad(ctx, bad); err != nil {
+	kept, err := l.commits.keepBad(ctx, bad)
+	if err != nil {
 		l.log.Debug("batches can't be quarantined yet", "error", err)
+	}
+	if kept == 0 {
 		return
 	}
 
+	last := map[ProducerID]uint64{} // there may have been several changes of identity
 	l.mu.Lock()
-	l.aside = l.aside[len(list):]
-	for _, b := range list {
-		l.outbox.setAside[b.seal] = Queued // all of the seal were set aside at once
+	l.aside = l.aside[kept:]
+	for _, b := range list[:kept] {
+		last[b.Producer] = b.Sequence
+		if !slices.ContainsFunc(l.aside, func(a aside) bool { return a.seal == b.seal }) {
+			l.outbox.setAside[b.seal] = Queued
+		}
 	}
 	l.mu.Unlock()
 	if l.p.cfg.Journal != nil {
-		last := list[len(list)-1]
-		if err := l.p.cfg.Journal.Forget(l.shard, last.Producer, last.Sequence); err != nil {
-			l.log.Warn("what the journal has no need of can't be deleted", "error", err)
+		for producer, sequence := range last {
+			if err := l.p.cfg.Journal.Forget(l.shard, producer, sequence); err != nil {
+				l.log.Warn("what the journal has no need of can't be deleted", "error", err)
+			}
 		}
 	}
 	l.p.advanced()

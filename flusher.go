@@ -154,24 +154,26 @@ func (f *flusher) tellLockLost() {
 
 // DrainQueue flushes what is in the queue now, once, shard by shard (those above Config.Shards too), waiting for each
 // lock until ctx ends. It may be called whether or not Run runs. Without a queue it does nothing. Batches that wait for
-// an earlier one stay.
+// an earlier one stay. A shard that fails keeps none of the others from being flushed; the error has all that failed.
 func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	if p.cfg.Queue == nil {
 		return nil
 	}
+	var failed []error
 	for shard := range MaxShards {
 		f := newFlusher(p, shard)
-		for {
-			err := f.once(ctx)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, ErrHeld) || !p.time.Sleep(ctx, heldPause, nil) {
-				return fmt.Errorf("shard %d: %w", shard, err)
-			}
+		if _, err := f.look(ctx); err != nil {
+			return errors.Join(append(failed, fmt.Errorf("shard %d: %w", shard, err))...)
+		}
+		err := f.once(ctx)
+		for errors.Is(err, ErrHeld) && p.time.Sleep(ctx, heldPause, nil) {
+			err = f.once(ctx)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("shard %d: %w", shard, err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 const heldPause = 100 * time.Millisecond
@@ -192,12 +194,17 @@ func (f *flusher) learnBooks(ctx context.Context) error {
 	return f.p.books.mayUseQueue()
 }
 
+// look says whether there is anything in the queue of the books.
+func (f *flusher) look(ctx context.Context) (waiting bool, err error) {
+	if err := f.learnBooks(ctx); err != nil {
+		return false, err
+	}
+	return f.anyWaiting(ctx)
+}
+
 // once flushes what is in the queue, if there is anything.
 func (f *flusher) once(ctx context.Context) error {
-	if err := f.learnBooks(ctx); err != nil {
-		return err
-	}
-	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
+	if waiting, err := f.look(ctx); err != nil || !waiting {
 		return err
 	}
 	lease, err := f.acquire(ctx)
@@ -247,14 +254,10 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		}
 		if err := f.commits.commit(ctx, plan, viaQueue); err != nil {
 			// What was committed before is acked all the same.
-			_, ackErr := f.ack(ctx, plan)
-			return flushed, errors.Join(err, ackErr)
+			f.ack(ctx, plan)
+			return flushed, errors.Join(err, plan.failure)
 		}
-		acked, err := f.ack(ctx, plan)
-		if err != nil {
-			return flushed, err
-		}
-		flushed = flushed || acked
+		flushed = f.ack(ctx, plan) || flushed
 		// The walk goes on in any case: what fills the gaps may be at the end of the queue.
 		left := plan.trim(f.p.cfg.limits.waiting)
 		if left > 0 && !f.overBudget {
@@ -266,8 +269,9 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 		f.tellLockLost()
 		return flushed, nil
 	}
-	acked, err := f.finish(ctx, plan)
-	return flushed || acked, err
+	err = f.finish(ctx, plan)
+	flushed = f.ack(ctx, plan) || flushed
+	return flushed, errors.Join(err, plan.failure)
 }
 
 // gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
@@ -296,24 +300,23 @@ func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after Ent
 }
 
 // finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.
-func (f *flusher) finish(ctx context.Context, plan *plan) (acked bool, err error) {
+func (f *flusher) finish(ctx context.Context, plan *plan) error {
 	f.p.metrics.gaps.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(len(plan.gaps())))
-	if err := f.commits.passGaps(ctx, plan, f.gaps, viaQueue); err != nil {
-		return false, err
-	}
-	return f.ack(ctx, plan)
+	return f.commits.passGaps(ctx, plan, f.gaps, viaQueue)
 }
 
 // ack quarantines what can't be applied and takes what Postgres has out of the queue. That the queue doesn't take an ack
 // is no failure of the flush: the batches are committed, and their entries are dropped as duplicates when they are met
-// again.
-func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
+// again. Nor does it end the walk that what can't be applied isn't taken into quarantine: it stays in the queue, and plan.failure
+// says why.
+func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
 	if err := f.commits.quarantine(ctx, plan); err != nil {
-		return false, err
+		plan.failure = errors.Join(plan.failure, err)
+		plan.bad = nil // it is met again in the next walk
 	}
 	ack := plan.ack()
 	if len(ack.Entries) == 0 {
-		return false, nil
+		return false
 	}
 	if f.p.cfg.RewindWindow > 0 {
 		ack.Booked = f.commits.rewind.atLeast()
@@ -328,10 +331,10 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool, err error) {
 	defer cancel()
 	if f.ackErr = f.books.queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
 		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", f.ackErr)
-		return false, nil
+		return false
 	}
 	f.acks.works(f.log, f.p.time.Now(), "the queue takes acks again")
-	return true, nil
+	return true
 }
 
 func (f *flusher) note(plan *plan) {

@@ -43,11 +43,12 @@ func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
 }
 
 // gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.
-// Those that are known to have a newer program are left out: what is missing may be in its format.
+// Those that are known to have a newer program are left out: what is missing may be in its format. So are those whose
+// next batch isn't missing, but can't be committed.
 func (p *plan) gaps() map[ProducerID]uint64 {
 	gaps := map[ProducerID]uint64{}
 	for id, batches := range p.wait {
-		if mark, known := p.marks[id]; known && len(batches) > 0 && !p.newer[id] {
+		if mark, known := p.marks[id]; known && len(batches) > 0 && !p.newer[id] && !p.trouble.rests(id) {
 			gaps[id] = mark.Sequence
 		}
 	}

@@ -2,7 +2,6 @@ package spendflush
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -18,10 +17,14 @@ func (p *Pipeline) flushOrphans(ctx context.Context) {
 			if flushers[shard] == nil {
 				flushers[shard] = newFlusher(p, shard)
 			}
-			err := flushers[shard].once(ctx)
-			if err != nil && !errors.Is(err, ErrHeld) {
+			f := flushers[shard]
+			waiting, err := f.look(ctx)
+			if err != nil {
 				p.log.Debug("shards of instances with more of them can't be looked at", "shard", shard, "error", err)
-				break
+				break // the queue is away
+			}
+			if waiting {
+				f.report(ctx, f.once(ctx))
 			}
 		}
 	}

@@ -23,7 +23,8 @@ type plan struct {
 	taken    []entryBatch          // the batches of the flush being committed
 	single   bool                  // take one batch at a time
 	limit    flushLimit
-	last     ProducerID          // its batch can't be committed, even by itself: the others come first
+	trouble  trouble             // producers whose batches can't be committed even by themselves
+	failure  error               // why something of this walk is left, though the walk goes on
 	refusals map[batchName]error // batches that the store refuses for what they are
 	astray   map[Digest]bool     // batches of another chain than that in the books
 	done     []EntryID           // entries that Postgres has no need of any more
@@ -66,6 +67,7 @@ func newPlan(shard int) *plan {
 	return &plan{
 		shard: shard, keys: &BatchKeys{}, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
 		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[Digest]bool{},
+		trouble: newTrouble(nil),
 	}
 }
 
@@ -144,12 +146,13 @@ func (p *plan) take() *Flush {
 	f := &Flush{Shard: p.shard, Books: p.books}
 	sums := newSums()
 	for _, id := range p.order() {
-		if id == p.last && sums.batches > 0 {
-			break // by itself: it would have the others fail with it, and claims must be in order
+		if len(p.wait[id]) == 0 || p.enough(sums) || p.trouble.rests(id) {
+			continue
 		}
-		if len(p.wait[id]) > 0 && !p.enough(sums) {
-			p.takeFrom(id, f, sums)
-		}
+		single := p.single
+		p.single = single || p.trouble.has(id) // it would have the others fail with it, and claims must be in order
+		p.takeFrom(id, f, sums)
+		p.single = single
 	}
 	if len(f.Claims)+len(f.Found) == 0 {
 		return nil
@@ -158,14 +161,11 @@ func (p *plan) take() *Flush {
 	return f
 }
 
-// order returns the producers whose marks are known, in order. One whose batches can't be committed even by themselves
-// comes last, so that it holds up no other one.
+// order returns the producers whose marks are known, in order. Those whose batches can't be committed even by themselves
+// come last, so that they hold up no other one.
 func (p *plan) order() []ProducerID {
 	ids := slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare)
-	if i := slices.Index(ids, p.last); i >= 0 {
-		ids = append(slices.Delete(ids, i, i+1), p.last)
-	}
-	return ids
+	return p.trouble.last(ids)
 }
 
 // enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the
@@ -297,12 +297,11 @@ func (p *plan) applied(f *Flush) {
 		mark.Sequence, mark.Digest, mark.Updates, mark.Amount = c.Last, c.Digest, c.SealedUpdates, c.SealedAmount
 		mark.Recent = c.Recent
 		p.marks[c.Producer] = mark
-		if c.Producer == p.last {
-			p.last = ProducerID{}
-		}
+		p.trouble.over(c.Producer)
 	}
 	for i := range f.Found {
 		b := &f.Found[i]
+		p.trouble.over(b.Producer)
 		mark := p.marks[b.Producer]
 		mark.Lost, mark.Quarantined = without(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
 		mark.Recent = mark.Recent.found(mark.Sequence, b)
@@ -357,16 +356,15 @@ func (p *plan) refused(reason error) {
 	p.single = true
 }
 
-// failed notes that the flush of the last take may not have been committed: its batches wait again. It says whether
-// there is a point in trying another producer's: the flush was a single batch, and no other one has failed.
-func (p *plan) failed(f *Flush) (another bool) {
-	alone := len(f.Claims)+len(f.Found) == 1 && f.batches()+len(f.Quarantine) <= 1
-	if len(f.Claims) > 0 {
-		another = alone && p.last == ProducerID{} && len(p.wait) > 1
-		p.last = f.Claims[0].Producer
+// failed notes that the flush of the last take may not have been committed: its batches wait again. It says whether the
+// flush was a single batch, so that there is a point in going on with other producers'.
+func (p *plan) failed(f *Flush) (alone bool) {
+	alone = len(f.Claims)+len(f.Found) == 1 && f.batches()+len(f.Quarantine) <= 1
+	if alone {
+		p.trouble.note(p.taken[0].Producer)
 	}
 	p.fenced(f) // it may have been committed all the same
-	return another
+	return alone
 }
 
 // ack returns what to take out of the queue, which it forgets, and the marks to publish with it.
@@ -380,8 +378,9 @@ func (p *plan) ack() Ack {
 
 // trim leaves batches that wait in the queue, to be met again in a later walk, until those kept have no more bytes than
 // allowed. It keeps the oldest producers' batches, nearest to their marks first, so that whoever's gap is passed has
-// them. It returns the bytes left out.
+// them. It returns the bytes left out. What can't be committed in this walk any more takes no room from it.
 func (p *plan) trim(allowed int) (left int) {
+	maps.DeleteFunc(p.wait, func(id ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
 	for _, id := range slices.SortedFunc(maps.Keys(p.wait), ProducerID.Compare) {
 		batches := p.wait[id]
 		slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })

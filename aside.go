@@ -1,0 +1,78 @@
+package spendflush
+
+import (
+	"context"
+	"fmt"
+)
+
+// quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad.
+func (c *committer) quarantine(ctx context.Context, plan *plan) error {
+	bad := make([]BadBatch, len(plan.bad))
+	for i, b := range plan.bad {
+		bad[i] = b.BadBatch
+	}
+	kept, err := c.keepBad(ctx, bad)
+	for _, b := range plan.bad[:kept] {
+		plan.done = append(plan.done, b.entry)
+	}
+	plan.bad = plan.bad[kept:]
+	return err
+}
+
+// asideBytes is how many bytes of batches are brought into quarantine at once, if that are more than one.
+const asideBytes = 4 << 20
+
+// keepBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
+// many it has kept, from the first on.
+func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err error) {
+	for single := false; kept < len(bad); {
+		n := 1
+		if !single {
+			n = someBad(bad[kept:])
+		}
+		if err = c.keepSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
+			single = true
+			continue
+		}
+		if err != nil {
+			return kept, err
+		}
+		kept += n
+	}
+	return kept, nil
+}
+
+// someBad returns how many of the batches to keep at once, at least one.
+func someBad(bad []BadBatch) (n int) {
+	for bytes := 0; n < len(bad); n++ {
+		if bytes += len(bad[n].Bytes); bytes > asideBytes {
+			break
+		}
+	}
+	return max(n, 1)
+}
+
+func (c *committer) keepSome(ctx context.Context, bad []BadBatch) error {
+	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	defer cancel()
+	before := c.rewind.atLeast()
+	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {
+		return fmt.Errorf("quarantine: %w", err)
+	}
+	c.rewind.observe(before + 1)
+	foreign := 0
+	for _, b := range bad {
+		if b.Foreign {
+			foreign++
+			continue
+		}
+		c.log.Error("batch quarantined", "bytes", len(b.Bytes), "reason", b.Reason)
+	}
+	if foreign > 0 {
+		c.metrics.foreign.Add(float64(foreign))
+		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: somebody else writes to the queue, "+
+			"or an instance has another key", "batches", foreign)
+	}
+	c.metrics.quarantined.Add(float64(len(bad)))
+	return nil
+}

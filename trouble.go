@@ -1,0 +1,53 @@
+package spendflush
+
+import "slices"
+
+// trouble is whose batches can't be committed even by themselves, as where somebody keeps a row locked. They come last
+// and one at a time, and of those known only one fails a walk: so they hold up the others for one try at most.
+type trouble struct {
+	known  []ProducerID        // the one that failed last is at the end
+	failed map[ProducerID]bool // in this walk; not tried in it again
+	spent  bool                // one that was known has failed in this walk
+}
+
+// maxTrouble is how many producers are remembered. One that is forgotten is found again at the cost of a failure.
+const maxTrouble = 1000
+
+func newTrouble(known []ProducerID) trouble {
+	return trouble{known: slices.Clone(known), failed: map[ProducerID]bool{}}
+}
+
+func (t *trouble) has(id ProducerID) bool { return slices.Contains(t.known, id) }
+
+// rests says whether the producer isn't to be tried in this walk any more.
+func (t *trouble) rests(id ProducerID) bool { return t.failed[id] || t.spent && t.has(id) }
+
+// last returns the ids with those in trouble at the end, the one that has waited longest for another try first.
+func (t *trouble) last(ids []ProducerID) []ProducerID {
+	there := map[ProducerID]bool{}
+	for _, id := range ids {
+		there[id] = true
+	}
+	ids = slices.DeleteFunc(ids, t.has)
+	for _, id := range t.known {
+		if there[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// note notes that a batch of the producer has failed by itself.
+func (t *trouble) note(id ProducerID) {
+	t.spent = t.spent || t.has(id)
+	t.over(id)
+	t.failed[id] = true
+	t.known = append(t.known, id)
+	t.known = t.known[max(0, len(t.known)-maxTrouble):]
+}
+
+// over notes that a batch of the producer was committed.
+func (t *trouble) over(id ProducerID) {
+	t.known = slices.DeleteFunc(t.known, func(k ProducerID) bool { return k == id })
+	delete(t.failed, id)
+}

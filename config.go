@@ -42,7 +42,8 @@ type Config struct {
 	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush to the next, from 1ms. Default: 500ms.
 	FlushInterval time.Duration
 
-	// MaxKeys bounds the distinct combinations in the open map. Above it Record returns ErrBufferFull. Default: 1000000.
+	// MaxKeys bounds the distinct combinations in the open map. One whose ids, tags and dimensions have more than 500 bytes
+	// takes another place for each 500. Above it Record returns ErrBufferFull. Default: 1000000.
 	MaxKeys int
 
 	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres. Above it the open map goes on

@@ -35,9 +35,9 @@ func newNewcomers(most int64) *newcomers {
 // room is how many places there are for what is new.
 func (n *newcomers) room() int64 { return n.most - n.most/10 }
 
-// admit takes the series of combinations without a cell, open cells being in use. caller is "" where callers aren't told
+// admit takes the series of combinations without a cell, which need so many places, open places being in use. caller is "" where callers aren't told
 // apart. The error wraps ErrBufferFull; nothing was taken then.
-func (n *newcomers) admit(caller string, open int64, series ...*Series) error {
+func (n *newcomers) admit(caller string, open, cells int64, series ...*Series) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	fresh := map[uint64]struct{}{}
@@ -48,8 +48,8 @@ func (n *newcomers) admit(caller string, open int64, series ...*Series) error {
 			}
 		})
 	}
-	cells, entities := int64(len(series)), int64(len(fresh))
-	if entities > 0 && (open+cells > n.room() || n.entities+entities > n.room()) {
+	entities := int64(len(fresh))
+	if entities > 0 && (open > 0 && open+cells > n.room() || n.entities+entities > n.room()) {
 		return fmt.Errorf("%w: %d combinations and %d new entities are open; allowed are %d of each, and a tenth more of known ones",
 			ErrBufferFull, open, n.entities, n.room())
 	}

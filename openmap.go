@@ -28,7 +28,7 @@ type openMap struct {
 	maxKeys int64
 	stripes [stripeCount]stripe
 	fresh   *newcomers
-	keys    atomic.Int64 // cells with updates in the open seal, and those reserved by groups being added
+	keys    atomic.Int64 // places of cells with updates in the open seal, and those reserved by groups being added
 
 	// group is held shared while the updates of one call are added and exclusively while the stripes are swapped, so
 	// that no seal tears a call apart.
@@ -66,7 +66,7 @@ func (m *openMap) add(caller string, series *Series, one *Cost, hour Hour) (seal
 	}
 	defer s.mu.Unlock()
 	if c == nil && !s.closed {
-		if err := m.fresh.admit(caller, m.keys.Load(), series); err != nil {
+		if err := m.fresh.admit(caller, m.keys.Load(), places(len(key)), series); err != nil {
 			return 0, err
 		}
 	}
@@ -91,8 +91,12 @@ func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Cos
 		return 0, errBrimful
 	}
 	if c == nil || !s.isDirty(c) {
-		if m.keys.Add(1) > m.maxKeys {
-			m.keys.Add(-1)
+		size := len(key)
+		if c != nil {
+			size = len(c.key)
+		}
+		if n := places(size); m.keys.Add(n) > max(n, m.maxKeys) { // one alone always has room
+			m.keys.Add(-n)
 			return 0, m.full()
 		}
 	}
@@ -115,16 +119,16 @@ type spot struct {
 func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
-	if err := m.locate(updates, spots); err != nil {
+	reserved, err := m.locate(updates, spots)
+	if err != nil {
 		return 0, err
 	}
 	if err := m.admitGroup(caller, updates, spots); err != nil {
 		return 0, err
 	}
-	reserved := int64(len(updates))
 	if m.keys.Add(reserved) > m.maxKeys {
 		m.keys.Add(-reserved)
-		// Perhaps they need fewer keys than there are updates. No seal can come in between, so none of the keys found
+		// Perhaps they need fewer, because some are dirty or stand there twice. No seal can come in between, so none of the keys found
 		// dirty now becomes clean.
 		reserved = m.newKeys(updates, spots)
 		if m.keys.Add(reserved) > m.maxKeys {
@@ -149,7 +153,7 @@ func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal 
 			at.cell = s.findOrMake(maphash.Bytes(m.seed, key), key, m.maxKeys)
 		}
 		if !s.isDirty(at.cell) {
-			reserved--
+			reserved -= at.cell.places()
 		}
 		s.count(at.cell, &one)
 		seal = s.seal
@@ -162,6 +166,7 @@ func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal 
 // admitGroup has the newcomers take the combinations of the group that have no cell, each once.
 func (m *openMap) admitGroup(caller string, updates []Update, spots []spot) error {
 	var series []*Series
+	var cells int64
 	var met map[uint64]struct{}
 	var array [keyRoom]byte
 	for i := range updates {
@@ -171,21 +176,24 @@ func (m *openMap) admitGroup(caller string, updates []Update, spots []spot) erro
 		if met == nil {
 			met = map[uint64]struct{}{}
 		}
-		hash := maphash.Bytes(m.seed, appendCellKey(array[:0], spots[i].hour, &updates[i].Series, m.keep))
+		key := appendCellKey(array[:0], spots[i].hour, &updates[i].Series, m.keep)
+		hash := maphash.Bytes(m.seed, key)
 		if _, ok := met[hash]; !ok {
 			met[hash] = struct{}{}
 			series = append(series, &updates[i].Series)
+			cells += places(len(key))
 		}
 	}
 	if len(series) == 0 {
 		return nil
 	}
-	return m.fresh.admit(caller, m.keys.Load(), series...)
+	return m.fresh.admit(caller, m.keys.Load(), cells, series...)
 }
 
-// locate finds the cells of the updates, and checks the series of those that have none. A cell that is forgotten
+// locate finds the cells of the updates, and checks the series of those that have none. It returns the places that they
+// need at most. A cell that is forgotten
 // before it is used has a second one beside it; see rotate.
-func (m *openMap) locate(updates []Update, spots []spot) error {
+func (m *openMap) locate(updates []Update, spots []spot) (most int64, err error) {
 	var array [keyRoom]byte
 	for i := range updates {
 		series := &updates[i].Series
@@ -197,31 +205,35 @@ func (m *openMap) locate(updates []Update, spots []spot) error {
 		brimful := c != nil && s.isBrimful(c)
 		s.mu.Unlock()
 		if brimful {
-			return errBrimful
+			return 0, errBrimful
 		}
+		most += places(len(key))
 		spots[i].stripe, spots[i].cell = s, c
 		if !m.vouches(c, series) {
 			if err := series.validate(i); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
-	return nil
+	return most, nil
 }
 
-// newKeys returns how many cells the updates would make dirty.
+// newKeys returns the places of the cells that the updates would make dirty.
 func (m *openMap) newKeys(updates []Update, spots []spot) int64 {
-	fresh := map[string]struct{}{}
+	fresh, n := map[string]struct{}{}, int64(0)
 	for i := range updates {
 		key := appendCellKey(nil, spots[i].hour, &updates[i].Series, m.keep)
 		s := spots[i].stripe
 		s.mu.Lock()
 		if c := s.find(maphash.Bytes(m.seed, key), key); c == nil || !s.isDirty(c) {
-			fresh[string(key)] = struct{}{}
+			if _, met := fresh[string(key)]; !met {
+				fresh[string(key)] = struct{}{}
+				n += places(len(key))
+			}
 		}
 		s.mu.Unlock()
 	}
-	return int64(len(fresh))
+	return n
 }
 
 // errBrimful keeps the sums of a batch from overflowing: a cell would have to go on for 70 million updates of the largest
@@ -258,13 +270,14 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		return 0, nil, sum
 	}
 	dirty = make([][]*cell, stripeCount)
-	n := 0
+	open := int64(0)
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
 		seal = s.seal
 		dirty[i], s.dirty, s.spare = s.dirty, s.spare, nil
-		n += len(dirty[i])
+		open += s.open
+		s.open = 0
 		s.seal++
 		sum.updates += s.updates
 		sum.amount = sum.amount.Add(s.amount)
@@ -272,7 +285,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.closed = s.closed || last
 		s.mu.Unlock()
 	}
-	m.keys.Add(-int64(n))
+	m.keys.Add(-open)
 	m.fresh.sealed()
 	return seal, dirty, sum
 }

@@ -361,7 +361,7 @@ func (p *Pipeline) seal(last bool) {
 	if seal == 0 {
 		return
 	}
-	parts := p.sealer.parts(seal, dirty)
+	parts, keys := p.sealer.parts(seal, dirty), placesOf(dirty)
 	p.open.recycle(dirty)
 	sealed := make([][]*Batch, len(p.lanes))
 	now := p.time.Now()
@@ -371,7 +371,7 @@ func (p *Pipeline) seal(last bool) {
 		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
-	p.keyBytes.Store(bytesPerKey(sealed, dirty))
+	p.keyBytes.Store(bytesPerKey(sealed, keys))
 	p.endSeal(sealed, seal, now)
 	p.advanced() // the first lane may have brought its part on before the last one knew of the seal
 }

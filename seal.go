@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"strings"
 )
 
 // maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
@@ -178,6 +179,7 @@ func (s *sealer) number(e Entity) uint32 {
 		s.entities = append(s.entities, make([]sealedEntity, entityChunk))
 	}
 	key := e.Key()
+	e.ID, e.TeamID = strings.Clone(e.ID), strings.Clone(e.TeamID) // a part of a cell's key would keep all of the key
 	*s.entity(number) = sealedEntity{key: key, of: e}
 	s.index[hash] = number
 	s.count++

@@ -17,16 +17,23 @@ func (p *Pipeline) haveRoom() bool {
 	return bytes == 0 || int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)
 }
 
-// bytesPerKey returns how many bytes of batches, rounded up, one of the cells became that were sealed into them.
-func bytesPerKey(sealed [][]*Batch, dirty [][]*cell) int64 {
-	bytes, keys := 0, 0
+// bytesPerKey returns how many bytes of batches, rounded up, one of the places became whose cells were sealed into them.
+func bytesPerKey(sealed [][]*Batch, keys int64) int64 {
+	bytes := 0
 	for _, list := range sealed {
 		for _, b := range list {
 			bytes += len(b.bytes)
 		}
 	}
+	return int64(bytes)/max(1, keys) + 1
+}
+
+// placesOf returns how many of Config.MaxKeys the cells took.
+func placesOf(dirty [][]*cell) (n int64) {
 	for _, cells := range dirty {
-		keys += len(cells)
+		for _, c := range cells {
+			n += c.places()
+		}
 	}
-	return int64(bytes/max(1, keys) + 1)
+	return n
 }

@@ -12,6 +12,8 @@ type stripe struct {
 	older  map[uint64]*cell // the cells map before the last rotation: cells not used since are forgotten at the next
 	dirty  []*cell          // cells with updates in the open seal, each once
 	spare  []*cell          // the emptied dirty list of the seal before
+	open   int64            // places of the cells in dirty
+	kept   int64            // places of the cells in cells
 	seal   uint64           // number of the open seal
 	closed bool
 
@@ -19,7 +21,7 @@ type stripe struct {
 	updates  int64 // updates in the open seal
 	amount   Amount
 
-	_ [40]byte // keeps neighbours off this one's cache lines
+	_ [24]byte // keeps neighbours off this one's cache lines
 }
 
 // cell is one combination in one hour.
@@ -34,6 +36,15 @@ type cell struct {
 }
 
 const cellHourBytes = 4
+
+// placeBytes is how many bytes of a cell's key take one place of Config.MaxKeys. The bound is thus one of memory: a
+// combination of 64 tags of the largest size has a key of 16 KB.
+const placeBytes = 500
+
+// places returns how many of Config.MaxKeys a cell takes whose key has so many bytes.
+func places(keyBytes int) int64 { return 1 + int64(keyBytes/placeBytes) }
+
+func (c *cell) places() int64 { return places(len(c.key)) }
 
 func appendCellKey(to []byte, hour Hour, s *Series, keep dimensions) []byte {
 	to = append(to, 0, 0, 0, 0)
@@ -56,6 +67,7 @@ func (s *stripe) find(hash uint64, key []byte) *cell {
 	}
 	if c := s.older[hash]; c != nil && c.key == string(key) {
 		s.cells[hash] = c
+		s.kept += c.places()
 		return c
 	}
 	return nil
@@ -76,11 +88,12 @@ func (s *stripe) isBrimful(c *cell) bool {
 
 // make returns a new cell for the key with that hash. The caller holds the lock.
 func (s *stripe) make(hash uint64, key []byte, maxKeys int64) *cell {
-	if int64(len(s.cells)) > maxKeys/stripeCount {
+	if s.kept > maxKeys/stripeCount {
 		s.rotate()
 	}
 	c := &cell{key: string(key)}
 	s.cells[hash] = c
+	s.kept += c.places()
 	return c
 }
 
@@ -97,6 +110,7 @@ func (s *stripe) findOrMake(hash uint64, key []byte, maxKeys int64) *cell {
 func (s *stripe) count(c *cell, one *Cost) {
 	if !s.isDirty(c) {
 		s.dirty = append(s.dirty, c)
+		s.open += c.places()
 	}
 	c.sums[s.seal%2].count(one)
 	s.accepted++
@@ -109,4 +123,5 @@ func (s *stripe) count(c *cell, one *Cost) {
 // whose place another key of the same hash has taken.
 func (s *stripe) rotate() {
 	s.older, s.cells = s.cells, make(map[uint64]*cell, len(s.cells)/2)
+	s.kept = 0
 }

@@ -26,9 +26,30 @@ var sumMutants = []mutant{
 	{
 		name:  "unbounded keys",
 		guard: "distinct keys in memory are bounded, one update at a time",
-		edits: []edit{{"openmap.go", "if m.keys.Add(1) > m.maxKeys {", "if m.keys.Add(1) < 0 {"}},
+		edits: []edit{{"openmap.go", "m.keys.Add(n) > max(n, m.maxKeys) {", "m.keys.Add(n) < 0 {"}},
 		pkg:   ".",
 		tests: []string{"TestFullBufferStillTakesTheKeysItHas"},
+	},
+	{
+		name:  "a long key takes one place",
+		guard: "the bound on keys is one of memory: a combination of 64 long tags takes the places of 33 usual ones",
+		edits: []edit{{"stripe.go", "return 1 + int64(keyBytes/placeBytes)", "return 1"}},
+		pkg:   ".",
+		tests: []string{"TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes"},
+	},
+	{
+		name:  "idle cells kept by number",
+		guard: "cells that are kept for when their combination comes again are weighed by their bytes",
+		edits: []edit{{"stripe.go", "s.kept > maxKeys/stripeCount", "int64(len(s.cells)) > maxKeys/stripeCount"}},
+		pkg:   ".",
+		tests: []string{"TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes"},
+	},
+	{
+		name:  "an entity keeps a whole key",
+		guard: "what the sealer remembers of an entity doesn't keep the key of the cell that it was met in",
+		edits: []edit{{"seal.go", "strings.Clone(e.ID), strings.Clone(e.TeamID)", "strings.Trim(e.ID, \"\"), e.TeamID"}},
+		pkg:   ".",
+		tests: []string{"TestRememberedEntityDoesntKeepTheKeyItWasMetIn"},
 	},
 	{
 		name:  "a cell an update",
@@ -40,7 +61,7 @@ var sumMutants = []mutant{
 	{
 		name:  "unbounded keys of a group",
 		guard: "distinct keys in memory are bounded, and a group is refused whole",
-		edits: []edit{{"openmap.go", "reserved := int64(len(updates))", "reserved := int64(0)"}},
+		edits: []edit{{"openmap.go", "most += places(len(key))", ""}},
 		pkg:   ".",
 		tests: []string{"TestGroupThatDoesntFitIsRefusedWhole"},
 	},

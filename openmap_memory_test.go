@@ -1,0 +1,116 @@
+package spendflush
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// heapNow returns the bytes that are in use after a collection.
+func heapNow() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// longTags returns as many tags of the largest size as an update may have, which no other number has.
+func longTags(number int) []string {
+	tags := make([]string, MaxTags)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("%08d%04d%s", number, i, strings.Repeat("x", MaxIDBytes-12))
+	}
+	return tags
+}
+
+// Seals follow each other, each as full as it may be, and none of the combinations comes again.
+func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
+	const most, bytesPerPlace = 64 * 200, 2500
+	before := heapNow()
+	m, s := newOpenMap(most, allDimensions), newSealer(1, most)
+	number := 0
+	for range 6 {
+		for {
+			number++
+			u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", Tags: longTags(number)}}
+			if _, err := m.addUpdate(&u, 0); errors.Is(err, ErrBufferFull) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if number > 6*most {
+				t.Fatalf("%d combinations fit into seals of %d places", number, most)
+			}
+		}
+		if used := heapNow() - before; used > most*bytesPerPlace {
+			t.Fatalf("%d combinations take %d bytes a place; allowed are %d", number, used/most, bytesPerPlace)
+		}
+		sealed(m, s)
+	}
+	if keys := m.keys.Load(); keys != 0 {
+		t.Errorf("%d places are taken after the last seal", keys)
+	}
+	runtime.KeepAlive(s)
+}
+
+func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
+	const combinations = 500
+	m, s := newOpenMap(1_000_000, allDimensions), newSealer(1, 1_000_000)
+	before, known := heapNow(), longTags(0)
+	for i := range combinations {
+		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint("k", i), Tags: known}}
+		if _, err := m.addUpdate(&u, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealed(m, s)
+	m.forgetIdle()
+	m.forgetIdle()
+	m.recycle(make([][]*cell, stripeCount))
+	if used := (heapNow() - before) / combinations; used > 2000 {
+		t.Errorf("an entity takes %d bytes once the cells are forgotten; its id has 4", used)
+	}
+	runtime.KeepAlive(m)
+	runtime.KeepAlive(s)
+}
+
+func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
+	m, s := newOpenMap(100, allDimensions), newSealer(1, 100)
+	group := make([]Update, 3)
+	for i := range group {
+		group[i] = Update{Spend: Dollars(1), Series: Series{Tags: longTags(i % 2)}}
+	}
+	group[2].Series.Tags = group[0].Series.Tags // two combinations, one of them twice
+	if _, err := m.addGroup("", group, make([]spot, 3)); err != nil {
+		t.Fatal(err)
+	}
+	want := 2 * places(len(appendCellKey(nil, 0, &group[0].Series, m.keep)))
+	if got := m.keys.Load(); got != want || want < 2*32 {
+		t.Fatalf("two long combinations take %d places, want %d", got, want)
+	}
+	group[1].Series.Tags, group[2].Series.Tags = longTags(5), longTags(6)
+	if _, err := m.addGroup("", group, make([]spot, 3)); !errors.Is(err, ErrBufferFull) {
+		t.Fatalf("a group without room: %v", err)
+	}
+	if got := m.keys.Load(); got != want {
+		t.Fatalf("a refused group leaves %d places taken, want %d", got, want)
+	}
+	sealed(m, s)
+	if got := m.keys.Load(); got != 0 {
+		t.Errorf("%d places are taken after the seal", got)
+	}
+}
+
+func TestLongCombinationFitsWhereItAloneIsOpen(t *testing.T) {
+	m := newOpenMap(1, allDimensions)
+	u := Update{Spend: Dollars(1), Series: Series{Tags: longTags(0)}}
+	if _, err := m.addUpdate(&u, 0); err != nil {
+		t.Error(err)
+	}
+	other := key("other")
+	if _, err := m.addUpdate(&other, 0); !errors.Is(err, ErrBufferFull) {
+		t.Errorf("another one: %v", err)
+	}
+}

@@ -77,7 +77,7 @@ func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 }
 
 func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
-	m, s := newOpenMap(100, allDimensions), newSealer(1, 100)
+	m, s := newOpenMap(150, allDimensions), newSealer(1, 150)
 	group := make([]Update, 3)
 	for i := range group {
 		group[i] = Update{Spend: Dollars(1), Series: Series{Tags: longTags(i % 2)}}
@@ -100,17 +100,5 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 	sealed(m, s)
 	if got := m.keys.Load(); got != 0 {
 		t.Errorf("%d places are taken after the seal", got)
-	}
-}
-
-func TestLongCombinationFitsWhereItAloneIsOpen(t *testing.T) {
-	m := newOpenMap(1, allDimensions)
-	u := Update{Spend: Dollars(1), Series: Series{Tags: longTags(0)}}
-	if _, err := m.addUpdate(&u, 0); err != nil {
-		t.Error(err)
-	}
-	other := key("other")
-	if _, err := m.addUpdate(&other, 0); !errors.Is(err, ErrBufferFull) {
-		t.Errorf("another one: %v", err)
 	}
 }

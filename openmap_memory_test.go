@@ -25,16 +25,16 @@ func longTags(number int) []string {
 	return tags
 }
 
-// Seals follow each other, each as full as it may be, and none of the combinations comes again.
+// Seals follow each other, each as full as it may be, and none of the combinations comes again. A key has 16 KB.
 func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 	const most, bytesPerPlace = 64 * 200, 2500
 	before := heapNow()
 	m, s := newOpenMap(most, allDimensions), newSealer(1, most)
-	number := 0
+	number, known := 0, longTags(0) // no bound on new entities is met
 	for range 6 {
 		for {
 			number++
-			u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", Tags: longTags(number)}}
+			u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint("k", number), Tags: known}}
 			if _, err := m.addUpdate(&u, 0); errors.Is(err, ErrBufferFull) {
 				break
 			} else if err != nil {

@@ -102,3 +102,25 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 		t.Errorf("%d places are taken after the seal", got)
 	}
 }
+
+func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
+	m := newOpenMap(3, allDimensions)
+	update := func(tags ...string) Update { return Update{Spend: Dollars(1), Series: Series{Tags: tags}} }
+	for _, tag := range []string{"a", "b", "c"} {
+		u := update(tag)
+		if _, err := m.addUpdate(&u, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := update("a", "b")
+	if _, err := m.addUpdate(&u, 0); !errors.Is(err, ErrBufferFull) {
+		t.Errorf("a fourth combination: %v; want ErrBufferFull", err)
+	}
+	group := []Update{update("a", "c"), update("b", "c")}
+	if _, err := m.addGroup("", group, make([]spot, 2)); !errors.Is(err, ErrBufferFull) {
+		t.Errorf("a group of two more: %v; want ErrBufferFull", err)
+	}
+	if got := m.keys.Load(); got != 3 {
+		t.Errorf("%d places are taken, want 3", got)
+	}
+}

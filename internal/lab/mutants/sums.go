@@ -28,7 +28,7 @@ var sumMutants = []mutant{
 		guard: "distinct keys in memory are bounded, one update at a time",
 		edits: []edit{{"openmap.go", "m.keys.Add(n) > max(n, m.maxKeys) {", "m.keys.Add(n) < 0 {"}},
 		pkg:   ".",
-		tests: []string{"TestFullBufferStillTakesTheKeysItHas"},
+		tests: []string{"TestNewCombinationsOfKnownEntitiesAreBoundedToo"},
 	},
 	{
 		name:  "a long key takes one place",
@@ -63,7 +63,7 @@ var sumMutants = []mutant{
 		guard: "distinct keys in memory are bounded, and a group is refused whole",
 		edits: []edit{{"openmap.go", "most += places(len(key))", ""}},
 		pkg:   ".",
-		tests: []string{"TestGroupThatDoesntFitIsRefusedWhole"},
+		tests: []string{"TestNewCombinationsOfKnownEntitiesAreBoundedToo"},
 	},
 	{
 		name:  "record after the last seal",

@@ -165,7 +165,7 @@ func BenchmarkBatchRows(b *testing.B) {
 // The keys of a batch's rows are known from an earlier one.
 func BenchmarkBatchRowsOfKnownKeys(b *testing.B) {
 	rows := benchRows(b, 5_000)
-	batch, known := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups), newKnownKeys(1)
+	batch, known := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups), newKnownKeys(knownKeySlots)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := batch.rows(known); err != nil {

@@ -51,7 +51,7 @@ func (p *Pipeline) committer(shard int) *committer {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
 			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
-			known: newKnownKeys(p.cfg.Shards),
+			known: newKnownKeys(p.cfg.limits.keys / p.cfg.Shards),
 		}
 		p.committers[shard] = c
 	}

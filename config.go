@@ -98,7 +98,7 @@ func (c Config) WithDefaults() Config {
 	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
 	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
 	if c.limits == (limits{}) {
-		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget}
+		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget, keys: knownKeySlots}
 	}
 	if c.newProducer == nil {
 		c.newProducer = func(now, notBefore time.Time) ProducerID { return NewProducerID(later(now, notBefore)) }
@@ -174,11 +174,12 @@ func (c Config) keep() (keep dimensions) {
 	return keep
 }
 
-// limits bound what a flusher deals with at once.
+// limits bound what a flusher deals with at once and remembers.
 type limits struct {
 	flush   flushLimit
 	bytes   int // of batches read for one flush, about
 	waiting int // bytes of batches behind gaps that one walk over the queue keeps in memory
+	keys    int // that are remembered as right over all shards; at least one a shard
 }
 
 // How the engine waits. These are not settings: nobody has a reason to change them.

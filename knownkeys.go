@@ -29,8 +29,9 @@ var ownKeys = &knownKeys{}
 // knownKeySlots is how many keys are remembered over all shards: 3 MiB.
 const knownKeySlots = 1 << 17
 
-func newKnownKeys(shards int) *knownKeys {
-	return &knownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(knownKeySlots/shards)) - 1)}
+// newKnownKeys returns an empty one with at most so many slots, and more than half of them.
+func newKnownKeys(slots int) *knownKeys {
+	return &knownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(slots)) - 1)}
 }
 
 // use takes it for one batch, until what it returns is called.

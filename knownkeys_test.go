@@ -33,7 +33,7 @@ func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 		"a key with a team": NewBatch(testHeader(testProducer(1), 1),
 			[]TotalRow{{Key: Entity{APIKey, "victim", "t"}.Key(), Entity: Entity{APIKey, "victim", "t"}, Counters: c}}, []RollupRow{rollup}),
 	} {
-		known := newKnownKeys(1)
+		known := newKnownKeys(knownKeySlots)
 		honest := NewBatch(testHeader(testProducer(1), 1), []TotalRow{total}, []RollupRow{rollup})
 		if _, err := honest.rows(known); err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 
 func TestKnownKeysForgetRatherThanGrow(t *testing.T) {
 	for _, shards := range []int{1, 3, MaxShards} {
-		k := newKnownKeys(shards)
+		k := newKnownKeys(knownKeySlots / shards)
 		k.use()()
 		size := len(k.slots)
 		if size*shards > knownKeySlots || 2*size*shards <= knownKeySlots/2 {

@@ -67,9 +67,11 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 		Instance: fmt.Sprint("process ", run.number), MaxKeys: 1000, Logger: s.log, clock: simClock{in},
 		newProducer: in.newProducer,
 	}
+	c.limits = c.WithDefaults().limits
 	if s.rules.narrow {
 		c.limits = limits{flush: flushLimit{rows: 1 + 4*(run.number%2), texts: 1 << 20}, bytes: 800, waiting: 1200} // some batches
 	}
+	c.limits.keys = 64 * shards // to forget some, and memory would be most of what a schedule takes
 	if withQueue {
 		c.Queue, c.Locker = simQueue{in}, simLocker{in, simRedis}
 	}

@@ -3,6 +3,9 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +54,24 @@ func (s *stack) blocked(statement string) (release func()) {
 	}
 }
 
+// undoLastMigration returns the statements that undo the last one of the migrations.
+func undoLastMigration(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob("../migrations/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the migrations: %d files, %v", len(files), err)
+	}
+	text, err := os.ReadFile(slices.Max(files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, down, found := strings.Cut(string(text), "-- +goose Down")
+	if !found {
+		t.Fatalf("%s can't be undone", slices.Max(files))
+	}
+	return down
+}
+
 func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -60,7 +81,7 @@ func TestMigrateAndAuditTellOnATerminalHowLongTheyTake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = conn.Exec(t.Context(), `DROP TABLE spendflush.books;
+	_, err = conn.Exec(t.Context(), undoLastMigration(t)+`
 		DELETE FROM spendflush.migrations WHERE version_id = (SELECT max(version_id) FROM spendflush.migrations)`)
 	if err := errors.Join(err, conn.Close(t.Context())); err != nil {
 		t.Fatal(err)

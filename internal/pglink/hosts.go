@@ -154,14 +154,18 @@ func (h *Hosts) look(ctx context.Context) {
 func (h *Hosts) see(ctx context.Context, config *pgconn.Config) (s seen) {
 	s.name = net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))
 	var mu sync.Mutex
+	var dialed []string
 	own := config.Copy()
 	own.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		mu.Lock()
-		s.addresses = append(s.addresses, address)
+		dialed = append(dialed, address)
 		mu.Unlock()
 		return h.dial(ctx, network, address)
 	}
 	conn, err := pgconn.ConnectConfig(ctx, own)
+	mu.Lock() // pgx dials once more, at any time, to cancel a query that takes too long
+	s.addresses = slices.Clone(dialed)
+	mu.Unlock()
 	if err != nil {
 		s.err = err
 		return s

@@ -38,7 +38,7 @@ MUTANTS ?=
 define go-test
 @set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=; \
 $(call go-test-in,,$(1),$(filter-out ./integration ./integration/%,$(2))) \
-$(call go-test-in,-C integration,$(1),$(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(2)))) \
+$(call go-test-in,-C integration,$(SCENARIOS) $(1),$(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(2)))) \
 if [ -n "$$failed" ]; then \
 	printf '\nFAILED:\n'; \
 	grep -E '^ *--- FAIL:|^FAIL[[:space:]]+[^[:space:]]|^panic: |^WARNING: DATA RACE|goroutines are left' "$$log" | sort -u || true; \
@@ -46,6 +46,8 @@ if [ -n "$$failed" ]; then \
 fi
 endef
 go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(3) 2>&1 | tee -a "$$log" || failed=yes;)
+# The scenarios wait for servers more than they compute.
+SCENARIOS := -parallel 4
 
 .DEFAULT_GOAL := help
 .PHONY: simulator containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,12 +14,20 @@ import (
 // lockedStore fails flushes that touch an entity whose row somebody keeps locked (lock_timeout): neither refused nor fenced.
 type lockedStore struct {
 	*memoryStore
-	locked map[string]bool
+	locked *sync.Map // the ids of entities
+}
+
+func newLockedStore(s *memoryStore, ids ...string) lockedStore {
+	locked := lockedStore{s, &sync.Map{}}
+	for _, id := range ids {
+		locked.locked.Store(id, true)
+	}
+	return locked
 }
 
 func (s lockedStore) Apply(ctx context.Context, f *Flush) error {
 	for i := range f.Totals {
-		if s.locked[f.Totals[i].Entity.ID] {
+		if _, locked := s.locked.Load(f.Totals[i].Entity.ID); locked {
 			return errors.New("canceling statement due to lock timeout (SQLSTATE 55P03)")
 		}
 	}
@@ -44,7 +53,7 @@ func TestProducersWithABatchThatFailsHoldUpNoOther(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, true, 1, &faults{})
 				c := r.cfg
-				c.Store = lockedStore{r.store, map[string]bool{"locked": true}}
+				c.Store = newLockedStore(r.store, "locked")
 				r.Pipeline = newTestPipeline(t, c)
 				for producer := 1; producer <= 4; producer++ {
 					id := "good"
@@ -72,18 +81,19 @@ func TestFoundBatchThatFailsHoldsUpNoOther(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		c := r.cfg
 		c.GapGrace = time.Second
-		locked := map[string]bool{}
-		c.Store = lockedStore{r.store, locked}
+		store := newLockedStore(r.store)
+		c.Store = store
 		r.Pipeline = newTestPipeline(t, c)
 		b := chainOf(t, 1, "locked", 3)
 		r.queue.insert(0, b[0].Bytes())
 		r.queue.insert(0, b[2].Bytes())
 		r.start(t)
 		eventually(t, "the gap is passed", func() bool { return r.store.missing() == 1 })
-		locked["locked"] = true
-		r.queue.insert(0, b[1].Bytes())
-		for _, b := range chainOf(t, 2, "good", 3) {
-			r.queue.insert(0, b.Bytes())
+		store.locked.Store("locked", true)
+		for _, b := range append(b[1:2], chainOf(t, 2, "good", 3)...) {
+			if _, err := r.queue.Push(t.Context(), b, ""); err != nil {
+				t.Fatal(err)
+			}
 		}
 		time.Sleep(time.Hour)
 		marks, _ := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(2)})
@@ -98,10 +108,10 @@ func TestBatchesThatFailAtTheHeadOfTheQueueHideNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		c := r.cfg
-		c.Store = lockedStore{r.store, map[string]bool{"locked": true}}
+		c.Store = newLockedStore(r.store, "locked")
 		r.Pipeline = newTestPipeline(t, c)
 		r.cfg.limits.bytes = 2000 // flushBytes is 32 MiB; an instance holds 64 MiB unconfirmed
-		for _, b := range chainOf(t, 1, "locked", 1200) {
+		for _, b := range chainOf(t, 1, "locked", 200) {
 			r.queue.insert(0, b.Bytes())
 		}
 		for _, b := range chainOf(t, 2, "good", 3) {
@@ -121,7 +131,7 @@ func TestOrphanedShardThatFailsHidesNoLaterOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		c := r.cfg
-		c.Store = lockedStore{r.store, map[string]bool{"locked": true}}
+		c.Store = newLockedStore(r.store, "locked")
 		r.Pipeline = newTestPipeline(t, c)
 		for shard, id := range []string{"", "locked", "good"} {
 			if shard == 0 {
@@ -202,9 +212,9 @@ func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		var tried []ProducerID
-		locked := map[string]bool{"locked": true}
+		store := newLockedStore(r.store, "locked")
 		c := r.cfg
-		c.Store = triedStore{lockedStore{r.store, locked}, &tried}
+		c.Store = triedStore{store, &tried}
 		r.Pipeline = newTestPipeline(t, c)
 		if _, err := r.books.ask(t.Context()); err != nil {
 			t.Fatal(err)
@@ -239,7 +249,7 @@ func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 				t.Errorf("walk %d: the mark of the one that is well is %d", i+1, got)
 			}
 		}
-		locked["locked"] = false
+		store.locked.Delete("locked")
 		if err := walk(bad...); err != nil || len(tried) != 3 {
 			t.Errorf("after the lock is gone, %v is tried, with %v; want all three", tried, err)
 		}

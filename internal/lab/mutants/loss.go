@@ -370,7 +370,7 @@ var lossMutants = []mutant{
 	{
 		name:  "known changes without those of quarantine",
 		guard: "who has set something aside knows of that change, and publishes it",
-		edits: []edit{{"commit.go", "\tc.rewind.observe(before + 1)\n\tforeign", "\t_ = before\n\tforeign"}},
+		edits: []edit{{"aside.go", "\tc.rewind.observe(before + 1)\n\tforeign", "\t_ = before\n\tforeign"}},
 		pkg:   ".",
 		tests: []string{"TestPostgresTurnedBackByQuarantineAloneIsNoticed"},
 	},

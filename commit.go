@@ -176,16 +176,13 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *Flush, by via) err
 
 // tell says loudly what a committed flush has passed as lost or set aside, and what was found again.
 func (c *committer) tell(f *Flush) {
-	var last string
 	for _, l := range f.Lost {
-		switch {
-		case l.Quarantined:
-			c.log.Error("batch quarantined", "of_producer", l.Producer.String(), "sequence", l.Sequence, "reason", l.Reason)
-		case l.Reason != last:
-			c.log.Error("BATCHES ARE LOST: they were passed, and are in spendflush.lost_batches",
-				"of_producer", l.Producer.String(), "reason", l.Reason)
+		if l.Quarantined {
+			c.log.Error("batch quarantined", "of_producer", l.Producer.String(), "sequence", l.First, "reason", l.Reason)
+			continue
 		}
-		last = l.Reason
+		c.log.Error("BATCHES ARE LOST: they were passed, and are in spendflush.lost_batches",
+			"of_producer", l.Producer.String(), "reason", l.Reason)
 	}
 	for _, b := range f.Found {
 		if b.Updates == 0 {

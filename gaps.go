@@ -6,25 +6,16 @@ import (
 	"time"
 )
 
-// maxGap bounds the batches that one claim may pass as lost. A month of seals every 200ms has more than twelve times as
-// many, but no producer goes on for long behind a gap.
-const maxGap = 1_000_000
-
-// passTo adds to the flush, as lost, what is missing between the claim and the batch.
+// passTo adds to the flush, as lost, what is missing between the claim and the batch: one range, however long. The error
+// wraps ErrDiverged.
 func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
-	if b.Sequence-claim.Last > maxGap {
-		return fmt.Errorf("producer %s sequence %d: too far behind the last batch applied, %d, for those between to be passed as lost",
-			b.Producer, b.Sequence, claim.Last)
-	}
 	// A batch has an update at least. Where those between can't have had any, it goes on from others.
-	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates-claim.SealedUpdates < int64(missing) {
+	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates < claim.SealedUpdates || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {
 		return diverged(b)
 	}
 	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
 		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
-	for sequence := claim.Last + 1; sequence < b.Sequence; sequence++ {
-		f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: sequence, Reason: reason})
-	}
+	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: claim.Last + 1, Last: b.Sequence - 1, Reason: reason})
 	return nil
 }
 

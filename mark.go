@@ -6,25 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// MaxPublishedLost is how many lost batches a mark may have to be published. A mark with more is left to Postgres.
+// MaxPublishedLost is how many ranges of lost batches a mark may have to be published, and how many batches in quarantine.
+// A mark with more is left to Postgres.
 const MaxPublishedLost = 64
 
 // ErrMarkText is wrapped by the errors of Mark.AppendText and Mark.UnmarshalText.
 var ErrMarkText = errors.New("bad text of a mark")
 
 // AppendText appends the compact form in which a mark is published: the sequence, the digest in hexadecimal, the lost
-// sequences with a "q" behind those in quarantine, and Recent in unpadded URL-safe base64, such as
+// sequences, where those in quarantine stand by themselves with a "q" behind, and Recent in unpadded URL-safe base64, such as
 //
-//	17 00112233445566778899aabbccddeeff 3,5q AAAAAAARIjM
+//	17 00112233445566778899aabbccddeeff 3-9,10q,15 AAAAAAARIjM
 //
 // Where nothing is lost there is a "-", and the last words that have nothing to say are left out.
 //
-// Updates and Amount are left out. The error wraps ErrMarkText: more than MaxPublishedLost are lost, or the lists aren't
+// Updates and Amount are left out. The error wraps ErrMarkText: a list is longer than MaxPublishedLost, or the lists aren't
 // as the fields of Mark say. Nothing is appended then.
 func (m Mark) AppendText(b []byte) ([]byte, error) {
 	if err := m.checkLists(); err != nil {
@@ -33,17 +33,7 @@ func (m Mark) AppendText(b []byte) ([]byte, error) {
 	b = strconv.AppendUint(b, m.Sequence, 10)
 	b = append(b, ' ')
 	b = hex.AppendEncode(b, m.Digest[:])
-	for i, lost := range m.Lost {
-		if i == 0 {
-			b = append(b, ' ')
-		} else {
-			b = append(b, ',')
-		}
-		b = strconv.AppendUint(b, lost, 10)
-		if m.HasQuarantined(lost) {
-			b = append(b, 'q')
-		}
-	}
+	b = m.appendLost(b)
 	if len(m.Recent) > 0 {
 		if len(m.Lost) == 0 {
 			b = append(b, " -"...)
@@ -54,27 +44,63 @@ func (m Mark) AppendText(b []byte) ([]byte, error) {
 	return b, nil
 }
 
+// appendLost appends the word of what is lost, behind a space. It appends nothing where nothing is.
+func (m *Mark) appendLost(b []byte) []byte {
+	before := byte(' ')
+	part := func(first, last uint64) {
+		b = strconv.AppendUint(append(b, before), first, 10)
+		if first < last {
+			b = strconv.AppendUint(append(b, '-'), last, 10)
+		}
+		before = ','
+	}
+	quarantined := m.Quarantined
+	for _, r := range m.Lost {
+		for ; len(quarantined) > 0 && quarantined[0] <= r.Last; quarantined = quarantined[1:] {
+			q := quarantined[0]
+			if r.First < q {
+				part(r.First, q-1)
+			}
+			part(q, q)
+			b = append(b, 'q')
+			r.First = q + 1
+		}
+		if r.First <= r.Last {
+			part(r.First, r.Last)
+		}
+	}
+	return b
+}
+
+// tooLong says whether the lists are too long to be published.
+func (m *Mark) tooLong() bool {
+	return len(m.Lost) > MaxPublishedLost || len(m.Quarantined) > MaxPublishedLost
+}
+
 func (m *Mark) checkLists() error {
 	if m.Sequence > math.MaxInt64 {
 		return fmt.Errorf("%w: sequence %d is more than %d", ErrMarkText, m.Sequence, int64(math.MaxInt64))
 	}
-	if len(m.Lost) > MaxPublishedLost {
-		return fmt.Errorf("%w: %d batches are lost; allowed are %d", ErrMarkText, len(m.Lost), MaxPublishedLost)
+	if m.tooLong() {
+		return fmt.Errorf("%w: %d ranges are lost, and %d batches quarantined; allowed are %d each",
+			ErrMarkText, len(m.Lost), len(m.Quarantined), MaxPublishedLost)
 	}
 	if n := len(m.Recent); n%recentBytes != 0 || n > recentBatches*recentBytes || uint64(n/recentBytes) > m.Sequence {
 		return fmt.Errorf("%w: %d bytes of recent digests up to sequence %d; allowed are %d for each batch and %d batches",
 			ErrMarkText, n, m.Sequence, recentBytes, recentBatches)
 	}
 	var before uint64
-	for _, lost := range m.Lost {
-		if lost <= before || lost > m.Sequence {
-			return fmt.Errorf("%w: lost sequence %d after %d; allowed are ascending ones up to %d", ErrMarkText, lost, before, m.Sequence)
+	for i, r := range m.Lost {
+		// What is missing in a row is one range: there is one in the books between two of them.
+		if r.First <= before || i > 0 && r.First == before+1 || r.Last < r.First || r.Last > m.Sequence {
+			return fmt.Errorf("%w: lost sequences %d to %d after %d; allowed are ascending ranges up to %d that don't meet",
+				ErrMarkText, r.First, r.Last, before, m.Sequence)
 		}
-		before = lost
+		before = r.Last
 	}
 	before = 0
 	for _, sequence := range m.Quarantined {
-		if _, isLost := slices.BinarySearch(m.Lost, sequence); !isLost || sequence <= before {
+		if !m.lacks(sequence) || sequence <= before {
 			return fmt.Errorf("%w: quarantined sequence %d; allowed are ascending ones that are lost", ErrMarkText, sequence)
 		}
 		before = sequence
@@ -127,36 +153,27 @@ func parseMark(text string) (m Mark, ok bool) {
 		return m, true
 	}
 	for word := range strings.SplitSeq(words[2], ",") {
-		number, isQuarantined := strings.CutSuffix(word, "q")
-		lost, err := strconv.ParseUint(number, 10, 63)
+		numbers, isQuarantined := strings.CutSuffix(word, "q")
+		from, to, isRange := strings.Cut(numbers, "-")
+		first, err := strconv.ParseUint(from, 10, 63)
+		last := first
+		if err == nil && isRange {
+			last, err = strconv.ParseUint(to, 10, 63)
+		}
 		if err != nil {
 			return Mark{}, false
 		}
-		m.Lost = append(m.Lost, lost)
+		if n := len(m.Lost); n > 0 && m.Lost[n-1].Last+1 == first {
+			m.Lost[n-1].Last = last
+		} else {
+			m.Lost = append(m.Lost, SequenceRange{first, last})
+		}
 		if isQuarantined {
-			m.Quarantined = append(m.Quarantined, lost)
+			m.Quarantined = append(m.Quarantined, first)
 		}
 	}
 	return m, true
 }
 
-// with returns a copy of ascending sequences that has this one, too.
-func with(sequences []uint64, sequence uint64) []uint64 {
-	i, there := slices.BinarySearch(sequences, sequence)
-	if there {
-		return sequences
-	}
-	return slices.Insert(slices.Clone(sequences), i, sequence)
-}
-
-// without returns a copy of ascending sequences that doesn't have this one.
-func without(sequences []uint64, sequence uint64) []uint64 {
-	i, there := slices.BinarySearch(sequences, sequence)
-	if !there {
-		return sequences
-	}
-	return slices.Delete(slices.Clone(sequences), i, i+1)
-}
-
-// maxMarkText is more than the longest text has.
-const maxMarkText = 20 + 1 + 32 + (MaxPublishedLost+1)*21 + 1 + recentBatches*recentBytes*4/3 + 1
+// maxMarkText is more than the longest text has: each one in quarantine parts a range, and stands by itself.
+const maxMarkText = 20 + 1 + 32 + 3*MaxPublishedLost*41 + 1 + recentBatches*recentBytes*4/3 + 1

@@ -6,11 +6,18 @@ import (
 	"testing"
 )
 
-func manyLost(n int) (lost []uint64) {
+func manyLost(n int) (lost []SequenceRange) {
 	for i := range uint64(n) {
-		lost = append(lost, 2*i+1)
+		lost = append(lost, SequenceRange{3*i + 1, 3*i + 2})
 	}
 	return lost
+}
+
+func firstOf(ranges []SequenceRange) (sequences []uint64) {
+	for _, r := range ranges {
+		sequences = append(sequences, r.First)
+	}
+	return sequences
 }
 
 func TestAMarkComesBackFromItsTextWithoutItsSums(t *testing.T) {
@@ -21,12 +28,16 @@ func TestAMarkComesBackFromItsTextWithoutItsSums(t *testing.T) {
 	}{
 		{Mark{}, "0 00000000000000000000000000000000"},
 		{Mark{Sequence: 17, Digest: digest}, "17 000102fe0000000000000000000000ff"},
-		{Mark{Sequence: 1<<63 - 1, Digest: digest, Lost: []uint64{1<<63 - 1}}, "9223372036854775807 000102fe0000000000000000000000ff 9223372036854775807"},
-		{Mark{Sequence: 17, Digest: digest, Lost: []uint64{3, 5, 17}, Quarantined: []uint64{5}}, "17 000102fe0000000000000000000000ff 3,5q,17"},
+		{Mark{Sequence: 1<<63 - 1, Digest: digest, Lost: []SequenceRange{{1<<63 - 1, 1<<63 - 1}}}, "9223372036854775807 000102fe0000000000000000000000ff 9223372036854775807"},
+		{Mark{Sequence: 17, Digest: digest, Lost: []SequenceRange{{3, 3}, {5, 5}, {17, 17}}, Quarantined: []uint64{5}}, "17 000102fe0000000000000000000000ff 3,5q,17"},
+		{Mark{Sequence: 17, Digest: digest, Lost: []SequenceRange{{1, 9}, {11, 14}, {16, 17}}, Quarantined: []uint64{1, 4, 5, 9, 16}},
+			"17 000102fe0000000000000000000000ff 1q,2-3,4q,5q,6-8,9q,11-14,16q,17"},
+		{Mark{Sequence: 1<<63 - 1, Digest: digest, Lost: []SequenceRange{{1, 1<<63 - 2}}}, "9223372036854775807 000102fe0000000000000000000000ff 1-9223372036854775806"},
 		{Mark{Sequence: 17, Digest: digest, Recent: Recent{0, 0, 0, 0, 0, 1, 2, 0xfe}}, "17 000102fe0000000000000000000000ff - AAAAAAABAv4"},
-		{Mark{Sequence: 17, Digest: digest, Lost: []uint64{16}, Recent: Recent{0, 1, 2, 0xfe}}, "17 000102fe0000000000000000000000ff 16 AAEC_g"},
+		{Mark{Sequence: 17, Digest: digest, Lost: []SequenceRange{{16, 16}}, Recent: Recent{0, 1, 2, 0xfe}}, "17 000102fe0000000000000000000000ff 16 AAEC_g"},
 		{Mark{Sequence: 1<<63 - 1, Lost: manyLost(MaxPublishedLost), Recent: make(Recent, recentBatches*recentBytes)}, ""},
-		{Mark{Sequence: 1000, Lost: manyLost(MaxPublishedLost), Quarantined: manyLost(MaxPublishedLost)}, ""},
+		{Mark{Sequence: 1<<63 - 1, Lost: []SequenceRange{{1, 1<<63 - 1}}, Quarantined: firstOf(manyLost(MaxPublishedLost))}, ""},
+		{Mark{Sequence: 1000, Lost: manyLost(MaxPublishedLost), Quarantined: firstOf(manyLost(MaxPublishedLost))}, ""},
 	} {
 		sent := c.mark
 		sent.Updates, sent.Amount = 7, Dollars(9)
@@ -45,12 +56,16 @@ func TestAMarkComesBackFromItsTextWithoutItsSums(t *testing.T) {
 func TestAMarkThatCannotBeWrittenWholeIsNotWritten(t *testing.T) {
 	for name, m := range map[string]Mark{
 		"too many lost":           {Sequence: 1000, Lost: manyLost(MaxPublishedLost + 1)},
-		"lost zero":               {Sequence: 9, Lost: []uint64{0}},
-		"lost twice":              {Sequence: 9, Lost: []uint64{2, 2}},
-		"lost out of order":       {Sequence: 9, Lost: []uint64{3, 2}},
-		"lost behind the mark":    {Sequence: 9, Lost: []uint64{10}},
-		"quarantined, not lost":   {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{3}},
-		"quarantined twice":       {Sequence: 9, Lost: []uint64{2}, Quarantined: []uint64{2, 2}},
+		"too many quarantined":    {Sequence: 1000, Lost: []SequenceRange{{1, 1000}}, Quarantined: firstOf(manyLost(MaxPublishedLost + 1))},
+		"lost zero":               {Sequence: 9, Lost: []SequenceRange{{0, 3}}},
+		"lost twice":              {Sequence: 9, Lost: []SequenceRange{{2, 2}, {2, 2}}},
+		"lost ranges overlap":     {Sequence: 9, Lost: []SequenceRange{{2, 5}, {5, 6}}},
+		"lost ranges meet":        {Sequence: 9, Lost: []SequenceRange{{2, 4}, {5, 6}}},
+		"lost out of order":       {Sequence: 9, Lost: []SequenceRange{{4, 4}, {2, 2}}},
+		"a range backwards":       {Sequence: 9, Lost: []SequenceRange{{4, 3}}},
+		"lost behind the mark":    {Sequence: 9, Lost: []SequenceRange{{8, 10}}},
+		"quarantined, not lost":   {Sequence: 9, Lost: []SequenceRange{{2, 2}}, Quarantined: []uint64{3}},
+		"quarantined twice":       {Sequence: 9, Lost: []SequenceRange{{2, 3}}, Quarantined: []uint64{2, 2}},
 		"sequence of no producer": {Sequence: 1 << 63},
 		"a digest cut off":        {Sequence: 9, Recent: make(Recent, 7)},
 		"more digests than are":   {Sequence: 1, Recent: make(Recent, 8)},
@@ -70,6 +85,8 @@ func TestOnlyTheTextOfAMarkIsReadAsOne(t *testing.T) {
 		"17 " + digest[1:], "17 0" + digest, "17 000102FE0000000000000000000000FF", "17 " + digest + " 3,", "17 " + digest + " ,3", "17 " + digest + " 3q,q",
 		"17 " + digest + " 3qq", "17 " + digest + " 5,3", "17 " + digest + " 3,3q", "17 " + digest + " 0", "17 " + digest + " 18", "17 " + digest + " 03",
 		"18446744073709551615 " + digest, "9223372036854775808 " + digest, "17 " + digest + " 3 5",
+		"17 " + digest + " 3,4", "17 " + digest + " 3-4,5", "17 " + digest + " 3-3", "17 " + digest + " 4-3", "17 " + digest + " 3-", "17 " + digest + " -3",
+		"17 " + digest + " 3-5q", "17 " + digest + " 3-4-5", "17 " + digest + " 3-18", "17 " + digest + " 0-3", "17 " + digest + " 3-05",
 		"17 " + digest + " -", "17 " + digest + " - ", "17 " + digest + " - AAAA", "17 " + digest + " - AAEC_g==", "17 " + digest + " AAEC_g",
 		"17 " + digest + " - AAEC_g 3", "17 " + digest + " - AAEC_h", "1 " + digest + " - AAAAAAABAv4",
 	} {
@@ -82,6 +99,7 @@ func TestOnlyTheTextOfAMarkIsReadAsOne(t *testing.T) {
 
 func FuzzOnlyTheTextOfAMarkIsReadAsOne(f *testing.F) {
 	f.Add([]byte("17 000102fe0000000000000000000000ff 3,5q,17"))
+	f.Add([]byte("17 000102fe0000000000000000000000ff 1q,2-3,4q,5q,6-8,9q,11-14,16q,17"))
 	f.Add([]byte("17 000102fe0000000000000000000000ff - AAAAAAABAv4"))
 	f.Add([]byte("0 00000000000000000000000000000000"))
 	f.Fuzz(func(t *testing.T, text []byte) {

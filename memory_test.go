@@ -176,7 +176,7 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	marks := s.state.marks[f.Shard]
 	for _, b := range f.Found {
 		mark := marks[b.Producer]
-		mark.Lost = without(mark.Lost, b.Sequence)
+		mark.Lost = withoutSequence(mark.Lost, b.Sequence)
 		mark.Quarantined = without(mark.Quarantined, b.Sequence)
 		mark.Recent = mark.Recent.found(mark.Sequence, &b)
 		mark.booked, mark.bookedAmount = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount)
@@ -185,9 +185,9 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 	}
 	for _, l := range f.Lost {
 		mark := marks[l.Producer]
-		mark.Lost = with(mark.Lost, l.Sequence)
+		mark.Lost = withRange(mark.Lost, SequenceRange{l.First, l.Last})
 		if l.Quarantined {
-			mark.Quarantined = with(mark.Quarantined, l.Sequence)
+			mark.Quarantined = with(mark.Quarantined, l.First)
 		}
 		marks[l.Producer] = mark
 	}
@@ -214,8 +214,7 @@ func (s *memoryStore) fences(f *Flush) bool {
 		}
 	}
 	for _, b := range f.Found {
-		_, missing := slices.BinarySearch(marks[b.Producer].Lost, b.Sequence)
-		if !missing && !s.uncheckedFound {
+		if !marks[b.Producer].lacks(b.Sequence) && !s.uncheckedFound {
 			return true
 		}
 	}
@@ -244,7 +243,9 @@ func (s *memoryStore) missing() (n int) {
 	defer s.mu.Unlock()
 	for _, marks := range s.state.marks {
 		for _, mark := range marks {
-			n += len(mark.Lost)
+			for _, r := range mark.Lost {
+				n += int(r.Len())
+			}
 		}
 	}
 	return n
@@ -260,7 +261,7 @@ func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 		if err != nil || b.Unclaimed {
 			continue
 		}
-		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && slices.Contains(mark.Lost, parsed.Sequence) {
+		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && mark.lacks(parsed.Sequence) {
 			mark.Quarantined = with(mark.Quarantined, parsed.Sequence)
 			put(s.state.marks, b.Shard, parsed.Producer, mark)
 		}
@@ -307,10 +308,19 @@ func checkFlush(f *Flush) error {
 		if l.Quarantined {
 			quarantined++
 		}
-		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.Sequence && l.Sequence <= c.Last }
-		found := func(b FoundBatch) bool { return b.Producer == l.Producer && b.Sequence == l.Sequence && b.Updates == 0 } // it was passed before, and nothing of it is booked
-		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) || i > 0 && f.Lost[i-1] == l {
-			return fmt.Errorf("lost batch %+v is in no claim, or twice", l)
+		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.First && l.Last <= c.Last }
+		found := func(b FoundBatch) bool { return b.Producer == l.Producer && b.Sequence == l.First && b.Updates == 0 } // it was passed before, and nothing of it is booked
+		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) {
+			return fmt.Errorf("lost range %+v is in no claim", l)
+		}
+		if l.First < 1 || l.Last < l.First || l.Quarantined && l.First < l.Last {
+			return fmt.Errorf("lost range %+v is none", l)
+		}
+		if i > 0 {
+			before := &f.Lost[i-1]
+			if order := before.Producer.Compare(l.Producer); order > 0 || order == 0 && before.Last >= l.First {
+				return fmt.Errorf("lost range %+v is out of order, or twice", l)
+			}
 		}
 	}
 	if quarantined != len(f.Quarantine) {

@@ -133,7 +133,11 @@ func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
 	m.batches.WithLabelValues(path).Add(float64(f.batches()))
-	m.lost.Add(float64(len(f.Lost) - len(f.Quarantine)))
+	for i := range f.Lost {
+		if !f.Lost[i].Quarantined {
+			m.lost.Add(float64(f.Lost[i].Len()))
+		}
+	}
 	m.quarantined.Add(float64(len(f.Quarantine)))
 	m.found.Add(float64(len(f.Found)))
 	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))

@@ -264,10 +264,18 @@ func (v outboxView) missing(mark Mark) (n uint64) {
 		from, _ := slices.BinarySearch(v.present, mark.Sequence+1)
 		n = v.next - 1 - mark.Sequence - uint64(len(v.present)-from)
 	}
-	for _, sequence := range mark.Lost {
-		_, present := slices.BinarySearch(v.present, sequence)
-		if !present && sequence < v.next && !mark.HasQuarantined(sequence) {
-			n++
+	for _, r := range mark.Lost {
+		if r.First >= v.next {
+			break
+		}
+		r.Last = min(r.Last, v.next-1)
+		from, _ := slices.BinarySearch(v.present, r.First)
+		to, _ := slices.BinarySearch(v.present, r.Last+1)
+		n += r.Len() - uint64(to-from)
+	}
+	for _, sequence := range mark.Quarantined { // they are among the lost
+		if _, present := slices.BinarySearch(v.present, sequence); !present && sequence < v.next {
+			n--
 		}
 	}
 	return n

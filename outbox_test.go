@@ -104,7 +104,7 @@ func TestOutboxConfirmsEachBatchByItself(t *testing.T) {
 	if o.confirm(mark, testNow); o.toPush().Sequence != 6 {
 		t.Error("the lost batch is pushed a third time")
 	}
-	if taken := o.confirm(Mark{Sequence: 5, Digest: mark.Digest, Lost: []uint64{4}, Quarantined: []uint64{4}}, testNow); taken.confirmed != 1 {
+	if taken := o.confirm(Mark{Sequence: 5, Digest: mark.Digest, Lost: []SequenceRange{{4, 4}}, Quarantined: []uint64{4}}, testNow); taken.confirmed != 1 {
 		t.Errorf("%d confirmed after it was found", taken.confirmed)
 	}
 }
@@ -188,7 +188,7 @@ func TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn(t *testing.
 	o.add(other, 1, testNow)
 	mark := recentMark(t, 1, 3)
 	mark.Recent = mark.Recent.append(3, other[4])
-	mark.Sequence, mark.Digest, mark.Lost = 5, other[4].Digest(), []uint64{4}
+	mark.Sequence, mark.Digest, mark.Lost = 5, other[4].Digest(), []SequenceRange{{4, 4}}
 	text, err := mark.AppendText(nil)
 	if err != nil {
 		t.Fatal(err)

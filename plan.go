@@ -179,13 +179,14 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	claim := claimAfter(id, mark)
-	lost := mark.Lost // those still missing, beginning with the next one that the batches may fill
+	lost := mark.Lost // those still missing, beginning with the next range that the batches may fill
+	last := uint64(0) // the last one found
 	p.wait[id] = nil
 	for _, b := range batches {
-		for len(lost) > 0 && lost[0] < b.Sequence {
+		for len(lost) > 0 && lost[0].Last < b.Sequence {
 			lost = lost[1:]
 		}
-		found := len(lost) > 0 && lost[0] == b.Sequence && !mark.HasQuarantined(b.Sequence)
+		found := len(lost) > 0 && lost[0].First <= b.Sequence && b.Sequence != last && !mark.HasQuarantined(b.Sequence)
 		switch {
 		case p.astray[b.PriorDigest]:
 			p.divert(b) // it isn't to be taken for one behind a gap
@@ -200,7 +201,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 				p.add(b)
 			} else {
 				p.takeFound(b, f, sums)
-				lost = lost[1:]
+				last = b.Sequence
 			}
 		case b.Sequence > claim.Last+1 && p.passing[id] == "" || p.enough(sums):
 			p.add(b)
@@ -237,13 +238,8 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 		return
 	}
 	if gap {
-		err := p.passTo(b.Batch, claim, f)
-		if errors.Is(err, ErrDiverged) {
+		if err := p.passTo(b.Batch, claim, f); err != nil {
 			p.divert(b)
-			return
-		}
-		if err != nil {
-			p.reject(b.entry, b.bytes, err)
 			return
 		}
 	}
@@ -303,15 +299,15 @@ func (p *plan) applied(f *Flush) {
 		b := &f.Found[i]
 		p.trouble.over(b.Producer)
 		mark := p.marks[b.Producer]
-		mark.Lost, mark.Quarantined = without(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
+		mark.Lost, mark.Quarantined = withoutSequence(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
 		mark.Recent = mark.Recent.found(mark.Sequence, b)
 		p.marks[b.Producer] = mark
 	}
 	for _, l := range f.Lost {
 		mark := p.marks[l.Producer]
-		mark.Lost = with(mark.Lost, l.Sequence)
+		mark.Lost = withRange(mark.Lost, SequenceRange{l.First, l.Last})
 		if l.Quarantined {
-			mark.Quarantined = with(mark.Quarantined, l.Sequence)
+			mark.Quarantined = with(mark.Quarantined, l.First)
 		}
 		p.marks[l.Producer] = mark
 	}
@@ -371,8 +367,8 @@ func (p *plan) failed(f *Flush) (alone bool) {
 func (p *plan) ack() Ack {
 	a := Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
 	p.done = nil
-	// A producer with many lost batches has to look into Postgres for itself.
-	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || len(m.Lost) > MaxPublishedLost })
+	// A producer with many gaps has to look into Postgres for itself.
+	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || m.tooLong() })
 	return a
 }
 

@@ -51,8 +51,12 @@ func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) Mark 
 		return Mark{}
 	}
 	b := testBatch(t, producer, sequence)
+	var ranges []SequenceRange
+	for _, s := range lost {
+		ranges = withRange(ranges, SequenceRange{s, s})
+	}
 	return Mark{
-		Sequence: sequence, Digest: b.Digest(), Lost: lost, Updates: b.PriorUpdates + b.Updates, Amount: b.PriorAmount.Add(b.Amount),
+		Sequence: sequence, Digest: b.Digest(), Lost: ranges, Updates: b.PriorUpdates + b.Updates, Amount: b.PriorAmount.Add(b.Amount),
 	}
 }
 
@@ -194,7 +198,7 @@ func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) 
 	p.offer(Entry{ID: "b", Bytes: NewBatch(h, next.Totals, next.Rollups).Bytes()})
 	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $2")
-	if len(f.Lost) != 1 || f.Lost[0].Sequence != 1 || !f.Lost[0].Quarantined || len(f.Quarantine) != 1 || string(f.Quarantine[0].Bytes) != string(undecodable) {
+	if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != 1 || !f.Lost[0].Quarantined || len(f.Quarantine) != 1 || string(f.Quarantine[0].Bytes) != string(undecodable) {
 		t.Fatalf("lost %+v, quarantine %+v", f.Lost, f.Quarantine)
 	}
 	p.applied(f)

@@ -209,7 +209,9 @@ func (s *simulator) isPoisoned(f *Flush) bool {
 
 // applied sees that a flush which was committed claims what was sealed, and that the books are what the marks say.
 func (s *simulator) applied(f *Flush) {
-	s.tally.passed += len(f.Lost)
+	for i := range f.Lost {
+		s.tally.passed += int(f.Lost[i].Len())
+	}
 	s.tally.found += len(f.Found)
 	for _, c := range f.Claims {
 		s.lookAtClaim(f, c)
@@ -250,7 +252,9 @@ func (s *simulator) lookAtClaim(f *Flush, c Claim) {
 			s.fail("claim %+v: batch %d was never sealed", c, sequence)
 			return
 		}
-		if !slices.ContainsFunc(f.Lost, func(l LostBatch) bool { return l.Producer == c.Producer && l.Sequence == sequence }) {
+		if !slices.ContainsFunc(f.Lost, func(l LostRange) bool {
+			return l.Producer == c.Producer && l.First <= sequence && sequence <= l.Last
+		}) {
 			updates, amount = updates+b.Updates, amount.Add(b.Amount)
 		}
 		digest = b.PriorDigest
@@ -426,7 +430,7 @@ func (s *simulator) describe(f *Flush) string {
 		all = append(all, fmt.Sprintf("%d:%d-%d", s.byID[c.Producer].number, c.First, c.Last))
 	}
 	for _, l := range f.Lost {
-		all = append(all, fmt.Sprintf("%d:%d lost (quarantined: %t)", s.byID[l.Producer].number, l.Sequence, l.Quarantined))
+		all = append(all, fmt.Sprintf("%d:%d-%d lost (quarantined: %t)", s.byID[l.Producer].number, l.First, l.Last, l.Quarantined))
 	}
 	for _, b := range f.Found {
 		all = append(all, fmt.Sprintf("%d:%d found", s.byID[b.Producer].number, b.Sequence))

@@ -3,7 +3,6 @@ package spendflush
 import (
 	"errors"
 	"fmt"
-	"slices"
 )
 
 var (
@@ -31,9 +30,8 @@ func (b *Batch) Flush(mark Mark) (*Flush, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, lost := slices.BinarySearch(mark.Lost, b.Sequence)
 	switch {
-	case lost && !mark.isAnother(b):
+	case mark.lacks(b.Sequence) && !mark.isAnother(b):
 		f.Found = []FoundBatch{{
 			Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest, Updates: b.Updates, Amount: b.Amount,
 		}}

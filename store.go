@@ -23,13 +23,16 @@ type Claim struct {
 	SealedAmount  Amount
 }
 
-// LostBatch is a batch that a claim passes without booking it, or one that was passed and found, and can't be booked.
-type LostBatch struct {
+// LostRange is batches that a claim passes without booking them, or one that was passed and found, and can't be booked.
+type LostRange struct {
 	Producer    ProducerID
-	Sequence    uint64
+	First, Last uint64 // their sequences, from 1
 	Reason      string // one line
-	Quarantined bool   // its bytes are among Flush.Quarantine; else nothing is known of it
+	Quarantined bool   // it is one batch whose bytes are among Flush.Quarantine; else nothing is known of them
 }
+
+// Len returns how many batches these are.
+func (l *LostRange) Len() uint64 { return SequenceRange{l.First, l.Last}.Len() }
 
 // FoundBatch is a batch that was passed as lost and has turned up. One that can't be booked has no updates, and is among
 // Flush.Lost as quarantined.
@@ -96,7 +99,7 @@ type Flush struct {
 	Shard  int
 	Books  BooksID // those that all its batches belong to
 	Claims []Claim
-	Lost   []LostBatch // within Claims or Found
+	Lost   []LostRange // within Claims or Found, disjoint
 	// Quarantine has the whole batches that are set aside by this flush, in the order of those of Lost that say so.
 	Quarantine []BadBatch
 	Found      []FoundBatch // at or before the marks, Claims included
@@ -107,16 +110,19 @@ type Flush struct {
 
 // batches returns how many batches the flush commits.
 func (f *Flush) batches() int {
-	n := len(f.Found) - len(f.Lost)
+	n := uint64(len(f.Found)) // a sum that is taken modulo 2^64, and ends at what was read
 	for _, c := range f.Claims {
-		n += int(c.Last - c.First + 1)
+		n += c.Last - c.First + 1
 	}
-	return n
+	for i := range f.Lost {
+		n -= f.Lost[i].Len()
+	}
+	return int(n)
 }
 
 // setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
 func (f *Flush) setAside(b *Batch, reason error) {
-	f.Lost = append(f.Lost, LostBatch{Producer: b.Producer, Sequence: b.Sequence, Reason: reason.Error(), Quarantined: true})
+	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
 	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
 }
 
@@ -137,10 +143,13 @@ type BadBatch struct {
 
 // Mark is how far the batches of a producer in a shard are in the books.
 type Mark struct {
-	Sequence    uint64   // every batch up to here was applied, or passed as lost
-	Digest      Digest   // of the batch Sequence
-	Recent      Recent   // of the last batches up to Sequence
-	Lost        []uint64 // those of them that were passed and haven't been found since, ascending
+	Sequence uint64 // every batch up to here was applied, or passed as lost
+	Digest   Digest // of the batch Sequence
+	Recent   Recent // of the last batches up to Sequence
+
+	// Those of them that were passed and haven't been found since, ascending. No two ranges meet: what is missing in a row
+	// is one range, however long.
+	Lost        []SequenceRange
 	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
 
 	// The producer's own sums over all batches up to Sequence, those that are lost included.
@@ -151,7 +160,7 @@ type Mark struct {
 // Contiguous returns the last sequence up to which no batch is missing.
 func (m Mark) Contiguous() uint64 {
 	if len(m.Lost) > 0 {
-		return m.Lost[0] - 1
+		return m.Lost[0].First - 1
 	}
 	return m.Sequence
 }
@@ -164,8 +173,13 @@ func (m Mark) HasQuarantined(sequence uint64) bool {
 
 // Has says whether the batch of that sequence is in the books.
 func (m Mark) Has(sequence uint64) bool {
-	_, missing := slices.BinarySearch(m.Lost, sequence)
-	return sequence <= m.Sequence && !missing
+	return sequence <= m.Sequence && !m.lacks(sequence)
+}
+
+// lacks says whether the batch of that sequence was passed and hasn't been found since.
+func (m Mark) lacks(sequence uint64) bool {
+	_, missing := rangeOf(m.Lost, sequence)
+	return missing
 }
 
 // isAnother says whether the books are known to have another batch in the place of b, at or before the mark, or in the

@@ -1,10 +1,10 @@
 -- Books a batch that can't be claimed under its producer any more, among what was pruned. If it was lost, it is found; but
--- not where the producer has a mark: then what it lost at that place is another batch.
+-- not where the producer has a mark: then what it lost at that place is another batch. It comes after split.sql.
 -- $1 shard, $2 updates, $3 amount, $4 producer, $5 sequence
 WITH found AS (
     UPDATE spendflush.lost_batches
     SET found_at = now()
-    WHERE shard = $1::smallint AND producer = $4::uuid AND sequence = $5::bigint AND found_at IS NULL
+    WHERE shard = $1::smallint AND producer = $4::uuid AND first_sequence = $5::bigint AND last_sequence = $5::bigint AND found_at IS NULL
         AND NOT EXISTS (SELECT FROM spendflush.producers p WHERE p.producer = $4::uuid AND p.shard = $1::smallint)
     RETURNING shard
 )

@@ -84,6 +84,11 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 	if len(f.Claims)+len(f.Found) == 0 {
 		return fmt.Errorf("%w: a flush without a claim", ErrRefused)
 	}
+	for i := range f.Lost {
+		if l := &f.Lost[i]; l.First < 1 || l.First > l.Last || int64(l.Last) < 0 || l.Quarantined && l.First < l.Last {
+			return fmt.Errorf("%w: producer %s loses %d to %d", ErrRefused, l.Producer, l.First, l.Last)
+		}
+	}
 	for i := range f.Claims {
 		c := &f.Claims[i]
 		if c.First < 1 || c.First > c.Last || int64(c.Last) < 0 {
@@ -115,7 +120,9 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 // encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made once and sent at every
 // try.
 type encodedFlush struct {
-	claims, lost, quarantine, found, control []param
+	claims, lost, quarantine, control []param
+
+	held, split, found []param // of what was lost and is found
 
 	fingerprints []call
 }
@@ -123,9 +130,10 @@ type encodedFlush struct {
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
-		func() { encodeFound(e, f) }, func() { encodeControl(e, f) })
-	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], found: parts[3], control: parts[4],
-		fingerprints: fingerprintCalls(f)}
+		func() { encodeControl(e, f) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
+		func() { encodeHeld(e, f.Shard, foundPlaces(f)) })
+	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], control: parts[3], found: parts[4], split: parts[5],
+		held: parts[6], fingerprints: fingerprintCalls(f)}
 }
 
 func encodeClaims(e *encoder, f *spendflush.Flush) {
@@ -144,10 +152,11 @@ func encodeClaims(e *encoder, f *spendflush.Flush) {
 }
 
 func encodeLost(e *encoder, f *spendflush.Flush) {
-	n, at := len(f.Lost), func(i int) *spendflush.LostBatch { return &f.Lost[i] }
+	n, at := len(f.Lost), func(i int) *spendflush.LostRange { return &f.Lost[i] }
 	e.int2(int16(f.Shard))
 	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).First) })
+	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
 	e.texts(n, func(i int) string { return plainText(at(i).Reason) })
 	e.bools(n, func(i int) bool { return at(i).Quarantined })
 }
@@ -289,7 +298,8 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
 	}
 	if len(f.Found) > 0 {
-		calls = append(calls, call{name: "find", rows: -1, params: encoded.found, answer: &found})
+		calls = append(calls, call{name: "hold_marks", rows: -1, params: encoded.held}, call{name: "split", rows: -1, params: encoded.split},
+			call{name: "find", rows: -1, params: encoded.found, answer: &found})
 	}
 	if len(f.Lost) > 0 { // some of those found can't be booked
 		calls = append(calls, call{name: "lose", rows: len(f.Lost), params: encoded.lost})

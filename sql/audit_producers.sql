@@ -17,7 +17,7 @@ WITH copies AS (
 ), passed AS (
     -- Where the mark was pruned, the sums of all such producers stand together.
     SELECT p.producer, l.shard,
-        count(*) FILTER (WHERE NOT l.quarantined OR c.unclaimed) AS lost, -- another batch has the place of an unclaimed one
+        sum(l.last_sequence - l.first_sequence + 1) FILTER (WHERE NOT l.quarantined OR c.unclaimed) AS lost, -- another batch has the place of an unclaimed one
         count(*) FILTER (WHERE l.quarantined AND NOT c.unclaimed) AS aside,
         count(*) FILTER (WHERE l.quarantined AND NOT c.unclaimed AND NOT c.open) AS dropped,
         count(*) FILTER (WHERE l.quarantined AND c.producer IS NULL) AS gone,
@@ -25,7 +25,7 @@ WITH copies AS (
         coalesce(sum(c.least), 0) AS least, coalesce(sum(c.most), 0) AS most
     FROM spendflush.lost_batches l
     LEFT JOIN spendflush.producers p ON p.producer = l.producer AND p.shard = l.shard
-    LEFT JOIN copies c ON l.quarantined AND c.producer = l.producer AND c.shard = l.shard AND c.sequence = l.sequence
+    LEFT JOIN copies c ON l.quarantined AND c.producer = l.producer AND c.shard = l.shard AND c.sequence = l.first_sequence
     WHERE l.found_at IS NULL
     GROUP BY p.producer, l.shard
 ), missing AS (
@@ -53,7 +53,7 @@ WITH copies AS (
     END AS odd
     FROM places
 )
-SELECT now(), coalesce(sum(lost), 0)::bigint,
+SELECT now(), least(coalesce(sum(lost), 0), 9223372036854775807)::bigint,
     least(greatest(coalesce(sum(updates - least_updates), 0), -9223372036854775808), 9223372036854775807)::bigint,
     coalesce(sum(amount - least), 0)::text,
     coalesce(sum(aside), 0)::bigint, coalesce(sum(dropped), 0)::bigint,

@@ -192,9 +192,9 @@ func tamperings() []tampering {
 		{"DELETE FROM spendflush.day_fingerprint WHERE day = '2026-11-20'", []string{days}, nil, onNoon, ""},
 		{"UPDATE spendflush.day_fingerprint SET day = day + 1 WHERE day = '2026-11-20'", []string{days}, nil, []string{noonDay, nextDay}, ""},
 		{"INSERT INTO spendflush.day_fingerprint VALUES (-1, '2026-11-20', 0)", []string{days}, nil, onNoon, ""},
-		{"INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, quarantined) SELECT producer, shard, 1, 'r', false " +
+		{"INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, quarantined) SELECT producer, shard, 1, 1, 'r', false " +
 			"FROM spendflush.producers WHERE sealed_amount = amount", []string{checkSealed}, nil, nil, "producer "},
-		{"INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, quarantined) VALUES (gen_random_uuid(), 0, 1, 'r', false)",
+		{"INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, quarantined) VALUES (gen_random_uuid(), 0, 1, 1, 'r', false)",
 			[]string{checkSealed}, nil, nil, "the pruned marks in shard 0"},
 	}
 	for _, counter := range sumNames[1:] {
@@ -228,7 +228,7 @@ func troubledTamperings() []tampering {
 		{"DELETE FROM spendflush.lost_batches WHERE NOT quarantined", sealed, nil, nil, "producer "},
 		{"DELETE FROM spendflush.lost_batches WHERE quarantined", sealed, nil, nil, "producer "},
 		{"UPDATE spendflush.lost_batches SET found_at = now() WHERE NOT quarantined", sealed, nil, nil, "producer "},
-		{"UPDATE spendflush.lost_batches SET sequence = sequence + 50 WHERE quarantined", sealed, nil, nil, "producer "},
+		{"UPDATE spendflush.lost_batches SET first_sequence = first_sequence + 50, last_sequence = last_sequence + 50 WHERE quarantined", sealed, nil, nil, "producer "},
 		{"DELETE FROM spendflush.quarantine WHERE kind = 'batch'", sealed, nil, nil, "producer "},
 		{"UPDATE spendflush.quarantine SET spend = spend + 1 WHERE kind = 'batch'", sealed, nil, nil, "producer "},
 		{"UPDATE spendflush.quarantine SET state = 'applied' WHERE kind = 'batch'", sealed, nil, nil, "producer "},

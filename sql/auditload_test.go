@@ -68,7 +68,7 @@ func (p *loadProducer) next(r *rand.Rand, shard int, requests []request) []*spen
 		gone := f
 		f = p.batch(shard, requests)
 		f.Claims[0].First, f.Claims[0].Prior = gone.Claims[0].First, gone.Claims[0].Prior
-		f.Lost = []spendflush.LostBatch{{Producer: p.id, Sequence: gone.Claims[0].Last, Reason: "gone"}}
+		f.Lost = []spendflush.LostRange{{Producer: p.id, First: gone.Claims[0].Last, Last: gone.Claims[0].Last, Reason: "gone"}}
 		lane.lost = append(lane.lost, gone)
 		return []*spendflush.Flush{f}
 	}

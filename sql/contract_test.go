@@ -32,7 +32,7 @@ func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
 	batches := sequenceOf(p, 2)
 	f := flushOf(p, 1, 2, costOne)
 	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = 2, spend("2")
-	f.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 1, Reason: "refused", Quarantined: true}}
+	f.Lost = []spendflush.LostRange{{Producer: p, First: 1, Last: 1, Reason: "refused", Quarantined: true}}
 	f.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: batches[0].Bytes()}}
 	stale := *f
 	stale.Claims = []spendflush.Claim{f.Claims[0]}
@@ -71,7 +71,7 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 	f := &spendflush.Flush{
 		Books:      testBooks,
 		Found:      []spendflush.FoundBatch{{Producer: p, Sequence: 2}},
-		Lost:       []spendflush.LostBatch{{Producer: p, Sequence: 2, Reason: "refused", Quarantined: true}},
+		Lost:       []spendflush.LostRange{{Producer: p, First: 2, Last: 2, Reason: "refused", Quarantined: true}},
 		Quarantine: []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}},
 	}
 	stale := *f
@@ -83,7 +83,7 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 
 	for range 2 { // as it is after a reply that was lost
 		apply(t, s, f)
-		if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []uint64{1, 2, 3}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
+		if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 1, Last: 3}}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
 			t.Errorf("the mark is %+v", mark)
 		}
 		wantLost(t, s, 2, "2")
@@ -113,9 +113,9 @@ func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
 	apply(t, s, &spendflush.Flush{
 		Books: testBooks,
 		Found: []spendflush.FoundBatch{{Producer: p, Sequence: 1, Digest: digest(1)}, {Producer: p, Sequence: 3, Digest: digest(3)}, {Producer: p, Sequence: 5, Digest: digest(5), PriorDigest: digest(4)}},
-		Lost: []spendflush.LostBatch{
-			{Producer: p, Sequence: 1, Reason: "refused", Quarantined: true}, {Producer: p, Sequence: 3, Reason: "refused", Quarantined: true},
-			{Producer: p, Sequence: 5, Reason: "refused", Quarantined: true},
+		Lost: []spendflush.LostRange{
+			{Producer: p, First: 1, Last: 1, Reason: "refused", Quarantined: true}, {Producer: p, First: 3, Last: 3, Reason: "refused", Quarantined: true},
+			{Producer: p, First: 5, Last: 5, Reason: "refused", Quarantined: true},
 		},
 		Quarantine: []spendflush.BadBatch{{Bytes: b[0].Bytes()}, {Bytes: b[2].Bytes()}, {Bytes: b[4].Bytes()}},
 	})
@@ -160,7 +160,7 @@ func TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []uint64{1, 2}) || len(mark.Quarantined) != 0 {
+	if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 1, Last: 2}}) || len(mark.Quarantined) != 0 {
 		t.Errorf("the mark is %+v", mark)
 	}
 	wantLost(t, s, 2, "2")

@@ -6,7 +6,8 @@ SELECT p.producers, p.updates + coalesce((SELECT sum(updates) FROM spendflush.pr
     (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'spendflush'::regnamespace),
     (SELECT count(*) FROM spendflush.quarantine WHERE state = 'open'),
-    (SELECT count(*) FROM spendflush.lost_batches WHERE found_at IS NULL AND NOT quarantined),
+    (SELECT least(coalesce(sum(last_sequence - first_sequence + 1), 0), 9223372036854775807)::bigint
+        FROM spendflush.lost_batches WHERE found_at IS NULL AND NOT quarantined),
     (SELECT max(version_id) FROM spendflush.migrations)
 FROM (
     SELECT count(*) AS producers, coalesce(sum(updates), 0)::bigint AS updates, max(seen_at) FILTER (WHERE sequence > 0) AS last_commit

@@ -1,12 +1,13 @@
 -- Claims batches that were passed as lost and have turned up, and notes of what digest they are. Answers how many of them were
--- still missing.
+-- still missing. It comes after split.sql, so that each has a row by itself.
 -- $1 shard, $2 producers, $3 sequences, $4 updates, $5 amounts, $6 digests, and $7 those of the batches that they go on from
 WITH found AS (
     UPDATE spendflush.lost_batches l
     SET found_at = now()
     FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::numeric[], $6::uuid[], $7::uuid[])
         AS u (producer, sequence, updates, amount, digest, prior)
-    WHERE l.producer = u.producer AND l.shard = $1::smallint AND l.sequence = u.sequence AND l.found_at IS NULL
+    WHERE l.producer = u.producer AND l.shard = $1::smallint AND l.first_sequence = u.sequence AND l.last_sequence = u.sequence
+        AND l.found_at IS NULL
     RETURNING u.producer, u.sequence, u.updates, u.amount, substr(uuid_send(u.digest), 1, 4) AS beginning,
         substr(uuid_send(u.prior), 1, 4) AS prior
 ), counted AS (

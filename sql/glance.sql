@@ -14,7 +14,7 @@ FROM (
     ) AS marks
 ) AS b
 CROSS JOIN (
-    SELECT count(*) AS batches, max(noticed_at) AS noticed_at
+    SELECT least(coalesce(sum(last_sequence - first_sequence + 1), 0), 9223372036854775807)::bigint AS batches, max(noticed_at) AS noticed_at
     FROM spendflush.lost_batches
     WHERE found_at IS NULL AND NOT quarantined
 ) AS l

@@ -36,7 +36,7 @@ func useEverything(t *testing.T, s *Store) {
 	apply(t, s, found)
 
 	setAside := flushOf(p, 3, 3)
-	setAside.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 3, Reason: "refused", Quarantined: true}}
+	setAside.Lost = []spendflush.LostRange{{Producer: p, First: 3, Last: 3, Reason: "refused", Quarantined: true}}
 	setAside.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: bytesOf(flushOf(p, 3, 3, costOne))}}
 	setAside.Claims[0].SealedUpdates++
 	setAside.Claims[0].SealedAmount = setAside.Claims[0].SealedAmount.Add(spend("1"))

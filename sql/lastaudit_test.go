@@ -52,9 +52,9 @@ func TestWhatIsSetAsideOrLostIsSeen(t *testing.T) {
 	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: []byte("x")}}); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, sequence, reason, found_at)
-		VALUES (gen_random_uuid(), 0, 1, 'r', NULL), (gen_random_uuid(), 0, 2, 'r', now())`)
-	if st := glance(t, s); st.Quarantined != 1 || st.LostBatches != 1 {
+	execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, found_at)
+		VALUES (gen_random_uuid(), 0, 1, 7, 'r', NULL), (gen_random_uuid(), 0, 2, 2, 'r', now())`)
+	if st := glance(t, s); st.Quarantined != 1 || st.LostBatches != 7 {
 		t.Errorf("%+v", st)
 	}
 }

@@ -50,16 +50,17 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 // behindAll goes behind every id: none is longer than so many of the last character.
 var behindAll = strings.Repeat("\U0010ffff", spendflush.MaxIDBytes/len("\U0010ffff"))
 
-// LostID names a batch that was passed as lost.
+// LostID names a range of batches that were passed as lost, by the first of them.
 type LostID struct {
 	Producer spendflush.ProducerID
 	Shard    int
-	Sequence uint64
+	First    uint64 // sequence
 }
 
-// Lost is a batch that was passed as lost.
+// Lost is a range of batches that were passed as lost together. One that is found or in quarantine stands by itself.
 type Lost struct {
 	LostID
+	Last      uint64 // sequence
 	Reason    string
 	NoticedAt time.Time
 	FoundAt   time.Time // when it turned up after all and was counted; zero if it didn't
@@ -74,21 +75,21 @@ type Lost struct {
 	Batches int64
 }
 
-// The states of a lost batch, for LostBatches.
+// The states of lost batches, for LostBatches.
 const (
 	LostMissing     = "missing"     // nothing is known of it
 	LostQuarantined = "quarantined" // its bytes are in quarantine
 	LostFound       = "found"       // it is in the books
 )
 
-// LostBatches returns at most limit of the batches passed as lost, in the given state or, with "", in any. The latest
-// producers come first, and of each the latest batches. after is the last one of the call before; nil begins.
+// LostBatches returns at most limit ranges of the batches passed as lost, in the given state or, with "", in any. The latest
+// producers come first, and of each the latest ranges. after is the last one of the call before; nil begins.
 func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, limit int) ([]Lost, error) {
 	var producer *[16]byte
 	var shard int
 	var sequence int64
 	if after != nil {
-		producer, shard, sequence = (*[16]byte)(&after.Producer), after.Shard, int64(after.Sequence)
+		producer, shard, sequence = (*[16]byte)(&after.Producer), after.Shard, int64(after.First)
 	}
 	list, err := readAll(ctx, s, "lost_list", []any{producer, shard, sequence, state, limit}, scanLost)
 	if err != nil {
@@ -99,15 +100,15 @@ func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, li
 
 func scanLost(row pgx.CollectableRow) (l Lost, err error) {
 	var producer [16]byte
-	var sequence int64
+	var first, last int64
 	var found *time.Time
 	var updates *int64
 	var amount *string
-	err = row.Scan(&producer, &l.Shard, &sequence, &l.Reason, &l.NoticedAt, &found, &l.Quarantined, &updates, &amount, &l.Batches)
+	err = row.Scan(&producer, &l.Shard, &first, &last, &l.Reason, &l.NoticedAt, &found, &l.Quarantined, &updates, &amount, &l.Batches)
 	if err != nil {
 		return l, err
 	}
-	l.Producer, l.Sequence = producer, uint64(sequence)
+	l.Producer, l.First, l.Last = producer, uint64(first), uint64(last)
 	if found != nil {
 		l.FoundAt = *found
 	}

@@ -63,10 +63,10 @@ func TestLostBatchesAreListedPageByPageWithWhatIsMissing(t *testing.T) {
 		older, newer = newer, older
 	}
 	batches := sequenceOf(older, 5)
-	apply(t, s, passing(batches[3], 1)) // 1 to 3 are lost
+	apply(t, s, passing(batches[4], 1)) // 1 to 4 are lost
 	second := sequenceOf(newer, 2)
 	apply(t, s, passing(second[1], 1)) // 1 is lost
-	found, err := batches[1].Flush(markOf(t, s, older))
+	found, err := batches[2].Flush(markOf(t, s, older))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestLostBatchesAreListedPageByPageWithWhatIsMissing(t *testing.T) {
 					t.Errorf("%+v", l)
 				}
 				name := map[spendflush.ProducerID]string{older: "older", newer: "newer"}[l.Producer]
-				lines = append(lines, fmt.Sprint(name, l.Sequence, " ", !l.FoundAt.IsZero(), " ", l.Updates, " ", l.Amount, " ", l.Batches))
+				lines = append(lines, fmt.Sprint(name, l.First, "-", l.Last, " ", !l.FoundAt.IsZero(), " ", l.Updates, " ", l.Amount, " ", l.Batches))
 				after = &l.LostID
 			}
 			if len(list) < limit {
@@ -92,7 +92,7 @@ func TestLostBatchesAreListedPageByPageWithWhatIsMissing(t *testing.T) {
 			}
 		}
 	}
-	all := []string{"newer1 false 1 1 1", "older3 false 2 2 2", "older2 true 2 2 2", "older1 false 2 2 2"}
+	all := []string{"newer1-1 false 1 1 1", "older4-4 false 3 3 3", "older3-3 true 3 3 3", "older1-2 false 3 3 3"}
 	for _, limit := range []int{1, 2, 10} {
 		if got := read("", limit); !slices.Equal(got, all) {
 			t.Errorf("all, %d a page: %q, want %q", limit, got, all)

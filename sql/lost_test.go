@@ -31,8 +31,8 @@ func sequenceOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch)
 func passing(b *spendflush.Batch, first uint64) *spendflush.Flush {
 	f := flushOf(b.Producer, first, b.Sequence, costOne)
 	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
-	for sequence := first; sequence < b.Sequence; sequence++ {
-		f.Lost = append(f.Lost, spendflush.LostBatch{Producer: b.Producer, Sequence: sequence, Reason: "missing"})
+	if first < b.Sequence {
+		f.Lost = []spendflush.LostRange{{Producer: b.Producer, First: first, Last: b.Sequence - 1, Reason: "missing"}}
 	}
 	return f
 }
@@ -73,7 +73,7 @@ func TestAGapIsPassedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *test
 	apply(t, s, f)
 	wantLost(t, s, 2, "2")
 	mark := markOf(t, s, p)
-	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []uint64{2, 3}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Contiguous() != 1 {
+	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 2, Last: 3}}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Contiguous() != 1 {
 		t.Errorf("mark is %+v", mark)
 	}
 	wantFenced(t, s, f)
@@ -311,9 +311,9 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	tend(t, s, newProducer(), 1)
 	b := sequenceOf(p, 2)[1]
 	// That it was lost is known, but not that its producer was.
-	execute(t, s.pool, "INSERT INTO spendflush.lost_batches VALUES ($1, 0, 2, 'missing')", [16]byte(p))
-	execute(t, s.pool, "UPDATE spendflush.pruned_marks SET sealed_updates = 2, sealed_amount = 2")
-	wantLost(t, s, 1, "1")
+	execute(t, s.pool, "INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason) VALUES ($1, 0, 2, 9, 'missing')", [16]byte(p))
+	execute(t, s.pool, "UPDATE spendflush.pruned_marks SET sealed_updates = 9, sealed_amount = 9")
+	wantLost(t, s, 8, "8")
 	for range 2 { // it is sent again
 		if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {
 			t.Fatal(err)
@@ -335,7 +335,7 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	if open, err := s.Quarantined(t.Context(), false, 0, 10); err != nil || len(open) != 0 {
 		t.Errorf("after it was applied it is open again: %+v, %v", open, err)
 	}
-	wantLost(t, s, 0, "0")
+	wantLost(t, s, 7, "7")
 	wantAudit(t, s)
 	if got := query[string](t, s, "SELECT spend::text FROM spendflush.spend WHERE entity_type = 'team'"); got != "2.000000000000" {
 		t.Errorf("spend is %s", got)

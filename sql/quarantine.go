@@ -67,8 +67,11 @@ func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 // after it.
 func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
 	var e encoder
-	parts := e.parts(func() { encodeBad(&e, bad[0].Shard, bad) }, func() { e.int2(int16(bad[0].Shard)) })
-	calls := []call{{name: "quarantine_batch", rows: -1, params: parts[0]}, {name: "count_change", rows: -1, params: parts[1]}}
+	shard, places := bad[0].Shard, badPlaces(bad)
+	parts := e.parts(func() { encodeHeld(&e, shard, places) }, func() { encodeSplit(&e, shard, places) },
+		func() { encodeBad(&e, shard, bad) }, func() { e.int2(int16(shard)) })
+	calls := []call{{name: "hold_marks", rows: -1, params: parts[0]}, {name: "split", rows: -1, params: parts[1]},
+		{name: "quarantine_batch", rows: -1, params: parts[2]}, {name: "count_change", rows: -1, params: parts[3]}}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -342,17 +345,7 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	var e encoder
 	encoded := encodeFlush(&e, f)
 	if adopted {
-		var batch encoder
-		batch.int2(int16(b.Shard))
-		batch.int8(b.Updates)
-		batch.amount(b.Amount)
-		batch.uuid(b.Producer)
-		batch.int8(int64(b.Sequence))
-		var same int64
-		err = t.run(ctx, call{name: "adopt", rows: 1, params: batch.params()}, sameBooks(b.Books, &same))
-		if err == nil && same != 1 {
-			err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
-		}
+		err = t.adopt(ctx, b)
 	} else {
 		err = t.claim(ctx, f, encoded)
 	}
@@ -362,6 +355,26 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	t.store.known.forget() // a statement more, and nothing to think about
 	var rows encoder
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
+}
+
+// adopt books a batch that can't be claimed.
+func (t *transaction) adopt(ctx context.Context, b *spendflush.Batch) error {
+	var e encoder
+	places := []place{{b.Producer, b.Sequence}}
+	parts := e.parts(func() { encodeHeld(&e, b.Shard, places) }, func() { encodeSplit(&e, b.Shard, places) }, func() {
+		e.int2(int16(b.Shard))
+		e.int8(b.Updates)
+		e.amount(b.Amount)
+		e.uuid(b.Producer)
+		e.int8(int64(b.Sequence))
+	})
+	var same int64
+	err := t.run(ctx, call{name: "hold_marks", rows: -1, params: parts[0]}, call{name: "split", rows: -1, params: parts[1]},
+		call{name: "adopt", rows: 1, params: parts[2]}, sameBooks(b.Books, &same))
+	if err == nil && same != 1 {
+		err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
+	}
+	return err
 }
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {

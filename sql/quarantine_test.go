@@ -257,7 +257,7 @@ func TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied(t *testing.T) {
 	s := open(t, url, Options{BatchKeys: keys})
 	p, r := newProducer(), request{spendflush.Series{APIKey: "k"}, noon, one("1")}
 	gap := flushOf(p, 1, 2, r)
-	gap.Lost = []spendflush.LostBatch{{Producer: p, Sequence: 1, Reason: "for the test"}}
+	gap.Lost = []spendflush.LostRange{{Producer: p, First: 1, Last: 1, Reason: "for the test"}}
 	apply(t, s, gap)
 
 	// Its producer would forget the batch that was lost if that were said to be in quarantine.

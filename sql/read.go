@@ -35,11 +35,11 @@ func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spen
 	}
 	var r SpendReport
 	var shards, lostShards []int32
-	var sequences, lost []int64
+	var sequences, first, last []int64
 	c := &r.Committed
 	err := s.readRow(ctx, "spend", []any{[16]byte(e.Key()), asked}, &r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
 		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens,
-		&shards, &sequences, &lostShards, &lost)
+		&shards, &sequences, &lostShards, &first, &last)
 	if sqlState(err) == codeOutOfRange {
 		err = fmt.Errorf("%w: %w", ErrOutOfRange, err)
 	}
@@ -56,7 +56,7 @@ func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spen
 	}
 	for i, shard := range lostShards {
 		mark := r.Marks[int(shard)]
-		mark.Lost = append(mark.Lost, uint64(lost[i]))
+		mark.Lost = appendRange(mark.Lost, first[i], last[i])
 		r.Marks[int(shard)] = mark
 	}
 	return r, nil

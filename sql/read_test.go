@@ -212,14 +212,14 @@ func TestSumsOfAllShardsAreReadAsOne(t *testing.T) {
 	gap := book(1, 3, 0)
 	gap.Claims[0].First, gap.Claims[0].Prior = 2, digestAt(1)
 	gap.Claims[0].SealedUpdates, gap.Claims[0].SealedAmount = 3, spend("1.5")
-	gap.Lost = []spendflush.LostBatch{{Producer: producers[1], Sequence: 2, Reason: "gone"}}
+	gap.Lost = []spendflush.LostRange{{Producer: producers[1], First: 2, Last: 2, Reason: "gone"}}
 	apply(t, s, gap)
 	team := spendflush.Entity{Type: spendflush.Team, ID: "t"}
 	report, err := s.Spend(t.Context(), team, producers)
 	if err != nil || report.Committed.Spend != spend("1.5") || report.Committed.SuccessfulRequests != 3 || report.Committed.PromptTokens != 2*much {
 		t.Errorf("%+v, %v", report, err)
 	}
-	if m := report.Marks; len(m) != 2 || m[0].Sequence != 1 || m[0].Lost != nil || m[1].Sequence != 3 || !slices.Equal(m[1].Lost, []uint64{2}) {
+	if m := report.Marks; len(m) != 2 || m[0].Sequence != 1 || m[0].Lost != nil || m[1].Sequence != 3 || !slices.Equal(m[1].Lost, []spendflush.SequenceRange{{First: 2, Last: 2}}) {
 		t.Errorf("marks are %+v", m)
 	}
 	// The marks are those of the producers in their own shards.

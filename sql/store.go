@@ -233,12 +233,12 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	var changes *int64
 	var ids, digests, missing [][16]byte
 	var recent [][]byte
-	var sequences, updates, lost []int64
+	var sequences, updates, first, last []int64
 	var amounts []string
 	var books [16]byte
 	var quarantined []bool
 	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
-		&standby, &books, &horizon, &changes, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &lost, &quarantined)
+		&standby, &books, &horizon, &changes, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &first, &last, &quarantined)
 	if err == nil && standby {
 		err = ErrStandby
 	}
@@ -261,13 +261,22 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	}
 	for i, id := range missing {
 		mark := marks.Of[id]
-		mark.Lost = append(mark.Lost, uint64(lost[i]))
+		mark.Lost = appendRange(mark.Lost, first[i], last[i])
 		if quarantined[i] {
-			mark.Quarantined = append(mark.Quarantined, uint64(lost[i]))
+			mark.Quarantined = append(mark.Quarantined, uint64(first[i]))
 		}
 		marks.Of[id] = mark
 	}
 	return marks, nil
+}
+
+// appendRange appends sequences that follow the ranges. Those that meet the last range become part of it.
+func appendRange(ranges []spendflush.SequenceRange, first, last int64) []spendflush.SequenceRange {
+	if n := len(ranges); n > 0 && ranges[n-1].Last+1 == uint64(first) {
+		ranges[n-1].Last = uint64(last)
+		return ranges
+	}
+	return append(ranges, spendflush.SequenceRange{First: uint64(first), Last: uint64(last)})
 }
 
 // Tend implements spendflush.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock

@@ -160,8 +160,8 @@ func (in *instance) commit(b *spendflush.Batch, from uint64) {
 		in.t.Fatal(err)
 	}
 	f.Claims[0].First, f.Claims[0].Prior = from, marks.Of[b.Producer].Digest // whatever came before
-	for sequence := from; sequence < b.Sequence; sequence++ {
-		f.Lost = append(f.Lost, spendflush.LostBatch{Producer: b.Producer, Sequence: sequence, Reason: "missing"})
+	if from < b.Sequence {
+		f.Lost = []spendflush.LostRange{{Producer: b.Producer, First: from, Last: b.Sequence - 1, Reason: "missing"}}
 	}
 	if err := in.store.Apply(in.t.Context(), f); err != nil {
 		in.t.Fatal(err)
@@ -321,23 +321,23 @@ func TestLostBatchesAreListedPageByPage(t *testing.T) {
 	batch := func(p spendflush.ProducerID, sequence uint64) *spendflush.Batch {
 		return madeUp(t, p, sequence, keyCost("k", "1.5"))
 	}
-	in.commit(batch(older, 4), 1) // 1 to 3 are lost
+	in.commit(batch(older, 5), 1) // 1 to 4 are lost
 	in.commit(batch(newer, 2), 1) // 1 is lost
 	marks, err := in.store.Marks(t.Context(), 0, []spendflush.ProducerID{older})
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := batch(older, 2).Flush(marks.Of[older])
+	found, err := batch(older, 3).Flush(marks.Of[older])
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := in.store.Apply(t.Context(), found); err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"producer", "shard", "sequence", "reason", "producer_lost_batches", "producer_missing_updates", "producer_missing_amount"}
-	all := []string{newer.String() + " 0 1 missing 1 1 1.5"}
-	for _, sequence := range []int{3, 2, 1} {
-		all = append(all, fmt.Sprintf("%s 0 %d missing 2 2 3", older, sequence))
+	names := []string{"producer", "shard", "first_sequence", "last_sequence", "batches", "reason", "producer_lost_batches", "producer_missing_updates", "producer_missing_amount"}
+	all := []string{newer.String() + " 0 1 1 1 missing 1 1 1.5"}
+	for _, place := range []string{"4 4 1", "3 3 1", "1 2 2"} {
+		all = append(all, fmt.Sprintf("%s 0 %s missing 3 3 4.5", older, place))
 	}
 	for limit := 1; limit <= 5; limit++ {
 		if got := in.pages(fmt.Sprintf("/v1/lost-batches?limit=%d", limit), "lost_batches", names...); !slices.Equal(got, all) {
@@ -350,7 +350,7 @@ func TestLostBatchesAreListedPageByPage(t *testing.T) {
 			t.Errorf("batch %d: found %t", i, turnedUp)
 		}
 	}
-	if _, answer := in.get("/v1/audit"); answer["ok"] != true || answer["lost_batches"] != 3.0 || answer["lost_amount"] != "4.5" {
+	if _, answer := in.get("/v1/audit"); answer["ok"] != true || answer["lost_batches"] != 4.0 || answer["lost_amount"] != "6" {
 		t.Errorf("audit: %v", answer)
 	}
 	for _, query := range []string{

@@ -90,12 +90,14 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// lostBatch is one of the answer to GET /v1/lost-batches. What is missing is known of all lost batches of a producer and
+// lostRange is one of the answer to GET /v1/lost-batches. What is missing is known of all lost batches of a producer and
 // shard together.
-type lostBatch struct {
+type lostRange struct {
 	Producer       string             `json:"producer"`
 	Shard          int                `json:"shard"`
-	Sequence       uint64             `json:"sequence"`
+	First          uint64             `json:"first_sequence"`
+	Last           uint64             `json:"last_sequence"`
+	Batches        uint64             `json:"batches"`
 	Reason         string             `json:"reason"`
 	NoticedAt      time.Time          `json:"noticed_at"`
 	FoundAt        time.Time          `json:"found_at,omitzero"`
@@ -130,19 +132,20 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 		return databaseProblem(err)
 	}
 	answer := struct {
-		LostBatches []lostBatch `json:"lost_batches"`
+		LostBatches []lostRange `json:"lost_batches"`
 		Next        *string     `json:"next"`
-	}{LostBatches: []lostBatch{}}
+	}{LostBatches: []lostRange{}}
 	if len(found) > limit {
 		found = found[:limit]
 		last := &found[limit-1]
-		next := fmt.Sprintf("%s/%d/%d", last.Producer, last.Shard, last.Sequence)
+		next := fmt.Sprintf("%s/%d/%d", last.Producer, last.Shard, last.First)
 		answer.Next = &next
 	}
 	for i := range found {
 		l := &found[i]
-		one := lostBatch{Producer: l.Producer.String(), Shard: l.Shard, Sequence: l.Sequence, Reason: l.Reason,
-			NoticedAt: l.NoticedAt, FoundAt: l.FoundAt, Quarantined: l.Quarantined, ProducerLost: l.Batches}
+		one := lostRange{Producer: l.Producer.String(), Shard: l.Shard, First: l.First, Last: l.Last,
+			Batches: spendflush.SequenceRange{First: l.First, Last: l.Last}.Len(), Reason: l.Reason, NoticedAt: l.NoticedAt,
+			FoundAt: l.FoundAt, Quarantined: l.Quarantined, ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
 		}
@@ -161,7 +164,7 @@ func lostIDOf(text string) (*sql.LostID, *problem) {
 		var shard uint64
 		shard, errs[1] = strconv.ParseUint(parts[1], 10, 15)
 		id.Shard = int(shard)
-		id.Sequence, errs[2] = strconv.ParseUint(parts[2], 10, 63)
+		id.First, errs[2] = strconv.ParseUint(parts[2], 10, 63)
 		if errors.Join(errs[:]...) == nil {
 			return &id, nil
 		}

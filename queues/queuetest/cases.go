@@ -270,7 +270,7 @@ func testMarks(t *testing.T, q Opened) {
 func testMarkWhole(t *testing.T, q Opened) {
 	producer := NewProducer()
 	mark := markAt(9)
-	mark.Lost, mark.Quarantined = []uint64{3, 5, 8}, []uint64{5}
+	mark.Lost, mark.Quarantined = []spendflush.SequenceRange{{First: 2, Last: 6}, {First: 8, Last: 8}}, []uint64{5}
 	mark.Recent = bytes.Repeat([]byte{0xfe, 0, 1, 0x80}, 9)
 	sent := mark
 	sent.Updates, sent.Amount = 7, spendflush.Dollars(7)
@@ -283,7 +283,7 @@ func testMarkTooLong(t *testing.T, q Opened) {
 	producer, other := NewProducer(), NewProducer()
 	long := markAt(1000)
 	for i := range uint64(spendflush.MaxPublishedLost + 1) {
-		long.Lost = append(long.Lost, 100+i)
+		long.Lost = append(long.Lost, spendflush.SequenceRange{First: 100 + 2*i, Last: 100 + 2*i})
 	}
 	ids := pushSequences(t, q, producer, 0, 2)
 	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{producer: 7})

@@ -125,7 +125,7 @@ async function lostBatches(after, signal) {
     { name: "Noticed", cell: (b) => when(b.noticed_at) },
     { name: "Producer", wide: true, cell: (b) => b.producer },
     { name: "Shard", number: true, cell: (b) => b.shard },
-    { name: "Batch", number: true, cell: (b) => b.sequence },
+    { name: "Batches", number: true, cell: (b) => (b.batches === 1 ? b.first_sequence : `${b.first_sequence} to ${b.last_sequence} (${count(b.batches)})`) },
     // Of one batch alone it isn't known; of all that its producer lost in the shard it is.
     { name: "Missing of its producer", number: true, wide: true, cell: (b) => (b.found_at ? "found, counted" : b.producer_missing_updates === null ? "unknown" :
       [`${counted(b.producer_missing_updates, "update")}, `, dollars(b.producer_missing_amount)]) },

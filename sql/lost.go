@@ -1,0 +1,45 @@
+package sql
+
+import "github.com/spendflush/spendflush"
+
+// place is where a batch stands among those of its producer.
+type place struct {
+	producer spendflush.ProducerID
+	sequence uint64
+}
+
+// foundPlaces returns where the batches stand that a flush has found.
+func foundPlaces(f *spendflush.Flush) []place {
+	places := make([]place, len(f.Found))
+	for i := range f.Found {
+		places[i] = place{f.Found[i].Producer, f.Found[i].Sequence}
+	}
+	return places
+}
+
+// badPlaces returns where batches stand that go to quarantine, as far as their headers are to be believed and they may have
+// been passed as lost.
+func badPlaces(bad []spendflush.BadBatch) (places []place) {
+	for i := range bad {
+		if bad[i].Foreign || bad[i].Unclaimed {
+			continue
+		}
+		if b, _ := spendflush.ParseBatch(bad[i].Bytes); b != nil {
+			places = append(places, place{b.Producer, b.Sequence})
+		}
+	}
+	return places
+}
+
+// encodeHeld encodes what hold_marks.sql asks for.
+func encodeHeld(e *encoder, shard int, places []place) {
+	e.int2(int16(shard))
+	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&places[i].producer) })
+}
+
+// encodeSplit encodes what split.sql asks for.
+func encodeSplit(e *encoder, shard int, places []place) {
+	e.int2(int16(shard))
+	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&places[i].producer) })
+	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
+}

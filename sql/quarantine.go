@@ -357,26 +357,6 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, q quaranti
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
 }
 
-// adopt books a batch that can't be claimed.
-func (t *transaction) adopt(ctx context.Context, b *spendflush.Batch) error {
-	var e encoder
-	places := []place{{b.Producer, b.Sequence}}
-	parts := e.parts(func() { encodeHeld(&e, b.Shard, places) }, func() { encodeSplit(&e, b.Shard, places) }, func() {
-		e.int2(int16(b.Shard))
-		e.int8(b.Updates)
-		e.amount(b.Amount)
-		e.uuid(b.Producer)
-		e.int8(int64(b.Sequence))
-	})
-	var same int64
-	err := t.run(ctx, call{name: "hold_marks", rows: -1, params: parts[0]}, call{name: "split", rows: -1, params: parts[1]},
-		call{name: "adopt", rows: 1, params: parts[2]}, sameBooks(b.Books, &same))
-	if err == nil && same != 1 {
-		err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
-	}
-	return err
-}
-
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
 	changed := fmt.Errorf("%w: its texts aren't valid, so they could not be kept as they were", ErrRefused)
 	if q.book == bookName(0) {

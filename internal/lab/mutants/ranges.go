@@ -12,7 +12,7 @@ var rangeMutants = []mutant{
 	{
 		name:  "batch of a range found twice by one flush",
 		guard: "a second copy of a batch that is found with this flush is a repetition, though its place is still in the range",
-		edits: []edit{{"plan.go", " && b.Sequence != last", ""}},
+		edits: []edit{{"plan.go", " && b.Sequence != last", " && b.Sequence+last > 0"}},
 		pkg:   ".",
 		tests: []string{"TestLostBatchThatTurnsUpIsClaimedOnce"},
 	},

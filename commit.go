@@ -64,8 +64,9 @@ func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
 		return
 	}
 	l := p.lanes[shard]
-	if mark, ok := marks[l.identity()]; ok {
-		l.confirm(mark)
+	id := l.identity()
+	if mark, ok := marks[id]; ok {
+		l.confirm(id, mark)
 	}
 }
 

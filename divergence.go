@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // ErrDiverged is wrapped by the reason for which a batch is set aside that goes on from another batch than Postgres has
@@ -26,16 +27,23 @@ var (
 // changeIdentity goes on under a new identity, because Postgres has other batches under the present one than this process
 // has sealed: another process has the same memory, or had it before this one was put back to it. What is known to be in
 // the books is done; all else can't be booked under this identity any more and goes to quarantine, from where an operator
-// can apply it. mark is what Postgres says.
-func (l *lane) changeIdentity(mark Mark, cause error) {
+// can apply it. mark is what Postgres says of the producer. It does nothing if the identity is another one already.
+func (l *lane) changeIdentity(of ProducerID, mark Mark, cause error) {
 	l.p.sealing.Lock()
 	defer l.p.sealing.Unlock()
 	l.mu.Lock()
-	old := l.outbox
-	if cause == ErrDiverged && old.follows(mark) {
+	if l.outbox.producer != of || cause == ErrDiverged && l.outbox.follows(mark) {
 		l.mu.Unlock()
 		return
 	}
+	tell := l.renewIdentity(mark, cause)
+	l.mu.Unlock()
+	tell()
+}
+
+// renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls tell without mu.
+func (l *lane) renewIdentity(mark Mark, cause error) (tell func()) {
+	old := l.outbox
 	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), l.commits.pruned()), l.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = old.seal, old.setAside
 
@@ -57,16 +65,17 @@ func (l *lane) changeIdentity(mark Mark, cause error) {
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
 	l.outbox, l.diverged, l.moved = fresh, false, nil
-	l.mu.Unlock()
+	l.missing, l.missingSince, l.gaps = 0, time.Time{}, gapWatch{}
 
-	l.truncated, l.missing = 0, 0
-	l.gaps = gapWatch{}
-	l.p.metrics.identities.Inc()
-	l.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
-		"reason", cause, "old_producer", old.producer.String(), "new_producer", fresh.producer.String(),
-		"mark", mark.Sequence, "sealed", old.next-1, "batches", batches, "updates", updates, "amount", amount)
-	if confirmed > 0 {
-		l.p.advanced()
+	return func() {
+		l.p.metrics.identities.Inc()
+		l.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
+			"reason", cause, "old_producer", old.producer.String(), "new_producer", fresh.producer.String(),
+			"mark", mark.Sequence, "sealed", old.next-1, "batches", batches, "updates", updates, "amount", amount)
+		if confirmed > 0 {
+			l.p.advanced()
+		}
+		l.poke()
 	}
 }
 
@@ -77,17 +86,15 @@ func (l *lane) checkBirth(ctx context.Context) {
 	l.mu.Lock()
 	unused, producer := l.outbox.next == 1, l.outbox.producer
 	l.mu.Unlock()
-	if !unused || l.isBorn {
+	if !unused || l.toPostgres.isBorn {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout) // a Postgres that hangs must not hold up pushes
-	defer cancel()
 	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
 	if err != nil {
 		l.log.Debug("it can't be looked whether this clock is far behind", "error", err)
 		return
 	}
-	l.isBorn = true
+	l.toPostgres.isBorn = true
 	if !marks.Forgotten(producer) {
 		return
 	}
@@ -95,7 +102,7 @@ func (l *lane) checkBirth(ctx context.Context) {
 	defer l.p.sealing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.outbox.next > 1 {
+	if l.outbox.next > 1 || l.outbox.producer != producer {
 		return // what was sealed meanwhile is set aside when the mark is read
 	}
 	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), marks.Horizon), l.p.cfg.RewindWindow)
@@ -143,22 +150,17 @@ func (l *lane) keepAside(ctx context.Context) {
 		return
 	}
 
-	last := map[ProducerID]uint64{} // there may have been several changes of identity
 	l.mu.Lock()
 	l.aside = l.aside[kept:]
+	if l.p.cfg.Journal != nil {
+		l.kept = append(l.kept, list[:kept]...)
+	}
 	for _, b := range list[:kept] {
-		last[b.Producer] = b.Sequence
 		if !slices.ContainsFunc(l.aside, func(a aside) bool { return a.seal == b.seal }) {
 			l.outbox.setAside[b.seal] = Queued
 		}
 	}
 	l.mu.Unlock()
-	if l.p.cfg.Journal != nil {
-		for producer, sequence := range last {
-			if err := l.p.cfg.Journal.Forget(l.shard, producer, sequence); err != nil {
-				l.log.Warn("what the journal has no need of can't be deleted", "error", err)
-			}
-		}
-	}
+	l.poke() // the journal has no need of it any more
 	l.p.advanced()
 }

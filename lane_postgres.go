@@ -7,6 +7,43 @@ import (
 	"time"
 )
 
+// stepPostgres makes all calls to Postgres that a lane makes: it looks how far Postgres is where that is in doubt, writes
+// directly, and has it keep what was set aside.
+func (l *lane) stepPostgres(ctx context.Context) (again time.Duration) {
+	l.checkBirth(ctx)
+	if !l.p.books.current().told {
+		l.p.books.ask(ctx) // a note does for the lane
+	}
+	if !l.followBooks() {
+		return confirmInterval
+	}
+	l.checkQueue(ctx)
+	if l.writesDirectly() {
+		l.direct(ctx)
+	} else if l.isStalled() {
+		l.redeliver(ctx)
+	}
+	l.lookBack(ctx)
+	l.keepAside(ctx)
+	return l.again()
+}
+
+// writesDirectly says whether the batches go to Postgres by the direct way now.
+func (l *lane) writesDirectly() bool {
+	if l.p.cfg.Queue == nil || l.p.hurrying.Load() || l.p.time.Now().Before(l.toPostgres.directUntil) {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mustAbandon() || l.leavesQueue()
+}
+
+func (l *lane) isStalled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outbox.anyQueued() && l.p.time.Now().Sub(l.progress) > stallAfter
+}
+
 // redeliver is for batches that were pushed and yet aren't confirmed for long: perhaps the queue lost them, or only the
 // published mark. It asks Postgres, and has those pushed again that aren't in the queue any more.
 func (l *lane) redeliver(ctx context.Context) {
@@ -17,6 +54,7 @@ func (l *lane) redeliver(ctx context.Context) {
 	l.outbox.doubt()
 	l.progress = l.p.time.Now() // not before another stallAfter
 	l.mu.Unlock()
+	l.poke()
 	l.p.metrics.doubts.Inc()
 }
 
@@ -25,8 +63,7 @@ func (l *lane) redeliver(ctx context.Context) {
 // Postgres doesn't say, nothing is assumed but that the queue isn't to be relied on; see Pipeline.trustsQueue.
 func (l *lane) checkQueue(ctx context.Context) {
 	l.mu.Lock()
-	moved := l.moved
-	diverged := l.diverged
+	producer, moved, diverged := l.outbox.producer, l.moved, l.diverged
 	l.mu.Unlock()
 	if len(moved) == 0 && !diverged {
 		return
@@ -37,12 +74,14 @@ func (l *lane) checkQueue(ctx context.Context) {
 	}
 	l.mu.Lock()
 	lost := 0
-	for _, b := range l.outbox.batches {
-		if slices.Contains(moved, b.Sequence) {
-			lost++
+	if l.outbox.producer == producer {
+		for _, b := range l.outbox.batches {
+			if slices.Contains(moved, b.Sequence) {
+				lost++
+			}
 		}
+		l.moved = slices.Clone(l.moved[len(moved):]) // what has moved since, Postgres wasn't asked about
 	}
-	l.moved = nil
 	l.mu.Unlock()
 	if lost > 0 {
 		l.queueForgot(lost)
@@ -51,12 +90,12 @@ func (l *lane) checkQueue(ctx context.Context) {
 
 func (l *lane) queueForgot(batches int) {
 	now := l.p.time.Now()
-	if !now.Before(l.directUntil) {
+	if !now.Before(l.toPostgres.directUntil) {
 		l.log.Warn("the queue has lost batches that it had taken; they are written directly to Postgres", "batches", batches)
 	}
 	l.p.metrics.forgotten.Add(float64(batches))
 	l.p.queueForgotAt.Store(now.UnixNano())
-	l.directUntil = now.Add(distrust)
+	l.toPostgres.directUntil = now.Add(distrust)
 }
 
 // readStoredMark asks Postgres how far it is, and takes what follows from that.
@@ -70,16 +109,20 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 		return err
 	}
 	if marks.Forgotten(producer) {
-		l.changeIdentity(Mark{}, errForgotten)
+		l.changeIdentity(producer, Mark{}, errForgotten)
 		return nil
 	}
 
 	mark := marks.Of[producer]
 	l.mu.Lock()
+	if l.outbox.producer != producer {
+		l.mu.Unlock()
+		return nil // the identity has changed meanwhile, and Postgres has nothing of the new one
+	}
 	l.diverged = false
 	if !l.outbox.follows(mark) {
 		l.mu.Unlock()
-		l.changeIdentity(mark, ErrDiverged)
+		l.changeIdentity(producer, mark, ErrDiverged)
 		return nil
 	}
 	t := l.outbox.confirmStored(mark, view, began)
@@ -89,7 +132,14 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 	if t.confirmed+t.restored > 0 {
 		l.progress = l.p.time.Now()
 	}
-	behindGap := t.missing > 0 && l.outbox.gapAfter(mark)
+	switch {
+	case t.missing == 0 || !l.outbox.gapAfter(mark):
+		l.missingSince = time.Time{}
+	case l.missingSince.IsZero():
+		l.missingSince = began
+	}
+	isNews := t.missing > 0 && t.missing != l.missing
+	l.missing = t.missing
 	l.mu.Unlock()
 
 	l.tell(t)
@@ -98,21 +148,14 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 		l.log.Warn("Postgres was turned back: batches that were committed are sent again", "batches", t.restored)
 		l.poke()
 	}
-	if t.missing > 0 && t.missing != l.missing {
+	if isNews {
 		l.log.Error("Postgres was turned back by more than this process retains: batches that were committed are gone", "batches", t.missing)
-	}
-	l.missing = t.missing
-	switch {
-	case !behindGap:
-		l.missingSince = time.Time{}
-	case l.missingSince.IsZero():
-		l.missingSince = began
 	}
 	return nil
 }
 
 // mustAbandon says whether what comes behind batches that are gone is to be committed without them. Where the queue
-// retains batches, it is given the time to bring them.
+// retains batches, it is given the time to bring them. The caller must hold mu.
 func (l *lane) mustAbandon() bool {
 	return !l.missingSince.IsZero() && (l.p.cfg.RewindWindow == 0 || l.p.time.Now().Sub(l.missingSince) >= 2*rewindCheck)
 }
@@ -122,7 +165,7 @@ func (l *lane) direct(ctx context.Context) {
 	l.mu.Lock()
 	empty := len(l.outbox.batches) == 0
 	l.mu.Unlock()
-	if empty || l.p.time.Now().Before(l.nextDirect) {
+	if empty || l.p.time.Now().Before(l.toPostgres.nextDirect) {
 		return
 	}
 	err := l.tryDirect(ctx)
@@ -130,13 +173,13 @@ func (l *lane) direct(ctx context.Context) {
 	now := l.p.time.Now()
 	switch {
 	case err == nil:
-		l.nextDirect = time.Time{}
-		l.directs.works(l.log, now, "direct writes work again")
+		l.toPostgres.nextDirect = time.Time{}
+		l.toPostgres.directs.works(l.log, now, "direct writes work again")
 	case errors.Is(err, ErrHeld):
-		l.nextDirect = now.Add(heldPause)
+		l.toPostgres.nextDirect = now.Add(heldPause)
 	case ctx.Err() == nil:
-		l.nextDirect = now.Add(retryMost)
-		l.directs.failed(l.log, now, "direct write failed; batches are kept and tried again", err)
+		l.toPostgres.nextDirect = now.Add(retryMost)
+		l.toPostgres.directs.failed(l.log, now, "direct write failed; batches are kept and tried again", err)
 	}
 }
 
@@ -149,12 +192,13 @@ func (l *lane) tryDirect(ctx context.Context) error {
 	for _, b := range batches {
 		b.tried = true
 	}
+	gaps := l.gaps
+	if !l.mustAbandon() {
+		producer = ProducerID{}
+	}
 	l.mu.Unlock()
 	if len(batches) == 0 {
 		return nil
 	}
-	if !l.mustAbandon() {
-		producer = ProducerID{}
-	}
-	return l.commits.writeDirectly(ctx, batches, l.gaps, producer)
+	return l.commits.writeDirectly(ctx, batches, gaps, producer)
 }

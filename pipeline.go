@@ -119,7 +119,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	work.Go(func() { p.sealAll(workCtx) })
 	work.Go(func() { p.watchBooks(workCtx) })
 	for _, l := range p.lanes {
-		work.Go(func() { l.run(workCtx) })
+		for _, t := range l.tasks {
+			work.Go(func() { t.run(workCtx) })
+		}
 	}
 	for _, f := range p.flushers {
 		work.Go(func() { f.run(workCtx) })

@@ -14,7 +14,9 @@ func (p *Pipeline) sealedBatches(shard int) []*Batch {
 func (in *simInstance) beginAll() {
 	p := in.p
 	for _, l := range p.lanes {
-		in.begin("lane", func(ctx context.Context) { l.step(ctx) })
+		for _, t := range l.tasks {
+			in.begin("lane "+t.name, func(ctx context.Context) { t.step(ctx) })
+		}
 	}
 	for _, f := range p.flushers {
 		in.begin("flusher", func(ctx context.Context) { f.report(ctx, f.term(ctx)) })

@@ -165,7 +165,7 @@ func (l *lane) status() ShardStatus {
 	o := l.outbox
 	s := ShardStatus{
 		Shard: l.shard, Unconfirmed: len(o.batches), Bytes: o.bytes(), Oldest: o.oldest().UTC(), Confirmed: o.confirmed,
-		Sealed: o.next - 1, Fallback: l.fallback, Kept: len(o.retained), KeptBytes: sizeOf(o.retained), JournalFailing: l.journalFailing,
+		Sealed: o.next - 1, Fallback: l.leavesQueue(), Kept: len(o.retained), KeptBytes: sizeOf(o.retained), JournalFailing: l.journalFailing,
 		Denied: l.denied(),
 	}
 	if len(o.batches) > 0 {

@@ -1,0 +1,313 @@
+package spendflush
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// hangs has calls block until their caller gives up, as those to a server that is frozen do.
+type hangs struct{ on atomic.Bool }
+
+func (h *hangs) wait(ctx context.Context) error {
+	if !h.on.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+type hangingStore struct {
+	Store
+	*hangs
+}
+
+func (s hangingStore) Books(ctx context.Context) (BooksID, error) {
+	if err := s.wait(ctx); err != nil {
+		return BooksID{}, err
+	}
+	return s.Store.Books(ctx)
+}
+
+func (s hangingStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+	if err := s.wait(ctx); err != nil {
+		return Marks{}, err
+	}
+	return s.Store.Marks(ctx, shard, ids)
+}
+
+func (s hangingStore) Apply(ctx context.Context, f *Flush) error {
+	if err := s.wait(ctx); err != nil {
+		return err
+	}
+	return s.Store.Apply(ctx, f)
+}
+
+type hangingQueue struct {
+	Queue
+	*hangs
+}
+
+func (q hangingQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	if err := q.wait(ctx); err != nil {
+		return "", err
+	}
+	return q.Queue.Push(ctx, b, previous)
+}
+
+func (q hangingQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
+	if err := q.wait(ctx); err != nil {
+		return Mark{}, err
+	}
+	return q.Queue.Mark(ctx, shard, id)
+}
+
+// hangingRig is a rig whose servers can hang.
+func hangingRig(t *testing.T, journal Journal) (r *rig, store, queue *hangs) {
+	r = newRig(t, true, 2, &faults{})
+	store, queue = &hangs{}, &hangs{}
+	c := r.cfg
+	c.Store, c.Queue, c.Journal = hangingStore{r.store, store}, hangingQueue{r.queue, queue}, journal
+	c.DirectLocker = newMemoryLocker()
+	r.Pipeline = newTestPipeline(t, c)
+	r.start(t)
+	first := r.record(t, key("first"))
+	if _, err := r.Wait(t.Context(), first, Committed); err != nil {
+		t.Fatal(err)
+	}
+	return r, store, queue
+}
+
+// reaches sees that what is recorded for some time reaches the stage within this time of the bubble. It returns how much
+// that was.
+func (r *rig) reaches(t *testing.T, want Stage, within time.Duration) (updates int) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); updates++ {
+		receipt := r.record(t, key("more"))
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		if stage, err := r.Wait(ctx, receipt, want); err != nil {
+			t.Fatalf("update %d is %s after %s; want %s", updates, stage, within, want)
+		}
+		cancel()
+	}
+	return updates
+}
+
+func TestAPostgresThatHangsHoldsUpNoPush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, _ := hangingRig(t, nil)
+		store.on.Store(true)
+		n := r.reaches(t, Queued, r.cfg.SealInterval+confirmInterval)
+		if queued := r.queue.len(0) + r.queue.len(1); queued < n {
+			t.Errorf("%d batches are in the queue, of %d updates", queued, n)
+		}
+		store.on.Store(false)
+		r.end(t)
+	})
+}
+
+// The queue fails, so that the lane writes directly; that hangs, and meanwhile the queue is back.
+func TestADirectWriteThatHangsHoldsUpNoPush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, _ := hangingRig(t, nil)
+		store.on.Store(true)
+		r.faults.setAll(true)
+		r.Pipeline.queueForgotAt.Store(0)
+		receipt := r.record(t, key("more"))
+		time.Sleep(10 * time.Second)
+		r.faults.setAll(false)
+		ctx, cancel := context.WithTimeout(t.Context(), retryMost)
+		defer cancel()
+		if stage, err := r.Wait(ctx, receipt, Queued); err != nil {
+			t.Fatalf("it is %s", stage)
+		}
+		r.reaches(t, Queued, r.cfg.SealInterval+confirmInterval)
+		store.on.Store(false)
+		r.end(t)
+	})
+}
+
+func TestServersThatHangHoldUpNoJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, queue := hangingRig(t, &memoryJournal{})
+		store.on.Store(true)
+		queue.on.Store(true)
+		r.reaches(t, Queued, r.cfg.SealInterval+confirmInterval)
+		store.on.Store(false)
+		queue.on.Store(false)
+		r.end(t)
+	})
+}
+
+func TestAQueueThatHangsIsGoneRoundAfterASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, queue := hangingRig(t, nil)
+		queue.on.Store(true)
+		r.reaches(t, Committed, r.cfg.SealInterval+fallbackAfter+2*confirmInterval)
+		queue.on.Store(false)
+		r.end(t)
+	})
+}
+
+// hookedStore has something happen while marks are read.
+type hookedStore struct {
+	Store
+	during func()
+}
+
+func (s *hookedStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+	marks, err := s.Store.Marks(ctx, shard, ids)
+	s.during()
+	return marks, err
+}
+
+type hookedQueue struct {
+	Queue
+	during func()
+}
+
+func (q *hookedQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	q.during()
+	entry, err := q.Queue.Push(ctx, b, previous)
+	return entry, err
+}
+
+func (q *hookedQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
+	q.during()
+	return q.Queue.Mark(ctx, shard, id)
+}
+
+// hookedLane is the only lane of a pipeline that doesn't run, with a batch in its outbox.
+func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, stored *memoryStore) {
+	stored = newMemoryStore()
+	store, queue = &hookedStore{stored, func() {}}, &hookedQueue{newMemoryQueue(), func() {}}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: queue, Locker: newMemoryLocker(), Journal: &memoryJournal{}})
+	l = p.lanes[0]
+	sealOne(t, p)
+	p.books.learn(stored.id, true)
+	l.followBooks()
+	return l, store, queue, stored
+}
+
+func sealOne(t *testing.T, p *Pipeline) {
+	t.Helper()
+	if err := p.Record(&Update{Spend: Dollars(1), Series: Series{APIKey: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	p.seal(false)
+}
+
+// replace has the lane go on under a new identity, and seals a batch under that.
+func replace(t *testing.T, l *lane) {
+	t.Helper()
+	before := l.identity()
+	l.changeIdentity(before, Mark{}, errForgotten)
+	sealOne(t, l.p)
+	if l.identity() == before || len(l.outbox.batches) != 1 {
+		t.Fatal("the identity isn't changed")
+	}
+}
+
+// Postgres is asked about an identity, and meanwhile the task of the queue goes on under another one.
+func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
+	for name, prune := range map[string]bool{"it has a mark": false, "it looks pruned": true} {
+		t.Run(name, func(t *testing.T) {
+			l, store, _, stored := hookedLane(t)
+			if prune {
+				stored.state.horizon[0] = time.Now().Add(time.Hour)
+			}
+			var changed ProducerID
+			store.during = func() {
+				store.during = func() {}
+				replace(t, l)
+				changed = l.identity()
+			}
+			if err := l.readStoredMark(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if l.identity() != changed || len(l.outbox.batches) != 1 || len(l.aside) != 1 || l.diverged {
+				t.Errorf("%d batches are on their way, %d are set aside; diverged: %t", len(l.outbox.batches), len(l.aside), l.diverged)
+			}
+			l.confirm(ProducerID{1}, Mark{Sequence: 1})
+			if l.diverged || len(l.outbox.batches) != 1 {
+				t.Error("a mark of another producer is taken for its own")
+			}
+		})
+	}
+}
+
+// A batch is pushed while Postgres tells of other books, or of another process with the same memory.
+func TestAPushThatAnIdentityDoesNotOutliveSaysNothingOfTheNextOne(t *testing.T) {
+	l, _, queue, _ := hookedLane(t)
+	l.outbox.batches[0].entry = "0-1" // so that it moves
+	queue.during = func() {
+		queue.during = func() {}
+		replace(t, l)
+	}
+	b := l.outbox.batches[0]
+	if err := l.pushOnce(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.moved) != 0 || l.outbox.batches[0].queued {
+		t.Errorf("the new identity has %v moved; its batch is queued: %t", l.moved, l.outbox.batches[0].queued)
+	}
+
+	l.outbox.batches[0].tried = false
+	l.toQueue.failingSince = l.p.time.Now() // the queue is asked first whether it answers
+	b = l.outbox.batches[0]
+	queue.during = func() {
+		queue.during = func() { t.Error("what is set aside is pushed") }
+		replace(t, l)
+	}
+	if err := l.pushOnce(t.Context(), b); err != nil || b.tried {
+		t.Errorf("%v; tried: %t", err, b.tried)
+	}
+}
+
+// Between the two reads of Postgres another entry turns out to be gone.
+func TestAnEntryThatGoesWhilePostgresIsAskedIsAskedAboutAgain(t *testing.T) {
+	l, store, _, _ := hookedLane(t)
+	sealOne(t, l.p)
+	l.moved = []uint64{1}
+	store.during = func() {
+		store.during = func() {}
+		l.moved = append(l.moved, 2)
+	}
+	l.checkQueue(t.Context())
+	if !slices.Equal(l.moved, []uint64{2}) || l.p.trustsQueue() {
+		t.Errorf("moved: %v, trusted: %t", l.moved, l.p.trustsQueue())
+	}
+}
+
+// slowJournal has something happen while it writes.
+type slowJournal struct {
+	*memoryJournal
+	during func()
+}
+
+func (j *slowJournal) Append(batches []*Batch) error {
+	j.during()
+	return j.memoryJournal.Append(batches)
+}
+
+// Postgres tells of other books while the journal writes a batch that isn't pushed yet. The copy that it gets names the
+// books before, and their instance would be needed to bring it on.
+func TestAJournalHasNoBatchOfWhichItHasACopyForOtherBooks(t *testing.T) {
+	l, _, _, _ := hookedLane(t)
+	j := &slowJournal{&memoryJournal{}, func() {}}
+	l.p.cfg.Journal = j
+	j.during = func() {
+		j.during = func() {}
+		l.p.books.learn(BooksID{7}, true)
+		l.followBooks()
+	}
+	if l.writeJournal(); l.outbox.batches[0].journaled {
+		t.Error("it is said to have the batch")
+	}
+	if l.writeJournal(); !l.outbox.batches[0].journaled || j.batches[1].Books != (BooksID{7}) {
+		t.Error("it doesn't have the batch under its books")
+	}
+}

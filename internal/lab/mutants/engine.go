@@ -230,7 +230,7 @@ var engineMutants = []mutant{
 	{
 		name:  "failed push taken for success",
 		guard: "a push whose outcome is unknown is repeated before the next batch goes, and its batch doesn't count as queued",
-		edits: []edit{{"lane.go", "l.pushOnce(ctx, b); err != nil {\n", "l.pushOnce(ctx, b); err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\n"}},
+		edits: []edit{{"lane_queue.go", "l.pushOnce(ctx, b); err != nil {\n", "l.pushOnce(ctx, b); err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\n"}},
 		pkg:   ".",
 		tests: []string{"TestShutdownSaysExactlyWhatItCouldNotDrain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -265,7 +265,7 @@ var engineMutants = []mutant{
 	{
 		name:  "no way round the queue",
 		guard: "while the queue fails, instances write to Postgres directly",
-		edits: []edit{{"lane.go", ">= fallbackAfter", ">= 1<<62"}},
+		edits: []edit{{"lane_queue.go", ">= fallbackAfter && l.setFallback", ">= 1<<62 && l.setFallback"}},
 		pkg:   ".",
 		tests: []string{"TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack"},
 	},

@@ -48,7 +48,7 @@ var lossMutants = []mutant{
 	{
 		name:  "birth not checked",
 		guard: "before anything is sealed it is looked whether the identity looks pruned",
-		edits: []edit{{"lane.go", "\tl.checkBirth(ctx)\n", ""}},
+		edits: []edit{{"lane_postgres.go", "\tl.checkBirth(ctx)\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned"},
 	},
@@ -153,7 +153,7 @@ var lossMutants = []mutant{
 	{
 		name:  "direct writes pushed never",
 		guard: "a lane pushes what it has written directly as soon as the queue takes it",
-		edits: []edit{{"lane.go", "\t\tl.pushRetained(ctx)\n", ""}},
+		edits: []edit{{"lane_queue.go", "\tl.pushRetained(ctx)\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue", "TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing"},
 	},
@@ -279,7 +279,7 @@ var lossMutants = []mutant{
 	{
 		name:  "pushed before it is journaled",
 		guard: "a batch is in the journal before it is pushed: what is acknowledged as queued survives process and queue together",
-		edits: []edit{{"lane.go", "l.p.cfg.Journal != nil && !b.journaled && !l.journalFailing", "l.journalFailing && false"}},
+		edits: []edit{{"lane_queue.go", "l.p.cfg.Journal != nil && !b.journaled && !l.journalFailing", "l.journalFailing && false"}},
 		pkg:   ".",
 		tests: []string{"TestNothingIsPushedThatIsNotInTheJournalYet"},
 	},

@@ -70,7 +70,7 @@ func hangingRig(t *testing.T, journal Journal) (r *rig, store, queue *hangs) {
 	r = newRig(t, true, 2, &faults{})
 	store, queue = &hangs{}, &hangs{}
 	c := r.cfg
-	c.Store, c.Queue, c.Journal = hangingStore{r.store, store}, hangingQueue{r.queue, queue}, journal
+	c.Store, c.Queue, c.Journal = hangingStore{r.store, store}, hangingQueue{c.Queue, queue}, journal
 	c.DirectLocker = newMemoryLocker()
 	r.Pipeline = newTestPipeline(t, c)
 	r.start(t)

@@ -104,9 +104,12 @@ func payloadOf(b []byte) []byte {
 
 func digestOf(b []byte) (d Digest) {
 	h := sha256.New()
-	h.Write(b[:4])
-	h.Write(b[8:batchBooksAt])
-	h.Write(payloadOf(b))
+	payload := payloadOf(b)
+	h.Write(b[:batchSignedAt])
+	h.Write([]byte{0}) // that it is signed is part of the signature, as is the length of that
+	h.Write(binary.BigEndian.AppendUint32(nil, uint32(batchHeaderSize+len(payload))))
+	h.Write(b[12:batchBooksAt])
+	h.Write(payload)
 	copy(d[:], h.Sum(nil))
 	return d
 }

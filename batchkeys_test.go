@@ -286,3 +286,16 @@ func FuzzNothingUnsignedIsAccepted(f *testing.F) {
 		}
 	})
 }
+
+// A process that has a key signs what an earlier one without one left. What goes on from it knows it by its digest.
+func TestABatchKeepsItsDigestWhenItIsSigned(t *testing.T) {
+	plain := testBatch(t, 1, 1)
+	keys := &BatchKeys{Key: []byte("0123456789abcdefghijklmnopqrstuvwxyz")}
+	signed, err := keys.ParseBatch(plain.forBooks(testBooks, keys).Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !isSigned(signed.bytes) || signed.Digest() != plain.Digest() {
+		t.Errorf("signed it has the digest %x, unsigned %x", signed.Digest(), plain.Digest())
+	}
+}

@@ -22,15 +22,30 @@ func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
 // takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
 func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
 	found := FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest}
-	if rows, err := p.rowsOf(b.Batch); err != nil {
-		f.setAside(b.Batch, err)
-		sums.batches++
-	} else {
-		sums.add(rows)
+	if p.takeRows(b.Batch, f, sums) {
 		found.Updates, found.Amount = b.Updates, b.Amount
 	}
 	p.taken = append(p.taken, b)
 	f.Found = append(f.Found, found)
+}
+
+// takeRows adds the rows of a batch that the flush claims. It says whether the batch counts by that claim: one that can't be
+// booked is set aside instead. One that an operator has booked by hand beside all claims counts by this one from now on, and its
+// rows are there.
+func (p *plan) takeRows(b *Batch, f *Flush, sums *sums) (counts bool) {
+	if p.marks[b.Producer].isByHand(b) {
+		f.ByHand = append(f.ByHand, ByHandBatch{b.Producer, b.Sequence, b.digest})
+		sums.batches++
+		return true
+	}
+	rows, err := p.rowsOf(b)
+	if err != nil {
+		f.setAside(b, err)
+		sums.batches++
+		return false
+	}
+	sums.add(rows)
+	return true
 }
 
 // gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.

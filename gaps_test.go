@@ -588,3 +588,30 @@ func TestInstanceThatMeetsANewerFormatGivesTheLockUp(t *testing.T) {
 		r.end(t)
 	})
 }
+
+func TestABatchThatWasBookedByHandIsClaimedWithoutItsRows(t *testing.T) {
+	b := []*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)}
+	byHand := func(b *Batch) ByHandBatch { return ByHandBatch{b.Producer, b.Sequence, b.Digest()} }
+	p := newPlan(0)
+	p.books = testBooks
+	for _, b := range b[:2] {
+		p.offer(Entry{ID: EntryID(fmt.Sprint(b.Sequence)), Bytes: b.Bytes()})
+	}
+	p.learn(p.unknown(), Marks{Of: map[ProducerID]Mark{testProducer(1): {ByHand: []ByHandBatch{byHand(b[1])}}}})
+	f := p.take()
+	if f == nil || !slices.Equal(f.ByHand, []ByHandBatch{byHand(b[1])}) || f.Claims[0].Last != 2 ||
+		f.Claims[0].Updates != b[0].Updates+b[1].Updates || f.Control[0].APIRequests() != b[0].Updates {
+		t.Errorf("%+v", f)
+	}
+
+	lost := newPlan(0)
+	lost.books = testBooks
+	lost.offer(Entry{ID: "2", Bytes: b[1].Bytes()})
+	mark := Mark{Sequence: 3, Digest: b[2].Digest(), Lost: []SequenceRange{{1, 2}}, ByHand: []ByHandBatch{byHand(b[1])}}
+	lost.learn(lost.unknown(), Marks{Of: map[ProducerID]Mark{testProducer(1): mark}})
+	f = lost.take()
+	if f == nil || !slices.Equal(f.ByHand, []ByHandBatch{byHand(b[1])}) || len(f.Found) != 1 || f.Found[0].Updates != b[1].Updates ||
+		f.Control != (Control{}) {
+		t.Errorf("%+v", f)
+	}
+}

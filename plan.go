@@ -244,15 +244,10 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 		}
 	}
 	p.taken = append(p.taken, b)
-	rows, err := p.rowsOf(b.Batch)
-	if err != nil {
-		f.setAside(b.Batch, err)
-		claim.skip(b.Batch)
-		sums.batches++
+	claim.skip(b.Batch)
+	if !p.takeRows(b.Batch, f, sums) {
 		return
 	}
-	sums.add(rows)
-	claim.skip(b.Batch)
 	claim.Updates += b.Updates
 	claim.Amount = claim.Amount.Add(b.Amount)
 }

@@ -22,6 +22,16 @@ func (b *Batch) Alone() (*Flush, error) {
 	return &Flush{Shard: b.Shard, Books: b.Books, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}, nil
 }
 
+// Places says whether the mark tells of this very batch what it is to it: the next one, one that is in the books, or one that
+// was passed as lost. It doesn't for one that may be of another chain.
+func (m Mark) Places(b *Batch) bool {
+	if b.Sequence == m.Sequence+1 {
+		return b.PriorDigest == m.Digest
+	}
+	is, known := m.Recent.is(m.Sequence, b.Sequence, b.digest)
+	return is && known && !m.isAnother(b)
+}
+
 // Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
 // is the next one, or as found if it was passed as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
 // ErrCorruptBatch.

@@ -45,6 +45,13 @@ type FoundBatch struct {
 	Amount      Amount
 }
 
+// ByHandBatch is a batch that an operator has booked out of quarantine beside all claims.
+type ByHandBatch struct {
+	Producer ProducerID
+	Sequence uint64
+	Digest   Digest
+}
+
 // TotalRow is what a flush adds to the total of one entity.
 type TotalRow struct {
 	Key      Key // Entity.Key()
@@ -103,9 +110,11 @@ type Flush struct {
 	// Quarantine has the whole batches that are set aside by this flush, in the order of those of Lost that say so.
 	Quarantine []BadBatch
 	Found      []FoundBatch // at or before the marks, Claims included
-	Totals     []TotalRow
-	Rollups    []RollupRow
-	Control    Control
+	// ByHand has those within Claims or Found that are in Mark.ByHand. Their rows are in the books, and not here.
+	ByHand  []ByHandBatch
+	Totals  []TotalRow
+	Rollups []RollupRow
+	Control Control
 }
 
 // batches returns how many batches the flush commits.
@@ -152,9 +161,17 @@ type Mark struct {
 	Lost        []SequenceRange
 	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
 
+	// ByHand has the producer's batches that were booked by hand, and that no claim covers.
+	ByHand []ByHandBatch
+
 	// The producer's own sums over all batches up to Sequence, those that are lost included.
 	Updates int64
 	Amount  Amount
+}
+
+// isByHand says whether the batch was booked by hand, and no claim covers it yet.
+func (m Mark) isByHand(b *Batch) bool {
+	return slices.Contains(m.ByHand, ByHandBatch{b.Producer, b.Sequence, b.digest})
 }
 
 // Contiguous returns the last sequence up to which no batch is missing.

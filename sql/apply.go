@@ -117,129 +117,6 @@ func (s *Store) checkFlush(f *spendflush.Flush) error {
 	return nil
 }
 
-// encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made once and sent at every
-// try.
-type encodedFlush struct {
-	claims, lost, quarantine, control []param
-
-	held, split, found []param // of what was lost and is found
-
-	fingerprints []call
-}
-
-func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
-	parts := e.parts(
-		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
-		func() { encodeControl(e, f) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
-		func() { encodeHeld(e, f.Shard, foundPlaces(f)) })
-	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], control: parts[3], found: parts[4], split: parts[5],
-		held: parts[6], fingerprints: fingerprintCalls(f)}
-}
-
-func encodeClaims(e *encoder, f *spendflush.Flush) {
-	n, at := len(f.Claims), func(i int) *spendflush.Claim { return &f.Claims[i] }
-	e.int2(int16(f.Shard))
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).First) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Prior) })
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Digest) })
-	e.byteas(n, func(i int) []byte { return at(i).Recent })
-	e.int8s(n, func(i int) int64 { return at(i).Updates })
-	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
-	e.int8s(n, func(i int) int64 { return at(i).SealedUpdates })
-	e.amounts(n, func(i int) spendflush.Amount { return at(i).SealedAmount })
-}
-
-func encodeLost(e *encoder, f *spendflush.Flush) {
-	n, at := len(f.Lost), func(i int) *spendflush.LostRange { return &f.Lost[i] }
-	e.int2(int16(f.Shard))
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).First) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).Last) })
-	e.texts(n, func(i int) string { return plainText(at(i).Reason) })
-	e.bools(n, func(i int) bool { return at(i).Quarantined })
-}
-
-func encodeFound(e *encoder, f *spendflush.Flush) {
-	n, at := len(f.Found), func(i int) *spendflush.FoundBatch { return &f.Found[i] }
-	e.int2(int16(f.Shard))
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Producer) })
-	e.int8s(n, func(i int) int64 { return int64(at(i).Sequence) })
-	e.int8s(n, func(i int) int64 { return at(i).Updates })
-	e.amounts(n, func(i int) spendflush.Amount { return at(i).Amount })
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Digest) })
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).PriorDigest) })
-}
-
-func encodeTotals(e *encoder, shard int, rows []spendflush.TotalRow, places []int) {
-	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&rows[places[i]].Key) })
-	e.counters(len(places), func(i int) *spendflush.Counters { return &rows[places[i]].Counters })
-	e.int2(int16(shard))
-}
-
-// encodeFreshTotals encodes rows that are perhaps not in the table, and notes them.
-func (t *transaction) encodeFreshTotals(e *encoder, shard int, rows []spendflush.TotalRow, places []int) {
-	encodeTotals(e, shard, rows, places)
-	for _, i := range places {
-		t.written = append(t.written, totalOf(shard, &rows[i]))
-	}
-}
-
-func encodeRollups(e *encoder, rows []spendflush.RollupRow, places []int) {
-	n, at := len(places), func(i int) *spendflush.RollupRow { return &rows[places[i]] }
-	e.dates(n, func(i int) int32 { day, _ := split(at(i).Hour); return day })
-	e.int2s(n, func(i int) int16 { _, hour := split(at(i).Hour); return hour })
-	e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Key) })
-	e.counters(n, func(i int) *spendflush.Counters { return &at(i).Counters })
-}
-
-// encodeFreshRollups encodes rows that are perhaps not in the table, and notes them.
-func (t *transaction) encodeFreshRollups(e *encoder, rows []spendflush.RollupRow, places []int) {
-	encodeRollups(e, rows, places)
-	for _, i := range places {
-		t.written = append(t.written, rollupOf(&rows[i]))
-	}
-}
-
-// totalOf names the row of a total. There is one in each shard, under a key of its own.
-func totalOf(shard int, r *spendflush.TotalRow) row {
-	key := r.Key
-	key[len(key)-1] ^= byte(shard)
-	return row{key, 0}
-}
-
-func rollupOf(r *spendflush.RollupRow) row { return row{r.Key, r.Hour} }
-
-// split returns the day of the hour, counted from 1970-01-01, and the hour of that day.
-func split(h spendflush.Hour) (day int32, hour int16) {
-	day, rest := int32(h)/24, int32(h)%24
-	if rest < 0 {
-		day, rest = day-1, rest+24
-	}
-	return day, int16(rest)
-}
-
-// bookName is how a control sum, by its place in a Control, is named in the database.
-func bookName(i int) string {
-	if i == 0 {
-		return "rollup"
-	}
-	return spendflush.EntityType(i).String()
-}
-
-func encodeControl(e *encoder, f *spendflush.Flush) {
-	var books []int
-	for i := range f.Control {
-		if i == 0 || f.Control[i] != (spendflush.Counters{}) { // the first one counts the change
-			books = append(books, i)
-		}
-	}
-	e.int2(int16(f.Shard))
-	e.texts(len(books), func(i int) string { return bookName(books[i]) })
-	e.counters(len(books), func(i int) *spendflush.Counters { return &f.Control[books[i]] })
-}
-
 // largestKept bounds the buffers kept for the next flush.
 const largestKept = 32 << 20
 
@@ -293,7 +170,7 @@ func (t *transaction) claim(ctx context.Context, f *spendflush.Flush, encoded en
 }
 
 func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflush.Flush, encoded encodedFlush) error {
-	var moved, found int64
+	var moved, found, covered, twice int64
 	if len(f.Claims) > 0 {
 		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
 	}
@@ -301,6 +178,10 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 		calls = append(calls, call{name: "hold_marks", rows: -1, params: encoded.held}, call{name: "split", rows: -1, params: encoded.split},
 			call{name: "find", rows: -1, params: encoded.found, answer: &found})
 	}
+	if len(f.ByHand) > 0 {
+		calls = append(calls, call{name: "by_hand_covered", rows: -1, params: encoded.covered, answer: &covered})
+	}
+	calls = append(calls, call{name: "by_hand_twice", rows: -1, params: encoded.twice, answer: &twice})
 	if len(f.Lost) > 0 { // some of those found can't be booked
 		calls = append(calls, call{name: "lose", rows: len(f.Lost), params: encoded.lost})
 	}
@@ -317,6 +198,9 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 	if moved != int64(len(f.Claims)) || found != int64(len(f.Found)) {
 		return fmt.Errorf("%d of %d claims, %d of %d batches found: %w",
 			moved, len(f.Claims), found, len(f.Found), spendflush.ErrFenced)
+	}
+	if covered != int64(len(f.ByHand)) || twice > 0 {
+		return fmt.Errorf("%d of %d batches were applied by hand, and %d more: %w", covered, len(f.ByHand), twice, spendflush.ErrFenced)
 	}
 	return nil
 }

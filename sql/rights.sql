@@ -1,7 +1,7 @@
 -- What the role lacks of the rights that docs/runbook.md lists under Roles, such as "INSERT on spendflush.total". Other
 -- tables may lie in the schema, which aren't ours to look at. One of ours that isn't there lacks nothing.
 WITH tables (name) AS (
-    VALUES ('books'), ('control'), ('day_fingerprint'), ('entity'), ('last_audit'), ('lost_batches'), ('producers'), ('pruned_marks'),
+    VALUES ('applied_by_hand'), ('books'), ('control'), ('day_fingerprint'), ('entity'), ('last_audit'), ('lost_batches'), ('producers'), ('pruned_marks'),
         ('quarantine'), ('rollup'), ('series'), ('series_tag'), ('signed_out'), ('total')
 ), wanted (name, privilege) AS (
     SELECT name, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) FROM tables

@@ -231,14 +231,15 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	var standby bool
 	var horizon *time.Time
 	var changes *int64
-	var ids, digests, missing [][16]byte
+	var ids, digests, missing, byHand, byHandDigests [][16]byte
 	var recent [][]byte
-	var sequences, updates, first, last []int64
+	var sequences, updates, first, last, byHandSequences []int64
 	var amounts []string
 	var books [16]byte
 	var quarantined []bool
 	err := from.QueryRow(ctx, fmt.Sprintf(onPrimary, s.statement("marks")), shard, asked).Scan(
-		&standby, &books, &horizon, &changes, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &first, &last, &quarantined)
+		&standby, &books, &horizon, &changes, &ids, &sequences, &digests, &recent, &updates, &amounts, &missing, &first, &last, &quarantined,
+		&byHand, &byHandSequences, &byHandDigests)
 	if err == nil && standby {
 		err = ErrStandby
 	}
@@ -265,6 +266,11 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 		if quarantined[i] {
 			mark.Quarantined = append(mark.Quarantined, uint64(first[i]))
 		}
+		marks.Of[id] = mark
+	}
+	for i, id := range byHand {
+		mark := marks.Of[id]
+		mark.ByHand = append(mark.ByHand, spendflush.ByHandBatch{Producer: id, Sequence: uint64(byHandSequences[i]), Digest: byHandDigests[i]})
 		marks.Of[id] = mark
 	}
 	return marks, nil

@@ -70,8 +70,14 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 			if q.Sequence == 0 { // what its header says wasn't believed when it was set aside
 				return Outcome{ID: id, Result: NotApplied, Detail: err.Error(), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, nil
 			}
+			if q.Unclaimed && errors.Is(err, spendflush.ErrApplied) {
+				return Outcome{ID: id, Result: NotApplied, Detail: booked(id), State: "open"}, nil
+			}
 			at, failed := standingOf(ctx, store, &q)
 			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, failed
+		case errors.Is(err, sql.ErrByHand):
+			detail := fmt.Sprintf(`%v; drop this copy with "spendflush quarantine drop %d"`, errors.Unwrap(err), id)
+			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
 		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spendflush.ErrFenced):
 			detail := fmt.Sprintf("%v; %s", errors.Unwrap(err), mend(&q, err)) // without the id once more
 			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil

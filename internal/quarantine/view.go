@@ -156,7 +156,7 @@ func turn(q *sql.Quarantined, at standing) string {
 	case at.HasQuarantined(q.Sequence):
 		return fmt.Sprintf(`not in the books, and its producer has left it to the quarantine: "spendflush quarantine apply %d"`, q.ID)
 	case at.Has(q.Sequence):
-		return fmt.Sprintf(`already in the books, because its producer sent it again; drop it with "spendflush quarantine drop %d"`, q.ID)
+		return booked(q.ID)
 	case q.Sequence > mark+1:
 		missing := fmt.Sprintf("batches %d to %d", mark+1, q.Sequence-1)
 		if mark+1 == q.Sequence-1 {
@@ -166,6 +166,11 @@ func turn(q *sql.Quarantined, at standing) string {
 	default:
 		return fmt.Sprintf(`not in the books; if its producer doesn't send it again: "spendflush quarantine apply %d"`, q.ID)
 	}
+}
+
+// booked says what to do about a batch that came to the books in another way.
+func booked(id int64) string {
+	return fmt.Sprintf(`already in the books, because its producer sent it again; drop it with "spendflush quarantine drop %d"`, id)
 }
 
 // damaged says what to do about a batch that can't be read.

@@ -13,6 +13,27 @@ var sqlMutants = []mutant{
 		tests: []string{"TestAGapOrARepetitionIsFencedAndWritesNothing"},
 	},
 	{
+		name:  "applied by hand once an entry",
+		guard: "a batch is applied by hand once, however often and in whatever wrapper it lies in quarantine",
+		edits: []edit{{"sql/byhand.go", "if tag.RowsAffected() == 1 {", "if tag.RowsAffected() < 2 {"}},
+		pkg:   "sql",
+		tests: []string{"TestABatchThatLiesInQuarantineTwiceIsAppliedByHandOnce"},
+	},
+	{
+		name:  "booked by hand beside its claim",
+		guard: "a batch that has its place among the claims is not booked by hand beside them, whatever was said when it was set aside",
+		edits: []edit{{"sql/byhand.go", "beside = !mark.Places(b)", "beside = true"}},
+		pkg:   "sql",
+		tests: []string{"TestABatchThatTheFlusherHasBookedIsNotAppliedByHandBesideIt"},
+	},
+	{
+		name:  "claims over what was booked by hand",
+		guard: "a flusher that doesn't know that a batch was booked by hand loses its claim",
+		edits: []edit{{"sql/apply.go", "covered != int64(len(f.ByHand)) || twice > 0", "covered != int64(len(f.ByHand))"}},
+		pkg:   "sql",
+		tests: []string{"TestABatchThatWasAppliedByHandIsNotBookedAgainByTheFlusherThatMeetsIt"},
+	},
+	{
 		name:  "marks of a standby",
 		guard: "marks are never read from a standby: one that lags would look like a Postgres that was turned back",
 		edits: []edit{{"sql/store.go", "if err == nil && standby {", "if false {"}},

@@ -1,0 +1,207 @@
+package sql
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spendflush/spendflush"
+)
+
+// ErrByHand is wrapped where a batch was applied by hand before, out of the same or another entry of the quarantine.
+var ErrByHand = errors.New("this batch was applied by hand")
+
+// ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is added, a batch is claimed
+// like any other. A batch whose producer is too old to be known is taken not to be in the books: that is for the caller to
+// know. However often a batch lies in quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if
+// another entry with the same batch was applied; ErrRefused if the entry can't be applied now either; spendflush.ErrApplied if
+// the batch is in the books by now; spendflush.ErrGap if an earlier one of its producer isn't; spendflush.ErrFenced if
+// its producer's mark moved meanwhile. After any other
+// error the outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
+func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error {
+	for try := 1; ; try++ {
+		err := s.applyQuarantined(ctx, id, by)
+		if err == nil {
+			return nil
+		}
+		final := errors.Is(err, ErrNotQuarantined) || errors.Is(err, ErrRefused) || errors.Is(err, ErrByHand) || errors.Is(err, spendflush.ErrFenced) ||
+			errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap) || errors.Is(err, errUnknown) ||
+			cure(ctx, err) != retry
+		if final || try == maxTries || !pause(ctx, try) {
+			return fmt.Errorf("apply quarantine %d: %w", id, err)
+		}
+	}
+}
+
+func (s *Store) applyQuarantined(ctx context.Context, id int64, by string) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release()
+	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+	defer tx.end(ctx)
+	if err := tx.begin(ctx); err != nil {
+		return err
+	}
+	entry, err := s.lockQuarantined(ctx, conn.Conn(), id)
+	if err != nil {
+		return err
+	}
+	if entry.kind == "batch" {
+		err = tx.applyBatch(ctx, conn.Conn(), id, entry)
+	} else {
+		err = tx.applyRow(ctx, entry)
+	}
+	if cure(ctx, err) == isolate {
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Conn().Exec(ctx, s.statement("quarantine_settle"), id, "applied", plainText(by)); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	return tx.commit(ctx)
+}
+
+// quarantinedEntry is what is needed to apply one.
+type quarantinedEntry struct {
+	kind      string
+	unclaimed bool // of a batch
+	shard     int
+	bytes     []byte
+	book      string
+	key       *[16]byte
+	names     string
+	hour      int32
+	counters  spendflush.Counters
+}
+
+func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (q quarantinedEntry, err error) {
+	c := &q.counters
+	err = conn.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
+		&q.hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
+		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotQuarantined
+	}
+	return q, err
+}
+
+// applyBatch books a batch: by the claim of its producer, or beside all claims where it has no place among them. Who
+// applies such a one says that it isn't in the books.
+func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, entry int64, q quarantinedEntry) error {
+	b, err := t.store.batchKeys.ParseBatch(q.bytes)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if b.Shard != q.shard {
+		return fmt.Errorf("%w: it is of shard %d and was found in shard %d", ErrRefused, b.Shard, q.shard)
+	}
+	// The mark stays where it is until the end of this transaction.
+	if _, err := conn.Exec(ctx, t.store.statement("lock_mark"), b.Shard, [16]byte(b.Producer)); err != nil {
+		return fmt.Errorf("lock the mark: %w", err)
+	}
+	marks, err := t.store.readMarks(ctx, conn, b.Shard, []spendflush.ProducerID{b.Producer})
+	if err != nil {
+		return err
+	}
+	if b.Books != marks.Books {
+		return fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
+	}
+	f, beside, err := flushByHand(b, marks, q.unclaimed)
+	if err != nil && !errors.Is(err, spendflush.ErrApplied) {
+		if errors.Is(err, spendflush.ErrCorruptBatch) {
+			err = fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		return err
+	}
+	if noted := t.noteByHand(ctx, conn, entry, b, beside); noted != nil {
+		return noted // it says more than that the batch is in the books
+	}
+	if err != nil {
+		return err
+	}
+	return t.bookByHand(ctx, b, f, beside)
+}
+
+// flushByHand returns the flush of the batch, and whether it is to be booked beside all claims.
+func flushByHand(b *spendflush.Batch, marks spendflush.Marks, unclaimed bool) (f *spendflush.Flush, beside bool, err error) {
+	switch mark := marks.Of[b.Producer]; {
+	case marks.Forgotten(b.Producer):
+		beside = true
+	case unclaimed:
+		f, err = b.Flush(mark)
+		beside = !mark.Places(b)
+	default:
+		f, err = b.Flush(mark)
+		beside = errors.Is(err, spendflush.ErrDiverged)
+	}
+	if beside {
+		f, err = b.Alone()
+	}
+	return f, beside, err
+}
+
+// noteByHand notes that the batch is applied by hand. The error wraps ErrByHand if it was before.
+func (t *transaction) noteByHand(ctx context.Context, conn *pgx.Conn, entry int64, b *spendflush.Batch, beside bool) error {
+	name := []any{b.Shard, [16]byte(b.Producer), int64(b.Sequence), [16]byte(b.Digest())}
+	tag, err := conn.Exec(ctx, t.store.statement("by_hand_note"), append(name, entry, beside, b.Updates, b.Amount.String())...)
+	if err != nil {
+		return fmt.Errorf("note what is applied by hand: %w", err)
+	}
+	if tag.RowsAffected() == 1 {
+		return nil
+	}
+	var before int64
+	var at time.Time
+	if err := conn.QueryRow(ctx, t.store.statement("by_hand_entry"), name...).Scan(&before, &at); err != nil {
+		return fmt.Errorf("read what was applied by hand: %w", err)
+	}
+	return fmt.Errorf("%w as entry %d, at %s", ErrByHand, before, at.UTC().Format(time.RFC3339))
+}
+
+func (t *transaction) bookByHand(ctx context.Context, b *spendflush.Batch, f *spendflush.Flush, beside bool) error {
+	var e encoder
+	encoded := encodeFlush(&e, f)
+	var err error
+	if beside {
+		err = t.adopt(ctx, b)
+	} else {
+		err = t.claim(ctx, f, encoded)
+	}
+	if err != nil {
+		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
+	}
+	t.store.known.forget() // a statement more, and nothing to think about
+	var rows encoder
+	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
+}
+
+func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
+	changed := fmt.Errorf("%w: its texts aren't valid, so they could not be kept as they were", ErrRefused)
+	if q.book == bookName(0) {
+		var series spendflush.Series
+		if err := json.Unmarshal([]byte(q.names), &series); err != nil {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		row := spendflush.NewRollupRow(&series, spendflush.Hour(q.hour), q.counters)
+		if row.Key != *q.key {
+			return changed
+		}
+		return t.run(ctx, t.rollupCalls([]spendflush.RollupRow{row})...)
+	}
+	var entity spendflush.Entity
+	if err := json.Unmarshal([]byte(q.names), &entity); err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if entity.Key() != *q.key {
+		return changed
+	}
+	return t.run(ctx, t.totalCalls(q.shard, []spendflush.TotalRow{{Key: entity.Key(), Entity: entity, Counters: q.counters}})...)
+}

@@ -41,6 +41,9 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 			return applyError(f, err)
 		}
 		todo := cure(ctx, err)
+		if todo == isolate && isolating && isOfOthers(sqlState(err)) {
+			return applyError(f, err) // it wasn't a row
+		}
 		if todo == isolate && isolating {
 			return applyError(f, fmt.Errorf("%w: %w", ErrRefused, err))
 		}

@@ -64,6 +64,7 @@ const (
 	codeForeignKeyViolation = "23503" // raised by the triggers of migrations/00001_books.sql
 	codeCardinality         = "21000" // a row twice in one statement
 	codeOutOfRange          = "22003"
+	codeLimit               = "54000" // such as a row too large for an index
 	codeNoPrivilege         = "42501"
 	codeUndefinedTable      = "42P01"
 	codeUndefinedColumn     = "42703"
@@ -105,12 +106,22 @@ func cure(ctx context.Context, err error) remedy {
 		return retry
 	case code == codeDeadlock, code == codeSerialization, code == codeLockTimeout, isConnectionCode(code):
 		return retry
-	case code == codeCardinality, strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"):
+	case isOfRow(code), isOfOthers(code):
 		return isolate
 	default:
 		return giveUp
 	}
 }
+
+// isOfRow says whether the code is about what was to be written: a row twice, data that can't be (class 22), a constraint (23).
+func isOfRow(code string) bool {
+	return code == codeCardinality || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
+}
+
+// isOfOthers says whether the code may be about one row, because somebody has put a trigger or an index on a table of ours: what
+// a function raises (class P0), and a row too large for an index. A row is set aside for it if others are taken. If it is
+// another statement that fails, nothing says that a batch is at fault: all of them may fail.
+func isOfOthers(code string) bool { return strings.HasPrefix(code, "P0") || code == codeLimit }
 
 // isConnectionCode says whether the code is about the connection or the server's state and not about the statement:
 // classes 08 (connection exception), 25P03 (idled too long in the transaction), 53300 (too many connections) and 57P

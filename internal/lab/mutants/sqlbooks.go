@@ -34,6 +34,27 @@ var sqlMutants = []mutant{
 		tests: []string{"TestABatchThatWasAppliedByHandIsNotBookedAgainByTheFlusherThatMeetsIt"},
 	},
 	{
+		name:  "corrections by NaN",
+		guard: "a correction by hand is a number: a sum never loses a NaN again, and the audit finds nothing",
+		edits: []edit{{"migrations/00012_finite.sql", "IF correct.spend >= 1e26 OR", "IF"}},
+		pkg:   "sql",
+		tests: []string{"TestACorrectionThatIsNoNumberIsRefusedByNameAndChangesNothing"},
+	},
+	{
+		name:  "what others raise is nobody's row",
+		guard: "a row for which a trigger of others raises is set aside: it would hold up its producer for ever",
+		edits: []edit{{"sql/errors.go", "case isOfRow(code), isOfOthers(code):", "case isOfRow(code):"}},
+		pkg:   "sql",
+		tests: []string{"TestARowThatATriggerOfOthersRaisesForIsSetAsideAndTheRestCommits"},
+	},
+	{
+		name:  "what others raise for all is a batch's fault",
+		guard: "a trigger that refuses everything sends no batch to quarantine",
+		edits: []edit{{"sql/apply.go", "if todo == isolate && isolating && isOfOthers(sqlState(err)) {", "if false {"}},
+		pkg:   "sql",
+		tests: []string{"TestWhatATriggerOfOthersRaisesForAllIsNoFaultOfABatch"},
+	},
+	{
 		name:  "marks of a standby",
 		guard: "marks are never read from a standby: one that lags would look like a Postgres that was turned back",
 		edits: []edit{{"sql/store.go", "if err == nil && standby {", "if false {"}},

@@ -142,6 +142,31 @@ func TestFlushCommandDrainsWhatTheDeadHaveLeft(t *testing.T) {
 	mustRun(t, 2, s.variables("USE_REDIS_TRANSACTION_BUFFER=false", "REDIS_URL="), "flush")
 }
 
+// A shell seldom has the settings of the instances. What it flushes is retained for their window all the same.
+func TestFlushCommandRetainsForTheWindowOfTheInstances(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	in := s.start("dead", "SPENDFLUSH_FLUSH_INTERVAL=1m", "SPENDFLUSH_SEAL_INTERVAL=20ms", "SPENDFLUSH_REWIND_WINDOW=1h")
+	window := strings.Replace(s.queueKey(0), ":queue", ":lastwindow", 1)
+	eventually(t, "the instance publishes its window", func() (missing string) {
+		if s.redisClient().Exists(t.Context(), window).Val() == 0 {
+			return "it is not there"
+		}
+		return ""
+	})
+	startLoad(t, []*instance{in}, loadOptions{clients: 1, updates: 60, most: 40, acks: []string{"queued"}}).stop()
+	in.kill()
+	queued := s.redisClient().XLen(t.Context(), s.queueKey(0)).Val()
+	mustRun(t, 0, s.variables(), "flush")
+	retained := s.redisClient().XLen(t.Context(), strings.Replace(s.queueKey(0), ":queue", ":retained", 1)).Val()
+	if queued == 0 || retained != queued {
+		t.Errorf("of %d batches that were flushed %d are retained", queued, retained)
+	}
+	if changes := s.redisClient().Exists(t.Context(), strings.Replace(s.queueKey(0), ":queue", ":changes", 1)).Val(); changes != 1 {
+		t.Error("it isn't published how many changes the books have had")
+	}
+}
+
 func TestBatchesInARedisThatIsSwitchedOffAreToldOfAndCanBeFlushed(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -86,7 +86,7 @@ func (q *Redis) ackSome(ctx context.Context, shard int, lists *ackLists) error {
 	}
 	ids, marks := min(len(lists.ids), most), min(len(lists.keys), ackChunk)
 
-	keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard))
+	keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard), q.windowKey(shard))
 	keys = append(keys, lists.keys[:marks]...)
 	args := []any{markSeconds, retains, q.now().UnixMilli(), scriptBytes, lists.booked, ids}
 	for _, list := range [][]string{lists.ids[:ids], lists.identities[:ids], lists.marks[:marks]} {

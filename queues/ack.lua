@@ -2,14 +2,16 @@
 -- the books have had. It may retain the batches. It deals with no more ids once it has read many bytes, for Redis serves
 -- nobody else meanwhile.
 --
--- KEYS    queue (stream), index (stream), bytes (number), retained (stream), booked (number), then the key of each mark
--- ARGV    seconds that a mark is kept; 1 to retain batches, else 0; the caller's clock in Unix milliseconds; bytes of
+-- KEYS    queue (stream), index (stream), bytes (number), retained (stream), booked (number), window (number), then the key of
+--         each mark
+-- ARGV    seconds that a mark is kept; 1 to retain batches, else 0, and they are retained if another instance has a window; the caller's clock in Unix milliseconds; bytes of
 --         batches after which to stop; changes of the books, 0 for none to publish; number of ids; the ids; their
 --         identities; the marks, in the order of their keys
 -- returns how many of the ids it dealt with, the first ones; how many entries were taken out and not retained because
 --         Redis is out of memory
-local queue, index, total, retained, booked = unpack(KEYS, 1, 5)
-local seconds, retains, clock = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local queue, index, total, retained, booked, window = unpack(KEYS, 1, 6)
+local seconds, clock = ARGV[1], tonumber(ARGV[3])
+local retains = ARGV[2] == '1' or redis.call('EXISTS', window) == 1
 local most, updates, ids = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local before = 6 -- arguments before the ids
 
@@ -94,7 +96,7 @@ end
 if tonumber(updates) > (tonumber(redis.call('GET', booked) or 0) or 0) then
   redis.call('SET', booked, updates)
 end
-for i = 6, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[before + 2 * ids + i - 5], 'EX', seconds)
+for i = 7, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[before + 2 * ids + i - 6], 'EX', seconds)
 end
 return {done, room and 0 or deleted}

@@ -17,6 +17,8 @@
 //	{spendflush:0}:retained     stream: with Retain, an entry a batch that was acked, with the queue's fields and t (bytes
 //	                            that it and those before it count for); its id says when it was acked
 //	{spendflush:0}:changes      number: with a rewind window, how many changes the books have had, at least
+//	{spendflush:0}:window       number: the longest rewind window that an instance has had within ten minutes, in milliseconds
+//	{spendflush:0}:lastwindow   number: the same within a week
 //	{spendflush:0}:ahead        text: up to which retained entry ids say a time that is still to come, and when that was seen
 //
 // Besides, {<prefix>:witness} shows, for ten seconds at a time, the last token of the database that uses the queue, so that a

@@ -1,14 +1,22 @@
 -- Forgets retained entries of a shard by their age: their ids say when they were acked.
 --
--- KEYS    retained (stream), ahead (text)
--- ARGV    age in milliseconds, none or less for all entries; the caller's clock in Unix milliseconds
+-- KEYS    retained (stream), ahead (text), window (number), last window (number)
+-- ARGV    age in milliseconds, none or less for all entries; the caller's clock in Unix milliseconds; 1 to publish the age as the
+--         window of the caller, else 0; for how many milliseconds a window is that of a living instance, and for how many it is
+--         known
 -- returns how many it forgot
 local retained, ahead, age, callers = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local window, lastWindow = KEYS[3], KEYS[4]
 local before = redis.call('XLEN', retained)
 if age <= 0 then
   redis.call('DEL', retained, ahead)
   return before
 end
+
+-- The longest window that a living instance has decides.
+local longest = math.max(age, tonumber(redis.call('GET', window) or 0) or 0)
+local publishes = ARGV[3] == '1' and age == longest
+age = longest
 
 local time = redis.call('TIME')
 local own = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -38,5 +46,9 @@ elseif tonumber(string.match(newest[1], '^%d+')) <= math.min(own, callers) + sla
   redis.call('DEL', ahead)
 elseif not noted then
   redis.call('SET', ahead, string.format('%.0f %.0f %s', own, math.max(callers, 0), newest[1]))
+end
+if publishes then -- last, for a Redis out of memory takes it only after a write that needs none
+  redis.call('SET', window, ARGV[1], 'PX', ARGV[4])
+  redis.call('SET', lastWindow, ARGV[1], 'PX', ARGV[5])
 end
 return before - redis.call('XLEN', retained)

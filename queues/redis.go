@@ -59,8 +59,9 @@ type RedisOptions struct {
 	// Redis out of memory retains nothing more (see Unretained): Ack works on and makes room. It refuses pushes until
 	// there is some, so call Expire with less age if that lasts.
 	//
-	// All instances should agree, but nothing goes wrong if they don't. Requeue and Expire do their work on what is
-	// retained, whoever retained it, so Expire is still to be called after this was switched off.
+	// All instances should agree. Where they don't, what is acked is retained as long as one of them calls Expire, for the
+	// longest age. Requeue and Expire do their work on what is retained, whoever retained it, so Expire is still to be called
+	// after this was switched off.
 	Retain bool
 }
 

@@ -243,6 +243,7 @@ func TestWhatWasAckedUnderAClockThatWasAheadIsRetainedForItsAgeAndNotForEver(t *
 	expire(age, time.Now())
 	wantRetained(t, q, 5)
 
+	client.Del(t.Context(), key(queues.DefaultPrefix, 0, "window")) // that of the age above, which nobody has any more
 	for deadline := time.Now().Add(time.Minute); ; {
 		expire(time.Millisecond, time.Now())
 		entries, _, err := q.RetainedStats(t.Context(), 0)

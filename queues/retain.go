@@ -107,6 +107,9 @@ func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error)
 // Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead say a time that is
 // still to come. They go once they were retained for the age since Expire first saw that.
 //
+// With Retain the age is published as the window of this instance, and the longest one published within ten minutes decides
+// instead of a shorter age. While there is one, Ack retains without Retain too.
+//
 // It is one script, whose time goes with what it forgets (3 ms for 1,000 entries of 16 kB), so it is to be called often.
 func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	ms := age.Milliseconds()
@@ -114,13 +117,56 @@ func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now ti
 		ms++
 	}
 	_, err := abandon.Call(ctx, q.calls, func() (struct{}, error) {
-		keys := []string{q.retainedKey(shard), q.aheadKey(shard)}
-		return struct{}{}, expireScript.Run(ctx, q.client, keys, ms, now.UnixMilli()).Err()
+		publishes := 0
+		if q.opts.Retain {
+			publishes = 1
+		}
+		keys := []string{q.retainedKey(shard), q.aheadKey(shard), q.windowKey(shard), q.lastWindowKey(shard)}
+		return struct{}{}, expireScript.Run(ctx, q.client, keys, ms, now.UnixMilli(), publishes, windowLives, windowKnown).Err()
 	})
 	if err != nil {
 		return q.failed("forget what is retained of", shard, err)
 	}
 	return nil
+}
+
+// For how many milliseconds a window is that of a living instance, and for how many it is known which one they had.
+const (
+	windowLives = 10 * 60 * 1000
+	windowKnown = 7 * 24 * 60 * 60 * 1000
+)
+
+func (q *Redis) windowKey(shard int) string { return q.key(shard, "window") }
+
+func (q *Redis) lastWindowKey(shard int) string { return q.key(shard, "lastwindow") }
+
+// Window returns the longest age that instances with Retain have given to Expire lately, 0 if there was none for a week: how long
+// a process that acks in place of them should have what it acks retained.
+func (q *Redis) Window(ctx context.Context) (time.Duration, error) {
+	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
+		replies, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for shard := range spendflush.MaxShards {
+				p.Get(ctx, q.lastWindowKey(shard))
+			}
+			return nil
+		})
+		if errors.Is(err, redis.Nil) { // of one of them
+			err = nil
+		}
+		return replies, err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for how long instances retain: %w", err)
+	}
+	var longest int64
+	for _, reply := range replies {
+		ms, err := reply.(*redis.StringCmd).Int64()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return 0, fmt.Errorf("look for how long instances retain: %w", err)
+		}
+		longest = max(longest, ms)
+	}
+	return time.Duration(longest) * time.Millisecond, nil
 }
 
 // RetainedStats returns how many entries of the shard are retained and the memory that they take in Redis, about, by the

@@ -85,11 +85,14 @@ Exit status: 0 flushed, 1 failed or not done in time (what is flushed is flushed
 }
 
 func (p *program) flush(ctx context.Context, ps *parts) error {
-	pipeline, err := ps.pipeline(nil)
+	id, err := ps.store.Books(ctx)
 	if err != nil {
 		return err
 	}
-	id, err := ps.store.Books(ctx)
+	if err := ps.adoptWindow(ctx, id); err != nil {
+		return err
+	}
+	pipeline, err := ps.pipeline(nil)
 	if err != nil {
 		return err
 	}

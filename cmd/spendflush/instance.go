@@ -73,13 +73,31 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
 				"change batches. Name its authority in SPENDFLUSH_REDIS_TLS_CA_FILE")
 		}
-		ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
-			Prefix: keyPrefix, MaxBytes: set.QueueMaxBytes, Retain: set.RewindWindow > 0,
-		})
+		ps.openQueue()
 		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
 		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
 	}
 	return ps, nil
+}
+
+func (ps *parts) openQueue() {
+	ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
+		Prefix: keyPrefix, MaxBytes: ps.set.QueueMaxBytes, Retain: ps.set.RewindWindow > 0,
+	})
+}
+
+// adoptWindow has this process go by the rewind window of the instances, where that is longer than its own: a shell seldom has
+// their settings.
+func (ps *parts) adoptWindow(ctx context.Context, id spendflush.BooksID) error {
+	window, err := ps.queue.Of(id).Window(ctx)
+	if err != nil || window <= ps.set.RewindWindow {
+		return err
+	}
+	ps.log.Info("instances have a longer rewind window than this command: what it flushes is retained for theirs",
+		"window", window, "of_this_command", ps.set.RewindWindow)
+	ps.set.RewindWindow = window
+	ps.openQueue()
+	return nil
 }
 
 // openUnused opens the Redis that is switched off, to see whether batches lie in it.

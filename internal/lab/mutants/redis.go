@@ -6,6 +6,20 @@ package main
 // Left out: a lease that has ended isn't trusted anew by a late renewal. Lost is closed by then and can't be opened.
 var redisMutants = []mutant{
 	{
+		name:  "acks of who has no window",
+		guard: "whoever acks retains while an instance has a rewind window: else a Postgres that is turned back can't be brought forward",
+		edits: []edit{{"queues/ack.lua", " or redis.call('EXISTS', window) == 1", ""}},
+		pkg:   "queues",
+		tests: []string{"TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas"},
+	},
+	{
+		name:  "the shortest window expires",
+		guard: "what is retained is kept for the longest window that an instance has",
+		edits: []edit{{"queues/expire.lua", "age = longest", ""}},
+		pkg:   "queues",
+		tests: []string{"TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas"},
+	},
+	{
 		name:  "queue trimmed instead of acked",
 		guard: "exactly the entries that were committed leave the queue: a late holder would take out what nobody applied",
 		edits: []edit{{"queues/ack.lua", "'XDEL', queue, '0-0', unpack(gone))", "'XTRIM', queue, 'MAXLEN', math.max(0, redis.call('XLEN', queue) - ids))"}},

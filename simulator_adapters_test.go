@@ -66,7 +66,7 @@ type simStore struct{ *simInstance }
 func (p simStore) Books(ctx context.Context) (BooksID, error) {
 	var id BooksID
 	err := p.call(simPostgres, "ask for the books", func() (err error) {
-		got, err := p.s.store.Books(ctx)
+		got, err := p.deployment.store.Books(ctx)
 		id = got
 		return err
 	})
@@ -81,7 +81,7 @@ func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks
 	known := p.knows[shard]
 	var marks Marks
 	err := p.call(simPostgres, "read marks", func() (err error) {
-		got, err := p.s.store.Marks(ctx, shard, ids)
+		got, err := p.deployment.store.Marks(ctx, shard, ids)
 		marks = got
 		return err
 	})
@@ -108,14 +108,14 @@ func (p simStore) Apply(ctx context.Context, f *Flush) error {
 			return errSimRoom
 		}
 		if s.rules.window > 0 && isDirect {
-			s.hide(f.Shard) // it has to go on without Redis
+			s.hide(p.deployment, f.Shard) // it has to go on without Redis
 		}
-		err := s.store.Apply(ctx, f)
+		err := p.deployment.store.Apply(ctx, f)
 		if s.trace != nil {
 			s.note("%s: applies %s: %v", s.current, s.describe(f), err)
 		}
 		if err == nil {
-			s.applied(f)
+			s.applied(p.deployment, f)
 		} else {
 			s.tally.fenced++
 		}
@@ -131,31 +131,36 @@ func (p simStore) Quarantine(ctx context.Context, bad []BadBatch) error {
 	bad = slices.Clone(bad)
 	return p.call(simPostgres, "quarantine", func() error {
 		p.s.quarantined(bad)
-		return p.s.store.Quarantine(ctx, bad)
+		return p.deployment.store.Quarantine(ctx, bad)
 	})
 }
 
 func (p simStore) Tend(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	living, now = slices.Clone(living), now.Add(p.skew)
 	err = p.call(simPostgres, "tend", func() error {
-		n, err := p.s.store.Tend(ctx, living, now, idle)
+		n, err := p.deployment.store.Tend(ctx, living, now, idle)
 		p.s.tally.pruned += int(n)
 		return err
 	})
 	return pruned, err
 }
 
-// simQueue is Redis as an instance sees it.
-type simQueue struct{ *simInstance }
+// simQueue is Redis as an instance sees it: the keys of some books in it.
+type simQueue struct {
+	*simInstance
+	keys *keepingQueue
+}
+
+func (q simQueue) ForBooks(id BooksID) Queue { return simQueue{q.simInstance, q.s.keysOf(id)} }
 
 func (q simQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
 	s := q.s
 	var entry EntryID
 	err := q.call(simRedis, "push", func() error {
-		if s.rules.full > 0 && !s.calm && s.queue.len(b.Shard) >= s.rules.full {
+		if s.rules.full > 0 && !s.calm && q.keys.len(b.Shard) >= s.rules.full {
 			return ErrQueueFull
 		}
-		id, err := s.queue.Push(ctx, b, previous)
+		id, err := q.keys.Push(ctx, b, previous)
 		s.note("%s is entry %s of shard %d", s.name(b), id, b.Shard)
 		s.pushed(b)
 		entry = id
@@ -171,7 +176,7 @@ func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes i
 	n = min(n, 2+(q.run.number+shard)%3) // few enough for a walk to take several
 	var entries []Entry
 	err := q.call(simRedis, "read the queue", func() error {
-		got, err := q.s.queue.Read(ctx, shard, after, n, bytes)
+		got, err := q.keys.Read(ctx, shard, after, n, bytes)
 		entries = got
 		return err
 	})
@@ -184,15 +189,15 @@ func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes i
 func (q simQueue) Ack(ctx context.Context, shard int, a Ack) error {
 	return q.call(simRedis, "ack", func() error {
 		q.s.note("acks %v, publishes %d changes", a.Entries, a.Booked)
-		q.s.lookAtAcked(shard, a.Entries)
-		return q.s.queue.Ack(ctx, shard, a)
+		q.s.lookAtAcked(q, shard, a.Entries)
+		return q.keys.Ack(ctx, shard, a)
 	})
 }
 
 func (q simQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
 	var mark Mark
 	err := q.call(simRedis, "read the published mark", func() error {
-		got, err := q.s.queue.Mark(ctx, shard, id)
+		got, err := q.keys.Mark(ctx, shard, id)
 		mark = got
 		return err
 	})
@@ -205,11 +210,11 @@ func (q simQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, err
 // Stats of the many shards that nobody has are no calls that anything can happen to.
 func (q simQueue) Stats(ctx context.Context, shard int) (QueueStats, error) {
 	if shard >= simShards {
-		return q.s.queue.Stats(ctx, shard)
+		return q.keys.Stats(ctx, shard)
 	}
 	var stats QueueStats
 	err := q.call(simRedis, "look at the queue", func() error {
-		got, err := q.s.queue.Stats(ctx, shard)
+		got, err := q.keys.Stats(ctx, shard)
 		stats = got
 		return err
 	})
@@ -222,7 +227,7 @@ func (q simQueue) Stats(ctx context.Context, shard int) (QueueStats, error) {
 func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 	var booked int64
 	err := q.call(simRedis, "read the published number of changes", func() error {
-		got, err := q.s.queue.Booked(ctx, shard)
+		got, err := q.keys.Booked(ctx, shard)
 		booked = got
 		return err
 	})
@@ -236,7 +241,7 @@ func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 func (q simQueue) Retained(ctx context.Context) ([]int, error) {
 	var shards []int
 	err := q.call(simRedis, "look what is retained", func() error {
-		got, err := q.s.queue.Retained(ctx)
+		got, err := q.keys.Retained(ctx)
 		shards = got
 		return err
 	})
@@ -249,7 +254,7 @@ func (q simQueue) Retained(ctx context.Context) ([]int, error) {
 func (q simQueue) Requeue(ctx context.Context, shard int) (int, error) {
 	n := 0
 	err := q.call(simRedis, "requeue", func() error {
-		got, err := q.s.queue.Requeue(ctx, shard)
+		got, err := q.keys.Requeue(ctx, shard)
 		q.s.tally.requeued += got
 		n = got
 		return err
@@ -261,7 +266,7 @@ func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now 
 	now = now.Add(q.skew)
 	return q.call(simRedis, "expire", func() error {
 		q.s.lookAtExpired(shard, age)
-		return q.s.queue.Expire(ctx, shard, age, now)
+		return q.keys.Expire(ctx, shard, age, now)
 	})
 }
 
@@ -293,10 +298,23 @@ func (j simJournal) Left() ([]*Batch, error) {
 	return slices.DeleteFunc(batches, func(b *Batch) bool { return !slices.Contains(j.left, b) }), err
 }
 
-// simLocker has the locks of a server.
+// simLocker has the locks of some books on a server.
 type simLocker struct {
 	*simInstance
 	server simServer
+	books  BooksID
+}
+
+func (l simLocker) ForBooks(id BooksID) Locker {
+	l.books = id
+	return l
+}
+
+// simLockName is a lock of a server: of Redis, or of the Postgres of these books.
+type simLockName struct {
+	server simServer
+	books  BooksID
+	name   string
 }
 
 // simLock is a lock as its server knows it.
@@ -317,13 +335,14 @@ type simLease struct {
 
 func (l simLocker) Acquire(_ context.Context, name string) (Lease, error) {
 	s := l.s
-	if s.locks[name] == nil {
-		s.locks[name] = &simLock{}
+	full := simLockName{l.server, l.books, name}
+	if s.locks[full] == nil {
+		s.locks[full] = &simLock{}
 	}
 	if !strings.HasPrefix(name, map[simServer]string{simRedis: "flush/", simPostgres: "direct/"}[l.server]) {
 		return nil, fmt.Errorf("lock %s is of another server", name)
 	}
-	lease := &simLease{simLocker: l, name: name, lock: s.locks[name], until: s.now.Add(simLockTTL), lost: make(chan struct{})}
+	lease := &simLease{simLocker: l, name: name, lock: s.locks[full], until: s.now.Add(simLockTTL), lost: make(chan struct{})}
 	if s.rules.lockless {
 		return lease, nil
 	}
@@ -355,7 +374,7 @@ func (l *simLease) check() {
 	if s.rules.lockless || l.over || l.dead {
 		return
 	}
-	if !s.isDown(l.server) && l.lock.holder == l && s.now.Before(l.lock.until) && s.now.Before(l.until) {
+	if !l.isDown(l.server) && l.lock.holder == l && s.now.Before(l.lock.until) && s.now.Before(l.until) {
 		l.lock.until = s.now.Add(simLockTTL)
 		l.until = l.lock.until
 	}

@@ -7,28 +7,31 @@ import (
 
 // loseQueue is what FLUSHALL does.
 func (s *simulator) loseQueue() {
-	var lost []memoryEntry
-	for shard := range simShards {
-		lost = slices.Concat(lost, s.queue.entries[shard], s.queue.kept[shard])
-	}
-	s.queue.lose()
+	again := s.faults == nil && s.r.IntN(2) == 0
 	for name, lock := range s.locks {
-		if name[:5] == "flush" {
+		if name.server == simRedis {
 			*lock = simLock{}
 		}
 	}
-	s.note("queue loses everything, %d entries", len(lost))
-	s.weaken(lost)
-	if s.r.IntN(2) == 0 && s.faults == nil {
-		s.queue.next = 0 // ids come again
+	for _, d := range s.deployments {
+		var lost []memoryEntry
+		for shard := range simShards {
+			lost = slices.Concat(lost, d.queue.entries[shard], d.queue.kept[shard])
+		}
+		d.queue.lose()
+		s.note("queue loses everything of deployment %d, %d entries", d.number, len(lost))
+		s.weaken(d, lost)
+		if again {
+			d.queue.next = 0 // ids come again
+		}
 	}
 }
 
-// weaken notes what is in danger after the queue has lost these entries.
-func (s *simulator) weaken(lost []memoryEntry) {
+// weaken notes what is in danger after the queue has lost these entries of a deployment.
+func (s *simulator) weaken(d *simDeployment, lost []memoryEntry) {
 	for _, e := range lost {
 		b := s.sealed(e.Bytes)
-		if b != nil && !s.isQueued(b) && !s.onDisk(b) && !s.isKnown(b) {
+		if b != nil && b.deployment == d && !s.isQueued(b) && !s.onDisk(b) && !s.isKnown(b) {
 			b.frail = true
 		}
 	}
@@ -36,7 +39,8 @@ func (s *simulator) weaken(lost []memoryEntry) {
 
 // isQueued says whether the queue has the batch, kept or not.
 func (s *simulator) isQueued(b *simSealed) bool {
-	return s.isIn(s.queue.entries[b.Shard], b) || s.isIn(s.queue.kept[b.Shard], b)
+	queue := b.deployment.queue
+	return s.isIn(queue.entries[b.Shard], b) || s.isIn(queue.kept[b.Shard], b)
 }
 
 func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
@@ -50,7 +54,7 @@ func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
 
 // is says whether these are the bytes of the batch, whether or not it knew its books when it was sealed.
 func (s *simulator) is(b *simSealed, bytes []byte) bool {
-	return string(bytes) == string(b.bytes) || b.Books.IsZero() && string(bytes) == string(b.forBooks(s.store.id, &BatchKeys{}).bytes)
+	return string(bytes) == string(b.bytes) || b.Books.IsZero() && string(bytes) == string(b.forBooks(b.deployment.store.id, &BatchKeys{}).bytes)
 }
 
 func (s *simulator) onDisk(b *simSealed) bool {
@@ -63,12 +67,12 @@ func (s *simulator) onDisk(b *simSealed) bool {
 }
 
 // harmQueue does what a queue may do to its entries.
-func (s *simulator) harmQueue() {
+func (s *simulator) harmQueue(d *simDeployment) {
 	shard := 0
 	if s.rules.shards > 1 {
 		shard = s.r.IntN(s.rules.shards)
 	}
-	entries := s.queue.entries[shard]
+	entries := d.queue.entries[shard]
 	harm := s.r.IntN(8)
 	if harm == 0 {
 		s.loseQueue()
@@ -81,29 +85,29 @@ func (s *simulator) harmQueue() {
 	switch harm {
 	case 1, 2: // as a replica promoted does that didn't have the last ones yet
 		s.note("queue loses its last %d entries", len(entries)-i)
-		s.queue.entries[shard] = slices.Clone(entries[:i])
-		s.weaken(entries[i:])
+		d.queue.entries[shard] = slices.Clone(entries[:i])
+		s.weaken(d, entries[i:])
 	case 3:
 		s.note("queue loses entry %s", e.ID)
-		s.queue.entries[shard] = slices.Delete(slices.Clone(entries), i, i+1)
-		s.weaken([]memoryEntry{e})
+		d.queue.entries[shard] = slices.Delete(slices.Clone(entries), i, i+1)
+		s.weaken(d, []memoryEntry{e})
 	case 4, 5:
-		again := s.queue.insert(shard, slices.Clone(e.Bytes))
-		s.spoiled[again] = s.spoiled[e.ID]
+		again := d.queue.insert(shard, slices.Clone(e.Bytes))
+		d.spoiled[again] = d.spoiled[e.ID]
 		s.note("entry %s is there again as %s", e.ID, again)
 	case 6:
 		b := s.sealed(e.Bytes)
-		if b == nil {
+		if b == nil || b.deployment != d {
 			return
 		}
 		s.note("a bit of entry %s is flipped", e.ID)
-		s.spoiled[e.ID] = b
+		d.spoiled[e.ID] = b
 		whole := memoryEntry{Entry{e.ID, slices.Clone(e.Bytes), ""}, e.at}
 		e.Bytes[s.r.IntN(len(e.Bytes))] ^= 1 << s.r.IntN(8)
-		s.weaken([]memoryEntry{whole})
+		s.weaken(d, []memoryEntry{whole})
 	case 7:
 		s.note("queue forgets the marks of producers")
-		clear(s.queue.marks)
+		clear(d.queue.marks)
 	}
 }
 
@@ -113,38 +117,38 @@ type simPast struct {
 	at    time.Time
 }
 
-func (s *simulator) snapshot() {
-	s.note("Postgres is backed up")
-	s.past = append(s.past[max(0, len(s.past)-2):], simPast{s.store.snapshot(), s.now})
+func (s *simulator) snapshot(d *simDeployment) {
+	s.note("Postgres of deployment %d is backed up", d.number)
+	d.past = append(d.past[max(0, len(d.past)-2):], simPast{d.store.snapshot(), s.now})
 }
 
 // turnBack turns Postgres back to one of the last snapshots, within the window if there is one.
-func (s *simulator) turnBack() {
-	if len(s.past) == 0 {
+func (s *simulator) turnBack(d *simDeployment) {
+	if len(d.past) == 0 {
 		return
 	}
-	to := s.past[s.r.IntN(len(s.past))]
+	to := d.past[s.r.IntN(len(d.past))]
 	if s.rules.window > 0 && s.now.Sub(to.at) > s.rules.window/2 {
 		return
 	}
 	quiet := s.rules.restores == simTurnedBackQuietly
 	if quiet {
-		s.quieten()
+		s.quieten(d)
 	}
 	s.tally.restores++
 	var known []*simSealed
-	for _, b := range s.inOrder() {
+	for _, b := range s.inOrder(d) {
 		if s.isKnown(b) {
 			known = append(known, b)
 		}
 	}
-	updates := s.store.state.books.updates
-	s.store.rewind(to.state)
-	s.past = slices.DeleteFunc(s.past, func(p simPast) bool { return p.at.After(to.at) })
-	s.note("Postgres is turned back by %s, from %d updates to %d", s.now.Sub(to.at), updates, s.store.state.books.updates)
+	updates := d.store.state.books.updates
+	d.store.rewind(to.state)
+	d.past = slices.DeleteFunc(d.past, func(p simPast) bool { return p.at.After(to.at) })
+	s.note("Postgres of deployment %d is turned back by %s, from %d updates to %d", d.number, s.now.Sub(to.at), updates, d.store.state.books.updates)
 	for _, b := range known {
 		if !s.isKnown(b) {
-			s.expose(b, quiet, quiet && s.willBeNoticed(b.Shard))
+			s.expose(b, quiet, quiet && s.willBeNoticed(d, b.Shard))
 		}
 	}
 }
@@ -152,7 +156,7 @@ func (s *simulator) turnBack() {
 // turnBackBehind lets a process commit all that it has, end, and Postgres be turned back behind that, before any other
 // process has looked.
 func (s *simulator) turnBackBehind(in *simInstance) {
-	s.snapshot()
+	s.snapshot(in.deployment)
 	for range 5 {
 		for i := 0; i < len(in.actors) && !in.dead; i++ {
 			s.run(in.actors[i], simRound)
@@ -160,15 +164,15 @@ func (s *simulator) turnBackBehind(in *simInstance) {
 	}
 	if !in.dead && len(in.receipts) == 0 && in.isRetained() {
 		s.kill(in)
-		s.turnBack()
+		s.turnBack(in.deployment)
 	}
 }
 
-// inOrder returns the batches in the order in which their updates were recorded.
-func (s *simulator) inOrder() (batches []*simSealed) {
+// inOrder returns the batches of a deployment in the order in which their updates were recorded.
+func (s *simulator) inOrder(d *simDeployment) (batches []*simSealed) {
 	for _, u := range s.updates {
 		for _, b := range u.batches {
-			if b.updates[0] == u {
+			if b.updates[0] == u && b.deployment == d {
 				batches = append(batches, b)
 			}
 		}
@@ -176,16 +180,16 @@ func (s *simulator) inOrder() (batches []*simSealed) {
 	return batches
 }
 
-// willBeNoticed says whether all processes are about to notice that the shard was turned back: they look at what is
-// published before they add anything, but for those without a queue.
-func (s *simulator) willBeNoticed(shard int) bool {
-	changes := s.store.state.changes[shard]
-	for _, in := range s.instances {
-		if in != nil && in.knows[shard] <= changes && in.p.cfg.Queue == nil {
+// willBeNoticed says whether all processes of the deployment are about to notice that the shard was turned back: they look
+// at what is published before they add anything, but for those without a queue.
+func (s *simulator) willBeNoticed(d *simDeployment, shard int) bool {
+	changes := d.store.state.changes[shard]
+	for _, in := range s.livingOf(d) {
+		if in.knows[shard] <= changes && in.p.cfg.Queue == nil {
 			return false
 		}
 	}
-	return s.rules.window > 0 && s.queue.booked[shard] > changes && !s.rules.queueless
+	return s.rules.window > 0 && d.queue.booked[shard] > changes && !s.rules.queueless
 }
 
 // expose notes in what danger a batch is that Postgres had before it was turned back. Without a window it may be gone for
@@ -196,8 +200,8 @@ func (s *simulator) willBeNoticed(shard int) bool {
 func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 	run := s.byID[b.Producer]
 	living := s.rules.window > 0 && run.in != nil
-	waits := quiet && s.rules.window > 0 && (s.isIn(s.queue.entries[b.Shard], b) || s.onDisk(b))
-	kept := noticed && s.isIn(s.queue.kept[b.Shard], b)
+	waits := quiet && s.rules.window > 0 && (s.isIn(b.deployment.queue.entries[b.Shard], b) || s.onDisk(b))
+	kept := noticed && s.isIn(b.deployment.queue.kept[b.Shard], b)
 	switch {
 	case !living && !waits && !kept:
 		b.gone = true
@@ -212,24 +216,25 @@ func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 // hide notes that a process which perhaps can't know how many changes there were, or can't have the queue put back what it
 // retains, is about to add some. If Postgres was turned back and no process is left that knows, that can make up for what is
 // missing before it is noticed, and then the queue isn't made to put back what it keeps.
-func (s *simulator) hide(shard int) {
-	if s.queue.booked[shard] <= s.store.state.changes[shard] {
+func (s *simulator) hide(d *simDeployment, shard int) {
+	if d.queue.booked[shard] <= d.store.state.changes[shard] {
 		return
 	}
-	for _, e := range s.queue.kept[shard] {
-		if b := s.sealed(e.Bytes); b != nil && !s.isKnown(b) {
+	for _, e := range d.queue.kept[shard] {
+		if b := s.sealed(e.Bytes); b != nil && b.deployment == d && !s.isKnown(b) {
 			b.torn = true
 		}
 	}
 }
 
-// quieten is the time that Postgres is away before it is there again in an earlier state: every call that is under way
-// ends, every walk and every reading with it. Some have read the number of changes that was published since, and some not.
-func (s *simulator) quieten() {
-	calm, back := s.calm, s.postgresBack
-	s.calm, s.postgresBack = true, s.steps+1
+// quieten is the time that the Postgres of a deployment is away before it is there again in an earlier state: every call that
+// is under way ends, every walk and every reading with it. Some have read the number of changes that was published since, and
+// some not.
+func (s *simulator) quieten(d *simDeployment) {
+	calm, back := s.calm, d.postgresBack
+	s.calm, d.postgresBack = true, s.steps+1
 	s.runLate()
-	all := s.living()
+	all := s.livingOf(d)
 	for _, in := range all {
 		in.frozen = 0
 		for i := 0; i < len(in.actors) && !in.dead; i++ {
@@ -246,7 +251,7 @@ func (s *simulator) quieten() {
 		}
 		s.runLate()
 	}
-	s.calm, s.postgresBack = calm, back
+	s.calm, d.postgresBack = calm, back
 }
 
 func (s *simulator) living() []*simInstance {

@@ -15,17 +15,18 @@ const simShards = 3
 
 // simInstance is one process.
 type simInstance struct {
-	s      *simulator
-	slot   int
-	run    *simRun
-	p      *Pipeline
-	ctx    context.Context
-	cancel context.CancelFunc
-	actors []*simActor
-	dead   bool
-	frozen int           // it stands still until this step
-	skew   time.Duration // how far its clock is ahead
-	born   bool          // its identity is made
+	s          *simulator
+	deployment *simDeployment
+	slot       int
+	run        *simRun
+	p          *Pipeline
+	ctx        context.Context
+	cancel     context.CancelFunc
+	actors     []*simActor
+	dead       bool
+	frozen     int           // it stands still until this step
+	skew       time.Duration // how far its clock is ahead
+	born       bool          // its identity is made
 
 	replayed          bool // all that earlier processes left in the journal is in Postgres
 	stopping, stopped bool
@@ -54,16 +55,17 @@ func (s *simulator) start(slot int) *simInstance {
 		shards = 1 + s.r.IntN(s.rules.shards)
 	}
 	run := s.newRun(slot)
-	return s.boot(run, shards, slot == 0 || !s.rules.queueless || s.r.IntN(2) == 0) // one at least flushes the queue
+	first := slot < len(s.deployments) // one at least of a deployment flushes the queue
+	return s.boot(run, shards, first || !s.rules.queueless || s.r.IntN(2) == 0)
 }
 
 // boot begins the process of a run.
 func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
-	in := &simInstance{s: s, slot: run.slot, run: run, skew: run.skew}
+	in := &simInstance{s: s, deployment: run.deployment, slot: run.slot, run: run, skew: run.skew}
 	in.ctx, in.cancel = context.WithCancel(context.Background())
 	run.in, run.shards, s.instances[run.slot] = in, shards, in
 	c := Config{
-		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres}, Shards: shards, GapGrace: cmp.Or(s.rules.grace, simGrace), RewindWindow: s.rules.window,
+		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres, in.deployment.store.id}, Shards: shards, GapGrace: cmp.Or(s.rules.grace, simGrace), RewindWindow: s.rules.window,
 		Instance: fmt.Sprint("process ", run.number), MaxKeys: 1000, Logger: s.log, clock: simClock{in},
 		newProducer: in.newProducer,
 	}
@@ -73,7 +75,7 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 	}
 	c.limits.keys = 64 * shards // to forget some, and memory would be most of what a schedule takes
 	if withQueue {
-		c.Queue, c.Locker = simQueue{in}, simLocker{in, simRedis}
+		c.Queue, c.Locker = simQueue{in, s.keysOf(BooksID{})}, simLocker{in, simRedis, BooksID{}}
 	}
 	if s.rules.journal {
 		disk := s.disks[run.slot]
@@ -84,7 +86,7 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 		panic(err)
 	}
 	in.p, in.born = p, true
-	s.note("slot %d: process %d begins with %d shards, queue: %t", run.slot, run.number, shards, withQueue)
+	s.note("slot %d: process %d of deployment %d begins with %d shards, queue: %t", run.slot, run.number, in.deployment.number, shards, withQueue)
 	in.beginAll()
 	return in
 }
@@ -109,7 +111,7 @@ func (s *simulator) kill(in *simInstance) {
 
 // newRun makes the run of a process that begins.
 func (s *simulator) newRun(slot int) *simRun {
-	run := &simRun{number: len(s.runs), slot: slot}
+	run := &simRun{number: len(s.runs), slot: slot, deployment: s.deploymentAt(slot)}
 	if s.rules.clocks && !s.calm && s.r.IntN(4) == 0 {
 		run.skew = s.drawSkew()
 	}
@@ -145,7 +147,7 @@ func (in *simInstance) record(n int) {
 	var all []Update
 	var made []*simUpdate
 	for range n {
-		u := in.s.newUpdate()
+		u := in.s.newUpdate(in.deployment)
 		all, made = append(all, u.Update), append(made, u)
 	}
 	in.take(all, made)
@@ -197,7 +199,7 @@ func (in *simInstance) work() {
 
 // clone begins a process as another one once was: with its identity, and the first batches that it sealed.
 func (s *simulator) clone(of *simRun, slot, seals int) {
-	run := &simRun{number: len(s.runs), slot: slot, skew: of.skew, of: of, cloned: true}
+	run := &simRun{number: len(s.runs), slot: slot, deployment: of.deployment, skew: of.skew, of: of, cloned: true}
 	of.cloned = true
 	s.runs = append(s.runs, run)
 	s.tally.clones++

@@ -9,16 +9,17 @@ import (
 
 // simRun is a process, living or dead, and all that it ever sealed.
 type simRun struct {
-	number int
-	id     ProducerID
-	slot   int
-	shards int
-	skew   time.Duration
-	of     *simRun      // the one that it is a clone of
-	cloned bool         // there is, or was, another process of the same identity
-	in     *simInstance // nil once it has died
-	seals  []simSeal
-	seen   [simShards]Digest // the newest batch of each lane, as the simulator knows
+	number     int
+	id         ProducerID
+	slot       int
+	deployment *simDeployment // nil: of none, a stranger
+	shards     int
+	skew       time.Duration
+	of         *simRun      // the one that it is a clone of
+	cloned     bool         // there is, or was, another process of the same identity
+	in         *simInstance // nil once it has died
+	seals      []simSeal
+	seen       [simShards]Digest // the newest batch of each lane, as the simulator knows
 
 	identities int // that it has had
 
@@ -34,23 +35,25 @@ type simSeal struct {
 // simUpdate is an update of a series of its own. So the books tell how often it is in them.
 type simUpdate struct {
 	Update
-	number   int
-	at       time.Time
-	hour     Hour
-	entity   Entity
-	accepted bool
-	poison   bool
-	stage    Stage     // what was acknowledged
-	runs     []*simRun // the processes that have it: one, and its clones
-	batches  []*simSealed
+	number     int
+	deployment *simDeployment
+	at         time.Time
+	hour       Hour
+	entity     Entity
+	accepted   bool
+	poison     bool
+	stage      Stage     // what was acknowledged
+	runs       []*simRun // the processes that have it: one, and its clones
+	batches    []*simSealed
 }
 
 // simSealed is a batch, and what the simulator knows of it.
 type simSealed struct {
 	*Batch
-	updates []*simUpdate
-	safe    bool // it was in the queue or in a journal
-	booked  bool // it was in the books
+	deployment *simDeployment
+	updates    []*simUpdate
+	safe       bool // it was in the queue or in a journal
+	booked     bool // it was in the books
 
 	// frail: it may be missing once its producer is dead, because the queue was made to lose it.
 	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again doesn't help.
@@ -59,13 +62,13 @@ type simSealed struct {
 }
 
 // newUpdate makes an update that is like no other.
-func (s *simulator) newUpdate() *simUpdate {
+func (s *simulator) newUpdate(of *simDeployment) *simUpdate {
 	n := len(s.updates)
 	x := (s.seed+uint64(n)+1)*0x9e3779b97f4a7c15 + 1
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	u := &simUpdate{number: n, at: s.now, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
+	u := &simUpdate{number: n, deployment: of, at: s.now, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
 	u.Update = Update{
 		Spend: Picodollars(1 + int64(x>>8&0xffffffff)), Status: Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
 		Series: Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
@@ -102,7 +105,7 @@ func (in *simInstance) noteSealed() {
 }
 
 func (s *simulator) noteBatch(run *simRun, b *Batch) {
-	sealed := &simSealed{Batch: b}
+	sealed := &simSealed{Batch: b, deployment: run.deployment}
 	s.batches[b.Digest()] = sealed
 	rows, err := b.Rows()
 	if err != nil {
@@ -122,7 +125,7 @@ func (s *simulator) name(b *Batch) string {
 
 // times says how often the update is in the books.
 func (s *simulator) times(u *simUpdate) int64 {
-	c := s.store.state.books.totals[u.entity]
+	c := u.deployment.store.state.books.totals[u.entity]
 	return c.APIRequests()
 }
 
@@ -136,18 +139,19 @@ func (s *simulator) has(b *simSealed) bool {
 	return true
 }
 
-func (s *simulator) isQuarantined(b *Batch) bool {
-	_, ok := s.store.quarantine[string(b.forBooks(s.store.id, &BatchKeys{}).bytes)] // it may have been sealed before its books were known
+func (s *simulator) isQuarantined(b *simSealed) bool {
+	store := b.deployment.store
+	_, ok := store.quarantine[string(b.forBooks(store.id, &BatchKeys{}).bytes)] // it may have been sealed before its books were known
 	return ok
 }
 
 // isSetAside says whether the update is in quarantine, whole, or gone.
 func (s *simulator) isSetAside(u *simUpdate) bool {
-	return slices.ContainsFunc(u.batches, func(b *simSealed) bool { return b.gone || s.isQuarantined(b.Batch) })
+	return slices.ContainsFunc(u.batches, func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
 }
 
 // isKnown says whether Postgres has a batch, in the books or in quarantine.
-func (s *simulator) isKnown(b *simSealed) bool { return s.has(b) || s.isQuarantined(b.Batch) }
+func (s *simulator) isKnown(b *simSealed) bool { return s.has(b) || s.isQuarantined(b) }
 
 // sealed returns the batch that these bytes are, nil if they aren't one any more.
 func (s *simulator) sealed(bytes []byte) *simSealed {
@@ -163,13 +167,13 @@ func (s *simulator) keptSafe(b *Batch) *simSealed {
 	sealed := s.batches[b.Digest()]
 	if sealed == nil {
 		s.fail("%s was never sealed", s.name(b))
-		return &simSealed{Batch: b}
+		return &simSealed{Batch: b, deployment: s.byID[b.Producer].deployment}
 	}
 	sealed.safe = true
 	return sealed
 }
 
-// quarantined notes which batches are in quarantine, whole.
+// quarantined notes which batches are in quarantine, whole. One that is set aside as of other books was in their queue.
 func (s *simulator) quarantined(bad []BadBatch) {
 	for _, b := range bad {
 		if sealed := s.sealed(b.Bytes); sealed != nil {
@@ -207,14 +211,15 @@ func (s *simulator) isPoisoned(f *Flush) bool {
 	return slices.ContainsFunc(f.Totals, func(t TotalRow) bool { return t.Entity.ID == "poison" })
 }
 
-// applied sees that a flush which was committed claims what was sealed, and that the books are what the marks say.
-func (s *simulator) applied(f *Flush) {
+// applied sees that a flush which a deployment has committed claims what was sealed there, and that its books are what the
+// marks say.
+func (s *simulator) applied(d *simDeployment, f *Flush) {
 	for i := range f.Lost {
 		s.tally.passed += int(f.Lost[i].Len())
 	}
 	s.tally.found += len(f.Found)
 	for _, c := range f.Claims {
-		s.lookAtClaim(f, c)
+		s.lookAtClaim(d, f, c)
 	}
 	for i := range f.Rollups {
 		if key := f.Rollups[i].Series().APIKey; isStrange(key) {
@@ -222,6 +227,10 @@ func (s *simulator) applied(f *Flush) {
 			return
 		}
 		u := s.updateOf(f.Rollups[i].Series().APIKey)
+		if u.deployment != d {
+			s.fail("update %d of deployment %d is booked in the books of deployment %d", u.number, u.deployment.number, d.number)
+			return
+		}
 		for _, b := range u.batches {
 			b.booked = true
 		}
@@ -230,13 +239,13 @@ func (s *simulator) applied(f *Flush) {
 		}
 	}
 	s.quarantined(f.Quarantine)
-	s.lookAtSums()
+	s.lookAtSums(d)
 }
 
 // lookAtClaim follows the digests of a claim from its last batch back to the mark.
-func (s *simulator) lookAtClaim(f *Flush, c Claim) {
+func (s *simulator) lookAtClaim(d *simDeployment, f *Flush, c Claim) {
 	last := s.batches[c.Digest]
-	if last == nil || last.Producer != c.Producer || last.Shard != f.Shard || last.Sequence != c.Last {
+	if last == nil || last.deployment != d || last.Producer != c.Producer || last.Shard != f.Shard || last.Sequence != c.Last {
 		s.fail("claim %+v: there is no such last batch", c)
 		return
 	}
@@ -268,42 +277,46 @@ func (s *simulator) lookAtClaim(f *Flush, c Claim) {
 }
 
 // lookAtSums sees that the books are the sum of what the marks say.
-func (s *simulator) lookAtSums() {
+func (s *simulator) lookAtSums(d *simDeployment) {
 	var updates int64
 	var amount Amount
-	for _, shards := range []map[int]map[ProducerID]memoryMark{s.store.state.marks, s.store.state.pruned} {
+	for _, shards := range []map[int]map[ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
 		for _, marks := range shards {
 			for _, mark := range marks {
 				updates, amount = updates+mark.booked, amount.Add(mark.bookedAmount)
 			}
 		}
 	}
-	if books := s.store.state.books; books.updates != updates || books.amount != amount {
+	if books := d.store.state.books; books.updates != updates || books.amount != amount {
 		s.fail("books have %d updates of %s, the marks say %d of %s", books.updates, books.amount, updates, amount)
 	}
 }
 
 // lookAtAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
-func (s *simulator) lookAtAcked(shard int, ids []EntryID) {
-	for _, e := range s.queue.entries[shard] {
+func (s *simulator) lookAtAcked(q simQueue, shard int, ids []EntryID) {
+	d := q.deployment
+	for _, e := range q.keys.entries[shard] {
 		if !slices.Contains(ids, e.ID) {
 			continue
 		}
+		_, quarantined := d.store.quarantine[string(e.Bytes)]
 		b := s.sealed(e.Bytes)
+		if other := s.isOfStrangers(e.Bytes) || b != nil && b.deployment != d; other {
+			if !quarantined && s.tally.restores == 0 { // it may have been read before, and Postgres forgets what is in quarantine too
+				s.fail("a batch of other books is destroyed by deployment %d: entry %s", d.number, e.ID)
+				return
+			}
+			continue
+		}
 		if b == nil {
-			b = s.spoiled[e.ID] // it may have been read before, and Postgres forgets what is in quarantine too
+			b = d.spoiled[e.ID]
 			if s.tally.restores > 0 {
 				continue
 			}
 		}
-		if b != nil && s.spoiled[e.ID] == b && s.is(b, e.Bytes) {
+		if b != nil && d.spoiled[e.ID] == b && s.is(b, e.Bytes) {
 			b.frail = true // its damaged copy was in the same place before a loss, and this one goes for it
 			continue
-		}
-		_, quarantined := s.store.quarantine[string(e.Bytes)]
-		if s.isOfStrangers(e.Bytes) && !quarantined {
-			s.fail("a batch of other books is destroyed: entry %s", e.ID)
-			return
 		}
 		if quarantined || b != nil && (b.torn || b.gone || s.isKnown(b)) {
 			continue
@@ -329,12 +342,25 @@ func (s *simulator) lookAtExpired(int, time.Duration) {}
 
 // verdict compares the books with everything that the simulator knows, to the last update. Everything is at rest.
 func (s *simulator) verdict() string {
-	if s.lookAtSums(); s.wrong != "" {
+	for _, d := range s.deployments {
+		if fault := s.verdictOn(d); fault != "" {
+			return fault
+		}
+		s.tally.flushes += d.store.flushes
+		s.tally.quarantined += len(d.store.quarantine)
+	}
+	s.tally.schedules++
+	s.tally.calls += s.calls
+	return ""
+}
+
+func (s *simulator) verdictOn(d *simDeployment) string {
+	if s.lookAtSums(d); s.wrong != "" {
 		return s.wrong
 	}
 	want := newBooks()
 	for _, u := range s.updates {
-		if !u.accepted {
+		if !u.accepted || u.deployment != d {
 			continue
 		}
 		if fault := s.judge(u); fault != "" {
@@ -344,17 +370,10 @@ func (s *simulator) verdict() string {
 			want.book(&u.Update, u.hour)
 		}
 	}
-	if diff := s.store.diff(want); diff != "" {
-		return diff + " by the updates"
+	if diff := d.store.diff(want); diff != "" {
+		return fmt.Sprintf("%s by the updates of deployment %d", diff, d.number)
 	}
-	if fault := s.judgeMarks(); fault != "" {
-		return fault
-	}
-	s.tally.schedules++
-	s.tally.calls += s.calls
-	s.tally.flushes += s.store.flushes
-	s.tally.quarantined += len(s.store.quarantine)
-	return ""
+	return s.judgeMarks(d)
 }
 
 // judge says what is wrong with an update in the end.
@@ -369,7 +388,7 @@ func (s *simulator) judge(u *simUpdate) string {
 	var why []string
 	for _, b := range u.batches {
 		run := s.byID[b.Producer]
-		quarantined := s.isQuarantined(b.Batch)
+		quarantined := s.isQuarantined(b)
 		switch {
 		case s.rules.exact:
 		case b.gone:
@@ -381,7 +400,7 @@ func (s *simulator) judge(u *simUpdate) string {
 			s.tally.frail++
 			return ""
 		}
-		mark := s.store.state.marks[b.Shard][b.Producer].Mark
+		mark := b.deployment.store.state.marks[b.Shard][b.Producer].Mark
 		why = append(why, fmt.Sprintf("%s of process %d, quarantined: %t, mark: %+v", s.name(b.Batch), run.number, quarantined, mark))
 	}
 	if !living && u.stage < Queued && !s.rules.exact {
@@ -396,13 +415,14 @@ func (s *simulator) sharesPoison(b *simSealed) bool {
 
 // isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it.
 func (s *simulator) isPruned(b *simSealed) bool {
-	_, known := s.store.state.marks[b.Shard][b.Producer]
-	return !known && b.Producer.Born().Before(s.store.state.horizon[b.Shard])
+	state := &b.deployment.store.state
+	_, known := state.marks[b.Shard][b.Producer]
+	return !known && b.Producer.Born().Before(state.horizon[b.Shard])
 }
 
 // judgeMarks sees that what the marks say is lost is what is missing of the batches up to them.
-func (s *simulator) judgeMarks() string {
-	for _, shards := range []map[int]map[ProducerID]memoryMark{s.store.state.marks, s.store.state.pruned} {
+func (s *simulator) judgeMarks(d *simDeployment) string {
+	for _, shards := range []map[int]map[ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
 		for _, marks := range shards {
 			for id, mark := range marks {
 				if s.byID[id].cloned {

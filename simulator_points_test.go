@@ -26,7 +26,8 @@ var simScenarios = map[string]simRules{
 // direct write, a batch sent again, and the end of a process. A process that has died is begun anew when it is next.
 func (s *simulator) scenario() (fault string) {
 	defer s.end(&fault)
-	s.snapshot()
+	only := s.deployments[0]
+	s.snapshot(only)
 	s.works(0, 2)
 	s.goOn(0, "lane", simRound)
 	s.works(1, 2)
@@ -55,11 +56,11 @@ func (s *simulator) scenario() (fault string) {
 	s.goOn(1, "lane", simRound)
 	s.kill(s.at(1))
 	if s.rules.window > 0 {
-		s.turnBack()
-		s.postgresBack = s.steps + 1
+		s.turnBack(only)
+		only.postgresBack = s.steps + 1
 		s.now = s.now.Add(2 * simWindow)
 		s.goOn(0, "watch", simRound)
-		s.postgresBack = 0
+		only.postgresBack = 0
 	}
 	return s.heal()
 }

@@ -37,6 +37,9 @@ func simRulesOf(seed uint64) simRules {
 	}
 	rules.clocks = seed%5 == 0
 	rules.clones = seed%7 == 0
+	if seed%4 == 3 {
+		rules.slots, rules.two, rules.strange = max(rules.slots, 2), true, bit(3)
+	}
 	return rules
 }
 
@@ -104,7 +107,7 @@ func (s *simulator) begin(slot int) {
 		// On another disk: a journal can't tell two chains of one producer apart.
 		of := s.runs[s.r.IntN(len(s.runs))]
 		isOf := func(b *Batch) bool { return b.Producer == of.id }
-		if len(of.seals) > 0 && of.identities == 1 && !slices.ContainsFunc(s.disks[slot].batches, isOf) {
+		if of.deployment == s.deploymentAt(slot) && len(of.seals) > 0 && of.identities == 1 && !slices.ContainsFunc(s.disks[slot].batches, isOf) {
 			s.clone(of, slot, s.r.IntN(len(of.seals)))
 			return
 		}
@@ -117,9 +120,9 @@ var simDisturbances = []struct {
 	allowed func(*simRules) bool
 	do      func(*simulator, *simInstance)
 }{
-	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
-	{func(r *simRules) bool { return r.harm }, func(s *simulator, _ *simInstance) { s.harmQueue() }},
-	{func(r *simRules) bool { return r.strange }, func(s *simulator, _ *simInstance) { s.strange() }},
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, in *simInstance) { s.harmQueue(in.deployment) }},
+	{func(r *simRules) bool { return r.harm }, func(s *simulator, in *simInstance) { s.harmQueue(in.deployment) }},
+	{func(r *simRules) bool { return r.strange }, func(s *simulator, in *simInstance) { s.strange(in.deployment) }},
 	{func(r *simRules) bool { return r.crashes || r.clones }, (*simulator).kill},
 	{func(*simRules) bool { return true }, func(s *simulator, in *simInstance) {
 		in.frozen = s.steps + s.r.IntN(60)
@@ -129,12 +132,13 @@ var simDisturbances = []struct {
 		s.redisBack = s.steps + s.r.IntN(60)
 		s.note("Redis is away for %d steps", s.redisBack-s.steps)
 	}},
-	{func(r *simRules) bool { return r.outages }, func(s *simulator, _ *simInstance) {
-		s.postgresBack = s.steps + s.r.IntN(40)
-		s.note("Postgres is away for %d steps", s.postgresBack-s.steps)
+	{func(r *simRules) bool { return r.outages }, func(s *simulator, in *simInstance) {
+		d := in.deployment
+		d.postgresBack = s.steps + s.r.IntN(40)
+		s.note("Postgres of deployment %d is away for %d steps", d.number, d.postgresBack-s.steps)
 	}},
-	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.snapshot() }},
-	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, _ *simInstance) { s.turnBack() }},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, in *simInstance) { s.snapshot(in.deployment) }},
+	{func(r *simRules) bool { return r.restores != simNeverTurnedBack }, func(s *simulator, in *simInstance) { s.turnBack(in.deployment) }},
 	{func(r *simRules) bool { return r.months }, func(s *simulator, _ *simInstance) { s.passMonth() }},
 	{func(r *simRules) bool { return r.clocks }, (*simulator).setClock},
 	{func(r *simRules) bool { return r.seals == 0 }, func(s *simulator, in *simInstance) {
@@ -195,8 +199,11 @@ const simRounds = 60
 // heal lets everything go well and returns what is wrong at rest.
 func (s *simulator) heal() string {
 	s.note("nothing goes wrong any more")
-	s.calm, s.redisBack, s.postgresBack = true, 0, 0
+	s.calm, s.redisBack = true, 0
 	s.queueSkew, s.storeSkew = 0, 0
+	for _, d := range s.deployments {
+		d.postgresBack = 0
+	}
 	rested := 0
 	for range simRounds {
 		s.runLate()
@@ -237,8 +244,10 @@ func (s *simulator) lookAtRetained() string {
 		}
 		s.now = s.now.Add(simGrace / 4)
 	}
-	if n := s.queue.size(); n > 0 {
-		return fmt.Sprintf("%d entries are retained for longer than the window", n)
+	for _, d := range s.deployments {
+		if n := d.queue.size(); n > 0 {
+			return fmt.Sprintf("%d entries of deployment %d are retained for longer than the window", n, d.number)
+		}
 	}
 	return ""
 }
@@ -298,7 +307,7 @@ func (s *simulator) isOutOfTouch(in *simInstance) bool {
 	for _, r := range in.receipts {
 		for _, u := range r.updates {
 			for _, b := range u.batches {
-				if !s.isQuarantined(b.Batch) {
+				if !s.isQuarantined(b) {
 					return false
 				}
 				pruned = pruned || s.isPruned(b)
@@ -341,9 +350,16 @@ func (in *simInstance) waitsFor() *simReceipt {
 
 // unrest says what is still under way.
 func (s *simulator) unrest() string {
+	for _, d := range s.deployments {
+		for shard := range simShards {
+			if n := d.queue.len(shard); n > 0 {
+				return fmt.Sprintf("%d entries of deployment %d in the queue of shard %d", n, d.number, shard)
+			}
+		}
+	}
 	for shard := range simShards {
-		if n := s.queue.len(shard); n > 0 {
-			return fmt.Sprintf("%d entries in the queue of shard %d", n, shard)
+		if n := s.noBooks.len(shard); n > 0 {
+			return fmt.Sprintf("%d entries under the keys of no books in the queue of shard %d", n, shard)
 		}
 	}
 	for _, in := range s.instances {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// simulator runs several instances on one queue and one Postgres, in an order and with faults that a seed decides. There
-// are no servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers, journal and
+// simulator runs several instances on one queue and one Postgres, or two deployments with a Postgres each on one queue,
+// in an order and with faults that a seed decides. There are no servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers, journal and
 // clock are the simulator's. Its goroutines are coroutines whose bodies are the real steps: one of a lane, one term of a
 // flusher, one look at the books. They give way to the others before and after each call, so that everything can come
 // in between.
@@ -25,9 +25,9 @@ type simulator struct {
 	seed         uint64
 	rules        simRules
 	now          time.Time
-	store        *memoryStore
-	queue        *keepingQueue
-	locks        map[string]*simLock
+	deployments  []*simDeployment
+	noBooks      *keepingQueue // the keys of no books, where nothing may ever be
+	locks        map[simLockName]*simLock
 	disks        []*memoryJournal // one for each slot
 	instances    []*simInstance   // one for each slot, nil while it is down
 	current      *simActor        // whose turn it is
@@ -35,36 +35,34 @@ type simulator struct {
 	byID         map[ProducerID]*simRun
 	updates      []*simUpdate
 	batches      map[Digest]*simSealed
-	spoiled      map[EntryID]*simSealed // what entries were before a bit of them was flipped
-	strangers    map[int]*Batch         // the last batch of other books, by shard
-	strangeBytes [][]byte               // all of them
-	late         []func()               // calls whose callers gave up, and that are still on their way
-	past         []simPast              // what Postgres can be turned back to
+	strangers    map[int]*Batch // the last batch of books that no deployment has, by shard
+	strangeBytes [][]byte       // all of them
+	late         []func()       // calls whose callers gave up, and that are still on their way
 	log          *slog.Logger
 
 	queueSkew, storeSkew time.Duration // how far the clocks of the servers are ahead
 
-	steps        int
-	calls        int
-	faults       map[int]simFault // by the number of the call; nil: they are drawn
-	redisBack    int              // the step at which Redis is there again
-	postgresBack int
-	calm         bool // nothing goes wrong any more
-	wrong        string
-	trace        func(format string, args ...any) // nil: the steps are not told
-	tally        simTally
+	steps     int
+	calls     int
+	faults    map[int]simFault // by the number of the call; nil: they are drawn
+	redisBack int              // the step at which Redis is there again
+	calm      bool             // nothing goes wrong any more
+	wrong     string
+	trace     func(format string, args ...any) // nil: the steps are not told
+	tally     simTally
 }
 
 // simRules is what may happen in a schedule.
 type simRules struct {
 	slots     int
-	shards    int // the most that an instance has; each has a number of its own
+	two       bool // two deployments take turns at the slots, each with books of its own
+	shards    int  // the most that an instance has; each has a number of its own
 	journal   bool
 	window    time.Duration // how far back Postgres may be turned without loss
 	lockless  bool          // every flusher believes that it has the lock
 	queueless bool          // some instances have no queue
 	crashes   bool
-	strange   bool // batches of other books come into the queue
+	strange   bool // batches of other books come among the keys of a deployment
 	harm      bool // the queue loses, repeats and spoils entries
 	outages   bool
 	restores  simRestores
@@ -100,11 +98,9 @@ const (
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		store: newMemoryStore(), queue: newKeepingQueue(newMemoryQueue()), locks: map[string]*simLock{}, strangers: map[int]*Batch{},
-		byID: map[ProducerID]*simRun{}, batches: map[Digest]*simSealed{}, spoiled: map[EntryID]*simSealed{},
+		locks: map[simLockName]*simLock{}, strangers: map[int]*Batch{}, byID: map[ProducerID]*simRun{}, batches: map[Digest]*simSealed{},
 	}
-	s.store.now = func() time.Time { return s.now.Add(s.storeSkew) }
-	s.queue.now = func() time.Time { return s.now.Add(s.queueSkew) }
+	s.addDeployments()
 	s.log = slog.New(simLog{s})
 	for range rules.slots {
 		s.disks = append(s.disks, &memoryJournal{})
@@ -201,8 +197,8 @@ const (
 	simDisk
 )
 
-func (s *simulator) isDown(at simServer) bool {
-	return at == simRedis && s.steps < s.redisBack || at == simPostgres && s.steps < s.postgresBack
+func (in *simInstance) isDown(at simServer) bool {
+	return at == simRedis && in.s.steps < in.s.redisBack || at == simPostgres && in.s.steps < in.deployment.postgresBack
 }
 
 // simActor is one goroutine of an instance, as a coroutine.
@@ -317,7 +313,7 @@ func (in *simInstance) call(to simServer, name string, do func() error) error {
 	}
 	a.pause()
 	switch {
-	case s.isDown(to):
+	case in.isDown(to):
 		s.note("%s: %s: it is down", a, name)
 		return errSimFault
 	case fault == simLate && to != simDisk:

@@ -7,8 +7,15 @@ var booksMutants = []mutant{
 		guard: "a batch names its books, and one of other books is set aside: it would be booked in a database that it isn't for",
 		edits: []edit{{"plan.go", "case b != nil && b.Books != p.books:", "case false:"}},
 		pkg:   ".",
-		tests: []string{"TestPlanSetsABatchOfOtherBooksAsideByName", "TestSimulatorBatchesOfOtherBooksAreNeverBookedNorDestroyed"},
+		tests: []string{"TestPlanSetsABatchOfOtherBooksAsideByName", "TestSimulatorBatchesOfOtherBooksAreNeverBookedNorDestroyed", "TestSimulatorTwoDeploymentsOnOneQueueBookOnlyTheirOwn"},
 		quick: true,
+	},
+	{
+		name:  "a pipeline uses the queue of all books",
+		guard: "a pipeline uses the keys of its own books alone: it would take what another deployment has queued out of its reach",
+		edits: []edit{{"booksholder.go", "if q, ok := v.queue.(BooksQueue); ok {", "if q, ok := v.queue.(BooksQueue); ok && id.IsZero() {"}},
+		pkg:   ".",
+		tests: []string{"TestSimulatorTwoDeploymentsOnOneQueueBookOnlyTheirOwn"},
 	},
 	{
 		name:  "flushes of other books applied",

@@ -55,13 +55,19 @@ func (c *couple) promote() time.Time {
 // primary follows the new one.
 func (c *couple) switchOver() {
 	c.t.Helper()
+	c.noteNextCommit(c.stopAndPromote(), "a switchover")
+	c.follow()
+}
+
+// stopAndPromote is the first half of a switchover. It returns the moment from which the new primary takes writes.
+func (c *couple) stopAndPromote() time.Time {
+	c.t.Helper()
 	ctx, cancel := c.within()
 	defer cancel()
 	if err := c.primary.Stop(ctx); err != nil {
 		c.t.Fatal(err)
 	}
-	c.noteNextCommit(c.promote(), "a switchover")
-	c.follow()
+	return c.promote()
 }
 
 func (c *couple) follow() {
@@ -218,6 +224,49 @@ func TestTheOnlyAddressMayLeadToAStandbyForAWhile(t *testing.T) {
 	c.finish(s, instances, l)
 }
 
+// The only host that is known becomes the standby of one that isn't, and the primary again. Meanwhile updates are kept.
+func TestTheOnlyHostMayBecomeAStandbyForAWhile(t *testing.T) {
+	t.Parallel()
+	c := newCouple(t, testserver.NewPostgres(t))
+	s := stackOn(t, c.primary.URL(""), testserver.Redis(t))
+	instances := s.startAll(2, "DATABASE_URL="+c.primary.URL(""))
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	c.stopAndPromote()
+	c.follow()
+	for _, in := range instances {
+		in.logged("the server is a standby")
+	}
+	awaitCaughtUp(t, c)
+	c.stopAndPromote()
+	awaitMore(t, instances, "queue", 5)
+	c.finish(s, instances, l)
+}
+
+// A service restores under another address: a server of an earlier state, elsewhere, is what the name leads to from then on.
+// The instances, which aren't restarted, send again what it lacks. This is the procedure of the runbook.
+func TestARestoreUnderAnotherAddressIsExactWithinTheWindow(t *testing.T) {
+	t.Parallel()
+	c := newCouple(t, testserver.NewPostgres(t))
+	name := faultproxy.New(t, hostOf(t, c.primary.URL("")))
+	s := stackOn(t, c.primary.URL(""), testserver.Redis(t))
+	instances := s.startAll(3, "DATABASE_URL="+through(t, c.primary.URL(""), name.Addr(), ""), "SPENDFLUSH_REWIND_WINDOW=60s",
+		"SPENDFLUSH_SHUTDOWN_TIMEOUT=60s")
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	c.between.Refuse(true) // the moment of the backup
+	awaitMore(t, instances, "queue", 20)
+
+	c.stopAndPromote() // the old one is shut off, and the restored one starts
+	name.Lead(hostOf(t, c.primary.URL("")))
+	awaitMore(t, instances, "queue", 5)
+	s.postgres = c.primary.URL("")
+	s.finish(instances, l)
+	if turnedBack(instances) == 0 {
+		t.Error("no line says that Postgres was turned back: nothing was lost, and the test shows nothing")
+	}
+}
+
 // PgBouncer keeps its clients' connections whatever is behind them.
 func TestPgBouncerThatIsLedToAnotherServerIsFollowed(t *testing.T) {
 	t.Parallel()
@@ -253,12 +302,7 @@ func TestPgBouncerThatIsLedToAnotherServerIsFollowed(t *testing.T) {
 	// And to one that is promoted.
 	c.between.Refuse(false)
 	awaitCaughtUp(t, c)
-	ctx, cancel := c.within()
-	defer cancel()
-	if err := c.primary.Stop(ctx); err != nil {
-		t.Fatal(err)
-	}
-	promoted := c.promote()
+	promoted := c.stopAndPromote()
 	lead(c.primary)
 	c.noteNextCommit(promoted, "a switchover behind PgBouncer")
 	awaitMore(t, instances, "queue", 5)

@@ -50,7 +50,7 @@ go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(
 SCENARIOS := -parallel 4
 
 .DEFAULT_GOAL := help
-.PHONY: simulator containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
+.PHONY: simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -140,6 +140,10 @@ soak: export SPENDFLUSH_SOAK_UPDATES = $(SOAK_UPDATES)
 soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 	@.ci/need go postgres redis-server haproxy
 	$(call go-test,-tags soak -run Soak -timeout 60m -v -count=1,./integration)
+
+times: ## how long commits stand still after a fault of Redis Cluster, Sentinel, Postgres or the lock holder, ten runs each
+	@.ci/need go postgres redis-server
+	$(call go-test,-tags soak -run TestSoakTime -timeout 60m -v -count=1 $(TESTFLAGS),./integration)
 
 screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium
 	@.ci/need go postgres redis-server chromium

@@ -116,6 +116,59 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinel(t *testing.T) {
 	s.finish(instances, l)
 }
 
+// What is done on purpose leaves all connections to the old master open: it answers READONLY or MOVED.
+func TestSoakTimeFromAFaultToTheNextCommitClusterOnPurpose(t *testing.T) {
+	x := newClusterRig(t)
+	replica := 0
+	measure(t, "Cluster: CLUSTER FAILOVER", func() []*instance { return x.instances }, func() {
+		replica = x.cluster.ReplicaOf(x.cluster.MasterOf(x.tag(0)))
+		x.must(x.cluster.Client(replica).ClusterFailover(t.Context()).Err())
+	}, func() {
+		eventually(t, "the replica is master", func() string {
+			if now := x.cluster.MasterOf(x.tag(0)); now != replica {
+				return fmt.Sprintf("%d is", now)
+			}
+			return ""
+		})
+		x.cluster.AwaitHealthy(t.Context())
+		x.awaitAll()
+	})
+	x.end()
+}
+
+func TestSoakTimeFromAFaultToTheNextCommitSentinelOnPurpose(t *testing.T) {
+	sentinels := testserver.NewRedisSentinels(t)
+	s := stackOn(t, testserver.Postgres(t), sentinels.URL())
+	instances := s.startAll(2)
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	master := 0
+	measure(t, "Sentinel: SENTINEL FAILOVER", func() []*instance { return instances }, func() {
+		sentinels.Failover(t.Context())
+	}, func() {
+		sentinels.AwaitMaster(t.Context(), 1-master)
+		sentinels.AwaitHealthy(t.Context())
+		master = 1 - master
+		awaitMore(t, instances, "queue", 5)
+	})
+	s.finish(instances, l)
+}
+
+// The time that the old primary takes to stop, and the standby to be promoted, is in it.
+func TestSoakTimeFromAFaultToTheNextCommitPostgres(t *testing.T) {
+	c := newCouple(t, testserver.NewPostgres(t))
+	s := stackOn(t, c.primary.URL(""), testserver.Redis(t))
+	instances := s.startAll(2, "DATABASE_URL="+named(t, c.primary, c.standby))
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	measure(t, "Postgres: switched over", func() []*instance { return instances }, func() { c.stopAndPromote() }, func() {
+		c.follow()
+		awaitCaughtUp(t, c)
+		awaitMore(t, instances, "queue", 5)
+	})
+	c.finish(s, instances, l)
+}
+
 func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
 	for _, ttl := range []string{"800ms", "3s", "500ms"} {
 		s := newStack(t)

@@ -84,11 +84,14 @@ func simExactRules(seed uint64) simRules {
 }
 
 func TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing(t *testing.T) {
-	simulate(t, max(*simRuns/4, 1), func(seed uint64, trace func(string, ...any)) (string, simTally) {
+	tally := simulate(t, max(*simRuns/4, 1), func(seed uint64, trace func(string, ...any)) (string, simTally) {
 		s := newSimulator(seed, simExactRules(seed))
 		s.trace = trace
 		return s.play(), s.tally
 	})
+	if *simSeed == 0 && *simRuns >= 1000 && tally.requeued == 0 {
+		t.Error("in no schedule was there a batch put back by the queue")
+	}
 }
 
 // simFocuses are rules under which one thing goes wrong again and again, and little else.

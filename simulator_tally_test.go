@@ -26,7 +26,7 @@ func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
 	for what, n := range map[string]int{
 		"a claim lost": t.fenced, "a gap passed": t.passed, "a batch found": t.found, "a batch quarantined": t.quarantined,
 		"a process that died": t.crashes, "a process that was stopped": t.stops, "Postgres turned back": t.restores,
-		"a batch put back by the queue": t.requeued, "marks pruned": t.pruned, "a process cloned": t.clones,
+		"marks pruned": t.pruned, "a process cloned": t.clones,
 		"two deployments on one queue": t.shared, "a batch among the keys of the other deployment": t.misplaced,
 	} {
 		if n == 0 {

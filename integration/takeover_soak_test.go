@@ -161,7 +161,10 @@ func TestSoakTimeFromAFaultToTheNextCommitPostgres(t *testing.T) {
 	instances := s.startAll(2, "DATABASE_URL="+named(t, c.primary, c.standby))
 	l := startLoad(t, instances, faultLoad())
 	awaitMore(t, instances, "queue", 5)
-	measure(t, "Postgres: switched over", func() []*instance { return instances }, func() { c.stopAndPromote() }, func() {
+	measure(t, "Postgres: switched over", func() []*instance { return instances }, func() {
+		begun := time.Now()
+		t.Logf("the stop and the promotion took %d ms", c.stopAndPromote().Sub(begun).Milliseconds())
+	}, func() {
 		c.follow()
 		awaitCaughtUp(t, c)
 		awaitMore(t, instances, "queue", 5)

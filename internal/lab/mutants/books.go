@@ -34,7 +34,7 @@ var booksMutants = []mutant{
 	{
 		name:  "quarantine of other books applied",
 		guard: "a batch in quarantine that is of other books is never applied",
-		edits: []edit{{"sql/quarantine.go", "if b.Books != marks.Books {", "if false {"}},
+		edits: []edit{{"sql/byhand.go", "if b.Books != marks.Books {", "if false {"}},
 		pkg:   "sql",
 		tests: []string{"TestAQuarantinedBatchOfOtherBooksIsNotApplied"},
 	},

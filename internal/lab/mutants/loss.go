@@ -181,7 +181,8 @@ var lossMutants = []mutant{
 	{
 		name:  "refused batch that was found isn't told",
 		guard: "a batch that was lost, is found and can't be booked is set aside by the flush that finds it: its producer would push it again and again",
-		edits: []edit{{"gaps.go", "\t\tf.setAside(b.Batch, err)\n\t\tsums.batches++\n\t} else {", "\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t} else {"}},
+		edits: []edit{{"gaps.go", "\tif p.takeRows(b.Batch, f, sums) {\n",
+			"\tif _, err := p.rowsOf(b.Batch); err != nil {\n\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t}\n\tif p.takeRows(b.Batch, f, sums) {\n"}},
 		pkg:   ".",
 		tests: []string{"TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt"},
 	},
@@ -356,7 +357,7 @@ var lossMutants = []mutant{
 	{
 		name:  "flush that only sets aside counts for nothing",
 		guard: "every flush counts as a change of the books, also one that books no update: else a Postgres that was turned back behind it goes unnoticed",
-		edits: []edit{{"sql/apply.go", "if i == 0 || f.Control[i]", "if f.Control[i]"}},
+		edits: []edit{{"sql/encodeflush.go", "if i == 0 || f.Control[i]", "if f.Control[i]"}},
 		pkg:   "sql",
 		tests: []string{"TestMarksCountEveryChangeOfTheShard"},
 	},

@@ -57,7 +57,7 @@ var redisMutants = []mutant{
 	{
 		name:  "one producer's mark published as another's",
 		guard: "marks are published each under its own producer: who believes another's drops batches",
-		edits: []edit{{"queues/ack.lua", "ARGV[before + 2 * ids + i - 5]", "ARGV[before + 2 * ids + 1]"}},
+		edits: []edit{{"queues/ack.lua", "ARGV[before + 2 * ids + i - 6]", "ARGV[before + 2 * ids + 1]"}},
 		pkg:   "queues",
 		tests: []string{"TestRedisIsAQueue/MarksAreKeptByShardAndProducer"},
 	},

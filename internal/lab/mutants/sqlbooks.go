@@ -289,8 +289,8 @@ var sqlMutants = []mutant{
 	{
 		name:  "another batch in the place of one not booked by hand",
 		guard: "a batch whose place another one has is booked beside it when an operator says so",
-		edits: []edit{{"sql/quarantine.go", "q.unclaimed || marks.Forgotten", "marks.Forgotten"},
-			{"sql/quarantine.go", " || errors.Is(err, spendflush.ErrDiverged)", ""}},
+		edits: []edit{{"sql/byhand.go", "beside = !mark.Places(b)", "beside = false"},
+			{"sql/byhand.go", "beside = errors.Is(err, spendflush.ErrDiverged)", "beside = false"}},
 		pkg:   "sql",
 		tests: []string{"TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt"},
 	},
@@ -304,7 +304,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "one total for all shards",
 		guard: "each shard has its own total of an entity, known apart: shards must not meet on a row",
-		edits: []edit{{"sql/apply.go", "key[len(key)-1] ^= byte(shard)", "_ = shard"}},
+		edits: []edit{{"sql/encodeflush.go", "key[len(key)-1] ^= byte(shard)", "_ = shard"}},
 		pkg:   "sql",
 		tests: []string{"TestShardsHaveTotalsOfTheirOwnForAnEntity"},
 	},
@@ -496,7 +496,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "days before 1970 split wrongly",
 		guard: "an hour before 1970 belongs to the day that it lies in",
-		edits: []edit{{"sql/apply.go", "if rest < 0 {", "if false {"}},
+		edits: []edit{{"sql/encodeflush.go", "if rest < 0 {", "if false {"}},
 		pkg:   "sql",
 		tests: []string{"TestHoursBefore1970AreSplitIntoDaysLikeLaterOnes"},
 	},

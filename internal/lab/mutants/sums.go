@@ -373,7 +373,7 @@ var sumMutants = []mutant{
 	{
 		name:  "quarantine applied unsigned",
 		guard: "an operator books nothing forged by mistake",
-		edits: []edit{{"sql/quarantine.go", "t.store.batchKeys.ParseBatch(q.bytes)", "spendflush.ParseBatch(q.bytes)"}},
+		edits: []edit{{"sql/byhand.go", "t.store.batchKeys.ParseBatch(q.bytes)", "spendflush.ParseBatch(q.bytes)"}},
 		pkg:   "sql",
 		tests: []string{"TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied"},
 	},

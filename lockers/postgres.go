@@ -32,9 +32,9 @@ type PostgresPool interface {
 // Postgres hands out advisory locks of one database, which must have the tables of spendflush. It works through PgBouncer
 // in transaction mode, and needs no prepared statements and no setting of the pool or the role.
 //
-// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. So the pool should be the
-// locker's own, and WithMaxLeases say how many connections it has: who holds a lease and waits for another connection of
-// the same pool may wait for others who do the same.
+// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. Who holds a lease and waits for
+// another connection of the same pool may wait for others who do the same. So a locker on a *pgxpool.Pool leaves one of its
+// connections to others, unless WithMaxLeases says how many it may take: as many as there are where the pool is its own.
 type Postgres struct {
 	pool  PostgresPool
 	owner string
@@ -48,7 +48,11 @@ var _ spendflush.Locker = (*Postgres)(nil)
 // "spendflush/<owner>" of the session that holds one. Postgres keeps 63 characters of that and only those of ASCII. The
 // pool stays the caller's, and must outlive all leases. It doesn't talk to Postgres.
 func NewPostgres(pool PostgresPool, owner string) *Postgres {
-	return &Postgres{pool: pool, owner: owner, ttl: DefaultPostgresTTL}
+	l := &Postgres{pool: pool, owner: owner, ttl: DefaultPostgresTTL}
+	if p, ok := pool.(*pgxpool.Pool); ok {
+		return l.WithMaxLeases(int(p.Stat().MaxConns()) - 1)
+	}
+	return l
 }
 
 // WithTTL returns a locker for the same locks with another TTL, which is how long a lock outlives a holder that has

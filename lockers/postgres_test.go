@@ -177,7 +177,7 @@ func TestABusyPoolHoldsAcquireNoLongerThanItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	l := lockers.NewPostgres(pool, "a")
+	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
 	acquire(t, l)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -335,4 +335,29 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	acquireAs("second")
 	acquireAs("third")
 	wantNoRoom()
+}
+
+func TestALockerOnASharedPoolLeavesAConnectionToAFlush(t *testing.T) {
+	config, err := pgxpool.ParseConfig(database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 2
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	l := lockers.NewPostgres(pool, "a")
+	lease, err := l.Acquire(t.Context(), "direct/0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(context.WithoutCancel(t.Context()))
+	if _, err := l.Acquire(t.Context(), "direct/1"); !errors.Is(err, spendflush.ErrHeld) {
+		t.Errorf("a second lease: %v, want that it isn't given", err)
+	}
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Errorf("no connection is left: %v", err)
+	}
 }

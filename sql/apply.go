@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/spendflush/spendflush"
 )
 
@@ -139,25 +141,21 @@ func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlu
 		defer s.putEncoder(e)
 		rows = tx.prepare(e, f)
 	}
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+	err := s.on(ctx, func(conn *pgx.Conn) error {
+		tx.conn = conn.PgConn()
+		defer tx.end(ctx)
+		if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
+			return err
+		}
+		if err := tx.addAll(ctx, f, encoded, rows); err != nil {
+			return err
+		}
+		return tx.commit(ctx)
+	})
+	if err == nil {
+		tx.learn()
 	}
-	defer conn.Release()
-	tx.conn = conn.Conn().PgConn()
-	defer tx.end(ctx)
-
-	if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
-		return err
-	}
-	if err := tx.addAll(ctx, f, encoded, rows); err != nil {
-		return err
-	}
-	if err := tx.commit(ctx); err != nil {
-		return err
-	}
-	tx.learn()
-	return nil
+	return err
 }
 
 // beginAndClaim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has

@@ -118,8 +118,8 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()
 	var report AuditReport
 	a := audit{store: s, report: &report}
-	err := s.readSnapshot(ctx, func(tx pgx.Tx) error {
-		for _, step := range []func(context.Context, pgx.Tx) error{
+	err := s.readSnapshot(ctx, func(tx querier) error {
+		for _, step := range []func(context.Context, querier) error{
 			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
 		} {
 			if err := step(ctx, tx); err != nil {
@@ -153,7 +153,7 @@ func (a *audit) add(name string, ok bool, format string, args ...any) {
 	a.report.Checks = append(a.report.Checks, AuditCheck{Name: name, OK: ok, Detail: fmt.Sprintf(format, args...)})
 }
 
-func (a *audit) sealed(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) sealed(ctx context.Context, tx querier) error {
 	r := a.report
 	var odd, cloned int64
 	var first string
@@ -177,7 +177,7 @@ func (a *audit) sealed(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (a *audit) quarantine(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) quarantine(ctx context.Context, tx querier) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_quarantine"))
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (a *audit) quarantine(ctx context.Context, tx pgx.Tx) error {
 }
 
 // claims compares amounts and numbers of requests, which is what claims have.
-func (a *audit) claims(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) claims(ctx context.Context, tx querier) error {
 	var updates, amount, odd, differences string
 	err := tx.QueryRow(ctx, a.store.statement("audit_claims")).Scan(&updates, &amount, &odd, &differences)
 	if err != nil {
@@ -216,7 +216,7 @@ var sumNames = [len(sums{})]string{
 	"cache_read_input_tokens", "cache_creation_input_tokens",
 }
 
-func (a *audit) books(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) books(ctx context.Context, tx querier) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_books"))
 	if err != nil {
 		return err
@@ -276,7 +276,7 @@ func rational(text string) (r *big.Rat, ok bool) {
 	return r, ok
 }
 
-func (a *audit) dictionary(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) dictionary(ctx context.Context, tx querier) error {
 	var totals, rollups, tags int64
 	if err := tx.QueryRow(ctx, a.store.statement("audit_dictionary")).Scan(&totals, &rollups, &tags); err != nil {
 		return err
@@ -286,7 +286,7 @@ func (a *audit) dictionary(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (a *audit) entities(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) entities(ctx context.Context, tx querier) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_entities"), append([]any{maxDifferences}, a.aside.columns()...)...)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ type asideOf struct {
 }
 
 // setAside reads what lies in quarantine.
-func (a *audit) setAside(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) setAside(ctx context.Context, tx querier) error {
 	a.aside = aside{sums: map[asideOf]*[fingerprintWeights]big.Int{}, days: map[int32]*fingerprint{}}
 	rows, err := tx.Query(ctx, a.store.statement("audit_aside"))
 	if err != nil {

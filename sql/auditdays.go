@@ -23,7 +23,7 @@ type auditedDay struct {
 }
 
 // days compares the rollup rows with what flushes added to them, day by day. It holds one number a day.
-func (a *audit) days(ctx context.Context, tx pgx.Tx) error {
+func (a *audit) days(ctx context.Context, tx querier) error {
 	days := map[int32]*auditedDay{}
 	at := func(day int32) *auditedDay {
 		if days[day] == nil {
@@ -70,7 +70,7 @@ func judgeDays(days map[int32]*auditedDay) AuditCheck {
 	return c
 }
 
-func (a *audit) readFingerprints(ctx context.Context, tx pgx.Tx, at func(day int32) *auditedDay) error {
+func (a *audit) readFingerprints(ctx context.Context, tx querier, at func(day int32) *auditedDay) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_days"))
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func fingerprintOf(n *big.Int) fingerprint {
 var errRollupRow = errors.New("a rollup row can't be read")
 
 // readRollups streams all rollup rows. They are taken apart by hand: there may be hundreds of millions.
-func (a *audit) readRollups(ctx context.Context, tx pgx.Tx, at func(day int32) *auditedDay) error {
+func (a *audit) readRollups(ctx context.Context, tx querier, at func(day int32) *auditedDay) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_rollups"), pgx.QueryResultFormats{binaryFormat})
 	if err != nil {
 		return err

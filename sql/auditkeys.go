@@ -75,7 +75,7 @@ func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err err
 
 // each reads the rows of a statement one by one, in a snapshot of its own.
 func (a *audit) each(ctx context.Context, name string, into []any, do func() error) error {
-	return a.store.read(ctx, func(tx pgx.Tx) error {
+	return a.store.read(ctx, func(tx querier) error {
 		rows, err := tx.Query(ctx, a.store.statement(name))
 		if err != nil {
 			return err

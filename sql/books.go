@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/pglink"
 )
 
 var (
@@ -29,22 +31,32 @@ type BooksIdentity struct {
 
 // Books implements spendflush.Store. It is never told by a standby, which may lag behind.
 func (s *Store) Books(ctx context.Context) (spendflush.BooksID, error) {
-	is, err := s.BooksIdentity(ctx)
-	if err == nil && is.Standby {
-		s.pool.Reset()
-		err = fmt.Errorf("ask for the books: %w", ErrStandby)
-	}
-	if err != nil {
-		return spendflush.BooksID{}, err
-	}
-	return is.ID, nil
+	is, err := s.booksIdentity(ctx, func(is *BooksIdentity) error {
+		if is.Standby {
+			return ErrStandby
+		}
+		return nil
+	})
+	return is.ID, err
 }
 
 // BooksIdentity returns which books the database has. A standby may tell it, too.
 func (s *Store) BooksIdentity(ctx context.Context) (is BooksIdentity, err error) {
+	return s.booksIdentity(ctx, func(*BooksIdentity) error { return nil })
+}
+
+// booksIdentity reads which books the database has, and who told it. check may refuse that.
+func (s *Store) booksIdentity(ctx context.Context, check func(*BooksIdentity) error) (is BooksIdentity, err error) {
 	var id [16]byte
 	var earlier [][16]byte
-	err = s.readRow(ctx, "books", nil, &is.Standby, &id, &is.MadeAt, &earlier)
+	var encoding string
+	err = s.read(ctx, func(tx querier) error {
+		err := tx.QueryRow(ctx, s.statement("books")).Scan(&is.Standby, &encoding, &id, &is.MadeAt, &earlier)
+		if err == nil {
+			err = cmp.Or(check(&is), pglink.CheckEncoding(encoding))
+		}
+		return err
+	})
 	if err != nil {
 		return BooksIdentity{}, fmt.Errorf("ask for the books: %w", denied(err))
 	}
@@ -63,7 +75,7 @@ func (s *Store) NewBooksID(ctx context.Context, id spendflush.BooksID) (spendflu
 		asked = (*[16]byte)(&id)
 	}
 	var made [16]byte
-	err := s.write(ctx, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		if _, err := tx.Exec(ctx, s.statement("lock_marks")); err != nil {
 			return err
 		}
@@ -78,7 +90,7 @@ func (s *Store) NewBooksID(ctx context.Context, id spendflush.BooksID) (spendflu
 // Witnesses implements spendflush.BooksWitness.
 func (s *Store) Witnesses(ctx context.Context, id spendflush.BooksID, anew bool) ([]spendflush.Witness, error) {
 	var read [][16]byte
-	err := s.write(ctx, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		if _, err := tx.Exec(ctx, s.statement("witness"), [16]byte(id), anew); err != nil {
 			return err
 		}

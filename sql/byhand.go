@@ -24,7 +24,7 @@ var ErrByHand = errors.New("this batch was applied by hand")
 // error the outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
 func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error {
 	for try := 1; ; try++ {
-		err := s.applyQuarantined(ctx, id, by)
+		err := s.on(ctx, func(conn *pgx.Conn) error { return s.applyQuarantined(ctx, conn, id, by) })
 		if err == nil {
 			return nil
 		}
@@ -37,23 +37,18 @@ func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error
 	}
 }
 
-func (s *Store) applyQuarantined(ctx context.Context, id int64, by string) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	defer conn.Release()
-	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+func (s *Store) applyQuarantined(ctx context.Context, conn *pgx.Conn, id int64, by string) error {
+	tx := &transaction{store: s, conn: conn.PgConn()}
 	defer tx.end(ctx)
 	if err := tx.begin(ctx); err != nil {
 		return err
 	}
-	entry, err := s.lockQuarantined(ctx, conn.Conn(), id)
+	entry, err := s.lockQuarantined(ctx, s.querier(conn), id)
 	if err != nil {
 		return err
 	}
 	if entry.kind == "batch" {
-		err = tx.applyBatch(ctx, conn.Conn(), id, entry)
+		err = tx.applyBatch(ctx, s.querier(conn), id, entry)
 	} else {
 		err = tx.applyRow(ctx, entry)
 	}
@@ -63,7 +58,7 @@ func (s *Store) applyQuarantined(ctx context.Context, id int64, by string) error
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Conn().Exec(ctx, s.statement("quarantine_settle"), id, "applied", plainText(by)); err != nil {
+	if _, err := s.querier(conn).Exec(ctx, s.statement("quarantine_settle"), id, "applied", plainText(by)); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	return tx.commit(ctx)
@@ -82,9 +77,9 @@ type quarantinedEntry struct {
 	counters  spendflush.Counters
 }
 
-func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (q quarantinedEntry, err error) {
+func (s *Store) lockQuarantined(ctx context.Context, from querier, id int64) (q quarantinedEntry, err error) {
 	c := &q.counters
-	err = conn.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
+	err = from.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
 		&q.hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
 		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -95,7 +90,7 @@ func (s *Store) lockQuarantined(ctx context.Context, conn *pgx.Conn, id int64) (
 
 // applyBatch books a batch: by the claim of its producer, or beside all claims where it has no place among them. Who
 // applies such a one says that it isn't in the books.
-func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, entry int64, q quarantinedEntry) error {
+func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64, q quarantinedEntry) error {
 	b, err := t.store.batchKeys.ParseBatch(q.bytes)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
@@ -104,10 +99,10 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, entry int6
 		return fmt.Errorf("%w: it is of shard %d and was found in shard %d", ErrRefused, b.Shard, q.shard)
 	}
 	// The mark stays where it is until the end of this transaction.
-	if _, err := conn.Exec(ctx, t.store.statement("lock_mark"), b.Shard, [16]byte(b.Producer)); err != nil {
+	if _, err := from.Exec(ctx, t.store.statement("lock_mark"), b.Shard, [16]byte(b.Producer)); err != nil {
 		return fmt.Errorf("lock the mark: %w", err)
 	}
-	marks, err := t.store.readMarks(ctx, conn, b.Shard, []spendflush.ProducerID{b.Producer})
+	marks, err := t.store.readMarks(ctx, from, b.Shard, []spendflush.ProducerID{b.Producer})
 	if err != nil {
 		return err
 	}
@@ -121,7 +116,7 @@ func (t *transaction) applyBatch(ctx context.Context, conn *pgx.Conn, entry int6
 		}
 		return err
 	}
-	if noted := t.noteByHand(ctx, conn, entry, b, beside); noted != nil {
+	if noted := t.noteByHand(ctx, from, entry, b, beside); noted != nil {
 		return noted // it says more than that the batch is in the books
 	}
 	if err != nil {
@@ -149,9 +144,9 @@ func flushByHand(b *spendflush.Batch, marks spendflush.Marks, unclaimed bool) (f
 }
 
 // noteByHand notes that the batch is applied by hand. The error wraps ErrByHand if it was before.
-func (t *transaction) noteByHand(ctx context.Context, conn *pgx.Conn, entry int64, b *spendflush.Batch, beside bool) error {
+func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64, b *spendflush.Batch, beside bool) error {
 	name := []any{b.Shard, [16]byte(b.Producer), int64(b.Sequence), [16]byte(b.Digest())}
-	tag, err := conn.Exec(ctx, t.store.statement("by_hand_note"), append(name, entry, beside, b.Updates, b.Amount.String())...)
+	tag, err := from.Exec(ctx, t.store.statement("by_hand_note"), append(name, entry, beside, b.Updates, b.Amount.String())...)
 	if err != nil {
 		return fmt.Errorf("note what is applied by hand: %w", err)
 	}
@@ -160,7 +155,7 @@ func (t *transaction) noteByHand(ctx context.Context, conn *pgx.Conn, entry int6
 	}
 	var before int64
 	var at time.Time
-	if err := conn.QueryRow(ctx, t.store.statement("by_hand_entry"), name...).Scan(&before, &at); err != nil {
+	if err := from.QueryRow(ctx, t.store.statement("by_hand_entry"), name...).Scan(&before, &at); err != nil {
 		return fmt.Errorf("read what was applied by hand: %w", err)
 	}
 	return fmt.Errorf("%w as entry %d, at %s", ErrByHand, before, at.UTC().Format(time.RFC3339))

@@ -47,7 +47,7 @@ func TestACorrectionThatIsNoNumberIsRefusedByNameAndChangesNothing(t *testing.T)
 func TestNoColumnThatIsSummedTakesWhatIsNoNumber(t *testing.T) {
 	s := open(t, database(t), Options{})
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
-	quarantine(t, s, []byte("damaged"))
+	quarantine(t, s, s, []byte("damaged"))
 	id := besideClaims(t, s, chainOf(bornAgo(0), 2)[1].Bytes())[0]
 	if err := s.ApplyQuarantined(t.Context(), id, "a test"); err != nil {
 		t.Fatal(err)

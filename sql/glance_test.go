@@ -17,7 +17,7 @@ func TestAGlanceHasTheSumsOfTheMarksAndWhatIsLostOrSetAside(t *testing.T) {
 	p := newProducer()
 	batches := sequenceOf(p, 3)
 	apply(t, s, passing(batches[2], 1)) // the first two are lost
-	quarantine(t, s, []byte("nonsense"))
+	quarantine(t, s, s, []byte("nonsense"))
 	g, err := s.Glance(t.Context())
 	if err != nil || g.Updates != batches[2].Updates || g.Amount != batches[2].Amount || g.Quarantined != 1 || g.LostBatches != 2 || g.LastLost.IsZero() {
 		t.Errorf("%+v, %v", g, err)

@@ -154,14 +154,14 @@ func TestATransactionMayNotIdleNorWaitForLong(t *testing.T) {
 }
 
 // refuseOne has one row of a flush put into quarantine, and returns the way to make room for it.
-func refuseOne(t *testing.T, s *Store, p spendflush.ProducerID) (makeRoom func()) {
+func refuseOne(t *testing.T, s, aside *Store, p spendflush.ProducerID) (makeRoom func()) {
 	t.Helper()
 	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
-	execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 9223372036854775807; COMMIT")
+	execute(t, aside.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 9223372036854775807; COMMIT")
 	apply(t, s, flushOf(p, 2, 2, r))
 	return func() {
-		execute(t, s.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 10; COMMIT")
+		execute(t, aside.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 10; COMMIT")
 	}
 }
 
@@ -176,7 +176,7 @@ func TestARefusedRowIsSetAsideOnceThoughItsFlushIsTriedTwice(t *testing.T) {
 		}
 		return embedded.get(name)
 	}
-	makeRoom := refuseOne(t, s, newProducer())
+	makeRoom := refuseOne(t, s, s, newProducer())
 	if commits != 3 {
 		t.Fatalf("%d commits were tried, want 3", commits)
 	}
@@ -191,7 +191,7 @@ func TestARefusedRowIsSetAsideOnceThoughItsFlushIsTriedTwice(t *testing.T) {
 
 func TestAQuarantinedRowIsAppliedByOneOfManyThatComeAtOnce(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
-	refuseOne(t, s, newProducer())()
+	refuseOne(t, s, s, newProducer())()
 	id := query[int64](t, s, "SELECT id FROM spendflush.quarantine")
 	// Until all have come, none gets to the row that it adds to.
 	gate, err := s.pool.Begin(t.Context())

@@ -18,8 +18,9 @@ import (
 	"github.com/spendflush/spendflush/migrations"
 )
 
-// useEverything runs every statement that a Store and its lock have, each for what it is there for.
-func useEverything(t *testing.T, s *Store) {
+// useEverything runs every statement that a Store and its lock have, each for what it is there for. What a test does to the
+// tables by itself is done on connections of aside.
+func useEverything(t *testing.T, s, aside *Store) {
 	t.Helper()
 	ctx := t.Context()
 	p, lost := newProducer(), newProducer()
@@ -51,20 +52,20 @@ func useEverything(t *testing.T, s *Store) {
 	if err := s.ApplyQuarantined(ctx, open[0].ID, "a test"); err != nil {
 		t.Error(err)
 	}
-	dropped := quarantine(t, s, []byte("no batch"))
+	dropped := quarantine(t, s, aside, []byte("no batch"))
 	if _, err := s.QuarantinedBytes(ctx, dropped.ID); err != nil {
 		t.Error(err)
 	}
 	if err := s.DropQuarantined(ctx, dropped.ID, "a test"); err != nil {
 		t.Error(err)
 	}
-	makeRoom := refuseOne(t, s, newProducer()) // isolating
+	makeRoom := refuseOne(t, s, aside, newProducer()) // isolating
 	makeRoom()
 
 	apply(t, s, flushOf(old, 1, 1, costOne))
-	age(t, s, 31*24*time.Hour)
+	age(t, aside, 31*24*time.Hour)
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
-	execute(t, s.pool, fmt.Sprintf(`BEGIN READ WRITE; SET LOCAL search_path = pg_catalog;
+	execute(t, aside.pool, fmt.Sprintf(`BEGIN READ WRITE; SET LOCAL search_path = pg_catalog;
 		UPDATE spendflush.producers SET first_seen = now() - interval '1 day', seen_at = now() WHERE producer = '%s'; COMMIT`, p))
 	if pruned, err := s.Tend(ctx, []spendflush.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("pruned are %d, %v; want 1", pruned, err)
@@ -192,7 +193,7 @@ func TestNothingOfAnotherSchemaIsEverCalled(t *testing.T) {
 			if err := hostile.pool.QueryRow(t.Context(), "SELECT count(*) = 0 FROM spendflush.total WHERE 1::bigint = 1::bigint").Scan(&trapped); err == nil {
 				t.Fatal("the trap doesn't work")
 			}
-			useEverything(t, hostile)
+			useEverything(t, hostile, hostile)
 			if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
 				t.Error(err)
 			}
@@ -213,14 +214,14 @@ func TestNothingOfTheSchemaPublicIsEverCalled(t *testing.T) {
 		t.Fatal("the trap doesn't work")
 	}
 	migrate(t, databaseURL)
-	useEverything(t, s)
+	useEverything(t, s, s)
 }
 
 func TestADatabaseThatKeepsBytesAsTheyAreWillDo(t *testing.T) {
 	databaseURL := testserver.PostgresEncoded(t, "SQL_ASCII")
 	migrate(t, databaseURL)
 	s := open(t, databaseURL, Options{})
-	useEverything(t, s)
+	useEverything(t, s, s)
 	r := request{spendflush.Series{APIKey: "日本"}, noon, one("1")}
 	apply(t, s, flushOf(newProducer(), 1, 1, r))
 	list, err := s.Entities(t.Context(), []spendflush.EntityType{spendflush.APIKey}, "日", 5)
@@ -245,7 +246,7 @@ func TestWhatIsPutIntoQuarantineIsOnDiskWhateverTheRoleIsSetTo(t *testing.T) {
 		CREATE TRIGGER see AFTER INSERT OR UPDATE ON spendflush.quarantine FOR EACH STATEMENT EXECUTE FUNCTION see()`)
 	execute(t, s.pool, "ALTER DATABASE "+query[string](t, s, "SELECT current_database()")+" SET synchronous_commit = off")
 	s = open(t, databaseURL, Options{})
-	entry := quarantine(t, s, []byte("no batch"))
+	entry := quarantine(t, s, s, []byte("no batch"))
 	if err := s.DropQuarantined(t.Context(), entry.ID, "a test"); err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +271,8 @@ func TestWhatTheRoleAndTheDatabaseAreSetToMattersToNoStatement(t *testing.T) {
 			for setting := range strings.SplitSeq(c.settings, ";") {
 				execute(t, s.pool, fmt.Sprintf("ALTER DATABASE %s SET %s", name, setting))
 			}
-			useEverything(t, open(t, databaseURL, Options{MaxConns: 4}))
+			hostile := open(t, databaseURL, Options{MaxConns: 4})
+			useEverything(t, hostile, hostile)
 			if _, err := migrations.Status(t.Context(), databaseURL); err != nil {
 				t.Error(err)
 			}

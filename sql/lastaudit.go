@@ -21,7 +21,7 @@ type LastAudit struct {
 // ClaimAudit says whether an audit is due, which is so once that much time has passed since the last one was made or
 // claimed. Of all who ask it tells one.
 func (s *Store) ClaimAudit(ctx context.Context, every time.Duration) (due bool, err error) {
-	err = s.write(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, s.statement("claim_audit"), every).Scan(&due) })
+	err = s.write(ctx, func(tx querier) error { return tx.QueryRow(ctx, s.statement("claim_audit"), every).Scan(&due) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}
@@ -39,7 +39,7 @@ func (s *Store) noteAudit(ctx context.Context, r AuditReport, took time.Duration
 			failed = append(failed, c.Name)
 		}
 	}
-	err := s.write(ctx, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		_, err := tx.Exec(ctx, s.statement("note_audit"), r.AsOf, r.OK, took.Seconds(), strings.Join(failed, ", "))
 		return err
 	})

@@ -51,8 +51,15 @@ func (s *Store) Probe(ctx context.Context) (Server, error) {
 }
 
 func (s *Store) probe(ctx context.Context) (server Server, err error) {
-	config := s.pool.Config().ConnConfig
+	pool := s.pool.Config()
+	config := pool.ConnConfig
 	config.ValidateConnect = nil // also a standby is looked at
+	config.DefaultQueryExecMode = s.mode
+	if pool.BeforeConnect != nil {
+		if err := pool.BeforeConnect(ctx, config); err != nil {
+			return server, err
+		}
+	}
 	first, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return server, err

@@ -72,17 +72,14 @@ func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 		func() { encodeBad(&e, shard, bad) }, func() { e.int2(int16(shard)) })
 	calls := []call{{name: "hold_marks", rows: -1, params: parts[0]}, {name: "split", rows: -1, params: parts[1]},
 		{name: "quarantine_batch", rows: -1, params: parts[2]}, {name: "count_change", rows: -1, params: parts[3]}}
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	defer conn.Release()
-	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
-	defer tx.end(ctx)
-	if err := tx.run(ctx, append(tx.beginCalls(), calls...)...); err != nil {
-		return err
-	}
-	return tx.commit(ctx)
+	return s.on(ctx, func(conn *pgx.Conn) error {
+		tx := &transaction{store: s, conn: conn.PgConn()}
+		defer tx.end(ctx)
+		if err := tx.run(ctx, append(tx.beginCalls(), calls...)...); err != nil {
+			return err
+		}
+		return tx.commit(ctx)
+	})
 }
 
 // encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read, unless somebody
@@ -223,7 +220,7 @@ func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, e
 // DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a row that is
 // dropped goes on counting as set aside: it was accepted and isn't in the books. by, who does it, is kept with the entry.
 func (s *Store) DropQuarantined(ctx context.Context, id int64, by string) error {
-	err := s.write(ctx, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped", plainText(by))
 		if err == nil && tag.RowsAffected() == 0 {
 			err = ErrNotQuarantined

@@ -28,12 +28,12 @@ func altered(batch []byte, change func(b []byte)) []byte {
 }
 
 // quarantine puts bytes into quarantine and returns the entry made of them.
-func quarantine(t *testing.T, s *Store, bytes []byte) Quarantined {
+func quarantine(t *testing.T, s, aside *Store, bytes []byte) Quarantined {
 	t.Helper()
 	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "for the test", Bytes: bytes}}); err != nil {
 		t.Fatal(err)
 	}
-	q, err := s.QuarantinedEntry(t.Context(), query[int64](t, s, "SELECT pg_catalog.max(id) FROM spendflush.quarantine"))
+	q, err := s.QuarantinedEntry(t.Context(), query[int64](t, aside, "SELECT pg_catalog.max(id) FROM spendflush.quarantine"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestAQuarantinedBatchBesideItsResendCountsOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Claims[0].Digest = b.Digest()
-		q := quarantine(t, s, bytes)
+		q := quarantine(t, s, s, bytes)
 		var group sync.WaitGroup
 		var byHandErr, resendErr error
 		group.Go(func() { byHandErr = s.ApplyQuarantined(t.Context(), q.ID, "a test") })
@@ -130,7 +130,7 @@ func TestApplyingAnEntryIsSafeWhicheverStatementFails(t *testing.T) {
 	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
 	statements, unknown := 0, 0
 	for n := 1; ; n++ {
-		q := quarantine(t, s, bytesOf(flushOf(newProducer(), 1, 1, r)))
+		q := quarantine(t, s, s, bytesOf(flushOf(newProducer(), 1, 1, r)))
 		broken := open(t, databaseURL, Options{})
 		reached := failNth(broken, n, killBackend)
 		err := broken.ApplyQuarantined(t.Context(), q.ID, "a test")
@@ -184,7 +184,7 @@ func TestABatchInQuarantineCountsWhatItsHeaderTells(t *testing.T) {
 		{"more updates than are possible", altered(whole(), func(b []byte) { copy(b[48:56], "\x7f"+strings.Repeat("\xff", 7)) }),
 			false, "0", 0},
 	} {
-		q := quarantine(t, s, c.bytes)
+		q := quarantine(t, s, s, c.bytes)
 		if q.Counted != c.counted || q.Counters.Spend.String() != c.spend || q.Updates != c.updates || q.Size != len(c.bytes) ||
 			(q.Sequence == 1) != c.counted || q.Kind != "batch" || q.Entity != nil || q.Series != nil {
 			t.Errorf("%s: %+v", c.name, q)
@@ -243,7 +243,7 @@ func TestAuditListsTheOpenRowsOfQuarantineByBook(t *testing.T) {
 
 func TestAnEntryOfAnIdThatThereIsNotIsNotTakenForAnother(t *testing.T) {
 	s := open(t, database(t), Options{})
-	q := quarantine(t, s, []byte("damaged"))
+	q := quarantine(t, s, s, []byte("damaged"))
 	for _, id := range []int64{0, -1, q.ID - 1, q.ID + 1} {
 		if got, err := s.QuarantinedEntry(t.Context(), id); !errors.Is(err, ErrNotQuarantined) {
 			t.Errorf("%d: %+v, %v", id, got, err)

@@ -13,9 +13,9 @@ const maxSignedOut = 10_000
 
 // SignOut ends a session of the HTTP API before its time, for all instances: SignedOut lists it until it ends by itself.
 // Ending it again does nothing.
-func (s *Store) SignOut(ctx context.Context, session [16]byte, ends time.Time) error {
-	err := s.write(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, s.statement("sign_out"), session, ends)
+func (s *Store) SignOut(ctx context.Context, id [16]byte, ends time.Time) error {
+	err := s.write(ctx, func(tx querier) error {
+		_, err := tx.Exec(ctx, s.statement("sign_out"), id, ends)
 		return err
 	})
 	if err != nil {
@@ -28,15 +28,15 @@ func (s *Store) SignOut(ctx context.Context, session [16]byte, ends time.Time) e
 // 10,000, those that end last.
 func (s *Store) SignedOut(ctx context.Context) (map[[16]byte]time.Time, error) {
 	ended := map[[16]byte]time.Time{}
-	err := s.read(ctx, func(tx pgx.Tx) error {
+	err := s.read(ctx, func(tx querier) error {
 		rows, err := tx.Query(ctx, s.statement("signed_out"), maxSignedOut)
 		if err != nil {
 			return err
 		}
-		var session [16]byte
+		var id [16]byte
 		var ends time.Time
-		_, err = pgx.ForEachRow(rows, []any{&session, &ends}, func() error {
-			ended[session] = ends
+		_, err = pgx.ForEachRow(rows, []any{&id, &ends}, func() error {
+			ended[id] = ends
 			return nil
 		})
 		return err

@@ -11,7 +11,6 @@ package sql
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush"
@@ -68,7 +66,9 @@ const (
 // Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
 type Store struct {
 	pool      *pgxpool.Pool
-	hosts     *pglink.Hosts // nil unless the URL names several
+	lent      bool              // the pool is the caller's
+	mode      pgx.QueryExecMode // of statements with parameters
+	hosts     *pglink.Hosts     // nil unless the URL names several
 	watch     sync.WaitGroup
 	unwatch   context.CancelFunc
 	known     known
@@ -111,8 +111,7 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("MaxConns: %d; allowed are 1 to 10000", o.MaxConns)
 	}
 	config.MaxConns = int32(cmp.Or(o.MaxConns, defaultMaxConns))
-	// Describing a statement asks once more and leaves nothing behind in the session.
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	config.ConnConfig.DefaultQueryExecMode = unnamed // for others who share the pool
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(o.ApplicationName, "spendflush")
 	}
@@ -124,40 +123,48 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	}
 	hosts := pglink.Prepare(config.ConnConfig, databaseURL, pglink.Options{Standby: o.Standby, Moved: moved, Log: o.Logger})
 	config.PingTimeout = pingTimeout
-	config.AfterConnect = timesInUTC
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)
 	}
 	made.Store(pool)
 
-	s := &Store{pool: pool, hosts: hosts, statement: embedded.get, batchKeys: o.BatchKeys}
+	s := newStore(pool, o)
+	s.hosts = hosts
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	if hosts != nil {
 		s.watch.Go(func() { hosts.Watch(watching) })
 	}
-	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
-	s.encoders.New = func() any { return new(encoder) }
 	return s, nil
 }
 
-// timesInUTC has what is read of the connection's timestamps be in UTC, wherever this program runs.
-func timesInUTC(_ context.Context, conn *pgx.Conn) error {
-	conn.TypeMap().RegisterType(&pgtype.Type{
-		Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-	})
-	return nil
+// unnamed is how statements with parameters are sent: describing one asks once more and leaves nothing behind in the session.
+const unnamed = pgx.QueryExecModeCacheDescribe
+
+func newStore(pool *pgxpool.Pool, o Options) *Store {
+	mode := unnamed
+	if pool.Config().ConnConfig.DescriptionCacheCapacity <= 0 {
+		mode = pgx.QueryExecModeDescribeExec
+	}
+	s := &Store{pool: pool, mode: mode, unwatch: func() {}, statement: embedded.get, batchKeys: o.BatchKeys}
+	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
+	s.encoders.New = func() any { return new(encoder) }
+	return s
 }
 
-// Close closes all connections. It blocks until those in use are given back.
+// Close closes all connections. It blocks until those in use are given back. Those of a pool of the caller's stay open.
 func (s *Store) Close() {
+	if s.lent {
+		return
+	}
 	s.pool.Close() // what hangs at a server that is frozen still has somebody who looks
 	s.unwatch()
 	s.watch.Wait()
 }
 
-// Pool returns the connections of the store, for a lockers.Postgres to share. They stay the store's.
+// Pool returns the connections of the store, for a lockers.Postgres to share. They stay the store's, or the caller's who
+// has given them to NewStore.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
 // Ping asks Postgres for an answer.
@@ -201,22 +208,14 @@ func (s *Store) Stats() Stats {
 // Marks implements spendflush.Store.
 func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
 	var marks spendflush.Marks
-	err := s.read(ctx, func(tx pgx.Tx) (err error) {
+	err := s.read(ctx, func(tx querier) (err error) {
 		marks, err = s.readMarks(ctx, tx, shard, producers)
 		return err
 	})
-	if errors.Is(err, ErrStandby) {
-		s.pool.Reset()
-	}
 	if err != nil {
 		return spendflush.Marks{}, fmt.Errorf("read marks: %w", denied(err))
 	}
 	return marks, nil
-}
-
-// querier is a connection, or a transaction on one.
-type querier interface {
-	QueryRow(ctx context.Context, statement string, args ...any) pgx.Row
 }
 
 // onPrimary asks of the same snapshot whether it is one of a standby. That may lag behind: its marks would look as if
@@ -292,7 +291,7 @@ func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now ti
 	for shard, producer := range living {
 		producers[shard], shards[shard] = producer, int16(shard)
 	}
-	err = s.write(ctx, func(tx pgx.Tx) error {
+	err = s.write(ctx, func(tx querier) error {
 		return tx.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
 	})
 	if err != nil {

@@ -23,34 +23,36 @@ type transaction struct {
 
 // write calls do in a transaction with the settings of a flush, which is committed if do returns nil. Nothing is written
 // outside of one, for it would be up to the role whether that is possible, and whether it is on disk.
-func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
+func (s *Store) write(ctx context.Context, do func(querier) error) error {
 	return s.inTx(ctx, "begin", "settings", do)
 }
 
 // read calls do in a transaction that only reads, with the settings of one: what a name stands for, and how long a
 // statement may take, is up to neither the role nor the database.
-func (s *Store) read(ctx context.Context, do func(pgx.Tx) error) error {
+func (s *Store) read(ctx context.Context, do func(querier) error) error {
 	return s.inTx(ctx, "begin_read", "settings_read", do)
 }
 
 // readSnapshot is read where several statements must see the same.
-func (s *Store) readSnapshot(ctx context.Context, do func(pgx.Tx) error) error {
+func (s *Store) readSnapshot(ctx context.Context, do func(querier) error) error {
 	return s.inTx(ctx, "begin_snapshot", "settings_read", do)
 }
 
-func (s *Store) inTx(ctx context.Context, begin, settings string, do func(pgx.Tx) error) error {
+func (s *Store) inTx(ctx context.Context, begin, settings string, do func(querier) error) error {
 	o := pgx.TxOptions{BeginQuery: s.statement(begin) + ";\n" + s.statement(settings)} // in one round trip
-	return pgx.BeginTxFunc(ctx, s.pool, o, do)
+	return s.on(ctx, func(conn *pgx.Conn) error {
+		return pgx.BeginTxFunc(ctx, conn, o, func(pgx.Tx) error { return do(s.querier(conn)) })
+	})
 }
 
 // readRow reads the one row of a statement.
 func (s *Store) readRow(ctx context.Context, name string, args []any, into ...any) error {
-	return s.read(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, s.statement(name), args...).Scan(into...) })
+	return s.read(ctx, func(tx querier) error { return tx.QueryRow(ctx, s.statement(name), args...).Scan(into...) })
 }
 
 // readAll reads the rows of a statement.
 func readAll[T any](ctx context.Context, s *Store, name string, args []any, scan pgx.RowToFunc[T]) (list []T, err error) {
-	err = s.read(ctx, func(tx pgx.Tx) error {
+	err = s.read(ctx, func(tx querier) error {
 		rows, err := tx.Query(ctx, s.statement(name), args...)
 		if err != nil {
 			return err

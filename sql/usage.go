@@ -223,7 +223,7 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 	if q.Limit > 0 {
 		limit = &q.Limit
 	}
-	return s.read(ctx, func(tx pgx.Tx) error {
+	return s.read(ctx, func(tx querier) error {
 		rows, err := tx.Query(ctx, s.statement("usage"), kind, q.EntityID, q.TeamID, thresholds,
 			q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped,
 			q.Model, q.Provider, q.OrderBy, limit)

@@ -22,13 +22,20 @@ func CheckEncoding(encoding string) error {
 // server and the URL are set to. It holds for the transaction alone, so that nothing of it stays behind with a pooler's
 // connection, and needs no setting itself.
 //
+// The first four are said by the connection as well, where it is one of ours. A pool of the caller's may have sessions
+// with others.
+//
 // Nothing is looked up in a schema that another role may have put something into. How long the work takes is bounded by
 // the client alone. idle is how long Postgres waits for the client in the middle of the transaction, lock how long a
 // statement waits for a lock; 0 is without end. more are further calls, each with a comma before it.
 //
 // transaction_timeout is there from Postgres 17 on.
 func Settings(idle, lock time.Duration, more string) string {
-	return fmt.Sprintf(`SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+	return fmt.Sprintf(`SELECT pg_catalog.set_config('client_encoding', 'UTF8', true),
+    pg_catalog.set_config('DateStyle', 'ISO', true),
+    pg_catalog.set_config('TimeZone', 'UTC', true),
+    pg_catalog.set_config('standard_conforming_strings', 'on', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
     pg_catalog.set_config('statement_timeout', '0', true),
     pg_catalog.set_config('idle_in_transaction_session_timeout', '%d', true),
     pg_catalog.set_config('lock_timeout', '%d', true),

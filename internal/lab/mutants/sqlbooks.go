@@ -6,6 +6,27 @@ package main
 // same.
 var sqlMutants = []mutant{
 	{
+		name:  "texts in the encoding of a caller's session",
+		guard: "a transaction says in which encoding texts are sent: a session of a caller's pool may have another one",
+		edits: []edit{{"internal/pglink/settings.go", "set_config('client_encoding', 'UTF8', true)", "set_config('client_encoding', pg_catalog.current_setting('client_encoding'), true)"}},
+		pkg:   "sql",
+		tests: []string{"TestAPoolOfTheCallersWorksHoweverItIsSetUpAndStaysAsItIs"},
+	},
+	{
+		name:  "statements in the mode of a caller's pool",
+		guard: "no statement is prepared under a name, nor sent as text, whatever the pool's own mode is",
+		edits: []edit{{"sql/querier.go", "return append([]any{q.mode}, args...)", "return args"}},
+		pkg:   "sql",
+		tests: []string{"TestAPoolOfTheCallersWorksHoweverItIsSetUpAndStaysAsItIs"},
+	},
+	{
+		name:  "a caller's connection to a standby comes back",
+		guard: "a caller's pool doesn't know that a connection leads to a standby: the store closes it, or it would be used for ever",
+		edits: []edit{{"sql/querier.go", "if !s.lent {", "if true {"}},
+		pkg:   "sql",
+		tests: []string{"TestAConnectionOfTheCallersThatLeadsToAStandbyIsClosedAndTheOthersAreLeftAlone"},
+	},
+	{
 		name:  "claim from any mark",
 		guard: "a mark moves only from just before the first batch claimed: batches would be booked twice, or passed",
 		edits: []edit{{"sql/claim.sql", "WHERE p.sequence = excluded.claimed_from - 1 AND p.digest = excluded.prior_digest", "WHERE true"}},

@@ -37,10 +37,10 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	queue := queues.NewRedis(client, queues.RedisOptions{}).Of(s.books())
+	queue := must(queues.NewRedis(client, queues.RedisOptions{})).Of(s.books())
 	const ttl = 30 * time.Second
-	a := lockers.NewRedis(client, "pod-a", lockers.RedisOptions{TTL: ttl}).Of(s.books())
-	b := lockers.NewRedis(client, "pod-b", lockers.RedisOptions{TTL: ttl}).Of(s.books())
+	a := must(lockers.NewRedis(client, "pod-a", lockers.RedisOptions{TTL: ttl})).Of(s.books())
+	b := must(lockers.NewRedis(client, "pod-b", lockers.RedisOptions{TTL: ttl})).Of(s.books())
 
 	// Stage 1: each instance accumulates its updates and writes them to the Redis queue.
 	want := newBook()
@@ -262,4 +262,12 @@ func (s *stack) checkOneTransaction() {
 	if len(writers) != 1 {
 		s.t.Errorf("transactions and the tables that each has written into: %v; want one", writers)
 	}
+}
+
+// must returns what a constructor has made; what these tests give it is right.
+func must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
 }

@@ -65,7 +65,7 @@ func hold(told []string) error {
 			return err
 		}
 		o.ContextTimeoutEnabled = true
-		locker = lockers.NewRedis(redis.NewClient(o), childOwner, lockers.RedisOptions{TTL: ttl})
+		locker = testserver.Must(lockers.NewRedis(redis.NewClient(o), childOwner, lockers.RedisOptions{TTL: ttl}))
 	} else {
 		pool, err := pgxpool.New(ctx, url)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 	"github.com/spendflush/spendflush/internal/rediserr"
+	"github.com/spendflush/spendflush/internal/redislink"
 )
 
 // Defaults of RedisOptions.
@@ -73,9 +74,16 @@ var (
 	_ spendflush.BooksLocker = (*Redis)(nil)
 )
 
+// ErrClient is wrapped by the error of NewRedis.
+var ErrClient = redislink.ErrClient
+
 // NewRedis returns a locker whose locks show the owner, which names this instance. The client stays the caller's, and
-// must outlive all leases. It doesn't talk to Redis.
-func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Redis {
+// must outlive all leases. It doesn't talk to Redis. The error wraps ErrClient and names each option of the client that
+// won't do, with what is allowed: the same as for queues.NewRedis.
+func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) (*Redis, error) {
+	if err := redislink.Check(client); err != nil {
+		return nil, fmt.Errorf("locker on Redis: %w", err)
+	}
 	if opts.Prefix == "" {
 		opts.Prefix = DefaultPrefix
 	}
@@ -85,7 +93,7 @@ func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) *Re
 	opts.TTL = opts.TTL.Truncate(time.Millisecond)
 	return &Redis{
 		client: client, owner: owner, root: opts.Prefix, opts: opts, calls: new(abandon.Calls), unsure: &unsure{tokens: map[string]string{}},
-	}
+	}, nil
 }
 
 // ForBooks returns the locks of these books; see spendflush.BooksLocker. It shares the client and what Wait knows.

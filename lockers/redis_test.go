@@ -113,7 +113,7 @@ func TestATooShortTTLIsRefused(t *testing.T) {
 func TestLocksOfTwoPrefixesDontMix(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	acquire(t, openRedis(t, client, "a", ttl))
-	acquire(t, lockers.NewRedis(client, "b", lockers.RedisOptions{Prefix: "other"}))
+	acquire(t, testserver.Must(lockers.NewRedis(client, "b", lockers.RedisOptions{Prefix: "other"})))
 }
 
 func TestALostReplyLocksNobodyOut(t *testing.T) {

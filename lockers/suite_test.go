@@ -30,7 +30,7 @@ func dial(t testing.TB, url string) *redis.Client {
 
 // openRedis returns a locker that has no abandoned call left when the test ends.
 func openRedis(t testing.TB, client *redis.Client, owner string, ttl time.Duration) *lockers.Redis {
-	l := lockers.NewRedis(client, owner, lockers.RedisOptions{TTL: ttl})
+	l := testserver.Must(lockers.NewRedis(client, owner, lockers.RedisOptions{TTL: ttl}))
 	t.Cleanup(func() {
 		_ = client.Close()
 		l.Wait()

@@ -30,7 +30,7 @@ func BenchmarkPush(b *testing.B) {
 			}
 		})
 		b.Run("push/"+name, func(b *testing.B) {
-			q := queues.NewRedis(benchClient(b), queues.RedisOptions{MaxBytes: 1 << 30})
+			q := testserver.Must(queues.NewRedis(benchClient(b), queues.RedisOptions{MaxBytes: 1 << 30}))
 			b.SetBytes(int64(len(batch.Bytes())))
 			var ids []spendflush.EntryID
 			for b.Loop() {
@@ -56,7 +56,7 @@ func BenchmarkRead(b *testing.B) {
 	const maxEntries, maxBytes = 1024, 8 << 20
 	for _, rows := range []int{1, 400, 20_000} {
 		client := benchClient(b)
-		q := queues.NewRedis(client, queues.RedisOptions{})
+		q := testserver.Must(queues.NewRedis(client, queues.RedisOptions{}))
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
 		n := min(maxEntries, maxBytes/len(batch.Bytes()))
 		for range n {
@@ -87,7 +87,7 @@ func BenchmarkRead(b *testing.B) {
 
 // BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
 func BenchmarkAck(b *testing.B) {
-	q := queues.NewRedis(benchClient(b), queues.RedisOptions{})
+	q := testserver.Must(queues.NewRedis(benchClient(b), queues.RedisOptions{}))
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
 	ids := make([]spendflush.EntryID, 1000)
 	for b.Loop() {
@@ -113,7 +113,7 @@ func BenchmarkRetain(b *testing.B) {
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
 		n := min(100, 1<<20/len(batch.Bytes()))
 		b.Run(fmt.Sprintf("bytes=%d/batches=%d", len(batch.Bytes()), n), func(b *testing.B) {
-			q := queues.NewRedis(benchClient(b), queues.RedisOptions{Retain: true})
+			q := testserver.Must(queues.NewRedis(benchClient(b), queues.RedisOptions{Retain: true}))
 			for range n {
 				if _, err := q.Push(context.Background(), batch, ""); err != nil {
 					b.Fatal(err)
@@ -145,7 +145,7 @@ func BenchmarkRetain(b *testing.B) {
 // BenchmarkLong compares what it costs to know the bytes of a queue of 20,000 entries.
 func BenchmarkLong(b *testing.B) {
 	client := benchClient(b)
-	q := queues.NewRedis(client, queues.RedisOptions{})
+	q := testserver.Must(queues.NewRedis(client, queues.RedisOptions{}))
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 100)
 	for range 20_000 {
 		if _, err := q.Push(context.Background(), batch, ""); err != nil {

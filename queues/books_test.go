@@ -37,7 +37,7 @@ func TestQueuesOfTwoBooksHaveNothingToDoWithEachOther(t *testing.T) {
 	if n := requeue(t, a); n != 1 {
 		t.Errorf("%d entries come back", n)
 	}
-	locker := lockers.NewRedis(client, "pod", lockers.RedisOptions{})
+	locker := testserver.Must(lockers.NewRedis(client, "pod", lockers.RedisOptions{}))
 	lease, err := locker.Of(theseBooks).Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 	"github.com/spendflush/spendflush/internal/rediserr"
+	"github.com/spendflush/spendflush/internal/redislink"
 )
 
 // DefaultPrefix is the beginning of all keys unless another is given.
@@ -81,15 +82,35 @@ type Redis struct {
 	now        func() time.Time
 }
 
-// NewRedis returns a queue on the client, which stays the caller's and should be one that Dial made: go-redis obeys the
-// deadline of a context only if told so. It doesn't talk to Redis.
-func NewRedis(client redis.UniversalClient, opts RedisOptions) *Redis {
+// ErrClient is wrapped by the errors of NewRedis and NewRoster.
+var ErrClient = redislink.ErrClient
+
+// NewRedis returns a queue on the client, which stays the caller's, who may use it for anything else. It doesn't talk to
+// Redis. The error wraps ErrClient and names each option of the client that won't do, with what is allowed:
+//
+//	                                      allowed             Dial sets
+//	ContextTimeoutEnabled                 true                true
+//	MaxRetries                            -1 to 3             1
+//	DialTimeout                           100ms to 10m        3s
+//	ReadTimeout, WriteTimeout             100ms to 10m        10s, 30s
+//	PoolSize (MaxActiveConns, if set)     4 and more          10
+//	Protocol                              2, 3                3
+//	ClientSideCache, ClientSideCacheConfig nil                nil
+//	ReadOnly, RouteByLatency, RouteRandomly (cluster) false   false
+//	MaxRedirects (cluster)                1 and more          3
+//
+// The client is a *redis.Client, a *redis.ClusterClient, or what embeds one. A client that Dial made learns of another
+// master within about a second, others as soon as go-redis does, up to a minute later.
+func NewRedis(client redis.UniversalClient, opts RedisOptions) (*Redis, error) {
+	if err := redislink.Check(client); err != nil {
+		return nil, fmt.Errorf("queue on Redis: %w", err)
+	}
 	if opts.Prefix == "" {
 		opts.Prefix = DefaultPrefix
 	}
 	return &Redis{
 		client: client, root: opts.Prefix, opts: opts, now: time.Now, calls: new(abandon.Calls), unretained: new(atomic.Int64),
-	}
+	}, nil
 }
 
 // Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that

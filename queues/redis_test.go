@@ -26,7 +26,7 @@ func dial(t *testing.T, url string) redis.UniversalClient {
 // open returns a queue on the client that has no abandoned call left when the test ends.
 func open(t *testing.T, client redis.UniversalClient, opts queues.RedisOptions) *queues.Redis {
 	t.Helper()
-	q := queues.NewRedis(client, opts)
+	q := testserver.Must(queues.NewRedis(client, opts))
 	t.Cleanup(func() {
 		_ = client.Close()
 		q.Wait()

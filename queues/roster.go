@@ -11,6 +11,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/internal/redislink"
 )
 
 // Bounds of a roster.
@@ -62,15 +63,19 @@ type Rostered struct {
 	Record []byte
 }
 
-// NewRoster returns a roster on the client, which stays the caller's. It doesn't talk to Redis.
-func NewRoster(client redis.UniversalClient, o RosterOptions) *Roster {
+// NewRoster returns a roster on the client, which stays the caller's. It doesn't talk to Redis. The error wraps ErrClient,
+// where the client is one that NewRedis refuses, too.
+func NewRoster(client redis.UniversalClient, o RosterOptions) (*Roster, error) {
+	if err := redislink.Check(client); err != nil {
+		return nil, fmt.Errorf("roster on Redis: %w", err)
+	}
 	if o.Prefix == "" {
 		o.Prefix = DefaultPrefix
 	}
 	if o.Keep == 0 {
 		o.Keep = DefaultRosterKeep
 	}
-	return &Roster{client: client, root: o.Prefix, keys: rosterKeys(o.Prefix), keep: o.Keep, calls: new(abandon.Calls)}
+	return &Roster{client: client, root: o.Prefix, keys: rosterKeys(o.Prefix), keep: o.Keep, calls: new(abandon.Calls)}, nil
 }
 
 func rosterKeys(prefix string) []string {

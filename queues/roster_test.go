@@ -17,7 +17,7 @@ import (
 // openRoster returns a roster on the client that has no abandoned call left when the test ends.
 func openRoster(t *testing.T, client redis.UniversalClient, o queues.RosterOptions) *queues.Roster {
 	t.Helper()
-	r := queues.NewRoster(client, o)
+	r := testserver.Must(queues.NewRoster(client, o))
 	t.Cleanup(func() {
 		_ = client.Close()
 		r.Wait()

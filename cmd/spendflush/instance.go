@@ -73,17 +73,20 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
 				"change batches. Name its authority in SPENDFLUSH_REDIS_TLS_CA_FILE")
 		}
-		ps.openQueue()
-		ps.locker = lockers.NewRedis(ps.client, set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: set.LockTTL})
-		ps.roster = queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
+		if err := ps.useRedis(); err != nil {
+			ps.close()
+			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
+		}
 	}
 	return ps, nil
 }
 
-func (ps *parts) openQueue() {
-	ps.queue = queues.NewRedis(ps.client, queues.RedisOptions{
+// openQueue opens the queue on the client.
+func (ps *parts) openQueue() (err error) {
+	ps.queue, err = queues.NewRedis(ps.client, queues.RedisOptions{
 		Prefix: keyPrefix, MaxBytes: ps.set.QueueMaxBytes, Retain: ps.set.RewindWindow > 0,
 	})
+	return err
 }
 
 // adoptWindow has this process go by the rewind window of the instances, where that is longer than its own: a shell seldom has
@@ -96,20 +99,37 @@ func (ps *parts) adoptWindow(ctx context.Context, id spendflush.BooksID) error {
 	ps.log.Info("instances have a longer rewind window than this command: what it flushes is retained for theirs",
 		"window", window, "of_this_command", ps.set.RewindWindow)
 	ps.set.RewindWindow = window
-	ps.openQueue()
+	return ps.openQueue()
+}
+
+// useRedis opens what is on the client: all of it, or nothing.
+func (ps *parts) useRedis() error {
+	locker, err := lockers.NewRedis(ps.client, ps.set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: ps.set.LockTTL})
+	if err != nil {
+		return err
+	}
+	roster, err := queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
+	if err != nil {
+		return err
+	}
+	if err := ps.openQueue(); err != nil {
+		return err
+	}
+	ps.locker, ps.roster = locker, roster
 	return nil
 }
 
 // openUnused opens the Redis that is switched off, to see whether batches lie in it.
 func (ps *parts) openUnused() {
 	client, err := queues.DialTLS(ps.set.RedisURL, ps.set.redisTLS())
+	if err == nil {
+		ps.client = client
+		ps.unused, err = queues.NewRedis(client, queues.RedisOptions{Prefix: keyPrefix})
+	}
 	if err != nil {
 		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error",
 			fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err))
-		return
 	}
-	ps.client = client
-	ps.unused = queues.NewRedis(client, queues.RedisOptions{Prefix: keyPrefix})
 }
 
 // lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its

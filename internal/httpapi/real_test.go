@@ -63,9 +63,9 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := queues.NewRedis(client, queues.RedisOptions{})
-	locker := lockers.NewRedis(client, "here", lockers.RedisOptions{})
-	roster := queues.NewRoster(client, queues.RosterOptions{})
+	queue := testserver.Must(queues.NewRedis(client, queues.RedisOptions{}))
+	locker := testserver.Must(lockers.NewRedis(client, "here", lockers.RedisOptions{}))
+	roster := testserver.Must(queues.NewRoster(client, queues.RosterOptions{}))
 	t.Cleanup(func() {
 		client.Close()
 		queue.Wait()

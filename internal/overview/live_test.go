@@ -42,7 +42,7 @@ func newSite(t testing.TB, databaseURL, redisURL string) *site {
 	}
 	s := &site{
 		t: t, store: store, client: client,
-		queue: queues.NewRedis(client, queues.RedisOptions{}), roster: queues.NewRoster(client, queues.RosterOptions{}),
+		queue: testserver.Must(queues.NewRedis(client, queues.RedisOptions{})), roster: testserver.Must(queues.NewRoster(client, queues.RosterOptions{})),
 	}
 	t.Cleanup(func() {
 		client.Close()
@@ -75,7 +75,7 @@ type pod struct {
 
 func (s *site) pod(name string) *pod {
 	s.t.Helper()
-	locker := lockers.NewRedis(s.client, name, lockers.RedisOptions{})
+	locker := testserver.Must(lockers.NewRedis(s.client, name, lockers.RedisOptions{}))
 	pipeline, err := spendflush.New(spendflush.Config{
 		Store: s.store, Queue: s.queue, Locker: locker, DirectLocker: lockers.NewPostgres(s.store.Pool(), name), Instance: name,
 		SealInterval: 5 * time.Millisecond, FlushInterval: 10 * time.Millisecond,
@@ -208,7 +208,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	})
 
 	// Somebody holds the lock, and says since when.
-	held, err := lockers.NewRedis(s.client, "b", lockers.RedisOptions{}).Of(s.id).Acquire(t.Context(), "flush/0")
+	held, err := testserver.Must(lockers.NewRedis(s.client, "b", lockers.RedisOptions{})).Of(s.id).Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)
 	}

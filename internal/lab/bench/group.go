@@ -75,8 +75,16 @@ func (p *place) member(ctx context.Context, name string, c groupConfig) (m *memb
 		m.store.Close()
 		return nil, err
 	}
-	m.queue = queues.NewRedis(m.client, queues.RedisOptions{Prefix: keyPrefix})
-	m.locker = lockers.NewRedis(m.client, name, lockers.RedisOptions{Prefix: keyPrefix})
+	m.queue, err = queues.NewRedis(m.client, queues.RedisOptions{Prefix: keyPrefix})
+	if err != nil {
+		m.store.Close()
+		return nil, errors.Join(err, m.client.Close())
+	}
+	m.locker, err = lockers.NewRedis(m.client, name, lockers.RedisOptions{Prefix: keyPrefix})
+	if err != nil {
+		m.store.Close()
+		return nil, errors.Join(err, m.client.Close())
+	}
 	m.pipeline, err = spendflush.New(spendflush.Config{
 		Store: m.flushes, Queue: m.queue, Locker: m.locker, DirectLocker: lockers.NewPostgres(m.store.Pool(), name),
 		Instance: name, Shards: c.shards, SealInterval: c.seal, FlushInterval: c.flush, MaxKeys: c.maxKeys,

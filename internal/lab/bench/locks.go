@@ -20,18 +20,21 @@ func measureLocks(ctx context.Context, r *run) error {
 	if err := r.place.fresh(ctx); err != nil {
 		return err
 	}
-	redis := func(owner string) spendflush.Locker {
+	redis := func(owner string) (spendflush.Locker, error) {
 		return lockers.NewRedis(r.place.client, owner, lockers.RedisOptions{Prefix: keyPrefix})
 	}
-	postgres := func(owner string) spendflush.Locker { return lockers.NewPostgres(r.place.pool, owner) }
+	postgres := func(owner string) (spendflush.Locker, error) { return lockers.NewPostgres(r.place.pool, owner), nil }
 	var variants []variant
 	for _, kind := range []struct {
 		name string
-		open func(owner string) spendflush.Locker
+		open func(owner string) (spendflush.Locker, error)
 	}{{"Redis", redis}, {"Postgres advisory", postgres}} {
 		variants = append(variants,
 			variant{kind.name + ", won", func(ctx context.Context) (map[string]float64, error) {
-				l := kind.open("bench")
+				l, err := kind.open("bench")
+				if err != nil {
+					return nil, err
+				}
 				return r.lockTimes(ctx, func() error {
 					lease, err := l.Acquire(ctx, "bench")
 					if err != nil {
@@ -41,12 +44,19 @@ func measureLocks(ctx context.Context, r *run) error {
 				})
 			}},
 			variant{kind.name + ", refused", func(ctx context.Context) (_ map[string]float64, err error) {
-				lease, err := kind.open("holder").Acquire(ctx, "bench")
+				holder, err := kind.open("holder")
+				if err != nil {
+					return nil, err
+				}
+				lease, err := holder.Acquire(ctx, "bench")
 				if err != nil {
 					return nil, err
 				}
 				defer func() { err = errors.Join(err, lease.Release(ctx)) }()
-				l := kind.open("bench")
+				l, err := kind.open("bench")
+				if err != nil {
+					return nil, err
+				}
 				return r.lockTimes(ctx, func() error {
 					if _, err := l.Acquire(ctx, "bench"); !errors.Is(err, spendflush.ErrHeld) {
 						return errors.Join(errors.New("a lock that is held was not refused"), err)

@@ -191,7 +191,11 @@ SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_s
 	if err != nil {
 		return Machine{}, fmt.Errorf("ask Postgres for its version: %w", err)
 	}
-	server, err := queues.NewRedis(p.client, queues.RedisOptions{}).Info(ctx)
+	queue, err := queues.NewRedis(p.client, queues.RedisOptions{})
+	if err != nil {
+		return Machine{}, err
+	}
+	server, err := queue.Info(ctx)
 	if err != nil {
 		return Machine{}, err
 	}

@@ -274,8 +274,15 @@ func viewRedis(url string) (*redisView, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue := queues.NewRedis(client, queues.RedisOptions{})
-	return &redisView{client, queue, queue, lockers.NewRedis(client, "demo", lockers.RedisOptions{})}, nil
+	queue, err := queues.NewRedis(client, queues.RedisOptions{})
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	locker, err := lockers.NewRedis(client, "demo", lockers.RedisOptions{})
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return &redisView{client, queue, queue, locker}, nil
 }
 
 // of has it look at these books.

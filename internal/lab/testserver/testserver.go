@@ -182,3 +182,11 @@ func showLog(t testing.TB, path string) {
 	}
 	t.Logf("end of %s:\n%s", path, content[max(0, len(content)-maxBytes):])
 }
+
+// Must returns what a constructor has made, and panics if it failed: what a test gives it is right.
+func Must[T any](made T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return made
+}

@@ -22,7 +22,10 @@ var noTransaction = []byte("-- +goose NO TRANSACTION")
 // begin is what a transaction sets for itself that has begun by the defaults of the role.
 const begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE;\n"
 
-var migrationSettings = begin + pglink.Settings(0, time.Second, pglink.OnDisk) + ";\n"
+var (
+	settingsOfMigration = pglink.Settings(0, time.Second, pglink.OnDisk) + ";\n"
+	migrationSettings   = begin + settingsOfMigration
+)
 
 // Open implements fs.FS.
 func (m impatient) Open(name string) (fs.File, error) {
@@ -45,7 +48,7 @@ func (m impatient) Open(name string) (fs.File, error) {
 // changedFile is a file with another text.
 type changedFile struct {
 	fs.File
-	text *bytes.Reader
+	text io.Reader
 }
 
 // Read implements io.Reader.

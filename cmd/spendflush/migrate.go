@@ -19,10 +19,13 @@ func (p *program) migrateCommand() *cobra.Command {
 
 Exit status: 0 done, 1 failed, 2 wrong usage or settings.`,
 		Example: `  spendflush migrate up
-  spendflush migrate status`,
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("migrate: say up or status")} },
+  spendflush migrate status
+  spendflush migrate print --plain | psql -v ON_ERROR_STOP=1 "$DATABASE_URL"`,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{errors.New("migrate: say up, status or print")}
+		},
 	}
-	c.AddCommand(p.migrateUpCommand(), p.migrateStatusCommand())
+	c.AddCommand(p.migrateUpCommand(), p.migrateStatusCommand(), p.migratePrintCommand())
 	return c
 }
 
@@ -47,6 +50,41 @@ Exit status: 0 up to date, 1 failed (what was applied stays), or the database is
 			})
 		},
 	}
+}
+
+func (p *program) migratePrintCommand() *cobra.Command {
+	var plain, pending bool
+	c := &cobra.Command{
+		Use: "print", Short: "Print the migrations as SQL, for tools of your own", Args: noArgs,
+		Long: `Print the SQL of all migrations, or of those that the database lacks, and change nothing. By default it is one migration for
+goose, with its annotations. With --plain it can be run as it is, by psql for example: each migration is a transaction of its
+own, and one that isn't the next does nothing but fail. What was applied that way "migrate status" and "serve" see.
+
+Exit status: 0 printed, 1 the database can't be read or is of a newer program, 2 wrong usage or settings.`,
+		Example: `  spendflush migrate print >db/migrations/20260301120000_spendflush.sql
+  spendflush migrate print --plain --pending | psql -v ON_ERROR_STOP=1 "$DATABASE_URL"`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !pending {
+				return migrations.Print(p.stdout, 0, plain)
+			}
+			return p.withParts(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
+				list, err := migrations.Status(ctx, ps.set.DatabaseURL)
+				if err != nil {
+					return err
+				}
+				applied := int64(0)
+				for _, m := range list {
+					if !m.AppliedAt.IsZero() {
+						applied = m.Version
+					}
+				}
+				return migrations.Print(p.stdout, applied, plain)
+			})
+		},
+	}
+	c.Flags().BoolVar(&plain, "plain", false, "print SQL that psql can run, without annotations of goose")
+	c.Flags().BoolVar(&pending, "pending", false, "print only what the database of DATABASE_URL lacks")
+	return c
 }
 
 // migrateUp names on standard error what is done or waited for.

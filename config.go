@@ -78,8 +78,13 @@ type Config struct {
 	// Logger gets a line for every change of state. nil: nothing is logged.
 	Logger *slog.Logger
 
-	// Registerer gets the metrics. nil: none are kept anywhere.
+	// Registerer gets the metrics. nil: none are kept anywhere. Several pipelines of one process need one each, such as
+	// prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": "chat"}, registerer), all with the same names of labels. The
+	// metrics of a pipeline that has ended stay until another one takes their place.
 	Registerer prometheus.Registerer
+
+	// LiteLLMMetrics adds the five metrics of LiteLLM's high-availability setup, by its names (litellm_…).
+	LiteLLMMetrics bool
 
 	clock clock // nil: the system's; only tests set another
 

@@ -3,6 +3,7 @@ package spendflush
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -146,6 +147,30 @@ func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
 // collector tells the metrics of one pipeline. States are looked up when it is asked.
 type collector struct{ p *Pipeline }
 
+// register registers the metrics of a pipeline, in place of those of one that has ended.
+func register(registerer prometheus.Registerer, c *collector) error {
+	err := registerer.Register(c)
+	if taken, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if before, ok := taken.ExistingCollector.(*collector); ok && before.p.hasEnded() && registerer.Unregister(before) {
+			err = registerer.Register(c)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("register metrics: %w; for several pipelines of one process give each its own "+
+			"Registerer: prometheus.WrapRegistererWith(prometheus.Labels{\"pipeline\": \"…\"}, registerer)", err)
+	}
+	return nil
+}
+
+func (p *Pipeline) hasEnded() bool {
+	select {
+	case <-p.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
@@ -193,8 +218,13 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range c.p.metrics.collectors() {
 		m.Describe(ch)
 	}
+	if c.p.cfg.LiteLLMMetrics {
+		for _, d := range []*prometheus.Desc{descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily} {
+			ch <- d
+		}
+	}
 	for _, d := range []*prometheus.Desc{
-		descPodLock, descMemorySpend, descMemoryDaily, descRedisSpend, descRedisDaily, descAccepted, descNewEntities, descOpenKeys,
+		descAccepted, descNewEntities, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
 		descLockHeld, descBooks, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
 		descKeptBytes, descUnjournaled, descDenied,
@@ -231,10 +261,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descFallback, oneIf(lane.Fallback), shard)
 		gauge(descDenied, oneIf(lane.Denied != ""), shard)
 		gauge(descLockHeld, age(now, lane.HeldSince), shard)
-		gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
+		if c.p.cfg.LiteLLMMetrics {
+			gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
+		}
 	}
-	gauge(descMemorySpend, float64(totals))
-	gauge(descMemoryDaily, float64(rollups))
+	if c.p.cfg.LiteLLMMetrics {
+		gauge(descMemorySpend, float64(totals))
+		gauge(descMemoryDaily, float64(rollups))
+	}
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
 	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.fresh.total()))
 	gauge(descOpenKeys, float64(s.Open.Keys))
@@ -276,7 +310,7 @@ func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v
 		gauge(descQueueOldest, age(now, stats.Oldest), shard)
 	}
 	gauge(descQueueUp, oneIf(up))
-	if up {
+	if up && c.p.cfg.LiteLLMMetrics {
 		gauge(descRedisSpend, float64(batches))
 		gauge(descRedisDaily, float64(batches))
 	}

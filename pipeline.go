@@ -91,8 +91,8 @@ func New(c Config) (*Pipeline, error) {
 	changed := make(chan struct{})
 	p.change.Store(&changed)
 	if c.Registerer != nil {
-		if err := c.Registerer.Register(&collector{p}); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
+		if err := register(c.Registerer, &collector{p}); err != nil {
+			return nil, err
 		}
 	}
 	return p, nil

@@ -309,7 +309,7 @@ func TestMetricsAreConsistentAndToldTruthfully(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	p := newTestPipeline(t, Config{
 		Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
-		Shards: 2, Registerer: registry, MaxKeys: 1,
+		Shards: 2, Registerer: registry, LiteLLMMetrics: true, MaxKeys: 1,
 	})
 	u := key("a")
 	if err := errors.Join(p.Record(&u), p.Record(&u)); err != nil {

@@ -214,6 +214,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		BatchKeys:           ps.set.batchKeys(),
 		Logger:              ps.log,
 		Registerer:          registerer,
+		LiteLLMMetrics:      ps.set.LiteLLMMetrics,
 	}
 	if ps.queue != nil {
 		c.Queue, c.Locker = ps.queue, ps.locker

@@ -55,6 +55,7 @@ type settings struct {
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
 	DrainDelay       time.Duration `env:"SPENDFLUSH_DRAIN_DELAY" envDefault:"5s" allowed:"0s to 5m" help:"how long a stop goes on taking updates while /readyz says 503, so that balancers turn away first"`
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
+	LiteLLMMetrics   bool          `env:"SPENDFLUSH_LITELLM_METRICS" envDefault:"true" allowed:"true, false" help:"tell the five metrics of LiteLLM's high-availability setup, too, by its names"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
 }

@@ -15,6 +15,9 @@
 //	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
 //	err = <-running // once ctx has ended and all is drained; or what is left, as a *NotDrainedError
 //
+// The store, the queue and the lockers take the pool and the client that a service has already: see the example
+// OwnConnections.
+//
 // Whatever calls Record must end before Run returns, or be ready for ErrClosed: a server is shut down when ctx ends, and
 // then Run is waited for. [Pipeline.Shutdown] drains at any other time.
 //

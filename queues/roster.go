@@ -17,13 +17,15 @@ import (
 // Bounds of a roster.
 const (
 	MaxRosterBytes = 32 << 10 // of one record
+	maxRosterID    = 256      // bytes of an id
+	maxRosterAll   = 8 << 20  // bytes of all that is listed; beyond it the oldest are left out
 	maxRostered    = 1000     // records; beyond it the oldest are forgotten
 
 	// DefaultRosterKeep is how long a record is kept that isn't written again.
 	DefaultRosterKeep = 10 * time.Minute
 )
 
-// ErrRosterRecord is wrapped by Roster.Put where a record is too large.
+// ErrRosterRecord is wrapped by Roster.Put where a record or its id is too large.
 var ErrRosterRecord = errors.New("bad roster record")
 
 var (
@@ -95,10 +97,11 @@ func (r *Roster) ForBooks(id spendflush.BooksID) *Roster {
 func (r *Roster) Wait() { r.calls.Wait() }
 
 // Put writes the record of the process with this id, in place of its last one. The error wraps ErrRosterRecord if it has
-// more than MaxRosterBytes. Like all methods it returns as soon as ctx ends.
+// more than MaxRosterBytes, or its id more than 256 bytes. Like all methods it returns as soon as ctx ends.
 func (r *Roster) Put(ctx context.Context, id string, record []byte) error {
-	if len(record) > MaxRosterBytes {
-		return fmt.Errorf("%w: it has %d bytes; allowed are %d", ErrRosterRecord, len(record), MaxRosterBytes)
+	if len(record) > MaxRosterBytes || len(id) > maxRosterID {
+		return fmt.Errorf("%w: it has %d bytes and its id %d; allowed are %d and %d", ErrRosterRecord, len(record), len(id),
+			MaxRosterBytes, maxRosterID)
 	}
 	text := string(record) // the caller may change it after a call that was given up
 	_, err := abandon.Call(ctx, r.calls, func() (struct{}, error) {
@@ -125,10 +128,12 @@ func (r *Roster) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// List returns the records, the last written first, and the time by the clock of Redis.
+// List returns the records, the last written first, and the time by the clock of Redis. What Put would refuse is left out,
+// whoever has written it, and so are the oldest beyond 8 MiB.
 func (r *Roster) List(ctx context.Context) (list []Rostered, now time.Time, err error) {
 	reply, err := abandon.Call(ctx, r.calls, func() ([]any, error) {
-		return rosterListScript.Run(ctx, r.client, r.keys, r.keep.Milliseconds(), maxRostered).Slice()
+		return rosterListScript.Run(ctx, r.client, r.keys, r.keep.Milliseconds(), maxRostered, maxRosterID, MaxRosterBytes,
+			maxRosterAll).Slice()
 	})
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read the roster: %w", err)

@@ -127,6 +127,44 @@ func TestARosterIsBoundedInRecordsAndTheirSize(t *testing.T) {
 	}
 }
 
+// What anybody may have put there who can write to Redis.
+func TestARosterListsNothingThatNoProcessCanHaveWritten(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	r := openRoster(t, client, queues.RosterOptions{})
+	plant := func(id string, record []byte) {
+		t.Helper()
+		if err := client.HSet(t.Context(), "{spendflush:roster}:records", id, record).Err(); err != nil {
+			t.Fatal(err)
+		}
+		z := redis.Z{Score: float64(time.Now().UnixMilli()), Member: id}
+		if err := client.ZAdd(t.Context(), "{spendflush:roster}:seen", z).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plant("huge", make([]byte, 64<<20))
+	plant(strings.Repeat("i", 1<<20), []byte("of a huge id"))
+	plant("larger", make([]byte, queues.MaxRosterBytes+1))
+	put(t, r, "a", "record")
+	if got := ids(t, r); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("listed are %d records, the first %.40q", len(got), got[0])
+	}
+	for i := range 300 {
+		plant(fmt.Sprint("many-", i), make([]byte, queues.MaxRosterBytes))
+	}
+	put(t, r, "a", "record")
+	bytes, own := 0, false
+	for _, entry := range list(t, r) {
+		bytes += len(entry.ID) + len(entry.Record)
+		own = own || entry.ID == "a"
+	}
+	if bytes > 8<<20 || bytes < 7<<20 || !own {
+		t.Errorf("%d bytes are listed; the last record written: %t", bytes, own)
+	}
+	if err := r.Put(t.Context(), strings.Repeat("i", 257), nil); !errors.Is(err, queues.ErrRosterRecord) {
+		t.Errorf("too large an id: %v", err)
+	}
+}
+
 func TestARosterWithoutRedisSaysSo(t *testing.T) {
 	r := openRoster(t, dial(t, "redis://127.0.0.1:1"), queues.RosterOptions{})
 	if _, _, err := r.List(t.Context()); err == nil {

@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -55,9 +56,9 @@ type Sources struct {
 
 // record is what an instance tells of itself on the roster. What newer versions add is ignored.
 type record struct {
-	Instance Instance  `json:"instance"`
-	Holds    []holding `json:"holds"`
-	Flushes  []Flush   `json:"flushes"`
+	Instance Instance        `json:"instance"`
+	Holds    atMost[holding] `json:"holds"`
+	Flushes  atMost[Flush]   `json:"flushes"`
 
 	age time.Duration // since it was written
 }
@@ -159,12 +160,51 @@ func listed(ctx context.Context, roster Roster) (list []record, now time.Time, o
 		return nil, now, false
 	}
 	for _, e := range entries {
-		one := record{age: e.Age}
-		if json.Unmarshal(e.Record, &one) == nil {
+		if one, ok := parseRecord(e.Record); ok {
+			one.age = e.Age
 			list = append(list, one)
 		}
 	}
 	return list, now, true
+}
+
+// parseRecord reads what anybody may have written who can write to Redis. ok is false if it can't be a record. What it keeps is in
+// proportion to the text.
+func parseRecord(text []byte) (one record, ok bool) {
+	if json.Unmarshal(text, &one) != nil {
+		return record{}, false
+	}
+	isNone := func(shard int) bool { return shard < 0 || shard >= spendflush.MaxShards }
+	shards := slices.DeleteFunc(one.Instance.HoldsShards, isNone)
+	slices.Sort(shards)
+	one.Instance.HoldsShards = slices.Clone(slices.Compact(shards)) // a copy, for shards may have room for many more
+	return one, true
+}
+
+// atMost is a list of which no more elements are read than a record has.
+type atMost[T any] []T
+
+// mostListed is more than an instance tells of locks or flushes.
+const mostListed = max(spendflush.MaxShards, maxFlushes)
+
+// UnmarshalJSON reads the first elements. The rest is JSON, and is not looked at.
+func (l *atMost[T]) UnmarshalJSON(text []byte) error {
+	*l = nil
+	d := json.NewDecoder(bytes.NewReader(text))
+	switch start, err := d.Token(); {
+	case err != nil || start == nil:
+		return err // null
+	case start != json.Delim('['):
+		return errors.New("want a list")
+	}
+	for d.More() && len(*l) < mostListed {
+		var one T
+		if err := d.Decode(&one); err != nil {
+			return err
+		}
+		*l = append(*l, one)
+	}
+	return nil
 }
 
 // lookedAt is what a shard's queue and lock are found like.

@@ -2,11 +2,15 @@ package spendflush
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 )
 
-// quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad.
+// quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad. Entries that quarantine has no
+// room for are left in the queue, and that is no failure.
 func (c *committer) quarantine(ctx context.Context, plan *plan) error {
+	slices.SortStableFunc(plan.bad, func(a, b badEntry) int { return rank(a.Bounded) - rank(b.Bounded) }) // our own first
 	bad := make([]BadBatch, len(plan.bad))
 	for i, b := range plan.bad {
 		bad[i] = b.BadBatch
@@ -16,11 +20,29 @@ func (c *committer) quarantine(ctx context.Context, plan *plan) error {
 		plan.done = append(plan.done, b.entry)
 	}
 	plan.bad = plan.bad[kept:]
+	if errors.Is(err, ErrQuarantineFull) {
+		for _, b := range plan.bad {
+			plan.stats.left++
+			plan.stats.leftBytes += len(b.Bytes)
+		}
+		plan.bad = nil
+		return nil
+	}
 	return err
 }
 
-// asideBytes is how many bytes of batches are brought into quarantine at once, if that are more than one.
-const asideBytes = 4 << 20
+func rank(bounded bool) int {
+	if bounded {
+		return 1
+	}
+	return 0
+}
+
+// What is brought into quarantine at once: so many bytes of batches, if that are more than one, and so many batches.
+const (
+	asideBytes   = 4 << 20
+	asideBatches = 1000
+)
 
 // keepBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
 // many it has kept, from the first on.
@@ -45,7 +67,7 @@ func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err 
 // someBad returns how many of the batches to keep at once, at least one.
 func someBad(bad []BadBatch) (n int) {
 	for bytes := 0; n < len(bad); n++ {
-		if bytes += len(bad[n].Bytes); bytes > asideBytes {
+		if bytes += len(bad[n].Bytes); bytes > asideBytes || n == asideBatches || bad[n].Bounded != bad[0].Bounded {
 			break
 		}
 	}

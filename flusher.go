@@ -29,9 +29,10 @@ type flusher struct {
 	pause      backoff
 	failures   failureLog // of terms
 	acks       failureLog
-	ackErr     error // of the last ack of this term
-	seenNewer  bool  // batches of a newer format were seen, and that was logged
-	overBudget bool  // too many batches waited behind gaps, and that was logged
+	ackErr     error     // of the last ack of this term
+	seenNewer  bool      // batches of a newer format were seen, and that was logged
+	overBudget bool      // too many batches waited behind gaps, and that was logged
+	toldLeft   time.Time // when it was last logged that entries are left; zero while there are none
 }
 
 type heldLease struct {
@@ -341,8 +342,27 @@ func (f *flusher) note(plan *plan) {
 	f.p.metrics.duplicates.Add(float64(plan.stats.duplicates))
 	f.p.metrics.unsigned.Add(float64(plan.stats.unsigned))
 	f.p.metrics.newer.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(plan.stats.newer))
+	f.p.metrics.left.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(plan.stats.left))
+	f.noteLeft(plan.stats)
 	if plan.stats.newer > 0 && !f.seenNewer {
 		f.log.Warn("batches of a newer format wait for an instance that knows it", "batches", plan.stats.newer)
 	}
 	f.seenNewer = plan.stats.newer > 0
+}
+
+// leftEvery is how often it is told that entries are left.
+const leftEvery = time.Minute
+
+// noteLeft tells of entries that quarantine has no room for.
+func (f *flusher) noteLeft(s planStats) {
+	now := f.p.time.Now()
+	switch {
+	case s.left == 0:
+		f.toldLeft = time.Time{}
+	case f.toldLeft.IsZero() || now.Sub(f.toldLeft) >= leftEvery:
+		f.toldLeft = now
+		f.log.Error("THE QUARANTINE IS FULL of batches that no instance of these books is known to have made: more of them are left in the "+
+			"queue, where they take its room. Somebody else writes to the queue, or an instance has another key",
+			"batches", s.left, "bytes", s.leftBytes)
+	}
 }

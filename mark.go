@@ -127,7 +127,7 @@ func (m *Mark) UnmarshalText(text []byte) error {
 
 // parseMark is lenient: UnmarshalText compares with what AppendText would write.
 func parseMark(text string) (m Mark, ok bool) {
-	if len(text) > maxMarkText {
+	if len(text) > MaxMarkText {
 		return Mark{}, false
 	}
 	words := strings.Split(text, " ")
@@ -175,5 +175,6 @@ func parseMark(text string) (m Mark, ok bool) {
 	return m, true
 }
 
-// maxMarkText is more than the longest text has: each one in quarantine parts a range, and stands by itself.
-const maxMarkText = 20 + 1 + 32 + 3*MaxPublishedLost*41 + 1 + recentBatches*recentBytes*4/3 + 1
+// MaxMarkText is how many bytes a text of Mark.AppendText has at most, about: each one in quarantine parts a range, and
+// stands by itself. What is longer is none.
+const MaxMarkText = 20 + 1 + 32 + 3*MaxPublishedLost*41 + 1 + recentBatches*recentBytes*4/3 + 1

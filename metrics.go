@@ -23,6 +23,7 @@ type metrics struct {
 	newer        *prometheus.GaugeVec
 	quarantined  prometheus.Counter
 	foreign      prometheus.Counter
+	left         *prometheus.GaugeVec
 	unsigned     prometheus.Counter
 	fenced       prometheus.Counter
 	gaps         *prometheus.GaugeVec
@@ -63,6 +64,9 @@ func newMetrics(shards int) *metrics {
 			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
 		foreign: counter("spendflush_batches_foreign_total",
 			"Batches put into quarantine because no key of this deployment has signed them."),
+		left: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_batches_left_aside",
+			Help: "Entries of the queue that can't be booked and that quarantine has no room for, as of the last flush of this instance."},
+			[]string{"shard"}),
 		unsigned:    counter("spendflush_batches_unsigned_total", "Batches flushed without a signature, while these are accepted."),
 		quarantined: counter("spendflush_batches_quarantined_total", "Batches that this instance put into quarantine."),
 		fenced:      counter("spendflush_flushes_fenced_total", "Flushes rolled back because a claim was lost."),
@@ -111,7 +115,7 @@ func (m *metrics) begin(shards int) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.foreign, m.unsigned, m.fenced,
+		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.foreign, m.left, m.unsigned, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
 		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.forgotten, m.identities, m.leftover, m.journalFailures,
 	}

@@ -61,6 +61,8 @@ type planStats struct {
 	duplicates int // entries dropped because Postgres has them
 	newer      int // entries of a format that this program doesn't read
 	unsigned   int // entries without signature that were accepted
+	left       int // entries that can't be booked and that quarantine has no room for
+	leftBytes  int
 }
 
 func newPlan(shard int) *plan {
@@ -74,7 +76,11 @@ func newPlan(shard int) *plan {
 // offer takes an entry read from the queue.
 func (p *plan) offer(e Entry) {
 	if e.Fault != "" {
-		p.reject(e.ID, e.Bytes, fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault))
+		err := fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault)
+		if len(p.keys.Key) > 0 { // whatever its first bytes are signed by
+			err = fmt.Errorf("%w: %w", ErrNotSigned, err)
+		}
+		p.refuse(e, err)
 		return
 	}
 	b, err := p.keys.ParseBatch(e.Bytes)
@@ -89,7 +95,7 @@ func (p *plan) offer(e Entry) {
 		err = errors.New("corrupt batch: it is of another shard than the queue")
 	}
 	if err != nil {
-		p.reject(e.ID, e.Bytes, err)
+		p.refuse(e, err)
 		return
 	}
 	if len(p.keys.Key) > 0 && !isSigned(b.bytes) {
@@ -103,6 +109,12 @@ func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer
 func (p *plan) reject(entry EntryID, bytes []byte, err error) {
 	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged), Foreign: errors.Is(err, ErrNotSigned)}
 	p.bad = append(p.bad, badEntry{b, entry})
+}
+
+// refuse sets an entry aside that no instance of these books is known to have made.
+func (p *plan) refuse(e Entry, err error) {
+	p.reject(e.ID, e.Bytes, err)
+	p.bad[len(p.bad)-1].Bounded = true
 }
 
 // divert sets a batch aside that is of another chain than that in the books.

@@ -148,7 +148,15 @@ type BadBatch struct {
 	// Foreign: it isn't signed by a key that is accepted, so nothing that its header says is to be believed. A store must not
 	// note by it that a batch of the producer named there is in quarantine.
 	Foreign bool
+
+	// Bounded: no instance of these books is known to have made it. A store keeps it only as long as it has room, for
+	// whoever writes to the queue could fill the database with such.
+	Bounded bool
 }
+
+// ErrQuarantineFull is wrapped by the errors of Store.Quarantine where there is no room for batches that are Bounded. Nothing
+// was kept.
+var ErrQuarantineFull = errors.New("the quarantine is full")
 
 // Mark is how far the batches of a producer in a shard are in the books.
 type Mark struct {
@@ -310,7 +318,7 @@ type Store interface {
 	Apply(ctx context.Context, f *Flush) error
 
 	// Quarantine keeps entries that can't be applied, each once however often it is called with it. It counts as a change
-	// in Marks.Changes every time.
+	// in Marks.Changes every time. The error wraps ErrQuarantineFull if some are Bounded and there is no room for these.
 	Quarantine(ctx context.Context, bad []BadBatch) error
 
 	// Tend keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that

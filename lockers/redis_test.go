@@ -311,3 +311,19 @@ func TestAUserWithFewRightsCanLock(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever may write to Redis can put half a GiB there.
+func TestOfALockThatAnotherProgramHasMadeLongNoMoreIsReadThanOneOfOursHas(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	l := openRedis(t, client, "pod", ttl)
+	if err := client.Set(t.Context(), l.Key("flush/0"), strings.Repeat("x", 8<<20), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := l.Holder(t.Context(), "flush/0"); err != nil || len(h.Owner) != 4096 {
+		t.Errorf("the owner has %d bytes, %v", len(h.Owner), err)
+	}
+	_, err := l.Acquire(t.Context(), "flush/0")
+	if held, ok := errors.AsType[*spendflush.HeldError](err); !ok || len(held.Holder.Owner) != 4096 {
+		t.Errorf("to acquire it returned %.60v", err)
+	}
+}

@@ -87,7 +87,7 @@ end
 -- there is always something to delete, the id that no entry has.
 local deleted = redis.call('XDEL', queue, '0-0', unpack(gone))
 redis.call('XDEL', index, '0-0', unpack(gone))
-if redis.call('EXISTS', total) == 1 then
+if countIn(total) then -- else the next push counts anew
   redis.call('DECRBY', total, freed)
 end
 

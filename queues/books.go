@@ -44,7 +44,7 @@ func (q *Redis) noteKey(place string) string { return "{" + q.root + ":books:" +
 
 // NotedBooks returns what was noted for the place; see spendflush.BooksNotes.
 func (q *Redis) NotedBooks(ctx context.Context, place string) (spendflush.BooksID, error) {
-	text, err := abandon.Call(ctx, q.calls, func() (string, error) { return q.client.Get(ctx, q.noteKey(place)).Result() })
+	text, err := q.text(ctx, q.noteKey(place), len(spendflush.BooksID{}.String()))
 	if errors.Is(err, redis.Nil) {
 		return spendflush.BooksID{}, nil
 	}

@@ -7,6 +7,12 @@ local function cost(n)
   return n + math.floor(n / 5) + 200
 end
 
+-- countIn returns the number that a key holds, nil if it isn't one that these scripts have written.
+local function countIn(key)
+  local text = redis.call('GET', key)
+  return text and #text <= 15 and string.match(text, '^%d+$') and tonumber(text) or nil
+end
+
 -- fieldsOf returns the fields of an entry by their names, none if there is no entry.
 local function fieldsOf(entry)
   local found = {}

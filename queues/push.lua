@@ -35,7 +35,7 @@ local function measure()
 end
 
 local waiting = redis.call('XLEN', queue)
-local bytes = tonumber(redis.call('GET', total) or nil)
+local bytes = countIn(total)
 local found
 if waiting == 0 then
   found, bytes = {}, 0

@@ -34,10 +34,13 @@ var (
 	presentLua string
 	//go:embed stats.lua
 	statsLua string
+	//go:embed text.lua
+	textLua string
 
 	pushScript    = newScript(pushLua)
 	presentScript = newScript(presentLua)
 	statsScript   = redis.NewScript(statsLua)
+	textScript    = redis.NewScript(textLua)
 )
 
 // newScript returns a script that has the functions of entry.lua.
@@ -184,20 +187,28 @@ func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflu
 // Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue. The error
 // wraps spendflush.ErrMarkText if another program has changed it.
 func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
-	text, err := abandon.Call(ctx, q.calls, func() ([]byte, error) {
-		return q.client.Get(ctx, q.markKey(shard, producer)).Bytes()
-	})
+	text, err := q.text(ctx, q.markKey(shard, producer), spendflush.MaxMarkText)
 	var mark spendflush.Mark
-	if errors.Is(err, redis.Nil) {
+	switch {
+	case errors.Is(err, redis.Nil):
 		return mark, nil
-	}
-	if err == nil {
-		err = mark.UnmarshalText(text)
+	case redis.HasErrorPrefix(err, "TOOLONG"):
+		err = fmt.Errorf("%w: %w", spendflush.ErrMarkText, err)
+	case err == nil:
+		err = mark.UnmarshalText([]byte(text))
 	}
 	if err != nil {
 		return spendflush.Mark{}, q.failed("read a mark of", shard, err)
 	}
 	return mark, nil
+}
+
+// text returns what the key holds. The error is redis.Nil if that is nothing, and TOOLONG if it has more bytes than
+// allowed, which then stay in Redis.
+func (q *Redis) text(ctx context.Context, key string, most int) (string, error) {
+	return abandon.Call(ctx, q.calls, func() (string, error) {
+		return textScript.Run(ctx, q.client, []string{key}, most).Text()
+	})
 }
 
 // Stats looks at the shard without changing it; see spendflush.Queue. It costs the same whatever waits.

@@ -37,7 +37,7 @@ if redis.call('XLEN', queue) == 0 then
   redis.call('DEL', index)
   redis.call('SET', total, 0)
 end
-local counting = redis.call('EXISTS', total) == 1
+local counting = countIn(total) ~= nil
 
 local moved, copied = 0, 0
 while moved < entries and copied < most do

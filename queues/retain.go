@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,13 +40,18 @@ func (q *Redis) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
 // Booked returns the number of changes that was published last, 0 if none is known; see spendflush.Keeper.
 func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
-	updates, err := abandon.Call(ctx, q.calls, func() (int64, error) {
-		return q.client.Get(ctx, q.bookedKey(shard)).Int64()
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	text, err := q.text(ctx, q.bookedKey(shard), len("-9223372036854775808"))
+	if errors.Is(err, redis.Nil) {
+		return 0, nil
+	}
+	var changes int64
+	if err == nil {
+		changes, err = strconv.ParseInt(text, 10, 64)
+	}
+	if err != nil {
 		return 0, q.failed("read the number of changes of", shard, err)
 	}
-	return max(updates, 0), nil
+	return max(changes, 0), nil
 }
 
 // Retained returns the shards that have retained entries or a published number of changes; see spendflush.Keeper. It

@@ -52,6 +52,9 @@ func useEverything(t *testing.T, s, aside *Store) {
 	if err := s.ApplyQuarantined(ctx, open[0].ID, "a test"); err != nil {
 		t.Error(err)
 	}
+	if err := s.Quarantine(ctx, []spendflush.BadBatch{{Reason: "of a stranger", Bytes: []byte("bounded"), Bounded: true}}); err != nil {
+		t.Error(err)
+	}
 	dropped := quarantine(t, s, aside, []byte("no batch"))
 	if _, err := s.QuarantinedBytes(ctx, dropped.ID); err != nil {
 		t.Error(err)

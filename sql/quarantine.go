@@ -48,6 +48,41 @@ type Quarantined struct {
 	Counters spendflush.Counters
 }
 
+// What may be open in quarantine for a batch to be kept that is Bounded.
+const (
+	MaxQuarantined      = 10_000  // batches
+	MaxQuarantinedBytes = 1 << 30 // bytes of batches
+)
+
+// quarantineRoom is what may be open in quarantine.
+type quarantineRoom struct{ batches, bytes int64 }
+
+// check returns an error if there is no room for those of the batches that are Bounded. Transactions that look at the same
+// time don't see each other's: the bound may be passed by what they keep, a batch or 4 MiB for each shard.
+func (r quarantineRoom) check(ctx context.Context, t *transaction, bad []spendflush.BadBatch) error {
+	var n, bytes int64
+	for _, b := range bad {
+		if b.Bounded {
+			n, bytes = n+1, bytes+int64(len(b.Bytes))
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	var e encoder
+	for _, v := range []int64{n, r.batches, bytes, r.bytes} {
+		e.int8(v)
+	}
+	var fits int64
+	if err := t.run(ctx, call{name: "quarantine_room", rows: 1, params: e.params(), answer: &fits}); err != nil {
+		return err
+	}
+	if fits == 0 {
+		return fmt.Errorf("%w: %d batches or %d bytes are open", spendflush.ErrQuarantineFull, r.batches, r.bytes)
+	}
+	return nil
+}
+
 // Quarantine implements spendflush.Store.
 func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
 	for len(bad) > 0 {
@@ -75,7 +110,13 @@ func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 	return s.on(ctx, func(conn *pgx.Conn) error {
 		tx := &transaction{store: s, conn: conn.PgConn()}
 		defer tx.end(ctx)
-		if err := tx.run(ctx, append(tx.beginCalls(), calls...)...); err != nil {
+		if err := tx.run(ctx, tx.beginCalls()...); err != nil {
+			return err
+		}
+		if err := s.room.check(ctx, tx, bad); err != nil {
+			return err
+		}
+		if err := tx.run(ctx, calls...); err != nil {
 			return err
 		}
 		return tx.commit(ctx)

@@ -283,3 +283,39 @@ func TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied(t *testing.T) {
 		t.Errorf("while unsigned ones are accepted: %v", err)
 	}
 }
+
+func TestQuarantineHasABoundForWhatNobodyHereIsKnownToHaveMade(t *testing.T) {
+	s := open(t, database(t), Options{})
+	s.room = quarantineRoom{3, 100}
+	put := func(want error, bounded bool, texts ...string) {
+		t.Helper()
+		var bad []spendflush.BadBatch
+		for _, text := range texts {
+			bad = append(bad, spendflush.BadBatch{Reason: "for the test", Bytes: []byte(text), Bounded: bounded})
+		}
+		if err := s.Quarantine(t.Context(), bad); !errors.Is(err, want) {
+			t.Errorf("%.20q: %v, want %v", texts, err, want)
+		}
+	}
+	full := spendflush.ErrQuarantineFull
+	put(full, true, strings.Repeat("x", 101))
+	put(nil, true, "a", strings.Repeat("x", 90))
+	put(full, true, "of ten bytes or more")
+	put(nil, true, "b")
+	put(full, true, "c")
+	put(nil, false, "ours", strings.Repeat("ours", 100))
+	put(full, true, "c")
+	if n := query[int](t, s, "SELECT count(*) FROM spendflush.quarantine"); n != 5 {
+		t.Errorf("%d are in quarantine, want 5", n)
+	}
+	open, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range open {
+		if err := s.DropQuarantined(t.Context(), q.ID, "a test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(nil, true, "c")
+}

@@ -77,6 +77,7 @@ type Store struct {
 	encoders  sync.Pool
 
 	// Only tests change these, to see what goes wrong without them.
+	room      quarantineRoom
 	statement func(name string) string // the text of a .sql file
 	anyOrder  bool                     // don't look at the order of the rows
 }
@@ -147,7 +148,10 @@ func newStore(pool *pgxpool.Pool, o Options) *Store {
 	if pool.Config().ConnConfig.DescriptionCacheCapacity <= 0 {
 		mode = pgx.QueryExecModeDescribeExec
 	}
-	s := &Store{pool: pool, mode: mode, unwatch: func() {}, statement: embedded.get, batchKeys: o.BatchKeys}
+	s := &Store{
+		pool: pool, mode: mode, unwatch: func() {}, statement: embedded.get, batchKeys: o.BatchKeys,
+		room: quarantineRoom{MaxQuarantined, MaxQuarantinedBytes},
+	}
 	s.known.limit = max(0, cmp.Or(o.KnownKeys, defaultKnownKeys)/2)
 	s.encoders.New = func() any { return new(encoder) }
 	return s

@@ -76,6 +76,27 @@ var redisMutants = []mutant{
 		tests: []string{"TestRedisIsAQueue/AMarkIsPublishedWithoutItsSums"},
 	},
 	{
+		name:  "count of bytes believed",
+		guard: "a push doesn't fail after it has added its batch: it would be added again and again",
+		edits: []edit{{"queues/push.lua", "local bytes = countIn(total)", "local bytes = tonumber(redis.call('GET', total) or nil)"}},
+		pkg:   "queues",
+		tests: []string{"TestACountOfBytesThatAnotherProgramHasMadeIsMadeAnew"},
+	},
+	{
+		name:  "texts of any length read",
+		guard: "a text in Redis that is longer than any of ours isn't read into the memory of every instance",
+		edits: []edit{{"queues/text.lua", "if text and #text", "if false and #text"}},
+		pkg:   "queues",
+		tests: []string{"TestTextsThatAreLongerThanAnyOfOursStayInRedis"},
+	},
+	{
+		name:  "records of the roster of any length read",
+		guard: "a record of the roster that no instance can have written isn't read into the memory of every instance",
+		edits: []edit{{"queues/roster_list.lua", "#record <= mostRecord", "true"}},
+		pkg:   "queues",
+		tests: []string{"TestARosterListsNothingThatNoProcessCanHaveWritten"},
+	},
+	{
 		name:  "retained entries expire by one clock",
 		guard: "the earlier clock decides what is old: one that jumps ahead would forget what a turned-back Postgres needs",
 		edits: []edit{{"queues/expire.lua", "math.min(own, callers) - age, 0", "math.max(own, callers) - age, 0"}},

@@ -1,0 +1,87 @@
+package spendflush
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// smallQuarantine has room for some batches that are Bounded.
+type smallQuarantine struct {
+	*memoryStore
+	room atomic.Int64
+}
+
+func (s *smallQuarantine) Quarantine(ctx context.Context, bad []BadBatch) error {
+	bounded, held := 0, 0
+	for _, b := range bad {
+		if b.Bounded {
+			bounded++
+		}
+	}
+	for _, b := range s.kept() {
+		if b.Bounded {
+			held++
+		}
+	}
+	if bounded > 0 && int64(held+bounded) > s.room.Load() {
+		return fmt.Errorf("%w: %d are there", ErrQuarantineFull, held)
+	}
+	return s.memoryStore.Quarantine(ctx, bad)
+}
+
+func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		store := &smallQuarantine{memoryStore: r.store}
+		store.room.Store(2)
+		c := r.cfg
+		c.Store, c.BatchKeys = store, BatchKeys{Key: testBatchKey(1)}
+		r.Pipeline = newTestPipeline(t, c)
+		r.start(t)
+		r.commit(t, key("a"))
+		id := r.lanes[0].identity()
+		chain := chainOf(t, 7, "stranger", 6) // of an instance with another key, or forged
+		for _, b := range chain[:5] {
+			r.queue.insert(0, b.Bytes())
+		}
+		// Of a process with this one's memory: nobody else can have signed it, and it has to be kept.
+		clone := forge(t, id, Mark{}, c.BatchKeys)
+		r.queue.insert(0, clone.Bytes())
+		isKept := func(b *Batch) bool {
+			return slices.ContainsFunc(r.store.kept(), func(bad BadBatch) bool { return bytes.Equal(bad.Bytes, b.Bytes()) })
+		}
+		eventually(t, "what is ours is in quarantine", func() bool { return isKept(clone) })
+		r.commit(t, key("b"))
+		time.Sleep(time.Minute)
+		if kept, left := len(r.store.kept()), r.queue.len(0); kept != 3 || left != 3 {
+			t.Errorf("%d batches are in quarantine and %d in the queue, want 3 and 3", kept, left)
+		}
+		store.room.Store(4) // somebody has dropped two
+		eventually(t, "two more are in quarantine", func() bool { return r.queue.len(0) == 1 })
+		store.room.Store(100)
+		eventually(t, "the queue is empty", func() bool { return r.queue.len(0) == 0 })
+		for _, b := range append(chain[:5], clone) {
+			if !isKept(b) {
+				t.Errorf("sequence %d is in neither queue nor quarantine", b.Sequence)
+			}
+		}
+		r.end(t)
+	})
+}
+
+// An entry that is too large for a batch comes with its beginning alone, which may be a batch.
+func TestTheBeginningOfAnEntryThatIsTooLargeIsNeverTakenForABatchOfOurs(t *testing.T) {
+	keys := BatchKeys{Key: testBatchKey(1)}
+	p := newPlan(0)
+	p.keys = &keys
+	p.offer(Entry{ID: "1", Bytes: signedBatch(t, BatchKeys{}, 1).Bytes(), Fault: "it has too many bytes"})
+	if len(p.bad) != 1 || !p.bad[0].Foreign || !p.bad[0].Bounded || len(p.wait) != 0 {
+		t.Errorf("set aside are %+v, and wait %v", p.bad, p.wait)
+	}
+}

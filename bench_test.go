@@ -52,7 +52,7 @@ func BenchmarkHandle(b *testing.B) {
 
 // Each update is of another combination. Every 100,000 the map is sealed, which is not measured.
 func BenchmarkRecordNewKey(b *testing.B) {
-	m, s, i := newOpenMap(200_000, allDimensions), newSealer(1, 200_000), 0
+	m, s, i := newOpenMap(200_000, allDimensions, 0), newSealer(1, 200_000), 0
 	u, id := benchUpdate(1), make([]byte, 0, 20)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -124,7 +124,7 @@ func BenchmarkSeal(b *testing.B) {
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
-	m, s := newOpenMap(1_000_000, allDimensions), newSealer(1, 1_000_000)
+	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()

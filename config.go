@@ -46,6 +46,11 @@ type Config struct {
 	// takes another place for each 500. Above it Record returns ErrBufferFull. Default: 1000000.
 	MaxKeys int
 
+	// MaxNewKeysPerDay bounds the new combinations and entities of one caller of RecordAllFor within a day of this process: rows
+	// that stay in Postgres. A combination that is idle for twenty minutes, or in another hour, is new again. Above it RecordAllFor
+	// returns ErrDayFull. Default: 0, no bound.
+	MaxNewKeysPerDay int64
+
 	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres. Above it the open map goes on
 	// summing and isn't sealed. From 1 MiB. Default: 64 MiB.
 	MaxUnconfirmedBytes int
@@ -143,6 +148,9 @@ func (c Config) Validate() error {
 	interval("FlushInterval", c.FlushInterval)
 	if c.MaxKeys < 1 || c.MaxKeys > 100_000_000 {
 		fault("MaxKeys: %d; allowed are 1 to 100000000", c.MaxKeys)
+	}
+	if c.MaxNewKeysPerDay < 0 {
+		fault("MaxNewKeysPerDay: %d; allowed are 0 (no bound) and more", c.MaxNewKeysPerDay)
 	}
 	if c.MaxUnconfirmedBytes < 1<<20 {
 		fault("MaxUnconfirmedBytes: %d; allowed are 1048576 and more", c.MaxUnconfirmedBytes)

@@ -213,7 +213,7 @@ func TestGroupNamesTheFirstUpdateThatIsRefused(t *testing.T) {
 }
 
 func TestKeysOfOneHashAreCountedApart(t *testing.T) {
-	m, want := newOpenMap(100, allDimensions), newBooks()
+	m, want := newOpenMap(100, allDimensions, 0), newBooks()
 	s := &m.stripes[7]
 	for _, id := range []string{"a", "b", "a", "b", "b"} {
 		u := key(id)

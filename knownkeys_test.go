@@ -158,7 +158,7 @@ func TestLargestSealsAreWithinTheBoundsOfABatch(t *testing.T) {
 		}
 		updates = append(updates, u)
 	}
-	m, s := newOpenMap(1_000_000, allDimensions), newSealer(1, 1_000_000)
+	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
 	for i := range updates {
 		if _, err := m.addUpdate(&updates[i], 0); err != nil {
 			t.Fatal(err)

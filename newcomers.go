@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
+	"time"
 )
 
 // ErrShareFull is wrapped, together with ErrBufferFull, by RecordAllFor where the caller alone has too many new keys open.
 var ErrShareFull = errors.New("this caller has its share of new keys")
+
+// ErrDayFull is wrapped, together with ErrShareFull, where the caller has brought as many new keys as it may in a day.
+var ErrDayFull = errors.New("this caller has brought as many new keys as it may in a day")
 
 // newcomers bounds what is new in the open seal: combinations that have no cell, and the entities of these that weren't met
 // lately. A tenth of the places is kept for combinations of entities that were, and no caller has more than half of what
@@ -16,6 +20,7 @@ var ErrShareFull = errors.New("this caller has its share of new keys")
 type newcomers struct {
 	seed maphash.Seed
 	most int64 // as openMap.maxKeys
+	day  int64 // as Config.MaxNewKeysPerDay
 
 	mu       sync.Mutex // nothing slow runs under it; taken below openMap.group and a stripe
 	known    map[uint64]struct{}
@@ -23,13 +28,22 @@ type newcomers struct {
 	entities int64               // new in the open seal
 	shares   map[string]*share   // by caller, of the open seal
 	met      int64               // new entities since the start
+	today    map[string]int64    // by caller, what is new; of those beyond maxCallers together, under ""
+	ticks    int                 // calls of forgetIdle of this day
 }
+
+const (
+	maxCallers  = 10_000
+	ticksPerDay = int(24 * time.Hour / idleAfter)
+)
 
 // share is what a caller has brought that is new.
 type share struct{ cells, entities int64 }
 
-func newNewcomers(most int64) *newcomers {
-	return &newcomers{seed: maphash.MakeSeed(), most: most, known: map[uint64]struct{}{}, shares: map[string]*share{}}
+func newNewcomers(most, day int64) *newcomers {
+	return &newcomers{
+		seed: maphash.MakeSeed(), most: most, day: day, known: map[uint64]struct{}{}, shares: map[string]*share{}, today: map[string]int64{},
+	}
 }
 
 // room is how many places there are for what is new.
@@ -81,9 +95,27 @@ func (n *newcomers) charge(caller string, open, cells, entities int64) error {
 		return fmt.Errorf("%w: %w: it has %d new combinations and %d new entities open; allowed are %d and %d until the next seal",
 			ErrBufferFull, ErrShareFull, own.cells, own.entities, mostCells, mostEntities)
 	}
+	if err := n.chargeDay(caller, cells+entities); err != nil {
+		return err
+	}
 	own.cells += cells
 	own.entities += entities
 	n.shares[caller] = own
+	return nil
+}
+
+// chargeDay counts what stays in Postgres for good on the caller, or refuses it. The caller holds the lock.
+func (n *newcomers) chargeDay(caller string, fresh int64) error {
+	if n.day == 0 {
+		return nil
+	}
+	if _, ok := n.today[caller]; !ok && len(n.today) >= maxCallers {
+		caller = ""
+	}
+	if n.today[caller]+fresh > n.day {
+		return fmt.Errorf("%w: %w: %w: %d of %d", ErrBufferFull, ErrShareFull, ErrDayFull, n.today[caller], n.day)
+	}
+	n.today[caller] += fresh
 	return nil
 }
 
@@ -110,6 +142,10 @@ func (n *newcomers) forgetIdle() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.rotate()
+	if n.ticks++; n.ticks >= ticksPerDay {
+		n.ticks = 0
+		clear(n.today)
+	}
 }
 
 func (n *newcomers) rotate() { n.older, n.known = n.known, map[uint64]struct{}{} }

@@ -45,7 +45,7 @@ func flood(t *testing.T, m *openMap, caller string, group, tags int) (taken int,
 
 func TestOneCallerHasHalfOfThePlacesForNewKeysAndIsRefusedAlone(t *testing.T) {
 	for _, group := range []int{1, 10} {
-		m := newOpenMap(1000, allDimensions)
+		m := newOpenMap(1000, allDimensions, 0)
 		known := key("known")
 		if err := record(m, "honest", known); err != nil {
 			t.Fatal(err)
@@ -73,12 +73,12 @@ func TestOneCallerHasHalfOfThePlacesForNewKeysAndIsRefusedAlone(t *testing.T) {
 // One request with many tags makes many entities of few combinations.
 func TestNewEntitiesCountAsKeysDo(t *testing.T) {
 	for _, group := range []int{1, 10} {
-		m := newOpenMap(1000, allDimensions)
+		m := newOpenMap(1000, allDimensions, 0)
 		taken, err := flood(t, m, "greedy", group, 9)
 		if !errors.Is(err, ErrShareFull) || taken < 40 || taken > 45 {
 			t.Errorf("groups of %d: %d updates of ten entities, then %v; want about 45", group, taken, err)
 		}
-		m = newOpenMap(1000, allDimensions)
+		m = newOpenMap(1000, allDimensions, 0)
 		taken, err = flood(t, m, "", group, 9)
 		if !errors.Is(err, ErrBufferFull) || errors.Is(err, ErrShareFull) || taken != 90 {
 			t.Errorf("groups of %d without callers: %d updates of ten entities, then %v; want 90", group, taken, err)
@@ -87,7 +87,7 @@ func TestNewEntitiesCountAsKeysDo(t *testing.T) {
 }
 
 func TestATenthOfTheKeysIsKeptForEntitiesThatAreKnown(t *testing.T) {
-	m := newOpenMap(1000, allDimensions)
+	m := newOpenMap(1000, allDimensions, 0)
 	if err := record(m, "", tagged("known", 5)); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestATenthOfTheKeysIsKeptForEntitiesThatAreKnown(t *testing.T) {
 }
 
 func TestWhatIsRefusedIsNotKnownByThat(t *testing.T) {
-	m := newOpenMap(100, allDimensions)
+	m := newOpenMap(100, allDimensions, 0)
 	flood(t, m, "greedy", 1, 0)
 	for range 3 {
 		if err := record(m, "greedy", key("new"), key("newer")); !errors.Is(err, ErrShareFull) {
@@ -123,7 +123,7 @@ func TestWhatIsRefusedIsNotKnownByThat(t *testing.T) {
 }
 
 func TestKnownEntitiesAreForgotten(t *testing.T) {
-	m, s := newOpenMap(640, allDimensions), newSealer(1, 640)
+	m, s := newOpenMap(640, allDimensions, 0), newSealer(1, 640)
 	for i := range 20_000 {
 		if err := record(m, "", key(fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
@@ -139,5 +139,55 @@ func TestKnownEntitiesAreForgotten(t *testing.T) {
 	m.forgetIdle()
 	if n := len(m.fresh.known) + len(m.fresh.older); n != 0 {
 		t.Errorf("%d entities are remembered", n)
+	}
+}
+
+func TestOneCallerBringsNoMoreNewKeysInADayThanItMay(t *testing.T) {
+	for _, group := range []int{1, 10} {
+		m, s := newOpenMap(1000, allDimensions, 300), newSealer(1, 1000)
+		taken := 0
+		for ; taken < 10_000; taken += group {
+			var updates []Update
+			for i := range group {
+				updates = append(updates, key(fmt.Sprint("greedy-", taken+i)))
+			}
+			if err := record(m, "greedy", updates...); err != nil {
+				if !errors.Is(err, ErrDayFull) || !errors.Is(err, ErrShareFull) || !errors.Is(err, ErrBufferFull) {
+					t.Errorf("groups of %d: %v", group, err)
+				}
+				break
+			}
+			sealed(m, s)
+		}
+		if taken != 150 { // a combination and an entity each
+			t.Errorf("groups of %d: %d taken, want 150", group, taken)
+		}
+		if err := record(m, "greedy", key("greedy-149")); err != nil {
+			t.Errorf("a key that it has: %v", err)
+		}
+		if err := record(m, "honest", key("honest")); err != nil {
+			t.Errorf("another caller's new key: %v", err)
+		}
+		for range ticksPerDay {
+			m.forgetIdle()
+		}
+		if err := record(m, "greedy", key("the next day")); err != nil {
+			t.Errorf("the next day: %v", err)
+		}
+	}
+}
+
+func TestCallersBeyondThoseCountedShareOneDay(t *testing.T) {
+	n := newNewcomers(1_000_000, 2)
+	for i := range maxCallers + 2 {
+		if err := n.chargeDay(fmt.Sprint(i), 1); err != nil {
+			t.Fatalf("caller %d: %v", i, err)
+		}
+	}
+	if err := n.chargeDay("one more", 1); !errors.Is(err, ErrDayFull) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := n.chargeDay("0", 1); err != nil || len(n.today) != maxCallers+1 {
+		t.Errorf("%v; %d callers are counted", err, len(n.today))
 	}
 }

@@ -37,8 +37,8 @@ type openMap struct {
 
 const stripeCount = 64
 
-func newOpenMap(maxKeys int, keep dimensions) *openMap {
-	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), fresh: newNewcomers(int64(maxKeys))}
+func newOpenMap(maxKeys int, keep dimensions, day int64) *openMap {
+	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), fresh: newNewcomers(int64(maxKeys), day)}
 	for i := range m.stripes {
 		m.stripes[i].cells = map[uint64]*cell{}
 		m.stripes[i].seal = 1

@@ -29,7 +29,7 @@ func longTags(number int) []string {
 func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 	const most, bytesPerPlace = 64 * 200, 2500
 	before := heapNow()
-	m, s := newOpenMap(most, allDimensions), newSealer(1, most)
+	m, s := newOpenMap(most, allDimensions, 0), newSealer(1, most)
 	number, known := 0, longTags(0) // no bound on new entities is met
 	for range 6 {
 		for {
@@ -57,7 +57,7 @@ func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 
 func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 	const combinations = 500
-	m, s := newOpenMap(1_000_000, allDimensions), newSealer(1, 1_000_000)
+	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
 	before, known := heapNow(), longTags(0)
 	for i := range combinations {
 		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint("k", i), Tags: known}}
@@ -77,7 +77,7 @@ func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 }
 
 func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
-	m, s := newOpenMap(150, allDimensions), newSealer(1, 150)
+	m, s := newOpenMap(150, allDimensions, 0), newSealer(1, 150)
 	group := make([]Update, 3)
 	for i := range group {
 		group[i] = Update{Spend: Dollars(1), Series: Series{Tags: longTags(i % 2)}}
@@ -104,7 +104,7 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 }
 
 func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
-	m := newOpenMap(3, allDimensions)
+	m := newOpenMap(3, allDimensions, 0)
 	update := func(tags ...string) Update { return Update{Spend: Dollars(1), Series: Series{Tags: tags}} }
 	for _, tag := range []string{"a", "b", "c"} {
 		u := update(tag)

@@ -15,7 +15,7 @@ import (
 
 func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 	const writers, each = 4, 4000
-	m := newOpenMap(256, allDimensions) // few cells a stripe, so that rotations go on all the time
+	m := newOpenMap(256, allDimensions, 0) // few cells a stripe, so that rotations go on all the time
 	s := newSealer(3, 100)
 	want := make([]*books, writers)
 	got := newBooks()
@@ -86,7 +86,7 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 
 // Every group books one dollar on one key and takes it off another: a seal that tears a group apart doesn't add up.
 func TestSealNeverTearsAGroupApart(t *testing.T) {
-	m := newOpenMap(1_000_000, allDimensions)
+	m := newOpenMap(1_000_000, allDimensions, 0)
 	s := newSealer(1, 1_000_000)
 	var done atomic.Bool
 	var running sync.WaitGroup
@@ -127,7 +127,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 func key(id string) Update { return Update{Spend: Dollars(1), Series: Series{APIKey: id}} }
 
 func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
-	m := newOpenMap(3, allDimensions)
+	m := newOpenMap(3, allDimensions, 0)
 	add := func(id string) error {
 		u := key(id)
 		_, err := m.addUpdate(&u, 0)
@@ -157,7 +157,7 @@ func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
 }
 
 func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
-	m := newOpenMap(4, allDimensions)
+	m := newOpenMap(4, allDimensions, 0)
 	group := func(ids ...string) error {
 		var updates []Update
 		for _, id := range ids {
@@ -184,7 +184,7 @@ func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
 }
 
 func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
-	m := newOpenMap(1_000_000, allDimensions)
+	m := newOpenMap(1_000_000, allDimensions, 0)
 	s := newSealer(1, 1000)
 	var accepted atomic.Int64
 	var running sync.WaitGroup
@@ -247,7 +247,7 @@ func TestKnownKeyCostsNoAllocation(t *testing.T) {
 }
 
 func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
-	m := newOpenMap(1000, allDimensions)
+	m := newOpenMap(1000, allDimensions, 0)
 	want := newBooks()
 	add := func() {
 		u := key("a")
@@ -278,7 +278,7 @@ func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
 
 func TestKeysSeenOnceDontStayInMemory(t *testing.T) {
 	const most = 640
-	m := newOpenMap(most, allDimensions)
+	m := newOpenMap(most, allDimensions, 0)
 	s := newSealer(1, most)
 	for i := range 50_000 {
 		u := key(fmt.Sprint(i))
@@ -326,7 +326,7 @@ func TestHourHoldsItsLastMillisecondAndNotTheNext(t *testing.T) {
 
 func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 	keep := Config{RollupDimensions: []string{"model"}}.keep()
-	m := newOpenMap(100, keep)
+	m := newOpenMap(100, keep, 0)
 	for i := range 6 {
 		u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
 		if _, err := m.addUpdate(&u, 0); err != nil {

@@ -73,7 +73,7 @@ func New(c Config) (*Pipeline, error) {
 		started:  now,
 		time:     timing,
 		hours:    newHourClock(timing),
-		open:     newOpenMap(c.MaxKeys, c.keep()),
+		open:     newOpenMap(c.MaxKeys, c.keep(), c.MaxNewKeysPerDay),
 		sealer:   newSealer(c.Shards, c.MaxKeys),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
@@ -214,7 +214,7 @@ func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) { return p.Recor
 
 // RecordAllFor is RecordAll for one of several callers that aren't to keep each other out: new combinations and entities of
 // one have, until the next seal, at most half of the places that the others leave. The error wraps ErrShareFull, too, where
-// that is why the buffer is full. caller is any name; "" has no such bound.
+// that is why the buffer is full, and ErrDayFull where Config.MaxNewKeysPerDay is. caller is any name; "" has no such bounds.
 func (p *Pipeline) RecordAllFor(caller string, updates []Update) (Receipt, error) {
 	if len(updates) == 1 {
 		seal, err := p.record(caller, &updates[0])

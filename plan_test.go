@@ -341,7 +341,7 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 // A lane is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
 func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	r := newRand(t)
-	m, want := newOpenMap(100_000, allDimensions), newBooks()
+	m, want := newOpenMap(100_000, allDimensions, 0), newBooks()
 	for range 2000 {
 		u := randomUpdate(r)
 		if _, err := m.addUpdate(&u, 0); err != nil {
@@ -399,7 +399,7 @@ func mustBeWhole(t *testing.T, part rowsPart) {
 
 func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 	const combinations = 2*maxBatchRows + 1
-	m := newOpenMap(1_000_000, allDimensions)
+	m := newOpenMap(1_000_000, allDimensions, 0)
 	for i := range combinations {
 		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
 		if _, err := m.addUpdate(&u, 0); err != nil {

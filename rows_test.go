@@ -193,7 +193,7 @@ func sealed(m *openMap, s *sealer) (seal uint64, shards [][]rowsPart) {
 // sealUpdates books the updates and returns the rows that they make in one batch.
 func sealUpdates(t testing.TB, updates []Update, hour Hour) rowsPart {
 	t.Helper()
-	m := newOpenMap(1_000_000, allDimensions)
+	m := newOpenMap(1_000_000, allDimensions, 0)
 	for i := range updates {
 		if _, err := m.addUpdate(&updates[i], hour); err != nil {
 			t.Fatal(err)

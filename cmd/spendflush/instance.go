@@ -207,6 +207,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		SealInterval:        ps.set.SealInterval,
 		FlushInterval:       ps.set.FlushInterval,
 		MaxKeys:             ps.set.MaxKeys,
+		MaxNewKeysPerDay:    ps.set.MaxNewKeysPerDay,
 		MaxUnconfirmedBytes: ps.set.MaxUnconfirmed,
 		GapGrace:            ps.set.GapGrace,
 		RewindWindow:        ps.set.RewindWindow,

@@ -41,6 +41,7 @@ type settings struct {
 	LockTTL          time.Duration `env:"SPENDFLUSH_LOCK_TTL" envDefault:"800ms" allowed:"500ms to 5m" help:"how long the lock of a holder that died keeps others out"`
 	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" allowed:"1 to 64, the same for all instances" help:"independent lanes, each with its own queue and lock"`
 	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
+	MaxNewKeysPerDay int64         `env:"SPENDFLUSH_MAX_NEW_KEYS_PER_DAY" envDefault:"0" allowed:"1 or more; 0: no bound" help:"new combinations and entities of one caller (a token where there are several, else an address) in a day of this instance above which its updates are refused; they are rows that stay in Postgres"`
 	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
@@ -180,6 +181,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("LockTTL", within(s.LockTTL, 500*time.Millisecond, 5*time.Minute))
 	check("Shards", s.Shards >= 1 && s.Shards <= spendflush.MaxShards)
 	check("MaxKeys", s.MaxKeys >= 1 && s.MaxKeys <= 100_000_000)
+	check("MaxNewKeysPerDay", s.MaxNewKeysPerDay >= 0)
 	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
 	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
 	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	retrySoon  = time.Second     // until what is full has been emptied
+	retrySoon  = time.Second // until what is full has been emptied
+	retryDay   = 10 * time.Minute
 	retryLater = 5 * time.Second // until somebody has another instance ready, or the database back
 )
 
@@ -117,6 +118,10 @@ func (d *decoder) recordProblem(err error) *problem {
 		return d.problem(refused)
 	}
 	switch {
+	case errors.Is(err, spendflush.ErrDayFull):
+		p := tooManyNewKeys.because("this caller has brought as many new keys as it may in a day; nothing was recorded; known keys are taken")
+		p.retryAfter = retryDay
+		return p
 	case errors.Is(err, spendflush.ErrShareFull):
 		p := tooManyNewKeys.because("too many new keys of this caller wait to be written; nothing was recorded, send it again later")
 		p.retryAfter = retrySoon

@@ -250,6 +250,7 @@ func TestAFullOrClosedPipelineIsUnavailableAndSaysWhenToComeAgain(t *testing.T) 
 	}{
 		{fmt.Errorf("wrapped: %w", spendflush.ErrBufferFull), bufferFull},
 		{fmt.Errorf("%w: %w", spendflush.ErrBufferFull, spendflush.ErrShareFull), tooManyNewKeys},
+		{fmt.Errorf("%w: %w: %w", spendflush.ErrBufferFull, spendflush.ErrShareFull, spendflush.ErrDayFull), tooManyNewKeys},
 		{spendflush.ErrClosed, shuttingDown},
 	} {
 		a, recorder := newAPI(t, nil)

@@ -371,6 +371,14 @@ var sumMutants = []mutant{
 		tests: []string{"TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied"},
 	},
 	{
+		name:  "new keys of a day not bounded",
+		guard: "one caller makes no more rows for good in a day than it may",
+		edits: []edit{{"newcomers.go", "if n.today[caller]+fresh > n.day {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestOneCallerBringsNoMoreNewKeysInADayThanItMay"},
+		quick: true,
+	},
+	{
 		name:  "quarantine without a bound",
 		guard: "whoever writes to the queue can't fill the database by way of the quarantine",
 		edits: []edit{{"sql/quarantine.go", "	if fits == 0 {", "	if false {"}},

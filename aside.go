@@ -47,13 +47,13 @@ const (
 // keepBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
 // many it has kept, from the first on.
 func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err error) {
-	for single := false; kept < len(bad); {
-		n := 1
-		if !single {
-			n = someBad(bad[kept:])
-		}
+	for most := asideBatches; kept < len(bad); {
+		n := min(someBad(bad[kept:]), most)
 		if err = c.keepSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
-			single = true
+			most = 1
+			if errors.Is(err, ErrQuarantineFull) { // perhaps some of them have room: a try each would take as long as they are many
+				most = n / 2
+			}
 			continue
 		}
 		if err != nil {

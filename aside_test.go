@@ -14,10 +14,12 @@ import (
 // smallQuarantine has room for some batches that are Bounded.
 type smallQuarantine struct {
 	*memoryStore
-	room atomic.Int64
+	room  atomic.Int64
+	calls atomic.Int64
 }
 
 func (s *smallQuarantine) Quarantine(ctx context.Context, bad []BadBatch) error {
+	s.calls.Add(1)
 	bounded, held := 0, 0
 	for _, b := range bad {
 		if b.Bounded {
@@ -84,4 +86,25 @@ func TestTheBeginningOfAnEntryThatIsTooLargeIsNeverTakenForABatchOfOurs(t *testi
 	if len(p.bad) != 1 || !p.bad[0].Foreign || !p.bad[0].Bounded || len(p.wait) != 0 {
 		t.Errorf("set aside are %+v, and wait %v", p.bad, p.wait)
 	}
+}
+
+// Our own batches wait meanwhile.
+func TestAQuarantineThatIsAlmostFullIsNotTriedOnceForEachBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		store := &smallQuarantine{memoryStore: r.store}
+		store.room.Store(700)
+		c := r.cfg
+		c.Store = store
+		r.Pipeline = newTestPipeline(t, c)
+		for i := range 2 * asideBatches {
+			r.queue.insert(0, fmt.Appendf(nil, "no batch %d", i))
+		}
+		if err := r.DrainQueue(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if kept, calls := len(r.store.kept()), store.calls.Load(); kept != 700 || calls > 50 {
+			t.Errorf("%d batches are kept by %d calls, want 700 by a few", kept, calls)
+		}
+	})
 }

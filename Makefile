@@ -20,6 +20,11 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NILNESS := golang.org/x/tools/go/analysis/passes/nilness/cmd/nilness@v0.51.0
+HELM := helm.sh/helm/v4/cmd/helm@v4.3.2
+GORELEASER := github.com/goreleaser/goreleaser/v2@v2.15.1
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+# Where those are kept that take minutes to build: each version in a directory of its own.
+tool-dir = $(CURDIR)/bin/tools/$(lastword $(subst @, ,$(1)))
 
 PKGS ?= ./... ./integration/...
 TESTFLAGS ?=
@@ -50,7 +55,7 @@ go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(
 SCENARIOS := -parallel 4
 
 .DEFAULT_GOAL := help
-.PHONY: simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
+.PHONY: release-check chart chart-files simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -105,7 +110,7 @@ lint: vet fmt-check staticcheck ## vet, format and staticcheck
 vet:
 	@.ci/need go
 	$(GO) vet ./...
-	$(GO) -C integration vet -tags soak,torture,pictures ./...
+	$(GO) -C integration vet -tags soak,torture,pictures,release ./...
 
 fmt-check:
 	@bad=$$(gofmt -l *.go */); if [ -n "$$bad" ]; then printf 'not formatted (make fmt does it):\n%s\n' "$$bad"; exit 1; fi
@@ -116,6 +121,28 @@ staticcheck:
 	$(GO) run $(NILNESS) ./...
 	$(GO) -C integration run $(STATICCHECK) ./...
 	$(GO) -C integration run $(NILNESS) ./...
+
+chart: chart-files ## the Helm chart and what else is in deploy/: lint, values in many ways, manifests against the API's types
+	@.ci/need go
+	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS),./integration/deploy)
+
+chart-files: ## copy the alerts and the dashboard into the chart, which can't reach outside of its directory
+	cp deploy/prometheus/alerts.yml deploy/helm/spendflush/files/alerts.yml
+	cp deploy/grafana/spendflush.json deploy/helm/spendflush/files/dashboard.json
+
+# $(call install-tool,MODULE@VERSION) builds a tool once.
+install-tool = @test -d '$(call tool-dir,$(1))' || GOBIN='$(call tool-dir,$(1))' $(GO) install $(1)
+
+release-check: export PATH := $(call tool-dir,$(GORELEASER)):$(call tool-dir,$(CYCLONEDX)):$(call tool-dir,$(HELM)):$(PATH)
+release-check: ## all of a release as it would be published, in dist/, and a look at each part of it (minutes, the first time a quarter of an hour)
+	@.ci/need go gcc git dpkg-deb rpm2cpio cpio systemd-analyze
+	$(call install-tool,$(GORELEASER))
+	$(call install-tool,$(CYCLONEDX))
+	$(call install-tool,$(HELM))
+	goreleaser check
+	rm -rf bin/chart && helm package deploy/helm/spendflush --destination bin/chart
+	goreleaser release --snapshot --clean
+	$(call go-test,-tags release -run Release -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS),./integration/deploy)
 
 vulncheck: ## known vulnerabilities in what the program is made of (asks vuln.go.dev; says NOT RUN where it can't)
 	@.ci/need go
@@ -173,5 +200,5 @@ benchmarks: ## spendflush against other ways and its parts, in one run of about 
 	bin/spendflush-lab bench --markdown docs/benchmarks.md $(ARGS)
 
 clean: ## remove what was built (what "make run" has recorded stays)
-	rm -rf bin
+	rm -rf bin dist
 	find . -name '*.test' -type f -delete

@@ -135,20 +135,20 @@ probes: {scheme: HTTPS, pathPrefix: /billing}
 
 // matrix are values as people set them.
 var matrix = map[string]string{
-	"only what is required":        required,
-	"everything":                   everything,
-	"a journal":                    required + "journal: {enabled: true}\n",
-	"migrations by hook":           required + "migrations: {mode: hook}\n",
-	"monitoring":                   required + "serviceMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ndashboards: {enabled: true}\n",
-	"only alerts":                  required + "prometheusRule: {enabled: true}\n",
-	"a network policy, open below": required + "networkPolicy: {enabled: true}\n",
-	"an autoscaler":                required + "replicas: null\n",
-	"one instance":                 required + "replicas: 1\npodDisruptionBudget: {enabled: false}\n",
-	"by digest":                    required + "image: {digest: sha256:" + strings.Repeat("0123456789abcdef", 4) + "}\n",
-	"an account of one's own":      required + "serviceAccount: {create: false, name: mine}\n",
-	"no spread, no limits":         required + "topologySpreadConstraints: []\nresources: {limits: null}\n",
-	"time for a stop":              required + "terminationGracePeriodSeconds: 3600\n",
-	"all in one ConfigMap":         "image: {repository: r}\nenvFrom: [{configMapRef: {name: all}}]\n",
+	"only what is required":     required,
+	"everything":                everything,
+	"a journal":                 required + "journal: {enabled: true}\n",
+	"migrations by hook":        required + "migrations: {mode: hook}\n",
+	"monitoring":                required + "serviceMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ndashboards: {enabled: true}\n",
+	"only alerts":               required + "prometheusRule: {enabled: true}\n",
+	"a network policy":          required + "networkPolicy: {enabled: true}\n",
+	"an autoscaler":             required + "replicas: null\n",
+	"one instance":              required + "replicas: 1\npodDisruptionBudget: {enabled: false}\n",
+	"by digest":                 strings.Replace(required, "spendflush}", "spendflush, digest: sha256:"+strings.Repeat("0123456789abcdef", 4)+"}", 1),
+	"an account of one's own":   required + "serviceAccount: {create: false, name: mine}\n",
+	"neither spread nor limits": required + "topologySpreadConstraints: []\nresources: {limits: null}\n",
+	"time for a stop":           required + "terminationGracePeriodSeconds: 3600\n",
+	"all in one ConfigMap":      "image: {repository: r}\nenvFrom: [{configMapRef: {name: all}}]\n",
 }
 
 func TestTheChartIsWithoutFaultToHelm(t *testing.T) {
@@ -177,7 +177,7 @@ func TestTheChartNamesWhatIsMissingOrNotAllowed(t *testing.T) {
 		{required + "setings: {SPENDFLUSH_SHARDS: 2}\n", "setings"},
 		{required + "settings: {SPENDFLUSH_SHARDS: [2]}\n", "SPENDFLUSH_SHARDS"},
 		{required + "settings: {spend-flush: 2}\n", "spend-flush"},
-		{required + "image: {digest: sha256:12}\n", "digest"},
+		{"image: {repository: r, digest: sha256:12}\n", "/image/digest"},
 		{required + "migrations: {mode: later}\n", "mode"},
 		{required + "secretSettings: {REDIS_URL: {name: a}}\n", "key"},
 		{required + "journal: {enabled: true}\npodSecurityContext: {fsGroup: 1000}\n", "podSecurityContext.fsGroup: allowed with a journal is the number of runAsUser"},

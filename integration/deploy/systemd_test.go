@@ -46,7 +46,11 @@ func verify(t testing.TB, unit, program string) (said string, err error) {
 	targets, _ := filepath.Glob("/usr/lib/systemd/system/*.target")
 	more, _ := filepath.Glob("/usr/lib/systemd/system/*.slice")
 	for _, path := range append(targets, more...) {
-		if err := os.Symlink(path, filepath.Join(units, filepath.Base(path))); err != nil {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue // a link to a unit that isn't installed
+		}
+		if err := os.WriteFile(filepath.Join(units, filepath.Base(path)), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

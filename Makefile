@@ -134,6 +134,10 @@ chart-files: ## copy the alerts and the dashboard into the chart, which can't re
 install-tool = @test -d '$(call tool-dir,$(1))' || GOBIN='$(call tool-dir,$(1))' $(GO) install $(1)
 
 release-check: export PATH := $(call tool-dir,$(GORELEASER)):$(call tool-dir,$(CYCLONEDX)):$(call tool-dir,$(HELM)):$(PATH)
+# As above: git must not refuse a tree of another account.
+release-check: export GIT_CONFIG_COUNT := 1
+release-check: export GIT_CONFIG_KEY_0 := safe.directory
+release-check: export GIT_CONFIG_VALUE_0 := $(CURDIR)
 release-check: ## all of a release as it would be published, in dist/, and a look at each part of it (minutes, the first time a quarter of an hour)
 	@.ci/need go gcc git dpkg-deb rpm2cpio cpio systemd-analyze
 	$(call install-tool,$(GORELEASER))

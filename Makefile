@@ -83,7 +83,7 @@ simulator: ## the simulator as far as it takes a minute or two; the race detecto
 	$(call go-test,-run Simulator -count=1,.)
 
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium
+	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium systemd-analyze
 	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
@@ -123,7 +123,7 @@ staticcheck:
 	$(GO) -C integration run $(NILNESS) ./...
 
 chart: chart-files ## the Helm chart and what else is in deploy/: lint, values in many ways, manifests against the API's types
-	@.ci/need go
+	@.ci/need go systemd-analyze
 	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS),./integration/deploy)
 
 chart-files: ## copy the alerts and the dashboard into the chart, which can't reach outside of its directory

@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -244,6 +245,9 @@ func checkInstances(t *testing.T, objects []metav1.Object) {
 	ports := map[string]int32{}
 	for _, port := range c.Ports {
 		ports[port.Name] = port.ContainerPort
+	}
+	if _, port, err := net.SplitHostPort(variables(t, c)["SPENDFLUSH_LISTEN"].Value); err != nil || port != fmt.Sprint(ports["http"]) {
+		t.Errorf("the program listens on port %q, the container has %v: %v", port, ports, err)
 	}
 	for _, service := range of[*corev1.Service](objects) {
 		if !selects(t, metav1.SetAsLabelSelector(service.Spec.Selector), pod) {

@@ -196,6 +196,29 @@ func TestTheProgramTakesWhatTheChartGivesIt(t *testing.T) {
 	}
 }
 
+// The Job that migrates and the pod of "helm test" find no server either, which is another exit status than that of settings
+// which aren't allowed.
+func TestTheOtherPodsHaveTheSettingsThatTheyNeed(t *testing.T) {
+	t.Parallel()
+	nobody := freeAddress(t)
+	all := pods(render(t, required+"migrations: {mode: hook}\n"))
+	for name, args := range map[string][]string{"books-spendflush-migrate": {"migrate", "up"}, "books-spendflush-status": {"status", "--check"}} {
+		c := container(t, all[name])
+		if !slices.Equal(c.Args, args) {
+			t.Errorf("%s runs %q", name, c.Args)
+		}
+		cmd := exec.Command(built(t), c.Args...)
+		// What the image sets by itself, which the container's own settings go before.
+		cmd.Env = append([]string{"SPENDFLUSH_LISTEN=0.0.0.0:4180"}, environment(t, c, map[string]string{
+			"spendflush/database-url": "postgres://u:p@" + nobody + "/db", "spendflush/redis-url": "redis://" + nobody,
+			"spendflush/tokens": "0123456789abcdef0123456789abcdef",
+		})...)
+		if output, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(output), "connection refused") {
+			t.Errorf("%s: %v\n%s", name, err, output)
+		}
+	}
+}
+
 // ask asks until it is answered, and returns the status. It fails if the program ends.
 func ask(t *testing.T, url string, ended <-chan error) int {
 	t.Helper()

@@ -95,7 +95,7 @@ app.kubernetes.io/managed-by: {{ $.Release.Service }}
 {{- define "spendflush.port" -}}
 {{- $settings := include "spendflush.settings" . | fromJson -}}
 {{- $listen := get $settings "SPENDFLUSH_LISTEN" | default ":4180" -}}
-{{- regexFind "[0-9]+$" $listen | required (printf "SPENDFLUSH_LISTEN: %q is not allowed; it must end in a port, such as :4180" $listen) -}}
+{{- regexFind ":[0-9]+$" $listen | trimPrefix ":" | required (printf "SPENDFLUSH_LISTEN: %q is not allowed; it must end in a port, such as :4180" $listen) -}}
 {{- end -}}
 
 {{/* A duration as Go writes it, such as 1m30s, in whole seconds, rounded up. Takes (list NAME TEXT). */}}

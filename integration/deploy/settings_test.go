@@ -172,27 +172,17 @@ func TestTheProgramTakesWhatTheChartGivesIt(t *testing.T) {
 		"spendflush/database-url": "postgres://u:p@" + nobody + "/db", "spendflush/redis-url": "redis://" + nobody,
 		"spendflush/tokens": "0123456789abcdef0123456789abcdef", "metadata.name": "books-spendflush-7d4b9-x2x",
 	})
-	var log strings.Builder
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	p := start(t, cmd)
 	if port := fmt.Sprint(":", c.Ports[0].ContainerPort); !strings.HasSuffix(address, port) {
 		t.Errorf("the container's port is %s, the program listens on %s", port, address)
 	}
 	for path, want := range map[string]int{c.LivenessProbe.HTTPGet.Path: http.StatusOK, c.ReadinessProbe.HTTPGet.Path: http.StatusServiceUnavailable} {
-		if got := ask(t, "http://"+address+path, ended); got != want {
+		if got := p.ask("http://" + address + path); got != want {
 			t.Errorf("%s answers %d, want %d", path, got, want)
 		}
 	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	// It holds nothing, so that it stops by itself.
-	if err := <-ended; err != nil || !strings.Contains(log.String(), "books-spendflush-7d4b9-x2x") {
-		t.Errorf("it ended with %v:\n%s", err, log.String())
+	if p.stop(); !strings.Contains(p.log.String(), "books-spendflush-7d4b9-x2x") {
+		t.Errorf("the instance has another name:\n%s", p.log.String())
 	}
 }
 
@@ -219,20 +209,48 @@ func TestTheOtherPodsHaveTheSettingsThatTheyNeed(t *testing.T) {
 	}
 }
 
-// ask asks until it is answered, and returns the status. It fails if the program ends.
-func ask(t *testing.T, url string, ended <-chan error) int {
+// process is a program that runs.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	log   strings.Builder // to be read once it has ended
+	ended chan error
+}
+
+func start(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
+	p := &process{t: t, cmd: cmd, ended: make(chan error, 1)}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- cmd.Wait() }()
+	return p
+}
+
+// ask asks until it is answered, and returns the status. The test fails if the program ends.
+func (p *process) ask(url string) int {
+	p.t.Helper()
 	for {
 		if response, err := http.Get(url); err == nil {
 			response.Body.Close()
 			return response.StatusCode
 		}
 		select {
-		case err := <-ended:
-			t.Fatalf("the program has ended: %v", err)
+		case err := <-p.ended:
+			p.t.Fatalf("the program has ended: %v\n%s", err, p.log.String())
 		case <-time.After(20 * time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal("nobody answers")
 		}
+	}
+}
+
+// stop asks it to stop, and waits. It holds nothing, so that it must end well.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := <-p.ended; err != nil {
+		p.t.Errorf("it ended with %v\n%s", err, p.log.String())
 	}
 }

@@ -129,7 +129,7 @@ func TestTheServiceStartsWithTheJournalOfItsOwnExample(t *testing.T) {
 		"SPENDFLUSH_LISTEN": address, "SPENDFLUSH_DRAIN_DELAY": "0s",
 	})
 	unit := readText(t, unitFile)
-	start := func(unit string) (cmd *exec.Cmd, log *strings.Builder) {
+	service := func(unit string) *exec.Cmd {
 		service := directives(t, unit)
 		if service["ExecStart"] != "spendflush serve" || service["DynamicUser"] != "yes" || service["ProtectSystem"] != "strict" {
 			t.Fatalf("the unit is another one than the one that is imitated here: %v", service)
@@ -138,37 +138,26 @@ func TestTheServiceStartsWithTheJournalOfItsOwnExample(t *testing.T) {
 		for name, value := range set {
 			args = append(args, name+"="+value)
 		}
-		cmd = exec.Command("unshare", append(args, built(t), "serve")...)
+		cmd := exec.Command("unshare", append(args, built(t), "serve")...)
 		cmd.Env = append(os.Environ(), "ACCOUNT=61234", "STATE="+service["StateDirectory"], "STATE_MODE="+service["StateDirectoryMode"], "UMASK="+service["UMask"])
-		log = &strings.Builder{}
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return cmd, log
+		return cmd
 	}
 
-	cmd, log := start(unit)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	if status := ask(t, "http://"+address+"/healthz", ended); status != 200 {
+	p := start(t, service(unit))
+	if status := p.ask("http://" + address + "/healthz"); status != 200 {
 		t.Errorf("/healthz answers %d", status)
 	}
-	journal := fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, set["SPENDFLUSH_JOURNAL_DIR"])
+	journal := fmt.Sprintf("/proc/%d/root%s", p.cmd.Process.Pid, set["SPENDFLUSH_JOURNAL_DIR"])
 	if files, err := os.ReadDir(journal); err != nil || len(files) == 0 {
 		t.Errorf("there is no journal: %v %v", files, err)
 	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Errorf("it ended with %v\n%s", err, log)
-	}
+	p.stop()
 
 	without := regexp.MustCompile(`(?m)^StateDirectory.*\n`).ReplaceAllString(unit, "")
-	cmd, log = start(without)
-	if cmd.Wait(); cmd.ProcessState.ExitCode() != 2 || !strings.Contains(log.String(), set["SPENDFLUSH_JOURNAL_DIR"]) {
-		t.Errorf("without a StateDirectory it must refuse to start; it ended with %v\n%s", cmd.ProcessState, log)
+	p = start(t, service(without))
+	<-p.ended
+	if p.cmd.ProcessState.ExitCode() != 2 || !strings.Contains(p.log.String(), set["SPENDFLUSH_JOURNAL_DIR"]) {
+		t.Errorf("without a StateDirectory it must refuse to start; it ended with %v\n%s", p.cmd.ProcessState, p.log.String())
 	}
 }
 
@@ -200,21 +189,10 @@ func TestAJournalOnAVolumeOfKubernetesIsTaken(t *testing.T) {
 			"SPENDFLUSH_DRAIN_DELAY=0s", "SPENDFLUSH_JOURNAL_DIR=" + filepath.Join(volume, "journal"),
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: []uint32{uint32(group)}}}
-		var log strings.Builder
-		cmd.Stdout, cmd.Stderr = &log, &log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
-		if status := ask(t, "http://"+address+"/healthz", ended); status != 200 {
+		p := start(t, cmd)
+		if status := p.ask("http://" + address + "/healthz"); status != 200 {
 			t.Errorf("/healthz answers %d", status)
 		}
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-ended; err != nil {
-			t.Fatalf("it ended with %v\n%s", err, log.String())
-		}
+		p.stop()
 	}
 }

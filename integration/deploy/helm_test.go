@@ -249,3 +249,22 @@ func TestTheChartHasTheVersionOfTheRelease(t *testing.T) {
 		}
 	}
 }
+
+// Whoever pins images names each base by its digest, in an argument.
+func TestEachBaseOfTheImageIsAnArgument(t *testing.T) {
+	t.Parallel()
+	dockerfile := readText(t, "Dockerfile")
+	bases := regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(dockerfile, -1)
+	if len(bases) != 2 {
+		t.Errorf("bases are %q", bases)
+	}
+	for _, base := range bases {
+		name := strings.TrimSuffix(strings.TrimPrefix(base[1], "${"), "}")
+		if !strings.HasPrefix(base[1], "${") || !strings.Contains(dockerfile, "\nARG "+name+"=") {
+			t.Errorf("%s can't be replaced", base[1])
+		}
+		if !strings.Contains(readText(t, "docs/runbook.md"), "--build-arg "+name+"=") {
+			t.Errorf("the runbook doesn't say how %s is pinned", name)
+		}
+	}
+}

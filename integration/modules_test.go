@@ -50,7 +50,7 @@ func TestEveryRequirementHasItsReason(t *testing.T) {
 		if strings.Contains(cells[1], "integration's own") {
 			dir = "."
 		}
-		of[dir] = append(of[dir], captures("`([a-z0-9]+\\.[a-z.]+/[^`]+)`", cells[1])...)
+		of[dir] = append(of[dir], captures("`([a-z0-9]+\\.[a-z0-9.]+/[^`]+)`", cells[1])...)
 	}
 	versions := map[string]string{}
 	for _, dir := range []string{"..", "."} {

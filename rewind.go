@@ -131,7 +131,7 @@ func (c *committer) requeue(ctx context.Context) {
 
 // errNotRequeued is why a flusher leaves a shard alone for now. What it would commit could make up for what is missing:
 // were its process to end then, no other one would put back what is retained.
-var errNotRequeued = errors.New("Postgres was turned back, and what the queue retains can't be put back yet")
+var errNotRequeued = errors.New("what the queue retains can't be put back yet, though Postgres was turned back")
 
 // requeuePatience is how long a flusher waits for what the queue retains to be put back. A queue whose ids are used up
 // takes nothing until it is empty.

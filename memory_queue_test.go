@@ -119,6 +119,13 @@ func (q *memoryQueue) len(shard int) int {
 	return len(q.entries[shard])
 }
 
+// pushes returns how many entries there have been.
+func (q *memoryQueue) pushes() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int(q.next)
+}
+
 // keepingQueue is a Keeper.
 type keepingQueue struct {
 	*memoryQueue

@@ -130,7 +130,8 @@ var engineMutants = []mutant{
 	{
 		name:  "quarantine in one piece",
 		guard: "what is set aside goes in pieces: all of a flush may be more than goes in the time of one call",
-		edits: []edit{{"aside.go", "bytes > asideBytes", "false"}, {"aside.go", "single = true\n\t\t\tcontinue", "single = true"}},
+		edits: []edit{{"aside.go", "bytes > asideBytes", "false"}, {"aside.go", "n == asideBatches", "false"},
+			{"aside.go", "most = n / 2\n\t\t\t}\n\t\t\tcontinue", "most = n / 2\n\t\t\t}"}},
 		pkg:   ".",
 		tests: []string{"TestEntriesThatCannotBeSetAsideTogetherStopNothing"},
 	},

@@ -396,7 +396,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "keys remembered before the commit",
 		guard: "keys count as known only after the transaction that took them up is committed",
-		edits: []edit{{"sql/apply.go", "if err := tx.commit(ctx); err != nil {", "tx.learn()\nif err := tx.commit(ctx); err != nil {"}},
+		edits: []edit{{"sql/apply.go", "\t\treturn tx.commit(ctx)", "\t\ttx.learn()\n\t\treturn tx.commit(ctx)"}},
 		pkg:   "sql",
 		tests: []string{"TestARolledBackTransactionLeavesNoKeyKnown"},
 	},

@@ -263,6 +263,7 @@ func TestAConnectionOfTheCallersThatLeadsToAStandbyIsClosedAndTheOthersAreLeftAl
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(busy.Release) // before the pool is closed, whatever fails
 	if _, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p}); !errors.Is(err, ErrStandby) {
 		t.Errorf("Marks: %v, want %v", err, ErrStandby)
 	}

@@ -33,12 +33,19 @@ func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (Entry
 	if previous != "" && slices.ContainsFunc(q.entries[b.Shard], func(e memoryEntry) bool { return e.ID == previous }) {
 		return previous, nil
 	}
-	return q.insert(b.Shard, slices.Clone(b.Bytes())), nil
+	return q.add(b.Shard, slices.Clone(b.Bytes())), nil
 }
 
-// insert adds bytes at the end. The caller holds the lock. The id says the place and what is there, so that an id whose
-// place was given to another batch names nothing any more.
+// insert adds bytes at the end.
 func (q *memoryQueue) insert(shard int, b []byte) EntryID {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.add(shard, b)
+}
+
+// add is insert for callers that hold the lock. The id says the place and what is there, so that an id whose
+// place was given to another batch names nothing any more.
+func (q *memoryQueue) add(shard int, b []byte) EntryID {
 	q.next++
 	id := EntryID(fmt.Sprintf("%09d-%08x", q.next, crc32.ChecksumIEEE(b)))
 	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b, ""}, q.now()})
@@ -177,7 +184,7 @@ func (q *keepingQueue) Requeue(_ context.Context, shard int) (int, error) {
 	defer q.mu.Unlock()
 	n := len(q.kept[shard])
 	for _, e := range q.kept[shard] {
-		q.insert(shard, slices.Clone(e.Bytes))
+		q.add(shard, slices.Clone(e.Bytes))
 	}
 	delete(q.kept, shard)
 	delete(q.booked, shard)

@@ -75,19 +75,21 @@ build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: ## everything: vet, format, staticcheck, all tests with the race detector on real servers, and the simulator without it
+test: ## everything: vet, format, staticcheck, all tests with the race detector on real servers, but those it only makes slow
 	@$(MAKE) --no-print-directory --keep-going lint race simulator
 
-simulator: ## the simulator as far as it takes a minute or two; the race detector would make it ten times slower
+simulator: ## the simulator as far as it takes a minute or two, and that all mutants can be made; the race detector would make it ten times slower
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1,.)
+	$(call go-test,-run 'Simulator|Mutant' -count=1,. ./internal/lab/mutants)
 
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium systemd-analyze
-	$(call go-test,-race -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
+	$(call go-test,-race -skip '$(WITHOUT_RACE)' -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
 NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|TheOnlyHost|ARestoreUnder|APrimaryThat|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)
+
+CONTAINERS ?= ./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/lab/testserver ./integration
 
 containers: export SPENDFLUSH_TEST_SERVERS := docker
 containers: export PATH := $(CURDIR)/bin:$(PATH)
@@ -97,7 +99,7 @@ containers: ## what may depend on the servers' versions, on servers in container
 	@.ci/need go postgres redis-server pgbouncer haproxy
 	$(GO) -C integration build -o ../bin/containers ./containers
 	$(call go-test,-exec containers -count=1 -timeout $(TEST_TIMEOUT) -skip "$(NOT_IN_CONTAINERS)" $(TESTFLAGS),\
-		./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/lab/testserver ./integration)
+		$(CONTAINERS))
 
 versions: ## the same on Postgres 13, 15 and 17, Redis 7.0 and 8.0, and Valkey 8.1, in images made of Debian's packages (root)
 	@for servers in bullseye:valkey bookworm:bookworm trixie:trixie; do \

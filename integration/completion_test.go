@@ -36,7 +36,7 @@ func TestShellsCompleteCommandsFlagsAndIdsInQuarantine(t *testing.T) {
 		{"quarantine apply 3 ", "1 4 " + inOrder},
 		{"quarantine drop ", "1 3 4 " + inOrder},
 		{"quarantine drop 3", "3 " + inOrder},
-		{"migrate ", "status up " + noFiles},
+		{"migrate ", "print status up " + noFiles},
 		{"migrate up ", noFiles},
 		{"aud", "audit " + noFiles},
 		{"completion ", "bash zsh fish powershell " + noFiles},

@@ -86,7 +86,11 @@ func Collect(ctx context.Context, s Sources) Report {
 	var shards []lookedAt
 	var work sync.WaitGroup
 	booksCtx, cancelBooks := context.WithTimeout(ctx, Timeout/2) // the rest is for Redis, which is asked by what Postgres tells
-	work.Go(func() { told = r.lookAtBooks(booksCtx, s.Books) })
+	work.Go(func() {
+		if told = r.lookAtBooks(booksCtx, s.Books); !told.IsZero() {
+			cancelBooks() // no need to wait for the note, which a node of Redis may have that hangs
+		}
+	})
 	if s.Noted != nil {
 		work.Go(func() { noted = s.Noted(booksCtx) })
 	}

@@ -38,15 +38,17 @@ TORTURE_SECONDS ?= 600
 TORTURE_SEED ?=
 MUTANTS ?=
 
-# $(call go-test,FLAGS,PACKAGES) runs go test and names what failed once more at the end, where one looks first. What is
-# below ./integration is a module of its own (docs/adr/0014-modules.md), so go is run there for it.
+# $(call go-test,FLAGS,PACKAGES) runs go test and says once more at the end, where one looks first, what failed and the first
+# words of each failure. What is below ./integration is a module of its own (docs/adr/0014-modules.md), so go is run there for it.
 define go-test
 @set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=; \
 $(call go-test-in,,$(1),$(filter-out ./integration ./integration/%,$(2))) \
 $(call go-test-in,-C integration,$(SCENARIOS) $(1),$(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(2)))) \
 if [ -n "$$failed" ]; then \
 	printf '\nFAILED:\n'; \
-	grep -E '^ *--- FAIL:|^FAIL[[:space:]]+[^[:space:]]|^panic: |^WARNING: DATA RACE|goroutines are left' "$$log" | sort -u || true; \
+	awk '/^ *--- FAIL:/ { print; words = 8; next } \
+		/^FAIL[ \t]+[^ \t]|^panic: |^WARNING: DATA RACE|goroutines are left/ { print; words = 0; next } \
+		/^ / && words > 0 { print substr($$0, 1, 300); words--; next } { words = 0 }' "$$log"; \
 	exit 1; \
 fi
 endef

@@ -89,7 +89,14 @@ func TestStatusChecksOnlyWhenAskedAndShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
 	queueOfTheDead(s)
-	r, text := s.statusJSON(1, nil, []string{"--check"}) // no instance lives
+	eventually(t, "status no longer takes the instance for alive", func() string {
+		status, text, _ := run(t, s.variables(), "status", "--check")
+		if status != 1 {
+			return text
+		}
+		return ""
+	})
+	r, text := s.statusJSON(1, nil, []string{"--check"})
 	if !r.Postgres.Up || !r.Queue.Up || len(r.Queue.Shards) != 1 || r.Queue.Batches == 0 || len(r.Locks) != 1 || r.Locks[0].Holder != "" {
 		t.Errorf("status: %s", text)
 	}

@@ -48,7 +48,7 @@ const (
 // many it has kept, from the first on.
 func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err error) {
 	for most := asideBatches; kept < len(bad); {
-		n := min(someBad(bad[kept:]), most)
+		n := someBad(bad[kept:], most)
 		if err = c.keepSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
 			most = 1
 			if errors.Is(err, ErrQuarantineFull) { // perhaps some of them have room: a try each would take as long as they are many
@@ -64,10 +64,10 @@ func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err 
 	return kept, nil
 }
 
-// someBad returns how many of the batches to keep at once, at least one.
-func someBad(bad []BadBatch) (n int) {
+// someBad returns how many of the batches to keep at once, at least one and at most so many.
+func someBad(bad []BadBatch, most int) (n int) {
 	for bytes := 0; n < len(bad); n++ {
-		if bytes += len(bad[n].Bytes); bytes > asideBytes || n == asideBatches || bad[n].Bounded != bad[0].Bounded {
+		if bytes += len(bad[n].Bytes); bytes > asideBytes || n == most || bad[n].Bounded != bad[0].Bounded {
 			break
 		}
 	}

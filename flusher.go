@@ -163,10 +163,14 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	var failed []error
 	for shard := range MaxShards {
 		f := newFlusher(p, shard)
-		if _, err := f.look(ctx); err != nil {
+		waiting, err := f.look(ctx)
+		if err != nil {
 			return errors.Join(append(failed, fmt.Errorf("shard %d: %w", shard, err))...)
 		}
-		err := f.once(ctx)
+		if !waiting {
+			continue
+		}
+		err = f.flush(ctx)
 		for errors.Is(err, ErrHeld) && p.time.Sleep(ctx, heldPause, nil) {
 			err = f.once(ctx)
 		}
@@ -208,6 +212,11 @@ func (f *flusher) once(ctx context.Context) error {
 	if waiting, err := f.look(ctx); err != nil || !waiting {
 		return err
 	}
+	return f.flush(ctx)
+}
+
+// flush takes the lock and flushes what is in the queue.
+func (f *flusher) flush(ctx context.Context) error {
 	lease, err := f.acquire(ctx)
 	if err != nil {
 		return err

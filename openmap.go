@@ -270,13 +270,12 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		return 0, nil, sum
 	}
 	dirty = make([][]*cell, stripeCount)
-	open := int64(0)
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
 		seal = s.seal
 		dirty[i], s.dirty, s.spare = s.dirty, s.spare, nil
-		open += s.open
+		sum.places += s.open
 		s.open = 0
 		s.seal++
 		sum.updates += s.updates
@@ -285,7 +284,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.closed = s.closed || last
 		s.mu.Unlock()
 	}
-	m.keys.Add(-open)
+	m.keys.Add(-sum.places)
 	m.fresh.sealed()
 	return seal, dirty, sum
 }

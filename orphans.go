@@ -24,7 +24,7 @@ func (p *Pipeline) flushOrphans(ctx context.Context) {
 				break // the queue is away
 			}
 			if waiting {
-				f.report(ctx, f.once(ctx))
+				f.report(ctx, f.flush(ctx))
 			}
 		}
 	}

@@ -352,6 +352,7 @@ func (p *Pipeline) keepHour(ctx context.Context) {
 type beingSealed struct {
 	updates int64
 	amount  Amount
+	places  int64     // of Config.MaxKeys that its cells took
 	since   time.Time // it was accepted after it
 }
 
@@ -363,7 +364,7 @@ func (p *Pipeline) seal(last bool) {
 	if seal == 0 {
 		return
 	}
-	parts, keys := p.sealer.parts(seal, dirty), placesOf(dirty)
+	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
 	sealed := make([][]*Batch, len(p.lanes))
 	now := p.time.Now()
@@ -373,7 +374,7 @@ func (p *Pipeline) seal(last bool) {
 		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
-	p.keyBytes.Store(bytesPerKey(sealed, keys))
+	p.keyBytes.Store(bytesPerKey(sealed, p.between.places))
 	p.endSeal(sealed, seal, now)
 	p.advanced() // the first lane may have brought its part on before the last one knew of the seal
 }

@@ -18,22 +18,12 @@ func (p *Pipeline) haveRoom() bool {
 }
 
 // bytesPerKey returns how many bytes of batches, rounded up, one of the places became whose cells were sealed into them.
-func bytesPerKey(sealed [][]*Batch, keys int64) int64 {
+func bytesPerKey(sealed [][]*Batch, places int64) int64 {
 	bytes := 0
 	for _, list := range sealed {
 		for _, b := range list {
 			bytes += len(b.bytes)
 		}
 	}
-	return int64(bytes)/max(1, keys) + 1
-}
-
-// placesOf returns how many of Config.MaxKeys the cells took.
-func placesOf(dirty [][]*cell) (n int64) {
-	for _, cells := range dirty {
-		for _, c := range cells {
-			n += c.places()
-		}
-	}
-	return n
+	return int64(bytes)/max(1, places) + 1
 }

@@ -24,17 +24,8 @@ func (t *trouble) rests(id ProducerID) bool { return t.failed[id] || t.spent && 
 
 // last returns the ids with those in trouble at the end, the one that has waited longest for another try first.
 func (t *trouble) last(ids []ProducerID) []ProducerID {
-	there := map[ProducerID]bool{}
-	for _, id := range ids {
-		there[id] = true
-	}
-	ids = slices.DeleteFunc(ids, t.has)
-	for _, id := range t.known {
-		if there[id] {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+	late := slices.DeleteFunc(slices.Clone(t.known), func(id ProducerID) bool { return !slices.Contains(ids, id) })
+	return append(slices.DeleteFunc(ids, t.has), late...)
 }
 
 // note notes that a batch of the producer has failed by itself.

@@ -43,11 +43,11 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 			return applyError(f, err)
 		}
 		todo := cure(ctx, err)
-		if todo == isolate && isolating && isOfOthers(sqlState(err)) {
-			return applyError(f, err) // it wasn't a row
-		}
 		if todo == isolate && isolating {
-			return applyError(f, fmt.Errorf("%w: %w", ErrRefused, err))
+			if !isOfOthers(sqlState(err)) { // else nothing says that it was a row
+				err = fmt.Errorf("%w: %w", ErrRefused, err)
+			}
+			return applyError(f, err)
 		}
 		if todo == giveUp || try == maxTries {
 			return applyError(f, err)

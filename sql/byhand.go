@@ -98,9 +98,8 @@ func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64,
 	if b.Shard != q.shard {
 		return fmt.Errorf("%w: it is of shard %d and was found in shard %d", ErrRefused, b.Shard, q.shard)
 	}
-	// The mark stays where it is until the end of this transaction.
-	if _, err := from.Exec(ctx, t.store.statement("lock_mark"), b.Shard, [16]byte(b.Producer)); err != nil {
-		return fmt.Errorf("lock the mark: %w", err)
+	if _, err := from.Exec(ctx, t.store.statement("hold_marks"), b.Shard, [][16]byte{b.Producer}); err != nil {
+		return fmt.Errorf("hold the mark: %w", err)
 	}
 	marks, err := t.store.readMarks(ctx, from, b.Shard, []spendflush.ProducerID{b.Producer})
 	if err != nil {

@@ -44,16 +44,14 @@ func encodeHeld(e *encoder, shard int, places []place) {
 
 // encodeSplit encodes what split.sql asks for.
 func encodeSplit(e *encoder, shard int, places []place) {
-	e.int2(int16(shard))
-	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&places[i].producer) })
+	encodeHeld(e, shard, places)
 	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
 }
 
-// adopt books a batch that can't be claimed.
+// adopt books a batch that can't be claimed. The mark of its producer must be held.
 func (t *transaction) adopt(ctx context.Context, b *spendflush.Batch) error {
 	var e encoder
-	places := []place{{b.Producer, b.Sequence}}
-	parts := e.parts(func() { encodeHeld(&e, b.Shard, places) }, func() { encodeSplit(&e, b.Shard, places) }, func() {
+	parts := e.parts(func() { encodeSplit(&e, b.Shard, []place{{b.Producer, b.Sequence}}) }, func() {
 		e.int2(int16(b.Shard))
 		e.int8(b.Updates)
 		e.amount(b.Amount)
@@ -61,8 +59,8 @@ func (t *transaction) adopt(ctx context.Context, b *spendflush.Batch) error {
 		e.int8(int64(b.Sequence))
 	})
 	var same int64
-	err := t.run(ctx, call{name: "hold_marks", rows: -1, params: parts[0]}, call{name: "split", rows: -1, params: parts[1]},
-		call{name: "adopt", rows: 1, params: parts[2]}, sameBooks(b.Books, &same))
+	err := t.run(ctx, call{name: "split", rows: -1, params: parts[0]}, call{name: "adopt", rows: 1, params: parts[1]},
+		sameBooks(b.Books, &same))
 	if err == nil && same != 1 {
 		err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
 	}

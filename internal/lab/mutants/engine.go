@@ -123,14 +123,14 @@ var engineMutants = []mutant{
 	{
 		name:  "an orphaned shard that fails hides the later ones",
 		guard: "each orphaned shard is flushed, whatever becomes of those before it",
-		edits: []edit{{"orphans.go", "f.report(ctx, f.once(ctx))", "if err := f.once(ctx); err != nil {\nbreak\n}"}},
+		edits: []edit{{"orphans.go", "f.report(ctx, f.flush(ctx))", "if err := f.once(ctx); err != nil {\nbreak\n}"}},
 		pkg:   ".",
 		tests: []string{"TestOrphanedShardThatFailsHidesNoLaterOne"},
 	},
 	{
 		name:  "quarantine in one piece",
 		guard: "what is set aside goes in pieces: all of a flush may be more than goes in the time of one call",
-		edits: []edit{{"aside.go", "bytes > asideBytes", "false"}, {"aside.go", "n == asideBatches", "false"},
+		edits: []edit{{"aside.go", "bytes > asideBytes", "false"}, {"aside.go", "n == most", "false"},
 			{"aside.go", "most = n / 2\n\t\t\t}\n\t\t\tcontinue", "most = n / 2\n\t\t\t}"}},
 		pkg:   ".",
 		tests: []string{"TestEntriesThatCannotBeSetAsideTogetherStopNothing"},

@@ -13,8 +13,10 @@ if age <= 0 then
   return before
 end
 
--- The longest window that a living instance has decides.
-local longest = math.max(age, tonumber(redis.call('GET', window) or 0) or 0)
+-- The longest window that a living instance has decides, of those that these scripts have written: others would let it be
+-- kept for ever.
+local lives = redis.call('PTTL', window)
+local longest = math.max(age, lives > 0 and lives <= tonumber(ARGV[4]) and countIn(window) or 0)
 local publishes = ARGV[3] == '1' and age == longest
 age = longest
 

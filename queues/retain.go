@@ -23,7 +23,7 @@ var (
 	retainedLua string
 
 	requeueScript  = newScript(requeueLua)
-	expireScript   = redis.NewScript(expireLua)
+	expireScript   = newScript(expireLua)
 	retainedScript = newScript(retainedLua)
 )
 
@@ -140,6 +140,8 @@ func (q *Redis) Expire(ctx context.Context, shard int, age time.Duration, now ti
 const (
 	windowLives = 10 * 60 * 1000
 	windowKnown = 7 * 24 * 60 * 60 * 1000
+
+	windowDigits = 12 // 31 years; an age is less
 )
 
 func (q *Redis) windowKey(shard int) string { return q.key(shard, "window") }
@@ -150,25 +152,25 @@ func (q *Redis) lastWindowKey(shard int) string { return q.key(shard, "lastwindo
 // a process that acks in place of them should have what it acks retained.
 func (q *Redis) Window(ctx context.Context) (time.Duration, error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
-		replies, err := q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for shard := range spendflush.MaxShards {
-				p.Get(ctx, q.lastWindowKey(shard))
+				p.GetRange(ctx, q.lastWindowKey(shard), 0, windowDigits)
 			}
 			return nil
 		})
-		if errors.Is(err, redis.Nil) { // of one of them
-			err = nil
-		}
-		return replies, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("look for how long instances retain: %w", err)
 	}
 	var longest int64
-	for _, reply := range replies {
-		ms, err := reply.(*redis.StringCmd).Int64()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return 0, fmt.Errorf("look for how long instances retain: %w", err)
+	for shard, reply := range replies {
+		text := reply.(*redis.StringCmd).Val()
+		if text == "" {
+			continue
+		}
+		ms, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || ms < 0 || len(text) > windowDigits {
+			return 0, fmt.Errorf("look for how long instances retain: %s holds %q instead of milliseconds", q.lastWindowKey(shard), text)
 		}
 		longest = max(longest, ms)
 	}

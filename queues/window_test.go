@@ -1,6 +1,7 @@
 package queues_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -46,4 +47,39 @@ func TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas(t *testing.T) {
 	wantWindow(time.Hour)
 	ack(t, other, pushN(t, other, 1, 1))
 	wantRetained(t, other, 0)
+}
+
+// Whoever may write to Redis can put anything there; it must not keep what is retained for ever.
+func TestAMadeUpWindowKeepsNothing(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	q := open(t, client, retaining)
+	window, last := key(queues.DefaultPrefix, 0, "window"), key(queues.DefaultPrefix, 0, "lastwindow")
+	for _, c := range []struct {
+		text  string
+		lives time.Duration
+	}{
+		{"inf", time.Minute}, {"1e300", time.Minute}, {"nan", time.Minute}, {strings.Repeat("9", 1<<20), time.Minute},
+		{"3600000", 0}, {"3600000", 11 * time.Minute},
+	} {
+		ack(t, q, pushN(t, q, 1, 1))
+		wantRetained(t, q, 1)
+		if err := client.Set(t.Context(), window, c.text, c.lives).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for aged := time.Now().UnixMilli() + 5; time.Now().UnixMilli() < aged; {
+			time.Sleep(time.Millisecond)
+		}
+		if err := q.Expire(t.Context(), 0, time.Millisecond, time.Now()); err != nil {
+			t.Errorf("%.10q: %v", c.text, err)
+		}
+		wantRetained(t, q, 0)
+	}
+	for _, text := range []string{"inf", "-1", strings.Repeat("9", 1<<20)} {
+		if err := client.Set(t.Context(), last, text, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if window, err := q.Window(t.Context()); err == nil || !strings.Contains(err.Error(), last) || len(err.Error()) > 300 {
+			t.Errorf("%.10q is a window of %s; %.300v", text, window, err)
+		}
+	}
 }

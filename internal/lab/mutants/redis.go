@@ -20,6 +20,13 @@ var redisMutants = []mutant{
 		tests: []string{"TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas"},
 	},
 	{
+		name:  "any window counts",
+		guard: "a window that no instance has published keeps nothing: anybody could have everything retained for ever",
+		edits: []edit{{"queues/expire.lua", "lives > 0 and lives <= tonumber(ARGV[4]) and countIn(window) or 0", "tonumber(redis.call('GET', window) or 0) or 0"}},
+		pkg:   "queues",
+		tests: []string{"TestAMadeUpWindowKeepsNothing"},
+	},
+	{
 		name:  "queue trimmed instead of acked",
 		guard: "exactly the entries that were committed leave the queue: a late holder would take out what nobody applied",
 		edits: []edit{{"queues/ack.lua", "'XDEL', queue, '0-0', unpack(gone))", "'XTRIM', queue, 'MAXLEN', math.max(0, redis.call('XLEN', queue) - ids))"}},

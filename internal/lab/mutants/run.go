@@ -24,6 +24,9 @@ type runner struct {
 // buildTime is what go may take, on top of the timeout, to build a mutant and its tests.
 const buildTime = 5 * time.Minute
 
+// unchangedTime is for the tests of all mutants of a package together, on the program as it is.
+const unchangedTime = 20 * time.Minute
+
 // try builds the mutant and runs the tests that must catch it. An error is one of the mutant or of this machine.
 func (r *runner) try(ctx context.Context, m *mutant) (judged, error) {
 	dir, err := os.MkdirTemp("", "spendflush-mutant-")
@@ -35,18 +38,18 @@ func (r *runner) try(ctx context.Context, m *mutant) (judged, error) {
 	if err != nil {
 		return judged{verdict: untried}, err
 	}
-	return r.test(ctx, m.pkg, m.tests, "-overlay", overlay)
+	return r.test(ctx, r.timeout, m.pkg, m.tests, "-overlay", overlay)
 }
 
 // unchanged runs tests on the program as it is.
 func (r *runner) unchanged(ctx context.Context, pkg string, tests []string) (judged, error) {
-	return r.test(ctx, pkg, tests)
+	return r.test(ctx, unchangedTime, pkg, tests)
 }
 
-func (r *runner) test(ctx context.Context, pkg string, tests []string, flags ...string) (judged, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout+buildTime)
+func (r *runner) test(ctx context.Context, timeout time.Duration, pkg string, tests []string, flags ...string) (judged, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout+buildTime)
 	defer cancel()
-	args := append([]string{"test", "-json", "-count=1", "-vet=off", "-timeout", r.timeout.String()}, flags...)
+	args := append([]string{"test", "-json", "-count=1", "-vet=off", "-timeout", timeout.String()}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "-run", pattern(tests), "./"+pkg)...)
 	cmd.Dir = r.root
 	cmd.WaitDelay = 10 * time.Second

@@ -87,9 +87,10 @@ simulator: ## what the race detector only makes slow: the simulator as far as it
 	@.ci/need go
 	$(call go-test,-run "Simulator|$(WITHOUT_RACE)" -count=1,. ./internal/lab/mutants)
 
+# Three packages at once, even on two cores: those with servers wait more than they compute.
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium systemd-analyze
-	$(call go-test,-race -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
+	$(call go-test,-race -p 3 -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
 NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|TheOnlyHost|ARestoreUnder|APrimaryThat|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)

@@ -8,7 +8,6 @@ var booksMutants = []mutant{
 		edits: []edit{{"plan.go", "case b != nil && b.Books != p.books:", "case false:"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsABatchOfOtherBooksAsideByName", "TestSimulatorBatchesOfOtherBooksAreNeverBookedNorDestroyed", "TestSimulatorTwoDeploymentsOnOneQueueBookOnlyTheirOwn"},
-		quick: true,
 	},
 	{
 		name:  "a pipeline uses the queue of all books",

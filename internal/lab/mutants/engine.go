@@ -219,7 +219,6 @@ var engineMutants = []mutant{
 		edits: []edit{{"outbox.go", "b.entry, b.queued, b.inDoubt = entry, true, false", "b.entry, b.queued, b.inDoubt = entry, true, false\no.confirm(Mark{Sequence: b.Sequence, Digest: b.digest}, time.Time{})"}},
 		pkg:   ".",
 		tests: []string{"TestQueueThatLosesEverythingLosesNothingOfTheBooks", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
-		quick: true,
 	},
 	{
 		name:  "batches pushed in any order",

@@ -193,7 +193,6 @@ var sumMutants = []mutant{
 		},
 		pkg:   ".",
 		tests: []string{"TestKeysOfIDsWithSeparatorsDontCollide"},
-		quick: true,
 	},
 	{
 		name:  "entities of all types in one key",
@@ -311,7 +310,6 @@ var sumMutants = []mutant{
 		edits: []edit{{"newcomers.go", "if own.cells+cells > mostCells || own.entities+entities > mostEntities {", "if false {"}},
 		pkg:   ".",
 		tests: []string{"TestOneCallerHasHalfOfThePlacesForNewKeysAndIsRefusedAlone"},
-		quick: true,
 	},
 	{
 		name:  "new entities are free",
@@ -376,7 +374,6 @@ var sumMutants = []mutant{
 		edits: []edit{{"newcomers.go", "if n.today[caller]+fresh > n.day {", "if false {"}},
 		pkg:   ".",
 		tests: []string{"TestOneCallerBringsNoMoreNewKeysInADayThanItMay"},
-		quick: true,
 	},
 	{
 		name:  "quarantine without a bound",
@@ -391,7 +388,6 @@ var sumMutants = []mutant{
 		edits: []edit{{"plan.go", "Unclaimed: errors.Is(err, ErrDiverged), Foreign", "Unclaimed: errors.Is(err, ErrDiverged), Bounded: true, Foreign"}},
 		pkg:   ".",
 		tests: []string{"TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost"},
-		quick: true,
 	},
 	{
 		name:  "strangers' batches kept together with ours",

@@ -9,7 +9,20 @@ import (
 
 // quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad. Entries that quarantine has no
 // room for are left in the queue, and that is no failure.
-func (c *committer) quarantine(ctx context.Context, plan *plan) error {
+func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
+	if len(plan.bad) == 0 {
+		return nil
+	}
+	if !plan.compared { // nothing was committed: what is set aside could make up for what a turned-back Postgres lacks
+		marks, err := c.readMarks(ctx, nil)
+		if err != nil {
+			return err
+		}
+		plan.learn(nil, marks)
+	}
+	if by == viaQueue && c.awaitsRequeue() {
+		return errNotRequeued
+	}
 	slices.SortStableFunc(plan.bad, func(a, b badEntry) int { return rank(a.Bounded) - rank(b.Bounded) }) // our own first
 	bad := make([]BadBatch, len(plan.bad))
 	for i, b := range plan.bad {

@@ -272,7 +272,7 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	if err := c.passGaps(ctx, plan, gaps, viaDirect); err != nil {
 		return err
 	}
-	return errors.Join(c.quarantine(ctx, plan), plan.failure)
+	return errors.Join(c.quarantine(ctx, plan, viaDirect), plan.failure)
 }
 
 // release gives a lease up even while the pipeline is stopping.

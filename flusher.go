@@ -320,7 +320,7 @@ func (f *flusher) finish(ctx context.Context, plan *plan) error {
 // again. Nor does it end the walk that what can't be applied isn't taken into quarantine: it stays in the queue, and plan.failure
 // says why.
 func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
-	if err := f.commits.quarantine(ctx, plan); err != nil {
+	if err := f.commits.quarantine(ctx, plan, viaQueue); err != nil {
 		plan.failure = errors.Join(plan.failure, err)
 		plan.bad = nil // it is met again in the next walk
 	}

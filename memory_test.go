@@ -254,9 +254,11 @@ func (s *memoryStore) missing() (n int) {
 func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range bad {
+	for i, b := range bad {
 		s.quarantine[string(b.Bytes)] = b
-		s.state.changes[b.Shard]++
+		if i == 0 || b.Shard != bad[i-1].Shard {
+			s.state.changes[b.Shard]++
+		}
 		parsed, err := ParseBatch(b.Bytes)
 		if err != nil || b.Unclaimed {
 			continue

@@ -29,6 +29,7 @@ type plan struct {
 	astray   map[Digest]bool     // batches of another chain than that in the books
 	done     []EntryID           // entries that Postgres has no need of any more
 	bad      []badEntry
+	compared bool // whether marks were read, and with them whether Postgres was turned back
 	stats    planStats
 }
 
@@ -138,6 +139,7 @@ func (p *plan) unknown() []ProducerID {
 // learn takes the marks of the producers asked for. Batches of an unknown producer that is so old that its mark may
 // have been cleaned up are set aside: nobody can tell whether they were applied.
 func (p *plan) learn(asked []ProducerID, marks Marks) {
+	p.compared = true
 	for _, id := range asked {
 		p.marks[id] = marks.Of[id]
 		if !marks.Forgotten(id) {

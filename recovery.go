@@ -67,6 +67,7 @@ func (l *leftover) step(ctx context.Context) error {
 	if err := l.followBooks(ctx); err != nil || len(l.batches) == 0 {
 		return err
 	}
+	l.commits.tryBooked(ctx)
 	marks, err := l.commits.readMarks(ctx, l.producers())
 	if err != nil {
 		return err
@@ -148,7 +149,7 @@ func (l *leftover) setAside(ctx context.Context, marks Marks, astray map[Digest]
 		}
 	}
 	plan.learn(plan.unknown(), marks)
-	return l.commits.quarantine(ctx, plan)
+	return l.commits.quarantine(ctx, plan, viaDirect)
 }
 
 func (l *leftover) producers() (ids []ProducerID) {

@@ -205,41 +205,74 @@ func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
 	}
 }
 
-// What a flusher would commit meanwhile could make up for what is missing, and then only its process would know of that.
+// What a flusher would commit, or set aside, meanwhile could make up for what is missing, and then only its process would know of
+// that.
 func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) {
 	for _, patience := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			r, q := rewindRig(t, true)
-			past := r.store.snapshot()
-			r.commitOfTheDead(t, q, 2)
-			r.end(t)
-			r.store.rewind(past)
-			next, _ := rewindRig(t, true)
-			c, stuck := next.cfg, &atomic.Bool{}
-			c.Store, c.Queue = r.store, stuckKeeper{q, stuck}
-			next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
-			stuck.Store(true)
-			next.start(t)
-			next.record(t, key("b"))
-			changes := func() int64 {
-				marks, err := r.store.Marks(t.Context(), 0, nil)
-				if err != nil {
-					t.Fatal(err)
+		for _, setAside := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				r, q := rewindRig(t, true)
+				past := r.store.snapshot()
+				r.commitOfTheDead(t, q, 2)
+				r.end(t)
+				r.store.rewind(past)
+				next, _ := rewindRig(t, true)
+				c, stuck := next.cfg, &atomic.Bool{}
+				c.Store, c.Queue = r.store, stuckKeeper{q, stuck}
+				next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+				stuck.Store(true)
+				if setAside {
+					q.insert(0, []byte("no batch"))
 				}
-				return marks.Changes
-			}
-			time.Sleep(requeuePatience / 2)
-			if n := changes(); n != 0 {
-				t.Errorf("%d changes were committed before", n)
-			}
-			if patience {
-				eventually(t, "it goes on without what is stuck", func() bool { return changes() == 1 })
-			}
-			stuck.Store(false)
-			eventually(t, "all is there", func() bool { return r.store.diff(r.want) == "" })
-			next.end(t)
-		})
+				next.start(t)
+				if !setAside {
+					next.record(t, key("b"))
+				}
+				time.Sleep(requeuePatience / 2)
+				if n := r.changes(t); n != 0 {
+					t.Errorf("%d changes were committed before", n)
+				}
+				if patience {
+					eventually(t, "it goes on without what is stuck", func() bool { return r.changes(t) == 1 })
+				}
+				stuck.Store(false)
+				eventually(t, "all is there", func() bool { return r.store.diff(r.want) == "" })
+				next.end(t)
+			})
+		}
 	}
+}
+
+// A process sets aside at its start what it can't take from its journal.
+func TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, q := rewindRig(t, true)
+		past := r.store.snapshot()
+		r.commitOfTheDead(t, q, 2)
+		r.end(t)
+		r.store.rewind(past)
+		foreign := BatchKeys{Key: testBatchKey(1)}
+		rows := sealUpdates(t, []Update{key("foreign")}, 0)
+		j := &memoryJournal{batches: []*Batch{newBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups, &foreign)}}
+		next, _ := rewindRig(t, true)
+		c := next.cfg
+		c.Store, c.Queue, c.Journal, c.BatchKeys = r.store, q, j, BatchKeys{Key: testBatchKey(2), Unsigned: true}
+		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
+		next.start(t)
+		eventually(t, "the journal is empty", func() bool { return j.len() == 0 })
+		eventually(t, "all is there", func() bool { return r.store.diff(r.want) == "" })
+		next.end(t)
+	})
+}
+
+// changes returns how many changes the books have had.
+func (r *rig) changes(t *testing.T) int64 {
+	t.Helper()
+	marks, err := r.store.Marks(t.Context(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return marks.Changes
 }
 
 // stuckKeeper is a Keeper that puts nothing back while it is told to.

@@ -348,6 +348,27 @@ var lossMutants = []mutant{
 		tests: []string{"TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack"},
 	},
 	{
+		name:  "sets aside before it looks",
+		guard: "a process looks whether Postgres was turned back before it sets anything aside: that counts as a change, too",
+		edits: []edit{{"aside.go", "if !plan.compared {", "if false && !plan.compared {"}},
+		pkg:   ".",
+		tests: []string{"TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack"},
+	},
+	{
+		name:  "sets aside before what is retained is put back",
+		guard: "a flusher that knows that Postgres was turned back sets nothing aside before what the queue retains is put back",
+		edits: []edit{{"aside.go", "if by == viaQueue && c.awaitsRequeue() {", "if false && c.awaitsRequeue() {"}},
+		pkg:   ".",
+		tests: []string{"TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack"},
+	},
+	{
+		name:  "a journal is set aside before the look",
+		guard: "a process reads how many changes the books had before it sets aside what is in its journal",
+		edits: []edit{{"recovery.go", "\tl.commits.tryBooked(ctx)\n", ""}},
+		pkg:   ".",
+		tests: []string{"TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside"},
+	},
+	{
 		name:  "a direct write doesn't look",
 		guard: "a process reads how many changes the books had before it writes directly, too",
 		edits: []edit{{"commit.go", "\tc.tryBooked(ctx)\n", "\t_ = c.tryBooked\n"}},

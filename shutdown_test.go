@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,58 @@ func TestShutdownWaitsOnWhenAQueuedBatchMustBeSentAgain(t *testing.T) {
 		})
 		r.end(t)
 	})
+}
+
+// A lane doubts now and then whether the queue still has what waits there for long. It may begin so just as draining ends.
+func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.locker.Acquire(t.Context(), "flush/0") // no instance flushes
+		direct := newMemoryLocker()
+		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
+		doubting := &doubtingQueue{memoryQueue: r.queue}
+		c := r.cfg
+		c.Queue, c.DirectLocker = doubting, direct
+		r.Pipeline = newTestPipeline(t, c)
+		doubting.lane.Store(r.lanes[0])
+		r.start(t)
+		for range 3 {
+			r.record(t, key("a"))
+			time.Sleep(time.Second / 2)
+		}
+		doubting.from.Store(time.Now().Add(commitGrace).UnixNano())
+		if err := r.Shutdown(t.Context()); err != nil || doubting.doubts.Load() == 0 {
+			t.Errorf("%d doubts, %v", doubting.doubts.Load(), err)
+		}
+		if n := r.queue.len(0); n != 3 {
+			t.Errorf("%d batches are in the queue, want 3", n)
+		}
+		<-r.ran
+	})
+}
+
+// doubtingQueue has a lane doubt all that it has pushed as Shutdown, after its grace, pushes the last one of three once more,
+// and hangs from then on.
+type doubtingQueue struct {
+	*memoryQueue
+	lane   atomic.Pointer[lane]
+	from   atomic.Int64 // Unix nanoseconds; 0: not yet
+	doubts atomic.Int64
+}
+
+func (q *doubtingQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+	if q.doubts.Load() > 0 {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	if from := q.from.Load(); from > 0 && time.Now().UnixNano() >= from && b.Sequence == 3 {
+		l := q.lane.Load()
+		l.mu.Lock()
+		l.outbox.doubt()
+		l.mu.Unlock()
+		q.doubts.Add(1)
+	}
+	return q.memoryQueue.Push(ctx, b, previous)
 }
 
 // slowQueue takes its time for a push.

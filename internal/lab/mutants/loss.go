@@ -369,6 +369,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside"},
 	},
 	{
+		name:  "late doubts are losses",
+		guard: "what Shutdown has just seen in the queue is not told as lost for a doubt that a lane began since: callers would send it again",
+		edits: []edit{{"shutdown.go", "seen := p.ended == nil", "seen := false"}},
+		pkg:   ".",
+		tests: []string{"TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked"},
+	},
+	{
 		name:  "a direct write doesn't look",
 		guard: "a process reads how many changes the books had before it writes directly, too",
 		edits: []edit{{"commit.go", "\tc.tryBooked(ctx)\n", "\t_ = c.tryBooked\n"}},

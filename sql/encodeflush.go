@@ -17,7 +17,7 @@ type encodedFlush struct {
 func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
-		func() { encodeControl(e, f) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
+		func() { encodeControl(e, f, 1) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
 		func() { encodeHeld(e, f.Shard, foundPlaces(f)) }, func() { encodeCovered(e, f) }, func() { encodeTwice(e, f) })
 	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], control: parts[3], found: parts[4], split: parts[5],
 		held: parts[6], covered: parts[7], twice: parts[8], fingerprints: fingerprintCalls(f)}
@@ -135,14 +135,16 @@ func bookName(i int) string {
 	return spendflush.EntityType(i).String()
 }
 
-func encodeControl(e *encoder, f *spendflush.Flush) {
+// encodeControl encodes the control sums, and how many changes of the books they are.
+func encodeControl(e *encoder, f *spendflush.Flush, changes int16) {
 	var books []int
 	for i := range f.Control {
-		if i == 0 || f.Control[i] != (spendflush.Counters{}) { // the first one counts the change
+		if i == 0 || f.Control[i] != (spendflush.Counters{}) { // the first one counts the changes
 			books = append(books, i)
 		}
 	}
 	e.int2(int16(f.Shard))
 	e.texts(len(books), func(i int) string { return bookName(books[i]) })
 	e.counters(len(books), func(i int) *spendflush.Counters { return &f.Control[books[i]] })
+	e.int2(changes)
 }

@@ -177,6 +177,27 @@ func TestMarksCountEveryChangeOfTheShard(t *testing.T) {
 	}
 }
 
+// An operator may apply what is in quarantine after a restore and before any instance has looked.
+func TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing(t *testing.T) {
+	s := open(t, database(t), Options{})
+	for _, producer := range []spendflush.ProducerID{newProducer(), bornAgo(40 * 24 * time.Hour)} {
+		b := sequenceOf(producer, 1)
+		bad := quarantine(t, s, s, b[0].Bytes())
+		before, err := s.Marks(t.Context(), 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ApplyQuarantined(t.Context(), bad.ID, "a test"); err != nil {
+			t.Fatal(err)
+		}
+		after, err := s.Marks(t.Context(), 0, nil)
+		if err != nil || after.Changes != before.Changes {
+			t.Errorf("%d changes were counted, and are %d now; %v", before.Changes, after.Changes, err)
+		}
+	}
+	wantAudit(t, s)
+}
+
 const month = 30 * 24 * time.Hour
 
 // age makes all marks look as if nobody had moved them for that long.

@@ -397,6 +397,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestMarksCountEveryChangeOfTheShard"},
 	},
 	{
+		name:  "applied by hand counts",
+		guard: "what is applied by hand after a restore makes up for no change that is missing: no instance would notice",
+		edits: []edit{{"sql/byhand.go", "encodeControl(&uncounted, f, 0)", "encodeControl(&uncounted, f, 1)"}},
+		pkg:   "sql",
+		tests: []string{"TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing"},
+	},
+	{
 		name:  "known changes without those of quarantine",
 		guard: "who has set something aside knows of that change, and publishes it",
 		edits: []edit{{"aside.go", "\tc.rewind.observe(before + 1)\n\tforeign", "\t_ = before\n\tforeign"}},

@@ -91,20 +91,31 @@ func (a *API) checkToken(address netip.Addr, text string) (place int, p *problem
 }
 
 func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
-	if s, ok := a.sessionOf(r); ok {
+	s, p := a.sessionOf(r)
+	switch {
+	case p == nil:
 		from.token = s.token
-		return from, nil
+	case p.Status == http.StatusUnauthorized:
+		a.guesses.missing.Add(1)
 	}
-	a.guesses.missing.Add(1)
-	return from, unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
+	return from, p
 }
 
-// sessionOf returns the session that a cookie of the request has, if it has one that is good.
-func (a *API) sessionOf(r *http.Request) (session, bool) {
+// sessionOf returns the session that a cookie of the request has, if it has one that is good, or the one of which that isn't known
+// yet, with the problem notReady.
+func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
+	p = unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
 	for _, cookie := range r.CookiesNamed(cookieName(r)) {
-		if s, ok := a.tokens.opens(cookie.Value, time.Now()); ok && !a.signedOut.has(r.Context(), s) {
-			return s, true
+		s, ok := a.tokens.opens(cookie.Value, time.Now())
+		if !ok {
+			continue
+		}
+		ended, unknown := a.signedOut.has(r.Context(), s)
+		if unknown {
+			found, p = s, notReady.because("it is not known yet whether the session was ended").with("Retry-After", "1")
+		} else if !ended {
+			return s, nil
 		}
 	}
-	return session{}, false
+	return found, p
 }

@@ -95,6 +95,11 @@ var troubles = map[string]func(*trouble){
 		c.config = func(c *Config) {
 			c.Ready = func(context.Context) error { return errors.New("still migrating") }
 			c.Refuse = func() error { return errors.New("still migrating") }
+			c.Reader, c.Tokens = &failingReader{err: errors.New("connection refused")}, []string{"secret-1"}
+		}
+		c.api = func(a *testAPI) { // a session that may have been ended before the instance began
+			a.signedOut.started = time.Now().Add(time.Second)
+			c.headers = append(c.headers, "Cookie: "+plainCookie+"="+newSession(a.tokens[0].key(), time.Now().Add(sessionFor-time.Hour)))
 		}
 	},
 }

@@ -103,8 +103,8 @@ func (a *API) isStillWelcome(r *http.Request) bool {
 	if len(a.tokens) == 0 || len(r.Header["Authorization"]) > 0 {
 		return true
 	}
-	_, ok := a.sessionOf(r)
-	return ok
+	_, p := a.sessionOf(r)
+	return p == nil
 }
 
 // stream sends events. Each gets a new deadline.

@@ -228,6 +228,15 @@ func TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes(t *testing.T) {
 	if opens(2 * time.Hour) {
 		t.Error("a session that may have been ended before is taken")
 	}
+
+	// In the first moments nobody is sent to sign in again.
+	a.signedOut.started = time.Now()
+	header := "Cookie: " + plainCookie + "=" + newSession(key, time.Now().Add(sessionFor-time.Hour))
+	for _, path := range []string{"/v1/status", "/v1/session"} {
+		if p := wantProblem(t, do(a, "GET", path, "", header), notReady); !strings.Contains(p.Detail, "session") {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
 	shared.is(nil)
 	if look(a); !opens(2 * time.Hour) {
 		t.Error("a session that goes on isn't taken")

@@ -112,12 +112,14 @@ func (a *API) session(w http.ResponseWriter, r *http.Request) *problem {
 		return p
 	}
 	isNeeded := len(a.tokens) > 0
-	_, isSignedIn := a.sessionOf(r)
+	_, p := a.sessionOf(r)
 	if !isNeeded || len(r.Header["Authorization"]) > 0 {
-		_, p := a.authenticate(r)
-		isSignedIn = p == nil
+		_, p = a.authenticate(r)
 	}
-	writeJSON(w, "application/json", http.StatusOK, sessionState{Needed: isNeeded, SignedIn: isSignedIn})
+	if p != nil && p.Status == http.StatusServiceUnavailable {
+		return p
+	}
+	writeJSON(w, "application/json", http.StatusOK, sessionState{Needed: isNeeded, SignedIn: p == nil})
 	return nil
 }
 
@@ -153,8 +155,8 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 		return p
 	}
 	a.setSession(w, r, "", -1)
-	s, ok := a.sessionOf(r)
-	if !ok {
+	s, p := a.sessionOf(r)
+	if p != nil && p.Status == http.StatusUnauthorized {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

@@ -10,7 +10,11 @@ import (
 const (
 	signedOutEvery   = 2 * time.Second // how often the list is read, at most; as long other instances take an ended session
 	signedOutTimeout = time.Second     // for reading it
-	signOutTimeout   = 5 * time.Second // for writing to it
+
+	// signedOutPatience is how long a new instance leaves it open whether older sessions were ended. Then their owners may sign in
+	// anew, for which Postgres isn't needed.
+	signedOutPatience = 30 * time.Second
+	signOutTimeout    = 5 * time.Second // for writing to it
 )
 
 // signedOut knows the sessions that were ended before their time, by this instance or another one. They are in Postgres,
@@ -34,13 +38,17 @@ func newSignedOut(reader Reader) *signedOut {
 }
 
 // has says whether the session was ended. It may ask Postgres, and waits for that for at most a second. While the list
-// could never be read, sessions that are older than this process may have been ended: they are taken to be.
-func (o *signedOut) has(ctx context.Context, s session) bool {
+// could never be read, sessions that are older than this process may have been ended. They are taken to be, but not in the first
+// moments of the process, when Postgres may just not have been asked yet: unknown.
+func (o *signedOut) has(ctx context.Context, s session) (ended, unknown bool) {
 	o.refresh(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, ended := o.ended[s.id]
-	return ended || !o.wasRead && s.began().Before(o.started.Truncate(time.Second))
+	if _, ended = o.ended[s.id]; ended || o.wasRead || !s.began().Before(o.started.Truncate(time.Second)) {
+		return ended, false
+	}
+	unknown = time.Since(o.started) < signedOutPatience
+	return !unknown, unknown
 }
 
 // add ends the session, here at once. The error says that Postgres could not be told; that is tried again.

@@ -305,6 +305,13 @@ var sumMutants = []mutant{
 		tests: []string{"TestBatchWithMoreTextsThanASealHasIsRefused"},
 	},
 	{
+		name:  "sessions end at a restart",
+		guard: "a new instance that hasn't asked Postgres yet sends nobody to sign in again",
+		edits: []edit{{"internal/httpapi/signedout.go", "unknown = time.Since(o.started) < signedOutPatience", "unknown = false"}},
+		pkg:   "internal/httpapi",
+		tests: []string{"TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes"},
+	},
+	{
 		name:  "a caller has all new keys",
 		guard: "one caller's new keys have half of the places that others leave: it would keep all others out with a flood of made-up ids",
 		edits: []edit{{"newcomers.go", "if own.cells+cells > mostCells || own.entities+entities > mostEntities {", "if false {"}},

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caarlos0/env/v11"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
@@ -41,8 +42,8 @@ usage or settings.`,
 				return err
 			}
 			log := newLogger(set, p.stderr)
-			if names := unknownSettings(p.environ); len(names) > 0 {
-				log.Warn("settings that don't exist are ignored; `spendflush env` lists those that do", "names", names)
+			for _, problem := range unknownSettings(env.ToMap(p.environ)) {
+				log.Warn("a setting that doesn't exist is ignored", "problem", problem)
 			}
 			return p.serve(c.Context(), set, log, nil)
 		},
@@ -132,6 +133,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 		}
 	})
 	work.Go(func() { in.overview.Publish(hard) })
+	work.Go(func() { in.set.keys.Follow(hard, in.log) })
 	work.Go(func() {
 		in.probe(first)
 		if err := in.migrate(first); err != nil {
@@ -270,7 +272,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Recorder:       in.pipeline,
 		Reader:         in.reads,
 		Overview:       in.overview,
-		Tokens:         in.set.Tokens,
+		Keys:           in.set.keys,
 		Hosts:          in.set.Hosts,
 		Registry:       registry,
 		Logger:         in.log,

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
@@ -42,9 +41,6 @@ usage or settings.`,
 				return err
 			}
 			log := newLogger(set, p.stderr)
-			for _, problem := range unknownSettings(env.ToMap(p.environ)) {
-				log.Warn("a setting that doesn't exist is ignored", "problem", problem)
-			}
 			return p.serve(c.Context(), set, log, nil)
 		},
 	}

@@ -123,7 +123,7 @@ func load(environ []string, n need) (*settings, error) {
 		}
 	}
 	s := &settings{}
-	faults := &settingsError{}
+	faults := &settingsError{problems: unknownSettings(values)}
 	refused := s.readFiles(values, faults)
 	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
 		var all env.AggregateError

@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/spendflush/spendflush/internal/access"
@@ -12,8 +9,6 @@ import (
 
 // tokensSetting is the one whose file holds more than its value can, and is read again and again.
 const tokensSetting = "SPENDFLUSH_TOKENS"
-
-const maxSecretFile = 1 << 20
 
 // fileName is the variable that names a file with the value.
 func (t *setting) fileName() string { return t.name + "_FILE" }
@@ -69,19 +64,11 @@ func (s *settings) readSecret(t *setting, path string, values map[string]string)
 
 // readSecretFile returns what the file holds, without line ends at its end. Errors name the file, and nothing that is in it.
 func readSecretFile(path string) (string, error) {
-	file, err := os.Open(path)
+	text, err := access.ReadText(path)
 	if err != nil {
 		return "", err
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(text) > maxSecretFile:
-		return "", fmt.Errorf("%s has more than %d bytes", path, maxSecretFile)
-	}
-	value := strings.TrimRight(string(text), "\r\n")
+	value := strings.TrimRight(text, "\r\n")
 	if strings.TrimSpace(value) == "" {
 		return "", errors.New(path + " is empty")
 	}

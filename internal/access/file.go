@@ -82,8 +82,8 @@ func isName(text string) bool {
 	})
 }
 
-// read returns the text of the file.
-func read(path string) (string, error) {
+// ReadText returns the text of the file, of at most 1 MiB. Errors name the file, and nothing that is in it.
+func ReadText(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -28,7 +28,7 @@ func NewKeys(list *List) *Keys {
 
 // OpenFile returns the keys that the file has. Follow reads it again.
 func OpenFile(path string) (*Keys, error) {
-	text, err := read(path)
+	text, err := ReadText(path)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
 
 // look reads the file once.
 func (k *Keys) look(log *slog.Logger) {
-	text, err := read(k.path)
+	text, err := ReadText(k.path)
 	if err != nil {
 		k.taken, k.seen = "", "" // whatever comes then is news
 		k.keep(log, err)

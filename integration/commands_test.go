@@ -71,6 +71,21 @@ func TestSecretsThatCannotBeUsedAreNotShown(t *testing.T) {
 	}
 }
 
+func TestAVariableThatIsNoSettingEndsEveryCommandWithTheNearestName(t *testing.T) {
+	t.Parallel()
+	variables := []string{"DATABASE_URL=postgres://localhost:1/db", "REDIS_URL=redis://localhost:1", "SPENDFLUSH_TOKEN=hunter2", "SPENDFLUSH_PORT_4180_TCP_ADDR=10.0.0.1"}
+	for _, args := range [][]string{
+		{"serve"}, {"dev"}, {"migrate", "up"}, {"migrate", "status"}, {"flush"}, {"status"}, {"audit"}, {"books"}, {"books", "new-id", "--yes"},
+		{"quarantine", "list"}, {"quarantine", "show", "1"}, {"quarantine", "apply", "1"}, {"quarantine", "drop", "1", "--yes"},
+	} {
+		const want = "  SPENDFLUSH_TOKEN: there is no such setting; the nearest is SPENDFLUSH_TOKENS, and `spendflush env` lists all\n"
+		status, _, stderr := run(t, variables, args...)
+		if status != 2 || stderr != "spendflush: settings:\n"+want {
+			t.Errorf("%q: exit status %d, %s", args, status, stderr)
+		}
+	}
+}
+
 func TestVersionEnvAndHelpNeedNoSettings(t *testing.T) {
 	t.Parallel()
 	if got := mustRun(t, 0, nil, "version"); got != "spendflush "+testVersion+"\n" {

@@ -125,8 +125,8 @@ func stopServer(stop func(context.Context) error) error {
 func (p *program) greet(in *instance) {
 	url := "http://" + in.listener.Addr().String()
 	auth := ""
-	if len(in.set.Tokens) > 0 {
-		auth = ` -H "Authorization: Bearer $SPENDFLUSH_TOKEN"`
+	if in.set.keys.Any() {
+		auth = ` -H "Authorization: Bearer $TOKEN"`
 	}
 	fmt.Fprintf(p.stdout, `
 spendflush is ready at %[1]s

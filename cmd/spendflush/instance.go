@@ -46,12 +46,12 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		MaxConns: set.flushConnections(), Standby: standby, Logger: log, BatchKeys: set.batchKeys(),
 	})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
+		return nil, usageError{fmt.Errorf("%s: %w", set.nameOf("DATABASE_URL"), err)}
 	}
 	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby, BatchKeys: set.batchKeys()})
 	if err != nil {
 		store.Close()
-		return nil, usageError{fmt.Errorf("DATABASE_URL: %w", err)}
+		return nil, usageError{fmt.Errorf("%s: %w", set.nameOf("DATABASE_URL"), err)}
 	}
 	locks, err := lockPool(ctx, store, set)
 	if err != nil {
@@ -67,7 +67,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 	if set.UseRedis && set.RedisURL != "" {
 		if ps.client, err = queues.DialTLS(set.RedisURL, set.redisTLS()); err != nil {
 			ps.close()
-			return nil, usageError{fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err)}
+			return nil, usageError{fmt.Errorf("%s and SPENDFLUSH_REDIS_TLS_*: %w", set.nameOf("REDIS_URL"), err)}
 		}
 		if queues.Unverified(ps.client) {
 			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
@@ -75,7 +75,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		}
 		if err := ps.useRedis(); err != nil {
 			ps.close()
-			return nil, usageError{fmt.Errorf("REDIS_URL: %w", err)}
+			return nil, usageError{fmt.Errorf("%s: %w", set.nameOf("REDIS_URL"), err)}
 		}
 	}
 	return ps, nil
@@ -128,7 +128,7 @@ func (ps *parts) openUnused() {
 	}
 	if err != nil {
 		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error",
-			fmt.Errorf("REDIS_URL and SPENDFLUSH_REDIS_TLS_*: %w", err))
+			fmt.Errorf("%s and SPENDFLUSH_REDIS_TLS_*: %w", ps.set.nameOf("REDIS_URL"), err))
 	}
 }
 

@@ -41,9 +41,6 @@ usage or settings.`,
 				return err
 			}
 			log := newLogger(set, p.stderr)
-			if names := unknownSettings(p.environ); len(names) > 0 {
-				log.Warn("settings that don't exist are ignored; `spendflush env` lists those that do", "names", names)
-			}
 			return p.serve(c.Context(), set, log, nil)
 		},
 	}
@@ -132,6 +129,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 		}
 	})
 	work.Go(func() { in.overview.Publish(hard) })
+	work.Go(func() { in.set.keys.Follow(hard, in.log) })
 	work.Go(func() {
 		in.probe(first)
 		if err := in.migrate(first); err != nil {
@@ -270,7 +268,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Recorder:       in.pipeline,
 		Reader:         in.reads,
 		Overview:       in.overview,
-		Tokens:         in.set.Tokens,
+		Keys:           in.set.keys,
 		Hosts:          in.set.Hosts,
 		Registry:       registry,
 		Logger:         in.log,

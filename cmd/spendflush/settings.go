@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/queues"
 )
 
@@ -32,8 +33,8 @@ type settings struct {
 	RedisTLSKey        string `env:"SPENDFLUSH_REDIS_TLS_KEY_FILE" allowed:"a key in PEM, with SPENDFLUSH_REDIS_TLS_CERT_FILE" help:"the key of the client certificate"`
 	RedisTLSServerName string `env:"SPENDFLUSH_REDIS_TLS_SERVER_NAME" allowed:"a host name" help:"the name that the certificates of Redis and its sentinels must have (default: the host that is connected to)"`
 
-	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS" help:"address of the HTTP API"`
-	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API"`
+	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS or SPENDFLUSH_TOKENS_FILE" help:"address of the HTTP API"`
+	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API, each with all roles"`
 	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
 	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
@@ -46,7 +47,7 @@ type settings struct {
 	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
 	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
 	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once, half of them at most from one address; above that the one that is longest without a request is closed for a new one"`
-	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed; only with SPENDFLUSH_TOKENS: without, what came through a proxy is refused"`
+	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed; only with tokens: without, what came through a proxy is refused"`
 	QueueKey         string        `env:"SPENDFLUSH_QUEUE_KEY" secret:"true" allowed:"64 or more hexadecimal digits, random ones: openssl rand -hex 32; the same for all instances" help:"signs batches; those that it hasn't signed are never applied, but set aside in quarantine (default: none is signed or checked)"`
 	QueueKeyAccepted string        `env:"SPENDFLUSH_QUEUE_KEY_ACCEPTED" secret:"true" allowed:"another key, or: unsigned; with SPENDFLUSH_QUEUE_KEY" help:"while the key is replaced, the other one, which is accepted and signs nothing; while the first key is introduced, unsigned batches are"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
@@ -59,6 +60,9 @@ type settings struct {
 	LiteLLMMetrics   bool          `env:"SPENDFLUSH_LITELLM_METRICS" envDefault:"true" allowed:"true, false" help:"tell the five metrics of LiteLLM's high-availability setup, too, by its names"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
+
+	files map[string]string // of the secrets that files hold, by the name of the setting
+	keys  *access.Keys      // what opens the API: Tokens, or those of the file
 }
 
 func (s *settings) redisTLS() queues.TLS {
@@ -78,6 +82,9 @@ func settingTable() []setting {
 	t := reflect.TypeFor[settings]()
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
 		table = append(table, setting{
 			field: f, name: f.Tag.Get("env"), initial: f.Tag.Get("envDefault"),
 			allowed: f.Tag.Get("allowed"), help: f.Tag.Get("help"), secret: f.Tag.Get("secret") != "",
@@ -88,6 +95,10 @@ func settingTable() []setting {
 
 // settingsError says all that is wrong with the environment, a line a variable.
 type settingsError struct{ problems []string }
+
+func (e *settingsError) add(format string, args ...any) {
+	e.problems = append(e.problems, fmt.Sprintf(format, args...))
+}
 
 func (e *settingsError) Error() string {
 	return "settings:\n  " + strings.Join(e.problems, "\n  ")
@@ -112,22 +123,8 @@ func load(environ []string, n need) (*settings, error) {
 		}
 	}
 	s := &settings{}
-	faults := &settingsError{}
-	refuse := func(field string) {
-		table := settingTable()
-		i := slices.IndexFunc(table, func(t setting) bool { return t.field.Name == field })
-		t := table[i]
-		value := fmt.Sprintf("%q", values[t.name])
-		if t.secret {
-			value = "the value (not shown)"
-		}
-		if _, set := values[t.name]; !set {
-			faults.problems = append(faults.problems, fmt.Sprintf("%s: is not set; allowed: %s", t.name, t.allowed))
-			return
-		}
-		faults.problems = append(faults.problems, fmt.Sprintf("%s: %s is not allowed; allowed: %s", t.name, value, t.allowed))
-	}
-	refused := map[string]bool{}
+	faults := &settingsError{problems: unknownSettings(values)}
+	refused := s.readFiles(values, faults)
 	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
 		var all env.AggregateError
 		if !errors.As(err, &all) {
@@ -139,17 +136,20 @@ func load(environ []string, n need) (*settings, error) {
 				return nil, usageError{one}
 			}
 			refused[fault.Name] = true
-			refuse(fault.Name)
+			s.refuse(faults, fault.Name, values)
 		}
 	}
 	for _, field := range s.wrong(n) {
 		if !refused[field] {
-			refuse(field)
+			s.refuse(faults, field, values)
 		}
 	}
 	if len(faults.problems) > 0 {
 		slices.Sort(faults.problems)
 		return nil, usageError{faults}
+	}
+	if err := s.makeKeys(); err != nil {
+		return nil, usageError{&settingsError{problems: []string{"SPENDFLUSH_TOKENS: " + err.Error()}}}
 	}
 	if s.Instance == "" {
 		host, _ := os.Hostname()
@@ -160,6 +160,35 @@ func load(environ []string, n need) (*settings, error) {
 	}
 	s.UseRedis = s.UseRedis || n&needRedis != 0
 	return s, nil
+}
+
+// refuse adds to the faults that the value of a field isn't allowed. One that is secret isn't shown.
+func (s *settings) refuse(faults *settingsError, field string, values map[string]string) {
+	table := settingTable()
+	t := table[slices.IndexFunc(table, func(t setting) bool { return t.field.Name == field })]
+	value := fmt.Sprintf("%q", values[t.name])
+	if t.secret {
+		value = "the value (not shown)"
+	}
+	_, isSet := values[t.name]
+	switch {
+	case !isSet && t.secret:
+		faults.add("%s: is not set, nor is %s; allowed: %s", t.name, t.fileName(), t.allowed)
+	case !isSet:
+		faults.add("%s: is not set; allowed: %s", t.name, t.allowed)
+	default:
+		faults.add("%s: %s is not allowed; allowed: %s", s.nameOf(t.name), value, t.allowed)
+	}
+}
+
+// makeKeys makes the keys of the API of the tokens in the settings. Those of a file are made already.
+func (s *settings) makeKeys() error {
+	if s.keys != nil {
+		return nil
+	}
+	list, err := access.Plain(s.Tokens...)
+	s.keys = access.NewKeys(list)
+	return err
 }
 
 // wrong returns the names of the fields whose values aren't allowed.
@@ -173,7 +202,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
 	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
-	check("Tokens", !slices.ContainsFunc(s.Tokens, isWeak))
+	check("Tokens", !slices.ContainsFunc(s.Tokens, func(text string) bool { return !access.IsAllowed(text) }))
 	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
 	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
@@ -204,20 +233,6 @@ func (s *settings) wrong(n need) (fields []string) {
 // lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
 // many for the flushes made under them, and two for reads.
 func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
-
-// Tokens that are shorter, or made of fewer different characters, could be guessed.
-const (
-	minTokenLength = 16
-	minTokenKinds  = 8
-)
-
-func isWeak(token string) bool {
-	kinds := map[rune]bool{}
-	for _, c := range token {
-		kinds[c] = true
-	}
-	return len(token) < minTokenLength || len(kinds) < minTokenKinds || strings.ContainsAny(token, " \t\r\n")
-}
 
 // unsignedAccepted stands in place of a key for batches without signature.
 const unsignedAccepted = "unsigned"
@@ -251,7 +266,7 @@ func (s *settings) listenAllowed() bool {
 		return false
 	}
 	ip := net.ParseIP(host)
-	return len(s.Tokens) > 0 || host == "localhost" || ip != nil && ip.IsLoopback()
+	return len(s.Tokens) > 0 || s.keys.Any() || host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // trustedProxies returns the networks of the proxies.
@@ -286,18 +301,6 @@ func (s *settings) flushConnections() int {
 // look-ups.
 func (s *settings) maxReports() int { return min(4, s.readConnections()-1) }
 
-// unknownSettings returns variables that look like ours and aren't.
-func unknownSettings(environ []string) (names []string) {
-	for name := range env.ToMap(environ) {
-		known := slices.ContainsFunc(settingTable(), func(t setting) bool { return t.name == name })
-		if strings.HasPrefix(name, "SPENDFLUSH_") && !strings.HasPrefix(name, "SPENDFLUSH_TEST_") && !known {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 func (p *program) envCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "env", Short: "Print all settings with their defaults", Args: noArgs,
@@ -310,6 +313,9 @@ is set. Exit status: 0.`,
 			fmt.Fprintln(w, "VARIABLE\tDEFAULT\tALLOWED\tMEANING")
 			for _, t := range settingTable() {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.name, t.initial, t.allowed, t.help)
+				if t.secret {
+					fmt.Fprintf(w, "%s\t\t%s\t%s\n", t.fileName(), t.allowedFile(), t.fileHelp())
+				}
 			}
 			return w.Flush()
 		},

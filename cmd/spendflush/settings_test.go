@@ -95,19 +95,12 @@ func TestOnlyLoopbackIsListenedOnWithoutTokens(t *testing.T) {
 	}
 }
 
-func TestVariablesThatLookLikeOursAreNoticed(t *testing.T) {
-	got := unknownSettings([]string{"SPENDFLUSH_SEALINTERVAL=1s", "SPENDFLUSH_SHARDS=1", "PATH=/bin"})
-	if len(got) != 1 || got[0] != "SPENDFLUSH_SEALINTERVAL" {
-		t.Errorf("got %v", got)
-	}
-}
-
 func TestTokensThatCouldBeGuessedAreRefused(t *testing.T) {
 	for token, allowed := range map[string]bool{
 		"0123456789abcdef": true, "01234567012345670": true, "aaaaaaaaaaaaaaaa": false, "ababababababababababab": false,
 		"0123456012345601": false, "0123456789abcde": false, "with a blank in it": false,
 	} {
-		_, err := load([]string{"SPENDFLUSH_TOKENS=0123456789abcdef," + token}, 0)
+		_, err := load([]string{"SPENDFLUSH_TOKENS=another-0123456789," + token}, 0)
 		if (err == nil) != allowed || err != nil && (strings.Contains(err.Error(), token) || !strings.Contains(err.Error(), "8 of them different")) {
 			t.Errorf("%s: %v", token, err)
 		}

@@ -14,6 +14,7 @@ type answer struct {
 	status int // 0 while there is none
 	bytes  int64
 	body   body
+	from   caller // once it is known
 
 	pieceTimeout time.Duration
 }

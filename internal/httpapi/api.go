@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/internal/gate"
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/quarantine"
@@ -43,16 +44,16 @@ type Config struct {
 	// other instance.
 	Overview Overview
 
-	// Tokens are the bearer tokens that open everything that holds data. None: everything is open to whoever reaches the
-	// listener under a loopback address or as localhost.
-	Tokens []string
+	// Keys are the bearer tokens that open what holds data, each what its roles allow. nil, or none: everything is open to
+	// whoever reaches the listener under a loopback address or as localhost.
+	Keys *access.Keys
 
 	// Logger gets failures of this side, who signed in and out, what was settled by whom, and every request at debug level.
 	// nil: nothing is logged.
 	Logger *slog.Logger
 
 	// Hosts are the names and addresses, without ports, under which requests are answered; loopback ones and localhost are
-	// always among them. None: any with Tokens, and no others without.
+	// always among them. None: any with Keys, and no others without.
 	Hosts []string
 
 	Instance string // name of this process. Default: "instance"
@@ -76,7 +77,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	// One caller has half at most of the memory for bodies, the places for reports and look-ups,
-	// and the streams: with several Tokens each is a caller, else each address is.
+	// and the streams: with several names of Keys each is a caller, else each address is.
 
 	MaxBodyBytes   int64 // of one request. Default: 8 MiB
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
@@ -166,7 +167,6 @@ func (c Config) validate() error {
 type API struct {
 	cfg       Config
 	log       *slog.Logger
-	tokens    tokens
 	guesses   *guesses
 	signedOut *signedOut
 	routes    *routes
@@ -190,12 +190,11 @@ type API struct {
 // New returns an API for the configuration. The error joins all that is wrong with it.
 func New(c Config) (*API, error) {
 	c = c.withDefaults()
-	known, err := newTokens(c.Tokens)
-	if err = errors.Join(c.validate(), err); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("httpapi: %w", err)
 	}
 	a := &API{
-		cfg: c, log: c.Logger, tokens: known, guesses: newGuesses(c.Logger), signedOut: newSignedOut(c.Reader),
+		cfg: c, log: c.Logger, guesses: newGuesses(c.Logger), signedOut: newSignedOut(c.Reader),
 		gate: gate.New(gate.Options{
 			Clients: c.MaxClients, Reserve: HealthReserve, HeaderTimeout: c.HeaderTimeout, Trusted: c.TrustedProxies,
 		}),
@@ -221,22 +220,22 @@ func (a *API) served() []*route {
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
 	})
 	return []*route{
-		{path: "/v1/updates", post: a.updates},
-		{path: "/v1/spend", get: a.spendByQuery},
-		{path: "/v1/spend/{entity...}", get: a.spendByPath},
-		{path: "/v1/usage", get: a.usage},
-		{path: "/v1/status", get: a.status},
-		{path: "/v1/audit", get: a.audit},
-		{path: "/v1/pipeline", get: a.pipeline},
-		{path: "/v1/events", get: a.events},
-		{path: "/v1/entities", get: a.entities},
-		{path: "/v1/lost-batches", get: a.lostBatches},
-		{path: "/v1/quarantine", get: a.quarantined},
-		{path: "/v1/quarantine/{id}", get: a.quarantineEntry},
-		{path: "/v1/quarantine/{id}/apply", post: a.settle("applied", quarantine.Apply)},
-		{path: "/v1/quarantine/{id}/drop", post: a.settle("dropped", quarantine.Drop)},
+		{path: "/v1/updates", role: access.Write, post: a.updates},
+		{path: "/v1/spend", role: access.Read, get: a.spendByQuery},
+		{path: "/v1/spend/{entity...}", role: access.Read, get: a.spendByPath},
+		{path: "/v1/usage", role: access.Read, get: a.usage},
+		{path: "/v1/status", role: access.Read, get: a.status},
+		{path: "/v1/audit", role: access.Operate, get: a.audit},
+		{path: "/v1/pipeline", role: access.Read, get: a.pipeline},
+		{path: "/v1/events", role: access.Read, get: a.events},
+		{path: "/v1/entities", role: access.Read, get: a.entities},
+		{path: "/v1/lost-batches", role: access.Read, get: a.lostBatches},
+		{path: "/v1/quarantine", role: access.Read, get: a.quarantined},
+		{path: "/v1/quarantine/{id}", role: access.Read, get: a.quarantineEntry},
+		{path: "/v1/quarantine/{id}/apply", role: access.Operate, post: a.settle("applied", quarantine.Apply)},
+		{path: "/v1/quarantine/{id}/drop", role: access.Operate, post: a.settle("dropped", quarantine.Drop)},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
-		{path: "/metrics", get: func(w http.ResponseWriter, r *http.Request) *problem {
+		{path: "/metrics", role: access.Read, get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
 			return nil
 		}},
@@ -331,7 +330,7 @@ func protect(h http.Header) {
 	h["Cross-Origin-Resource-Policy"] = sameOrigin
 }
 
-func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
+func (a *API) serve(w *answer, r *http.Request) *problem {
 	found := a.routes.find(r)
 	if found == nil || !found.unguarded {
 		if p := a.guard(found, r); p != nil {
@@ -339,8 +338,14 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) *problem {
 		}
 	}
 	if found == nil || !found.open {
-		if _, p := a.authenticate(r); p != nil {
+		var p *problem
+		if w.from, p = a.authenticate(r); p != nil {
 			return p
+		}
+		if found != nil {
+			if p := a.authorize(found, w.from); p != nil {
+				return p
+			}
 		}
 	}
 	if found == nil {

@@ -34,7 +34,7 @@ func TestThePageLoadsOnlyWhatThisInstanceServesAndHasNoInlineCode(t *testing.T) 
 }
 
 func TestFilesOfThePageAreOpenHoldNoDataAndRunUnderAStrictPolicy(t *testing.T) {
-	a, _ := newAPI(t, func(c *Config) { c.Tokens = []string{"secret-1"} })
+	a, _ := newAPI(t, func(c *Config) { c.Keys = keysOf("secret-1") })
 	for path := range assets {
 		w := do(a, "GET", path, "")
 		h := w.Header()

@@ -1,68 +1,60 @@
 package httpapi
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/access"
 )
-
-// tokens are the bearer tokens that open the API. None: it is open.
-type tokens []token
-
-// token is one of them. Its place in the settings, from 1, is its name in the log and in the books.
-type token struct {
-	hash [sha256.Size]byte
-	key  func() []byte // signs sessions; made once, at the first need, because that is slow
-}
-
-// newTokens hashes the tokens. The errors name the place of a token, never its text.
-func newTokens(texts []string) (tokens, error) {
-	list := make(tokens, len(texts))
-	for i, text := range texts {
-		if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-			return nil, fmt.Errorf("token %d of Tokens is empty, or has blanks or characters beyond ASCII", i+1)
-		}
-		list[i] = token{hash: sha256.Sum256([]byte(text)), key: sync.OnceValue(func() []byte { return sessionKey(text) })}
-	}
-	return list, nil
-}
 
 const challenge = `Bearer realm="spendflush"`
 
-// find returns the place of the token, from 1; 0 if it is none of these. How long it takes says nothing about the tokens
-// but their number.
-func (t tokens) find(text string) (place int) {
-	hash := sha256.Sum256([]byte(text))
-	for i := range t {
-		place |= (i + 1) * subtle.ConstantTimeCompare(t[i].hash[:], hash[:])
-	}
-	return place
-}
-
 // caller is who sent a request, as far as is known.
 type caller struct {
-	token   int // its place; 0 where none is needed
+	token   *access.Token // nil where none is needed, or none came that counts
 	address netip.Addr
+}
+
+// name is the stable name of the caller, "" without a token.
+func (c caller) name() string {
+	if c.token == nil {
+		return ""
+	}
+	return c.token.Name
 }
 
 // String is what the log and the books have of it.
 func (c caller) String() string {
-	if c.token == 0 {
+	if c.token == nil {
 		return "no token, " + c.address.String()
 	}
-	return fmt.Sprintf("token %d, %s", c.token, c.address)
+	return fmt.Sprintf("token %s, %s", c.token.Name, c.address)
+}
+
+// callerOf returns who sent the request that is answered. On routes that need no token it may be the zero caller.
+func callerOf(w http.ResponseWriter) caller {
+	if answer, ok := w.(*answer); ok {
+		return answer.from
+	}
+	return caller{}
+}
+
+// knownAs notes who sent a request on a route that needs no token.
+func knownAs(w http.ResponseWriter, from caller) {
+	if answer, ok := w.(*answer); ok {
+		answer.from = from
+	}
 }
 
 // authenticate returns who sent the request, if it has one of the tokens or, without any, the cookie of a session; or if
 // none is needed.
 func (a *API) authenticate(r *http.Request) (caller, *problem) {
 	from := caller{address: a.clientOf(r)}
-	if len(a.tokens) == 0 {
+	keys := a.cfg.Keys.Now()
+	if keys.Len() == 0 {
 		return from, nil
 	}
 	given := r.Header["Authorization"]
@@ -80,14 +72,27 @@ func (a *API) authenticate(r *http.Request) (caller, *problem) {
 	return from, p
 }
 
-// checkToken returns the place of the token.
-func (a *API) checkToken(address netip.Addr, text string) (place int, p *problem) {
-	place = a.tokens.find(text)
-	p = a.guesses.judge(address, place)
-	if p != nil {
-		place = 0
+// authorize says why the caller may not do what the route does, nil if it may. A route that names no role is nobody's.
+func (a *API) authorize(found *route, from caller) *problem {
+	if !a.cfg.Keys.Any() {
+		return nil
 	}
-	return place, p
+	has := from.token.Roles
+	if has&found.role != 0 {
+		return nil
+	}
+	p := missingRole.because("this needs the role %s; the token %s has: %s", found.role, from.token.Name, strings.Join(has.Names(), ", "))
+	p.Role, p.Roles = found.role.String(), has.Names()
+	return p
+}
+
+// checkToken returns the token with the text.
+func (a *API) checkToken(address netip.Addr, text string) (*access.Token, *problem) {
+	token := a.cfg.Keys.Now().Find(text)
+	if p := a.guesses.judge(caller{token, address}); p != nil {
+		return nil, p
+	}
+	return token, nil
 }
 
 func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
@@ -106,7 +111,7 @@ func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
 func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
 	p = unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
 	for _, cookie := range r.CookiesNamed(cookieName(r)) {
-		s, ok := a.tokens.opens(cookie.Value, time.Now())
+		s, ok := opens(a.cfg.Keys.Now(), cookie.Value, time.Now())
 		if !ok {
 			continue
 		}

@@ -129,7 +129,7 @@ func BenchmarkRequests(b *testing.B) {
 			"User-Agent: bench\r\nAccept: */*\r\nContent-Length: %d\r\n\r\n%s", bench.contentType, len(bench.body), bench.body)
 		b.Run(bench.name+"/api", func(b *testing.B) {
 			p := idlePipeline(b)
-			a, err := New(Config{Recorder: p, Reader: &failingReader{}, Registry: prometheus.NewRegistry(), Tokens: []string{"secret"}})
+			a, err := New(Config{Recorder: p, Reader: &failingReader{}, Registry: prometheus.NewRegistry(), Keys: keysOf("secret")})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -85,7 +85,7 @@ func (a *API) takeMemory(in *intake, w http.ResponseWriter, r *http.Request, n i
 		return nil
 	}
 	if in.holder.bytes == 0 {
-		in.holder.who = a.partyOf(r)
+		in.holder.who = a.partyOf(w, r)
 		in.holder.cutOff = func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) }
 	}
 	if a.bodies.take(r.Context(), &in.holder, n) {

@@ -39,12 +39,19 @@ var troubles = map[string]func(*trouble){
 	"invalid-request": func(c *trouble) { c.path = strings.Replace(c.path+"?", "?", "?nonsense=1&", 1) },
 	"invalid-json":    func(c *trouble) { c.body = "{" },
 	"unauthorized":    func(c *trouble) { c.config, c.body = withTokens("secret-1"), `{"token":"wrong"}` },
-	"cross-origin":    func(c *trouble) { c.headers = append(c.headers, "Sec-Fetch-Site: cross-site") },
+	"missing-role": func(c *trouble) {
+		c.config = func(c *Config) { c.Keys = keysIn("x write " + writer) }
+		c.headers = append(c.headers, "Authorization: Bearer "+writer)
+		if strings.HasPrefix(c.path, "/v1/updates") {
+			c.config = func(c *Config) { c.Keys = keysIn("x read,operate " + writer) }
+		}
+	},
+	"cross-origin": func(c *trouble) { c.headers = append(c.headers, "Sec-Fetch-Site: cross-site") },
 	"too-many-guesses": func(c *trouble) {
 		c.config, c.body, c.headers = withTokens("secret-1"), `{"token":"wrong"}`, []string{asJSON, "Authorization: Bearer wrong"}
 		c.api = func(a *testAPI) {
 			for range guessesAtOnce {
-				a.guesses.judge(netip.MustParseAddr("192.0.2.1"), 0) // which httptest asks from
+				a.guesses.judge(caller{address: netip.MustParseAddr("192.0.2.1")}) // which httptest asks from
 			}
 		}
 	},
@@ -79,10 +86,10 @@ var troubles = map[string]func(*trouble){
 	},
 	"database-unavailable": func(c *trouble) {
 		c.config = func(c *Config) {
-			c.Reader, c.Tokens = &failingReader{err: errors.New("connection refused")}, []string{"secret-1"}
+			c.Reader, c.Keys = &failingReader{err: errors.New("connection refused")}, keysOf("secret-1")
 		}
 		c.api = func(a *testAPI) {
-			session := newSession(a.tokens[0].key(), time.Now().Add(sessionFor))
+			session := newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor))
 			c.headers = append(c.headers, "Authorization: Bearer secret-1", "Cookie: "+plainCookie+"="+session)
 		}
 	},
@@ -95,11 +102,11 @@ var troubles = map[string]func(*trouble){
 		c.config = func(c *Config) {
 			c.Ready = func(context.Context) error { return errors.New("still migrating") }
 			c.Refuse = func() error { return errors.New("still migrating") }
-			c.Reader, c.Tokens = &failingReader{err: errors.New("connection refused")}, []string{"secret-1"}
+			c.Reader, c.Keys = &failingReader{err: errors.New("connection refused")}, keysOf("secret-1")
 		}
 		c.api = func(a *testAPI) { // a session that may have been ended before the instance began
 			a.signedOut.started = time.Now().Add(time.Second)
-			c.headers = append(c.headers, "Cookie: "+plainCookie+"="+newSession(a.tokens[0].key(), time.Now().Add(sessionFor-time.Hour)))
+			c.headers = append(c.headers, "Cookie: "+plainCookie+"="+newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor-time.Hour)))
 		}
 	},
 }

@@ -21,11 +21,17 @@ import (
 
 const tokenA, tokenB = "Authorization: Bearer secret-a", "Authorization: Bearer secret-b"
 
-func twoTokens(c *Config) { c.Tokens = []string{"secret-a", "secret-b"} }
+// answerTo is the answer to a request of whoever sent it.
+func answerTo(a *testAPI, r *http.Request) *answer {
+	from, _ := a.authenticate(r)
+	return &answer{from: from}
+}
+
+func twoTokens(c *Config) { c.Keys = keysOf("secret-a", "secret-b") }
 
 func TestOnePartyHasHalfOfThePlacesAndAnotherStillGetsOne(t *testing.T) {
 	s := newPlaces(5)
-	greedy, other := party{token: 1}, party{token: 2}
+	greedy, other := party{name: "one"}, party{name: "two"}
 	for range 3 {
 		if !s.tryTake(greedy) {
 			t.Fatal("half of the places can't be had")
@@ -61,15 +67,15 @@ func TestOnePartyHasHalfOfThePlacesAndAnotherStillGetsOne(t *testing.T) {
 
 func TestWhoGivesUpWaitingLeavesNoTrace(t *testing.T) {
 	s := newPlaces(1)
-	if !s.tryTake(party{token: 1}) {
+	if !s.tryTake(party{name: "one"}) {
 		t.Fatal("no place")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if p := s.take(ctx, party{token: 2}); p == nil || p.Status != http.StatusServiceUnavailable {
+	if p := s.take(ctx, party{name: "two"}); p == nil || p.Status != http.StatusServiceUnavailable {
 		t.Errorf("%+v", p)
 	}
-	s.give(party{token: 1})
+	s.give(party{name: "one"})
 	if s.held() != 0 || len(s.waiting) != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -133,9 +139,9 @@ func TestPartiesAreTokensAndElseAddresses(t *testing.T) {
 		header string
 		want   party
 	}{
-		{two, tokenA, party{token: 1}},
-		{two, tokenB, party{token: 2}},
-		{two, cookie(two, "secret-b"), party{token: 2}},
+		{two, tokenA, party{name: tokenOf(two, "secret-a").Name}},
+		{two, tokenB, party{name: tokenOf(two, "secret-b").Name}},
+		{two, cookie(two, "secret-b"), party{name: tokenOf(two, "secret-b").Name}},
 		{two, "", address("192.0.2.1")},
 		{one, tokenA, address("192.0.2.1")},
 		{open, "X-Forwarded-For: 198.51.100.7", address("192.0.2.1")}, // by whoever it is
@@ -149,7 +155,7 @@ func TestPartiesAreTokensAndElseAddresses(t *testing.T) {
 		if name, value, ok := strings.Cut(c.header, ": "); ok {
 			r.Header.Set(name, value)
 		}
-		if got := c.api.partyOf(r); got != c.want {
+		if got := c.api.partyOf(answerTo(c.api, r), r); got != c.want {
 			t.Errorf("%q: %+v instead of %+v", c.header, got, c.want)
 		}
 	}
@@ -195,7 +201,7 @@ func TestWithAllConnectionsAtWorkHealthChecksAreAnsweredAndOthersRefusedAtOnce(t
 
 func TestARequestWithoutATokenIsRefusedBeforeItsBodyComes(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) {
-		c.Tokens, c.ReadTimeout, c.BodyGrace = []string{"secret-1"}, time.Hour, time.Hour
+		c.Keys, c.ReadTimeout, c.BodyGrace = keysOf("secret-1"), time.Hour, time.Hour
 	})
 	conn := dial(t, serve(t, a))
 	fmt.Fprint(conn, "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
@@ -304,16 +310,16 @@ func TestALongBodyThatFallsSilentIsCutOff(t *testing.T) {
 
 func TestBodiesOfOneCallerLeaveHalfOfTheMemoryToOthers(t *testing.T) {
 	m := newMemory(1000)
-	greedy := &holder{who: party{token: 1}, cutOff: func() { t.Error("a body that isn't silent was given up") }}
+	greedy := &holder{who: party{name: "one"}, cutOff: func() { t.Error("a body that isn't silent was given up") }}
 	if !m.take(t.Context(), greedy, 500) {
 		t.Fatal("half of the memory can't be had")
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if m.take(gone, &holder{who: party{token: 1}}, 1) {
+	if m.take(gone, &holder{who: party{name: "one"}}, 1) {
 		t.Error("one caller has more than half")
 	}
-	if !m.take(t.Context(), &holder{who: party{token: 2}}, 500) {
+	if !m.take(t.Context(), &holder{who: party{name: "two"}}, 500) {
 		t.Error("another caller gets nothing")
 	}
 }
@@ -434,8 +440,8 @@ func TestThePipelineIsToldWhoBringsNewKeys(t *testing.T) {
 		remote, token string
 		want          string
 	}{
-		{two, "192.0.2.1:1", "secret-b", "token 2"},
-		{two, "192.0.2.1:1", "secret-a", "token 1"},
+		{two, "192.0.2.1:1", "secret-b", "token " + tokenOf(two, "secret-b").Name},
+		{two, "192.0.2.1:1", "secret-a", "token " + tokenOf(two, "secret-a").Name},
 		{one, "192.0.2.1:1", "secret-a", "192.0.2.1"},
 		{one, "[2001:db8:0:1:2::3]:1", "secret-a", "2001:db8:0:1::"},
 		{open, "127.0.0.1:1", "", ""},
@@ -443,7 +449,7 @@ func TestThePipelineIsToldWhoBringsNewKeys(t *testing.T) {
 		r := httptest.NewRequest("POST", "/v1/updates", nil)
 		r.RemoteAddr = c.remote
 		r.Header.Set("Authorization", "Bearer "+c.token)
-		if got := c.api.callerOf(r); got != c.want {
+		if got := c.api.shareOf(answerTo(c.api, r), r); got != c.want {
 			t.Errorf("%q from %s: %q, want %q", c.token, c.remote, got, c.want)
 		}
 	}

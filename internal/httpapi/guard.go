@@ -13,12 +13,12 @@ import (
 // what is asked for, nil if there is no such thing. nil: the request may go on.
 func (a *API) guard(found *route, r *http.Request) *problem {
 	if !a.serves(r.Host) {
-		if len(a.tokens) == 0 {
+		if !a.cfg.Keys.Any() {
 			return unknownHost.because("Host is %.100q; without tokens only localhost, loopback addresses and the hosts of SPENDFLUSH_HOSTS are served", r.Host)
 		}
 		return unknownHost.because("Host is %.100q; only localhost, loopback addresses and the hosts of SPENDFLUSH_HOSTS are served", r.Host)
 	}
-	if len(a.tokens) == 0 {
+	if !a.cfg.Keys.Any() {
 		if name := proxyHeader(r.Header); name != "" {
 			return proxied.because("the request has the header %.40s; without tokens only what comes directly from this machine is served", name)
 		}
@@ -35,7 +35,7 @@ func (a *API) guard(found *route, r *http.Request) *problem {
 // would be there too, and the browser would take it for the same origin; but the name is in the request.
 func (a *API) serves(host string) bool {
 	hosts := a.cfg.Hosts
-	if len(a.tokens) > 0 && len(hosts) == 0 || host == "" || isLoopback(host) { // every browser says which host it means
+	if a.cfg.Keys.Any() && len(hosts) == 0 || host == "" || isLoopback(host) { // every browser says which host it means
 		return true
 	}
 	return len(hosts) > 0 && slices.ContainsFunc(hosts, func(known string) bool { return strings.EqualFold(known, hostName(host)) })

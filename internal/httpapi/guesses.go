@@ -27,7 +27,7 @@ type guesses struct {
 	missing, wrong, paused atomic.Int64 // requests refused, by why
 
 	seed  maphash.Seed
-	right [1024]atomic.Uint64 // hashes of an address and the place of a token that was right from there
+	right [1024]atomic.Uint64 // hashes of an address and a token that was right from there
 
 	mu     sync.Mutex
 	until  map[netip.Addr]time.Time // by when the failures of an address are forgiven
@@ -42,10 +42,11 @@ func newGuesses(log *slog.Logger) *guesses {
 	return &guesses{log: log, seed: maphash.MakeSeed(), until: map[netip.Addr]time.Time{}, clock: time.Now}
 }
 
-// judge returns nil if the token at the place, which the address has sent, opens the API. 0 is the place of a wrong one.
-func (g *guesses) judge(address netip.Addr, place int) *problem {
-	if place > 0 {
-		hash := maphash.Comparable(g.seed, caller{place, address})
+// judge returns nil if the token that the address has sent opens the API. A wrong one is nil.
+func (g *guesses) judge(from caller) *problem {
+	address := from.address
+	if from.token != nil {
+		hash := maphash.Comparable(g.seed, from)
 		known := &g.right[hash%uint64(len(g.right))]
 		if known.Load() == hash {
 			return nil

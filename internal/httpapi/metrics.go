@@ -26,6 +26,9 @@ var (
 	descBodies    = prometheus.NewDesc("spendflush_http_body_bytes", "Bytes of request bodies in memory, above the first 32 KiB of each.", nil, nil)
 	descBodyLimit = prometheus.NewDesc("spendflush_http_body_bytes_limit", "Bytes of request bodies above which requests are answered with 503.", nil, nil)
 	descRefused   = prometheus.NewDesc("spendflush_http_unauthorized_total", "Requests refused because no token came with them that counts, a wrong one, or one that was not looked at after too many wrong ones.", []string{"reason"}, nil)
+	descBooked    = prometheus.NewDesc("spendflush_http_updates_total", "Updates recorded over HTTP, by the name of the token they came with; without tokens there is none.", []string{"token"}, nil)
+	descTokens    = prometheus.NewDesc("spendflush_http_tokens", "Tokens that open the HTTP API.", nil, nil)
+	descStale     = prometheus.NewDesc("spendflush_http_tokens_stale", "1 while SPENDFLUSH_TOKENS_FILE can't be read or has what isn't allowed, so that the tokens of before go on counting.", nil, nil)
 	descWorking   = prometheus.NewDesc("spendflush_http_working", "Requests of a costly kind being answered.", []string{"kind"}, nil)
 	descWorkLimit = prometheus.NewDesc("spendflush_http_working_limit", "Requests of a costly kind at once above which more are answered with 503.", []string{"kind"}, nil)
 )
@@ -37,7 +40,7 @@ type collector struct{ a *API }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descResponses, descConns, descConnLimit, descConnEnds, descBodies, descBodyLimit, descRefused, descWorking, descWorkLimit} {
+	for _, d := range []*prometheus.Desc{descResponses, descConns, descConnLimit, descConnEnds, descBodies, descBodyLimit, descRefused, descBooked, descTokens, descStale, descWorking, descWorkLimit} {
 		ch <- d
 	}
 }
@@ -56,6 +59,16 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range map[string]int64{"missing": g.missing.Load(), "wrong": g.wrong.Load(), "paused": g.paused.Load()} {
 		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(n), reason)
 	}
+	keys := c.a.cfg.Keys
+	for name, n := range keys.Now().Booked() {
+		ch <- prometheus.MustNewConstMetric(descBooked, prometheus.CounterValue, float64(n), name)
+	}
+	gauge(descTokens, int64(keys.Now().Len()))
+	var stale int64
+	if keys.IsStale() {
+		stale = 1
+	}
+	gauge(descStale, stale)
 	conns := c.a.gate.Stats()
 	gauge(descConns, int64(conns.Open))
 	gauge(descConnLimit, int64(conns.Limit))

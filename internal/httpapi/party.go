@@ -4,52 +4,39 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/spendflush/spendflush/internal/gate"
 )
 
-// party is who shares the places of an instance with others: a token if there are several, else an
+// party is who shares the places of an instance with others: the name of a token if there are several, else an
 // address.
 type party struct {
-	token   int // its place in the settings, from 1; 0 where tokens don't tell callers apart
+	name    string // "" where tokens don't tell callers apart
 	address netip.Addr
 }
 
-// partyOf returns who sent the request. Where it matters the request was let in already, so that a
-// token is good.
-func (a *API) partyOf(r *http.Request) party {
-	if len(a.tokens) > 1 {
-		if token := a.tokenOf(r); token > 0 {
-			return party{token: token}
+// partyOf returns who sent the request that is answered.
+func (a *API) partyOf(w http.ResponseWriter, r *http.Request) party {
+	if a.cfg.Keys.Now().Names() > 1 {
+		if name := callerOf(w).name(); name != "" {
+			return party{name: name}
 		}
 	}
 	return party{address: gate.NetworkOf(a.clientOf(r))}
 }
 
-// callerOf names the party for the pipeline. Without tokens all callers are of one owner, who is not to be kept from the
+// shareOf names the party for the pipeline. Without tokens all callers are of one owner, who is not to be kept from the
 // places that nobody else takes.
-func (a *API) callerOf(r *http.Request) string {
-	if len(a.tokens) == 0 {
+func (a *API) shareOf(w http.ResponseWriter, r *http.Request) string {
+	if !a.cfg.Keys.Any() {
 		return ""
 	}
-	p := a.partyOf(r)
-	if p.token > 0 {
-		return "token " + strconv.Itoa(p.token)
+	p := a.partyOf(w, r)
+	if p.name != "" {
+		return "token " + p.name
 	}
 	return p.address.String()
-}
-
-// tokenOf returns the place of the token that opened the API to the request, or of that which its
-// session was made with; 0 if there is none.
-func (a *API) tokenOf(r *http.Request) int {
-	if given := r.Header["Authorization"]; len(given) > 0 {
-		_, text, _ := strings.Cut(given[0], " ")
-		return a.tokens.find(strings.TrimSpace(text))
-	}
-	s, _ := a.sessionOf(r)
-	return s.token
 }
 
 // clientOf returns the address that the request comes from: behind trusted proxies the one that

@@ -45,13 +45,13 @@ const (
 	streamFor   = 15 * time.Minute // then the client connects again, and its right to is looked at anew
 )
 
-// events sends how everything stands at once and then every second, until the client leaves or signs out, the server shuts down,
-// or streamFor is over.
+// events sends how everything stands at once and then every second, until the client leaves or signs out, its token is
+// removed or has other roles, the server shuts down, or streamFor is over.
 func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	who := a.partyOf(r)
+	who := a.partyOf(w, r)
 	if !a.streams.tryTake(who) {
 		p := busy.because("%d streams are open, or %d of yours, which is as many as are at once", a.streams.size, a.streams.each)
 		p.retryAfter = retryLater
@@ -86,7 +86,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 		}
 		select {
 		case <-ticker.C:
-			if !a.isStillWelcome(r) {
+			if !a.isStillWelcome(w, r) {
 				return nil
 			}
 		case <-ctx.Done():
@@ -98,9 +98,17 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// isStillWelcome says whether the session that a stream was opened with goes on.
-func (a *API) isStillWelcome(r *http.Request) bool {
-	if len(a.tokens) == 0 || len(r.Header["Authorization"]) > 0 {
+// isStillWelcome says whether the token that a stream was opened with is in the list, with the same roles, and the session
+// goes on.
+func (a *API) isStillWelcome(w http.ResponseWriter, r *http.Request) bool {
+	keys := a.cfg.Keys.Now()
+	if keys.Len() == 0 {
+		return true
+	}
+	if !keys.Has(callerOf(w).token) {
+		return false
+	}
+	if len(r.Header["Authorization"]) > 0 {
 		return true
 	}
 	_, p := a.sessionOf(r)

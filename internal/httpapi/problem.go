@@ -29,6 +29,7 @@ var (
 	noUpdates            = problemType{"no-updates", "There are no updates", http.StatusBadRequest}
 	tooManyRows          = problemType{"too-many-rows", "The report is too long", http.StatusBadRequest}
 	unauthorized         = problemType{"unauthorized", "A valid token is needed", http.StatusUnauthorized}
+	missingRole          = problemType{"missing-role", "The token lacks a role", http.StatusForbidden}
 	crossOrigin          = problemType{"cross-origin", "A page of another origin sent this", http.StatusForbidden}
 	unknownHost          = problemType{"unknown-host", "The host is not served here", http.StatusForbidden}
 	proxied              = problemType{"proxied", "The request came through a proxy", http.StatusForbidden}
@@ -59,6 +60,10 @@ type problem struct {
 	Detail   string  `json:"detail,omitempty"`
 	Instance string  `json:"instance"`         // names this one occurrence; the log has it too
 	Errors   []fault `json:"errors,omitempty"` // of invalid-json and invalid-update
+
+	// Role and Roles are of missing-role: the role that is needed, and those that the token has.
+	Role  string   `json:"role,omitempty"`
+	Roles []string `json:"roles,omitempty"`
 
 	// Updates and Reached are of wait-ended.
 	Updates int    `json:"updates,omitempty"`

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"net/http"
 	"strings"
+
+	"github.com/spendflush/spendflush/internal/access"
 )
 
 // endpoint answers a request of one method.
@@ -14,10 +16,11 @@ type route struct {
 	// for is the request's PathValue of that name, escaped as it came.
 	path string
 
-	open      bool     // needs no token
-	page      bool     // a link on a page of another site may lead here: it costs nothing and shows nothing
-	unguarded bool     // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
-	get       endpoint // stands for HEAD too
+	open      bool         // needs no token
+	role      access.Roles // one of which the token must have; without one, and unless it is open, it is nobody's
+	page      bool         // a link on a page of another site may lead here: it costs nothing and shows nothing
+	unguarded bool         // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
+	get       endpoint     // stands for HEAD too
 	post      endpoint
 	delete    endpoint
 }

@@ -39,7 +39,7 @@ func slowly(a *testAPI) (wait func(time.Duration)) {
 func TestWhoGuessesTokensHasToPauseAndNobodyElse(t *testing.T) {
 	var log bytes.Buffer
 	a, _ := newAPI(t, func(c *Config) {
-		c.Tokens = []string{"secret-1", "secret-2"}
+		c.Keys = keysOf("secret-1", "secret-2")
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
 	wait := slowly(a)
@@ -104,7 +104,7 @@ func TestTheAddressesOfOneCustomerPauseTogetherAndAreNotRememberedForEver(t *tes
 	wantProblem(t, from(a, "[2001:db8::ffff]:1", "guess"), tooManyGuesses)
 	wantProblem(t, from(a, "[2001:db8:0:1::1]:1", "guess"), unauthorized)
 	for i := range 2 * maxGuessers {
-		a.guesses.judge(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 0)
+		a.guesses.judge(caller{address: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})})
 	}
 	if n := len(a.guesses.until); n > maxGuessers+1 {
 		t.Errorf("%d addresses are remembered", n)
@@ -158,7 +158,7 @@ func TestASignOutEndsTheSessionOnAllInstances(t *testing.T) {
 	var log bytes.Buffer
 	start := func() *testAPI {
 		a, _ := newAPI(t, func(c *Config) {
-			c.Tokens, c.Reader, c.Logger = []string{"another-2", "secret-1"}, shared, slog.New(slog.NewTextHandler(&log, nil))
+			c.Keys, c.Reader, c.Logger = keysOf("another-2", "secret-1"), shared, slog.New(slog.NewTextHandler(&log, nil))
 		})
 		return a
 	}
@@ -202,8 +202,9 @@ func TestASignOutEndsTheSessionOnAllInstances(t *testing.T) {
 	if look(a); opens(a, other) {
 		t.Error("the sign-out was never told")
 	}
+	name := tokenOf(a, "secret-1").Name
 	for _, want := range []string{
-		`msg="signed in" token=2 remote=192.0.2.1`, `msg="signed out" token=2 remote=192.0.2.1 everywhere=true`, `everywhere=false`,
+		`msg="signed in" token=` + name + ` remote=192.0.2.1`, `msg="signed out" token=` + name + ` remote=192.0.2.1 everywhere=true`, `everywhere=false`,
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log doesn't say %s:\n%s", want, &log)
@@ -213,11 +214,10 @@ func TestASignOutEndsTheSessionOnAllInstances(t *testing.T) {
 
 func TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes(t *testing.T) {
 	shared := &endedReader{ended: map[[16]byte]time.Time{}, away: errors.New("connection refused")}
-	a, _ := newAPI(t, func(c *Config) { c.Tokens, c.Reader = []string{"secret-1"}, shared })
+	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1"), shared })
 	a.signedOut.started = time.Now().Add(-time.Hour)
-	key := a.tokens[0].key()
 	opens := func(begun time.Duration) bool {
-		session := newSession(key, time.Now().Add(sessionFor-begun))
+		session := newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor-begun))
 		return do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"="+session).Code == http.StatusOK
 	}
 	// /v1/status itself needs the database.
@@ -231,7 +231,7 @@ func TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes(t *testing.T) {
 
 	// In the first moments nobody is sent to sign in again.
 	a.signedOut.started = time.Now()
-	header := "Cookie: " + plainCookie + "=" + newSession(key, time.Now().Add(sessionFor-time.Hour))
+	header := "Cookie: " + plainCookie + "=" + newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor-time.Hour))
 	for _, path := range []string{"/v1/status", "/v1/session"} {
 		if p := wantProblem(t, do(a, "GET", path, "", header), notReady); !strings.Contains(p.Detail, "session") {
 			t.Errorf("%s: %+v", path, p)
@@ -245,7 +245,7 @@ func TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes(t *testing.T) {
 
 func TestAStreamEndsWithItsSession(t *testing.T) {
 	shared := &endedReader{ended: map[[16]byte]time.Time{}}
-	a, _ := newAPI(t, func(c *Config) { c.Tokens, c.Reader = []string{"secret-1"}, shared })
+	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1"), shared })
 	_, header := signedIn(t, a)
 	base := serve(t, a)
 	request, err := http.NewRequest("GET", base+"/v1/events", nil)
@@ -267,24 +267,9 @@ func TestAStreamEndsWithItsSession(t *testing.T) {
 	}
 }
 
-func TestAStolenCookieTellsTokensSlowly(t *testing.T) {
-	// That it is slow by count, not by the clock: as many rounds as are usual for PBKDF2 with SHA-256.
-	if keyRounds < 600_000 {
-		t.Errorf("a try of a token costs %d rounds", keyRounds)
-	}
-	list, err := newTokens([]string{"secret-1", "secret-2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, again, other := list[0].key(), list[0].key(), list[1].key()
-	if bytes.Equal(key, list[0].hash[:]) || bytes.Equal(key, other) || &key[0] != &again[0] {
-		t.Error("keys are made of hashes, are the same, or are made anew each time")
-	}
-}
-
 func TestOnlyHostsThatAreNamedAreServed(t *testing.T) {
 	hosts := func(tokens ...string) *testAPI {
-		a, _ := newAPI(t, func(c *Config) { c.Tokens, c.Hosts = tokens, []string{"Spend.Example", "10.0.0.5", "fd00::5"} })
+		a, _ := newAPI(t, func(c *Config) { c.Keys, c.Hosts = keysOf(tokens...), []string{"Spend.Example", "10.0.0.5", "fd00::5"} })
 		return a
 	}
 	for _, a := range []*testAPI{hosts("secret-1"), hosts()} {
@@ -297,7 +282,7 @@ func TestOnlyHostsThatAreNamedAreServed(t *testing.T) {
 			r.Header.Set("Authorization", "Bearer secret-1")
 			w := httptest.NewRecorder()
 			if a.ServeHTTP(w, r); w.Code != status {
-				t.Errorf("%s, %d tokens: %d", host, len(a.tokens), w.Code)
+				t.Errorf("%s, %d tokens: %d", host, a.cfg.Keys.Now().Len(), w.Code)
 			}
 			if status == 403 {
 				wantProblem(t, w, unknownHost)
@@ -331,7 +316,7 @@ func TestWithoutTokensNothingIsServedThroughAProxy(t *testing.T) {
 
 func TestEveryAnswerIsForPagesOfThisOriginAlone(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) {
-		c.Tokens = []string{"secret-1"}
+		c.Keys = keysOf("secret-1")
 		c.Ready = func(context.Context) error { panic("to be rescued") }
 	})
 	for _, target := range []string{"/", "/assets/page.css", "/v1/status", "/v1/usage?format=csv", "/metrics", "/openapi.json", "/nothing", "/healthz", "/readyz"} {
@@ -371,10 +356,8 @@ func TestWhoSettlesAnEntryIsInTheLogAndWithTheEntry(t *testing.T) {
 	in.run()
 	in.aside()
 	var log bytes.Buffer
-	var err error
-	if in.api.tokens, err = newTokens([]string{"another-1", "secret-2"}); err != nil {
-		t.Fatal(err)
-	}
+	in.api.cfg.Keys = keysOf("another-1", "secret-2")
+	another, second := tokenOf(in.api, "another-1").Name, tokenOf(in.api, "secret-2").Name
 	in.api.log = slog.New(slog.NewTextHandler(&log, nil))
 	_, header := signedInWith(t, in.api, "secret-2")
 	for id, step := range map[int]struct{ what, auth string }{3: {"apply", header}, 1: {"drop", "Authorization: Bearer another-1"}} {
@@ -385,15 +368,15 @@ func TestWhoSettlesAnEntryIsInTheLogAndWithTheEntry(t *testing.T) {
 		wantProblem(t, do(in.api, "POST", path, body, asJSON, step.auth), alreadySettled) // which is no news
 	}
 	for _, want := range []string{
-		`level=INFO msg="signed in" token=2 remote=192.0.2.1`,
+		`level=INFO msg="signed in" token=` + second + ` remote=192.0.2.1`,
 		`level=INFO msg="a quarantine entry was applied" entry=3 what="producer `,
-		`level=INFO msg="a quarantine entry was dropped" entry=1 what="11 bytes" token=1 remote=192.0.2.1`,
+		`level=INFO msg="a quarantine entry was dropped" entry=1 what="11 bytes" token=` + another + ` remote=192.0.2.1`,
 	} {
 		if strings.Count(log.String(), want) != 1 {
 			t.Errorf("the log doesn't say once %s:\n%s", want, &log)
 		}
 	}
-	for id, want := range map[int64]string{1: "token 1, 192.0.2.1, instance here", 3: "token 2, 192.0.2.1, instance here"} {
+	for id, want := range map[int64]string{1: "token " + another + ", 192.0.2.1, instance here", 3: "token " + second + ", 192.0.2.1, instance here"} {
 		if q, err := in.store.QuarantinedEntry(t.Context(), id); err != nil || q.SettledBy != want {
 			t.Errorf("entry %d is settled by %q, %v", id, q.SettledBy, err)
 		}
@@ -402,7 +385,7 @@ func TestWhoSettlesAnEntryIsInTheLogAndWithTheEntry(t *testing.T) {
 
 func TestWhoGuessesBehindATrustedProxyDoesNotPauseOthersBehindIt(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) {
-		c.Tokens, c.TrustedProxies = []string{"secret-1"}, []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
+		c.Keys, c.TrustedProxies = keysOf("secret-1"), []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
 	})
 	slowly(a)
 	behind := func(client, token string) *httptest.ResponseRecorder { // do comes from 192.0.2.1

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
-	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -17,6 +15,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/spendflush/spendflush/internal/access"
 )
 
 // A browser signs in with a token and gets a cookie that scripts can't read and that goes to no other site. The cookie
@@ -29,29 +29,19 @@ const (
 	secureCookie = "__Host-" + plainCookie
 
 	sessionFor   = 12 * time.Hour
-	sessionHead  = 8 + 16 // when it ends, in Unix seconds; its id
+	idBytes      = 16
+	tagBytes     = 8
+	sessionHead  = 8 + idBytes + tagBytes // when it ends, in Unix seconds; its id; which token it was made with
 	sessionBytes = sessionHead + sha256.Size
 
 	maxSmallBody = 4 << 10 // of a request that isn't about updates
 )
 
-// keyRounds makes each try of a token against a stolen cookie cost some tenth of a second.
-const keyRounds = 600_000
-
-// sessionKey makes the key of signatures out of a token. It takes a tenth of a second.
-func sessionKey(text string) []byte {
-	key, err := pbkdf2.Key(sha256.New, text, []byte("spendflush session"), keyRounds, sha256.Size)
-	if err != nil {
-		panic("httpapi: no key of sessions can be made: " + err.Error()) // of a hash or length that isn't allowed
-	}
-	return key
-}
-
 // session is what a cookie tells.
 type session struct {
-	id    [16]byte
+	id    [idBytes]byte
 	ends  time.Time
-	token int // place of the one that it was made with
+	token *access.Token // that it was made with
 }
 
 func (s *session) began() time.Time { return s.ends.Add(-sessionFor) }
@@ -59,34 +49,44 @@ func (s *session) began() time.Time { return s.ends.Add(-sessionFor) }
 // sign returns the signature of a session.
 func sign(key, head []byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte("spendflush session, version 2\x00"))
+	mac.Write([]byte("spendflush session, version 3\x00"))
 	mac.Write(head)
 	return mac.Sum(nil)
 }
 
-// newSession returns the value of the cookie for whoever has sent the token of that key.
-func newSession(key []byte, ends time.Time) string {
+// tagOf tells in a cookie which token it was made with, so that the keys of others needn't be made.
+func tagOf(token *access.Token) []byte {
+	sum := sha256.Sum256([]byte("spendflush session of\x00" + token.Name))
+	return sum[:tagBytes]
+}
+
+// newSession returns the value of the cookie for whoever has sent the token.
+func newSession(token *access.Token, ends time.Time) string {
 	head := make([]byte, sessionHead, sessionBytes)
 	binary.BigEndian.PutUint64(head, uint64(ends.Unix()))
-	_, _ = rand.Read(head[8:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(append(head, sign(key, head)...))
+	_, _ = rand.Read(head[8 : 8+idBytes]) // never fails
+	copy(head[8+idBytes:], tagOf(token))
+	return base64.RawURLEncoding.EncodeToString(append(head, sign(token.SessionKey(), head)...))
 }
 
 // opens returns the session of the value, if it was made with one of the tokens and hasn't ended by time. One that would
 // last longer than sessions do was not made here.
-func (t tokens) opens(value string, now time.Time) (s session, ok bool) {
+func opens(keys *access.List, value string, now time.Time) (s session, ok bool) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
 	if err != nil || len(raw) != sessionBytes {
 		return session{}, false
 	}
 	head, signature := raw[:sessionHead], raw[sessionHead:]
-	for i := range t {
-		s.token |= (i + 1) * subtle.ConstantTimeCompare(signature, sign(t[i].key(), head))
-	}
+	keys.Each(func(t *access.Token) bool { // several may have one name
+		if bytes.Equal(head[8+idBytes:], tagOf(t)) && hmac.Equal(signature, sign(t.SessionKey(), head)) {
+			s.token = t
+		}
+		return s.token == nil
+	})
 	s.ends = time.Unix(int64(binary.BigEndian.Uint64(head)), 0)
 	copy(s.id[:], head[8:])
 	left := s.ends.Sub(now)
-	return s, s.token > 0 && left > 0 && left <= sessionFor
+	return s, s.token != nil && left > 0 && left <= sessionFor
 }
 
 // isSecure says whether the browser sent the request over TLS, to this instance or to a proxy before it.
@@ -103,23 +103,33 @@ func cookieName(r *http.Request) string {
 
 // sessionState is the answer to GET /v1/session.
 type sessionState struct {
-	Needed   bool `json:"needed"`    // a token is needed
-	SignedIn bool `json:"signed_in"` // this request has what is needed
+	Needed   bool     `json:"needed"`         // a token is needed
+	SignedIn bool     `json:"signed_in"`      // this request has what is needed
+	Name     string   `json:"name,omitempty"` // of the token; none where none is needed
+	Roles    []string `json:"roles"`          // what this request may do
 }
 
 func (a *API) session(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	isNeeded := len(a.tokens) > 0
-	_, p := a.sessionOf(r)
-	if !isNeeded || len(r.Header["Authorization"]) > 0 {
-		_, p = a.authenticate(r)
+	state := sessionState{Needed: a.cfg.Keys.Any(), Roles: []string{}}
+	s, p := a.sessionOf(r)
+	from := caller{token: s.token}
+	if !state.Needed || len(r.Header["Authorization"]) > 0 {
+		from, p = a.authenticate(r)
 	}
 	if p != nil && p.Status == http.StatusServiceUnavailable {
 		return p
 	}
-	writeJSON(w, "application/json", http.StatusOK, sessionState{Needed: isNeeded, SignedIn: p == nil})
+	state.SignedIn = p == nil
+	switch {
+	case !state.Needed:
+		state.Roles = access.All.Names()
+	case state.SignedIn:
+		state.Name, state.Roles = from.token.Name, from.token.Roles.Names()
+	}
+	writeJSON(w, "application/json", http.StatusOK, state)
 	return nil
 }
 
@@ -131,20 +141,21 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) *problem {
 	if p := a.readSmall(w, r, &body); p != nil {
 		return p
 	}
-	if len(a.tokens) == 0 {
+	if !a.cfg.Keys.Any() {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
 	address := a.clientOf(r)
-	place, p := a.checkToken(address, body.Token)
+	token, p := a.checkToken(address, body.Token)
 	if p != nil {
 		if p.Status == http.StatusUnauthorized {
 			p.with("WWW-Authenticate", challenge)
 		}
 		return p
 	}
-	a.log.Info("signed in", "token", place, "remote", address)
-	a.setSession(w, r, newSession(a.tokens[place-1].key(), time.Now().Add(sessionFor)), int(sessionFor/time.Second))
+	knownAs(w, caller{token, address})
+	a.log.Info("signed in", "token", token.Name, "remote", address)
+	a.setSession(w, r, newSession(token, time.Now().Add(sessionFor)), int(sessionFor/time.Second))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -160,10 +171,11 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
+	knownAs(w, caller{s.token, a.clientOf(r)})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), signOutTimeout) // a browser may leave with its page
 	defer cancel()
 	err := a.signedOut.add(ctx, s)
-	a.log.Info("signed out", "token", s.token, "remote", a.clientOf(r), "everywhere", err == nil)
+	a.log.Info("signed out", "token", s.token.Name, "remote", a.clientOf(r), "everywhere", err == nil)
 	if err != nil {
 		p := databaseUnavailable.because("the browser forgets the session and this instance takes it no more; " +
 			"other instances do until the database can be asked again, when they are told")

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/access"
 )
 
 const signInBody = `{"token":"secret-1"}`
@@ -29,7 +31,18 @@ func signedInWith(t testing.TB, a *testAPI, token string) (cookie *http.Cookie, 
 	return cookies[0], "Cookie: " + cookies[0].Name + "=" + cookies[0].Value
 }
 
-func withTokens(texts ...string) func(*Config) { return func(c *Config) { c.Tokens = texts } }
+// keysOf are tokens without names of their own, which may do everything.
+func keysOf(texts ...string) *access.Keys {
+	list, err := access.Plain(texts...)
+	if err != nil {
+		panic(err)
+	}
+	return access.NewKeys(list)
+}
+
+func tokenOf(a *testAPI, text string) *access.Token { return a.cfg.Keys.Now().Find(text) }
+
+func withTokens(texts ...string) func(*Config) { return func(c *Config) { c.Keys = keysOf(texts...) } }
 
 func TestACookieOfOneInstanceOpensEveryOtherWithTheSameTokensUntilItEnds(t *testing.T) {
 	a, _ := newAPI(t, withTokens("secret-1"))
@@ -52,12 +65,12 @@ func TestACookieOfOneInstanceOpensEveryOtherWithTheSameTokensUntilItEnds(t *test
 		}
 	}
 	wantProblem(t, do(c, "GET", "/v1/status", "", header), unauthorized)
-	made, ok := a.tokens.opens(cookie.Value, time.Now())
+	made, ok := opens(a.cfg.Keys.Now(), cookie.Value, time.Now())
 	if left := time.Until(made.ends); !ok || left > 12*time.Hour {
 		t.Fatalf("the session ends in %s, %t", left, ok)
 	}
 	for at, want := range map[time.Duration]bool{-time.Second: true, 0: false, -12 * time.Hour: true, -12*time.Hour - time.Second: false} {
-		if _, ok := a.tokens.opens(cookie.Value, made.ends.Add(at)); ok != want {
+		if _, ok := opens(a.cfg.Keys.Now(), cookie.Value, made.ends.Add(at)); ok != want {
 			t.Errorf("%s before its end it opens: %t", -at, ok) // one that would last longer than sessions do wasn't made here
 		}
 	}
@@ -70,14 +83,14 @@ func TestACookieThatWasAlteredOrMadeUpOpensNothing(t *testing.T) {
 	for i := range raw {
 		changed := []byte(string(raw))
 		changed[i] ^= 1
-		if _, ok := a.tokens.opens(base64.RawURLEncoding.EncodeToString(changed), time.Now()); ok {
+		if _, ok := opens(a.cfg.Keys.Now(), base64.RawURLEncoding.EncodeToString(changed), time.Now()); ok {
 			t.Errorf("a cookie whose byte %d was changed opens", i)
 		}
 	}
-	unknown, nobody := []byte("the key of another token"), make([]byte, 32)
+	unknown := keysOf("another-3").Now().Find("another-3")
 	ends := time.Now().Add(time.Hour)
 	for _, value := range []string{
-		"", "x", cookie.Value[:len(cookie.Value)-1], cookie.Value + "A", newSession(unknown, ends), newSession(nobody, ends),
+		"", "x", cookie.Value[:len(cookie.Value)-1], cookie.Value + "A", newSession(unknown, ends),
 		base64.RawURLEncoding.EncodeToString(raw[:sessionHead]), "secret-1",
 	} {
 		wantProblem(t, do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"="+value), unauthorized)
@@ -123,10 +136,11 @@ func TestASessionSaysWhetherItIsNeededAndThere(t *testing.T) {
 		header string
 		want   string
 	}{
-		{a, "X: y", `{"needed":true,"signed_in":false}`},
-		{a, header, `{"needed":true,"signed_in":true}`},
-		{a, "Authorization: Bearer secret-1", `{"needed":true,"signed_in":true}`},
-		{open, "X: y", `{"needed":false,"signed_in":true}`},
+		{a, "X: y", `{"needed":true,"signed_in":false,"roles":[]}`},
+		{a, header, `{"needed":true,"signed_in":true,"name":"` + tokenOf(a, "secret-1").Name + `","roles":["write","read","operate"]}`},
+		{a, "Authorization: Bearer secret-1", `{"needed":true,"signed_in":true,"name":"` + tokenOf(a, "secret-1").Name + `","roles":["write","read","operate"]}`},
+		{a, "Authorization: Bearer secret-2", `{"needed":true,"signed_in":false,"roles":[]}`},
+		{open, "X: y", `{"needed":false,"signed_in":true,"roles":["write","read","operate"]}`},
 	} {
 		if w := do(c.api, "GET", "/v1/session", "", c.header); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != c.want {
 			t.Errorf("%s: %d %s, want %s", c.header, w.Code, w.Body, c.want)

@@ -75,7 +75,7 @@ func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
 
 // spend tells what one entity has spent.
 func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.Entity) *problem {
-	who := a.partyOf(r)
+	who := a.partyOf(w, r)
 	if p := a.spends.take(r.Context(), who); p != nil {
 		return p
 	}

@@ -43,7 +43,7 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 
 // begin waits for one of the places and gives the answer the time of a report. end must be called after it.
 func (a *API) begin(places *places, w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
-	who := a.partyOf(r)
+	who := a.partyOf(w, r)
 	if p := places.take(r.Context(), who); p != nil {
 		return nil, nil, p
 	}

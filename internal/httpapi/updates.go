@@ -105,9 +105,12 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spend
 	case n == 0:
 		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
 	}
-	receipt, err := a.cfg.Recorder.RecordAllFor(a.callerOf(r), in.updates)
+	receipt, err := a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), in.updates)
 	if err != nil {
 		return spendflush.Receipt{}, 0, in.recordProblem(err)
+	}
+	if token := callerOf(w).token; token != nil {
+		token.AddBooked(int64(n))
 	}
 	return receipt, n, nil
 }

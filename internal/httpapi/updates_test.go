@@ -218,7 +218,7 @@ func TestAllBodiesTogetherAreBoundedAndTheirMemoryIsGivenBack(t *testing.T) {
 	}
 
 	// A small one needs none of the memory.
-	other := &holder{who: party{token: 1}}
+	other := &holder{who: party{name: "one"}}
 	if !a.bodies.take(t.Context(), other, 300_000) {
 		t.Fatal("half of the memory can't be had")
 	}

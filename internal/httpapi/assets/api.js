@@ -10,8 +10,8 @@ export class Problem extends Error {
   }
 }
 
-// signedOut is called when the API wants to know who asks.
-export const on = { signedOut() {} };
+// signedOut is called when the API wants to know who asks, refused when the token lacks a role.
+export const on = { signedOut() {}, refused() {} };
 
 export async function call(path, { method = "GET", body, signal } = {}) {
   let response;
@@ -30,6 +30,7 @@ export async function call(path, { method = "GET", body, signal } = {}) {
   if (response.ok) return document;
   const problem = new Problem(response.status, document, Number(response.headers.get("Retry-After")) || 1);
   if (response.status === 401 && path !== "/v1/session") on.signedOut();
+  if (document.role) on.refused();
   throw problem;
 }
 

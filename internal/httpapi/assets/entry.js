@@ -2,6 +2,7 @@
 import { h, fill, renew, facts, table, failure, id } from "./dom.js";
 import { call } from "./api.js";
 import { count, dollars, named, when, bytes } from "./format.js";
+import { lacks, may } from "./rights.js";
 import { what } from "./trouble.js";
 
 // open shows a dialog, which gives the focus back when it closes. It closes when the view is left, too.
@@ -21,7 +22,9 @@ export function showEntry(number, settled, signal) {
   fill(place, `entry ${number}`, async () => {
     const e = await call(`/v1/quarantine/${number}`, { signal });
     const settle = (action) => () => { box.close(); ask(action, e, settled, signal); };
-    if (e.state === "open") {
+    if (e.state === "open" && !may("operate")) {
+      renew(form, h("p.hint", {}, `To apply or drop: ${lacks("operate")}`), form.lastChild);
+    } else if (e.state === "open") {
       renew(form, h("button", { type: "button", onclick: settle("apply") }, "Apply …"), h("button.danger", { type: "button", onclick: settle("drop") }, "Drop …"), form.lastChild);
     }
     return [facts(["What", what(e)], ["State", e.state], ["Since", when(e.created_at)], e.settled_at && ["Settled", [when(e.settled_at), e.settled_by && [" by ", id(e.settled_by)]]],

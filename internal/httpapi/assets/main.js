@@ -7,6 +7,7 @@ import { showPipeline } from "./pipeline.js";
 import { showSpend } from "./spend.js";
 import { entityOf, showEntity, titleOfEntity } from "./entity.js";
 import { showTrouble } from "./trouble.js";
+import { hold, lacks, may, whose } from "./rights.js";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -33,6 +34,7 @@ const VIEWS = [
 function route(event) {
   if (location.hash && !location.hash.startsWith("#/")) return;
   if (session.needed && !session.signed_in) return showSignIn();
+  if (!may("read")) return showNothing();
   const [path, search = ""] = location.hash.replace(/^#/, "").split("?");
   const query = new URLSearchParams(search);
   if (event && shown.path === path && shown.update) return shown.update(query);
@@ -85,7 +87,7 @@ function showSignIn() {
   const token = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true, autofocus: true });
   const says = h("p.says", { role: "alert" });
   const form = h("form.sign-in", {}, h("h1", {}, "Sign in"),
-    h("p", {}, "With one of the tokens of this instance, as in SPENDFLUSH_TOKENS."),
+    h("p", {}, "With a token of this instance that has the role read."),
     h("label", { for: "token" }, "Token"), token, h("button.main", { type: "submit" }, "Sign in"), says);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -102,6 +104,16 @@ function showSignIn() {
   token.focus();
 }
 
+// showNothing tells whose token may not read that it is the wrong one here.
+function showNothing() {
+  leaveView();
+  live.stop();
+  nav.hidden = true;
+  entitle("Nothing to show");
+  main.replaceChildren(h("h1", {}, "This token may not read"), h("p", {}, lacks("read")),
+    h("p", {}, "Sign out, and sign in with another token."));
+}
+
 let again;
 
 async function begin() {
@@ -114,8 +126,15 @@ async function begin() {
     return;
   }
   clearTimeout(again);
+  begun();
+}
+
+function begun() {
+  hold(session);
   signOut.hidden = !(session.needed && session.signed_in);
-  if (!session.needed || session.signed_in) live.start();
+  if (may("read")) live.start();
+  // Who may only read came for the spend, and not to watch the pipeline.
+  if (!location.hash && may("read") && !may("operate")) history.replaceState(null, "", "#/spend");
   route();
 }
 
@@ -123,6 +142,14 @@ on.signedOut = () => {
   if (!session.signed_in) return;
   session = { needed: true, signed_in: false };
   route();
+};
+
+// The token may have got other roles since. If not, what was refused says why.
+on.refused = async () => {
+  const now = await call("/v1/session").catch(() => null);
+  if (!now || !hold(now)) return;
+  session = now;
+  begun();
 };
 
 signOut.addEventListener("click", async () => {
@@ -172,6 +199,7 @@ live.watch((pipeline, connected) => {
   }
   const self = pipeline?.instances.find((i) => i.self);
   renew(foot, `Times are in ${ZONE}, the zone of this browser.`, self && h("span", {}, "Shown by ", id(self.instance), `, spendflush ${self.version}.`),
+    whose() && h("span", {}, "Signed in as ", id(whose().name), `: ${whose().roles.join(", ")}.`),
     h("a", { href: "https://github.com/spendflush/spendflush/blob/main/docs/runbook.md", rel: "noreferrer" }, "Runbook"));
 });
 

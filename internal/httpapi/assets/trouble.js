@@ -4,6 +4,7 @@ import { call, withQuery, report } from "./api.js";
 import { bytes, count, counted, dollars, seconds, named, when, whenInZone, typeName } from "./format.js";
 import { watch } from "./live.js";
 import { ask, showEntry } from "./entry.js";
+import { lacks, may } from "./rights.js";
 
 const STATES = ["open", "applied", "dropped", "all"];
 
@@ -36,7 +37,8 @@ export function showTrouble(place, _, query, signal) {
     reload();
   };
   place.append(h("h1", {}, "Trouble"), audits(signal),
-    h("section", {}, heading, h("p", {}, "What could not be booked. Apply books an entry once its cause is mended, and only once; drop gives it up."), tabs, said, quarantine),
+    h("section", {}, heading, h("p", {}, "What could not be booked. Apply books an entry once its cause is mended, and only once; drop gives it up."),
+      !may("operate") && h("p.hint", {}, `To apply or drop: ${lacks("operate")}`), tabs, said, quarantine),
     h("section", {}, h("h2", {}, "Lost batches"), h("p", {}, "Batches that no living instance has any more, with what they counted."), lost));
   show(query);
   loadLost();
@@ -56,7 +58,8 @@ export function showTrouble(place, _, query, signal) {
 // audits tells of the last audit, whoever made it, and makes one.
 function audits(signal) {
   const result = h("div", { "aria-live": "polite" });
-  const button = h("button.main", { type: "button", id: "audit" }, "Audit now");
+  const isAllowed = may("operate");
+  const button = h("button.main", { type: "button", id: "audit", disabled: !isAllowed, "aria-describedby": isAllowed ? null : "no-audit" }, "Audit now");
   let asked = false;
   button.addEventListener("click", async () => {
     asked = button.disabled = true;
@@ -73,7 +76,8 @@ function audits(signal) {
       " as of ", whenInZone(a.at), `; it took ${seconds(a.took_seconds)}`] : "No audit is known yet."));
   }, signal);
   return h("section.card", {}, h("h2", {}, "Audit"),
-    h("p", {}, "Proves in one snapshot of Postgres that the books add up. It reads everything."), button, result);
+    h("p", {}, "Proves in one snapshot of Postgres that the books add up. It reads everything."), button,
+    !isAllowed && h("p.hint", { id: "no-audit" }, lacks("operate")), result);
 }
 
 function verdict(a) {
@@ -103,7 +107,7 @@ function entries(chosen, answer, settled, signal) {
     { name: "Reason", wide: true, cell: (e) => e.reason },
     { name: "Do", wide: true, cell: (e) => h("span.actions", {},
       h("button", { type: "button", "aria-label": `Show entry ${e.id}`, onclick: () => showEntry(e.id, settled, signal) }, "Show"),
-      e.state === "open" && [
+      e.state === "open" && may("operate") && [
         h("button", { type: "button", "aria-label": `Apply entry ${e.id}`, onclick: () => ask("apply", e, settled, signal) }, "Apply"),
         h("button.danger", { type: "button", "aria-label": `Drop entry ${e.id}`, onclick: () => ask("drop", e, settled, signal) }, "Drop")]) },
   ], answer.entries, { titled: true, empty: chosen === "open" ? "Nothing is open in quarantine." : chosen === "all" ? "Nothing was ever in quarantine." : `Nothing was ${chosen}.` }));

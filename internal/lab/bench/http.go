@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/sql"
@@ -102,8 +103,12 @@ func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) 
 		return nil, err
 	}
 	defer store.Close()
+	tokens, err := access.Plain(httpToken)
+	if err != nil {
+		return nil, err
+	}
 	api, err := httpapi.New(httpapi.Config{
-		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Tokens: []string{httpToken},
+		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Keys: access.NewKeys(tokens),
 	})
 	if err != nil {
 		return nil, err

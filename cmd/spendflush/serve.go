@@ -65,6 +65,7 @@ type instance struct {
 	api       *httpapi.API
 	server    *http.Server
 	listener  net.Listener
+	metrics   *metricsListener // nil: there is none
 	readiness *readiness
 }
 
@@ -73,17 +74,24 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	if err != nil {
 		return nil, fmt.Errorf("SPENDFLUSH_LISTEN: %w", err)
 	}
-	ps, err := newParts(ctx, set, log, false)
+	metrics, err := listenForMetrics(set.MetricsListen)
 	if err != nil {
 		listener.Close()
 		return nil, err
 	}
+	ps, err := newParts(ctx, set, log, false)
+	if err != nil {
+		listener.Close()
+		metrics.close()
+		return nil, err
+	}
 	if err := ps.openJournal(); err != nil {
 		listener.Close()
+		metrics.close()
 		ps.close()
 		return nil, err
 	}
-	in := &instance{parts: ps, readiness: newReadiness(log)}
+	in := &instance{parts: ps, metrics: metrics, readiness: newReadiness(log)}
 	registry := newRegistry(ps)
 	registry.MustRegister(in.readiness.collector())
 	if in.pipeline, err = ps.pipeline(registry); err == nil {
@@ -97,6 +105,7 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instanc
 	}
 	if err != nil {
 		listener.Close()
+		metrics.close()
 		ps.close()
 		return nil, err
 	}
@@ -117,7 +126,16 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 
 	var work sync.WaitGroup
 	defer work.Wait()
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
+	if in.metrics != nil {
+		// Until the end, so that a stop can be watched.
+		defer in.metrics.close()
+		work.Go(func() {
+			if err := in.metrics.serve(in.log); err != nil {
+				failed <- err
+			}
+		})
+	}
 	work.Go(func() {
 		if err := in.pipeline.Run(hard); err != nil {
 			failed <- err
@@ -286,5 +304,8 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 	}
 	registry.MustRegister(api.Collector())
 	in.api, in.server, in.listener = api, api.Server(in.set.Listen), api.Listen(listener)
+	if in.metrics != nil {
+		in.metrics.server, in.metrics.listener = api.MetricsServer(in.metrics.listener)
+	}
 	return nil
 }

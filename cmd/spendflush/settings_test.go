@@ -148,3 +148,17 @@ func TestTrustedProxiesAreAddressesAndNetworks(t *testing.T) {
 		}
 	}
 }
+
+func TestTheListenerOfTheMetricsIsAnAddressOfItsOwn(t *testing.T) {
+	const set = "SPENDFLUSH_METRICS_LISTEN="
+	for _, good := range []string{"", "127.0.0.1:9464", ":9464", "[::1]:9464", "127.0.0.1:0"} {
+		if _, err := load([]string{set + good}, 0); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"9464", "127.0.0.1", "127.0.0.1:", "127.0.0.1:4180"} {
+		if _, err := load([]string{set + bad}, 0); err == nil || !strings.Contains(err.Error(), `SPENDFLUSH_METRICS_LISTEN: "`+bad+`" is not allowed`) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/access"
@@ -216,9 +215,7 @@ func New(c Config) (*API, error) {
 
 // served lists all that is served.
 func (a *API) served() []*route {
-	metrics := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
-	})
+	metrics := newScrape(a)
 	return []*route{
 		{path: "/v1/updates", role: access.Write, post: a.updates},
 		{path: "/v1/spend", role: access.Read, get: a.spendByQuery},

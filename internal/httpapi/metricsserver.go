@@ -1,0 +1,87 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/spendflush/spendflush/internal/gate"
+)
+
+// maxScrapers is how many connections the listener of the metrics has at once; one address has half of them at most.
+const maxScrapers = 64
+
+// MetricsServer returns a server that serves /metrics alone, to whoever reaches the listener, without a token, and the
+// listener that it is to serve, which bounds its connections. A listener on a loopback address answers under loopback
+// names and Config.Hosts only, so that no site can have its name stand for that address.
+//
+// The deadlines are those of the API. What it answers counts among the answers of the API.
+func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
+	bounds := gate.New(gate.Options{Clients: maxScrapers, Reserve: 1, HeaderTimeout: a.cfg.HeaderTimeout})
+	server := &http.Server{
+		Handler:           a.metricsHandler(isLoopback(l.Addr().String())),
+		ReadHeaderTimeout: a.cfg.IdleTimeout, // bounds has HeaderTimeout
+		ReadTimeout:       a.cfg.ReadTimeout,
+		WriteTimeout:      a.cfg.WriteTimeout,
+		IdleTimeout:       a.cfg.IdleTimeout,
+		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
+		ConnState:         bounds.ConnState,
+		ConnContext:       bounds.ConnContext,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	return server, bounds.Listen(l)
+}
+
+// metricsHandler serves /metrics alone. local: the listener is one that only this machine can reach.
+func (a *API) metricsHandler(local bool) http.Handler {
+	scrape := newScrape(a)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
+		defer func() { a.traffic.answered(answer.status) }()
+		defer a.rescue(answer, r)
+		protect(answer.Header())
+		if p := a.refuseScrape(answer, r, local); p != nil {
+			a.fail(answer, r, p)
+			return
+		}
+		scrape.ServeHTTP(answer, r)
+	})
+}
+
+// refuseScrape says why the request gets no metrics, nil if it gets them.
+func (a *API) refuseScrape(w http.ResponseWriter, r *http.Request, local bool) *problem {
+	known := func(name string) bool { return strings.EqualFold(name, hostName(r.Host)) }
+	switch {
+	case isInReserve(r):
+		w.Header()["Connection"] = closes
+		p := busy.because("%d connections ask for metrics, which is as many as are at once", maxScrapers)
+		p.retryAfter = retrySoon
+		return p
+	case local && r.Host != "" && !isLoopback(r.Host) && !slices.ContainsFunc(a.cfg.Hosts, known):
+		return unknownHost.because("Host is %.100q; only localhost, loopback addresses and the hosts of SPENDFLUSH_HOSTS are served", r.Host)
+	case isOfAnotherSite(r):
+		return crossOrigin.because("a page of another origin may not send %.20s requests here", r.Method)
+	case r.URL.EscapedPath() != "/metrics":
+		return notFound.because("nothing is served at %.200q; this listener has /metrics alone", r.URL.Path)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		const allow = "GET, HEAD"
+		return methodNotAllowed.because("%.20s is not allowed here; allowed are %s", r.Method, allow).with("Allow", allow)
+	}
+	return nil
+}
+
+// newScrape returns what answers a scrape, maxScrapes of them at once.
+func newScrape(a *API) http.Handler {
+	return promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
+	})
+}
+
+func isInReserve(r *http.Request) bool {
+	conn := gate.Of(r.Context())
+	return conn != nil && conn.InReserve()
+}

@@ -15,6 +15,10 @@ type answer struct {
 	bytes  int64
 	body   body
 
+	route     *route // what was asked for, nil if there is no such thing, or as long as nothing is known
+	caller    caller // the zero value where no token was looked at, or a wrong one
+	requestID string // "" if it has none
+
 	pieceTimeout time.Duration
 }
 

@@ -300,11 +300,19 @@ func describePostgres(s sql.Server) string {
 
 // newLogger returns a logger as the settings say.
 func newLogger(set *settings, to io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: set.LogLevel}
+	options := &slog.HandlerOptions{Level: set.LogLevel, ReplaceAttr: durationsWithUnits}
 	if set.LogFormat == "text" || set.LogFormat == "auto" && isTerminal(to) {
 		return slog.New(slog.NewTextHandler(to, options))
 	}
 	return slog.New(slog.NewJSONHandler(to, options))
+}
+
+// durationsWithUnits writes a duration as text, such as 1.5s. In JSON it would be a bare number of nanoseconds.
+func durationsWithUnits(_ []string, attr slog.Attr) slog.Attr {
+	if attr.Value.Kind() == slog.KindDuration {
+		attr.Value = slog.StringValue(attr.Value.Duration().String())
+	}
+	return attr
 }
 
 // isTerminal says whether the stream is one.

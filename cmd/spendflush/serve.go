@@ -290,6 +290,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Hosts:          in.set.Hosts,
 		Registry:       registry,
 		Logger:         in.log,
+		AccessLog:      in.set.AccessLog,
 		Instance:       in.set.Instance,
 		Version:        programVersion(),
 		Ready:          in.ready,

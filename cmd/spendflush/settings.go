@@ -59,6 +59,7 @@ type settings struct {
 	DrainDelay       time.Duration `env:"SPENDFLUSH_DRAIN_DELAY" envDefault:"5s" allowed:"0s to 5m" help:"how long a stop goes on taking updates while /readyz says 503, so that balancers turn away first"`
 	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
 	LiteLLMMetrics   bool          `env:"SPENDFLUSH_LITELLM_METRICS" envDefault:"true" allowed:"true, false" help:"tell the five metrics of LiteLLM's high-availability setup, too, by its names"`
+	AccessLog        bool          `env:"SPENDFLUSH_ACCESS_LOG" envDefault:"false" allowed:"true, false" help:"log a line for every HTTP request once it is answered: at info, those of health checks and metrics at debug"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
 

@@ -16,6 +16,9 @@ type answer struct {
 	body   body
 	from   caller // once it is known
 
+	route     *route // what was asked for, nil if there is no such thing, or as long as nothing is known
+	requestID string // "" if it has none
+
 	pieceTimeout time.Duration
 }
 

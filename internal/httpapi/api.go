@@ -51,6 +51,10 @@ type Config struct {
 	// nil: nothing is logged.
 	Logger *slog.Logger
 
+	// AccessLog has Logger get one line for every request at info level once it is answered, those of health checks and
+	// metrics at debug level; and gives every request an id.
+	AccessLog bool
+
 	// Hosts are the names and addresses, without ports, under which requests are answered; loopback ones and localhost are
 	// always among them. None: any with Keys, and no others without.
 	Hosts []string
@@ -232,12 +236,12 @@ func (a *API) served() []*route {
 		{path: "/v1/quarantine/{id}/apply", role: access.Operate, post: a.settle("applied", quarantine.Apply)},
 		{path: "/v1/quarantine/{id}/drop", role: access.Operate, post: a.settle("dropped", quarantine.Drop)},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
-		{path: "/metrics", role: access.Read, get: func(w http.ResponseWriter, r *http.Request) *problem {
+		{path: "/metrics", role: access.Read, probe: true, get: func(w http.ResponseWriter, r *http.Request) *problem {
 			metrics.ServeHTTP(w, r)
 			return nil
 		}},
-		{path: "/healthz", open: true, unguarded: true, get: a.healthz},
-		{path: "/readyz", open: true, unguarded: true, get: a.readyz},
+		{path: "/healthz", open: true, unguarded: true, probe: true, get: a.healthz},
+		{path: "/readyz", open: true, unguarded: true, probe: true, get: a.readyz},
 		{path: "/", open: true, page: true, get: a.asset},
 		{path: "/assets/{file...}", open: true, page: true, get: a.asset},
 		{path: "/openapi.json", open: true, get: a.asset},
@@ -260,11 +264,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
 	defer func() {
 		a.traffic.answered(answer.status)
-		if a.log.Enabled(r.Context(), slog.LevelDebug) {
-			a.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes,
-				"took", time.Since(start), "remote", r.RemoteAddr)
-		}
+		a.logAccess(answer, r, start)
 	}()
+	a.identify(answer, r)
 	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
 		answer.body.ReadCloser, r.Body = r.Body, &answer.body
 		_ = http.NewResponseController(w).SetReadDeadline(start.Add(min(a.cfg.BodyGrace, a.cfg.ReadTimeout)))
@@ -329,6 +331,7 @@ func protect(h http.Header) {
 
 func (a *API) serve(w *answer, r *http.Request) *problem {
 	found := a.routes.find(r)
+	w.route = found
 	if found == nil || !found.unguarded {
 		if p := a.guard(found, r); p != nil {
 			return p
@@ -373,7 +376,7 @@ func (a *API) rescue(w *answer, r *http.Request) {
 	p := internalError.because("the log of the instance says more")
 	p.cause = panicError(reason)
 	if w.status != 0 {
-		a.log.Error("request failed halfway", "method", r.Method, "path", r.URL.Path, "error", p.cause)
+		a.log.Error("request failed halfway", "method", r.Method, "path", r.URL.Path, "error", p.cause, "request_id", w.requestID)
 		panic(http.ErrAbortHandler)
 	}
 	clear(w.Header())

@@ -16,7 +16,7 @@ const strongToken = "a-token-0123456789"
 
 func newScrapedAPI(t testing.TB) *testAPI {
 	a, _ := newAPI(t, func(c *Config) {
-		c.Tokens, c.HeaderTimeout = []string{strongToken}, 100*time.Millisecond
+		c.Keys, c.HeaderTimeout = keysOf(strongToken), 100*time.Millisecond
 		registry := prometheus.NewPedanticRegistry()
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "told", Help: "h"}, func() float64 { return 7 }))
 		c.Registry = registry

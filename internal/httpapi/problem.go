@@ -58,8 +58,9 @@ type problem struct {
 	Title    string  `json:"title"`
 	Status   int     `json:"status"`
 	Detail   string  `json:"detail,omitempty"`
-	Instance string  `json:"instance"`         // names this one occurrence; the log has it too
-	Errors   []fault `json:"errors,omitempty"` // of invalid-json and invalid-update
+	Instance string  `json:"instance"`             // names this one occurrence; the log has it too
+	Request  string  `json:"request_id,omitempty"` // the id of the request, also in X-Request-Id
+	Errors   []fault `json:"errors,omitempty"`     // of invalid-json and invalid-update
 
 	// Role and Roles are of missing-role: the role that is needed, and those that the token has.
 	Role  string   `json:"role,omitempty"`
@@ -87,13 +88,19 @@ func (p *problem) with(name, value string) *problem {
 }
 
 // fail answers with the problem. Failures of this side are logged, with the same name of the occurrence.
-func (a *API) fail(w http.ResponseWriter, r *http.Request, p *problem) {
-	p.Instance = "urn:uuid:" + newUUID()
+func (a *API) fail(w *answer, r *http.Request, p *problem) {
+	id := newUUID()
+	p.Instance = "urn:uuid:" + id
+	if w.requestID == "" {
+		w.requestID = id
+	}
+	p.Request = w.requestID
 	if level, ok := p.logLevel(); ok && !p.isUnheard(r) {
 		a.log.Log(r.Context(), level, "request failed", "method", r.Method, "path", r.URL.Path, "status", p.Status,
-			"detail", p.Detail, "error", p.cause, "occurrence", p.Instance)
+			"detail", p.Detail, "error", p.cause, "occurrence", p.Instance, "request_id", p.Request)
 	}
 	h := w.Header()
+	h[requestIDHeader] = []string{p.Request}
 	for name, values := range p.header {
 		h[name] = values
 	}

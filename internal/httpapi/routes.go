@@ -20,6 +20,7 @@ type route struct {
 	role      access.Roles // one of which the token must have; without one, and unless it is open, it is nobody's
 	page      bool         // a link on a page of another site may lead here: it costs nothing and shows nothing
 	unguarded bool         // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
+	probe     bool         // is asked for by programs again and again, and would drown the rest of the access log
 	get       endpoint     // stands for HEAD too
 	post      endpoint
 	delete    endpoint

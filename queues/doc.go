@@ -33,7 +33,7 @@
 //
 // and with Retain, or to call Requeue, Expire or RetainedStats, also
 //
-//	+xrevrange +xtrim +time
+//	+xrevrange +xtrim +time +getrange
 //
 // # What an EntryID stands for
 //

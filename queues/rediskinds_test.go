@@ -172,7 +172,7 @@ func TestAUserWithFewRightsIsEnough(t *testing.T) {
 	}
 	run(t, queuetest.Run, queues.RedisOptions{})
 	t.Run("Keeping", func(t *testing.T) {
-		do(t, admin, "ACL", "SETUSER", "few", "+xrevrange", "+xtrim", "+time")
+		do(t, admin, "ACL", "SETUSER", "few", "+xrevrange", "+xtrim", "+time", "+getrange", "+pttl")
 		run(t, queuetest.RunKeeper, queues.RedisOptions{Retain: true})
 		if _, _, err := open(t, dial(t, url), queues.RedisOptions{}).RetainedStats(t.Context(), 0); err != nil {
 			t.Error(err)

@@ -85,11 +85,13 @@ type BooksWitness interface {
 	Witnesses(ctx context.Context, id BooksID, anew bool) ([]Witness, error)
 }
 
-// WitnessedQueue is implemented by a Queue that shows the witness of the database which uses it.
+// WitnessedQueue is implemented by a Queue that shows the witnesses of the database which uses it.
 type WitnessedQueue interface {
-	// ShowWitness shows the first witness if the one that is shown is among these, or none is. Otherwise it changes
-	// nothing and returns false. What isn't shown again for ten seconds is forgotten.
-	ShowWitness(ctx context.Context, own []Witness) (shown bool, err error)
+	// ShowWitnesses shows the witnesses, of which the newest is the first, if the newest one that is shown is among these, or
+	// none is. If instead the newest of these is among those that are shown, whoever shows them has read the same database later, and
+	// they go on being shown. It returns what is shown, and none if it is another database's, which it leaves. What
+	// isn't shown again for ten seconds is forgotten.
+	ShowWitnesses(ctx context.Context, own []Witness) (shown []Witness, err error)
 }
 
 // forBooks returns the batch with these books in its header, signed again. Its digest, which leaves the books out, stays.

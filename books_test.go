@@ -2,8 +2,11 @@ package spendflush
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -194,8 +197,11 @@ type copiedQueue struct {
 	taken *atomic.Bool
 }
 
-func (q copiedQueue) ShowWitness(context.Context, []Witness) (bool, error) {
-	return !q.taken.Load(), nil
+func (q copiedQueue) ShowWitnesses(_ context.Context, own []Witness) ([]Witness, error) {
+	if q.taken.Load() {
+		return nil, nil
+	}
+	return own, nil
 }
 
 // copiedStore is a store that has witnesses.
@@ -231,6 +237,77 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 			r.record(t, key("b")) // the first may still be written directly
 			return r.queue.pushes() > before
 		})
+		r.end(t)
+	})
+}
+
+// sharedQueue is a queue that shows witnesses by the rule.
+type sharedQueue struct {
+	*memoryQueue
+	mu    sync.Mutex
+	shown []Witness
+}
+
+func (q *sharedQueue) ShowWitnesses(_ context.Context, own []Witness) ([]Witness, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case len(q.shown) == 0, slices.Contains(own, q.shown[0]):
+		q.shown = slices.Clone(own[:min(len(own), 64)])
+	case !slices.Contains(q.shown, own[0]):
+		return nil, nil
+	}
+	return slices.Clone(q.shown), nil
+}
+
+// writingStore is a store that writes down a witness at each reading, until it is away.
+type writingStore struct {
+	*memoryStore
+	last atomic.Int64
+	away atomic.Bool
+}
+
+func (s *writingStore) Witnesses(context.Context, BooksID, bool) ([]Witness, error) {
+	if s.away.Load() {
+		return nil, errInjected
+	}
+	return witnessesUpTo(s.last.Add(1)), nil
+}
+
+// witnessesUpTo returns the last witnesses of a database, the newest first.
+func witnessesUpTo(last int64) (list []Witness) {
+	for n := last; n > max(0, last-64); n-- {
+		list = append(list, Witness(binary.BigEndian.AppendUint64(make([]byte, 8, 16), uint64(n))))
+	}
+	return list
+}
+
+// An instance that can't reach Postgres, though others do, follows what they show: the queue is all that it has.
+func TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		queue, store := &sharedQueue{memoryQueue: r.queue}, &writingStore{memoryStore: r.store}
+		r.cfg.Store, r.cfg.Queue = store, queue
+		r.start(t)
+		r.commit(t, key("a"))
+		store.away.Store(true)
+		for range 100 { // others have their database write 100 more, which are more than it keeps
+			if shown, err := queue.ShowWitnesses(t.Context(), witnessesUpTo(store.last.Add(1))); err != nil || len(shown) == 0 {
+				t.Fatalf("the others: %v, %v", shown, err)
+			}
+			time.Sleep(booksLook)
+			if err := r.books.mayUseQueue(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		copied := append(witnessesUpTo(store.last.Load() + 1000)[:1:1], witnessesUpTo(store.last.Load())...)
+		if shown, err := queue.ShowWitnesses(t.Context(), witnessesUpTo(store.last.Add(1))); err != nil || len(shown) == 0 {
+			t.Fatalf("the others: %v, %v", shown, err)
+		}
+		if shown, err := queue.ShowWitnesses(t.Context(), copied); err != nil || len(shown) != 0 {
+			t.Errorf("a copy is shown %v, %v", shown, err)
+		}
+		store.away.Store(false)
 		r.end(t)
 	})
 }

@@ -284,9 +284,9 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *
 	if !can {
 		return nil
 	}
-	var shown bool
+	var shown []Witness
 	// Again and again: between the two calls another instance may show a newer one, as when many begin at once.
-	for try := 0; try < showTries && !shown; try++ {
+	for try := 0; try < showTries && len(shown) == 0; try++ {
 		callCtx, cancel := context.WithTimeout(ctx, booksTimeout)
 		// A process that begins shows one that no copy made before has.
 		read, err := store.Witnesses(callCtx, view.id, len(own) == 0)
@@ -303,14 +303,16 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *
 			return nil
 		} // else what is shown is kept up by the last ones known, while Postgres is away
 		callCtx, cancel = context.WithTimeout(ctx, booksTimeout)
-		shown, err = queue.ShowWitness(callCtx, own)
+		shown, err = queue.ShowWitnesses(callCtx, own)
 		cancel()
 		if err != nil {
 			h.p.log.Debug("the queue can't be asked for the witness that it shows", "error", err)
 			return nil
 		}
 	}
-	return &showing{own, shown}
+	// Those of other instances, too: while Postgres is away this process can't read them, and would not know them next time.
+	own = append(slices.Clip(shown), except(own, shown)...)
+	return &showing{own[:min(len(own), maxWitnesses)], len(shown) > 0}
 }
 
 // maxWitnesses bounds how many witnesses a process remembers.

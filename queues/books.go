@@ -69,18 +69,25 @@ func (q *Redis) NoteBooks(ctx context.Context, place string, id spendflush.Books
 	return nil
 }
 
-// ShowWitness shows which database uses the queue; see spendflush.WitnessedQueue.
-func (q *Redis) ShowWitness(ctx context.Context, own []spendflush.Witness) (shown bool, err error) {
+// ShowWitnesses shows which database uses the queue, by the last 64 of the witnesses; see spendflush.WitnessedQueue.
+func (q *Redis) ShowWitnesses(ctx context.Context, own []spendflush.Witness) (shown []spendflush.Witness, err error) {
 	args := []any{witnessMillis}
 	for i := range own {
 		args = append(args, own[i][:])
 	}
 	key := "{" + q.opts.Prefix + ":witness}"
-	shown, err = abandon.Call(ctx, q.calls, func() (bool, error) {
-		return witnessScript.Run(ctx, q.client, []string{key}, args...).Bool()
+	text, err := abandon.Call(ctx, q.calls, func() (string, error) {
+		return witnessScript.Run(ctx, q.client, []string{key}, args...).Text()
 	})
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
 	if err != nil {
-		return false, fmt.Errorf("show which database uses the queue: %w", err)
+		return nil, fmt.Errorf("show which database uses the queue: %w", err)
+	}
+	for len(text) >= len(spendflush.Witness{}) {
+		shown = append(shown, spendflush.Witness([]byte(text[:len(spendflush.Witness{})])))
+		text = text[len(spendflush.Witness{}):]
 	}
 	return shown, nil
 }

@@ -84,18 +84,29 @@ func TestNotesOfBooksAreReplacedAndRead(t *testing.T) {
 func TestAQueueShowsTheWitnessOfOneDatabaseOnly(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	q := open(t, client, queues.RedisOptions{}).Of(theseBooks)
-	show := func(want bool, own ...spendflush.Witness) {
+	type list = []byte
+	show := func(want, own list) {
 		t.Helper()
-		if shown, err := q.ShowWitness(t.Context(), own); shown != want || err != nil {
-			t.Errorf("%v: shown %t, %v", own, shown, err)
+		var witnesses []spendflush.Witness
+		for _, n := range own {
+			witnesses = append(witnesses, spendflush.Witness{15: n})
+		}
+		shown, err := q.ShowWitnesses(t.Context(), witnesses)
+		var got list
+		for _, w := range shown {
+			got = append(got, w[15])
+		}
+		if !slices.Equal(got, want) || err != nil {
+			t.Errorf("%v: shown is %v, want %v; %v", own, got, want, err)
 		}
 	}
-	w := func(n byte) spendflush.Witness { return spendflush.Witness{n} }
-	show(true, w(2), w(1))
-	show(true, w(3), w(2), w(1)) // the same database, later
-	show(false, w(9), w(1))      // a copy made after the first
-	show(false)
-	show(true, w(3), w(2), w(1))
+	show(list{2, 1}, list{2, 1})
+	show(list{3, 2, 1}, list{3, 2, 1}) // the same database, later
+	show(nil, list{9, 1})              // a copy made after the first
+	show(nil, nil)
+	show(list{3, 2, 1}, list{2, 1}) // an instance that can't ask the database any more
+	show(nil, list{9, 2, 1})        // a copy made after the second
+	show(list{3, 2, 1}, list{3, 2, 1})
 	keys := client.Keys(t.Context(), "*").Val()
 	if len(keys) != 1 {
 		t.Fatalf("keys are %q", keys)
@@ -104,5 +115,7 @@ func TestAQueueShowsTheWitnessOfOneDatabaseOnly(t *testing.T) {
 		t.Errorf("it is shown for %s", left)
 	}
 	client.Del(t.Context(), keys[0])
-	show(true, w(9), w(1)) // no other is at work any more
+	show(list{9, 1}, list{9, 1}) // no other is at work any more
+	client.Set(t.Context(), keys[0], strings.Repeat("x", 1<<20), 0)
+	show(nil, list{9, 1})
 }

@@ -61,9 +61,23 @@ var booksMutants = []mutant{
 	{
 		name:  "any witness shown",
 		guard: "a queue goes on showing the witness of the database that uses it: a copy lacks it",
-		edits: []edit{{"queues/witness.lua", "if not own or #ARGV < 2 then", "if #ARGV < 2 then"}},
+		edits: []edit{{"queues/witness.lua", "local own = not is\n", "local own = true\n"}},
 		pkg:   "queues",
 		tests: []string{"TestAQueueShowsTheWitnessOfOneDatabaseOnly"},
+	},
+	{
+		name:  "a stale witness is a copy's",
+		guard: "an instance that can't ask Postgres at the moment knows that others have read the same database later, and goes on with the queue",
+		edits: []edit{{"queues/witness.lua", "if ARGV[2] == string.sub(is, i, i + SIZE - 1) then", "if false then"}},
+		pkg:   "queues",
+		tests: []string{"TestAQueueShowsTheWitnessOfOneDatabaseOnly"},
+	},
+	{
+		name:  "witnesses of others forgotten",
+		guard: "an instance remembers the witnesses that others show: while Postgres is away it would not know them next time",
+		edits: []edit{{"booksholder.go", "own = append(slices.Clip(shown), except(own, shown)...)", "own = slices.Clip(own)"}},
+		pkg:   ".",
+		tests: []string{"TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse"},
 	},
 	{
 		name:  "one queue for all books",

@@ -279,7 +279,7 @@ var engineMutants = []mutant{
 	{
 		name:  "a stop keeps what it leaves to itself",
 		guard: "a stop says what it couldn't drain",
-		edits: []edit{{"shutdown.go", "if !trusted || !b.queued || b.inDoubt {", "if !trusted {"}},
+		edits: []edit{{"shutdown.go", "if !b.queued || !seen && (!trusted || b.inDoubt) {", "if !seen && !trusted {"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorBooksAreExactWhateverTheOrderOfTheGoroutines"},
 	},

@@ -14,13 +14,12 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 		return nil
 	}
 	if !plan.compared { // nothing was committed: what is set aside could make up for what a turned-back Postgres lacks
-		marks, err := c.readMarks(ctx, nil)
-		if err != nil {
+		if _, err := c.readMarks(ctx, nil); err != nil {
 			return err
 		}
-		plan.learn(nil, marks)
+		plan.compared = true
 	}
-	if by == viaQueue && c.awaitsRequeue() {
+	if c.awaitsRequeue(by) {
 		return errNotRequeued
 	}
 	slices.SortStableFunc(plan.bad, func(a, b badEntry) int { return rank(a.Bounded) - rank(b.Bounded) }) // our own first

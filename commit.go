@@ -88,7 +88,7 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 		if err := c.learn(ctx, plan); err != nil {
 			return err
 		}
-		if by == viaQueue && c.awaitsRequeue() {
+		if c.awaitsRequeue(by) {
 			return errNotRequeued
 		}
 		f := plan.take()

@@ -137,9 +137,10 @@ var errNotRequeued = errors.New("what the queue retains can't be put back yet, t
 // takes nothing until it is empty.
 const requeuePatience = time.Minute
 
-// awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what it lacks.
-func (c *committer) awaitsRequeue() bool {
-	if _, ok := c.keeper(); !ok || !c.rewind.mustRequeue() {
+// awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what it lacks. A direct write
+// doesn't wait for the queue.
+func (c *committer) awaitsRequeue(by via) bool {
+	if _, ok := c.keeper(); !ok || by != viaQueue || !c.rewind.mustRequeue() {
 		return false
 	}
 	c.mu.Lock()

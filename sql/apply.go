@@ -23,7 +23,7 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 	}
 	e := s.encoders.Get().(*encoder)
 	defer s.putEncoder(e)
-	encoded := encodeFlush(e, f)
+	encoded := encodeFlush(e, f, 1)
 
 	isolating := false
 	for try := 1; ; try++ {

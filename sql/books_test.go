@@ -69,7 +69,7 @@ func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 	defer tx.end(t.Context())
 	f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
 	var e encoder
-	encoded := encodeFlush(&e, f)
+	encoded := encodeFlush(&e, f, 1)
 	if err := tx.beginAndClaim(t.Context(), f, encoded); err != nil {
 		t.Fatal(err)
 	}

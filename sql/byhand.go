@@ -162,11 +162,9 @@ func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64,
 
 func (t *transaction) bookByHand(ctx context.Context, b *spendflush.Batch, f *spendflush.Flush, beside bool) error {
 	var e encoder
-	encoded := encodeFlush(&e, f)
 	// It is no change that instances count: after a restore it could make up for one that is missing before any has looked. If it is
 	// turned back itself, its entry is open again.
-	var uncounted encoder
-	encoded.control = uncounted.parts(func() { encodeControl(&uncounted, f, 0) })[0]
+	encoded := encodeFlush(&e, f, 0)
 	var err error
 	if beside {
 		err = t.adopt(ctx, b)

@@ -14,10 +14,11 @@ type encodedFlush struct {
 	fingerprints []call
 }
 
-func encodeFlush(e *encoder, f *spendflush.Flush) encodedFlush {
+// encodeFlush encodes a flush that counts as so many changes of the books.
+func encodeFlush(e *encoder, f *spendflush.Flush, changes int16) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
-		func() { encodeControl(e, f, 1) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
+		func() { encodeControl(e, f, changes) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
 		func() { encodeHeld(e, f.Shard, foundPlaces(f)) }, func() { encodeCovered(e, f) }, func() { encodeTwice(e, f) })
 	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], control: parts[3], found: parts[4], split: parts[5],
 		held: parts[6], covered: parts[7], twice: parts[8], fingerprints: fingerprintCalls(f)}

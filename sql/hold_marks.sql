@@ -1,6 +1,6 @@
 -- Holds the marks of producers until the end of the transaction, before batches that they have lost are found or set aside, or
--- one is applied by hand: of two that lie in one range the second one must see what the first has left of it. Where a producer has no mark, what was
--- pruned is held.
+-- one is applied by hand: of two that lie in one range the second one must see what the first has left of it. Where a producer
+-- has no mark, what was pruned is held.
 -- $1 shard, $2 producers
 WITH held AS (
     SELECT FROM spendflush.producers WHERE shard = $1::smallint AND producer = ANY ($2::uuid[]) ORDER BY producer FOR NO KEY UPDATE

@@ -69,47 +69,48 @@ type instance struct {
 	readiness *readiness
 }
 
-func newInstance(ctx context.Context, set *settings, log *slog.Logger) (*instance, error) {
+func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *instance, err error) {
+	var opened []func()
+	defer func() {
+		if err != nil {
+			in = nil
+			for _, undo := range opened {
+				undo()
+			}
+		}
+	}()
 	listener, err := net.Listen("tcp", set.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("SPENDFLUSH_LISTEN: %w", err)
 	}
+	opened = append(opened, func() { listener.Close() })
 	metrics, err := listenForMetrics(set.MetricsListen)
 	if err != nil {
-		listener.Close()
 		return nil, err
 	}
+	opened = append(opened, metrics.close)
 	ps, err := newParts(ctx, set, log, false)
 	if err != nil {
-		listener.Close()
-		metrics.close()
 		return nil, err
 	}
+	opened = append(opened, ps.close)
 	if err := ps.openJournal(); err != nil {
-		listener.Close()
-		metrics.close()
-		ps.close()
 		return nil, err
 	}
-	in := &instance{parts: ps, metrics: metrics, readiness: newReadiness(log)}
+
+	in = &instance{parts: ps, metrics: metrics, readiness: newReadiness(log)}
 	registry := newRegistry(ps)
 	registry.MustRegister(in.readiness.collector())
-	if in.pipeline, err = ps.pipeline(registry); err == nil {
-		ps.running = in.pipeline
-		in.readiness.watchBooks(in.pipeline)
-		in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
-			Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
-			NotReady: in.readiness.reason,
-		})
-		err = in.serveAPI(registry, listener)
-	}
-	if err != nil {
-		listener.Close()
-		metrics.close()
-		ps.close()
+	if in.pipeline, err = ps.pipeline(registry); err != nil {
 		return nil, err
 	}
-	return in, nil
+	ps.running = in.pipeline
+	in.readiness.watchBooks(in.pipeline)
+	in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
+		Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
+		NotReady: in.readiness.reason,
+	})
+	return in, in.serveAPI(registry, listener)
 }
 
 // outliveReaders has the program go on to its end, its output lost, when whoever reads its standard output or error has

@@ -113,7 +113,7 @@ func newTokens(entries []entry, old *List) ([]*Token, error) {
 		t := &Token{Name: e.name, Roles: e.roles, hash: hash}
 		switch {
 		case t.Name != "":
-		case same != nil && same.Name != "" && isPlain(same.Name):
+		case same != nil && isPlain(same.Name):
 			t.Name = same.Name
 		default:
 			t.Name = plainName(e.text)
@@ -121,13 +121,14 @@ func newTokens(entries []entry, old *List) ([]*Token, error) {
 		if namesake := known[t.Name]; namesake != nil && namesake.Roles != t.Roles {
 			return nil, fmt.Errorf("%s: the roles of %s are %s elsewhere; tokens of one name have the same roles", e.place, t.Name, namesake.Roles)
 		}
-		if same != nil && same.Name == t.Name && same.Roles == t.Roles {
-			t = same
-		} else {
+		switch {
+		case same == nil:
+			t.key = sync.OnceValue(func() []byte { return derive(e.text, "spendflush session", KeyRounds, sha256.Size) })
 			t.booked = bookedOf(t.Name, known, old)
-			if t.key = sync.OnceValue(func() []byte { return derive(e.text, "spendflush session", KeyRounds, sha256.Size) }); same != nil {
-				t.key = same.key
-			}
+		case same.Name == t.Name && same.Roles == t.Roles:
+			t = same
+		default:
+			t.key, t.booked = same.key, bookedOf(t.Name, known, old)
 		}
 		known[t.Name] = t
 		tokens = append(tokens, t)

@@ -302,8 +302,7 @@ func (a *API) inReserve(w http.ResponseWriter, r *http.Request) *problem {
 	if !a.gate.Reserved() {
 		return nil
 	}
-	conn := gate.Of(r.Context())
-	if conn == nil || !conn.InReserve() {
+	if !isInReserve(r) {
 		return nil
 	}
 	w.Header()["Connection"] = closes

@@ -109,7 +109,6 @@ func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
 // sessionOf returns the session that a cookie of the request has, if it has one that is good, or the one of which that isn't known
 // yet, with the problem notReady.
 func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
-	p = unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
 	for _, cookie := range r.CookiesNamed(cookieName(r)) {
 		s, ok := opens(a.cfg.Keys.Now(), cookie.Value, time.Now())
 		if !ok {
@@ -117,10 +116,14 @@ func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
 		}
 		ended, unknown := a.signedOut.has(r.Context(), s)
 		if unknown {
-			found, p = s, notReady.because("it is not known yet whether the session was ended").with("Retry-After", "1")
+			found, p = s, notReady.because("it is not known yet whether the session was ended")
+			p.retryAfter = retrySoon
 		} else if !ended {
 			return s, nil
 		}
+	}
+	if p == nil {
+		p = unauthorized.because("send one as \"Authorization: Bearer …\", or sign in").with("WWW-Authenticate", challenge)
 	}
 	return found, p
 }

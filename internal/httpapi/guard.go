@@ -34,11 +34,15 @@ func (a *API) guard(found *route, r *http.Request) *problem {
 // Without tokens nothing but being on this machine opens this instance. A site whose name is made to stand for 127.0.0.1
 // would be there too, and the browser would take it for the same origin; but the name is in the request.
 func (a *API) serves(host string) bool {
-	hosts := a.cfg.Hosts
-	if a.cfg.Keys.Any() && len(hosts) == 0 || host == "" || isLoopback(host) { // every browser says which host it means
+	return a.cfg.Keys.Any() && len(a.cfg.Hosts) == 0 || a.isOwnHost(host)
+}
+
+// isOwnHost says whether the host is this machine's loopback, or one of Config.Hosts.
+func (a *API) isOwnHost(host string) bool {
+	if host == "" || isLoopback(host) { // every browser says which host it means
 		return true
 	}
-	return len(hosts) > 0 && slices.ContainsFunc(hosts, func(known string) bool { return strings.EqualFold(known, hostName(host)) })
+	return slices.ContainsFunc(a.cfg.Hosts, func(known string) bool { return strings.EqualFold(known, hostName(host)) })
 }
 
 // hostName is the host of a request without the port, brackets and the dot at the end.

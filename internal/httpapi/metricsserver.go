@@ -4,8 +4,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -22,17 +20,8 @@ const maxScrapers = 64
 // The deadlines are those of the API. What it answers counts among the answers of the API.
 func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
 	bounds := gate.New(gate.Options{Clients: maxScrapers, Reserve: 1, HeaderTimeout: a.cfg.HeaderTimeout})
-	server := &http.Server{
-		Handler:           a.metricsHandler(isLoopback(l.Addr().String())),
-		ReadHeaderTimeout: a.cfg.IdleTimeout, // bounds has HeaderTimeout
-		ReadTimeout:       a.cfg.ReadTimeout,
-		WriteTimeout:      a.cfg.WriteTimeout,
-		IdleTimeout:       a.cfg.IdleTimeout,
-		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
-		ConnState:         bounds.ConnState,
-		ConnContext:       bounds.ConnContext,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
+	server := a.newServer(a.metricsHandler(isLoopback(l.Addr().String())), bounds)
+	server.ReadTimeout = a.cfg.ReadTimeout
 	return server, bounds.Listen(l)
 }
 
@@ -54,14 +43,13 @@ func (a *API) metricsHandler(local bool) http.Handler {
 
 // refuseScrape says why the request gets no metrics, nil if it gets them.
 func (a *API) refuseScrape(w http.ResponseWriter, r *http.Request, local bool) *problem {
-	known := func(name string) bool { return strings.EqualFold(name, hostName(r.Host)) }
 	switch {
 	case isInReserve(r):
 		w.Header()["Connection"] = closes
 		p := busy.because("%d connections ask for metrics, which is as many as are at once", maxScrapers)
 		p.retryAfter = retrySoon
 		return p
-	case local && r.Host != "" && !isLoopback(r.Host) && !slices.ContainsFunc(a.cfg.Hosts, known):
+	case local && !a.isOwnHost(r.Host):
 		return unknownHost.because("Host is %.100q; only localhost, loopback addresses and the hosts of SPENDFLUSH_HOSTS are served", r.Host)
 	case isOfAnotherSite(r):
 		return crossOrigin.because("a page of another origin may not send %.20s requests here", r.Method)

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/spendflush/spendflush/internal/gate"
 )
 
 // Listen returns a listener that bounds the connections of the server, as Config.MaxClients says.
@@ -14,9 +16,16 @@ func (a *API) Listen(l net.Listener) net.Listener { return a.gate.Listen(l) }
 // Server returns a server for the API with all its deadlines set. It doesn't listen yet; Listen
 // makes the listener to serve. Once it shuts down, streams of this API end.
 func (a *API) Server(addr string) *http.Server {
-	server := &http.Server{
-		Addr:    addr,
-		Handler: a,
+	server := a.newServer(a, a.gate)
+	server.Addr = addr
+	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
+	return server
+}
+
+// newServer returns a server with the deadlines of the API, for a listener of the gate.
+func (a *API) newServer(handler http.Handler, bounds *gate.Gate) *http.Server {
+	return &http.Server{
+		Handler: handler,
 		// Clients open connections ahead: Go's keeps one that it dialled and then didn't need.
 		// net/http counts these deadlines from the dial, so that a short one hangs up on such a
 		// connection, maybe in the face of a request that takes it up at last, whose sender can't
@@ -26,12 +35,10 @@ func (a *API) Server(addr string) *http.Server {
 		WriteTimeout:      a.cfg.WriteTimeout,
 		IdleTimeout:       a.cfg.IdleTimeout,
 		MaxHeaderBytes:    a.cfg.MaxHeaderBytes,
-		ConnState:         a.gate.ConnState,
-		ConnContext:       a.gate.ConnContext,
+		ConnState:         bounds.ConnState,
+		ConnContext:       bounds.ConnContext,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
-	server.RegisterOnShutdown(func() { a.end.Do(func() { close(a.ending) }) })
-	return server
 }
 
 // Drain has clients and balancers go elsewhere, before a server of this API is shut down: from now on /readyz says 503,

@@ -41,13 +41,13 @@ var accessMutants = []mutant{
 	{
 		name: "every reading ends sessions", pkg: "internal/access",
 		guard: "A token that is unchanged stays the same through a reading: else each change of the file ends all streams and makes all session keys again.",
-		edits: []edit{{"internal/access/token.go", "if same != nil && same.Name == t.Name && same.Roles == t.Roles {", "if false {"}},
+		edits: []edit{{"internal/access/token.go", "case same.Name == t.Name && same.Roles == t.Roles:", "case false:"}},
 		tests: []string{"TestAFileThatChangesIsTakenOnceItIsWhole"},
 	},
 	{
 		name: "other roles change nothing", pkg: "internal/access",
 		guard: "A token whose roles change is another one: else it keeps what it had.",
-		edits: []edit{{"internal/access/token.go", "same.Name == t.Name && same.Roles == t.Roles {", "same.Name == t.Name {"}},
+		edits: []edit{{"internal/access/token.go", "case same.Name == t.Name && same.Roles == t.Roles:", "case same.Name == t.Name:"}},
 		tests: []string{"TestAFileThatChangesIsTakenOnceItIsWhole"},
 	},
 	{

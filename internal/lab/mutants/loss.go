@@ -343,7 +343,7 @@ var lossMutants = []mutant{
 	{
 		name:  "commits before what is retained is put back",
 		guard: "a flusher that knows that Postgres was turned back commits nothing before what the queue retains is put back: no other process would notice",
-		edits: []edit{{"commit.go", "if by == viaQueue && c.awaitsRequeue() {", "if false && c.awaitsRequeue() {"}},
+		edits: []edit{{"commit.go", "if c.awaitsRequeue(by) {", "if false && c.awaitsRequeue(by) {"}},
 		pkg:   ".",
 		tests: []string{"TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack"},
 	},
@@ -357,7 +357,7 @@ var lossMutants = []mutant{
 	{
 		name:  "sets aside before what is retained is put back",
 		guard: "a flusher that knows that Postgres was turned back sets nothing aside before what the queue retains is put back",
-		edits: []edit{{"aside.go", "if by == viaQueue && c.awaitsRequeue() {", "if false && c.awaitsRequeue() {"}},
+		edits: []edit{{"aside.go", "if c.awaitsRequeue(by) {", "if false && c.awaitsRequeue(by) {"}},
 		pkg:   ".",
 		tests: []string{"TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack"},
 	},
@@ -399,7 +399,7 @@ var lossMutants = []mutant{
 	{
 		name:  "applied by hand counts",
 		guard: "what is applied by hand after a restore makes up for no change that is missing: no instance would notice",
-		edits: []edit{{"sql/byhand.go", "encodeControl(&uncounted, f, 0)", "encodeControl(&uncounted, f, 1)"}},
+		edits: []edit{{"sql/byhand.go", "encodeFlush(&e, f, 0)", "encodeFlush(&e, f, 1)"}},
 		pkg:   "sql",
 		tests: []string{"TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing"},
 	},

@@ -351,7 +351,8 @@ func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, er
 type capturingStore struct {
 	mu      sync.Mutex
 	flushes []*spendflush.Flush
-	marks   map[spendflush.ProducerID]uint64
+	marks   map[spendflush.ProducerID]spendflush.Mark
+	changes int64
 }
 
 // capturedBooks are the books of a store that commits nothing.
@@ -364,10 +365,10 @@ func (s *capturingStore) Books(context.Context) (spendflush.BooksID, error) {
 func (s *capturingStore) Marks(_ context.Context, _ int, ids []spendflush.ProducerID) (spendflush.Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := spendflush.Marks{Books: capturedBooks, Of: map[spendflush.ProducerID]spendflush.Mark{}}
+	marks := spendflush.Marks{Books: capturedBooks, Changes: s.changes, Of: map[spendflush.ProducerID]spendflush.Mark{}}
 	for _, id := range ids {
-		if sequence, ok := s.marks[id]; ok {
-			marks.Of[id] = spendflush.Mark{Sequence: sequence}
+		if mark, ok := s.marks[id]; ok {
+			marks.Of[id] = mark
 		}
 	}
 	return marks, nil
@@ -379,11 +380,12 @@ func (s *capturingStore) Apply(_ context.Context, f *spendflush.Flush) error {
 	kept := *f
 	s.flushes = append(s.flushes, &kept)
 	if s.marks == nil {
-		s.marks = map[spendflush.ProducerID]uint64{}
+		s.marks = map[spendflush.ProducerID]spendflush.Mark{}
 	}
 	for _, c := range f.Claims {
-		s.marks[c.Producer] = c.Last
+		s.marks[c.Producer] = spendflush.Mark{Sequence: c.Last, Digest: c.Digest, Recent: c.Recent, Updates: c.SealedUpdates, Amount: c.SealedAmount}
 	}
+	s.changes++
 	return nil
 }
 

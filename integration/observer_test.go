@@ -22,7 +22,7 @@ type observer struct {
 	rounds      int
 	terms       []term
 	connections int64 // most that there were at a time
-	writers     int64 // most transactions that had written something at a time
+	writers     int64 // most transactions that wrote to the books at a time
 	wrote       int   // how often there was one
 	err         error
 }
@@ -87,7 +87,12 @@ func (o *observer) run(ctx context.Context) error {
 
 func (o *observer) lookAtPostgres(ctx context.Context, conn *pgx.Conn) error {
 	var connections, writers int64
-	err := conn.QueryRow(ctx, `SELECT count(*), count(backend_xid) FILTER (WHERE query NOT LIKE '%witness%') FROM pg_stat_activity
+	// A flush locks what it writes to. What else an instance writes (a witness of the books, an audit's outcome) may
+	// well be at the same time.
+	err := conn.QueryRow(ctx, `SELECT count(*), (SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+			WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND c.relname = 'rollup' AND l.mode = 'RowExclusiveLock' AND l.granted)
+		FROM pg_stat_activity
 		WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`).Scan(&connections, &writers)
 	o.connections = max(o.connections, connections)
 	o.writers = max(o.writers, writers)

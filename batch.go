@@ -127,11 +127,11 @@ type Rows struct {
 // NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
 // Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not kept.
 func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
-	return newBatch(h, totals, rollups, &BatchKeys{})
+	return (&BatchKeys{}).NewBatch(h, totals, rollups)
 }
 
-// newBatch signs the batch, too, if there is a key.
-func newBatch(h Header, totals []TotalRow, rollups []RollupRow, keys *BatchKeys) *Batch {
+// NewBatch does what the function NewBatch does, and signs the batch if there is a Key.
+func (k *BatchKeys) NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
 	e := batchEncoder{
 		index: map[string]uint64{}, table: []string{""},
 		rows: make([]byte, 0, 32*len(totals)+48*len(rollups)), // about what they take
@@ -149,7 +149,7 @@ func newBatch(h Header, totals []TotalRow, rollups []RollupRow, keys *BatchKeys)
 	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
 	h.Updates, h.Amount = control[0].APIRequests(), control[0].Spend
 	h.Totals, h.Rollups = len(totals), len(rollups)
-	bytes := keys.sign(e.frame(&h, &control))
+	bytes := k.sign(e.frame(&h, &control))
 	return &Batch{Header: h, digest: digestOf(bytes), bytes: bytes}
 }
 
@@ -296,6 +296,13 @@ func ParseBatch(b []byte) (*Batch, error) {
 	return batch, nil
 }
 
+// maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
+const maxBatchRows = 20_000
+
+// maxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
+// batch has at least one series.
+const maxBatchTexts = 8 << 20
+
 // smallest sizes of encoded rows, which bound what a header can make the decoder allocate
 const (
 	minTotalSize  = 16 + 1 + 1 + 1 + 1
@@ -370,7 +377,7 @@ func (d *decoder) totals(rows *Rows, n int, table []string, sums *Control) error
 		if d.bad || i > 0 && rows.Totals[i-1].Key.Compare(row.Key) >= 0 {
 			return fmt.Errorf("total row %d can't be read or is out of order", i)
 		}
-		if texts += totalRows.texts(row); texts > maxBatchTotalTexts {
+		if texts += row.Texts(); texts > maxBatchTotalTexts {
 			return fmt.Errorf("more than %d bytes of ids up to total row %d", maxBatchTotalTexts, i)
 		}
 		if !d.known.isHash(row.Key, d.canonical) {

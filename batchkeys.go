@@ -110,6 +110,9 @@ func (k *BatchKeys) sign(b []byte) []byte {
 	return b
 }
 
+// IsSigned says whether there is a signature behind the batch, right or wrong.
+func (b *Batch) IsSigned() bool { return isSigned(b.bytes) }
+
 func isSigned(b []byte) bool { return len(b) > batchSignedAt && b[batchSignedAt] == 1 }
 
 // signature is that of the bytes of a signed batch.

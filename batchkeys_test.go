@@ -21,7 +21,7 @@ func testBatchKey(n byte) []byte {
 
 func signedBatch(t testing.TB, keys BatchKeys, sequence uint64) *Batch {
 	rows := randomRows(t, newRand(t), 5)
-	return newBatch(testHeader(testProducer(1), sequence), rows.totals, rows.rollups, &keys)
+	return keys.NewBatch(testHeader(testProducer(1), sequence), rows.totals, rows.rollups)
 }
 
 func TestASignatureIsTheHMACOfAllBytesButTheChecksum(t *testing.T) {
@@ -140,7 +140,7 @@ func forge(t testing.TB, id ProducerID, after Mark, keys BatchKeys) *Batch {
 	rows := sealUpdates(t, []Update{forgedUpdate}, 0)
 	h := testHeader(id, after.Sequence+1)
 	h.PriorDigest, h.PriorUpdates, h.PriorAmount = after.Digest, after.Updates, after.Amount
-	return newBatch(h, rows.totals, rows.rollups, &keys)
+	return keys.NewBatch(h, rows.totals, rows.rollups)
 }
 
 // forgedUpdate is what forge counts.
@@ -216,9 +216,9 @@ func TestWhatAJournalHasUnsignedIsSetAsideOnceAKeyIsSet(t *testing.T) {
 			r := newRig(t, true, 1, &faults{})
 			own, foreign := BatchKeys{Key: testBatchKey(1)}, BatchKeys{}
 			rows := sealUpdates(t, []Update{key("signed")}, 0)
-			signed := newBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups, &own)
+			signed := own.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 			rows = sealUpdates(t, []Update{key("unsigned")}, 0)
-			unsigned := newBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups, &foreign)
+			unsigned := foreign.NewBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups)
 			j := &memoryJournal{batches: []*Batch{signed, unsigned}}
 			c := r.cfg
 			c.Journal, c.BatchKeys = j, own

@@ -104,13 +104,3 @@ func (b *Batch) forBooks(id BooksID, keys *BatchKeys) *Batch {
 	other.bytes = keys.sign(other.bytes)
 	return &other
 }
-
-// otherBooks says of which books a batch is.
-func otherBooks(b *Batch, here BooksID) error {
-	of := "books " + b.Books.String()
-	if b.Books.IsZero() {
-		of = "books that it doesn't name"
-	}
-	return fmt.Errorf("producer %s sequence %d: %w: it belongs to %s, and this database has the books %s", b.Producer, b.Sequence,
-		ErrOtherBooks, of, here)
-}

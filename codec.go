@@ -15,6 +15,20 @@ func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
 	}
 }
 
+// CanonicalSeries is the encoding that identifies a series, as Series.AppendCanonical writes it.
+type CanonicalSeries string
+
+// Series decodes it.
+func (c CanonicalSeries) Series() Series { return seriesSource{encoded: string(c)}.series() }
+
+// Key returns what Series.Key does.
+func (c CanonicalSeries) Key() Key { return hashKey(append([]byte{'s'}, c...)) }
+
+// Row returns a row for the series, whose key the caller has.
+func (c CanonicalSeries) Row(key Key, hour Hour, sums *Counters) RollupRow {
+	return RollupRow{Key: key, Hour: hour, texts: uint32(len(c)), Counters: *sums, source: seriesSource{encoded: string(c)}}
+}
+
 // seriesSource is a series not decoded yet: all fields in order, the number of tags, the tags. With a table the texts
 // are places in it, without one they stand inline (the canonical encoding).
 type seriesSource struct {

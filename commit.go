@@ -202,7 +202,7 @@ var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
 func (c *committer) shrink(plan *plan, f *Flush) {
 	texts := 0
 	for i := range f.Rollups {
-		texts += int(f.Rollups[i].texts)
+		texts += f.Rollups[i].Texts()
 	}
 	// Also if the flush was larger than its limit, by its last batch: the same one would be made again.
 	limit := flushLimit{

@@ -225,3 +225,6 @@ const (
 	tendInterval    = time.Hour           // how often marks are tended
 	markRetention   = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
 )
+
+// knownKeySlots is how many keys are remembered over all shards: 3 MiB.
+const knownKeySlots = 1 << 17

@@ -8,10 +8,6 @@ import (
 	"time"
 )
 
-// ErrDiverged is wrapped by the reason for which a batch is set aside that goes on from another batch than Postgres has
-// under the same producer and sequence: two processes have had the same memory.
-var ErrDiverged = errors.New("another batch has this place in the books; its process was cloned, or put back to an earlier state")
-
 func diverged(b *Batch) error {
 	return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrDiverged)
 }

@@ -40,7 +40,7 @@ func (p *plan) takeRows(b *Batch, f *Flush, sums *sums) (counts bool) {
 	}
 	rows, err := p.rowsOf(b)
 	if err != nil {
-		f.setAside(b, err)
+		setAside(f, b, err)
 		sums.batches++
 		return false
 	}
@@ -96,4 +96,10 @@ func (w gapWatch) overdue(gaps map[ProducerID]uint64, now time.Time, grace time.
 		}
 	}
 	return ids
+}
+
+// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
+func setAside(f *Flush, b *Batch, reason error) {
+	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
+	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
 }

@@ -26,9 +26,6 @@ type knownKey struct {
 // ownKeys is for batches that this process has sealed and kept in its memory.
 var ownKeys = &knownKeys{}
 
-// knownKeySlots is how many keys are remembered over all shards: 3 MiB.
-const knownKeySlots = 1 << 17
-
 // newKnownKeys returns an empty one with at most so many slots, and more than half of them.
 func newKnownKeys(slots int) *knownKeys {
 	return &knownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(slots)) - 1)}

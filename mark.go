@@ -1,11 +1,13 @@
 package spendflush
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -178,3 +180,16 @@ func parseMark(text string) (m Mark, ok bool) {
 // MaxMarkText is how many bytes a text of Mark.AppendText has at most, about: each one in quarantine parts a range, and
 // stands by itself. What is longer is none.
 const MaxMarkText = 20 + 1 + 32 + 3*MaxPublishedLost*41 + 1 + recentBatches*recentBytes*4/3 + 1
+
+// SequenceRange is the sequences from First to Last, both included.
+type SequenceRange struct{ First, Last uint64 }
+
+// Len returns how many sequences the range has. First must be 1 at least and at most Last.
+func (r SequenceRange) Len() uint64 { return r.Last - r.First + 1 }
+
+// rangeOf returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
+// has it.
+func rangeOf(ranges []SequenceRange, sequence uint64) (place int, has bool) {
+	place, _ = slices.BinarySearchFunc(ranges, sequence, func(r SequenceRange, s uint64) int { return cmp.Compare(r.Last, s) })
+	return place, place < len(ranges) && ranges[place].First <= sequence
+}

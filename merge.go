@@ -11,12 +11,12 @@ var (
 	totalRows = rowKind[TotalRow]{
 		compare: func(a, b *TotalRow) int { return a.Key.Compare(b.Key) },
 		add:     func(to, from *TotalRow) { to.Counters.Add(&from.Counters) },
-		texts:   func(r *TotalRow) int { return len(r.Entity.ID) + len(r.Entity.TeamID) },
+		texts:   (*TotalRow).Texts,
 	}
 	rollupRows = rowKind[RollupRow]{
 		compare: (*RollupRow).compare,
 		add:     func(to, from *RollupRow) { to.Counters.Add(&from.Counters) },
-		texts:   func(r *RollupRow) int { return int(r.texts) },
+		texts:   (*RollupRow).Texts,
 	}
 )
 

@@ -279,8 +279,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
 	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))
 	gauge(descOpenUpdates, float64(s.Open.Updates))
-	gauge(descAmount, s.Open.Amount.float(), "open")
-	gauge(descAmount, unconfirmed.float(), "sealed")
+	gauge(descAmount, dollarsOf(s.Open.Amount), "open")
+	gauge(descAmount, dollarsOf(unconfirmed), "sealed")
 	gauge(descBooks, oneIf(s.BooksTrouble != ""))
 	if c.p.cfg.Queue != nil {
 		c.collectQueue(now, gauge)
@@ -334,8 +334,9 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
-// float returns about how many dollars a is. Only metrics may be inexact.
-func (a Amount) float() float64 {
+// dollarsOf returns about how many dollars a is. Only metrics may be inexact.
+func dollarsOf(a Amount) float64 {
 	const two64 = 1 << 64
-	return (float64(a.hi)*two64 + float64(a.lo)) / 1e12
+	hi, lo := a.Units()
+	return (float64(hi)*two64 + float64(lo)) / 1e12
 }

@@ -327,7 +327,7 @@ func (m *openMap) entity(e Entity, shards int) []Counters {
 		s := &m.stripes[i]
 		s.mu.Lock()
 		for _, c := range s.dirty {
-			series := c.source().series()
+			series := c.series().Series()
 			series.entities(func(other Entity) {
 				if other == e {
 					sums[series.Key().shard(shards)].Add(&c.sums[s.seal%2])

@@ -375,7 +375,7 @@ func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
 			u := ok()
 			spoil(&u)
 			var refused *UpdateError
-			if err := u.validate(3, testNow); !errors.As(err, &refused) || !errors.Is(err, ErrInvalidUpdate) || refused.Field != field || refused.Index != 3 {
+			if err := u.checkAt(3, testNow); !errors.As(err, &refused) || !errors.Is(err, ErrInvalidUpdate) || refused.Field != field || refused.Index != 3 {
 				t.Errorf("%q (%d): %v", field, i, err)
 			}
 		}
@@ -383,7 +383,7 @@ func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
 	for _, at := range []time.Time{{}, testNow.Add(-MaxAge), testNow.Add(MaxAhead)} {
 		u := ok()
 		u.Time, u.Spend, u.PromptTokens = at, MaxSpend.Neg(), MaxTokens
-		if err := u.validate(0, testNow); err != nil {
+		if err := u.checkAt(0, testNow); err != nil {
 			t.Errorf("an update at the very bounds: %v", err)
 		}
 	}

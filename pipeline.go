@@ -251,10 +251,6 @@ func firstFault(updates []Update, next error) error {
 	return next
 }
 
-// Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
-// nil or an *UpdateError.
-func (u *Update) Check(index int) error { return u.validate(index, time.Now()) }
-
 // Stage is how far an update has come.
 type Stage uint8
 

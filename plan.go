@@ -46,12 +46,12 @@ type batchName struct {
 	digest   Digest
 }
 
-func (b *Batch) name() batchName { return batchName{b.Producer, b.Sequence, b.digest} }
-
 type entryBatch struct {
 	*Batch
 	entry EntryID
 }
+
+func batchNameOf(b *Batch) batchName { return batchName{b.Producer, b.Sequence, b.digest} }
 
 type badEntry struct {
 	BadBatch
@@ -99,7 +99,7 @@ func (p *plan) offer(e Entry) {
 		p.refuse(e, err)
 		return
 	}
-	if len(p.keys.Key) > 0 && !isSigned(b.bytes) {
+	if len(p.keys.Key) > 0 && !b.IsSigned() {
 		p.stats.unsigned++
 	}
 	p.add(entryBatch{b, e.ID})
@@ -182,17 +182,29 @@ func (p *plan) order() []ProducerID {
 	return p.trouble.last(ids)
 }
 
+// brimful says whether more batches could make a sum overflow: no sum of one batch is above 2^62.
+func brimful(c *Control) bool {
+	const most = 1 << 61
+	for i := range c {
+		s := &c[i]
+		if max(s.SuccessfulRequests, s.FailedRequests, s.PromptTokens, s.CompletionTokens, s.CacheReadInputTokens, s.CacheCreationInputTokens) >= most {
+			return true
+		}
+	}
+	return false
+}
+
 // enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the
 // next take.
 func (p *plan) enough(sums *sums) bool {
-	return sums.batches > 0 && (p.single || sums.rows() >= p.limit.rows || sums.texts() >= p.limit.texts || sums.control.brimful())
+	return sums.batches > 0 && (p.single || sums.rows() >= p.limit.rows || sums.texts() >= p.limit.texts || brimful(&sums.control))
 }
 
 // takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
 func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	claim := claimAfter(id, mark)
+	claim := ClaimAfter(id, mark)
 	lost := mark.Lost // those still missing, beginning with the next range that the batches may fill
 	last := uint64(0) // the last one found
 	p.wait[id] = nil
@@ -228,16 +240,9 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 	}
 }
 
-func claimAfter(id ProducerID, mark Mark) Claim {
-	return Claim{
-		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, Prior: mark.Digest, Digest: mark.Digest, Recent: mark.Recent,
-		SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
-	}
-}
-
 // rowsOf returns the rows of a batch, or why it can't be booked.
 func (p *plan) rowsOf(b *Batch) (*Rows, error) {
-	if err := p.refusals[b.name()]; err != nil {
+	if err := p.refusals[batchNameOf(b)]; err != nil {
 		return nil, err
 	}
 	return b.rows(p.known)
@@ -258,7 +263,7 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 		}
 	}
 	p.taken = append(p.taken, b)
-	claim.skip(b.Batch)
+	claim.MoveTo(b.Batch)
 	if !p.takeRows(b.Batch, f, sums) {
 		return
 	}
@@ -266,21 +271,14 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 	claim.Amount = claim.Amount.Add(b.Amount)
 }
 
-// skip moves the claim to the batch.
-func (c *Claim) skip(b *Batch) {
-	c.Recent = c.Recent.append(c.Last, b)
-	c.Last, c.Digest = b.Sequence, b.digest
-	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
-}
-
 // dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
 // only done with that flush. What has the place of a batch in the books and is another one is set aside.
 func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
 	inFlush, another := false, b.Sequence <= mark.Sequence && mark.isAnother(b.Batch)
 	if n := len(p.taken); n > 0 { // they come in order
-		last := p.taken[n-1].name()
+		last := batchNameOf(p.taken[n-1].Batch)
 		if inFlush = last.producer == b.Producer && last.sequence == b.Sequence; inFlush {
-			another = last != b.name()
+			another = last != batchNameOf(b.Batch)
 		}
 	}
 	if another {
@@ -350,7 +348,7 @@ func (p *plan) putBack() {
 func (p *plan) refused(reason error) {
 	if p.single {
 		// The first one; others in the same flush can only be copies of it.
-		name := p.taken[0].name()
+		name := batchNameOf(p.taken[0].Batch)
 		if p.refusals[name] != nil { // the store refuses even to set it aside that way
 			p.reject(p.taken[0].entry, p.taken[0].bytes, reason)
 			p.taken = p.taken[1:]
@@ -400,4 +398,14 @@ func (p *plan) trim(allowed int) (left int) {
 		p.wait[id] = slices.Clip(batches[:kept])
 	}
 	return left
+}
+
+// otherBooks says of which books a batch is.
+func otherBooks(b *Batch, here BooksID) error {
+	of := "books " + b.Books.String()
+	if b.Books.IsZero() {
+		of = "books that it doesn't name"
+	}
+	return fmt.Errorf("producer %s sequence %d: %w: it belongs to %s, and this database has the books %s", b.Producer, b.Sequence,
+		ErrOtherBooks, of, here)
 }

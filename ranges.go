@@ -1,22 +1,8 @@
 package spendflush
 
 import (
-	"cmp"
 	"slices"
 )
-
-// SequenceRange is the sequences from First to Last, both included.
-type SequenceRange struct{ First, Last uint64 }
-
-// Len returns how many sequences the range has. First must be 1 at least and at most Last.
-func (r SequenceRange) Len() uint64 { return r.Last - r.First + 1 }
-
-// rangeOf returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
-// has it.
-func rangeOf(ranges []SequenceRange, sequence uint64) (place int, has bool) {
-	place, _ = slices.BinarySearchFunc(ranges, sequence, func(r SequenceRange, s uint64) int { return cmp.Compare(r.Last, s) })
-	return place, place < len(ranges) && ranges[place].First <= sequence
-}
 
 // withRange returns a copy of ascending ranges that has these sequences, too. Ranges that meet become one.
 func withRange(ranges []SequenceRange, add SequenceRange) []SequenceRange {

@@ -253,7 +253,7 @@ func TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside(t *testin
 		r.store.rewind(past)
 		foreign := BatchKeys{Key: testBatchKey(1)}
 		rows := sealUpdates(t, []Update{key("foreign")}, 0)
-		j := &memoryJournal{batches: []*Batch{newBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups, &foreign)}}
+		j := &memoryJournal{batches: []*Batch{foreign.NewBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups)}}
 		next, _ := rewindRig(t, true)
 		c := next.cfg
 		c.Store, c.Queue, c.Journal, c.BatchKeys = r.store, q, j, BatchKeys{Key: testBatchKey(2), Unsigned: true}

@@ -9,13 +9,6 @@ import (
 	"strings"
 )
 
-// maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
-const maxBatchRows = 20_000
-
-// maxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
-// batch has at least one series.
-const maxBatchTexts = 8 << 20
-
 // maxBatchTokens bounds the sums of one batch, unless one series alone has more; see Control.brimful.
 const maxBatchTokens = 1 << 61
 
@@ -143,7 +136,7 @@ func (s *sealer) rows(seal uint64, work *shardCells, from, to int) rowsPart {
 	for i := range rollups {
 		c := work.cells[work.places[from+i].of]
 		sums := &c.sums[seal%2]
-		rollups[i] = RollupRow{Key: c.id, Hour: c.hour(), texts: uint32(len(c.key)), Counters: *sums, source: c.source()}
+		rollups[i] = c.series().Row(c.id, c.hour(), sums)
 		for _, number := range c.entities {
 			totals[s.entity(number).row].Counters.Add(sums)
 		}
@@ -159,8 +152,8 @@ func (s *sealer) entity(number uint32) *sealedEntity {
 
 // meet fills in what the sealer needs to know of a cell.
 func (s *sealer) meet(c *cell) {
-	c.id = hashKey(append([]byte{'s'}, c.key[cellHourBytes:]...))
-	series := c.source().series()
+	c.id = c.series().Key()
+	series := c.series().Series()
 	var array [16]uint32
 	numbers := array[:0]
 	series.entities(func(e Entity) { numbers = append(numbers, s.number(e)) })
@@ -191,7 +184,7 @@ func (s *sealer) number(e Entity) uint32 {
 func batches(parts []rowsPart, h Header, keys *BatchKeys) []*Batch {
 	list := make([]*Batch, len(parts))
 	for i, part := range parts {
-		b := newBatch(h, part.totals, part.rollups, keys)
+		b := keys.NewBatch(h, part.totals, part.rollups)
 		list[i] = b
 		h.Sequence++
 		h.PriorDigest = b.digest

@@ -10,6 +10,9 @@ var (
 	ErrApplied = errors.New("batch is in the books already")
 	// ErrGap is wrapped by Batch.Flush where an earlier batch of the producer isn't in the books yet.
 	ErrGap = errors.New("an earlier batch of the producer isn't in the books")
+	// ErrDiverged is wrapped by Batch.Flush, and by the reason for which a batch is set aside, where it goes on from another
+	// batch than Postgres has under the same producer and sequence: two processes have had the same memory.
+	ErrDiverged = errors.New("another batch has this place in the books; its process was cloned, or put back to an earlier state")
 )
 
 // Alone returns a flush of this batch without a claim, for a store that has a claim of another kind. The error wraps
@@ -46,14 +49,14 @@ func (b *Batch) Flush(mark Mark) (*Flush, error) {
 			Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest, Updates: b.Updates, Amount: b.Amount,
 		}}
 	case b.Sequence <= mark.Sequence && mark.isAnother(b) || b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
-		return nil, diverged(b)
+		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrDiverged)
 	case b.Sequence <= mark.Sequence:
 		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrApplied)
 	case b.Sequence > mark.Sequence+1:
 		return nil, fmt.Errorf("producer %s sequence %d: %w: it is at %d", b.Producer, b.Sequence, ErrGap, mark.Sequence)
 	default:
-		claim := claimAfter(b.Producer, mark)
-		claim.skip(b)
+		claim := ClaimAfter(b.Producer, mark)
+		claim.MoveTo(b)
 		claim.Updates, claim.Amount = b.Updates, b.Amount
 		f.Claims = []Claim{claim}
 	}

@@ -23,6 +23,21 @@ type Claim struct {
 	SealedAmount  Amount
 }
 
+// ClaimAfter returns a claim of the producer that begins behind the mark, and is moved to batches by MoveTo.
+func ClaimAfter(id ProducerID, mark Mark) Claim {
+	return Claim{
+		Producer: id, First: mark.Sequence + 1, Last: mark.Sequence, Prior: mark.Digest, Digest: mark.Digest, Recent: mark.Recent,
+		SealedUpdates: mark.Updates, SealedAmount: mark.Amount,
+	}
+}
+
+// MoveTo moves the claim to the batch.
+func (c *Claim) MoveTo(b *Batch) {
+	c.Recent = c.Recent.append(c.Last, b)
+	c.Last, c.Digest = b.Sequence, b.digest
+	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
+}
+
 // LostRange is batches that a claim passes without booking them, or one that was passed and found, and can't be booked.
 type LostRange struct {
 	Producer    ProducerID
@@ -59,6 +74,9 @@ type TotalRow struct {
 	Counters Counters
 }
 
+// Texts returns how many bytes the ids of the entity take.
+func (r *TotalRow) Texts() int { return len(r.Entity.ID) + len(r.Entity.TeamID) }
+
 // RollupRow is what a flush adds to one series in one hour.
 type RollupRow struct {
 	Key      Key // Series.Key()
@@ -85,18 +103,6 @@ func (c *Control) Add(d *Control) {
 	for i := range c {
 		c[i].Add(&d[i])
 	}
-}
-
-// brimful says whether more batches could make a sum overflow: no sum of one batch is above 2^62.
-func (c *Control) brimful() bool {
-	const most = 1 << 61
-	for i := range c {
-		s := &c[i]
-		if max(s.SuccessfulRequests, s.FailedRequests, s.PromptTokens, s.CompletionTokens, s.CacheReadInputTokens, s.CacheCreationInputTokens) >= most {
-			return true
-		}
-	}
-	return false
 }
 
 // Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed or found. It has at
@@ -127,12 +133,6 @@ func (f *Flush) batches() int {
 		n -= f.Lost[i].Len()
 	}
 	return int(n)
-}
-
-// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
-func (f *Flush) setAside(b *Batch, reason error) {
-	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
-	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
 }
 
 // BadBatch is a queue entry that can't be applied.

@@ -58,7 +58,7 @@ func (c *cell) hour() Hour {
 	return Hour(c.key[0])<<24 | Hour(c.key[1])<<16 | Hour(c.key[2])<<8 | Hour(c.key[3])
 }
 
-func (c *cell) source() seriesSource { return seriesSource{encoded: c.key[cellHourBytes:]} }
+func (c *cell) series() CanonicalSeries { return CanonicalSeries(c.key[cellHourBytes:]) }
 
 // find returns the cell of the key with that hash, or nil. The caller holds the lock.
 func (s *stripe) find(hash uint64, key []byte) *cell {

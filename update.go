@@ -177,8 +177,12 @@ func (c *Cost) of(u *Update) {
 	c.CacheReadInputTokens, c.CacheCreationInputTokens = u.CacheReadInputTokens, u.CacheCreationInputTokens
 }
 
-// validate checks the update against the bounds. now is the time that an unset Time stands for.
-func (u *Update) validate(index int, now time.Time) error {
+// Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
+// nil or an *UpdateError.
+func (u *Update) Check(index int) error { return u.checkAt(index, time.Now()) }
+
+// checkAt does it by another clock.
+func (u *Update) checkAt(index int, now time.Time) error {
 	var cost Cost
 	cost.of(u)
 	if err := cost.validate(index, now); err != nil {

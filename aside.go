@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad. Entries that quarantine has no
@@ -23,7 +25,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 		return errNotRequeued
 	}
 	slices.SortStableFunc(plan.bad, func(a, b badEntry) int { return rank(a.Bounded) - rank(b.Bounded) }) // our own first
-	bad := make([]BadBatch, len(plan.bad))
+	bad := make([]spend.BadBatch, len(plan.bad))
 	for i, b := range plan.bad {
 		bad[i] = b.BadBatch
 	}
@@ -32,7 +34,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 		plan.done = append(plan.done, b.entry)
 	}
 	plan.bad = plan.bad[kept:]
-	if errors.Is(err, ErrQuarantineFull) {
+	if errors.Is(err, spend.ErrQuarantineFull) {
 		for _, b := range plan.bad {
 			plan.stats.left++
 			plan.stats.leftBytes += len(b.Bytes)
@@ -58,12 +60,12 @@ const (
 
 // keepBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
 // many it has kept, from the first on.
-func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err error) {
+func (c *committer) keepBad(ctx context.Context, bad []spend.BadBatch) (kept int, err error) {
 	for most := asideBatches; kept < len(bad); {
 		n := someBad(bad[kept:], most)
 		if err = c.keepSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
 			most = 1
-			if errors.Is(err, ErrQuarantineFull) { // perhaps some of them have room: a try each would take as long as they are many
+			if errors.Is(err, spend.ErrQuarantineFull) { // perhaps some of them have room: a try each would take as long as they are many
 				most = n / 2
 			}
 			continue
@@ -77,7 +79,7 @@ func (c *committer) keepBad(ctx context.Context, bad []BadBatch) (kept int, err 
 }
 
 // someBad returns how many of the batches to keep at once, at least one and at most so many.
-func someBad(bad []BadBatch, most int) (n int) {
+func someBad(bad []spend.BadBatch, most int) (n int) {
 	for bytes := 0; n < len(bad); n++ {
 		if bytes += len(bad[n].Bytes); bytes > asideBytes || n == most || bad[n].Bounded != bad[0].Bounded {
 			break
@@ -86,7 +88,7 @@ func someBad(bad []BadBatch, most int) (n int) {
 	return max(n, 1)
 }
 
-func (c *committer) keepSome(ctx context.Context, bad []BadBatch) error {
+func (c *committer) keepSome(ctx context.Context, bad []spend.BadBatch) error {
 	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	before := c.rewind.atLeast()

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // smallQuarantine has room for some batches that are Bounded.
@@ -18,7 +20,7 @@ type smallQuarantine struct {
 	calls atomic.Int64
 }
 
-func (s *smallQuarantine) Quarantine(ctx context.Context, bad []BadBatch) error {
+func (s *smallQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	s.calls.Add(1)
 	bounded, held := 0, 0
 	for _, b := range bad {
@@ -32,7 +34,7 @@ func (s *smallQuarantine) Quarantine(ctx context.Context, bad []BadBatch) error 
 		}
 	}
 	if bounded > 0 && int64(held+bounded) > s.room.Load() {
-		return fmt.Errorf("%w: %d are there", ErrQuarantineFull, held)
+		return fmt.Errorf("%w: %d are there", spend.ErrQuarantineFull, held)
 	}
 	return s.memoryStore.Quarantine(ctx, bad)
 }
@@ -43,7 +45,7 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 		store := &smallQuarantine{memoryStore: r.store}
 		store.room.Store(2)
 		c := r.cfg
-		c.Store, c.BatchKeys = store, BatchKeys{Key: testBatchKey(1)}
+		c.Store, c.BatchKeys = store, spend.BatchKeys{Key: testBatchKey(1)}
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
 		r.commit(t, key("a"))
@@ -53,10 +55,10 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 			r.queue.insert(0, b.Bytes())
 		}
 		// Of a process with this one's memory: nobody else can have signed it, and it has to be kept.
-		clone := forge(t, id, Mark{}, c.BatchKeys)
+		clone := forge(t, id, spend.Mark{}, c.BatchKeys)
 		r.queue.insert(0, clone.Bytes())
-		isKept := func(b *Batch) bool {
-			return slices.ContainsFunc(r.store.kept(), func(bad BadBatch) bool { return bytes.Equal(bad.Bytes, b.Bytes()) })
+		isKept := func(b *spend.Batch) bool {
+			return slices.ContainsFunc(r.store.kept(), func(bad spend.BadBatch) bool { return bytes.Equal(bad.Bytes, b.Bytes()) })
 		}
 		eventually(t, "what is ours is in quarantine", func() bool { return isKept(clone) })
 		r.commit(t, key("b"))
@@ -79,10 +81,10 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 
 // An entry that is too large for a batch comes with its beginning alone, which may be a batch.
 func TestTheBeginningOfAnEntryThatIsTooLargeIsNeverTakenForABatchOfOurs(t *testing.T) {
-	keys := BatchKeys{Key: testBatchKey(1)}
+	keys := spend.BatchKeys{Key: testBatchKey(1)}
 	p := newPlan(0)
 	p.keys = &keys
-	p.offer(Entry{ID: "1", Bytes: signedBatch(t, BatchKeys{}, 1).Bytes(), Fault: "it has too many bytes"})
+	p.offer(spend.Entry{ID: "1", Bytes: signedBatch(t, spend.BatchKeys{}, 1).Bytes(), Fault: "it has too many bytes"})
 	if len(p.bad) != 1 || !p.bad[0].Foreign || !p.bad[0].Bounded || len(p.wait) != 0 {
 		t.Errorf("set aside are %+v, and wait %v", p.bad, p.wait)
 	}

@@ -5,12 +5,14 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
-func benchUpdate(i int) Update {
-	return Update{
-		Spend: Picodollars(1_234_567), PromptTokens: 812, CompletionTokens: 95,
-		Series: Series{
+func benchUpdate(i int) spend.Update {
+	return spend.Update{
+		Spend: spend.Picodollars(1_234_567), PromptTokens: 812, CompletionTokens: 95,
+		Series: spend.Series{
 			APIKey: fmt.Sprintf("sk-%012d", i), UserID: fmt.Sprint("user-", i%997), TeamID: fmt.Sprint("team-", i%13),
 			OrganizationID: "org-1", Model: "gpt-4o", CustomLLMProvider: "openai", Endpoint: "/v1/chat/completions",
 			Tags: []string{"production"},
@@ -40,8 +42,8 @@ func BenchmarkHandle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var cost Cost
-	cost.of(&u)
+	var cost spend.Cost
+	cost.Of(&u)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := h.Record(&cost); err != nil {
@@ -52,7 +54,7 @@ func BenchmarkHandle(b *testing.B) {
 
 // Each update is of another combination. Every 100,000 the map is sealed, which is not measured.
 func BenchmarkRecordNewKey(b *testing.B) {
-	m, s, i := newOpenMap(200_000, allDimensions, 0), newSealer(1, 200_000), 0
+	m, s, i := newOpenMap(200_000, spend.AllDimensions, 0), newSealer(1, 200_000), 0
 	u, id := benchUpdate(1), make([]byte, 0, 20)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -73,7 +75,7 @@ func BenchmarkRecordNewKey(b *testing.B) {
 // Ten thousand combinations in turn.
 func BenchmarkRecordManyKeys(b *testing.B) {
 	p := benchPipeline(b)
-	updates := make([]Update, 10_000)
+	updates := make([]spend.Update, 10_000)
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
@@ -87,7 +89,7 @@ func BenchmarkRecordManyKeys(b *testing.B) {
 
 func BenchmarkRecordParallel(b *testing.B) {
 	p := benchPipeline(b)
-	updates := make([]Update, 1024)
+	updates := make([]spend.Update, 1024)
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
@@ -107,7 +109,7 @@ func BenchmarkRecordParallel(b *testing.B) {
 // benchRows are the rows of a seal of that many combinations.
 func benchRows(b *testing.B, combinations int) rowsPart {
 	b.Helper()
-	updates := make([]Update, combinations)
+	updates := make([]spend.Update, combinations)
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
@@ -120,11 +122,11 @@ func perRow(b *testing.B, rows int) {
 
 func BenchmarkSeal(b *testing.B) {
 	const combinations = 10_000
-	updates := make([]Update, combinations)
+	updates := make([]spend.Update, combinations)
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
-	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
+	m, s := newOpenMap(1_000_000, spend.AllDimensions, 0), newSealer(1, 1_000_000)
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
@@ -144,7 +146,7 @@ func BenchmarkNewBatch(b *testing.B) {
 	b.ReportAllocs()
 	var size int
 	for b.Loop() {
-		size = len(NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups).Bytes())
+		size = len(spend.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups).Bytes())
 	}
 	perRow(b, len(rows.totals)+len(rows.rollups))
 	b.ReportMetric(float64(size)/float64(len(rows.totals)+len(rows.rollups)), "bytes/row")
@@ -152,7 +154,7 @@ func BenchmarkNewBatch(b *testing.B) {
 
 func BenchmarkBatchRows(b *testing.B) {
 	rows := benchRows(b, 5_000)
-	batch := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
+	batch := spend.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := batch.Rows(); err != nil {
@@ -165,10 +167,10 @@ func BenchmarkBatchRows(b *testing.B) {
 // The keys of a batch's rows are known from an earlier one.
 func BenchmarkBatchRowsOfKnownKeys(b *testing.B) {
 	rows := benchRows(b, 5_000)
-	batch, known := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups), newKnownKeys(knownKeySlots)
+	batch, known := spend.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups), spend.NewKnownKeys(knownKeySlots)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := batch.rows(known); err != nil {
+		if _, err := batch.RowsKnowing(known); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -177,9 +179,9 @@ func BenchmarkBatchRowsOfKnownKeys(b *testing.B) {
 
 // Sixteen batches of 1000 combinations, half of which they have in common.
 func BenchmarkMerge(b *testing.B) {
-	runs := make([][]TotalRow, 16)
+	runs := make([][]spend.TotalRow, 16)
 	for i := range runs {
-		updates := make([]Update, 1000)
+		updates := make([]spend.Update, 1000)
 		for j := range updates {
 			updates[j] = benchUpdate(j + 500*i)
 		}
@@ -191,7 +193,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		m := merger[TotalRow]{kind: totalRows}
+		m := merger[spend.TotalRow]{kind: totalRows}
 		for _, run := range runs {
 			m.add(run)
 		}
@@ -202,7 +204,7 @@ func BenchmarkMerge(b *testing.B) {
 
 func BenchmarkParseAmount(b *testing.B) {
 	for b.Loop() {
-		if _, err := ParseAmount("0.000123456789"); err != nil {
+		if _, err := spend.ParseAmount("0.000123456789"); err != nil {
 			b.Fatal(err)
 		}
 	}

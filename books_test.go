@@ -11,18 +11,20 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
-var otherTestBooks = BooksID{0xff, 1}
+var otherTestBooks = spend.BooksID{0xff, 1}
 
 func TestBooksIDIsAUUID(t *testing.T) {
 	const text = "5f0c9a4e-1d7b-4c3a-9e21-8a6b0d2f7c15"
-	id, err := ParseBooksID(text)
+	id, err := spend.ParseBooksID(text)
 	if err != nil || id.String() != text || id.IsZero() {
 		t.Errorf("%s, %v", id, err)
 	}
-	for _, bad := range []string{"", "x", BooksID{}.String(), strings.ReplaceAll(text, "-", ""), text + "0", "{" + text + "}"} {
-		if id, err := ParseBooksID(bad); err == nil {
+	for _, bad := range []string{"", "x", spend.BooksID{}.String(), strings.ReplaceAll(text, "-", ""), text + "0", "{" + text + "}"} {
+		if id, err := spend.ParseBooksID(bad); err == nil {
 			t.Errorf("%q is taken for %s", bad, id)
 		}
 	}
@@ -30,8 +32,8 @@ func TestBooksIDIsAUUID(t *testing.T) {
 
 func TestABatchKeepsItsDigestWhenItLearnsItsBooks(t *testing.T) {
 	b := testBatch(t, 1, 1)
-	other := b.forBooks(otherTestBooks, &BatchKeys{})
-	again, err := ParseBatch(other.Bytes())
+	other := b.ForBooks(otherTestBooks, &spend.BatchKeys{})
+	again, err := spend.ParseBatch(other.Bytes())
 	if err != nil || again.Books != otherTestBooks || again.Digest() != b.Digest() {
 		t.Errorf("%+v, %v", again, err)
 	}
@@ -41,17 +43,17 @@ func TestABatchKeepsItsDigestWhenItLearnsItsBooks(t *testing.T) {
 }
 
 func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
-	foreign := testBatch(t, 1, 1).forBooks(otherTestBooks, &BatchKeys{})
-	newer := []byte(testBatch(t, 3, 1).forBooks(otherTestBooks, &BatchKeys{}).Bytes())
-	newer[2] = BatchVersion + 1
+	foreign := testBatch(t, 1, 1).ForBooks(otherTestBooks, &spend.BatchKeys{})
+	newer := []byte(testBatch(t, 3, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes())
+	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(Entry{ID: "foreign", Bytes: foreign.Bytes()})
-	p.offer(Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).forBooks(BooksID{}, &BatchKeys{}).Bytes()})
-	p.offer(Entry{ID: "newer", Bytes: reframe(newer)})
-	p.offer(Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
-	p.learn(p.unknown(), Marks{})
+	p.offer(spend.Entry{ID: "foreign", Bytes: foreign.Bytes()})
+	p.offer(spend.Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).ForBooks(spend.BooksID{}, &spend.BatchKeys{}).Bytes()})
+	p.offer(spend.Entry{ID: "newer", Bytes: reframe(newer)})
+	p.offer(spend.Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
+	p.learn(p.unknown(), spend.Marks{})
 	f := p.take()
-	if f == nil || len(f.Claims) != 1 || f.batches() != 1 || f.Books != testBooks {
+	if f == nil || len(f.Claims) != 1 || f.Batches() != 1 || f.Books != testBooks {
 		t.Fatalf("flush %+v", f)
 	}
 	if len(p.bad) != 3 || p.stats.newer != 0 {
@@ -65,13 +67,13 @@ func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
 }
 
 // become has the store be another database, as when an address leads elsewhere.
-func (s *memoryStore) become(id BooksID) {
+func (s *memoryStore) become(id spend.BooksID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id, s.state = id, newMemoryStore().state
 }
 
-func (s *memoryStore) quarantined() (list []BadBatch) {
+func (s *memoryStore) quarantined() (list []spend.BadBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range s.quarantine {
@@ -88,7 +90,7 @@ func TestWhatWasPushedForOtherBooksIsNeitherLostNorBookedAstray(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.start(t)
-		receipt, err := r.RecordAll([]Update{key("pushed before")})
+		receipt, err := r.RecordAll([]spend.Update{key("pushed before")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,13 +120,15 @@ type notedQueue struct {
 	faults *faults
 }
 
-func (q notedQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id EntryID, err error) {
+func (q notedQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (id spend.EntryID, err error) {
 	err = q.faults.call("Queue.Push", func() error { id, err = q.memoryQueue.Push(ctx, b, previous); return err })
 	return id, err
 }
 
-func (notedQueue) NotedBooks(context.Context, string) (BooksID, error) { return otherTestBooks, nil }
-func (notedQueue) NoteBooks(context.Context, string, BooksID) error    { return nil }
+func (notedQueue) NotedBooks(context.Context, string) (spend.BooksID, error) {
+	return otherTestBooks, nil
+}
+func (notedQueue) NoteBooks(context.Context, string, spend.BooksID) error { return nil }
 
 // placedStore is a store that says where it is.
 type placedStore struct{ faultyStore }
@@ -162,7 +166,7 @@ func TestWithoutANoteNothingIsPushedBeforePostgresAnswers(t *testing.T) {
 		if r.queue.len(0) > 0 {
 			t.Error("a batch that names no books is pushed")
 		}
-		if err := r.DrainQueue(t.Context()); !errors.Is(err, ErrBooksUnknown) {
+		if err := r.DrainQueue(t.Context()); !errors.Is(err, spend.ErrBooksUnknown) {
 			t.Errorf("DrainQueue: %v", err)
 		}
 		storeFaults.setAll(false)
@@ -197,7 +201,7 @@ type copiedQueue struct {
 	taken *atomic.Bool
 }
 
-func (q copiedQueue) ShowWitnesses(_ context.Context, own []Witness) ([]Witness, error) {
+func (q copiedQueue) ShowWitnesses(_ context.Context, own []spend.Witness) ([]spend.Witness, error) {
 	if q.taken.Load() {
 		return nil, nil
 	}
@@ -207,8 +211,8 @@ func (q copiedQueue) ShowWitnesses(_ context.Context, own []Witness) ([]Witness,
 // copiedStore is a store that has witnesses.
 type copiedStore struct{ *memoryStore }
 
-func (copiedStore) Witnesses(context.Context, BooksID, bool) ([]Witness, error) {
-	return []Witness{{1}}, nil
+func (copiedStore) Witnesses(context.Context, spend.BooksID, bool) ([]spend.Witness, error) {
+	return []spend.Witness{{1}}, nil
 }
 
 func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
@@ -216,6 +220,7 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		queue := copiedQueue{r.queue, new(atomic.Bool)}
 		queue.taken.Store(true)
+		r.store.commits = time.Millisecond // longer than a push, which ends the fallback
 		r.cfg.Store, r.cfg.Queue = copiedStore{r.store}, queue
 		r.queue.insert(0, testBatch(t, 1, 1).Bytes()) // the other one's
 		r.start(t)
@@ -245,10 +250,10 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 type sharedQueue struct {
 	*memoryQueue
 	mu    sync.Mutex
-	shown []Witness
+	shown []spend.Witness
 }
 
-func (q *sharedQueue) ShowWitnesses(_ context.Context, own []Witness) ([]Witness, error) {
+func (q *sharedQueue) ShowWitnesses(_ context.Context, own []spend.Witness) ([]spend.Witness, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -267,7 +272,7 @@ type writingStore struct {
 	away atomic.Bool
 }
 
-func (s *writingStore) Witnesses(context.Context, BooksID, bool) ([]Witness, error) {
+func (s *writingStore) Witnesses(context.Context, spend.BooksID, bool) ([]spend.Witness, error) {
 	if s.away.Load() {
 		return nil, errInjected
 	}
@@ -275,9 +280,9 @@ func (s *writingStore) Witnesses(context.Context, BooksID, bool) ([]Witness, err
 }
 
 // witnessesUpTo returns the last witnesses of a database, the newest first.
-func witnessesUpTo(last int64) (list []Witness) {
+func witnessesUpTo(last int64) (list []spend.Witness) {
 	for n := last; n > max(0, last-64); n-- {
-		list = append(list, Witness(binary.BigEndian.AppendUint64(make([]byte, 8, 16), uint64(n))))
+		list = append(list, spend.Witness(binary.BigEndian.AppendUint64(make([]byte, 8, 16), uint64(n))))
 	}
 	return list
 }
@@ -316,8 +321,8 @@ func TestAFlushOfOtherBooksIsRefusedByTheStore(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
 	plan := newPlan(0)
 	plan.books = otherTestBooks
-	plan.offer(Entry{ID: "e", Bytes: testBatch(t, 1, 1).forBooks(otherTestBooks, &BatchKeys{}).Bytes()})
-	if err := p.committer(0).commit(t.Context(), plan, viaQueue); !errors.Is(err, ErrOtherBooks) {
+	plan.offer(spend.Entry{ID: "e", Bytes: testBatch(t, 1, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes()})
+	if err := p.committer(0).commit(t.Context(), plan, viaQueue); !errors.Is(err, spend.ErrOtherBooks) {
 		t.Errorf("commit: %v", err)
 	}
 	if n, _ := plan.waiting(); n != 1 || len(plan.done)+len(plan.bad) != 0 {

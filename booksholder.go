@@ -7,14 +7,16 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // booksView is which books a pipeline works for, and what of its servers is theirs. It isn't changed.
 type booksView struct {
-	id     BooksID // zero while they are unknown
-	told   bool    // by Postgres; else by a note
-	queue  Queue   // nil without one
-	locker Locker
+	id     spend.BooksID // zero while they are unknown
+	told   bool          // by Postgres; else by a note
+	queue  spend.Queue   // nil without one
+	locker spend.Locker
 }
 
 // booksHolder finds out which books the database has. It is safe for concurrent use.
@@ -25,13 +27,13 @@ type booksHolder struct {
 	view      booksView
 	nextAsk   time.Time
 	asking    bool
-	noted     bool      // the notes say so
-	witnesses []Witness // as last read
-	looked    bool      // it is known whether one does
-	conflict  time.Time // since when another database uses the queue under the same id; zero if none does
-	told      bool      // that it lasts was logged
-	left      string    // what of other books is left in the journal
-	err       error     // why Postgres hasn't told, when it was last asked
+	noted     bool            // the notes say so
+	witnesses []spend.Witness // as last read
+	looked    bool            // it is known whether one does
+	conflict  time.Time       // since when another database uses the queue under the same id; zero if none does
+	told      bool            // that it lasts was logged
+	left      string          // what of other books is left in the journal
+	err       error           // why Postgres hasn't told, when it was last asked
 }
 
 // How often it is looked at the books.
@@ -48,7 +50,7 @@ func (h *booksHolder) current() booksView {
 	return h.view
 }
 
-func (h *booksHolder) id() BooksID { return h.current().id }
+func (h *booksHolder) id() spend.BooksID { return h.current().id }
 
 // conflictLasts is after what time a conflict is no failover that lost the last commits: the witness shown is forgotten
 // within ten seconds by then.
@@ -59,18 +61,18 @@ func (h *booksHolder) trouble() (text string, twoDatabases bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.conflict.IsZero() && h.p.time.Now().Sub(h.conflict) >= conflictLasts {
-		return ErrTwoDatabases.Error(), true
+		return spend.ErrTwoDatabases.Error(), true
 	}
 	return h.left, false
 }
 
 // leave tells of batches of other books that are left in the journal.
-func (h *booksHolder) leave(batches []*Batch, here BooksID) {
+func (h *booksHolder) leave(batches []*spend.Batch, here spend.BooksID) {
 	if len(batches) == 0 {
 		return
 	}
 	var updates int64
-	var amount Amount
+	var amount spend.Amount
 	for _, b := range batches {
 		updates, amount = updates+b.Updates, amount.Add(b.Amount)
 	}
@@ -90,10 +92,10 @@ func (h *booksHolder) doubt() {
 }
 
 // learn takes the id that Postgres has told, or a note.
-func (h *booksHolder) learn(id BooksID, told bool) { h.learnShown(id, told, nil) }
+func (h *booksHolder) learn(id spend.BooksID, told bool) { h.learnShown(id, told, nil) }
 
 // learnShown is learn where it is known already whether another database uses the queue under the same id.
-func (h *booksHolder) learnShown(id BooksID, told bool, s *showing) {
+func (h *booksHolder) learnShown(id spend.BooksID, told bool, s *showing) {
 	h.mu.Lock()
 	before := h.view
 	if id == before.id && (told == before.told || before.told) || !told && !before.id.IsZero() {
@@ -134,12 +136,12 @@ func (h *booksHolder) learnShown(id BooksID, told bool, s *showing) {
 }
 
 // viewOf returns what of the servers belongs to the books.
-func (p *Pipeline) viewOf(id BooksID, told bool) booksView {
+func (p *Pipeline) viewOf(id spend.BooksID, told bool) booksView {
 	v := booksView{id: id, told: told, queue: p.cfg.Queue, locker: p.cfg.Locker}
-	if q, ok := v.queue.(BooksQueue); ok {
+	if q, ok := v.queue.(spend.BooksQueue); ok {
 		v.queue = q.ForBooks(id)
 	}
-	if l, ok := v.locker.(BooksLocker); ok {
+	if l, ok := v.locker.(spend.BooksLocker); ok {
 		v.locker = l.ForBooks(id)
 	}
 	return v
@@ -181,7 +183,7 @@ func (h *booksHolder) ask(ctx context.Context) (booksView, error) {
 	return h.view, err
 }
 
-func (h *booksHolder) askStore(ctx context.Context) (BooksID, error) {
+func (h *booksHolder) askStore(ctx context.Context) (spend.BooksID, error) {
 	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
 	defer cancel()
 	id, err := h.p.cfg.Store.Books(ctx)
@@ -189,19 +191,19 @@ func (h *booksHolder) askStore(ctx context.Context) (BooksID, error) {
 		err = errors.New("the store names no books")
 	}
 	if err != nil {
-		return BooksID{}, fmt.Errorf("%w: %w", ErrBooksUnknown, err)
+		return spend.BooksID{}, fmt.Errorf("%w: %w", spend.ErrBooksUnknown, err)
 	}
 	return id, nil
 }
 
 // notes returns where notes are, and under which name.
-func (h *booksHolder) notes() (all []BooksNotes, place string) {
-	placer, ok := h.p.cfg.Store.(BooksPlacer)
+func (h *booksHolder) notes() (all []spend.BooksNotes, place string) {
+	placer, ok := h.p.cfg.Store.(spend.BooksPlacer)
 	if !ok {
 		return nil, ""
 	}
 	for _, at := range []any{h.p.cfg.Journal, h.p.cfg.Queue} {
-		if notes, ok := at.(BooksNotes); ok {
+		if notes, ok := at.(spend.BooksNotes); ok {
 			all = append(all, notes)
 		}
 	}
@@ -224,7 +226,7 @@ func (h *booksHolder) readNotes(ctx context.Context) {
 }
 
 // note notes which books Postgres has told of.
-func (h *booksHolder) note(ctx context.Context, id BooksID) {
+func (h *booksHolder) note(ctx context.Context, id spend.BooksID) {
 	h.mu.Lock()
 	noted := h.noted
 	h.mu.Unlock()
@@ -263,7 +265,7 @@ func (h *booksHolder) look(ctx context.Context) {
 
 // showing is whether the queue shows a witness of this database.
 type showing struct {
-	own   []Witness // as last read
+	own   []spend.Witness // as last read
 	shown bool
 }
 
@@ -271,20 +273,20 @@ type showing struct {
 const showTries = 10
 
 // canShow says whether store and queue know of witnesses.
-func (h *booksHolder) canShow(view booksView) (store BooksWitness, queue WitnessedQueue, can bool) {
-	store, reads := h.p.cfg.Store.(BooksWitness)
-	queue, shows := view.queue.(WitnessedQueue)
+func (h *booksHolder) canShow(view booksView) (store spend.BooksWitness, queue spend.WitnessedQueue, can bool) {
+	store, reads := h.p.cfg.Store.(spend.BooksWitness)
+	queue, shows := view.queue.(spend.WitnessedQueue)
 	return store, queue, reads && shows
 }
 
 // show has the queue show a witness of this database, unless it shows another one's. It returns nil if that can't be told.
 // own are those known before.
-func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *showing {
+func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witness) *showing {
 	store, queue, can := h.canShow(view)
 	if !can {
 		return nil
 	}
-	var shown []Witness
+	var shown []spend.Witness
 	// Again and again: between the two calls another instance may show a newer one, as when many begin at once.
 	for try := 0; try < showTries && len(shown) == 0; try++ {
 		callCtx, cancel := context.WithTimeout(ctx, booksTimeout)
@@ -292,7 +294,7 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []Witness) *
 		read, err := store.Witnesses(callCtx, view.id, len(own) == 0)
 		cancel()
 		switch {
-		case errors.Is(err, ErrOtherBooks):
+		case errors.Is(err, spend.ErrOtherBooks):
 			h.doubt()
 			return nil
 		case err == nil:
@@ -320,12 +322,12 @@ const maxWitnesses = 256
 
 // except returns those of the witnesses that aren't among the others. What this process has read once it goes on taking for its
 // database's: a database that was turned back has lost the last ones, and is no copy.
-func except(known, others []Witness) []Witness {
-	return slices.DeleteFunc(slices.Clone(known), func(w Witness) bool { return slices.Contains(others, w) })
+func except(known, others []spend.Witness) []spend.Witness {
+	return slices.DeleteFunc(slices.Clone(known), func(w spend.Witness) bool { return slices.Contains(others, w) })
 }
 
 // conclude takes note of whether the queue shows a witness of this database.
-func (h *booksHolder) conclude(id BooksID, s *showing) {
+func (h *booksHolder) conclude(id spend.BooksID, s *showing) {
 	shown := s.shown
 	h.mu.Lock()
 	if h.view.id != id {
@@ -376,7 +378,7 @@ func (p *Pipeline) watchBooks(ctx context.Context) {
 }
 
 // errNotLooked is why the queue isn't used for a moment.
-var errNotLooked = fmt.Errorf("%w, nor whether another database uses the queue", ErrBooksUnknown)
+var errNotLooked = fmt.Errorf("%w, nor whether another database uses the queue", spend.ErrBooksUnknown)
 
 // mayUseQueue returns why the queue isn't to be used now, nil if it is.
 func (h *booksHolder) mayUseQueue() error {
@@ -385,7 +387,7 @@ func (h *booksHolder) mayUseQueue() error {
 	_, _, can := h.canShow(h.view)
 	switch {
 	case !h.conflict.IsZero():
-		return ErrTwoDatabases
+		return spend.ErrTwoDatabases
 	case h.view.told && can && !h.looked:
 		return errNotLooked
 	}

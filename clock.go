@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // clock is the time that the engine goes by, so that a simulator can have one of its own.
@@ -55,17 +57,17 @@ func newHourClock(of clock) *hourClock {
 	return c
 }
 
-func (c *hourClock) now() Hour {
+func (c *hourClock) now() spend.Hour {
 	if hour := c.kept.Load(); hour != notKept {
-		return Hour(hour)
+		return spend.Hour(hour)
 	}
-	return HourOf(c.clock.Now())
+	return spend.HourOf(c.clock.Now())
 }
 
 // keep notes the hour, and returns how long it still lasts.
 func (c *hourClock) keep() time.Duration {
 	now := c.clock.Now()
-	hour := HourOf(now)
+	hour := spend.HourOf(now)
 	c.kept.Store(int64(hour))
 	return (hour + 1).Time().Sub(now)
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // committer brings batches of one shard into Postgres, wherever they come from: from the queue, from an outbox, or from a
@@ -20,15 +22,15 @@ type committer struct {
 	log       *slog.Logger
 	metrics   *metrics
 	recent    *recentFlushes
-	confirmed func(marks map[ProducerID]Mark) // told of each commit
+	confirmed func(marks map[spend.ProducerID]spend.Mark) // told of each commit
 	rewind    rewindDetector
 	books     *booksHolder
-	known     *knownKeys
+	known     *spend.KnownKeys
 
 	mu      sync.Mutex // no I/O under it
 	limit   flushLimit
-	horizon time.Time    // Marks.Horizon as last read
-	trouble []ProducerID // as in trouble.known, after the last flush
+	horizon time.Time          // Marks.Horizon as last read
+	trouble []spend.ProducerID // as in trouble.known, after the last flush
 
 	stuckSince time.Time // since when what the queue retains can't be put back; zero if that isn't so
 	nextBooked time.Time // before it, direct writes don't ask a queue that didn't answer what it knows of the books
@@ -50,8 +52,8 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[ProducerID]Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
-			known: newKnownKeys(p.cfg.limits.keys / p.cfg.Shards),
+			confirmed: func(marks map[spend.ProducerID]spend.Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
+			known: spend.NewKnownKeys(p.cfg.limits.keys / p.cfg.Shards),
 		}
 		p.committers[shard] = c
 	}
@@ -59,7 +61,7 @@ func (p *Pipeline) committer(shard int) *committer {
 }
 
 // confirmOwn spares this instance's own outbox the way over the queue.
-func (p *Pipeline) confirmOwn(shard int, marks map[ProducerID]Mark) {
+func (p *Pipeline) confirmOwn(shard int, marks map[spend.ProducerID]spend.Mark) {
 	if shard >= len(p.lanes) {
 		return
 	}
@@ -101,19 +103,19 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 		case err == nil:
 			try = 0
 
-		case errors.Is(err, ErrFenced):
+		case errors.Is(err, spend.ErrFenced):
 			plan.fenced(f)
 			c.metrics.fenced.Inc()
 			if try++; try > maxFenced {
 				return fmt.Errorf("commit: gave way %d times: %w", try, err)
 			}
 
-		case errors.Is(err, ErrOtherBooks):
+		case errors.Is(err, spend.ErrOtherBooks):
 			plan.fenced(f)
 			c.books.doubt()
 			return fmt.Errorf("commit: %w", err)
 
-		case errors.Is(err, ErrRefused):
+		case errors.Is(err, spend.ErrRefused):
 			c.log.Error("Postgres refuses a flush for what it is; its batches are tried one by one", "error", err)
 			plan.refused(err)
 
@@ -153,7 +155,7 @@ func (c *committer) learn(ctx context.Context, plan *plan) error {
 }
 
 // apply commits one flush of the plan, and tells of it.
-func (c *committer) apply(ctx context.Context, plan *plan, f *Flush, by via) error {
+func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by via) error {
 	before := c.rewind.atLeast()
 	start := c.time.Now()
 	applyCtx, cancel := context.WithTimeout(ctx, applyTimeout)
@@ -176,7 +178,7 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *Flush, by via) err
 }
 
 // tell says loudly what a committed flush has passed as lost or set aside, and what was found again.
-func (c *committer) tell(f *Flush) {
+func (c *committer) tell(f *spend.Flush) {
 	for _, l := range f.Lost {
 		if l.Quarantined {
 			c.log.Error("batch quarantined", "of_producer", l.Producer.String(), "sequence", l.First, "reason", l.Reason)
@@ -199,7 +201,7 @@ var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
 
 // shrink makes the next flush half as large as the one that failed: what can't be written in one go, for its size or for
 // one batch in it, can be in several. At the end it is a single batch.
-func (c *committer) shrink(plan *plan, f *Flush) {
+func (c *committer) shrink(plan *plan, f *spend.Flush) {
 	texts := 0
 	for i := range f.Rollups {
 		texts += f.Rollups[i].Texts()
@@ -248,7 +250,7 @@ func (c *committer) passGaps(ctx context.Context, plan *plan, watch gapWatch, by
 
 // writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are passed
 // at once, because its producer has nothing more to fill them with.
-func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned ProducerID) error {
+func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned spend.ProducerID) error {
 	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 	lease, err := c.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", c.shard))
 	cancel()
@@ -260,9 +262,9 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	c.tryBooked(ctx)
 	plan := c.newPlan()
 	for _, b := range batches {
-		plan.offer(Entry{Bytes: b.bytes}) // nothing of the queue is acked by it
+		plan.offer(spend.Entry{Bytes: b.Bytes()}) // nothing of the queue is acked by it
 	}
-	if abandoned != (ProducerID{}) {
+	if abandoned != (spend.ProducerID{}) {
 		plan.passing[abandoned] = "Postgres was turned back, and the producer has them no more"
 	}
 	if err := c.commit(ctx, plan, viaDirect); err != nil {
@@ -276,7 +278,7 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 }
 
 // release gives a lease up even while the pipeline is stopping.
-func release(ctx context.Context, lease Lease, log *slog.Logger) {
+func release(ctx context.Context, lease spend.Lease, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := lease.Release(ctx); err != nil {

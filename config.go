@@ -11,24 +11,26 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Config says how a Pipeline works. Only Store and DirectLocker must be set; the zero value of any other field
 // stands for its default. With a Queue, a Locker is needed too.
 type Config struct {
 	// Store is the database that the books are in.
-	Store Store
+	Store spend.Store
 
 	// Queue carries the batches to the lock holder. nil: every instance writes its own batches itself, one instance at
 	// a time.
-	Queue Queue
+	Queue spend.Queue
 
 	// Locker decides which instance flushes the queue. Its locks are named "flush/0", "flush/1", … by shard.
-	Locker Locker
+	Locker spend.Locker
 
 	// DirectLocker decides which instance writes its own batches while there is no queue. It must not depend on what
 	// the queue depends on. Its locks are named "direct/0", "direct/1", … by shard.
-	DirectLocker Locker
+	DirectLocker spend.Locker
 
 	// Instance names this process in locks, logs and metrics. Default: "instance".
 	Instance string
@@ -70,12 +72,12 @@ type Config struct {
 
 	// Journal keeps sealed batches on a disk until they are committed. nil: there is none. It stays the caller's, who
 	// closes it after Run.
-	Journal Journal
+	Journal spend.Journal
 
 	// BatchKeys sign what is sealed, and tell batches of this deployment from those that somebody else has put into the queue
 	// or the journal, which go to quarantine. All instances must accept each other's; see BatchKeys. The zero value: none
 	// is signed or checked. The keys aren't copied and must not be changed.
-	BatchKeys BatchKeys
+	BatchKeys spend.BatchKeys
 
 	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil: all. Empty: none.
 	RollupDimensions []string
@@ -93,7 +95,7 @@ type Config struct {
 
 	clock clock // nil: the system's; only tests set another
 
-	newProducer func(now, notBefore time.Time) ProducerID // nil: NewProducerID of the later time; only tests set another
+	newProducer func(now, notBefore time.Time) spend.ProducerID // nil: NewProducerID of the later time; only tests set another
 
 	limits limits // zero: those below; only tests set others
 }
@@ -111,11 +113,11 @@ func (c Config) WithDefaults() Config {
 		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget, keys: knownKeySlots}
 	}
 	if c.newProducer == nil {
-		c.newProducer = func(now, notBefore time.Time) ProducerID { return NewProducerID(later(now, notBefore)) }
+		c.newProducer = func(now, notBefore time.Time) spend.ProducerID { return spend.NewProducerID(later(now, notBefore)) }
 	}
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
 	if c.RollupDimensions == nil {
-		c.RollupDimensions = DimensionNames()
+		c.RollupDimensions = spend.DimensionNames()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -136,8 +138,8 @@ func (c Config) Validate() error {
 	if (c.Queue == nil) != (c.Locker == nil) {
 		fault("Queue and Locker: one of them is nil; both or neither are needed")
 	}
-	if c.Shards < 1 || c.Shards > MaxShards {
-		fault("Shards: %d; allowed are 1 to %d", c.Shards, MaxShards)
+	if c.Shards < 1 || c.Shards > spend.MaxShards {
+		fault("Shards: %d; allowed are 1 to %d", c.Shards, spend.MaxShards)
 	}
 	interval := func(name string, d time.Duration) {
 		if d < time.Millisecond || d > time.Minute {
@@ -164,22 +166,22 @@ func (c Config) Validate() error {
 	if c.RewindWindow < 0 || c.RewindWindow > maxRewindWindow {
 		fault("RewindWindow: %s; allowed are 0 to 24h", c.RewindWindow)
 	}
-	if _, ok := c.Queue.(Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
+	if _, ok := c.Queue.(spend.Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
 		fault("RewindWindow: %s; the Queue must be a Keeper", c.RewindWindow)
 	}
 	if err := c.BatchKeys.Validate(); err != nil {
 		fault("BatchKeys: %w", err)
 	}
 	for _, name := range c.RollupDimensions {
-		if !slices.Contains(DimensionNames(), name) {
-			fault("RollupDimensions: %q; allowed are %s", name, strings.Join(DimensionNames(), ", "))
+		if !slices.Contains(spend.DimensionNames(), name) {
+			fault("RollupDimensions: %q; allowed are %s", name, strings.Join(spend.DimensionNames(), ", "))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func (c Config) keep() (keep dimensions) {
-	for i, name := range DimensionNames() {
+func (c Config) keep() (keep spend.Dimensions) {
+	for i, name := range spend.DimensionNames() {
 		if slices.Contains(c.RollupDimensions, name) {
 			keep |= 1 << i
 		}

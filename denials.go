@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // denial is how a server has refused a push, a flush, an ack or a direct write.
@@ -21,9 +23,9 @@ func (f *flusher) noteDenied(ctx context.Context, err error) {
 	now := f.p.time.Now()
 	err = errors.Join(err, f.ackErr)
 	switch last := f.denied.Load(); {
-	case errors.Is(err, ErrDenied):
+	case errors.Is(err, spend.ErrDenied):
 		f.denied.Store(&denial{err.Error(), now})
-	case last == nil || ctx.Err() != nil || errors.Is(err, ErrHeld) && now.Sub(last.at) < denialLasts:
+	case last == nil || ctx.Err() != nil || errors.Is(err, spend.ErrHeld) && now.Sub(last.at) < denialLasts:
 	default:
 		f.denied.Store(nil)
 	}
@@ -34,7 +36,7 @@ func (l *lane) noteDenied(last *denial, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	*last = denial{}
-	if errors.Is(err, ErrDenied) {
+	if errors.Is(err, spend.ErrDenied) {
 		*last = denial{err.Error(), l.p.time.Now()}
 	}
 }

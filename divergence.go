@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
-func diverged(b *Batch) error {
-	return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrDiverged)
+func diverged(b *spend.Batch) error {
+	return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, spend.ErrDiverged)
 }
 
 var (
@@ -24,11 +26,11 @@ var (
 // has sealed: another process has the same memory, or had it before this one was put back to it. What is known to be in
 // the books is done; all else can't be booked under this identity any more and goes to quarantine, from where an operator
 // can apply it. mark is what Postgres says of the producer. It does nothing if the identity is another one already.
-func (l *lane) changeIdentity(of ProducerID, mark Mark, cause error) {
+func (l *lane) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error) {
 	l.p.sealing.Lock()
 	defer l.p.sealing.Unlock()
 	l.mu.Lock()
-	if l.outbox.producer != of || cause == ErrDiverged && l.outbox.follows(mark) {
+	if l.outbox.producer != of || cause == spend.ErrDiverged && l.outbox.follows(mark) {
 		l.mu.Unlock()
 		return
 	}
@@ -38,13 +40,13 @@ func (l *lane) changeIdentity(of ProducerID, mark Mark, cause error) {
 }
 
 // renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls tell without mu.
-func (l *lane) renewIdentity(mark Mark, cause error) (tell func()) {
+func (l *lane) renewIdentity(mark spend.Mark, cause error) (tell func()) {
 	old := l.outbox
 	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), l.commits.pruned()), l.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = old.seal, old.setAside
 
 	var updates int64
-	var amount Amount
+	var amount spend.Amount
 	confirmed, batches := 0, 0
 	for _, b := range old.batches {
 		reason := reasonAside(mark, b.Batch, cause)
@@ -85,7 +87,7 @@ func (l *lane) checkBirth(ctx context.Context) {
 	if !unused || l.toPostgres.isBorn {
 		return
 	}
-	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
+	marks, err := l.commits.readMarks(ctx, []spend.ProducerID{producer})
 	if err != nil {
 		l.log.Debug("it can't be looked whether this clock is far behind", "error", err)
 		return
@@ -109,17 +111,17 @@ func (l *lane) checkBirth(ctx context.Context) {
 }
 
 // reasonAside says why a batch can't be booked under its identity any more, nil if it is in the books.
-func reasonAside(mark Mark, b *Batch, cause error) error {
-	if cause != ErrDiverged {
+func reasonAside(mark spend.Mark, b *spend.Batch, cause error) error {
+	if cause != spend.ErrDiverged {
 		return cause
 	}
 	if b.Sequence > mark.Sequence {
-		return ErrDiverged
+		return spend.ErrDiverged
 	}
-	is, known := mark.Recent.is(mark.Sequence, b.Sequence, b.digest)
+	is, known := mark.Recent.Is(mark.Sequence, b.Sequence, b.Digest())
 	switch {
-	case b.Sequence == mark.Sequence && b.digest != mark.Digest || known && !is:
-		return ErrDiverged
+	case b.Sequence == mark.Sequence && b.Digest() != mark.Digest || known && !is:
+		return spend.ErrDiverged
 	case b.Sequence == mark.Sequence || known && mark.Has(b.Sequence):
 		return nil
 	}
@@ -134,9 +136,9 @@ func (l *lane) keepAside(ctx context.Context) {
 	if len(list) == 0 {
 		return
 	}
-	bad := make([]BadBatch, len(list))
+	bad := make([]spend.BadBatch, len(list))
 	for i, b := range list {
-		bad[i] = BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.bytes, Unclaimed: true}
+		bad[i] = spend.BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.Bytes(), Unclaimed: true}
 	}
 	kept, err := l.commits.keepBad(ctx, bad)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func ExampleParseAmount() {
@@ -21,7 +22,7 @@ func ExampleParseAmount() {
 	fmt.Println(price, sum)
 
 	_, err = spendflush.ParseAmount("1,50")
-	fmt.Println(errors.Is(err, spendflush.ErrAmount), err)
+	fmt.Println(errors.Is(err, spend.ErrAmount), err)
 	// Output:
 	// 0.00000015 0.15
 	// true not an amount: "1,50": want a decimal number of dollars such as 0.000012

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // faults makes one call out of many fail, or all of them for a while.
@@ -53,34 +55,34 @@ func (f *faults) setAll(on bool) {
 }
 
 type faultyStore struct {
-	Store
+	spend.Store
 	*faults
 }
 
-func (s faultyStore) Books(ctx context.Context) (id BooksID, err error) {
+func (s faultyStore) Books(ctx context.Context) (id spend.BooksID, err error) {
 	err = s.call("Store.Books", func() error { id, err = s.Store.Books(ctx); return err })
 	return id, err
 }
 
-func (s faultyStore) Marks(ctx context.Context, shard int, ids []ProducerID) (marks Marks, err error) {
+func (s faultyStore) Marks(ctx context.Context, shard int, ids []spend.ProducerID) (marks spend.Marks, err error) {
 	err = s.call("Store.Marks", func() error { marks, err = s.Store.Marks(ctx, shard, ids); return err })
 	return marks, err
 }
 
-func (s faultyStore) Apply(ctx context.Context, f *Flush) error {
+func (s faultyStore) Apply(ctx context.Context, f *spend.Flush) error {
 	return s.call("Store.Apply", func() error { return s.Store.Apply(ctx, f) })
 }
 
-func (s faultyStore) Quarantine(ctx context.Context, bad []BadBatch) error {
+func (s faultyStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	return s.call("Store.Quarantine", func() error { return s.Store.Quarantine(ctx, bad) })
 }
 
 type faultyQueue struct {
-	Queue
+	spend.Queue
 	*faults
 }
 
-func (q faultyQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id EntryID, err error) {
+func (q faultyQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (id spend.EntryID, err error) {
 	err = q.call("Queue.Push", func() error { id, err = q.Queue.Push(ctx, b, previous); return err })
 	if err != nil {
 		id = ""
@@ -88,21 +90,21 @@ func (q faultyQueue) Push(ctx context.Context, b *Batch, previous EntryID) (id E
 	return id, err
 }
 
-func (q faultyQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) (got []Entry, err error) {
+func (q faultyQueue) Read(ctx context.Context, shard int, after spend.EntryID, n, bytes int) (got []spend.Entry, err error) {
 	err = q.call("Queue.Read", func() error { got, err = q.Queue.Read(ctx, shard, after, n, bytes); return err })
 	return got, err
 }
 
-func (q faultyQueue) Ack(ctx context.Context, shard int, a Ack) error {
+func (q faultyQueue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	return q.call("Queue.Ack", func() error { return q.Queue.Ack(ctx, shard, a) })
 }
 
-func (q faultyQueue) Mark(ctx context.Context, shard int, id ProducerID) (mark Mark, err error) {
+func (q faultyQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (mark spend.Mark, err error) {
 	err = q.call("Queue.Mark", func() error { mark, err = q.Queue.Mark(ctx, shard, id); return err })
 	return mark, err
 }
 
-func (q faultyQueue) Stats(ctx context.Context, shard int) (stats QueueStats, err error) {
+func (q faultyQueue) Stats(ctx context.Context, shard int) (stats spend.QueueStats, err error) {
 	err = q.call("Queue.Stats", func() error { stats, err = q.Queue.Stats(ctx, shard); return err })
 	return stats, err
 }
@@ -112,7 +114,7 @@ type faultyLocker struct {
 	*faults
 }
 
-func (l faultyLocker) Acquire(ctx context.Context, name string) (lease Lease, err error) {
+func (l faultyLocker) Acquire(ctx context.Context, name string) (lease spend.Lease, err error) {
 	err = l.call("Locker.Acquire", func() error { lease, err = l.memoryLocker.Acquire(ctx, name); return err })
 	if err != nil {
 		if lease != nil { // acquired, but nobody knows
@@ -125,7 +127,7 @@ func (l faultyLocker) Acquire(ctx context.Context, name string) (lease Lease, er
 }
 
 type faultyLease struct {
-	Lease
+	spend.Lease
 	*faults
 }
 

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // flusher is the consumer's side of one shard: while it holds the lock it walks over the queue and commits it. One
@@ -36,7 +38,7 @@ type flusher struct {
 }
 
 type heldLease struct {
-	Lease
+	spend.Lease
 	since time.Time
 }
 
@@ -59,7 +61,7 @@ func (f *flusher) holds() (since time.Time, ok bool) {
 	return held.since, true
 }
 
-func isLost(lease Lease) bool {
+func isLost(lease spend.Lease) bool {
 	select {
 	case <-lease.Lost():
 		return true
@@ -95,16 +97,16 @@ const expirySpread = 50 * time.Millisecond
 func (f *flusher) report(ctx context.Context, err error) {
 	f.noteDenied(ctx, err)
 	f.heldFor = 0
-	if held, ok := errors.AsType[*HeldError](err); ok {
+	if held, ok := errors.AsType[*spend.HeldError](err); ok {
 		f.heldFor = held.Holder.Expires
 	}
 	switch {
 	case err == nil:
 		f.failures.works(f.log, f.p.time.Now(), "flushing works again")
 		f.pause.reset()
-	case errors.Is(err, ErrHeld):
+	case errors.Is(err, spend.ErrHeld):
 		f.pause.reset()
-	case errors.Is(err, ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are told elsewhere
+	case errors.Is(err, spend.ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are told elsewhere
 		f.log.Debug("nothing can be flushed yet", "error", err)
 	case ctx.Err() == nil:
 		f.failures.failed(f.log, f.p.time.Now(), "flush fails; batches stay in the queue and are tried again", err)
@@ -161,7 +163,7 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 		return nil
 	}
 	var failed []error
-	for shard := range MaxShards {
+	for shard := range spend.MaxShards {
 		f := newFlusher(p, shard)
 		waiting, err := f.look(ctx)
 		if err != nil {
@@ -171,7 +173,7 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 			continue
 		}
 		err = f.flush(ctx)
-		for errors.Is(err, ErrHeld) && p.time.Sleep(ctx, heldPause, nil) {
+		for errors.Is(err, spend.ErrHeld) && p.time.Sleep(ctx, heldPause, nil) {
 			err = f.once(ctx)
 		}
 		if err != nil {
@@ -189,7 +191,7 @@ func (f *flusher) learnBooks(ctx context.Context) error {
 	if !view.told {
 		var err error
 		if view, err = f.p.books.ask(ctx); !view.told && err == nil {
-			err = ErrBooksUnknown // another goroutine asks just now
+			err = spend.ErrBooksUnknown // another goroutine asks just now
 		}
 		if !view.told {
 			return fmt.Errorf("ask Postgres for its books: %w", err)
@@ -226,7 +228,7 @@ func (f *flusher) flush(ctx context.Context) error {
 	return err
 }
 
-func (f *flusher) acquire(ctx context.Context) (Lease, error) {
+func (f *flusher) acquire(ctx context.Context) (spend.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	lease, err := f.books.locker.Acquire(ctx, f.name)
@@ -249,7 +251,7 @@ func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 
 // drain walks over the queue once, from its head to its end, and commits what it finds, as much at once as it may: sums
 // over many batches are hardly more rows than those of one. It says whether it took anything out.
-func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err error) {
+func (f *flusher) drain(ctx context.Context, lease spend.Lease) (flushed bool, err error) {
 	// At every walk: other processes have published since, and what they committed may be gone from Postgres.
 	if err := f.commits.readBooked(ctx); err != nil {
 		return false, err
@@ -257,7 +259,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 	plan := f.commits.newPlan()
 	plan.books = f.books.id
 	defer func() { f.note(plan) }()
-	var after EntryID
+	var after spend.EntryID
 	for more := true; more; {
 		if after, more, err = f.gather(ctx, lease, plan, after); err != nil {
 			return flushed, err
@@ -286,7 +288,7 @@ func (f *flusher) drain(ctx context.Context, lease Lease) (flushed bool, err err
 
 // gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
 // its end or the lock is lost. It returns the last one, and whether the walk may go on.
-func (f *flusher) gather(ctx context.Context, lease Lease, plan *plan, after EntryID) (last EntryID, more bool, err error) {
+func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, after spend.EntryID) (last spend.EntryID, more bool, err error) {
 	for bytes := 0; bytes < f.p.cfg.limits.bytes; {
 		if isLost(lease) {
 			return after, false, nil

@@ -4,24 +4,26 @@ import (
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // passTo adds to the flush, as lost, what is missing between the claim and the batch: one range, however long. The error
 // wraps ErrDiverged.
-func (p *plan) passTo(b *Batch, claim *Claim, f *Flush) error {
+func (p *plan) passTo(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error {
 	// A batch has an update at least. Where those between can't have had any, it goes on from others.
 	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates < claim.SealedUpdates || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {
 		return diverged(b)
 	}
 	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
 		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
-	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: claim.Last + 1, Last: b.Sequence - 1, Reason: reason})
+	f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: claim.Last + 1, Last: b.Sequence - 1, Reason: reason})
 	return nil
 }
 
 // takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
-func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
-	found := FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest}
+func (p *plan) takeFound(b entryBatch, f *spend.Flush, sums *sums) {
+	found := spend.FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest(), PriorDigest: b.PriorDigest}
 	if p.takeRows(b.Batch, f, sums) {
 		found.Updates, found.Amount = b.Updates, b.Amount
 	}
@@ -32,9 +34,9 @@ func (p *plan) takeFound(b entryBatch, f *Flush, sums *sums) {
 // takeRows adds the rows of a batch that the flush claims. It says whether the batch counts by that claim: one that can't be
 // booked is set aside instead. One that an operator has booked by hand beside all claims counts by this one from now on, and its
 // rows are there.
-func (p *plan) takeRows(b *Batch, f *Flush, sums *sums) (counts bool) {
-	if p.marks[b.Producer].isByHand(b) {
-		f.ByHand = append(f.ByHand, ByHandBatch{b.Producer, b.Sequence, b.digest})
+func (p *plan) takeRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool) {
+	if p.marks[b.Producer].IsByHand(b) {
+		f.ByHand = append(f.ByHand, spend.ByHandBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest()})
 		sums.batches++
 		return true
 	}
@@ -51,8 +53,8 @@ func (p *plan) takeRows(b *Batch, f *Flush, sums *sums) (counts bool) {
 // gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.
 // Those that are known to have a newer program are left out: what is missing may be in its format. So are those whose
 // next batch isn't missing, but can't be committed.
-func (p *plan) gaps() map[ProducerID]uint64 {
-	gaps := map[ProducerID]uint64{}
+func (p *plan) gaps() map[spend.ProducerID]uint64 {
+	gaps := map[spend.ProducerID]uint64{}
 	for id, batches := range p.wait {
 		if mark, known := p.marks[id]; known && len(batches) > 0 && !p.newer[id] && !p.trouble.rests(id) {
 			gaps[id] = mark.Sequence
@@ -66,14 +68,14 @@ func (p *plan) waiting() (batches, bytes int) {
 	for _, list := range p.wait {
 		for _, b := range list {
 			batches++
-			bytes += len(b.bytes)
+			bytes += len(b.Bytes())
 		}
 	}
 	return batches, bytes
 }
 
 // gapWatch remembers since when gaps have been there, over the walks of one flusher.
-type gapWatch map[ProducerID]gap
+type gapWatch map[spend.ProducerID]gap
 
 type gap struct {
 	after uint64 // the mark before it
@@ -82,8 +84,8 @@ type gap struct {
 
 // overdue takes the gaps at the end of a walk over the whole queue, and returns the producers whose gap has been there
 // for the grace. Marks only move forward, so a gap behind the same mark has been there all the while.
-func (w gapWatch) overdue(gaps map[ProducerID]uint64, now time.Time, grace time.Duration) (ids []ProducerID) {
-	maps.DeleteFunc(w, func(id ProducerID, g gap) bool {
+func (w gapWatch) overdue(gaps map[spend.ProducerID]uint64, now time.Time, grace time.Duration) (ids []spend.ProducerID) {
+	maps.DeleteFunc(w, func(id spend.ProducerID, g gap) bool {
 		after, there := gaps[id]
 		return !there || after != g.after
 	})
@@ -99,7 +101,7 @@ func (w gapWatch) overdue(gaps map[ProducerID]uint64, now time.Time, grace time.
 }
 
 // setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
-func setAside(f *Flush, b *Batch, reason error) {
-	f.Lost = append(f.Lost, LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
-	f.Quarantine = append(f.Quarantine, BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.bytes})
+func setAside(f *spend.Flush, b *spend.Batch, reason error) {
+	f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
+	f.Quarantine = append(f.Quarantine, spend.BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.Bytes()})
 }

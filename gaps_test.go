@@ -11,10 +11,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // chained returns the first n batches of a producer.
-func chained(t testing.TB, producer int, n uint64) (batches []*Batch) {
+func chained(t testing.TB, producer int, n uint64) (batches []*spend.Batch) {
 	t.Helper()
 	for sequence := uint64(1); sequence <= n; sequence++ {
 		batches = append(batches, testBatch(t, producer, sequence))
@@ -22,7 +24,7 @@ func chained(t testing.TB, producer int, n uint64) (batches []*Batch) {
 	return batches
 }
 
-func lostOf(f *Flush) (sequences []uint64) {
+func lostOf(f *spend.Flush) (sequences []uint64) {
 	for _, l := range f.Lost {
 		for s := l.First; s <= l.Last; s++ {
 			sequences = append(sequences, s)
@@ -47,7 +49,7 @@ func TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
 			t.Errorf("reason is %q, want %q", f.Lost[i].Reason, want)
 		}
 	}
-	if c := f.Claims[0]; c.SealedUpdates != 7 || c.SealedAmount != Dollars(28) || c.Updates != 2 {
+	if c := f.Claims[0]; c.SealedUpdates != 7 || c.SealedAmount != spend.Dollars(28) || c.Updates != 2 {
 		t.Errorf("the claim %+v doesn't tell sealed from booked", c)
 	}
 	p.applied(f)
@@ -64,7 +66,7 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	p := offered(t, nil, b[2], b[2], b[1], b[3], b[4], b[0])
 	p.marks[testProducer(1)] = testMark(t, 1, 4, 2, 3)
 	f := mustTake(t, p, "0001:5-5 $5")
-	if len(f.Found) != 2 || f.Found[0].Sequence != 2 || f.Found[1].Sequence != 3 || f.Found[1].Amount != Dollars(3) {
+	if len(f.Found) != 2 || f.Found[0].Sequence != 2 || f.Found[1].Sequence != 3 || f.Found[1].Amount != spend.Dollars(3) {
 		t.Fatalf("found are %+v", f.Found)
 	}
 	mustSettle(t, p, "e3", "e5") // the second copy of 3 only with the flush
@@ -73,7 +75,7 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	if mark := p.marks[testProducer(1)]; mark.Contiguous() != 5 {
 		t.Errorf("mark is %+v", mark)
 	}
-	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
+	p.offer(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "again")
 }
@@ -83,7 +85,7 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	b := chained(t, 1, 6)
 	p := testPlan()
 	for _, i := range []int{1, 3} {
-		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
+		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
 	}
 	p.marks[testProducer(1)] = testMark(t, 1, 5, 1, 2, 4)
 	p.single = true
@@ -93,7 +95,7 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	p.refused(errors.New("too many"))
 
 	f := mustTake(t, p, "")
-	if f.Found[0] != (FoundBatch{Producer: testProducer(1), Sequence: 2, Digest: b[1].Digest(), PriorDigest: b[0].Digest()}) || f.Control != (Control{}) || f.batches() != 0 {
+	if f.Found[0] != (spend.FoundBatch{Producer: testProducer(1), Sequence: 2, Digest: b[1].Digest(), PriorDigest: b[0].Digest()}) || f.Control != (spend.Control{}) || f.Batches() != 0 {
 		t.Errorf("the flush books something: %+v", f)
 	}
 	if len(f.Lost) != 1 || f.Lost[0].First != 2 || f.Lost[0].Last != 2 || !f.Lost[0].Quarantined || string(f.Quarantine[0].Bytes) != string(b[1].Bytes()) {
@@ -101,22 +103,22 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	}
 	p.applied(f)
 	mark := p.ack().Marks[testProducer(1)]
-	if !slices.Equal(mark.Lost, []SequenceRange{{1, 2}, {4, 4}}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
+	if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 2}, {First: 4, Last: 4}}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
 		t.Errorf("published is %+v", mark)
 	}
 
 	p.applied(mustTake(t, p, "")) // the fourth is booked as ever
 	mark = p.ack().Marks[testProducer(1)]
-	if !slices.Equal(mark.Lost, []SequenceRange{{1, 2}}) || !mark.Has(4) {
+	if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 2}}) || !mark.Has(4) {
 		t.Errorf("published is %+v", mark)
 	}
-	p.offer(Entry{ID: "again", Bytes: b[1].Bytes()})
+	p.offer(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "again")
 }
 
 // twins returns the first n batches of producer 1, and those of a process that had its memory when it had sealed two.
-func twins(t *testing.T, n uint64) (one, other []*Batch) {
+func twins(t *testing.T, n uint64) (one, other []*spend.Batch) {
 	t.Helper()
 	one = chained(t, 1, n)
 	other = slices.Clone(one)
@@ -124,7 +126,7 @@ func twins(t *testing.T, n uint64) (one, other []*Batch) {
 		h, last, rows := one[i].Header, other[i-1], mustRows(t, one[i])
 		h.SealedAt = h.SealedAt.Add(time.Second)
 		h.PriorUpdates, h.PriorAmount, h.PriorDigest = last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount), last.Digest()
-		other[i] = NewBatch(h, rows.Totals, rows.Rollups)
+		other[i] = spend.NewBatch(h, rows.Totals, rows.Rollups)
 	}
 	return one, other
 }
@@ -134,19 +136,19 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 	one, other := twins(t, 6)
 	p := testPlan()
 	mark := recentMark(t, 1, 3)
-	p.offer(Entry{ID: "sixth", Bytes: other[5].Bytes()})
+	p.offer(spend.Entry{ID: "sixth", Bytes: other[5].Bytes()})
 	p.marks[testProducer(1)] = mark
 	p.passing[testProducer(1)] = "gone"
 	p.applied(mustTake(t, p, "0001:4-6 $6"))
 	clear(p.passing)
 	p.done = nil
 
-	p.offer(Entry{ID: "one", Bytes: one[4].Bytes()})
+	p.offer(spend.Entry{ID: "one", Bytes: one[4].Bytes()})
 	mustTake(t, p, "")
 	if len(p.bad) != 1 || !p.bad[0].Unclaimed {
 		t.Fatalf("set aside: %+v", p.bad)
 	}
-	p.offer(Entry{ID: "other", Bytes: other[4].Bytes()})
+	p.offer(spend.Entry{ID: "other", Bytes: other[4].Bytes()})
 	f := mustTake(t, p, "")
 	if len(f.Found) != 1 || f.Found[0].Digest != other[4].Digest() {
 		t.Fatalf("found are %+v", f.Found)
@@ -154,13 +156,13 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 	p.applied(f)
 
 	// And that one says which fourth batch it goes on from, and this one can't be, because the third is another one.
-	for i, b := range []*Batch{one[3], other[3]} {
-		p.offer(Entry{ID: "fourth", Bytes: b.Bytes()})
+	for i, b := range []*spend.Batch{one[3], other[3]} {
+		p.offer(spend.Entry{ID: "fourth", Bytes: b.Bytes()})
 		if mustTake(t, p, ""); len(p.bad) != 2+i || p.stats.duplicates != 0 {
 			t.Errorf("%d set aside, %d taken for repetitions", len(p.bad), p.stats.duplicates)
 		}
 	}
-	if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []SequenceRange{{4, 4}}) || len(mark.Recent) != 6*recentBytes {
+	if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 4, Last: 4}}) || len(mark.Recent) != 6*recentBytes {
 		t.Errorf("the mark is %+v", mark)
 	}
 }
@@ -171,13 +173,13 @@ func TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition(t *testing.T) {
 	for _, together := range []bool{true, false} {
 		p := testPlan()
 		mark := testMark(t, 1, 5, 3, 4)
-		mark.Recent = append(make(Recent, 4*recentBytes), mark.Digest[:recentBytes]...)
+		mark.Recent = append(make(spend.Recent, 4*recentBytes), mark.Digest[:recentBytes]...)
 		p.marks[testProducer(1)] = mark
-		p.offer(Entry{ID: "one", Bytes: one[2].Bytes()})
+		p.offer(spend.Entry{ID: "one", Bytes: one[2].Bytes()})
 		if !together {
 			p.applied(mustTake(t, p, ""))
 		}
-		p.offer(Entry{ID: "other", Bytes: other[2].Bytes()})
+		p.offer(spend.Entry{ID: "other", Bytes: other[2].Bytes()})
 		if f := mustTake(t, p, ""); together {
 			p.applied(f)
 		}
@@ -193,7 +195,7 @@ func TestAGapIsNotPassedToABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
 	h := b.Header
 	h.PriorUpdates = 3 // two at the mark, and two batches in between
 	p := testPlan()
-	p.offer(Entry{ID: "a", Bytes: NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
+	p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
 	p.marks[testProducer(1)] = testMark(t, 1, 2)
 	p.passing[testProducer(1)] = "gone"
 	if mustTake(t, p, ""); len(p.bad) != 1 || !p.bad[0].Unclaimed {
@@ -218,22 +220,22 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 		if err := p.committer(0).commit(t.Context(), again, viaQueue); err != nil {
 			t.Fatal(err)
 		}
-		if ids := again.ack().Entries; !slices.Equal(ids, []EntryID{"e0"}) {
+		if ids := again.ack().Entries; !slices.Equal(ids, []spend.EntryID{"e0"}) {
 			t.Errorf("settled are %v", ids)
 		}
 	}
-	if store.state.books.amount != Dollars(6) || store.missing() != 0 {
+	if store.state.books.amount != spend.Dollars(6) || store.missing() != 0 {
 		t.Errorf("books have %s dollars, %d batches are missing; want 6 and none", store.state.books.amount, store.missing())
 	}
 }
 
 func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
-	newer[2] = BatchVersion + 1
+	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
-	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
-	p.offer(Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
+	p.offer(spend.Entry{ID: "a", Bytes: reframe(newer)})
+	p.offer(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.offer(spend.Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
 	learn(t, p, nil)
 	mustTake(t, p, "")
 	if gaps := p.gaps(); len(gaps) != 1 || gaps[testProducer(2)] != 0 {
@@ -242,12 +244,12 @@ func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 }
 
 // farBatch is a batch of the producer with so many before it that nobody has seen, of one update and one dollar each.
-func farBatch(t testing.TB, sequence uint64) *Batch {
+func farBatch(t testing.TB, sequence uint64) *spend.Batch {
 	t.Helper()
 	b := testBatch(t, 1, 2)
 	rows, h := mustRows(t, b), b.Header
-	h.Sequence, h.PriorUpdates, h.PriorAmount = sequence, int64(sequence-1), Dollars(int64(sequence-1))
-	return NewBatch(h, rows.Totals, rows.Rollups)
+	h.Sequence, h.PriorUpdates, h.PriorAmount = sequence, int64(sequence-1), spend.Dollars(int64(sequence-1))
+	return spend.NewBatch(h, rows.Totals, rows.Rollups)
 }
 
 // Postgres was turned back by that much, and the producer goes on. Its batches would wait for ever.
@@ -256,24 +258,24 @@ func TestAGapIsPassedAsOneRangeHoweverLongItIs(t *testing.T) {
 		p := offered(t, nil, farBatch(t, last))
 		p.passing[testProducer(1)] = "gone"
 		f := mustTake(t, p, fmt.Sprintf("0001:1-%d $2", last))
-		if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != last-1 || f.batches() != 1 || len(p.bad) > 0 {
+		if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != last-1 || f.Batches() != 1 || len(p.bad) > 0 {
 			t.Fatalf("up to %d: %+v, set aside %+v", last, f, p.bad)
 		}
 		p.applied(f)
 		mark := p.marks[testProducer(1)]
-		if !slices.Equal(mark.Lost, []SequenceRange{{1, last - 1}}) || mark.Has(last-1) || mark.Has(1) || !mark.Has(last) || mark.Contiguous() != 0 {
+		if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: last - 1}}) || mark.Has(last-1) || mark.Has(1) || !mark.Has(last) || mark.Contiguous() != 0 {
 			t.Errorf("up to %d the mark is %+v", last, mark)
 		}
-		var read Mark
+		var read spend.Mark
 		if text, err := mark.AppendText(nil); err != nil || read.UnmarshalText(text) != nil || !slices.Equal(read.Lost, mark.Lost) {
 			t.Errorf("published is %q, %v", text, err)
 		}
 		if last == math.MaxInt64 {
 			continue
 		}
-		p.offer(Entry{ID: "found", Bytes: farBatch(t, 1_000_000).Bytes()})
+		p.offer(spend.Entry{ID: "found", Bytes: farBatch(t, 1_000_000).Bytes()})
 		p.applied(mustTake(t, p, ""))
-		if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []SequenceRange{{1, 999_999}, {1_000_001, last - 1}}) || !mark.Has(1_000_000) {
+		if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 999_999}, {First: 1_000_001, Last: last - 1}}) || !mark.Has(1_000_000) {
 			t.Errorf("after one was found, the mark is %+v", mark)
 		}
 	}
@@ -287,7 +289,7 @@ func TestASequenceThatTheSumsDoNotReachIsNotPassedToHoweverFarItIs(t *testing.T)
 			rows, h := mustRows(t, b), b.Header
 			h.Sequence, h.PriorUpdates = sequence, prior
 			p := testPlan()
-			p.offer(Entry{ID: "a", Bytes: NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
+			p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
 			p.marks[testProducer(1)] = testMark(t, 1, 2)
 			p.passing[testProducer(1)] = "gone"
 			if mustTake(t, p, ""); len(p.bad) != 1 || !p.bad[0].Unclaimed {
@@ -301,7 +303,7 @@ func TestGapIsOverdueOnlyAfterTheGraceBehindTheSameMark(t *testing.T) {
 	w, now := gapWatch{}, testNow
 	at := func(after time.Duration, marks map[int]uint64, want ...int) {
 		t.Helper()
-		gaps := map[ProducerID]uint64{}
+		gaps := map[spend.ProducerID]uint64{}
 		for n, mark := range marks {
 			gaps[testProducer(n)] = mark
 		}
@@ -331,14 +333,14 @@ func TestBatchesBehindGapsAreKeptFromTheOldestProducerNearestToItsMark(t *testin
 }
 
 func TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside(t *testing.T) {
-	old := NewProducerID(testNow.Add(-time.Hour))
-	young := NewProducerID(testNow.Add(time.Hour))
-	known := NewProducerID(testNow.Add(-2 * time.Hour))
+	old := spend.NewProducerID(testNow.Add(-time.Hour))
+	young := spend.NewProducerID(testNow.Add(time.Hour))
+	known := spend.NewProducerID(testNow.Add(-2 * time.Hour))
 	p := testPlan()
-	for _, id := range []ProducerID{old, young, known} {
-		p.offer(Entry{ID: EntryID(id.String()), Bytes: NewBatch(testHeader(id, 1), nil, nil).Bytes()})
+	for _, id := range []spend.ProducerID{old, young, known} {
+		p.offer(spend.Entry{ID: spend.EntryID(id.String()), Bytes: spend.NewBatch(testHeader(id, 1), nil, nil).Bytes()})
 	}
-	p.learn(p.unknown(), Marks{Of: map[ProducerID]Mark{known: {}}, Horizon: testNow})
+	p.learn(p.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{known: {}}, Horizon: testNow})
 	if f := p.take(); len(f.Claims) != 2 {
 		t.Errorf("claims are %+v", f.Claims)
 	}
@@ -426,14 +428,14 @@ func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 	b := chained(t, 1, 3)[1]
 	for _, c := range []struct {
-		mark Mark
+		mark spend.Mark
 		want error
 	}{
 		{testMark(t, 1, 1), nil},
 		{testMark(t, 1, 3, 2), nil},
-		{testMark(t, 1, 2), ErrApplied},
-		{testMark(t, 1, 3, 1), ErrApplied},
-		{Mark{}, ErrGap},
+		{testMark(t, 1, 2), spend.ErrApplied},
+		{testMark(t, 1, 3, 1), spend.ErrApplied},
+		{spend.Mark{}, spend.ErrGap},
 	} {
 		f, err := b.Flush(c.mark)
 		if !errors.Is(err, c.want) || (f != nil) != (c.want == nil) {
@@ -441,8 +443,8 @@ func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 		}
 	}
 	undecodable := bytes.Clone(b.Bytes())
-	undecodable[batchHeaderSize] ^= hasFailed
-	if _, err := mustParse(t, reframe(undecodable)).Flush(testMark(t, 1, 1)); !errors.Is(err, ErrCorruptBatch) {
+	undecodable[headerSize] ^= 1 << 2 // that a counter follows
+	if _, err := mustParse(t, reframe(undecodable)).Flush(testMark(t, 1, 1)); !errors.Is(err, spend.ErrCorruptBatch) {
 		t.Errorf("a corrupt one: %v", err)
 	}
 }
@@ -499,10 +501,10 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 			p := testPlan()
 			for i, b := range batches[:len(batches)-1] {
 				if i != 1 {
-					p.offer(Entry{ID: "e", Bytes: b.forBooks(testBooks, &BatchKeys{}).Bytes()})
+					p.offer(spend.Entry{ID: "e", Bytes: b.ForBooks(testBooks, &spend.BatchKeys{}).Bytes()})
 				}
 			}
-			p.learn(p.unknown(), Marks{})
+			p.learn(p.unknown(), spend.Marks{})
 			p.passing[r.Producer()] = "not heard of"
 			if err := r.store.Apply(t.Context(), p.take()); err != nil || r.store.missing() != 1 {
 				t.Fatalf("%d missing, %v", r.store.missing(), err)
@@ -519,31 +521,31 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 // refusingStore refuses every flush with a certain amount in it.
 type refusingStore struct {
 	*memoryStore
-	poison Amount
+	poison spend.Amount
 }
 
-func (s refusingStore) Apply(ctx context.Context, f *Flush) error {
+func (s refusingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	for i := range f.Rollups {
 		if f.Rollups[i].Counters.Spend == s.poison {
-			return fmt.Errorf("numeric field overflow: %w", ErrRefused)
+			return fmt.Errorf("numeric field overflow: %w", spend.ErrRefused)
 		}
 	}
 	return s.memoryStore.Apply(ctx, f)
 }
 
 func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
-	store := refusingStore{newMemoryStore(), Dollars(77)}
+	store := refusingStore{newMemoryStore(), spend.Dollars(77)}
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
-	var all []*Batch
+	var all []*spend.Batch
 	for producer := range 3 {
 		all = append(all, chained(t, producer+1, 3)...)
 	}
-	rows := sealUpdates(t, []Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}, 0)
-	all[4] = NewBatch(all[4].Header, rows.totals, rows.rollups)
+	rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(77), Series: spend.Series{APIKey: "poison"}}}, 0)
+	all[4] = spend.NewBatch(all[4].Header, rows.totals, rows.rollups)
 	next := mustRows(t, all[5])
 	h := all[5].Header
-	h.PriorDigest, h.PriorAmount = all[4].Digest(), h.PriorAmount.Add(Dollars(75))
-	all[5] = NewBatch(h, next.Totals, next.Rollups)
+	h.PriorDigest, h.PriorAmount = all[4].Digest(), h.PriorAmount.Add(spend.Dollars(75))
+	all[5] = spend.NewBatch(h, next.Totals, next.Rollups)
 	plan := offered(t, nil, append(all, all[4])...)
 	if err := p.committer(0).commit(t.Context(), plan, viaQueue); err != nil {
 		t.Fatal(err)
@@ -551,7 +553,7 @@ func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
 	if bad, ok := store.quarantine[string(all[4].Bytes())]; !ok || !strings.Contains(bad.Reason, "overflow") || len(store.quarantine) != 1 {
 		t.Fatalf("in quarantine: %+v", store.quarantine)
 	}
-	if got := store.state.books.amount; got != Dollars(6+1+3+6) {
+	if got := store.state.books.amount; got != spend.Dollars(6+1+3+6) {
 		t.Errorf("%s dollars are booked; want 16", got)
 	}
 	mark := store.state.marks[0][testProducer(2)]
@@ -568,7 +570,7 @@ func TestInstanceThatMeetsANewerFormatGivesTheLockUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
-		newer[2] = BatchVersion + 1
+		newer[2] = spend.BatchVersion + 1
 		r.queue.insert(0, reframe(newer))
 		r.start(t)
 		free := 0
@@ -590,28 +592,30 @@ func TestInstanceThatMeetsANewerFormatGivesTheLockUp(t *testing.T) {
 }
 
 func TestABatchThatWasBookedByHandIsClaimedWithoutItsRows(t *testing.T) {
-	b := []*Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)}
-	byHand := func(b *Batch) ByHandBatch { return ByHandBatch{b.Producer, b.Sequence, b.Digest()} }
+	b := []*spend.Batch{testBatch(t, 1, 1), testBatch(t, 1, 2), testBatch(t, 1, 3)}
+	byHand := func(b *spend.Batch) spend.ByHandBatch {
+		return spend.ByHandBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest()}
+	}
 	p := newPlan(0)
 	p.books = testBooks
 	for _, b := range b[:2] {
-		p.offer(Entry{ID: EntryID(fmt.Sprint(b.Sequence)), Bytes: b.Bytes()})
+		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint(b.Sequence)), Bytes: b.Bytes()})
 	}
-	p.learn(p.unknown(), Marks{Of: map[ProducerID]Mark{testProducer(1): {ByHand: []ByHandBatch{byHand(b[1])}}}})
+	p.learn(p.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{testProducer(1): {ByHand: []spend.ByHandBatch{byHand(b[1])}}}})
 	f := p.take()
-	if f == nil || !slices.Equal(f.ByHand, []ByHandBatch{byHand(b[1])}) || f.Claims[0].Last != 2 ||
+	if f == nil || !slices.Equal(f.ByHand, []spend.ByHandBatch{byHand(b[1])}) || f.Claims[0].Last != 2 ||
 		f.Claims[0].Updates != b[0].Updates+b[1].Updates || f.Control[0].APIRequests() != b[0].Updates {
 		t.Errorf("%+v", f)
 	}
 
 	lost := newPlan(0)
 	lost.books = testBooks
-	lost.offer(Entry{ID: "2", Bytes: b[1].Bytes()})
-	mark := Mark{Sequence: 3, Digest: b[2].Digest(), Lost: []SequenceRange{{1, 2}}, ByHand: []ByHandBatch{byHand(b[1])}}
-	lost.learn(lost.unknown(), Marks{Of: map[ProducerID]Mark{testProducer(1): mark}})
+	lost.offer(spend.Entry{ID: "2", Bytes: b[1].Bytes()})
+	mark := spend.Mark{Sequence: 3, Digest: b[2].Digest(), Lost: []spend.SequenceRange{{First: 1, Last: 2}}, ByHand: []spend.ByHandBatch{byHand(b[1])}}
+	lost.learn(lost.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{testProducer(1): mark}})
 	f = lost.take()
-	if f == nil || !slices.Equal(f.ByHand, []ByHandBatch{byHand(b[1])}) || len(f.Found) != 1 || f.Found[0].Updates != b[1].Updates ||
-		f.Control != (Control{}) {
+	if f == nil || !slices.Equal(f.ByHand, []spend.ByHandBatch{byHand(b[1])}) || len(f.Found) != 1 || f.Found[0].Updates != b[1].Updates ||
+		f.Control != (spend.Control{}) {
 		t.Errorf("%+v", f)
 	}
 }

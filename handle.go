@@ -3,6 +3,8 @@ package spendflush
 import (
 	"hash/maphash"
 	"sync/atomic"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Handle counts on one series without looking it up each time. Get it from Pipeline.Handle. All methods are safe for
@@ -16,8 +18,8 @@ type Handle struct {
 // Handle returns a handle for the series, which is copied. It is for callers that know whom the next requests count
 // on: an API key's session, a connection, a route. It holds the memory of one cell for as long as it is kept; a new hour
 // needs no new handle. The error is an *UpdateError that says what is wrong with the series.
-func (p *Pipeline) Handle(s *Series) (*Handle, error) {
-	if err := s.validate(0); err != nil {
+func (p *Pipeline) Handle(s *spend.Series) (*Handle, error) {
+	if err := s.Check(0); err != nil {
 		return nil, err
 	}
 	return &Handle{p: p, key: string(appendCellKey(nil, 0, s, p.open.keep))}, nil
@@ -25,7 +27,7 @@ func (p *Pipeline) Handle(s *Series) (*Handle, error) {
 
 // Record counts one request, as Pipeline.Record does, and keeps nothing of c. Errors: *UpdateError if the cost is
 // refused, ErrBufferFull, ErrClosed; nothing was recorded then.
-func (h *Handle) Record(c *Cost) error {
+func (h *Handle) Record(c *spend.Cost) error {
 	hour, err := h.p.check(c)
 	if err == nil {
 		at := h.current.Load()
@@ -43,7 +45,7 @@ func (h *Handle) Record(c *Cost) error {
 }
 
 // locate finds or makes the cell of the hour, and remembers it.
-func (h *Handle) locate(hour Hour) *spot {
+func (h *Handle) locate(hour spend.Hour) *spot {
 	m, key := h.p.open, []byte(h.key)
 	putHour(key, hour)
 	hash := maphash.Bytes(m.seed, key)

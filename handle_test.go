@@ -8,19 +8,21 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
 	want, got := newBooks(), newBooks()
-	u := Update{Spend: Dollars(1), Status: Failure, PromptTokens: 7, CacheReadInputTokens: 2, Series: Series{
+	u := spend.Update{Spend: spend.Dollars(1), Status: spend.Failure, PromptTokens: 7, CacheReadInputTokens: 2, Series: spend.Series{
 		APIKey: "k", UserID: "u", TeamID: "t", Model: "m", Tags: []string{"b", "a", "b"},
 	}}
 	h, err := p.Handle(&u.Series)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cost Cost
+	var cost spend.Cost
 	seal := func() {
 		if seal, dirty, _ := p.open.swap(false); seal != 0 {
 			for _, part := range slices.Concat(p.sealer.parts(seal, dirty)...) {
@@ -30,13 +32,13 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 		}
 	}
 	for i := range 200 {
-		u.Spend, u.Time = Picodollars(int64(i)), time.Now().Add(-time.Duration(i/20)*time.Hour)
-		cost.of(&u)
+		u.Spend, u.Time = spend.Picodollars(int64(i)), time.Now().Add(-time.Duration(i/20)*time.Hour)
+		cost.Of(&u)
 		for _, err := range []error{h.Record(&cost), p.Record(&u)} {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want.book(&u, HourOf(u.Time))
+			want.book(&u, spend.HourOf(u.Time))
 		}
 		if i%7 == 0 {
 			seal()
@@ -52,7 +54,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 
 func TestHandleIsSharedByGoroutines(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
-	h, err := p.Handle(&Series{APIKey: "k"})
+	h, err := p.Handle(&spend.Series{APIKey: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func TestHandleIsSharedByGoroutines(t *testing.T) {
 	for g := range 4 {
 		work.Go(func() {
 			for i := range 1000 {
-				if err := h.Record(&Cost{Spend: Dollars(1), Time: time.Now().Add(-time.Duration((i+g)%3) * time.Hour)}); err != nil {
+				if err := h.Record(&spend.Cost{Spend: spend.Dollars(1), Time: time.Now().Add(-time.Duration((i+g)%3) * time.Hour)}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -70,55 +72,55 @@ func TestHandleIsSharedByGoroutines(t *testing.T) {
 		p.seal(false)
 	}
 	work.Wait()
-	if held := p.Held(Entity{Type: APIKey, ID: "k"}).NotIn(nil); held.Spend != Dollars(4000) || held.SuccessfulRequests != 4000 {
+	if held := p.Held(spend.Entity{Type: spend.APIKey, ID: "k"}).NotIn(nil); held.Spend != spend.Dollars(4000) || held.SuccessfulRequests != 4000 {
 		t.Errorf("held: %+v; want 4000 requests of a dollar", held)
 	}
 }
 
 func TestHandleRefusesWhatRecordRefuses(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 1})
-	var refused *UpdateError
-	for field, s := range map[string]Series{"": {Model: "m"}, "model": {APIKey: "k", Model: "\xff"}, "tags": {Tags: []string{""}}} {
+	var refused *spend.UpdateError
+	for field, s := range map[string]spend.Series{"": {Model: "m"}, "model": {APIKey: "k", Model: "\xff"}, "tags": {Tags: []string{""}}} {
 		if _, err := p.Handle(&s); !errors.As(err, &refused) || refused.Field != field {
 			t.Errorf("%+v: %v; want the field %q refused", s, err, field)
 		}
 	}
-	a, err := p.Handle(&Series{APIKey: "a"})
+	a, err := p.Handle(&spend.Series{APIKey: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := p.Handle(&Series{APIKey: "b"})
+	b, err := p.Handle(&spend.Series{APIKey: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Record(&Cost{PromptTokens: -1}); !errors.As(err, &refused) || refused.Field != "prompt_tokens" {
+	if err := a.Record(&spend.Cost{PromptTokens: -1}); !errors.As(err, &refused) || refused.Field != "prompt_tokens" {
 		t.Errorf("-1 tokens: %v", err)
 	}
-	if err := a.Record(&Cost{Time: time.Now().Add(time.Hour)}); !errors.As(err, &refused) || refused.Field != "time" {
+	if err := a.Record(&spend.Cost{Time: time.Now().Add(time.Hour)}); !errors.As(err, &refused) || refused.Field != "time" {
 		t.Errorf("an hour ahead: %v", err)
 	}
 	for range 2 {
-		if err := a.Record(&Cost{}); err != nil {
+		if err := a.Record(&spend.Cost{}); err != nil {
 			t.Errorf("the one key that there may be: %v", err)
 		}
 	}
-	if err := b.Record(&Cost{}); !errors.Is(err, ErrBufferFull) {
+	if err := b.Record(&spend.Cost{}); !errors.Is(err, ErrBufferFull) {
 		t.Errorf("one key too many: %v; want ErrBufferFull", err)
 	}
 	p.seal(true)
-	if err := a.Record(&Cost{}); !errors.Is(err, ErrClosed) {
+	if err := a.Record(&spend.Cost{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after the last seal: %v; want ErrClosed", err)
 	}
 }
 
 func TestHandleCostsNoAllocation(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
-	h, err := p.Handle(&Series{APIKey: "k"})
+	h, err := p.Handle(&spend.Series{APIKey: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.hours.keep()
-	cost := Cost{Spend: Picodollars(1), PromptTokens: 1}
+	cost := spend.Cost{Spend: spend.Picodollars(1), PromptTokens: 1}
 	if err := h.Record(&cost); err != nil {
 		t.Fatal(err)
 	}
@@ -134,8 +136,8 @@ func TestHandleCostsNoAllocation(t *testing.T) {
 func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, false, 1, &faults{})
-		hourOf := func() Hour {
-			hour, err := r.check(&Cost{})
+		hourOf := func() spend.Hour {
+			hour, err := r.check(&spend.Cost{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,7 +145,7 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 		}
 		expect := func(when string) {
 			t.Helper()
-			if got, want := hourOf(), HourOf(time.Now()); got != want {
+			if got, want := hourOf(), spend.HourOf(time.Now()); got != want {
 				t.Errorf("%s: counted in hour %d; want %d", when, got, want)
 			}
 		}
@@ -152,7 +154,7 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 		expect("an hour later, before it runs")
 		r.start(t)
 		for range 3 {
-			next := (HourOf(time.Now()) + 1).Time()
+			next := (spend.HourOf(time.Now()) + 1).Time()
 			time.Sleep(time.Until(next) - time.Millisecond)
 			expect("just before the hour")
 			time.Sleep(2 * time.Millisecond)
@@ -171,26 +173,26 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 func TestKnownCellVouchesForNothingThatIsNotInItsKey(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), RollupDimensions: []string{"model"}})
 	all := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
-	repeated := make([]string, MaxTags+1)
+	repeated := make([]string, spend.MaxTags+1)
 	for i := range repeated {
 		repeated[i] = "x"
 	}
 	for _, c := range []struct {
 		p         *Pipeline
-		known, no Series
+		known, no spend.Series
 		field     string
 	}{
-		{p, Series{APIKey: "k"}, Series{APIKey: "k", Endpoint: "\xff"}, "endpoint"},
-		{all, Series{Tags: []string{"x"}}, Series{Tags: repeated}, "tags"},
+		{p, spend.Series{APIKey: "k"}, spend.Series{APIKey: "k", Endpoint: "\xff"}, "endpoint"},
+		{all, spend.Series{Tags: []string{"x"}}, spend.Series{Tags: repeated}, "tags"},
 	} {
-		if err := c.p.Record(&Update{Series: c.known}); err != nil {
+		if err := c.p.Record(&spend.Update{Series: c.known}); err != nil {
 			t.Fatal(err)
 		}
-		var refused *UpdateError
-		if err := c.p.Record(&Update{Series: c.no}); !errors.As(err, &refused) || refused.Field != c.field {
+		var refused *spend.UpdateError
+		if err := c.p.Record(&spend.Update{Series: c.no}); !errors.As(err, &refused) || refused.Field != c.field {
 			t.Errorf("%s of a known cell: %v", c.field, err)
 		}
-		group := []Update{{Series: c.known}, {Series: c.no}}
+		group := []spend.Update{{Series: c.known}, {Series: c.no}}
 		if _, err := c.p.RecordAll(group); !errors.As(err, &refused) || refused.Field != c.field || refused.Index != 1 {
 			t.Errorf("%s of a known cell in a group: %v", c.field, err)
 		}
@@ -204,8 +206,8 @@ func TestGroupNamesTheFirstUpdateThatIsRefused(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
 	good, badSeries, badCost := key("k"), key("\xff"), key("k")
 	badCost.PromptTokens = -1
-	for _, group := range [][]Update{{good, badSeries, badCost}, {good, badCost, badSeries}, {good, badSeries, badSeries}} {
-		var refused *UpdateError
+	for _, group := range [][]spend.Update{{good, badSeries, badCost}, {good, badCost, badSeries}, {good, badSeries, badSeries}} {
+		var refused *spend.UpdateError
 		if _, err := p.RecordAll(group); !errors.As(err, &refused) || refused.Index != 1 {
 			t.Errorf("%v; want update 1 refused", err)
 		}
@@ -213,12 +215,12 @@ func TestGroupNamesTheFirstUpdateThatIsRefused(t *testing.T) {
 }
 
 func TestKeysOfOneHashAreCountedApart(t *testing.T) {
-	m, want := newOpenMap(100, allDimensions, 0), newBooks()
+	m, want := newOpenMap(100, spend.AllDimensions, 0), newBooks()
 	s := &m.stripes[7]
 	for _, id := range []string{"a", "b", "a", "b", "b"} {
 		u := key(id)
-		cellKey := appendCellKey(nil, 0, &u.Series, allDimensions)
-		if _, err := m.countOne(s, s.find(7, cellKey), 7, cellKey, &Cost{Spend: u.Spend}); err != nil {
+		cellKey := appendCellKey(nil, 0, &u.Series, spend.AllDimensions)
+		if _, err := m.countOne(s, s.find(7, cellKey), 7, cellKey, &spend.Cost{Spend: u.Spend}); err != nil {
 			t.Fatal(err)
 		}
 		want.book(&u, 0)

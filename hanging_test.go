@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // hangs has calls block until their caller gives up, as those to a server that is frozen do.
@@ -21,25 +23,25 @@ func (h *hangs) wait(ctx context.Context) error {
 }
 
 type hangingStore struct {
-	Store
+	spend.Store
 	*hangs
 }
 
-func (s hangingStore) Books(ctx context.Context) (BooksID, error) {
+func (s hangingStore) Books(ctx context.Context) (spend.BooksID, error) {
 	if err := s.wait(ctx); err != nil {
-		return BooksID{}, err
+		return spend.BooksID{}, err
 	}
 	return s.Store.Books(ctx)
 }
 
-func (s hangingStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+func (s hangingStore) Marks(ctx context.Context, shard int, ids []spend.ProducerID) (spend.Marks, error) {
 	if err := s.wait(ctx); err != nil {
-		return Marks{}, err
+		return spend.Marks{}, err
 	}
 	return s.Store.Marks(ctx, shard, ids)
 }
 
-func (s hangingStore) Apply(ctx context.Context, f *Flush) error {
+func (s hangingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
@@ -47,26 +49,26 @@ func (s hangingStore) Apply(ctx context.Context, f *Flush) error {
 }
 
 type hangingQueue struct {
-	Queue
+	spend.Queue
 	*hangs
 }
 
-func (q hangingQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q hangingQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if err := q.wait(ctx); err != nil {
 		return "", err
 	}
 	return q.Queue.Push(ctx, b, previous)
 }
 
-func (q hangingQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
+func (q hangingQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (spend.Mark, error) {
 	if err := q.wait(ctx); err != nil {
-		return Mark{}, err
+		return spend.Mark{}, err
 	}
 	return q.Queue.Mark(ctx, shard, id)
 }
 
 // hangingRig is a rig whose servers can hang.
-func hangingRig(t *testing.T, journal Journal) (r *rig, store, queue *hangs) {
+func hangingRig(t *testing.T, journal spend.Journal) (r *rig, store, queue *hangs) {
 	r = newRig(t, true, 2, &faults{})
 	store, queue = &hangs{}, &hangs{}
 	c := r.cfg
@@ -156,28 +158,28 @@ func TestAQueueThatHangsIsGoneRoundAfterASecond(t *testing.T) {
 
 // hookedStore has something happen while marks are read.
 type hookedStore struct {
-	Store
+	spend.Store
 	during func()
 }
 
-func (s *hookedStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+func (s *hookedStore) Marks(ctx context.Context, shard int, ids []spend.ProducerID) (spend.Marks, error) {
 	marks, err := s.Store.Marks(ctx, shard, ids)
 	s.during()
 	return marks, err
 }
 
 type hookedQueue struct {
-	Queue
+	spend.Queue
 	during func()
 }
 
-func (q *hookedQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q *hookedQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	q.during()
 	entry, err := q.Queue.Push(ctx, b, previous)
 	return entry, err
 }
 
-func (q *hookedQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
+func (q *hookedQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (spend.Mark, error) {
 	q.during()
 	return q.Queue.Mark(ctx, shard, id)
 }
@@ -196,7 +198,7 @@ func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, 
 
 func sealOne(t *testing.T, p *Pipeline) {
 	t.Helper()
-	if err := p.Record(&Update{Spend: Dollars(1), Series: Series{APIKey: "a"}}); err != nil {
+	if err := p.Record(&spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)
@@ -206,7 +208,7 @@ func sealOne(t *testing.T, p *Pipeline) {
 func replace(t *testing.T, l *lane) {
 	t.Helper()
 	before := l.identity()
-	l.changeIdentity(before, Mark{}, errForgotten)
+	l.changeIdentity(before, spend.Mark{}, errForgotten)
 	sealOne(t, l.p)
 	if l.identity() == before || len(l.outbox.batches) != 1 {
 		t.Fatal("the identity isn't changed")
@@ -221,7 +223,7 @@ func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 			if prune {
 				stored.state.horizon[0] = time.Now().Add(time.Hour)
 			}
-			var changed ProducerID
+			var changed spend.ProducerID
 			store.during = func() {
 				store.during = func() {}
 				replace(t, l)
@@ -233,7 +235,7 @@ func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 			if l.identity() != changed || len(l.outbox.batches) != 1 || len(l.aside) != 1 || l.diverged {
 				t.Errorf("%d batches are on their way, %d are set aside; diverged: %t", len(l.outbox.batches), len(l.aside), l.diverged)
 			}
-			l.confirm(ProducerID{1}, Mark{Sequence: 1})
+			l.confirm(spend.ProducerID{1}, spend.Mark{Sequence: 1})
 			if l.diverged || len(l.outbox.batches) != 1 {
 				t.Error("a mark of another producer is taken for its own")
 			}
@@ -290,7 +292,7 @@ type slowJournal struct {
 	during func()
 }
 
-func (j *slowJournal) Append(batches []*Batch) error {
+func (j *slowJournal) Append(batches []*spend.Batch) error {
 	j.during()
 	return j.memoryJournal.Append(batches)
 }
@@ -303,13 +305,13 @@ func TestAJournalHasNoBatchOfWhichItHasACopyForOtherBooks(t *testing.T) {
 	l.p.cfg.Journal = j
 	j.during = func() {
 		j.during = func() {}
-		l.p.books.learn(BooksID{7}, true)
+		l.p.books.learn(spend.BooksID{7}, true)
 		l.followBooks()
 	}
 	if l.writeJournal(); l.outbox.batches[0].journaled {
 		t.Error("it is said to have the batch")
 	}
-	if l.writeJournal(); !l.outbox.batches[0].journaled || j.batches[1].Books != (BooksID{7}) {
+	if l.writeJournal(); !l.outbox.batches[0].journaled || j.batches[1].Books != (spend.BooksID{7}) {
 		t.Error("it doesn't have the batch under its books")
 	}
 }

@@ -10,17 +10,19 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // memoryJournal is a Journal that survives a pipeline, but not the test.
 type memoryJournal struct {
 	mu       sync.Mutex
-	batches  []*Batch
+	batches  []*spend.Batch
 	appended int
 	failing  bool
 }
 
-func (j *memoryJournal) Append(batches []*Batch) error {
+func (j *memoryJournal) Append(batches []*spend.Batch) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.failing {
@@ -31,16 +33,16 @@ func (j *memoryJournal) Append(batches []*Batch) error {
 	return nil
 }
 
-func (j *memoryJournal) Forget(shard int, producer ProducerID, mark uint64) error {
+func (j *memoryJournal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.batches = slices.DeleteFunc(j.batches, func(b *Batch) bool {
+	j.batches = slices.DeleteFunc(j.batches, func(b *spend.Batch) bool {
 		return b.Shard == shard && b.Producer == producer && b.Sequence <= mark
 	})
 	return nil
 }
 
-func (j *memoryJournal) Left() ([]*Batch, error) {
+func (j *memoryJournal) Left() ([]*spend.Batch, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.batches), nil
@@ -130,7 +132,7 @@ func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 		c := r.cfg
 		c.Journal = j
 		c.Queue = journaledOnly{r.queue, j, t, func() {
-			if _, err := r.RecordAll([]Update{key("b")}); err == nil { // else it is the end
+			if _, err := r.RecordAll([]spend.Update{key("b")}); err == nil { // else it is the end
 				r.seal(false)
 			}
 		}}
@@ -156,9 +158,9 @@ type journaledOnly struct {
 	another func()
 }
 
-func (q journaledOnly) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q journaledOnly) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	left, _ := q.j.Left()
-	if !slices.ContainsFunc(left, func(other *Batch) bool { return other.Sequence == b.Sequence }) {
+	if !slices.ContainsFunc(left, func(other *spend.Batch) bool { return other.Sequence == b.Sequence }) {
 		q.t.Errorf("batch %d is pushed before it is in the journal", b.Sequence)
 	}
 	if b.Sequence%2 == 1 {
@@ -180,7 +182,7 @@ func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
 			defer cancel()
 			err := r.Shutdown(ctx)
 			left, ok := errors.AsType[*NotDrainedError](err)
-			if !ok || left.Updates != 1 || left.Amount != Dollars(1) || !strings.Contains(err.Error(), name) ||
+			if !ok || left.Updates != 1 || left.Amount != spend.Dollars(1) || !strings.Contains(err.Error(), name) ||
 				(left.Journaled == 1) != (journal.len() == 1) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -193,12 +195,12 @@ func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
 // next is another, and so are all behind it.
 func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
 	b := chained(t, 1, 3)
-	other := []*Batch{}
-	prior := Digest{1}
+	other := []*spend.Batch{}
+	prior := spend.Digest{1}
 	for _, b := range b[1:] {
 		h, rows := b.Header, mustRows(t, b)
 		h.PriorDigest = prior
-		next := NewBatch(h, rows.Totals, rows.Rollups)
+		next := spend.NewBatch(h, rows.Totals, rows.Rollups)
 		other, prior = append(other, next), next.Digest()
 	}
 	store, queue := newMemoryStore(), newMemoryQueue()

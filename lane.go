@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // lane is the producer's side of one shard: it brings the batches of its outbox to the journal, to the queue and on to
@@ -47,8 +49,8 @@ type lane struct {
 type (
 	journalTask struct {
 		next      time.Time
-		of        ProducerID // whose batches it was told to forget
-		truncated uint64     // up to where
+		of        spend.ProducerID // whose batches it was told to forget
+		truncated uint64           // up to where
 	}
 	queueTask struct {
 		failingSince time.Time // since when pushes fail, zero if they don't
@@ -75,7 +77,7 @@ type laneTask struct {
 
 // aside is a batch that is to be quarantined, and why.
 type aside struct {
-	*Batch
+	*spend.Batch
 	seal   uint64
 	reason error
 }
@@ -152,25 +154,25 @@ func (l *lane) again() time.Duration {
 }
 
 // identity returns the producer under which batches are sealed.
-func (l *lane) identity() ProducerID {
+func (l *lane) identity() spend.ProducerID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.outbox.producer
 }
 
 // header returns what the next batch goes on from. The caller holds Pipeline.sealing, without which nothing changes it.
-func (l *lane) header() Header {
+func (l *lane) header() spend.Header {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := l.outbox
-	return Header{
+	return spend.Header{
 		Shard: l.shard, Producer: o.producer, Sequence: o.next, PriorUpdates: o.updates, PriorAmount: o.amount, PriorDigest: o.digest,
 		Books: l.books.id,
 	}
 }
 
 // add takes the freshly sealed batches of a seal, whose updates were accepted after since. There may be none.
-func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
+func (l *lane) add(batches []*spend.Batch, seal uint64, since, now time.Time) {
 	l.mu.Lock()
 	if len(l.outbox.batches) == 0 {
 		l.progress = now
@@ -183,7 +185,7 @@ func (l *lane) add(batches []*Batch, seal uint64, since, now time.Time) {
 }
 
 // confirm takes note of a mark of the producer: that of a commit, or one that was published.
-func (l *lane) confirm(of ProducerID, mark Mark) {
+func (l *lane) confirm(of spend.ProducerID, mark spend.Mark) {
 	l.mu.Lock()
 	if l.outbox.producer != of {
 		l.mu.Unlock()

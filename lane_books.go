@@ -1,9 +1,13 @@
 package spendflush
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/spendflush/spendflush/spend"
+)
 
 // queue returns the queue of the books that the lane works for.
-func (l *lane) queue() Queue {
+func (l *lane) queue() spend.Queue {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.books.queue
@@ -37,13 +41,13 @@ func (l *lane) followBooks() bool {
 	l.books = view
 	for _, b := range l.outbox.batches {
 		if !b.tried {
-			b.Batch = b.forBooks(view.id, &l.p.cfg.BatchKeys)
+			b.Batch = b.ForBooks(view.id, &l.p.cfg.BatchKeys)
 			b.journaled = b.journaled && before.IsZero() // a copy that names no books will do
 		}
 	}
 	tell := func() {}
 	if left { // before anything is pushed for the books of now
-		tell = l.renewIdentity(Mark{}, fmt.Errorf("%w: Postgres has other books now, %s, and its instance worked for %s before", ErrOtherBooks, view.id, before))
+		tell = l.renewIdentity(spend.Mark{}, fmt.Errorf("%w: Postgres has other books now, %s, and its instance worked for %s before", spend.ErrOtherBooks, view.id, before))
 	}
 	l.mu.Unlock()
 	tell()

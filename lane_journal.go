@@ -3,6 +3,8 @@ package spendflush
 import (
 	"context"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // stepJournal writes to the journal what was sealed, and has it forget what isn't needed any more. Nothing else tells the
@@ -28,7 +30,7 @@ func (l *lane) writeJournal() {
 	l.mu.Lock()
 	fresh := l.outbox.toJournal()
 	failed := l.journalFailing
-	batches := make([]*Batch, len(fresh))
+	batches := make([]*spend.Batch, len(fresh))
 	for i, b := range fresh {
 		batches[i] = b.Batch
 	}
@@ -67,7 +69,7 @@ func (l *lane) truncateJournal() {
 		return
 	}
 	l.mu.Lock()
-	last := map[ProducerID]uint64{}
+	last := map[spend.ProducerID]uint64{}
 	if dropped, isNews := l.toForget(); isNews {
 		last[l.outbox.producer] = dropped
 		l.toJournal.of, l.toJournal.truncated = l.outbox.producer, dropped // it is told of more later in any case

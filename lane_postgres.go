@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // stepPostgres makes all calls to Postgres that a lane makes: it looks how far Postgres is where that is in doubt, writes
@@ -104,12 +106,12 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 	producer, view := l.outbox.producer, l.outbox.view()
 	l.mu.Unlock()
 	began := l.p.time.Now()
-	marks, err := l.commits.readMarks(ctx, []ProducerID{producer})
+	marks, err := l.commits.readMarks(ctx, []spend.ProducerID{producer})
 	if err != nil {
 		return err
 	}
 	if marks.Forgotten(producer) {
-		l.changeIdentity(producer, Mark{}, errForgotten)
+		l.changeIdentity(producer, spend.Mark{}, errForgotten)
 		return nil
 	}
 
@@ -122,7 +124,7 @@ func (l *lane) readStoredMark(ctx context.Context) error {
 	l.diverged = false
 	if !l.outbox.follows(mark) {
 		l.mu.Unlock()
-		l.changeIdentity(producer, mark, ErrDiverged)
+		l.changeIdentity(producer, mark, spend.ErrDiverged)
 		return nil
 	}
 	t := l.outbox.confirmStored(mark, view, began)
@@ -175,7 +177,7 @@ func (l *lane) direct(ctx context.Context) {
 	case err == nil:
 		l.toPostgres.nextDirect = time.Time{}
 		l.toPostgres.directs.works(l.log, now, "direct writes work again")
-	case errors.Is(err, ErrHeld):
+	case errors.Is(err, spend.ErrHeld):
 		l.toPostgres.nextDirect = now.Add(heldPause)
 	case ctx.Err() == nil:
 		l.toPostgres.nextDirect = now.Add(retryMost)
@@ -194,7 +196,7 @@ func (l *lane) tryDirect(ctx context.Context) error {
 	}
 	gaps := l.gaps
 	if !l.mustAbandon() {
-		producer = ProducerID{}
+		producer = spend.ProducerID{}
 	}
 	l.mu.Unlock()
 	if len(batches) == 0 {

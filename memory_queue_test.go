@@ -7,27 +7,29 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // memoryQueue is a Queue that keeps everything in memory.
 type memoryQueue struct {
 	mu      sync.Mutex
 	entries map[int][]memoryEntry
-	marks   map[int]map[ProducerID]Mark
+	marks   map[int]map[spend.ProducerID]spend.Mark
 	next    int // places may come again after a loss
 	now     func() time.Time
 }
 
 type memoryEntry struct {
-	Entry
+	spend.Entry
 	at time.Time
 }
 
 func newMemoryQueue() *memoryQueue {
-	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[int]map[ProducerID]Mark{}, now: time.Now}
+	return &memoryQueue{entries: map[int][]memoryEntry{}, marks: map[int]map[spend.ProducerID]spend.Mark{}, now: time.Now}
 }
 
-func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q *memoryQueue) Push(_ context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if previous != "" && slices.ContainsFunc(q.entries[b.Shard], func(e memoryEntry) bool { return e.ID == previous }) {
@@ -37,7 +39,7 @@ func (q *memoryQueue) Push(_ context.Context, b *Batch, previous EntryID) (Entry
 }
 
 // insert adds bytes at the end.
-func (q *memoryQueue) insert(shard int, b []byte) EntryID {
+func (q *memoryQueue) insert(shard int, b []byte) spend.EntryID {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.add(shard, b)
@@ -45,27 +47,27 @@ func (q *memoryQueue) insert(shard int, b []byte) EntryID {
 
 // add is insert for callers that hold the lock. The id says the place and what is there, so that an id whose
 // place was given to another batch names nothing any more.
-func (q *memoryQueue) add(shard int, b []byte) EntryID {
+func (q *memoryQueue) add(shard int, b []byte) spend.EntryID {
 	q.next++
-	id := EntryID(fmt.Sprintf("%09d-%08x", q.next, crc32.ChecksumIEEE(b)))
-	q.entries[shard] = append(q.entries[shard], memoryEntry{Entry{id, b, ""}, q.now()})
+	id := spend.EntryID(fmt.Sprintf("%09d-%08x", q.next, crc32.ChecksumIEEE(b)))
+	q.entries[shard] = append(q.entries[shard], memoryEntry{spend.Entry{ID: id, Bytes: b, Fault: ""}, q.now()})
 	return id
 }
 
-func (q *memoryQueue) Read(_ context.Context, shard int, after EntryID, maxEntries, maxBytes int) (got []Entry, _ error) {
+func (q *memoryQueue) Read(_ context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int) (got []spend.Entry, _ error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	bytes := 0
 	for _, e := range q.entries[shard] {
 		if e.ID > after && len(got) < maxEntries && (bytes < maxBytes || len(got) == 0) {
-			got = append(got, Entry{e.ID, slices.Clone(e.Bytes), ""})
+			got = append(got, spend.Entry{ID: e.ID, Bytes: slices.Clone(e.Bytes), Fault: ""})
 			bytes += len(e.Bytes)
 		}
 	}
 	return got, nil
 }
 
-func (q *memoryQueue) Ack(_ context.Context, shard int, a Ack) error {
+func (q *memoryQueue) Ack(_ context.Context, shard int, a spend.Ack) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.ack(shard, a)
@@ -73,7 +75,7 @@ func (q *memoryQueue) Ack(_ context.Context, shard int, a Ack) error {
 }
 
 // ack takes entries out and returns them. The caller holds the lock.
-func (q *memoryQueue) ack(shard int, a Ack) (taken []memoryEntry) {
+func (q *memoryQueue) ack(shard int, a spend.Ack) (taken []memoryEntry) {
 	var left []memoryEntry
 	for _, e := range q.entries[shard] {
 		if slices.Contains(a.Entries, e.ID) {
@@ -85,21 +87,21 @@ func (q *memoryQueue) ack(shard int, a Ack) (taken []memoryEntry) {
 	q.entries[shard] = left
 	for id, mark := range a.Marks {
 		if q.marks[shard] == nil {
-			q.marks[shard] = map[ProducerID]Mark{}
+			q.marks[shard] = map[spend.ProducerID]spend.Mark{}
 		}
-		mark.Updates, mark.Amount = 0, Amount{} // a hint has no more
+		mark.Updates, mark.Amount = 0, spend.Amount{} // a hint has no more
 		q.marks[shard][id] = mark
 	}
 	return taken
 }
 
-func (q *memoryQueue) Mark(_ context.Context, shard int, producer ProducerID) (Mark, error) {
+func (q *memoryQueue) Mark(_ context.Context, shard int, producer spend.ProducerID) (spend.Mark, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.marks[shard][producer], nil
 }
 
-func (q *memoryQueue) Stats(_ context.Context, shard int) (stats QueueStats, _ error) {
+func (q *memoryQueue) Stats(_ context.Context, shard int) (stats spend.QueueStats, _ error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, e := range q.entries[shard] {
@@ -147,7 +149,7 @@ func newKeepingQueue(q *memoryQueue) *keepingQueue {
 	return &keepingQueue{memoryQueue: q, kept: map[int][]memoryEntry{}, booked: map[int]int64{}}
 }
 
-func (q *keepingQueue) Ack(_ context.Context, shard int, a Ack) error {
+func (q *keepingQueue) Ack(_ context.Context, shard int, a spend.Ack) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now := q.now(); q.newest.Before(now) {
@@ -171,7 +173,7 @@ func (q *keepingQueue) Booked(_ context.Context, shard int) (int64, error) {
 func (q *keepingQueue) Retained(context.Context) (shards []int, _ error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for shard := range MaxShards {
+	for shard := range spend.MaxShards {
 		if len(q.kept[shard]) > 0 || q.booked[shard] > 0 {
 			shards = append(shards, shard)
 		}

@@ -10,16 +10,19 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // memoryStore is what a Store must do, in its plainest form: marks and sums, moved together or not at all.
 type memoryStore struct {
 	mu         sync.Mutex
 	state      memoryState
-	quarantine map[string]BadBatch
+	quarantine map[string]spend.BadBatch
 	flushes    int
 	now        func() time.Time
-	id         BooksID
+	id         spend.BooksID
+	commits    time.Duration // how long a commit takes, on the bubble's clock
 
 	// Stores that are wrong, to see that tests notice.
 	unchecked      bool // claims and batches found are not checked
@@ -32,19 +35,19 @@ type memoryStore struct {
 
 // memoryState is what a database has that can be turned back.
 type memoryState struct {
-	marks   map[int]map[ProducerID]memoryMark
-	pruned  map[int]map[ProducerID]memoryMark // a database only has their sums
-	horizon map[int]time.Time                 // producers born before it may be pruned
-	changes map[int]int64                     // of the books and the quarantine of the shard
+	marks   map[int]map[spend.ProducerID]memoryMark
+	pruned  map[int]map[spend.ProducerID]memoryMark // a database only has their sums
+	horizon map[int]time.Time                       // producers born before it may be pruned
+	changes map[int]int64                           // of the books and the quarantine of the shard
 	books   *books
 
-	quarantine map[string]BadBatch // of a snapshot alone
+	quarantine map[string]spend.BadBatch // of a snapshot alone
 }
 
 type memoryMark struct {
-	Mark
+	spend.Mark
 	booked       int64 // what is in the books of the batches up to the mark
-	bookedAmount Amount
+	bookedAmount spend.Amount
 	seen         time.Time
 }
 
@@ -54,8 +57,8 @@ func (m memoryState) clone() memoryState {
 	return m
 }
 
-func cloneMarks(of map[int]map[ProducerID]memoryMark) map[int]map[ProducerID]memoryMark {
-	c := make(map[int]map[ProducerID]memoryMark, len(of))
+func cloneMarks(of map[int]map[spend.ProducerID]memoryMark) map[int]map[spend.ProducerID]memoryMark {
+	c := make(map[int]map[spend.ProducerID]memoryMark, len(of))
 	for shard, marks := range of {
 		c[shard] = maps.Clone(marks)
 	}
@@ -65,28 +68,28 @@ func cloneMarks(of map[int]map[ProducerID]memoryMark) map[int]map[ProducerID]mem
 func newMemoryStore() *memoryStore {
 	return &memoryStore{
 		state: memoryState{
-			marks: map[int]map[ProducerID]memoryMark{}, pruned: map[int]map[ProducerID]memoryMark{},
+			marks: map[int]map[spend.ProducerID]memoryMark{}, pruned: map[int]map[spend.ProducerID]memoryMark{},
 			horizon: map[int]time.Time{}, changes: map[int]int64{}, books: newBooks(),
 		},
-		quarantine: map[string]BadBatch{},
+		quarantine: map[string]spend.BadBatch{},
 		now:        time.Now,
 		id:         testBooks,
 	}
 }
 
 // testBooks are the books of stores in memory.
-var testBooks = BooksID{0xb0, 0x0c}
+var testBooks = spend.BooksID{0xb0, 0x0c}
 
-func (s *memoryStore) Books(context.Context) (BooksID, error) {
+func (s *memoryStore) Books(context.Context) (spend.BooksID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.id, nil
 }
 
-func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID) (Marks, error) {
+func (s *memoryStore) Marks(_ context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := Marks{Of: map[ProducerID]Mark{}, Horizon: s.state.horizon[shard], Changes: s.state.changes[shard], Books: s.id}
+	found := spend.Marks{Of: map[spend.ProducerID]spend.Mark{}, Horizon: s.state.horizon[shard], Changes: s.state.changes[shard], Books: s.id}
 	for _, id := range producers {
 		if mark, ok := s.state.marks[shard][id]; ok {
 			found.Of[id] = mark.Mark
@@ -95,7 +98,7 @@ func (s *memoryStore) Marks(_ context.Context, shard int, producers []ProducerID
 	return found, nil
 }
 
-func (s *memoryStore) Tend(_ context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, _ error) {
+func (s *memoryStore) Tend(_ context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s.now()
@@ -121,7 +124,7 @@ func (s *memoryStore) Tend(_ context.Context, living []ProducerID, now time.Time
 }
 
 // prune prunes the marks of producers that were born before the time and not seen since. The caller holds the lock.
-func (s *memoryStore) prune(living []ProducerID, before time.Time) (pruned int64) {
+func (s *memoryStore) prune(living []spend.ProducerID, before time.Time) (pruned int64) {
 	for shard, marks := range s.state.marks {
 		for id, mark := range marks {
 			if slices.Contains(living, id) || !mark.seen.Before(before) || !id.Born().Before(before) {
@@ -145,24 +148,27 @@ func (m *memoryMark) saw(now time.Time) {
 	}
 }
 
-func put(in map[int]map[ProducerID]memoryMark, shard int, id ProducerID, mark memoryMark) {
+func put(in map[int]map[spend.ProducerID]memoryMark, shard int, id spend.ProducerID, mark memoryMark) {
 	if in[shard] == nil {
-		in[shard] = map[ProducerID]memoryMark{}
+		in[shard] = map[spend.ProducerID]memoryMark{}
 	}
 	in[shard][id] = mark
 }
 
-func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
+func (s *memoryStore) Apply(_ context.Context, f *spend.Flush) error {
 	if err := checkFlush(f); err != nil {
 		panic(err)
+	}
+	if s.commits > 0 {
+		time.Sleep(s.commits)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.Books != s.id && !s.anyBooks {
-		return ErrOtherBooks
+		return spend.ErrOtherBooks
 	}
 	if s.fences(f) {
-		return ErrFenced
+		return spend.ErrFenced
 	}
 	now := s.now()
 	for _, c := range f.Claims {
@@ -178,14 +184,14 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 		mark := marks[b.Producer]
 		mark.Lost = withoutSequence(mark.Lost, b.Sequence)
 		mark.Quarantined = without(mark.Quarantined, b.Sequence)
-		mark.Recent = mark.Recent.found(mark.Sequence, &b)
+		mark.Recent = mark.Recent.Found(mark.Sequence, &b)
 		mark.booked, mark.bookedAmount = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount)
 		mark.saw(now)
 		put(s.state.marks, f.Shard, b.Producer, mark)
 	}
 	for _, l := range f.Lost {
 		mark := marks[l.Producer]
-		mark.Lost = withRange(mark.Lost, SequenceRange{l.First, l.Last})
+		mark.Lost = withRange(mark.Lost, spend.SequenceRange{First: l.First, Last: l.Last})
 		if l.Quarantined {
 			mark.Quarantined = with(mark.Quarantined, l.First)
 		}
@@ -201,7 +207,7 @@ func (s *memoryStore) Apply(_ context.Context, f *Flush) error {
 }
 
 // fences says whether a claim of the flush doesn't fit, or a batch found isn't missing.
-func (s *memoryStore) fences(f *Flush) bool {
+func (s *memoryStore) fences(f *spend.Flush) bool {
 	if s.unchecked {
 		return false
 	}
@@ -214,7 +220,7 @@ func (s *memoryStore) fences(f *Flush) bool {
 		}
 	}
 	for _, b := range f.Found {
-		if !marks[b.Producer].lacks(b.Sequence) && !s.uncheckedFound {
+		if !marks[b.Producer].Lacks(b.Sequence) && !s.uncheckedFound {
 			return true
 		}
 	}
@@ -251,7 +257,7 @@ func (s *memoryStore) missing() (n int) {
 	return n
 }
 
-func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
+func (s *memoryStore) Quarantine(_ context.Context, bad []spend.BadBatch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, b := range bad {
@@ -259,11 +265,11 @@ func (s *memoryStore) Quarantine(_ context.Context, bad []BadBatch) error {
 		if i == 0 || b.Shard != bad[i-1].Shard {
 			s.state.changes[b.Shard]++
 		}
-		parsed, err := ParseBatch(b.Bytes)
+		parsed, err := spend.ParseBatch(b.Bytes)
 		if err != nil || b.Unclaimed {
 			continue
 		}
-		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && mark.lacks(parsed.Sequence) {
+		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && mark.Lacks(parsed.Sequence) {
 			mark.Quarantined = with(mark.Quarantined, parsed.Sequence)
 			put(s.state.marks, b.Shard, parsed.Producer, mark)
 		}
@@ -278,9 +284,9 @@ func (s *memoryStore) diff(want *books) string {
 }
 
 // checkFlush says how a flush breaks what its comment promises.
-func checkFlush(f *Flush) error {
+func checkFlush(f *spend.Flush) error {
 	var updates int64
-	var amount Amount
+	var amount spend.Amount
 	for i, c := range f.Claims {
 		if i > 0 && f.Claims[i-1].Producer.Compare(c.Producer) >= 0 || c.First == 0 || c.Last < c.First {
 			return fmt.Errorf("claim %d of %+v is out of order", i, f.Claims)
@@ -288,7 +294,7 @@ func checkFlush(f *Flush) error {
 		updates += c.Updates
 		amount = amount.Add(c.Amount)
 	}
-	var sums Control
+	var sums spend.Control
 	for i := range f.Totals {
 		if i > 0 && f.Totals[i-1].Key.Compare(f.Totals[i].Key) >= 0 {
 			return fmt.Errorf("total %d is out of order", i)
@@ -296,7 +302,7 @@ func checkFlush(f *Flush) error {
 		sums[f.Totals[i].Entity.Type].Add(&f.Totals[i].Counters)
 	}
 	for i := range f.Rollups {
-		if i > 0 && f.Rollups[i-1].compare(&f.Rollups[i]) >= 0 {
+		if i > 0 && f.Rollups[i-1].Compare(&f.Rollups[i]) >= 0 {
 			return fmt.Errorf("rollup row %d is out of order", i)
 		}
 		sums[0].Add(&f.Rollups[i].Counters)
@@ -310,8 +316,10 @@ func checkFlush(f *Flush) error {
 		if l.Quarantined {
 			quarantined++
 		}
-		in := func(c Claim) bool { return c.Producer == l.Producer && c.First <= l.First && l.Last <= c.Last }
-		found := func(b FoundBatch) bool { return b.Producer == l.Producer && b.Sequence == l.First && b.Updates == 0 } // it was passed before, and nothing of it is booked
+		in := func(c spend.Claim) bool { return c.Producer == l.Producer && c.First <= l.First && l.Last <= c.Last }
+		found := func(b spend.FoundBatch) bool {
+			return b.Producer == l.Producer && b.Sequence == l.First && b.Updates == 0
+		} // it was passed before, and nothing of it is booked
 		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) {
 			return fmt.Errorf("lost range %+v is in no claim", l)
 		}
@@ -350,24 +358,24 @@ type memoryLease struct {
 
 func newMemoryLocker() *memoryLocker { return &memoryLocker{held: map[string]*memoryLease{}} }
 
-func (l *memoryLocker) Acquire(_ context.Context, name string) (Lease, error) {
+func (l *memoryLocker) Acquire(_ context.Context, name string) (spend.Lease, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.held[name] != nil {
-		return nil, &HeldError{Name: name, Holder: Holder{Owner: "another"}}
+		return nil, &spend.HeldError{Name: name, Holder: spend.Holder{Owner: "another"}}
 	}
 	lease := &memoryLease{l, name, make(chan struct{})}
 	l.held[name] = lease
 	return lease, nil
 }
 
-func (l *memoryLocker) Holder(_ context.Context, name string) (Holder, error) {
+func (l *memoryLocker) Holder(_ context.Context, name string) (spend.Holder, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.held[name] == nil {
-		return Holder{}, nil
+		return spend.Holder{}, nil
 	}
-	return Holder{Owner: "instance", Expires: memoryTTL}, nil
+	return spend.Holder{Owner: "instance", Expires: memoryTTL}, nil
 }
 
 func (l *memoryLease) Lost() <-chan struct{} { return l.lost }

@@ -1,5 +1,7 @@
 package spendflush
 
+import "github.com/spendflush/spendflush/spend"
+
 // rowKind says how rows of one type are ordered and added up.
 type rowKind[T any] struct {
 	compare func(a, b *T) int
@@ -8,15 +10,15 @@ type rowKind[T any] struct {
 }
 
 var (
-	totalRows = rowKind[TotalRow]{
-		compare: func(a, b *TotalRow) int { return a.Key.Compare(b.Key) },
-		add:     func(to, from *TotalRow) { to.Counters.Add(&from.Counters) },
-		texts:   (*TotalRow).Texts,
+	totalRows = rowKind[spend.TotalRow]{
+		compare: func(a, b *spend.TotalRow) int { return a.Key.Compare(b.Key) },
+		add:     func(to, from *spend.TotalRow) { to.Counters.Add(&from.Counters) },
+		texts:   (*spend.TotalRow).Texts,
 	}
-	rollupRows = rowKind[RollupRow]{
-		compare: (*RollupRow).compare,
-		add:     func(to, from *RollupRow) { to.Counters.Add(&from.Counters) },
-		texts:   (*RollupRow).Texts,
+	rollupRows = rowKind[spend.RollupRow]{
+		compare: (*spend.RollupRow).Compare,
+		add:     func(to, from *spend.RollupRow) { to.Counters.Add(&from.Counters) },
+		texts:   (*spend.RollupRow).Texts,
 	}
 )
 
@@ -36,18 +38,18 @@ func addEqual[T any](rows []T, kind rowKind[T]) []T {
 
 // sums are the rows of batches, added up.
 type sums struct {
-	totals  merger[TotalRow]
-	rollups merger[RollupRow]
-	control Control
+	totals  merger[spend.TotalRow]
+	rollups merger[spend.RollupRow]
+	control spend.Control
 	batches int
 }
 
 func newSums() *sums {
-	return &sums{totals: merger[TotalRow]{kind: totalRows}, rollups: merger[RollupRow]{kind: rollupRows}}
+	return &sums{totals: merger[spend.TotalRow]{kind: totalRows}, rollups: merger[spend.RollupRow]{kind: rollupRows}}
 }
 
 // add takes the rows over.
-func (s *sums) add(r *Rows) {
+func (s *sums) add(r *spend.Rows) {
 	s.totals.add(r.Totals)
 	s.rollups.add(r.Rollups)
 	s.control.Add(&r.Control)

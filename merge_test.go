@@ -3,18 +3,20 @@ package spendflush
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestMergedRowsDontDependOnSplitOrderOrRepetition(t *testing.T) {
 	r := newRand(t)
 	for range 15 {
-		updates := make([]Update, 1+r.IntN(300))
+		updates := make([]spend.Update, 1+r.IntN(300))
 		want := newBooks()
 		for i := range updates {
 			updates[i] = randomUpdate(r)
 			want.book(&updates[i], 0)
 		}
-		var first *Flush
+		var first *spend.Flush
 		for range 4 {
 			f := flushOf(t, r, updates)
 			got := newBooks()
@@ -32,18 +34,18 @@ func TestMergedRowsDontDependOnSplitOrderOrRepetition(t *testing.T) {
 
 // flushOf splits the updates into batches of several producers at random, offers these in any order, some of them
 // more than once, and returns the one flush that comes of it.
-func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
+func flushOf(t *testing.T, r *rand.Rand, updates []spend.Update) *spend.Flush {
 	t.Helper()
 	r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })
-	var batches []*Batch
-	next := map[int]Header{}
+	var batches []*spend.Batch
+	next := map[int]spend.Header{}
 	for rest := updates; len(rest) > 0; {
 		n, producer := 1+r.IntN(len(rest)), r.IntN(4)
 		h := next[producer]
 		h.Producer, h.Books = testProducer(producer), testBooks
 		h.Sequence++
 		rows := sealUpdates(t, rest[:n], 0)
-		b := NewBatch(h, rows.totals, rows.rollups)
+		b := spend.NewBatch(h, rows.totals, rows.rollups)
 		batches = append(batches, b)
 		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
 		next[producer] = h
@@ -61,19 +63,19 @@ func flushOf(t *testing.T, r *rand.Rand, updates []Update) *Flush {
 }
 
 func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
-	empty := merger[TotalRow]{kind: totalRows}
+	empty := merger[spend.TotalRow]{kind: totalRows}
 	if got := empty.rows(); got != nil {
 		t.Fatalf("no runs make %d rows", len(got))
 	}
-	row := func(key byte, n int64) TotalRow {
-		return TotalRow{Key: Key{key}, Counters: Counters{SuccessfulRequests: n}}
+	row := func(key byte, n int64) spend.TotalRow {
+		return spend.TotalRow{Key: spend.Key{key}, Counters: spend.Counters{SuccessfulRequests: n}}
 	}
 	for n := 1; n <= 9; n++ {
-		var runs [][]TotalRow
+		var runs [][]spend.TotalRow
 		for i := range n {
-			runs = append(runs, []TotalRow{row(0, 1), row(byte(1+i), 10)})
+			runs = append(runs, []spend.TotalRow{row(0, 1), row(byte(1+i), 10)})
 		}
-		m := merger[TotalRow]{kind: totalRows}
+		m := merger[spend.TotalRow]{kind: totalRows}
 		for _, run := range append(runs, nil) {
 			m.add(run)
 		}
@@ -86,14 +88,14 @@ func TestMergeAddsUpAnyNumberOfRuns(t *testing.T) {
 
 func TestMergeHoldsLittleMoreThanTheDistinctRows(t *testing.T) {
 	const distinct = 1000
-	run := func() []TotalRow {
-		rows := make([]TotalRow, distinct)
+	run := func() []spend.TotalRow {
+		rows := make([]spend.TotalRow, distinct)
 		for i := range rows {
-			rows[i] = TotalRow{Key: Key{byte(i >> 8), byte(i)}, Counters: Counters{SuccessfulRequests: 1}}
+			rows[i] = spend.TotalRow{Key: spend.Key{byte(i >> 8), byte(i)}, Counters: spend.Counters{SuccessfulRequests: 1}}
 		}
 		return rows
 	}
-	m := merger[TotalRow]{kind: totalRows}
+	m := merger[spend.TotalRow]{kind: totalRows}
 	for n := range 100 {
 		m.add(run())
 		held := 0

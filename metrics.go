@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // metrics are the counters that events move. What is a state is read at scrape time by collector instead, so that it
@@ -132,12 +134,12 @@ func (m *metrics) refuse(err error, n int) {
 	m.refused.WithLabelValues(reason).Add(float64(n))
 }
 
-func (m *metrics) flushed(f *Flush, path string, took time.Duration) {
+func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration) {
 	m.flushSeconds.WithLabelValues(path).Observe(took.Seconds())
 	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
-	m.batches.WithLabelValues(path).Add(float64(f.batches()))
+	m.batches.WithLabelValues(path).Add(float64(f.Batches()))
 	for i := range f.Lost {
 		if !f.Lost[i].Quarantined {
 			m.lost.Add(float64(f.Lost[i].Len()))
@@ -248,7 +250,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	now := c.p.time.Now()
 	s := c.p.Status()
 	totals, rollups := s.Open.Keys, s.Open.Keys
-	var unconfirmed Amount
+	var unconfirmed spend.Amount
 	for _, lane := range s.Shards {
 		totals += int64(lane.unqueuedTotals)
 		rollups += int64(lane.unqueuedRollups)
@@ -293,7 +295,7 @@ const scrapeTimeout = time.Second
 func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	all := make([]QueueStats, len(c.p.lanes))
+	all := make([]spend.QueueStats, len(c.p.lanes))
 	errs := make([]error, len(all))
 	var work sync.WaitGroup
 	for shard := range all { // at once: one node of a cluster may hang
@@ -335,7 +337,7 @@ func oneIf(b bool) float64 {
 }
 
 // dollarsOf returns about how many dollars a is. Only metrics may be inexact.
-func dollarsOf(a Amount) float64 {
+func dollarsOf(a spend.Amount) float64 {
 	const two64 = 1 << 64
 	hi, lo := a.Units()
 	return (float64(hi)*two64 + float64(lo)) / 1e12

@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ErrShareFull is wrapped, together with ErrBufferFull, by RecordAllFor where the caller alone has too many new keys open.
@@ -51,12 +53,12 @@ func (n *newcomers) room() int64 { return n.most - n.most/10 }
 
 // admit takes the series of combinations without a cell, which need so many places, open places being in use. caller is "" where callers aren't told
 // apart. The error wraps ErrBufferFull; nothing was taken then.
-func (n *newcomers) admit(caller string, open, cells int64, series ...*Series) error {
+func (n *newcomers) admit(caller string, open, cells int64, series ...*spend.Series) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	fresh := map[uint64]struct{}{}
 	for _, s := range series {
-		s.entities(func(e Entity) {
+		s.EachEntity(func(e spend.Entity) {
 			if hash := maphash.Comparable(n.seed, e); !n.knows(hash) {
 				fresh[hash] = struct{}{}
 			}

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // tagged is an update of a key with some tags of its own.
-func tagged(id string, tags int) Update {
+func tagged(id string, tags int) spend.Update {
 	u := key(id)
 	for i := range tags {
 		u.Tags = append(u.Tags, fmt.Sprintf("%s-%02d", id, i))
@@ -15,10 +17,10 @@ func tagged(id string, tags int) Update {
 	return u
 }
 
-func record(m *openMap, caller string, updates ...Update) error {
+func record(m *openMap, caller string, updates ...spend.Update) error {
 	if len(updates) == 1 {
-		var cost Cost
-		cost.of(&updates[0])
+		var cost spend.Cost
+		cost.Of(&updates[0])
 		_, err := m.add(caller, &updates[0].Series, &cost, 0)
 		return err
 	}
@@ -30,7 +32,7 @@ func record(m *openMap, caller string, updates ...Update) error {
 func flood(t *testing.T, m *openMap, caller string, group, tags int) (taken int, err error) {
 	t.Helper()
 	for taken < 10_000 {
-		var updates []Update
+		var updates []spend.Update
 		for i := range group {
 			updates = append(updates, tagged(fmt.Sprint(caller, "-", taken+i), tags))
 		}
@@ -45,7 +47,7 @@ func flood(t *testing.T, m *openMap, caller string, group, tags int) (taken int,
 
 func TestOneCallerHasHalfOfThePlacesForNewKeysAndIsRefusedAlone(t *testing.T) {
 	for _, group := range []int{1, 10} {
-		m := newOpenMap(1000, allDimensions, 0)
+		m := newOpenMap(1000, spend.AllDimensions, 0)
 		known := key("known")
 		if err := record(m, "honest", known); err != nil {
 			t.Fatal(err)
@@ -73,12 +75,12 @@ func TestOneCallerHasHalfOfThePlacesForNewKeysAndIsRefusedAlone(t *testing.T) {
 // One request with many tags makes many entities of few combinations.
 func TestNewEntitiesCountAsKeysDo(t *testing.T) {
 	for _, group := range []int{1, 10} {
-		m := newOpenMap(1000, allDimensions, 0)
+		m := newOpenMap(1000, spend.AllDimensions, 0)
 		taken, err := flood(t, m, "greedy", group, 9)
 		if !errors.Is(err, ErrShareFull) || taken < 40 || taken > 45 {
 			t.Errorf("groups of %d: %d updates of ten entities, then %v; want about 45", group, taken, err)
 		}
-		m = newOpenMap(1000, allDimensions, 0)
+		m = newOpenMap(1000, spend.AllDimensions, 0)
 		taken, err = flood(t, m, "", group, 9)
 		if !errors.Is(err, ErrBufferFull) || errors.Is(err, ErrShareFull) || taken != 90 {
 			t.Errorf("groups of %d without callers: %d updates of ten entities, then %v; want 90", group, taken, err)
@@ -87,7 +89,7 @@ func TestNewEntitiesCountAsKeysDo(t *testing.T) {
 }
 
 func TestATenthOfTheKeysIsKeptForEntitiesThatAreKnown(t *testing.T) {
-	m := newOpenMap(1000, allDimensions, 0)
+	m := newOpenMap(1000, spend.AllDimensions, 0)
 	if err := record(m, "", tagged("known", 5)); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func TestATenthOfTheKeysIsKeptForEntitiesThatAreKnown(t *testing.T) {
 }
 
 func TestWhatIsRefusedIsNotKnownByThat(t *testing.T) {
-	m := newOpenMap(100, allDimensions, 0)
+	m := newOpenMap(100, spend.AllDimensions, 0)
 	flood(t, m, "greedy", 1, 0)
 	for range 3 {
 		if err := record(m, "greedy", key("new"), key("newer")); !errors.Is(err, ErrShareFull) {
@@ -123,7 +125,7 @@ func TestWhatIsRefusedIsNotKnownByThat(t *testing.T) {
 }
 
 func TestKnownEntitiesAreForgotten(t *testing.T) {
-	m, s := newOpenMap(640, allDimensions, 0), newSealer(1, 640)
+	m, s := newOpenMap(640, spend.AllDimensions, 0), newSealer(1, 640)
 	for i := range 20_000 {
 		if err := record(m, "", key(fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
@@ -144,10 +146,10 @@ func TestKnownEntitiesAreForgotten(t *testing.T) {
 
 func TestOneCallerBringsNoMoreNewKeysInADayThanItMay(t *testing.T) {
 	for _, group := range []int{1, 10} {
-		m, s := newOpenMap(1000, allDimensions, 300), newSealer(1, 1000)
+		m, s := newOpenMap(1000, spend.AllDimensions, 300), newSealer(1, 1000)
 		taken := 0
 		for ; taken < 10_000; taken += group {
-			var updates []Update
+			var updates []spend.Update
 			for i := range group {
 				updates = append(updates, key(fmt.Sprint("greedy-", taken+i)))
 			}

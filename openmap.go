@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ErrBufferFull is wrapped by Record and RecordAll when as many distinct combinations are open as Config.MaxKeys
@@ -24,7 +26,7 @@ var ErrClosed = errors.New("pipeline is shut down")
 // the other. Swapping is thus a matter of counting that number up.
 type openMap struct {
 	seed    maphash.Seed
-	keep    dimensions
+	keep    spend.Dimensions
 	maxKeys int64
 	stripes [stripeCount]stripe
 	fresh   *newcomers
@@ -37,7 +39,7 @@ type openMap struct {
 
 const stripeCount = 64
 
-func newOpenMap(maxKeys int, keep dimensions, day int64) *openMap {
+func newOpenMap(maxKeys int, keep spend.Dimensions, day int64) *openMap {
 	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), fresh: newNewcomers(int64(maxKeys), day)}
 	for i := range m.stripes {
 		m.stripes[i].cells = map[uint64]*cell{}
@@ -49,7 +51,7 @@ func newOpenMap(maxKeys int, keep dimensions, day int64) *openMap {
 // add counts one request and returns the number of the seal that will hold it. It allocates only for a combination
 // that it hasn't met lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
 // combination that is known, the texts are known to be right.
-func (m *openMap) add(caller string, series *Series, one *Cost, hour Hour) (seal uint64, err error) {
+func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour spend.Hour) (seal uint64, err error) {
 	var array [keyRoom]byte
 	key := appendCellKey(array[:0], hour, series, m.keep)
 	hash := maphash.Bytes(m.seed, key)
@@ -58,7 +60,7 @@ func (m *openMap) add(caller string, series *Series, one *Cost, hour Hour) (seal
 	c := s.find(hash, key)
 	if !m.vouches(c, series) {
 		s.mu.Unlock()
-		if err := series.validate(0); err != nil {
+		if err := series.Check(0); err != nil {
 			return 0, err
 		}
 		s.mu.Lock()
@@ -78,12 +80,12 @@ const keyRoom = 384
 
 // vouches says whether the series needn't be checked because its cell is known. The cell tells nothing of dimensions
 // that aren't kept, nor of a tag that stands there twice.
-func (m *openMap) vouches(c *cell, s *Series) bool {
-	return c != nil && m.keep == allDimensions && len(s.Tags) <= MaxTags
+func (m *openMap) vouches(c *cell, s *spend.Series) bool {
+	return c != nil && m.keep == spend.AllDimensions && len(s.Tags) <= spend.MaxTags
 }
 
 // countOne counts one request in the cell, which it makes if c is nil. The caller holds the lock.
-func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Cost) (seal uint64, err error) {
+func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *spend.Cost) (seal uint64, err error) {
 	if s.closed {
 		return 0, ErrClosed
 	}
@@ -109,14 +111,14 @@ func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *Cos
 
 // spot is where an update of a group counts.
 type spot struct {
-	hour   Hour
+	hour   spend.Hour
 	stripe *stripe
 	cell   *cell // nil: not made yet
 }
 
 // addGroup counts all the updates or, with an error, none; all are in one seal. The spots tell their hours; the rest
 // of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull, ErrClosed.
-func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal uint64, err error) {
+func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
 	reserved, err := m.locate(updates, spots)
@@ -137,11 +139,11 @@ func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal 
 		}
 	}
 	var array [keyRoom]byte
-	var one Cost
+	var one spend.Cost
 	for i := range updates {
 		at := &spots[i]
 		s := at.stripe
-		one.of(&updates[i])
+		one.Of(&updates[i])
 		s.mu.Lock()
 		if s.closed { // closing excludes groups, so this is so for the first one or for none
 			s.mu.Unlock()
@@ -164,8 +166,8 @@ func (m *openMap) addGroup(caller string, updates []Update, spots []spot) (seal 
 }
 
 // admitGroup has the newcomers take the combinations of the group that have no cell, each once.
-func (m *openMap) admitGroup(caller string, updates []Update, spots []spot) error {
-	var series []*Series
+func (m *openMap) admitGroup(caller string, updates []spend.Update, spots []spot) error {
+	var series []*spend.Series
 	var cells int64
 	var met map[uint64]struct{}
 	var array [keyRoom]byte
@@ -193,7 +195,7 @@ func (m *openMap) admitGroup(caller string, updates []Update, spots []spot) erro
 // locate finds the cells of the updates, and checks the series of those that have none. It returns the places that they
 // need at most. A cell that is forgotten
 // before it is used has a second one beside it; see rotate.
-func (m *openMap) locate(updates []Update, spots []spot) (most int64, err error) {
+func (m *openMap) locate(updates []spend.Update, spots []spot) (most int64, err error) {
 	var array [keyRoom]byte
 	for i := range updates {
 		series := &updates[i].Series
@@ -210,7 +212,7 @@ func (m *openMap) locate(updates []Update, spots []spot) (most int64, err error)
 		most += places(len(key))
 		spots[i].stripe, spots[i].cell = s, c
 		if !m.vouches(c, series) {
-			if err := series.validate(i); err != nil {
+			if err := series.Check(i); err != nil {
 				return 0, err
 			}
 		}
@@ -219,7 +221,7 @@ func (m *openMap) locate(updates []Update, spots []spot) (most int64, err error)
 }
 
 // newKeys returns the places of the cells that the updates would make dirty.
-func (m *openMap) newKeys(updates []Update, spots []spot) int64 {
+func (m *openMap) newKeys(updates []spend.Update, spots []spot) int64 {
 	fresh, n := map[string]struct{}{}, int64(0)
 	for i := range updates {
 		key := appendCellKey(nil, spots[i].hour, &updates[i].Series, m.keep)
@@ -280,7 +282,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.seal++
 		sum.updates += s.updates
 		sum.amount = sum.amount.Add(s.amount)
-		s.updates, s.amount = 0, Amount{}
+		s.updates, s.amount = 0, spend.Amount{}
 		s.closed = s.closed || last
 		s.mu.Unlock()
 	}
@@ -303,7 +305,7 @@ func (m *openMap) recycle(dirty [][]*cell) {
 // openSums says what the open seal holds and what was accepted in all.
 type openSums struct {
 	keys, accepted, updates int64
-	amount                  Amount
+	amount                  spend.Amount
 }
 
 func (m *openMap) sums() openSums {
@@ -321,16 +323,16 @@ func (m *openMap) sums() openSums {
 
 // entity adds up what the open seal holds of the entity, by the shards that it is on its way to. It walks over all open
 // cells.
-func (m *openMap) entity(e Entity, shards int) []Counters {
-	sums := make([]Counters, shards)
+func (m *openMap) entity(e spend.Entity, shards int) []spend.Counters {
+	sums := make([]spend.Counters, shards)
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
 		for _, c := range s.dirty {
 			series := c.series().Series()
-			series.entities(func(other Entity) {
+			series.EachEntity(func(other spend.Entity) {
 				if other == e {
-					sums[series.Key().shard(shards)].Add(&c.sums[s.seal%2])
+					sums[series.Key().Shard(shards)].Add(&c.sums[s.seal%2])
 				}
 			})
 		}

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // heapNow returns the bytes that are in use after a collection.
@@ -18,9 +20,9 @@ func heapNow() int64 {
 
 // longTags returns as many tags of the largest size as an update may have, which no other number has.
 func longTags(number int) []string {
-	tags := make([]string, MaxTags)
+	tags := make([]string, spend.MaxTags)
 	for i := range tags {
-		tags[i] = fmt.Sprintf("%08d%04d%s", number, i, strings.Repeat("x", MaxIDBytes-12))
+		tags[i] = fmt.Sprintf("%08d%04d%s", number, i, strings.Repeat("x", spend.MaxIDBytes-12))
 	}
 	return tags
 }
@@ -29,12 +31,12 @@ func longTags(number int) []string {
 func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 	const most, bytesPerPlace = 64 * 200, 2500
 	before := heapNow()
-	m, s := newOpenMap(most, allDimensions, 0), newSealer(1, most)
+	m, s := newOpenMap(most, spend.AllDimensions, 0), newSealer(1, most)
 	number, known := 0, longTags(0) // no bound on new entities is met
 	for range 6 {
 		for {
 			number++
-			u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint("k", number), Tags: known}}
+			u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint("k", number), Tags: known}}
 			if _, err := m.addUpdate(&u, 0); errors.Is(err, ErrBufferFull) {
 				break
 			} else if err != nil {
@@ -57,10 +59,10 @@ func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 
 func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 	const combinations = 500
-	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
+	m, s := newOpenMap(1_000_000, spend.AllDimensions, 0), newSealer(1, 1_000_000)
 	before, known := heapNow(), longTags(0)
 	for i := range combinations {
-		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint("k", i), Tags: known}}
+		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint("k", i), Tags: known}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -77,10 +79,10 @@ func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 }
 
 func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
-	m, s := newOpenMap(150, allDimensions, 0), newSealer(1, 150)
-	group := make([]Update, 3)
+	m, s := newOpenMap(150, spend.AllDimensions, 0), newSealer(1, 150)
+	group := make([]spend.Update, 3)
 	for i := range group {
-		group[i] = Update{Spend: Dollars(1), Series: Series{Tags: longTags(i % 2)}}
+		group[i] = spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: longTags(i % 2)}}
 	}
 	group[2].Series.Tags = group[0].Series.Tags // two combinations, one of them twice
 	if _, err := m.addGroup("", group, make([]spot, 3)); err != nil {
@@ -104,8 +106,10 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 }
 
 func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
-	m := newOpenMap(3, allDimensions, 0)
-	update := func(tags ...string) Update { return Update{Spend: Dollars(1), Series: Series{Tags: tags}} }
+	m := newOpenMap(3, spend.AllDimensions, 0)
+	update := func(tags ...string) spend.Update {
+		return spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: tags}}
+	}
 	for _, tag := range []string{"a", "b", "c"} {
 		u := update(tag)
 		if _, err := m.addUpdate(&u, 0); err != nil {
@@ -116,7 +120,7 @@ func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
 	if _, err := m.addUpdate(&u, 0); !errors.Is(err, ErrBufferFull) {
 		t.Errorf("a fourth combination: %v; want ErrBufferFull", err)
 	}
-	group := []Update{update("a", "c"), update("b", "c")}
+	group := []spend.Update{update("a", "c"), update("b", "c")}
 	if _, err := m.addGroup("", group, make([]spot, 2)); !errors.Is(err, ErrBufferFull) {
 		t.Errorf("a group of two more: %v; want ErrBufferFull", err)
 	}

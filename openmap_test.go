@@ -1,7 +1,6 @@
 package spendflush
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,11 +10,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 	const writers, each = 4, 4000
-	m := newOpenMap(256, allDimensions, 0) // few cells a stripe, so that rotations go on all the time
+	m := newOpenMap(256, spend.AllDimensions, 0) // few cells a stripe, so that rotations go on all the time
 	s := newSealer(3, 100)
 	want := make([]*books, writers)
 	got := newBooks()
@@ -27,16 +28,16 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 			for i := 0; i < each; {
 				if r.IntN(3) > 0 {
 					u := randomUpdate(r)
-					if _, err := m.addUpdate(&u, Hour(i/1000)); err != nil {
+					if _, err := m.addUpdate(&u, spend.Hour(i/1000)); err != nil {
 						continue // full: the sealer makes room
 					}
-					want[w].book(&u, Hour(i/1000))
+					want[w].book(&u, spend.Hour(i/1000))
 					i++
 					continue
 				}
-				group, spots := make([]Update, 1+r.IntN(5)), make([]spot, 5)
+				group, spots := make([]spend.Update, 1+r.IntN(5)), make([]spot, 5)
 				for j := range group {
-					group[j], spots[j].hour = randomUpdate(r), Hour(r.IntN(2))
+					group[j], spots[j].hour = randomUpdate(r), spend.Hour(r.IntN(2))
 				}
 				if _, err := m.addGroup("", group, spots[:len(group)]); err != nil {
 					continue
@@ -79,14 +80,14 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 		}
 	}
 	got.mustEqual(t, all)
-	if sums := m.sums(); sums.keys != 0 || sums.updates != 0 || sums.amount != (Amount{}) || sums.accepted != all.updates {
+	if sums := m.sums(); sums.keys != 0 || sums.updates != 0 || sums.amount != (spend.Amount{}) || sums.accepted != all.updates {
 		t.Errorf("after the last seal the open map counts %+v; want none open and %d accepted", sums, all.updates)
 	}
 }
 
 // Every group books one dollar on one key and takes it off another: a seal that tears a group apart doesn't add up.
 func TestSealNeverTearsAGroupApart(t *testing.T) {
-	m := newOpenMap(1_000_000, allDimensions, 0)
+	m := newOpenMap(1_000_000, spend.AllDimensions, 0)
 	s := newSealer(1, 1_000_000)
 	var done atomic.Bool
 	var running sync.WaitGroup
@@ -94,9 +95,9 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 		r := rand.New(rand.NewPCG(3, uint64(w)))
 		running.Go(func() {
 			for !done.Load() {
-				group := make([]Update, 8)
+				group := make([]spend.Update, 8)
 				for i := range group {
-					group[i] = Update{Spend: Dollars(int64(1 - 2*(i%2))), Series: Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
+					group[i] = spend.Update{Spend: spend.Dollars(int64(1 - 2*(i%2))), Series: spend.Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
 				}
 				if _, err := m.addGroup("", group, make([]spot, len(group))); err != nil {
 					t.Error(err)
@@ -111,11 +112,11 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 			continue
 		}
 		seals++
-		var sum Counters
+		var sum spend.Counters
 		for i := range shards[0][0].rollups {
 			sum.Add(&shards[0][0].rollups[i].Counters)
 		}
-		if sum.Spend != (Amount{}) || sum.APIRequests()%8 != 0 {
+		if sum.Spend != (spend.Amount{}) || sum.APIRequests()%8 != 0 {
 			t.Errorf("a seal holds %d updates of %s dollars: a part of a group", sum.APIRequests(), sum.Spend)
 			break
 		}
@@ -124,10 +125,12 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 	running.Wait()
 }
 
-func key(id string) Update { return Update{Spend: Dollars(1), Series: Series{APIKey: id}} }
+func key(id string) spend.Update {
+	return spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}
+}
 
 func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
-	m := newOpenMap(3, allDimensions, 0)
+	m := newOpenMap(3, spend.AllDimensions, 0)
 	add := func(id string) error {
 		u := key(id)
 		_, err := m.addUpdate(&u, 0)
@@ -157,9 +160,9 @@ func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
 }
 
 func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
-	m := newOpenMap(4, allDimensions, 0)
+	m := newOpenMap(4, spend.AllDimensions, 0)
 	group := func(ids ...string) error {
-		var updates []Update
+		var updates []spend.Update
 		for _, id := range ids {
 			updates = append(updates, key(id))
 		}
@@ -184,7 +187,7 @@ func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
 }
 
 func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
-	m := newOpenMap(1_000_000, allDimensions, 0)
+	m := newOpenMap(1_000_000, spend.AllDimensions, 0)
 	s := newSealer(1, 1000)
 	var accepted atomic.Int64
 	var running sync.WaitGroup
@@ -196,7 +199,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 				if i%2 == 0 {
 					_, err = m.addUpdate(&u, 0)
 				} else {
-					_, err = m.addGroup("", []Update{u, u}, make([]spot, 2))
+					_, err = m.addGroup("", []spend.Update{u, u}, make([]spot, 2))
 				}
 				if err != nil {
 					if !errors.Is(err, ErrClosed) {
@@ -227,9 +230,9 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 
 func TestKnownKeyCostsNoAllocation(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
-	u := Update{
-		Spend: Picodollars(1_200_000), Time: time.Now(), PromptTokens: 10,
-		Series: Series{APIKey: "sk-1", UserID: "u", TeamID: "t", Model: "gpt", Tags: []string{"b", "a", "b"}},
+	u := spend.Update{
+		Spend: spend.Picodollars(1_200_000), Time: time.Now(), PromptTokens: 10,
+		Series: spend.Series{APIKey: "sk-1", UserID: "u", TeamID: "t", Model: "gpt", Tags: []string{"b", "a", "b"}},
 	}
 	for range 2 { // the first of each of the two seals makes the lists
 		if err := p.Record(&u); err != nil {
@@ -247,7 +250,7 @@ func TestKnownKeyCostsNoAllocation(t *testing.T) {
 }
 
 func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
-	m := newOpenMap(1000, allDimensions, 0)
+	m := newOpenMap(1000, spend.AllDimensions, 0)
 	want := newBooks()
 	add := func() {
 		u := key("a")
@@ -278,7 +281,7 @@ func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
 
 func TestKeysSeenOnceDontStayInMemory(t *testing.T) {
 	const most = 640
-	m := newOpenMap(most, allDimensions, 0)
+	m := newOpenMap(most, spend.AllDimensions, 0)
 	s := newSealer(1, most)
 	for i := range 50_000 {
 		u := key(fmt.Sprint(i))
@@ -303,23 +306,23 @@ func TestHourHoldsItsLastMillisecondAndNotTheNext(t *testing.T) {
 	for name, at := range map[string]time.Time{
 		"hour": start, "1970": time.Unix(0, 0), "before 1970": time.Unix(-3600*5, 0), "long before": time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC),
 	} {
-		h := HourOf(at)
+		h := spend.HourOf(at)
 		if !h.Time().Equal(at) {
 			t.Errorf("%s: the hour of %s begins at %s", name, at, h.Time())
 		}
-		if HourOf(at.Add(time.Hour-time.Millisecond)) != h || HourOf(at.Add(time.Hour-1)) != h {
+		if spend.HourOf(at.Add(time.Hour-time.Millisecond)) != h || spend.HourOf(at.Add(time.Hour-1)) != h {
 			t.Errorf("%s: 59:59.999 is in another hour", name)
 		}
-		if HourOf(at.Add(-1)) != h-1 || HourOf(at.Add(time.Hour)) != h+1 {
+		if spend.HourOf(at.Add(-1)) != h-1 || spend.HourOf(at.Add(time.Hour)) != h+1 {
 			t.Errorf("%s: the neighbours aren't in the hours beside", name)
 		}
-		c := cell{key: string(appendCellKey(nil, h, &Series{APIKey: "k"}, allDimensions))}
+		c := cell{key: string(appendCellKey(nil, h, &spend.Series{APIKey: "k"}, spend.AllDimensions))}
 		if c.hour() != h {
 			t.Errorf("%s: the cell of hour %d says %d", name, h, c.hour())
 		}
 	}
 	zone := time.FixedZone("", 5*3600+1800)
-	if HourOf(start.In(zone)) != HourOf(start) {
+	if spend.HourOf(start.In(zone)) != spend.HourOf(start) {
 		t.Error("the zone of a time changes its hour")
 	}
 }
@@ -328,7 +331,7 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 	keep := Config{RollupDimensions: []string{"model"}}.keep()
 	m := newOpenMap(100, keep, 0)
 	for i := range 6 {
-		u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
+		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -339,63 +342,19 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 	}
 	for _, row := range shards[0][0].rollups {
 		s := row.Series()
-		if s.Endpoint != "" || s.Model == "" || row.Key != s.Key() || row.Counters.Spend != Dollars(3) {
+		if s.Endpoint != "" || s.Model == "" || row.Key != s.Key() || row.Counters.Spend != spend.Dollars(3) {
 			t.Errorf("row %+v of %+v", row, s)
 		}
 	}
 }
 
-func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
-	ok := func() Update { return key("k") }
-	for field, spoil := range map[string][]func(u *Update){
-		"spend": {
-			func(u *Update) { u.Spend = MaxSpend.Add(Picodollars(1)) },
-			func(u *Update) { u.Spend = MaxSpend.Add(Picodollars(1)).Neg() },
-			func(u *Update) { u.Spend = AmountFromUnits(-1<<63, 0) },
-		},
-		"status": {func(u *Update) { u.Status = 2 }},
-		"time": {
-			func(u *Update) { u.Time = testNow.Add(-MaxAge - 1) },
-			func(u *Update) { u.Time = testNow.Add(MaxAhead + 1) },
-		},
-		"prompt_tokens":               {func(u *Update) { u.PromptTokens = -1 }, func(u *Update) { u.PromptTokens = MaxTokens + 1 }},
-		"completion_tokens":           {func(u *Update) { u.CompletionTokens = -1 }},
-		"cache_read_input_tokens":     {func(u *Update) { u.CacheReadInputTokens = MaxTokens + 1 }},
-		"cache_creation_input_tokens": {func(u *Update) { u.CacheCreationInputTokens = -1 << 63 }},
-		"api_key":                     {func(u *Update) { u.APIKey = "a\x00b" }, func(u *Update) { u.APIKey = string(make([]byte, 257)) }},
-		"model":                       {func(u *Update) { u.Model = "\xff" }},
-		"tags": {
-			func(u *Update) { u.Tags = []string{""} },
-			func(u *Update) { u.Tags = make([]string, MaxTags+1) },
-			func(u *Update) { u.Tags = []string{"a", "\xc3"} },
-		},
-		"": {func(u *Update) { u.Series = Series{Model: "m"} }},
-	} {
-		for i, spoil := range spoil {
-			u := ok()
-			spoil(&u)
-			var refused *UpdateError
-			if err := u.checkAt(3, testNow); !errors.As(err, &refused) || !errors.Is(err, ErrInvalidUpdate) || refused.Field != field || refused.Index != 3 {
-				t.Errorf("%q (%d): %v", field, i, err)
-			}
-		}
+func TestOrderAndRepetitionOfTagsMakeOneRow(t *testing.T) {
+	var updates []spend.Update
+	for _, tags := range [][]string{{"c", "b", "a"}, {"a", "a", "b", "c", "c"}} {
+		updates = append(updates, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: tags}})
 	}
-	for _, at := range []time.Time{{}, testNow.Add(-MaxAge), testNow.Add(MaxAhead)} {
-		u := ok()
-		u.Time, u.Spend, u.PromptTokens = at, MaxSpend.Neg(), MaxTokens
-		if err := u.checkAt(0, testNow); err != nil {
-			t.Errorf("an update at the very bounds: %v", err)
-		}
-	}
-}
-func TestAStatusThatIsNoneIsNeitherWrittenNorRead(t *testing.T) {
-	if text, err := json.Marshal(Update{Status: 2}); err == nil {
-		t.Errorf("written: %s", text)
-	}
-	for _, text := range []string{`"done"`, `""`, `"Success"`, `1`} {
-		u := Update{Status: Failure}
-		if err := json.Unmarshal([]byte(`{"spend":"1","status":`+text+`}`), &u); err == nil || u.Status != Failure {
-			t.Errorf("%s is read as %s: %v", text, u.Status, err)
-		}
+	rows := sealUpdates(t, updates, 0)
+	if len(rows.rollups) != 1 || len(rows.totals) != 3 || rows.totals[0].Counters.Spend != spend.Dollars(2) {
+		t.Errorf("%d rollup rows and totals %+v; want 1 row, and 3 tags of 2 dollars", len(rows.rollups), rows.totals)
 	}
 }

@@ -3,6 +3,8 @@ package spendflush
 import (
 	"context"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // orphanInterval is how often shards above Config.Shards are looked at.
@@ -13,7 +15,7 @@ const orphanInterval = 30 * time.Second
 func (p *Pipeline) flushOrphans(ctx context.Context) {
 	flushers := map[int]*flusher{}
 	for p.time.Sleep(ctx, orphanInterval, nil) {
-		for shard := p.cfg.Shards; shard < MaxShards; shard++ {
+		for shard := p.cfg.Shards; shard < spend.MaxShards; shard++ {
 			if flushers[shard] == nil {
 				flushers[shard] = newFlusher(p, shard)
 			}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // liveHeap returns how many bytes of the heap are in use.
@@ -35,7 +37,7 @@ func postgresAwayForHalfAnHour(t *testing.T, redisAway bool) {
 	if !redisAway {
 		r.cfg.MaxUnconfirmedBytes = bound
 	}
-	var updates [keys]Update
+	var updates [keys]spend.Update
 	for i := range updates {
 		updates[i] = benchUpdate(i)
 	}
@@ -70,7 +72,7 @@ func postgresAwayForHalfAnHour(t *testing.T, redisAway bool) {
 	redis.setAll(false)
 	for i := range updates {
 		for range rounds {
-			r.want.book(&updates[i], HourOf(time.Now()))
+			r.want.book(&updates[i], spend.HourOf(time.Now()))
 		}
 	}
 	r.end(t)

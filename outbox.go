@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // outbox holds the batches of one producer and shard from their seal until Postgres is known to have them, and for as
@@ -12,7 +14,7 @@ import (
 //
 // A batch leaves by itself once Postgres is seen to have it, so that one that is lost holds up no other one.
 type outbox struct {
-	producer ProducerID
+	producer spend.ProducerID
 	next     uint64 // sequence that the next batch gets, from 1
 	seal     uint64 // the last seal whose batches are here, or were
 
@@ -22,8 +24,8 @@ type outbox struct {
 
 	// The sums over all batches sealed, and the digest of the last one.
 	updates int64
-	amount  Amount
-	digest  Digest
+	amount  spend.Amount
+	digest  spend.Digest
 
 	// What was sealed and is never committed: how far the updates of its seals are. In quarantine they are queued.
 	setAside map[uint64]Stage
@@ -35,30 +37,30 @@ type outbox struct {
 
 // outgoing is a batch on its way.
 type outgoing struct {
-	*Batch
+	*spend.Batch
 	seal        uint64
-	tried       bool      // it may have left this process for the queue or for Postgres
-	entry       EntryID   // where it was last seen in the queue
-	queued      bool      // it was there
-	inDoubt     bool      // whether it still is must be looked at
-	journaled   bool      // it is known to be in the journal
-	lost        bool      // Postgres has passed it as lost
-	since       time.Time // its updates were accepted after it
+	tried       bool          // it may have left this process for the queue or for Postgres
+	entry       spend.EntryID // where it was last seen in the queue
+	queued      bool          // it was there
+	inDoubt     bool          // whether it still is must be looked at
+	journaled   bool          // it is known to be in the journal
+	lost        bool          // Postgres has passed it as lost
+	since       time.Time     // its updates were accepted after it
 	confirmedAt time.Time
 }
 
 // outboxPoint is a place in the chain of digests.
 type outboxPoint struct {
 	sequence uint64
-	digest   Digest
+	digest   spend.Digest
 }
 
-func newOutbox(producer ProducerID, retain time.Duration) *outbox {
+func newOutbox(producer spend.ProducerID, retain time.Duration) *outbox {
 	return &outbox{producer: producer, next: 1, retain: retain, setAside: map[uint64]Stage{}}
 }
 
 // add takes the batches of a seal, whose sequences go on from next; there may be none for this shard.
-func (o *outbox) add(batches []*Batch, seal uint64, since time.Time) {
+func (o *outbox) add(batches []*spend.Batch, seal uint64, since time.Time) {
 	o.seal = seal
 	for _, b := range batches {
 		if b.Sequence != o.next || b.Producer != o.producer || b.PriorDigest != o.digest {
@@ -68,7 +70,7 @@ func (o *outbox) add(batches []*Batch, seal uint64, since time.Time) {
 		o.next++
 		o.updates += b.Updates
 		o.amount = o.amount.Add(b.Amount)
-		o.digest = b.digest
+		o.digest = b.Digest()
 	}
 }
 
@@ -97,7 +99,7 @@ func (o *outbox) toRetain() *outgoing {
 
 // atQueue notes that the batch is in the queue under this entry. It says whether the queue had it under another one
 // before, which is gone.
-func (o *outbox) atQueue(b *outgoing, entry EntryID) (moved bool) {
+func (o *outbox) atQueue(b *outgoing, entry spend.EntryID) (moved bool) {
 	moved = b.entry != "" && b.entry != entry
 	b.entry, b.queued, b.inDoubt = entry, true, false
 	return moved
@@ -152,7 +154,7 @@ func (o *outbox) reached(seal uint64) Stage {
 
 // follows says whether the mark belongs to the chain of this outbox: what is in Postgres under its producer is what it
 // sealed. If another process with the same memory goes on under the same producer, it isn't.
-func (o *outbox) follows(mark Mark) bool {
+func (o *outbox) follows(mark spend.Mark) bool {
 	switch {
 	case mark.Sequence == 0:
 		return true
@@ -166,7 +168,7 @@ func (o *outbox) follows(mark Mark) bool {
 	// A mark that was passed over a gap is of the chain of its last batch alone. So each batch is compared.
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
 		for _, b := range list {
-			if b.Sequence <= mark.Sequence && mark.isAnother(b.Batch) {
+			if b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch) {
 				return false
 			}
 		}
@@ -194,7 +196,7 @@ type taken struct {
 
 // confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was passed as lost stays, to
 // be pushed once more.
-func (o *outbox) confirm(mark Mark, now time.Time) (t taken) {
+func (o *outbox) confirm(mark spend.Mark, now time.Time) (t taken) {
 	o.confirmed = max(o.confirmed, mark.Sequence)
 	left := o.batches[:0]
 	for _, b := range o.batches {
@@ -231,7 +233,7 @@ func (o *outbox) noteAside(seal uint64, stage Stage) {
 // drop takes out a batch that Postgres has, and retains it if there is a window.
 func (o *outbox) drop(b *outgoing) {
 	if b.Sequence > o.last.sequence {
-		o.last = outboxPoint{b.Sequence, b.digest}
+		o.last = outboxPoint{b.Sequence, b.Digest()}
 	}
 	if o.retain == 0 {
 		return
@@ -259,7 +261,7 @@ func (o *outbox) view() outboxView {
 }
 
 // missing returns how many of the batches that had left are not in Postgres.
-func (v outboxView) missing(mark Mark) (n uint64) {
+func (v outboxView) missing(mark spend.Mark) (n uint64) {
 	if mark.Sequence+1 < v.next {
 		from, _ := slices.BinarySearch(v.present, mark.Sequence+1)
 		n = v.next - 1 - mark.Sequence - uint64(len(v.present)-from)
@@ -283,7 +285,7 @@ func (v outboxView) missing(mark Mark) (n uint64) {
 
 // confirmStored takes the producer's mark as Postgres has it, read when the outbox was as in the view. If Postgres was
 // turned back, the batches retained that it lacks are on their way again.
-func (o *outbox) confirmStored(mark Mark, before outboxView, began time.Time) taken {
+func (o *outbox) confirmStored(mark spend.Mark, before outboxView, began time.Time) taken {
 	t := o.confirm(mark, began)
 	t.missing = before.missing(mark)
 	retained := o.retained[:0]
@@ -318,7 +320,7 @@ func (o *outbox) expire(now time.Time) {
 
 // gapAfter returns whether the next batch that Postgres could book waits for ones that have left the outbox, so that
 // nothing brings them any more.
-func (o *outbox) gapAfter(mark Mark) bool {
+func (o *outbox) gapAfter(mark spend.Mark) bool {
 	for _, b := range o.batches {
 		if b.Sequence > mark.Sequence {
 			return b.Sequence > mark.Sequence+1
@@ -351,7 +353,7 @@ func (o *outbox) bytes() int { return sizeOf(o.batches) }
 
 func sizeOf(batches []*outgoing) (n int) {
 	for _, b := range batches {
-		n += len(b.bytes)
+		n += len(b.Bytes())
 	}
 	return n
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // testOutbox returns an outbox with the first n batches of producer 1, each of a seal of its own.
@@ -11,7 +13,7 @@ func testOutbox(t *testing.T, n uint64, retain time.Duration) *outbox {
 	t.Helper()
 	o := newOutbox(testProducer(1), retain)
 	for _, b := range chained(t, 1, n) {
-		o.add([]*Batch{b}, b.Sequence, testNow)
+		o.add([]*spend.Batch{b}, b.Sequence, testNow)
 	}
 	return o
 }
@@ -59,7 +61,7 @@ func TestOutboxRepeatsABatchUntilItIsKnownToBeQueued(t *testing.T) {
 
 func TestOutboxDropsWhatIsConfirmedAndNothingElse(t *testing.T) {
 	o := testOutbox(t, 3, 0)
-	if taken := o.confirm(Mark{}, testNow); taken.confirmed != 0 || len(o.batches) != 3 {
+	if taken := o.confirm(spend.Mark{}, testNow); taken.confirmed != 0 || len(o.batches) != 3 {
 		t.Fatalf("a mark at 0 confirms %d batches", taken.confirmed)
 	}
 	o.atQueue(mustPush(t, o, 1), "e1")
@@ -104,7 +106,7 @@ func TestOutboxConfirmsEachBatchByItself(t *testing.T) {
 	if o.confirm(mark, testNow); o.toPush().Sequence != 6 {
 		t.Error("the lost batch is pushed a third time")
 	}
-	if taken := o.confirm(Mark{Sequence: 5, Digest: mark.Digest, Lost: []SequenceRange{{4, 4}}, Quarantined: []uint64{4}}, testNow); taken.confirmed != 1 {
+	if taken := o.confirm(spend.Mark{Sequence: 5, Digest: mark.Digest, Lost: []spend.SequenceRange{{First: 4, Last: 4}}, Quarantined: []uint64{4}}, testNow); taken.confirmed != 1 {
 		t.Errorf("%d confirmed after it was found", taken.confirmed)
 	}
 }
@@ -143,9 +145,9 @@ func TestOutboxInDoubtPushesAllAgainUnderTheirEntries(t *testing.T) {
 func TestOutboxRefusesWhatDoesNotGoOnFromItsLastBatch(t *testing.T) {
 	b := chained(t, 1, 2)
 	h := b[1].Header
-	h.PriorDigest = Digest{1}
-	for what, batches := range map[string][]*Batch{
-		"a sequence left out": b[1:], "another producer": chained(t, 2, 1), "another chain": {b[0], NewBatch(h, nil, nil)},
+	h.PriorDigest = spend.Digest{1}
+	for what, batches := range map[string][]*spend.Batch{
+		"a sequence left out": b[1:], "another producer": chained(t, 2, 1), "another chain": {b[0], spend.NewBatch(h, nil, nil)},
 	} {
 		func() {
 			defer func() {
@@ -162,15 +164,15 @@ func TestOutboxRefusesWhatDoesNotGoOnFromItsLastBatch(t *testing.T) {
 func TestOutboxKnowsAMarkOfAnotherChain(t *testing.T) {
 	o := testOutbox(t, 4, 0)
 	o.confirm(testMark(t, 1, 2), testNow)
-	other := func(m Mark) Mark {
+	other := func(m spend.Mark) spend.Mark {
 		m.Digest[0]++
 		return m
 	}
 	for what, c := range map[string]struct {
-		mark Mark
+		mark spend.Mark
 		want bool
 	}{
-		"nothing": {Mark{}, true}, "the last one": {testMark(t, 1, 4), true}, "one on its way": {testMark(t, 1, 3), true},
+		"nothing": {spend.Mark{}, true}, "the last one": {testMark(t, 1, 4), true}, "one on its way": {testMark(t, 1, 3), true},
 		"the last confirmed": {testMark(t, 1, 2), true}, "long gone": {testMark(t, 1, 1), true}, "beyond": {testMark(t, 1, 5), false},
 		"another last one": {other(testMark(t, 1, 4)), false}, "another on its way": {other(testMark(t, 1, 3)), false},
 		"another last confirmed": {other(testMark(t, 1, 2)), false},
@@ -187,21 +189,21 @@ func TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn(t *testing.
 	o := newOutbox(testProducer(1), 0)
 	o.add(other, 1, testNow)
 	mark := recentMark(t, 1, 3)
-	mark.Recent = mark.Recent.append(3, other[4])
-	mark.Sequence, mark.Digest, mark.Lost = 5, other[4].Digest(), []SequenceRange{{4, 4}}
+	mark.Recent = mark.Recent.Append(3, other[4])
+	mark.Sequence, mark.Digest, mark.Lost = 5, other[4].Digest(), []spend.SequenceRange{{First: 4, Last: 4}}
 	text, err := mark.AppendText(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var published Mark
+	var published spend.Mark
 	if err := published.UnmarshalText(text); err != nil {
 		t.Fatal(err)
 	}
 	if o.follows(published) {
 		t.Errorf("the third batch would be confirmed, and the books have %x", one[2].Digest())
 	}
-	for i, want := range []error{nil, nil, ErrDiverged, errPerhapsBooked, nil} { // the last one is in the books
-		if got := reasonAside(mark, other[i], ErrDiverged); got != want {
+	for i, want := range []error{nil, nil, spend.ErrDiverged, errPerhapsBooked, nil} { // the last one is in the books
+		if got := reasonAside(mark, other[i], spend.ErrDiverged); got != want {
 			t.Errorf("batch %d is set aside for %v, want %v", i+1, got, want)
 		}
 	}
@@ -233,7 +235,7 @@ func TestOutboxTakesRetainedBatchesBackWhenPostgresIsTurnedBack(t *testing.T) {
 		t.Fatalf("%v retained after the first minute, dropped up to %d", sequences(o.retained), o.dropped())
 	}
 	// Further back than what is retained.
-	if taken := o.confirmStored(Mark{}, o.view(), later.Add(time.Second)); taken.restored != 4 || taken.missing != 1 {
+	if taken := o.confirmStored(spend.Mark{}, o.view(), later.Add(time.Second)); taken.restored != 4 || taken.missing != 1 {
 		t.Fatalf("%d restored, %d missing; want 4 and 1", taken.restored, taken.missing)
 	}
 	mustPush(t, o, 2)
@@ -270,7 +272,7 @@ func TestOutboxTakesBackWhatWasInQuarantineWhenPostgresIsTurnedBack(t *testing.T
 	if taken := o.confirmStored(mark, o.view(), testNow.Add(time.Second)); taken.restored != 0 || taken.missing != 0 {
 		t.Fatalf("%d restored, %d missing while it is there", taken.restored, taken.missing)
 	}
-	if taken := o.confirmStored(Mark{}, o.view(), testNow.Add(time.Second)); taken.restored != 2 || taken.missing != 0 {
+	if taken := o.confirmStored(spend.Mark{}, o.view(), testNow.Add(time.Second)); taken.restored != 2 || taken.missing != 0 {
 		t.Fatalf("%d restored, %d missing; want both restored", taken.restored, taken.missing)
 	}
 	mustPush(t, o, 1)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Pipeline is one instance: it takes updates, and brings them to Postgres. Make it with New, run it with Run, end it
@@ -15,7 +17,7 @@ import (
 type Pipeline struct {
 	cfg      Config
 	log      *slog.Logger
-	producer ProducerID
+	producer spend.ProducerID
 	started  time.Time
 	time     clock
 	hours    *hourClock
@@ -43,7 +45,7 @@ type Pipeline struct {
 	books booksHolder
 
 	committersMu sync.Mutex // no I/O under it
-	committers   [MaxShards]*committer
+	committers   [spend.MaxShards]*committer
 
 	queueForgotAt atomic.Int64 // Unix nanoseconds: when the queue was last found to have lost something
 	hurrying      atomic.Bool  // Shutdown waits: nothing is left to the queue alone
@@ -99,7 +101,7 @@ func New(c Config) (*Pipeline, error) {
 }
 
 // Producer returns the identity of this run.
-func (p *Pipeline) Producer() ProducerID { return p.producer }
+func (p *Pipeline) Producer() spend.ProducerID { return p.producer }
 
 // Run works until Shutdown is done, and returns nil. If ctx ends before Shutdown is called, it drains as Shutdown does, for
 // at most Config.DrainTimeout: from then on Record returns ErrClosed. It returns ctx's error then, joined with a
@@ -168,14 +170,14 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 // Record counts one update. It does no I/O and doesn't block but for other calls at work on the same keys. It keeps
 // nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; nothing was recorded then.
-func (p *Pipeline) Record(u *Update) error {
+func (p *Pipeline) Record(u *spend.Update) error {
 	_, err := p.record("", u)
 	return err
 }
 
-func (p *Pipeline) record(caller string, u *Update) (uint64, error) {
-	var cost Cost
-	cost.of(u)
+func (p *Pipeline) record(caller string, u *spend.Update) (uint64, error) {
+	var cost spend.Cost
+	cost.Of(u)
 	hour, err := p.check(&cost)
 	if err != nil {
 		p.metrics.refuse(err, 1)
@@ -189,19 +191,19 @@ func (p *Pipeline) record(caller string, u *Update) (uint64, error) {
 }
 
 // check returns the hour that the cost counts in, or an *UpdateError. It reads the clock only for a cost with a time.
-func (p *Pipeline) check(c *Cost) (Hour, error) {
+func (p *Pipeline) check(c *spend.Cost) (spend.Hour, error) {
 	var now time.Time
 	if !c.Time.IsZero() {
 		now = p.time.Now()
 	}
-	return p.hourOf(c), c.validate(0, now)
+	return p.hourOf(c), c.Check(0, now)
 }
 
-func (p *Pipeline) hourOf(c *Cost) Hour {
+func (p *Pipeline) hourOf(c *spend.Cost) spend.Hour {
 	if c.Time.IsZero() {
 		return p.hours.now()
 	}
-	return HourOf(c.Time)
+	return spend.HourOf(c.Time)
 }
 
 // Receipt stands for updates recorded in one call, to be waited for.
@@ -210,12 +212,14 @@ type Receipt struct{ seal uint64 }
 // RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on their way into the
 // queue of one shard. Like Record it does no I/O and keeps nothing of updates. Errors: *UpdateError naming the first
 // update refused, ErrBufferFull, ErrClosed.
-func (p *Pipeline) RecordAll(updates []Update) (Receipt, error) { return p.RecordAllFor("", updates) }
+func (p *Pipeline) RecordAll(updates []spend.Update) (Receipt, error) {
+	return p.RecordAllFor("", updates)
+}
 
 // RecordAllFor is RecordAll for one of several callers that aren't to keep each other out: new combinations and entities of
 // one have, until the next seal, at most half of the places that the others leave. The error wraps ErrShareFull, too, where
 // that is why the buffer is full, and ErrDayFull where Config.MaxNewKeysPerDay is. caller is any name; "" has no such bounds.
-func (p *Pipeline) RecordAllFor(caller string, updates []Update) (Receipt, error) {
+func (p *Pipeline) RecordAllFor(caller string, updates []spend.Update) (Receipt, error) {
 	if len(updates) == 1 {
 		seal, err := p.record(caller, &updates[0])
 		return Receipt{seal}, err
@@ -227,13 +231,13 @@ func (p *Pipeline) RecordAllFor(caller string, updates []Update) (Receipt, error
 	return Receipt{seal}, err
 }
 
-func (p *Pipeline) recordGroup(caller string, updates []Update) (uint64, error) {
+func (p *Pipeline) recordGroup(caller string, updates []spend.Update) (uint64, error) {
 	now := p.time.Now()
 	spots := make([]spot, len(updates))
-	var cost Cost
+	var cost spend.Cost
 	for i := range updates {
-		cost.of(&updates[i])
-		if err := cost.validate(i, now); err != nil {
+		cost.Of(&updates[i])
+		if err := cost.Check(i, now); err != nil {
 			return 0, firstFault(updates[:i], err)
 		}
 		spots[i].hour = p.hourOf(&cost)
@@ -242,9 +246,9 @@ func (p *Pipeline) recordGroup(caller string, updates []Update) (uint64, error) 
 }
 
 // firstFault returns what is wrong with the first of the updates whose series is refused, or else next.
-func firstFault(updates []Update, next error) error {
+func firstFault(updates []spend.Update, next error) error {
 	for i := range updates {
-		if err := updates[i].Series.validate(i); err != nil {
+		if err := updates[i].Series.Check(i); err != nil {
 			return err
 		}
 	}
@@ -347,7 +351,7 @@ func (p *Pipeline) keepHour(ctx context.Context) {
 // beingSealed is what has left the open map and isn't in the outboxes yet.
 type beingSealed struct {
 	updates int64
-	amount  Amount
+	amount  spend.Amount
 	places  int64     // of Config.MaxKeys that its cells took
 	since   time.Time // it was accepted after it
 }
@@ -362,7 +366,7 @@ func (p *Pipeline) seal(last bool) {
 	}
 	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
-	sealed := make([][]*Batch, len(p.lanes))
+	sealed := make([][]*spend.Batch, len(p.lanes))
 	now := p.time.Now()
 	for i, l := range p.lanes {
 		h := l.header()
@@ -388,7 +392,7 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 }
 
 // endSeal puts the batches of each lane into its outbox.
-func (p *Pipeline) endSeal(batches [][]*Batch, seal uint64, now time.Time) {
+func (p *Pipeline) endSeal(batches [][]*spend.Batch, seal uint64, now time.Time) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
 	for i, l := range p.lanes {

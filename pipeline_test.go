@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Every run lets another call fail, the first, the second, … until a run has fewer calls than that.
@@ -149,6 +151,7 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queueFaults := &faults{}
 		r := newRig(t, true, 1, queueFaults)
+		r.store.commits = time.Millisecond // longer than a push, which ends the fallback
 		r.cfg.Store, r.cfg.DirectLocker = r.store, newMemoryLocker() // only the queue and its lock fail
 		r.start(t)
 		r.record(t, key("a"))
@@ -188,7 +191,7 @@ func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSettle(t, stale, "e0", "e1")
-	if mark := store.state.marks[0][testProducer(1)]; mark.Sequence != 2 || store.state.books.amount != Dollars(3) || store.flushes != 2 {
+	if mark := store.state.marks[0][testProducer(1)]; mark.Sequence != 2 || store.state.books.amount != spend.Dollars(3) || store.flushes != 2 {
 		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark.Sequence, store.state.books.amount, store.flushes)
 	}
 }
@@ -255,23 +258,23 @@ func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 2, &faults{})
 		r.start(t)
-		e := Entity{Type: Team, ID: "t"}
+		e := spend.Entity{Type: spend.Team, ID: "t"}
 		for i := range 100 {
-			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint(i), TeamID: "t"}})
+			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}})
 			held := r.Held(e)
 			if i%3 == 0 {
 				time.Sleep(time.Second) // what is held now is committed and confirmed before the books are read
 			}
 			r.store.mu.Lock()
 			sum := r.store.state.books.totals[e]
-			marks := map[int]Mark{}
+			marks := map[int]spend.Mark{}
 			for shard, id := range held.Producers() {
 				marks[shard] = r.store.state.marks[shard][id].Mark
 			}
 			r.store.mu.Unlock()
 			beyond := held.NotIn(marks)
 			sum.Add(&beyond)
-			if sum.Spend != Dollars(int64(i+1)) || sum.APIRequests() != int64(i+1) {
+			if sum.Spend != spend.Dollars(int64(i+1)) || sum.APIRequests() != int64(i+1) {
 				t.Fatalf("committed and held are %s dollars, want %d", sum.Spend, i+1)
 			}
 			time.Sleep(37 * time.Millisecond)
@@ -315,11 +318,11 @@ func TestMetricsAreConsistentAndToldTruthfully(t *testing.T) {
 	if err := errors.Join(p.Record(&u), p.Record(&u)); err != nil {
 		t.Fatal(err)
 	}
-	b, bad := key("b"), Update{}
+	b, bad := key("b"), spend.Update{}
 	if err := p.Record(&b); !errors.Is(err, ErrBufferFull) {
 		t.Fatal(err)
 	}
-	if err := p.Record(&bad); !errors.Is(err, ErrInvalidUpdate) {
+	if err := p.Record(&bad); !errors.Is(err, spend.ErrInvalidUpdate) {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -403,7 +406,7 @@ func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 	if err := ok.WithDefaults().Validate(); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
 	}
-	if ok.WithDefaults().keep() != allDimensions || (Config{RollupDimensions: []string{}}).WithDefaults().keep() != 0 {
+	if ok.WithDefaults().keep() != spend.AllDimensions || (Config{RollupDimensions: []string{}}).WithDefaults().keep() != 0 {
 		t.Error("nil must mean all dimensions, an empty list none")
 	}
 }
@@ -412,27 +415,27 @@ func TestLoweringTheNumberOfShardsLeavesNoBatchBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		// An instance with four shards pushed and died.
-		producer := NewProducerID(time.Now())
-		var want Amount
+		producer := spend.NewProducerID(time.Now())
+		var want spend.Amount
 		for shard := range 4 {
-			row := NewRollupRow(&Series{APIKey: fmt.Sprint("key-", shard)}, 1, Counters{Spend: Dollars(1), SuccessfulRequests: 1})
-			b := NewBatch(Header{Books: testBooks, Shard: shard, Producer: producer, Sequence: 1}, nil, []RollupRow{row})
+			row := spend.NewRollupRow(&spend.Series{APIKey: fmt.Sprint("key-", shard)}, 1, spend.Counters{Spend: spend.Dollars(1), SuccessfulRequests: 1})
+			b := spend.NewBatch(spend.Header{Books: testBooks, Shard: shard, Producer: producer, Sequence: 1}, nil, []spend.RollupRow{row})
 			if _, err := r.queue.Push(t.Context(), b, ""); err != nil {
 				t.Fatal(err)
 			}
-			want = want.Add(Dollars(1))
+			want = want.Add(spend.Dollars(1))
 		}
 		r.start(t)
 		eventually(t, "all four lanes are empty", func() bool {
 			return r.queue.len(0)+r.queue.len(1)+r.queue.len(2)+r.queue.len(3) == 0
 		})
-		var got Amount
+		var got spend.Amount
 		for shard := range 4 {
-			marks, err := r.store.Marks(t.Context(), shard, []ProducerID{producer})
+			marks, err := r.store.Marks(t.Context(), shard, []spend.ProducerID{producer})
 			if err != nil || marks.Of[producer].Sequence != 1 {
 				t.Errorf("shard %d: marks %v, %v", shard, marks, err)
 			}
-			got = got.Add(Dollars(int64(marks.Of[producer].Sequence)))
+			got = got.Add(spend.Dollars(int64(marks.Of[producer].Sequence)))
 		}
 		if got != want {
 			t.Errorf("%s dollars are committed; want %s", got, want)

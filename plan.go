@@ -7,27 +7,29 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and entries to ack
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
 	shard    int
-	books    BooksID // whose batches are taken
-	keys     *BatchKeys
-	known    *knownKeys
-	marks    map[ProducerID]Mark // as last read from Postgres; a producer read as unknown has the zero Mark
-	wait     map[ProducerID][]entryBatch
-	passing  map[ProducerID]string // producers whose gaps are passed, and why
-	newer    map[ProducerID]bool   // producers with batches of a newer format
-	taken    []entryBatch          // the batches of the flush being committed
-	single   bool                  // take one batch at a time
+	books    spend.BooksID // whose batches are taken
+	keys     *spend.BatchKeys
+	known    *spend.KnownKeys
+	marks    map[spend.ProducerID]spend.Mark // as last read from Postgres; a producer read as unknown has the zero Mark
+	wait     map[spend.ProducerID][]entryBatch
+	passing  map[spend.ProducerID]string // producers whose gaps are passed, and why
+	newer    map[spend.ProducerID]bool   // producers with batches of a newer format
+	taken    []entryBatch                // the batches of the flush being committed
+	single   bool                        // take one batch at a time
 	limit    flushLimit
-	trouble  trouble             // producers whose batches can't be committed even by themselves
-	failure  error               // why something of this walk is left, though the walk goes on
-	refusals map[batchName]error // batches that the store refuses for what they are
-	astray   map[Digest]bool     // batches of another chain than that in the books
-	done     []EntryID           // entries that Postgres has no need of any more
+	trouble  trouble               // producers whose batches can't be committed even by themselves
+	failure  error                 // why something of this walk is left, though the walk goes on
+	refusals map[batchName]error   // batches that the store refuses for what they are
+	astray   map[spend.Digest]bool // batches of another chain than that in the books
+	done     []spend.EntryID       // entries that Postgres has no need of any more
 	bad      []badEntry
 	compared bool // whether marks were read, and with them whether Postgres was turned back
 	stats    planStats
@@ -41,21 +43,21 @@ type flushLimit struct {
 
 // batchName is under which name a batch is claimed.
 type batchName struct {
-	producer ProducerID
+	producer spend.ProducerID
 	sequence uint64
-	digest   Digest
+	digest   spend.Digest
 }
 
 type entryBatch struct {
-	*Batch
-	entry EntryID
+	*spend.Batch
+	entry spend.EntryID
 }
 
-func batchNameOf(b *Batch) batchName { return batchName{b.Producer, b.Sequence, b.digest} }
+func batchNameOf(b *spend.Batch) batchName { return batchName{b.Producer, b.Sequence, b.Digest()} }
 
 type badEntry struct {
-	BadBatch
-	entry EntryID
+	spend.BadBatch
+	entry spend.EntryID
 }
 
 type planStats struct {
@@ -68,18 +70,18 @@ type planStats struct {
 
 func newPlan(shard int) *plan {
 	return &plan{
-		shard: shard, keys: &BatchKeys{}, limit: largestFlush, marks: map[ProducerID]Mark{}, wait: map[ProducerID][]entryBatch{},
-		passing: map[ProducerID]string{}, newer: map[ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[Digest]bool{},
+		shard: shard, keys: &spend.BatchKeys{}, limit: largestFlush, marks: map[spend.ProducerID]spend.Mark{}, wait: map[spend.ProducerID][]entryBatch{},
+		passing: map[spend.ProducerID]string{}, newer: map[spend.ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[spend.Digest]bool{},
 		trouble: newTrouble(nil),
 	}
 }
 
 // offer takes an entry read from the queue.
-func (p *plan) offer(e Entry) {
+func (p *plan) offer(e spend.Entry) {
 	if e.Fault != "" {
-		err := fmt.Errorf("%w: %s", ErrCorruptBatch, e.Fault)
+		err := fmt.Errorf("%w: %s", spend.ErrCorruptBatch, e.Fault)
 		if len(p.keys.Key) > 0 { // whatever its first bytes are signed by
-			err = fmt.Errorf("%w: %w", ErrNotSigned, err)
+			err = fmt.Errorf("%w: %w", spend.ErrNotSigned, err)
 		}
 		p.refuse(e, err)
 		return
@@ -88,7 +90,7 @@ func (p *plan) offer(e Entry) {
 	switch {
 	case b != nil && b.Books != p.books:
 		err = otherBooks(b, p.books)
-	case errors.Is(err, ErrNewerBatch):
+	case errors.Is(err, spend.ErrNewerBatch):
 		p.stats.newer++ // it stays in the queue for an instance that knows it
 		p.newer[b.Producer] = true
 		return
@@ -107,38 +109,38 @@ func (p *plan) offer(e Entry) {
 
 func (p *plan) add(b entryBatch) { p.wait[b.Producer] = append(p.wait[b.Producer], b) }
 
-func (p *plan) reject(entry EntryID, bytes []byte, err error) {
-	b := BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, ErrDiverged), Foreign: errors.Is(err, ErrNotSigned)}
+func (p *plan) reject(entry spend.EntryID, bytes []byte, err error) {
+	b := spend.BadBatch{Shard: p.shard, Reason: err.Error(), Bytes: bytes, Unclaimed: errors.Is(err, spend.ErrDiverged), Foreign: errors.Is(err, spend.ErrNotSigned)}
 	p.bad = append(p.bad, badEntry{b, entry})
 }
 
 // refuse sets an entry aside that no instance of these books is known to have made.
-func (p *plan) refuse(e Entry, err error) {
+func (p *plan) refuse(e spend.Entry, err error) {
 	p.reject(e.ID, e.Bytes, err)
 	p.bad[len(p.bad)-1].Bounded = true
 }
 
 // divert sets a batch aside that is of another chain than that in the books.
 func (p *plan) divert(b entryBatch) {
-	p.reject(b.entry, b.bytes, diverged(b.Batch))
-	p.astray[b.digest] = true
+	p.reject(b.entry, b.Bytes(), diverged(b.Batch))
+	p.astray[b.Digest()] = true
 }
 
 // unknown returns the producers that wait and whose marks are to be read.
-func (p *plan) unknown() []ProducerID {
-	var ids []ProducerID
+func (p *plan) unknown() []spend.ProducerID {
+	var ids []spend.ProducerID
 	for id := range p.wait {
 		if _, ok := p.marks[id]; !ok {
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, ProducerID.Compare)
+	slices.SortFunc(ids, spend.ProducerID.Compare)
 	return ids
 }
 
 // learn takes the marks of the producers asked for. Batches of an unknown producer that is so old that its mark may
 // have been cleaned up are set aside: nobody can tell whether they were applied.
-func (p *plan) learn(asked []ProducerID, marks Marks) {
+func (p *plan) learn(asked []spend.ProducerID, marks spend.Marks) {
 	p.compared = true
 	for _, id := range asked {
 		p.marks[id] = marks.Of[id]
@@ -146,7 +148,7 @@ func (p *plan) learn(asked []ProducerID, marks Marks) {
 			continue
 		}
 		for _, b := range p.wait[id] {
-			p.reject(b.entry, b.bytes, fmt.Errorf("producer %s sequence %d: it was born at %s, and marks of such producers have been "+
+			p.reject(b.entry, b.Bytes(), fmt.Errorf("producer %s sequence %d: it was born at %s, and marks of such producers have been "+
 				"cleaned up: it can't be told whether this batch was applied", id, b.Sequence, id.Born().UTC().Format(time.RFC3339)))
 		}
 		p.wait[id] = nil
@@ -156,8 +158,8 @@ func (p *plan) learn(asked []ProducerID, marks Marks) {
 // take returns what to commit next: for every producer whose mark is known, its batches that go on from the mark
 // without a gap, or with one that is being passed. Duplicates are marked done, corrupt batches are set aside, the rest
 // goes on waiting. It returns nil if nothing can be committed. Applied or fenced must be called before the next take.
-func (p *plan) take() *Flush {
-	f := &Flush{Shard: p.shard, Books: p.books}
+func (p *plan) take() *spend.Flush {
+	f := &spend.Flush{Shard: p.shard, Books: p.books}
 	sums := newSums()
 	for _, id := range p.order() {
 		if len(p.wait[id]) == 0 || p.enough(sums) || p.trouble.rests(id) {
@@ -177,13 +179,13 @@ func (p *plan) take() *Flush {
 
 // order returns the producers whose marks are known, in order. Those whose batches can't be committed even by themselves
 // come last, so that they hold up no other one.
-func (p *plan) order() []ProducerID {
-	ids := slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare)
+func (p *plan) order() []spend.ProducerID {
+	ids := slices.SortedFunc(maps.Keys(p.marks), spend.ProducerID.Compare)
 	return p.trouble.last(ids)
 }
 
 // brimful says whether more batches could make a sum overflow: no sum of one batch is above 2^62.
-func brimful(c *Control) bool {
+func brimful(c *spend.Control) bool {
 	const most = 1 << 61
 	for i := range c {
 		s := &c[i]
@@ -201,10 +203,10 @@ func (p *plan) enough(sums *sums) bool {
 }
 
 // takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
-func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
+func (p *plan) takeFrom(id spend.ProducerID, f *spend.Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	claim := ClaimAfter(id, mark)
+	claim := spend.ClaimAfter(id, mark)
 	lost := mark.Lost // those still missing, beginning with the next range that the batches may fill
 	last := uint64(0) // the last one found
 	p.wait[id] = nil
@@ -216,7 +218,7 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 		switch {
 		case p.astray[b.PriorDigest]:
 			p.divert(b) // it isn't to be taken for one behind a gap
-		case found && mark.isAnother(b.Batch):
+		case found && mark.IsAnother(b.Batch):
 			p.divert(b)
 		case b.Sequence <= claim.Last && !found:
 			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
@@ -241,16 +243,16 @@ func (p *plan) takeFrom(id ProducerID, f *Flush, sums *sums) {
 }
 
 // rowsOf returns the rows of a batch, or why it can't be booked.
-func (p *plan) rowsOf(b *Batch) (*Rows, error) {
+func (p *plan) rowsOf(b *spend.Batch) (*spend.Rows, error) {
 	if err := p.refusals[batchNameOf(b)]; err != nil {
 		return nil, err
 	}
-	return b.rows(p.known)
+	return b.RowsKnowing(p.known)
 }
 
 // takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be
 // booked is set aside by the claim itself, so that those behind it needn't wait.
-func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
+func (p *plan) takeNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums *sums) {
 	gap := b.Sequence > claim.Last+1
 	if !gap && b.PriorDigest != claim.Digest {
 		p.divert(b)
@@ -273,8 +275,8 @@ func (p *plan) takeNext(b entryBatch, claim *Claim, f *Flush, sums *sums) {
 
 // dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
 // only done with that flush. What has the place of a batch in the books and is another one is set aside.
-func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
-	inFlush, another := false, b.Sequence <= mark.Sequence && mark.isAnother(b.Batch)
+func (p *plan) dropDuplicate(b entryBatch, mark spend.Mark) {
+	inFlush, another := false, b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch)
 	if n := len(p.taken); n > 0 { // they come in order
 		last := batchNameOf(p.taken[n-1].Batch)
 		if inFlush = last.producer == b.Producer && last.sequence == b.Sequence; inFlush {
@@ -294,7 +296,7 @@ func (p *plan) dropDuplicate(b entryBatch, mark Mark) {
 }
 
 // applied notes that the flush of the last take is committed.
-func (p *plan) applied(f *Flush) {
+func (p *plan) applied(f *spend.Flush) {
 	for _, c := range f.Claims {
 		mark := p.marks[c.Producer]
 		mark.Sequence, mark.Digest, mark.Updates, mark.Amount = c.Last, c.Digest, c.SealedUpdates, c.SealedAmount
@@ -307,12 +309,12 @@ func (p *plan) applied(f *Flush) {
 		p.trouble.over(b.Producer)
 		mark := p.marks[b.Producer]
 		mark.Lost, mark.Quarantined = withoutSequence(mark.Lost, b.Sequence), without(mark.Quarantined, b.Sequence)
-		mark.Recent = mark.Recent.found(mark.Sequence, b)
+		mark.Recent = mark.Recent.Found(mark.Sequence, b)
 		p.marks[b.Producer] = mark
 	}
 	for _, l := range f.Lost {
 		mark := p.marks[l.Producer]
-		mark.Lost = withRange(mark.Lost, SequenceRange{l.First, l.Last})
+		mark.Lost = withRange(mark.Lost, spend.SequenceRange{First: l.First, Last: l.Last})
 		if l.Quarantined {
 			mark.Quarantined = with(mark.Quarantined, l.First)
 		}
@@ -326,7 +328,7 @@ func (p *plan) applied(f *Flush) {
 
 // fenced notes that the flush of the last take wasn't committed because a claim was lost: its batches wait again, and
 // the marks of its producers are unknown.
-func (p *plan) fenced(f *Flush) {
+func (p *plan) fenced(f *spend.Flush) {
 	for _, c := range f.Claims {
 		delete(p.marks, c.Producer)
 	}
@@ -350,7 +352,7 @@ func (p *plan) refused(reason error) {
 		// The first one; others in the same flush can only be copies of it.
 		name := batchNameOf(p.taken[0].Batch)
 		if p.refusals[name] != nil { // the store refuses even to set it aside that way
-			p.reject(p.taken[0].entry, p.taken[0].bytes, reason)
+			p.reject(p.taken[0].entry, p.taken[0].Bytes(), reason)
 			p.taken = p.taken[1:]
 		}
 		p.refusals[name] = reason
@@ -361,8 +363,8 @@ func (p *plan) refused(reason error) {
 
 // failed notes that the flush of the last take may not have been committed: its batches wait again. It says whether the
 // flush was a single batch, so that there is a point in going on with other producers'.
-func (p *plan) failed(f *Flush) (alone bool) {
-	alone = len(f.Claims)+len(f.Found) == 1 && f.batches()+len(f.Quarantine) <= 1
+func (p *plan) failed(f *spend.Flush) (alone bool) {
+	alone = len(f.Claims)+len(f.Found) == 1 && f.Batches()+len(f.Quarantine) <= 1
 	if alone {
 		p.trouble.note(p.taken[0].Producer)
 	}
@@ -371,11 +373,11 @@ func (p *plan) failed(f *Flush) (alone bool) {
 }
 
 // ack returns what to take out of the queue, which it forgets, and the marks to publish with it.
-func (p *plan) ack() Ack {
-	a := Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
+func (p *plan) ack() spend.Ack {
+	a := spend.Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
 	p.done = nil
 	// A producer with many gaps has to look into Postgres for itself.
-	maps.DeleteFunc(a.Marks, func(_ ProducerID, m Mark) bool { return m.Sequence == 0 || m.tooLong() })
+	maps.DeleteFunc(a.Marks, func(_ spend.ProducerID, m spend.Mark) bool { return m.Sequence == 0 || m.TooLong() })
 	return a
 }
 
@@ -383,16 +385,16 @@ func (p *plan) ack() Ack {
 // allowed. It keeps the oldest producers' batches, nearest to their marks first, so that whoever's gap is passed has
 // them. It returns the bytes left out. What can't be committed in this walk any more takes no room from it.
 func (p *plan) trim(allowed int) (left int) {
-	maps.DeleteFunc(p.wait, func(id ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
-	for _, id := range slices.SortedFunc(maps.Keys(p.wait), ProducerID.Compare) {
+	maps.DeleteFunc(p.wait, func(id spend.ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
+	for _, id := range slices.SortedFunc(maps.Keys(p.wait), spend.ProducerID.Compare) {
 		batches := p.wait[id]
 		slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 		kept := 0
 		for _, b := range batches {
-			if allowed -= len(b.bytes); allowed >= 0 {
+			if allowed -= len(b.Bytes()); allowed >= 0 {
 				kept++
 			} else {
-				left += len(b.bytes)
+				left += len(b.Bytes())
 			}
 		}
 		p.wait[id] = slices.Clip(batches[:kept])
@@ -401,11 +403,11 @@ func (p *plan) trim(allowed int) (left int) {
 }
 
 // otherBooks says of which books a batch is.
-func otherBooks(b *Batch, here BooksID) error {
+func otherBooks(b *spend.Batch, here spend.BooksID) error {
 	of := "books " + b.Books.String()
 	if b.Books.IsZero() {
 		of = "books that it doesn't name"
 	}
 	return fmt.Errorf("producer %s sequence %d: %w: it belongs to %s, and this database has the books %s", b.Producer, b.Sequence,
-		ErrOtherBooks, of, here)
+		spend.ErrOtherBooks, of, here)
 }

@@ -8,11 +8,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // testBatch is the batch of that sequence: one update of as many dollars on the key of its producer. It goes on from the
 // one before it, unless that is very far.
-func testBatch(t testing.TB, producer int, sequence uint64) *Batch {
+func testBatch(t testing.TB, producer int, sequence uint64) *spend.Batch {
 	t.Helper()
 	const far = 10_000
 	testChains.Lock()
@@ -36,50 +38,50 @@ func testBatch(t testing.TB, producer int, sequence uint64) *Batch {
 // testChains are the batches that were made, from the first one on.
 var testChains = struct {
 	sync.Mutex
-	of map[int][]*Batch
-}{of: map[int][]*Batch{}}
+	of map[int][]*spend.Batch
+}{of: map[int][]*spend.Batch{}}
 
-func oneUpdate(t testing.TB, h Header) *Batch {
-	u := Update{Spend: Dollars(int64(h.Sequence)), Series: Series{APIKey: fmt.Sprint("key", int(h.Producer[15]-'0'))}}
-	rows := sealUpdates(t, []Update{u}, 0)
-	return NewBatch(h, rows.totals, rows.rollups)
+func oneUpdate(t testing.TB, h spend.Header) *spend.Batch {
+	u := spend.Update{Spend: spend.Dollars(int64(h.Sequence)), Series: spend.Series{APIKey: fmt.Sprint("key", int(h.Producer[15]-'0'))}}
+	rows := sealUpdates(t, []spend.Update{u}, 0)
+	return spend.NewBatch(h, rows.totals, rows.rollups)
 }
 
 // testMark is the mark of the producer when its batches up to that sequence are in the books, but for those lost.
-func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) Mark {
+func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) spend.Mark {
 	if sequence == 0 {
-		return Mark{}
+		return spend.Mark{}
 	}
 	b := testBatch(t, producer, sequence)
-	var ranges []SequenceRange
+	var ranges []spend.SequenceRange
 	for _, s := range lost {
-		ranges = withRange(ranges, SequenceRange{s, s})
+		ranges = withRange(ranges, spend.SequenceRange{First: s, Last: s})
 	}
-	return Mark{
+	return spend.Mark{
 		Sequence: sequence, Digest: b.Digest(), Lost: ranges, Updates: b.PriorUpdates + b.Updates, Amount: b.PriorAmount.Add(b.Amount),
 	}
 }
 
 // offered is a plan that knows the marks of producers 1 and 2 and was offered these batches.
-func offered(t *testing.T, marks map[int]uint64, batches ...*Batch) *plan {
+func offered(t *testing.T, marks map[int]uint64, batches ...*spend.Batch) *plan {
 	t.Helper()
 	p := testPlan()
 	for i, b := range batches {
-		p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
+		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 	}
 	learn(t, p, marks)
 	return p
 }
 
 func learn(t *testing.T, p *plan, marks map[int]uint64) {
-	known := Marks{Of: map[ProducerID]Mark{}}
+	known := spend.Marks{Of: map[spend.ProducerID]spend.Mark{}}
 	for n, mark := range marks {
 		known.Of[testProducer(n)] = testMark(t, n, mark)
 	}
 	p.learn(p.unknown(), known)
 }
 
-func claims(f *Flush) string {
+func claims(f *spend.Flush) string {
 	if f == nil {
 		return ""
 	}
@@ -90,7 +92,7 @@ func claims(f *Flush) string {
 	return strings.Join(all, " ")
 }
 
-func mustTake(t *testing.T, p *plan, want string) *Flush {
+func mustTake(t *testing.T, p *plan, want string) *spend.Flush {
 	t.Helper()
 	f := p.take()
 	if got := claims(f); got != want {
@@ -104,7 +106,7 @@ func mustTake(t *testing.T, p *plan, want string) *Flush {
 	return f
 }
 
-func mustSettle(t *testing.T, p *plan, want ...EntryID) {
+func mustSettle(t *testing.T, p *plan, want ...spend.EntryID) {
 	t.Helper()
 	ids := p.ack().Entries
 	slices.Sort(ids)
@@ -131,7 +133,7 @@ func TestPlanCountsARepeatedBatchOnce(t *testing.T) {
 	mustSettle(t, p, "e0", "e3") // Postgres has these already
 	p.applied(f)
 	mustSettle(t, p, "e1", "e2", "e4")
-	p.offer(Entry{ID: "late", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.offer(spend.Entry{ID: "late", Bytes: testBatch(t, 1, 2).Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "late")
 	if p.stats.duplicates != 4 {
@@ -147,7 +149,7 @@ func TestPlanWaitsBehindAGapUntilALaterEntryFillsIt(t *testing.T) {
 	if n, size := p.waiting(); n != 3 || size == 0 {
 		t.Fatalf("%d batches of %d bytes wait, want 3", n, size)
 	}
-	p.offer(Entry{ID: "f", Bytes: testBatch(t, 1, 1).Bytes()})
+	p.offer(spend.Entry{ID: "f", Bytes: testBatch(t, 1, 1).Bytes()})
 	f = mustTake(t, p, "0001:1-3 $6")
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "f")
@@ -157,7 +159,7 @@ func TestPlanWaitsBehindAGapUntilALaterEntryFillsIt(t *testing.T) {
 	if p.trim(0) == 0 {
 		t.Fatal("nothing is left for a later walk")
 	}
-	p.offer(Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
+	p.offer(spend.Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
 	p.applied(mustTake(t, p, "0001:4-4 $4"))
 	mustSettle(t, p, "g") // the fifth stays in the queue
 }
@@ -167,10 +169,10 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	broken := bytes.Clone(good.Bytes())
 	broken[len(broken)-1] ^= 1
 	p := testPlan()
-	p.offer(Entry{ID: "broken", Bytes: broken})
-	p.offer(Entry{ID: "junk", Bytes: []byte("SET key value")})
-	p.offer(Entry{ID: "good", Bytes: good.Bytes()})
-	p.offer(Entry{ID: "next", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.offer(spend.Entry{ID: "broken", Bytes: broken})
+	p.offer(spend.Entry{ID: "junk", Bytes: []byte("SET key value")})
+	p.offer(spend.Entry{ID: "good", Bytes: good.Bytes()})
+	p.offer(spend.Entry{ID: "next", Bytes: testBatch(t, 1, 2).Bytes()})
 	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $3")
 	p.applied(f)
@@ -178,7 +180,7 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	if len(p.bad) != 2 {
 		t.Fatalf("%d entries are set aside, want 2", len(p.bad))
 	}
-	for i, want := range []EntryID{"broken", "junk"} {
+	for i, want := range []spend.EntryID{"broken", "junk"} {
 		if p.bad[i].entry != want || !strings.Contains(p.bad[i].Reason, "corrupt") || strings.Contains(p.bad[i].Reason, "\n") || len(p.bad[i].Bytes) == 0 {
 			t.Errorf("set aside %d: %s %q", i, p.bad[i].entry, p.bad[i].Reason)
 		}
@@ -188,14 +190,14 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 // The frame is whole, and the control sums are wrong: no copy is better. It is set aside by the claim itself, in its place.
 func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) {
 	undecodable := bytes.Clone(testBatch(t, 1, 1).Bytes())
-	undecodable[batchHeaderSize] ^= hasFailed
+	undecodable[headerSize] ^= 1 << 2 // that a counter follows
 	undecodable = reframe(undecodable)
 	next := mustRows(t, testBatch(t, 1, 2))
 	h := testBatch(t, 1, 2).Header
 	h.PriorDigest = mustParse(t, undecodable).Digest()
 	p := testPlan()
-	p.offer(Entry{ID: "a", Bytes: undecodable})
-	p.offer(Entry{ID: "b", Bytes: NewBatch(h, next.Totals, next.Rollups).Bytes()})
+	p.offer(spend.Entry{ID: "a", Bytes: undecodable})
+	p.offer(spend.Entry{ID: "b", Bytes: spend.NewBatch(h, next.Totals, next.Rollups).Bytes()})
 	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $2")
 	if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != 1 || !f.Lost[0].Quarantined || len(f.Quarantine) != 1 || string(f.Quarantine[0].Bytes) != string(undecodable) {
@@ -214,26 +216,26 @@ func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 	rows := mustRows(t, b[1])
 	h := b[1].Header
 	h.SealedAt = h.SealedAt.Add(time.Second)
-	other := NewBatch(h, rows.Totals, rows.Rollups) // of the same sums
+	other := spend.NewBatch(h, rows.Totals, rows.Rollups) // of the same sums
 	h = b[2].Header
 	h.PriorDigest = other.Digest()
-	behind := NewBatch(h, rows.Totals, rows.Rollups)
+	behind := spend.NewBatch(h, rows.Totals, rows.Rollups)
 	h.Sequence, h.PriorDigest = 4, behind.Digest()
-	last := NewBatch(h, rows.Totals, rows.Rollups)
+	last := spend.NewBatch(h, rows.Totals, rows.Rollups)
 
 	for what, c := range map[string]struct {
-		mark    Mark
-		batches []*Batch
+		mark    spend.Mark
+		batches []*spend.Batch
 		want    string
 	}{
-		"in one flush":                     {Mark{}, []*Batch{b[0], b[1], other, behind, last}, "0001:1-2 $3"},
-		"at the mark":                      {testMark(t, 1, 2), []*Batch{other, behind, last}, ""},
-		"behind the mark":                  {testMark(t, 1, 2), []*Batch{behind, last}, ""},
-		"before the mark, as far as known": {recentMark(t, 1, 3), []*Batch{other}, ""},
+		"in one flush":                     {spend.Mark{}, []*spend.Batch{b[0], b[1], other, behind, last}, "0001:1-2 $3"},
+		"at the mark":                      {testMark(t, 1, 2), []*spend.Batch{other, behind, last}, ""},
+		"behind the mark":                  {testMark(t, 1, 2), []*spend.Batch{behind, last}, ""},
+		"before the mark, as far as known": {recentMark(t, 1, 3), []*spend.Batch{other}, ""},
 	} {
 		p := testPlan()
 		for i, b := range c.batches {
-			p.offer(Entry{ID: EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
+			p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 		}
 		p.marks[testProducer(1)] = c.mark
 		p.passing[testProducer(1)] = "missing" // nor is it passed over to them
@@ -252,7 +254,7 @@ func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 			t.Errorf("%s: %d set aside, %d wait, %d taken for repetitions; want %d set aside", what, len(p.bad), n, p.stats.duplicates, want)
 		}
 		for _, bad := range p.bad {
-			if !strings.Contains(bad.Reason, ErrDiverged.Error()) {
+			if !strings.Contains(bad.Reason, spend.ErrDiverged.Error()) {
 				t.Errorf("%s: %q", what, bad.Reason)
 			}
 		}
@@ -260,20 +262,20 @@ func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 }
 
 // recentMark is the mark with the digests of the last batches.
-func recentMark(t *testing.T, producer int, sequence uint64) Mark {
+func recentMark(t *testing.T, producer int, sequence uint64) spend.Mark {
 	mark := testMark(t, producer, sequence)
 	for i, b := range chained(t, producer, sequence) {
-		mark.Recent = mark.Recent.append(uint64(i), b)
+		mark.Recent = mark.Recent.Append(uint64(i), b)
 	}
 	return mark
 }
 
 func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
-	newer[2] = BatchVersion + 1
+	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(Entry{ID: "a", Bytes: reframe(newer)})
-	p.offer(Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.offer(spend.Entry{ID: "a", Bytes: reframe(newer)})
+	p.offer(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
 	learn(t, p, nil)
 	mustTake(t, p, "")
 	mustSettle(t, p)
@@ -286,7 +288,7 @@ func TestPlanRejectsABatchOfAnotherShard(t *testing.T) {
 	h := testHeader(testProducer(1), 1)
 	h.Shard = 1
 	p := testPlan()
-	p.offer(Entry{ID: "a", Bytes: NewBatch(h, nil, nil).Bytes()})
+	p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, nil, nil).Bytes()})
 	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, "another shard") || len(p.unknown()) != 0 {
 		t.Fatalf("set aside: %+v", p.bad)
 	}
@@ -298,7 +300,7 @@ func TestPlanReadsTheMarksAgainWhenItsClaimIsLost(t *testing.T) {
 	p.fenced(f)
 	mustSettle(t, p)
 	mustTake(t, p, "") // not before the marks are known
-	if got := p.unknown(); !slices.Equal(got, []ProducerID{testProducer(1), testProducer(2)}) {
+	if got := p.unknown(); !slices.Equal(got, []spend.ProducerID{testProducer(1), testProducer(2)}) {
 		t.Fatalf("marks to read are those of %v", got)
 	}
 	learn(t, p, map[int]uint64{1: 1}) // somebody else has committed the first
@@ -308,7 +310,7 @@ func TestPlanReadsTheMarksAgainWhenItsClaimIsLost(t *testing.T) {
 }
 
 func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
-	var batches []*Batch
+	var batches []*spend.Batch
 	for producer := 1; producer <= 3; producer++ {
 		for sequence := uint64(1); sequence <= 4; sequence++ {
 			batches = append(batches, testBatch(t, producer, sequence))
@@ -319,12 +321,12 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 		p := offered(t, nil, batches...)
 		p.limit.rows = rows
 		var claimed, flushes int
-		var control Control
+		var control spend.Control
 		for f := p.take(); f != nil; f = p.take() {
 			if err := checkFlush(f); err != nil {
 				t.Fatal(err)
 			}
-			claimed += f.batches()
+			claimed += f.Batches()
 			control.Add(&f.Control)
 			p.applied(f)
 			flushes++
@@ -341,7 +343,7 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 // A lane is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
 func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	r := newRand(t)
-	m, want := newOpenMap(100_000, allDimensions, 0), newBooks()
+	m, want := newOpenMap(100_000, spend.AllDimensions, 0), newBooks()
 	for range 2000 {
 		u := randomUpdate(r)
 		if _, err := m.addUpdate(&u, 0); err != nil {
@@ -351,14 +353,14 @@ func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	}
 	const n = 5
 	_, shards := sealed(m, newSealer(n, 100_000))
-	got, seen := newBooks(), map[Key]int{}
+	got, seen := newBooks(), map[spend.Key]int{}
 	for shard, parts := range shards {
 		if len(parts) == 0 {
 			t.Errorf("shard %d has no rows", shard)
 		}
 		for _, part := range parts {
 			for _, row := range part.rollups {
-				if s := row.Series(); row.Key != s.Key() || row.Key.shard(n) != shard {
+				if s := row.Series(); row.Key != s.Key() || row.Key.Shard(n) != shard {
 					t.Errorf("%+v is in shard %d", s, shard)
 				}
 				seen[row.Key]++
@@ -378,10 +380,10 @@ func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 // mustBeWhole sees that the totals of a batch are those of its rollup rows.
 func mustBeWhole(t *testing.T, part rowsPart) {
 	t.Helper()
-	want := map[Entity]Counters{}
+	want := map[spend.Entity]spend.Counters{}
 	for i := range part.rollups {
 		series := part.rollups[i].Series()
-		series.entities(func(e Entity) {
+		series.EachEntity(func(e spend.Entity) {
 			sum := want[e]
 			sum.Add(&part.rollups[i].Counters)
 			want[e] = sum
@@ -398,24 +400,24 @@ func mustBeWhole(t *testing.T, part rowsPart) {
 }
 
 func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
-	const combinations = 2*maxBatchRows + 1
-	m := newOpenMap(1_000_000, allDimensions, 0)
+	const combinations = 2*spend.MaxBatchRows + 1
+	m := newOpenMap(1_000_000, spend.AllDimensions, 0)
 	for i := range combinations {
-		u := Update{Spend: Dollars(1), Series: Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
+		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, shards := sealed(m, newSealer(1, 1_000_000))
 	h := testHeader(testProducer(1), 41)
-	h.PriorUpdates, h.PriorAmount, h.PriorDigest = 7, Dollars(9), Digest{1}
-	list := batches(shards[0], h, &BatchKeys{})
+	h.PriorUpdates, h.PriorAmount, h.PriorDigest = 7, spend.Dollars(9), spend.Digest{1}
+	list := batches(shards[0], h, &spend.BatchKeys{})
 	if len(list) < 3 {
 		t.Fatalf("%d batches, want 3 at least", len(list))
 	}
-	var control Control
+	var control spend.Control
 	for i, b := range list {
-		if b.Sequence != uint64(41+i) || b.Totals > maxBatchRows || b.Rollups > maxBatchRows {
+		if b.Sequence != uint64(41+i) || b.Totals > spend.MaxBatchRows || b.Rollups > spend.MaxBatchRows {
 			t.Errorf("batch %d is %+v", i, b.Header)
 		}
 		if b.PriorUpdates != h.PriorUpdates || b.PriorAmount != h.PriorAmount || b.PriorDigest != h.PriorDigest {
@@ -426,18 +428,18 @@ func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 		rows := mustRows(t, b)
 		control.Add(&rows.Control)
 	}
-	if updates := control[0].APIRequests(); updates != combinations || control[APIKey] != control[0] || control[Team] != control[0] {
+	if updates := control[0].APIRequests(); updates != combinations || control[spend.APIKey] != control[0] || control[spend.Team] != control[0] {
 		t.Errorf("the batches together have %+v", control)
 	}
 	o := newOutbox(testProducer(1), 0)
-	o.next, o.digest = 41, Digest{1}
+	o.next, o.digest = 41, spend.Digest{1}
 	o.add(list, 8, testNow)
 	last := list[len(list)-1]
-	o.confirm(Mark{Sequence: last.Sequence - 1, Digest: last.PriorDigest}, testNow)
+	o.confirm(spend.Mark{Sequence: last.Sequence - 1, Digest: last.PriorDigest}, testNow)
 	if stage := o.reached(8); stage == Committed {
 		t.Error("the seal counts as committed before its last batch is")
 	}
-	if o.confirm(Mark{Sequence: last.Sequence, Digest: last.Digest()}, testNow); o.reached(8) != Committed {
+	if o.confirm(spend.Mark{Sequence: last.Sequence, Digest: last.Digest()}, testNow); o.reached(8) != Committed {
 		t.Error("the seal doesn't count as committed after its last batch is")
 	}
 }

@@ -2,31 +2,33 @@ package spendflush
 
 import (
 	"slices"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // withRange returns a copy of ascending ranges that has these sequences, too. Ranges that meet become one.
-func withRange(ranges []SequenceRange, add SequenceRange) []SequenceRange {
-	from, _ := rangeOf(ranges, add.First-1) // also one that ends right before it
+func withRange(ranges []spend.SequenceRange, add spend.SequenceRange) []spend.SequenceRange {
+	from, _ := spend.FindRange(ranges, add.First-1) // also one that ends right before it
 	to := from
 	for ; to < len(ranges) && ranges[to].First-1 <= add.Last; to++ {
-		add = SequenceRange{min(add.First, ranges[to].First), max(add.Last, ranges[to].Last)}
+		add = spend.SequenceRange{First: min(add.First, ranges[to].First), Last: max(add.Last, ranges[to].Last)}
 	}
 	return slices.Replace(slices.Clone(ranges), from, to, add)
 }
 
 // withoutSequence returns a copy of ascending ranges that doesn't have this sequence. A range that has it in the middle
 // becomes two.
-func withoutSequence(ranges []SequenceRange, sequence uint64) []SequenceRange {
-	i, has := rangeOf(ranges, sequence)
+func withoutSequence(ranges []spend.SequenceRange, sequence uint64) []spend.SequenceRange {
+	i, has := spend.FindRange(ranges, sequence)
 	if !has {
 		return ranges
 	}
-	var left []SequenceRange
+	var left []spend.SequenceRange
 	if r := ranges[i]; r.First < sequence {
-		left = append(left, SequenceRange{r.First, sequence - 1})
+		left = append(left, spend.SequenceRange{First: r.First, Last: sequence - 1})
 	}
 	if r := ranges[i]; sequence < r.Last {
-		left = append(left, SequenceRange{sequence + 1, r.Last})
+		left = append(left, spend.SequenceRange{First: sequence + 1, Last: r.Last})
 	}
 	return slices.Replace(slices.Clone(ranges), i, i+1, left...)
 }

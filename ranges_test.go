@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Ranges are compared with the sequences one by one.
@@ -11,7 +13,7 @@ func TestRangesAreTheSequencesThatWerePutInAndNotTakenOut(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const most = 30
 	for range 2000 {
-		var ranges []SequenceRange
+		var ranges []spend.SequenceRange
 		var in [most + 2]bool
 		for range 12 {
 			before := slices.Clone(ranges)
@@ -19,7 +21,7 @@ func TestRangesAreTheSequencesThatWerePutInAndNotTakenOut(t *testing.T) {
 			first := 1 + random.Uint64N(most)
 			if random.IntN(2) == 0 {
 				last := min(most, first+random.Uint64N(6))
-				ranges = withRange(ranges, SequenceRange{first, last})
+				ranges = withRange(ranges, spend.SequenceRange{First: first, Last: last})
 				for s := first; s <= last; s++ {
 					in[s] = true
 				}
@@ -30,15 +32,15 @@ func TestRangesAreTheSequencesThatWerePutInAndNotTakenOut(t *testing.T) {
 			if !slices.Equal(before, kept) {
 				t.Fatal("a list that others may have was changed")
 			}
-			var want []SequenceRange
+			var want []spend.SequenceRange
 			for s := uint64(1); s <= most; s++ {
 				switch {
 				case in[s] && in[s-1]:
 					want[len(want)-1].Last = s
 				case in[s]:
-					want = append(want, SequenceRange{s, s})
+					want = append(want, spend.SequenceRange{First: s, Last: s})
 				}
-				if _, has := rangeOf(ranges, s); has != in[s] {
+				if _, has := spend.FindRange(ranges, s); has != in[s] {
 					t.Fatalf("%v has %d: %t", ranges, s, has)
 				}
 			}
@@ -53,15 +55,15 @@ func TestRangesAreTheSequencesThatWerePutInAndNotTakenOut(t *testing.T) {
 func TestOutboxCountsWhatIsMissingOfARange(t *testing.T) {
 	for _, c := range []struct {
 		view outboxView
-		mark Mark
+		mark spend.Mark
 		want uint64
 	}{
-		{outboxView{next: 4_000_000_001}, Mark{Sequence: 4_000_000_000, Lost: []SequenceRange{{1, 3_000_000_000}}}, 3_000_000_000},
-		{outboxView{next: 4_000_000_001, present: []uint64{1, 7, 8, 5_000}}, Mark{
-			Sequence: 4_000_000_000, Lost: []SequenceRange{{2, 3_000_000_000}}, Quarantined: []uint64{7, 9},
+		{outboxView{next: 4_000_000_001}, spend.Mark{Sequence: 4_000_000_000, Lost: []spend.SequenceRange{{First: 1, Last: 3_000_000_000}}}, 3_000_000_000},
+		{outboxView{next: 4_000_000_001, present: []uint64{1, 7, 8, 5_000}}, spend.Mark{
+			Sequence: 4_000_000_000, Lost: []spend.SequenceRange{{First: 2, Last: 3_000_000_000}}, Quarantined: []uint64{7, 9},
 		}, 2_999_999_999 - 4},
-		{outboxView{next: 10, present: []uint64{9}}, Mark{Sequence: 20, Lost: []SequenceRange{{3, 4}, {8, 15}, {18, 18}}, Quarantined: []uint64{12}}, 3},
-		{outboxView{next: 5, present: []uint64{1, 2}}, Mark{}, 2},
+		{outboxView{next: 10, present: []uint64{9}}, spend.Mark{Sequence: 20, Lost: []spend.SequenceRange{{First: 3, Last: 4}, {First: 8, Last: 15}, {First: 18, Last: 18}}, Quarantined: []uint64{12}}, 3},
+		{outboxView{next: 5, present: []uint64{1, 2}}, spend.Mark{}, 2},
 	} {
 		if got := c.view.missing(c.mark); got != c.want {
 			t.Errorf("%+v at %+v: %d are missing, want %d", c.view, c.mark, got, c.want)

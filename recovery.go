@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // leftover is what earlier processes left in the journal for one shard. Its batches go the way of all batches, under
@@ -50,7 +52,7 @@ func (p *Pipeline) replay(ctx context.Context) {
 }
 
 // leftovers sorts what the journal has by shards.
-func (p *Pipeline) leftovers(batches []*Batch) (shards []*leftover) {
+func (p *Pipeline) leftovers(batches []*spend.Batch) (shards []*leftover) {
 	for _, b := range batches {
 		i := slices.IndexFunc(shards, func(l *leftover) bool { return l.shard == b.Shard })
 		if i < 0 {
@@ -85,7 +87,7 @@ func (l *leftover) step(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.commits.writeDirectly(ctx, l.batches, l.gaps, ProducerID{})
+	return l.commits.writeDirectly(ctx, l.batches, l.gaps, spend.ProducerID{})
 }
 
 // followBooks has batches that name no books be of those that the database has: their process never learned which ones it
@@ -93,19 +95,19 @@ func (l *leftover) step(ctx context.Context) error {
 func (l *leftover) followBooks(ctx context.Context) error {
 	view, err := l.p.books.ask(ctx)
 	if !view.told && err == nil {
-		err = ErrBooksUnknown // another goroutine asks just now
+		err = spend.ErrBooksUnknown // another goroutine asks just now
 	}
 	if !view.told {
 		return fmt.Errorf("ask Postgres for its books: %w", err)
 	}
-	var others []*Batch
+	var others []*spend.Batch
 	l.batches = slices.DeleteFunc(l.batches, func(b *outgoing) bool {
 		if b.Books.IsZero() {
 			keys := &l.p.cfg.BatchKeys
-			if keys.Check(b.bytes) != nil {
-				keys = &BatchKeys{} // it isn't the deployment's own, and must not become so
+			if keys.Check(b.Bytes()) != nil {
+				keys = &spend.BatchKeys{} // it isn't the deployment's own, and must not become so
 			}
-			b.Batch = b.forBooks(view.id, keys)
+			b.Batch = b.ForBooks(view.id, keys)
 		}
 		if b.Books == view.id {
 			return false
@@ -118,16 +120,16 @@ func (l *leftover) followBooks(ctx context.Context) error {
 }
 
 // astray returns the batches of another chain than that in the books.
-func (l *leftover) astray(marks Marks) map[Digest]bool {
-	astray := map[Digest]bool{}
+func (l *leftover) astray(marks spend.Marks) map[spend.Digest]bool {
+	astray := map[spend.Digest]bool{}
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
 		switch {
-		case l.p.cfg.BatchKeys.Check(b.bytes) != nil:
+		case l.p.cfg.BatchKeys.Check(b.Bytes()) != nil:
 		case astray[b.PriorDigest],
-			b.Sequence <= mark.Sequence && mark.isAnother(b.Batch),
+			b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch),
 			b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
-			astray[b.digest] = true
+			astray[b.Digest()] = true
 		}
 	}
 	return astray
@@ -135,38 +137,38 @@ func (l *leftover) astray(marks Marks) map[Digest]bool {
 
 // setAside quarantines the batches of which it can't be told whether they were applied, and those of another chain than
 // that in the books, and those that no key of this deployment has signed.
-func (l *leftover) setAside(ctx context.Context, marks Marks, astray map[Digest]bool) error {
+func (l *leftover) setAside(ctx context.Context, marks spend.Marks, astray map[spend.Digest]bool) error {
 	plan := l.commits.newPlan()
 	for _, b := range l.batches {
-		foreign := plan.keys.Check(b.bytes)
+		foreign := plan.keys.Check(b.Bytes())
 		switch {
 		case foreign != nil:
-			plan.reject("", b.bytes, foreign)
+			plan.reject("", b.Bytes(), foreign)
 		case marks.Forgotten(b.Producer):
 			plan.add(entryBatch{Batch: b.Batch})
-		case astray[b.digest]:
-			plan.reject("", b.bytes, diverged(b.Batch))
+		case astray[b.Digest()]:
+			plan.reject("", b.Bytes(), diverged(b.Batch))
 		}
 	}
 	plan.learn(plan.unknown(), marks)
 	return l.commits.quarantine(ctx, plan, viaDirect)
 }
 
-func (l *leftover) producers() (ids []ProducerID) {
+func (l *leftover) producers() (ids []spend.ProducerID) {
 	for _, b := range l.batches {
 		ids = append(ids, b.Producer)
 	}
-	slices.SortFunc(ids, ProducerID.Compare)
+	slices.SortFunc(ids, spend.ProducerID.Compare)
 	return slices.Compact(ids)
 }
 
 // forget drops the batches that Postgres has, in the books or in quarantine, and has the journal forget them.
-func (l *leftover) forget(marks Marks, astray map[Digest]bool) error {
+func (l *leftover) forget(marks spend.Marks, astray map[spend.Digest]bool) error {
 	var needed []*outgoing
-	first := map[ProducerID]uint64{} // of the batches that are still needed
+	first := map[spend.ProducerID]uint64{} // of the batches that are still needed
 	for _, b := range l.batches {
 		mark := marks.Of[b.Producer]
-		if l.p.cfg.BatchKeys.Check(b.bytes) != nil || marks.Forgotten(b.Producer) || astray[b.digest] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
+		if l.p.cfg.BatchKeys.Check(b.Bytes()) != nil || marks.Forgotten(b.Producer) || astray[b.Digest()] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // rewindDetector notices a database that was turned back: one restored from a backup, or a standby promoted that didn't
@@ -68,18 +70,18 @@ func (d *rewindDetector) forget() {
 }
 
 // readMarks reads marks, and finds out by it whether Postgres was turned back.
-func (c *committer) readMarks(ctx context.Context, ids []ProducerID) (Marks, error) {
+func (c *committer) readMarks(ctx context.Context, ids []spend.ProducerID) (spend.Marks, error) {
 	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	atLeast := c.rewind.atLeast() // before the reading, or a commit meanwhile would look like a rewind
 	books := c.books.id()
 	marks, err := c.cfg.Store.Marks(ctx, c.shard, ids)
 	if err != nil {
-		return Marks{}, fmt.Errorf("read marks: %w", err)
+		return spend.Marks{}, fmt.Errorf("read marks: %w", err)
 	}
 	c.books.learn(marks.Books, true)
 	if !books.IsZero() && marks.Books != books {
-		return Marks{}, fmt.Errorf("read marks: %w: the database has the books %s, and %s were known", ErrOtherBooks, marks.Books, books)
+		return spend.Marks{}, fmt.Errorf("read marks: %w: the database has the books %s, and %s were known", spend.ErrOtherBooks, marks.Books, books)
 	}
 	if c.rewind.compare(atLeast, marks.Changes) {
 		c.metrics.rewinds.Inc()
@@ -101,8 +103,8 @@ func (c *committer) pruned() time.Time {
 }
 
 // keeper returns the queue if it retains what is acked, and there is a rewind window.
-func (c *committer) keeper() (Keeper, bool) {
-	keeper, ok := c.books.current().queue.(Keeper)
+func (c *committer) keeper() (spend.Keeper, bool) {
+	keeper, ok := c.books.current().queue.(spend.Keeper)
 	return keeper, ok && c.cfg.RewindWindow > 0
 }
 
@@ -239,7 +241,7 @@ func (p *Pipeline) retainedOrphans(ctx context.Context) []int {
 // retained returns the shards of which the queue retains something, none if it doesn't say.
 func (p *Pipeline) retained(ctx context.Context) []int {
 	view := p.books.current()
-	keeper, ok := view.queue.(Keeper)
+	keeper, ok := view.queue.(spend.Keeper)
 	if !ok || view.id.IsZero() {
 		return nil
 	}
@@ -279,7 +281,7 @@ func (p *Pipeline) tend(ctx context.Context) error {
 	for _, shard := range p.retained(ctx) {
 		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
 		// Other instances may have a window still.
-		if err := p.books.current().queue.(Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
+		if err := p.books.current().queue.(spend.Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
 			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)
 		}
 		cancel()

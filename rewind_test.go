@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // rewindRig is a pipeline with a rewind window of a minute.
@@ -160,7 +162,7 @@ type refusingKeeper struct {
 	refused *atomic.Bool
 }
 
-func (q refusingKeeper) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q refusingKeeper) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if q.refused.Load() {
 		return "", errInjected
 	}
@@ -170,14 +172,14 @@ func (q refusingKeeper) Push(ctx context.Context, b *Batch, previous EntryID) (E
 // What is only set aside books no update.
 func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
 	for i, name := range []string{"by its claim", "without a claim", "by its claim, restarted", "without a claim, restarted"} {
-		bytes := []func(*Batch) []byte{(*Batch).Bytes, func(*Batch) []byte { return []byte("no batch") }}[i%2]
+		bytes := []func(*spend.Batch) []byte{(*spend.Batch).Bytes, func(*spend.Batch) []byte { return []byte("no batch") }}[i%2]
 		restarted := i >= 2
 		synctest.Test(t, func(t *testing.T) {
 			r, q := rewindRig(t, true)
-			rows := sealUpdates(t, []Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}, 0)
-			b := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
+			rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(77), Series: spend.Series{APIKey: "poison"}}}, 0)
+			b := spend.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 			c := r.cfg
-			c.Store = refusingStore{r.store, Dollars(77)}
+			c.Store = refusingStore{r.store, spend.Dollars(77)}
 			r.Pipeline = newTestPipeline(t, c)
 			past := r.store.snapshot()
 			q.insert(0, bytes(b))
@@ -251,12 +253,12 @@ func TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside(t *testin
 		r.commitOfTheDead(t, q, 2)
 		r.end(t)
 		r.store.rewind(past)
-		foreign := BatchKeys{Key: testBatchKey(1)}
-		rows := sealUpdates(t, []Update{key("foreign")}, 0)
-		j := &memoryJournal{batches: []*Batch{foreign.NewBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups)}}
+		foreign := spend.BatchKeys{Key: testBatchKey(1)}
+		rows := sealUpdates(t, []spend.Update{key("foreign")}, 0)
+		j := &memoryJournal{batches: []*spend.Batch{foreign.NewBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups)}}
 		next, _ := rewindRig(t, true)
 		c := next.cfg
-		c.Store, c.Queue, c.Journal, c.BatchKeys = r.store, q, j, BatchKeys{Key: testBatchKey(2), Unsigned: true}
+		c.Store, c.Queue, c.Journal, c.BatchKeys = r.store, q, j, spend.BatchKeys{Key: testBatchKey(2), Unsigned: true}
 		next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
 		next.start(t)
 		eventually(t, "the journal is empty", func() bool { return j.len() == 0 })
@@ -369,7 +371,7 @@ type pushlessQueue struct {
 	away atomic.Bool
 }
 
-func (q *pushlessQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q *pushlessQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if q.away.Load() {
 		return "", errInjected
 	}
@@ -433,11 +435,11 @@ func TestAStopHasTheQueueRetainWhatWasWrittenDirectly(t *testing.T) {
 // memoryHeld is a Locker whose locks another process holds.
 type memoryHeld struct{}
 
-func (memoryHeld) Acquire(_ context.Context, name string) (Lease, error) {
-	return nil, &HeldError{Name: name}
+func (memoryHeld) Acquire(_ context.Context, name string) (spend.Lease, error) {
+	return nil, &spend.HeldError{Name: name}
 }
 
-func (memoryHeld) Holder(context.Context, string) (Holder, error) { return Holder{}, nil }
+func (memoryHeld) Holder(context.Context, string) (spend.Holder, error) { return spend.Holder{}, nil }
 
 // An entry may be gone because its batch is committed. As long as Postgres doesn't say, neither that nor a loss is assumed.
 func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
@@ -447,11 +449,11 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 		Store: faultyStore{store, f}, DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
 	})
 	l := p.lanes[0]
-	if err := p.Record(&Update{Spend: Dollars(1), Series: Series{APIKey: "a"}}); err != nil {
+	if err := p.Record(&spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)
-	batch := l.outbox.batches[0].forBooks(store.id, &BatchKeys{}) // which the lane would have asked for
+	batch := l.outbox.batches[0].ForBooks(store.id, &spend.BatchKeys{}) // which the lane would have asked for
 	l.moved = []uint64{1}
 	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || l.writesDirectly() {
 		t.Error("the queue is said to have lost it")
@@ -459,7 +461,7 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 	if p.trustsQueue() {
 		t.Error("the queue is trusted all the same")
 	}
-	flush, err := batch.Flush(Mark{})
+	flush, err := batch.Flush(spend.Mark{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // rig is a pipeline on stores in memory, all of whose calls can be made to fail.
@@ -44,13 +46,13 @@ func (r *rig) start(t *testing.T) {
 }
 
 // record books the update in the pipeline and in the oracle.
-func (r *rig) record(t *testing.T, u Update) Receipt {
+func (r *rig) record(t *testing.T, u spend.Update) Receipt {
 	t.Helper()
-	receipt, err := r.RecordAll([]Update{u})
+	receipt, err := r.RecordAll([]spend.Update{u})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.want.book(&u, HourOf(time.Now()))
+	r.want.book(&u, spend.HourOf(time.Now()))
 	return receipt
 }
 

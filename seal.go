@@ -7,6 +7,8 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // maxBatchTokens bounds the sums of one batch, unless one series alone has more; see Control.brimful.
@@ -33,8 +35,8 @@ type sealer struct {
 
 // sealedEntity is one entity that the sealer remembers.
 type sealedEntity struct {
-	key  Key
-	of   Entity
+	key  spend.Key
+	of   spend.Entity
 	part uint64 // the last part that it has a row in
 	row  uint32 // and the place of the row among the totals
 }
@@ -43,8 +45,8 @@ const entityChunk = 1024
 
 // rowsPart are the rows of one batch.
 type rowsPart struct {
-	totals  []TotalRow
-	rollups []RollupRow
+	totals  []spend.TotalRow
+	rollups []spend.RollupRow
 }
 
 // shardCells is what a seal has for one shard before the rows are made.
@@ -76,7 +78,7 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 			if c.generation != s.generation {
 				s.meet(c)
 			}
-			w := &work[c.id.shard(s.shards)]
+			w := &work[c.id.Shard(s.shards)]
 			w.places = append(w.places, placeOf(&c.id, c.hour(), uint32(len(w.cells))))
 			w.cells = append(w.cells, c)
 		}
@@ -107,8 +109,8 @@ func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 	for to = from; to < len(work.places); to++ {
 		c := work.cells[work.places[to].of]
 		texts += len(c.key)
-		tokens += c.sums[seal%2].mostTokens() * uint64(max(1, len(c.entities)))
-		full := to-from == maxBatchRows || len(s.places) >= maxBatchRows || texts > maxBatchTexts || tokens > maxBatchTokens
+		tokens += c.sums[seal%2].MostTokens() * uint64(max(1, len(c.entities)))
+		full := to-from == spend.MaxBatchRows || len(s.places) >= spend.MaxBatchRows || texts > spend.MaxBatchTexts || tokens > maxBatchTokens
 		if full && to > from {
 			break
 		}
@@ -125,14 +127,14 @@ func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 // rows makes the rows of the part that was cut last.
 func (s *sealer) rows(seal uint64, work *shardCells, from, to int) rowsPart {
 	sortPlaces(s.places)
-	totals := make([]TotalRow, len(s.places))
+	totals := make([]spend.TotalRow, len(s.places))
 	for i := range s.places {
 		e := s.entity(s.places[i].of)
 		totals[i].Key, totals[i].Entity = e.key, e.of
 		e.row = uint32(i)
 	}
 
-	rollups := make([]RollupRow, to-from)
+	rollups := make([]spend.RollupRow, to-from)
 	for i := range rollups {
 		c := work.cells[work.places[from+i].of]
 		sums := &c.sums[seal%2]
@@ -140,7 +142,7 @@ func (s *sealer) rows(seal uint64, work *shardCells, from, to int) rowsPart {
 		for _, number := range c.entities {
 			totals[s.entity(number).row].Counters.Add(sums)
 		}
-		*sums = Counters{}
+		*sums = spend.Counters{}
 	}
 	// Two cells, and two numbers, may stand for the same row.
 	return rowsPart{addEqual(totals, totalRows), addEqual(rollups, rollupRows)}
@@ -156,13 +158,13 @@ func (s *sealer) meet(c *cell) {
 	series := c.series().Series()
 	var array [16]uint32
 	numbers := array[:0]
-	series.entities(func(e Entity) { numbers = append(numbers, s.number(e)) })
+	series.EachEntity(func(e spend.Entity) { numbers = append(numbers, s.number(e)) })
 	c.entities = slices.Clone(numbers)
 	c.generation = s.generation
 }
 
 // number returns the number of the entity, which it gets now if it is new.
-func (s *sealer) number(e Entity) uint32 {
+func (s *sealer) number(e spend.Entity) uint32 {
 	hash := maphash.Comparable(s.seed, e)
 	if number, ok := s.index[hash]; ok && s.entity(number).of == e {
 		return number
@@ -181,13 +183,13 @@ func (s *sealer) number(e Entity) uint32 {
 
 // batches makes the batches of a seal for one shard. h has all that they share; they are numbered from h.Sequence up, and
 // the prior sums and digest go on from h's.
-func batches(parts []rowsPart, h Header, keys *BatchKeys) []*Batch {
-	list := make([]*Batch, len(parts))
+func batches(parts []rowsPart, h spend.Header, keys *spend.BatchKeys) []*spend.Batch {
+	list := make([]*spend.Batch, len(parts))
 	for i, part := range parts {
 		b := keys.NewBatch(h, part.totals, part.rollups)
 		list[i] = b
 		h.Sequence++
-		h.PriorDigest = b.digest
+		h.PriorDigest = b.Digest()
 		h.PriorUpdates += b.Updates
 		h.PriorAmount = h.PriorAmount.Add(b.Amount)
 	}
@@ -197,11 +199,11 @@ func batches(parts []rowsPart, h Header, keys *BatchKeys) []*Batch {
 // place is what a row is sorted by, before it is made.
 type place struct {
 	high, low uint64 // the key
-	hour      Hour
+	hour      spend.Hour
 	of        uint32 // the number of the entity, or the place of the cell among the lane's
 }
 
-func placeOf(key *Key, hour Hour, of uint32) place {
+func placeOf(key *spend.Key, hour spend.Hour, of uint32) place {
 	return place{binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]), hour, of}
 }
 

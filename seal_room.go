@@ -1,5 +1,7 @@
 package spendflush
 
+import "github.com/spendflush/spendflush/spend"
+
 // haveRoom says whether another seal may be made: with what is open now, as large as a key was in the last seal, what is
 // unconfirmed stays within its bound, or there is nothing unconfirmed. While Redis is up and only Postgres is away, batches
 // go on being made and queued, so that the death of this process costs no more than what was accepted since the last seal.
@@ -18,11 +20,11 @@ func (p *Pipeline) haveRoom() bool {
 }
 
 // bytesPerKey returns how many bytes of batches, rounded up, one of the places became whose cells were sealed into them.
-func bytesPerKey(sealed [][]*Batch, places int64) int64 {
+func bytesPerKey(sealed [][]*spend.Batch, places int64) int64 {
 	bytes := 0
 	for _, list := range sealed {
 		for _, b := range list {
-			bytes += len(b.bytes)
+			bytes += len(b.Bytes())
 		}
 	}
 	return int64(bytes)/max(1, places) + 1

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // A million updates with long ids while Postgres stood still went 27 % above the bound.
@@ -13,7 +15,7 @@ func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 	n := 0
 	record := func(updates int) {
 		for range updates {
-			u := Update{Spend: Dollars(1), Series: Series{APIKey: "k", EndUserID: strings.Repeat("x", 200) + fmt.Sprint(n)}}
+			u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k", EndUserID: strings.Repeat("x", 200) + fmt.Sprint(n)}}
 			if err := p.Record(&u); err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestPlacesAreSortedByHourAndKeyWhateverTheKeys(t *testing.T) {
@@ -24,7 +26,7 @@ func TestPlacesAreSortedByHourAndKeyWhateverTheKeys(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%d hours/%d", name, hours, n), func(t *testing.T) {
 					places := make([]place, n)
 					for i := range places {
-						places[i] = place{k.high(), k.low(), Hour(-r.IntN(hours)), uint32(i)}
+						places[i] = place{k.high(), k.low(), spend.Hour(-r.IntN(hours)), uint32(i)}
 					}
 					got := slices.Clone(places)
 					sortPlaces(got)
@@ -41,5 +43,41 @@ func TestPlacesAreSortedByHourAndKeyWhateverTheKeys(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// The largest seals must pass what bounds forged batches.
+func TestLargestSealsAreWithinTheBoundsOfABatch(t *testing.T) {
+	var updates []spend.Update
+	tags := make([]string, spend.MaxTags)
+	for i := range spend.MaxBatchRows + 10 {
+		for j := range tags {
+			tags[j] = fmt.Sprint("t", i, "-", j)
+		}
+		u := spend.Update{Series: spend.Series{
+			APIKey: fmt.Sprint("k", i), UserID: fmt.Sprint("u", i), EndUserID: fmt.Sprint("e", i), TeamID: fmt.Sprint("m", i),
+			OrganizationID: fmt.Sprint("o", i), AgentID: fmt.Sprint("a", i),
+		}}
+		if i%7 == 0 { // few with many entities, many with few
+			u.Tags = slices.Clone(tags)
+		}
+		updates = append(updates, u)
+	}
+	m, s := newOpenMap(1_000_000, spend.AllDimensions, 0), newSealer(1, 1_000_000)
+	for i := range updates {
+		if _, err := m.addUpdate(&updates[i], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seal, dirty, _ := m.swap(false)
+	most := 0
+	for _, b := range batches(s.parts(seal, dirty)[0], testHeader(testProducer(1), 1), &spend.BatchKeys{}) {
+		if _, err := mustParse(t, b.Bytes()).Rows(); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, b.Totals)
+	}
+	if most <= spend.MaxBatchRows {
+		t.Errorf("no batch has more than %d totals; the test shows nothing", spend.MaxBatchRows)
 	}
 }

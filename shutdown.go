@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ErrNotDrained is wrapped by every *NotDrainedError.
@@ -14,13 +16,13 @@ var ErrNotDrained = errors.New("not drained")
 // NotDrainedError says what Shutdown couldn't bring to the queue or to Postgres.
 type NotDrainedError struct {
 	Updates int64
-	Amount  Amount
+	Amount  spend.Amount
 	Cause   error // why the wait ended
 
 	// Journaled are those of the updates that are in the journal, from where the next process brings them on. The others
 	// end with this process.
 	Journaled       int64
-	JournaledAmount Amount
+	JournaledAmount spend.Amount
 }
 
 func (e *NotDrainedError) Error() string {
@@ -208,7 +210,7 @@ func (p *Pipeline) notDrained() *NotDrainedError {
 	}
 	trusted := p.trustsQueue()
 	seen := p.ended == nil
-	add := func(b *Batch, journaled bool) {
+	add := func(b *spend.Batch, journaled bool) {
 		left.Updates += b.Updates
 		left.Amount = left.Amount.Add(b.Amount)
 		if journaled {

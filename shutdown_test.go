@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestShutdownSaysExactlyWhatItCouldNotDrain(t *testing.T) {
@@ -31,7 +33,7 @@ func TestShutdownSaysExactlyWhatItCouldNotDrain(t *testing.T) {
 		if left.Updates != r.want.updates || left.Amount != r.want.amount {
 			t.Fatalf("%v; want %d updates of %s dollars", err, r.want.updates, r.want.amount)
 		}
-		if err := r.Record(&Update{Series: Series{APIKey: "k"}}); !errors.Is(err, ErrClosed) {
+		if err := r.Record(&spend.Update{Series: spend.Series{APIKey: "k"}}); !errors.Is(err, ErrClosed) {
 			t.Fatalf("Record after Shutdown: %v; want ErrClosed", err)
 		}
 		if err := <-r.ran; err != nil {
@@ -130,7 +132,7 @@ type doubtingQueue struct {
 	doubts atomic.Int64
 }
 
-func (q *doubtingQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q *doubtingQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if q.doubts.Load() > 0 {
 		<-ctx.Done()
 		return "", ctx.Err()
@@ -148,7 +150,7 @@ func (q *doubtingQueue) Push(ctx context.Context, b *Batch, previous EntryID) (E
 // slowQueue takes its time for a push.
 type slowQueue struct{ *memoryQueue }
 
-func (q slowQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q slowQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	time.Sleep(10 * time.Millisecond)
 	return q.memoryQueue.Push(ctx, b, previous)
 }
@@ -156,7 +158,7 @@ func (q slowQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryI
 func TestDrainQueueFlushesWhatOthersLeftWithoutRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 2, &faults{})
-		leases := []Lease{}
+		leases := []spend.Lease{}
 		for _, name := range []string{"flush/0", "flush/1"} {
 			lease, _ := r.locker.Acquire(t.Context(), name)
 			leases = append(leases, lease)
@@ -233,7 +235,7 @@ func TestRunWhoseContextEndsSaysWhatItCouldNotDrainInTime(t *testing.T) {
 		r.cancel()
 		var left *NotDrainedError
 		err := <-r.ran
-		if !errors.Is(err, context.Canceled) || !errors.As(err, &left) || left.Updates != 1 || left.Amount != Dollars(1) {
+		if !errors.Is(err, context.Canceled) || !errors.As(err, &left) || left.Updates != 1 || left.Amount != spend.Dollars(1) {
 			t.Fatalf("Run: %v; want one update of 1 dollar not drained", err)
 		}
 		if took := time.Since(start); took != 3*time.Second {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // The adapters that an instance gets. Each call of theirs is one of the running actor.
@@ -63,30 +65,30 @@ func (c simClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struct
 // simStore is Postgres as an instance sees it.
 type simStore struct{ *simInstance }
 
-func (p simStore) Books(ctx context.Context) (BooksID, error) {
-	var id BooksID
+func (p simStore) Books(ctx context.Context) (spend.BooksID, error) {
+	var id spend.BooksID
 	err := p.call(simPostgres, "ask for the books", func() (err error) {
 		got, err := p.deployment.store.Books(ctx)
 		id = got
 		return err
 	})
 	if err != nil {
-		return BooksID{}, err
+		return spend.BooksID{}, err
 	}
 	return id, nil
 }
 
-func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks, error) {
+func (p simStore) Marks(ctx context.Context, shard int, ids []spend.ProducerID) (spend.Marks, error) {
 	ids = slices.Clone(ids)
 	known := p.knows[shard]
-	var marks Marks
+	var marks spend.Marks
 	err := p.call(simPostgres, "read marks", func() (err error) {
 		got, err := p.deployment.store.Marks(ctx, shard, ids)
 		marks = got
 		return err
 	})
 	if err != nil {
-		return Marks{}, err
+		return spend.Marks{}, err
 	}
 	if p.knows[shard] = max(p.knows[shard], marks.Changes); marks.Changes < known {
 		p.s.note("%s: Postgres was turned back: %d changes instead of %d in shard %d", p.s.current, marks.Changes, known, shard)
@@ -97,14 +99,14 @@ func (p simStore) Marks(ctx context.Context, shard int, ids []ProducerID) (Marks
 
 var errSimRoom = errors.New("out of memory")
 
-func (p simStore) Apply(ctx context.Context, f *Flush) error {
+func (p simStore) Apply(ctx context.Context, f *spend.Flush) error {
 	s := p.s
 	known, isDirect := p.knows[f.Shard], !s.current.is("flusher") && !s.current.is("orphans")
 	err := p.call(simPostgres, "apply", func() error {
 		if p.s.rules.poison && s.isPoisoned(f) {
-			return fmt.Errorf("numeric field overflow: %w", ErrRefused)
+			return fmt.Errorf("numeric field overflow: %w", spend.ErrRefused)
 		}
-		if s.rules.room > 0 && len(f.Rollups) > s.rules.room && f.batches() > 1 {
+		if s.rules.room > 0 && len(f.Rollups) > s.rules.room && f.Batches() > 1 {
 			return errSimRoom
 		}
 		if s.rules.window > 0 && isDirect {
@@ -127,7 +129,7 @@ func (p simStore) Apply(ctx context.Context, f *Flush) error {
 	return err
 }
 
-func (p simStore) Quarantine(ctx context.Context, bad []BadBatch) error {
+func (p simStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	bad = slices.Clone(bad)
 	return p.call(simPostgres, "quarantine", func() error {
 		p.s.quarantined(bad)
@@ -135,7 +137,7 @@ func (p simStore) Quarantine(ctx context.Context, bad []BadBatch) error {
 	})
 }
 
-func (p simStore) Tend(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+func (p simStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	living, now = slices.Clone(living), now.Add(p.skew)
 	err = p.call(simPostgres, "tend", func() error {
 		n, err := p.deployment.store.Tend(ctx, living, now, idle)
@@ -151,14 +153,16 @@ type simQueue struct {
 	keys *keepingQueue
 }
 
-func (q simQueue) ForBooks(id BooksID) Queue { return simQueue{q.simInstance, q.s.keysOf(id)} }
+func (q simQueue) ForBooks(id spend.BooksID) spend.Queue {
+	return simQueue{q.simInstance, q.s.keysOf(id)}
+}
 
-func (q simQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID, error) {
+func (q simQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	s := q.s
-	var entry EntryID
+	var entry spend.EntryID
 	err := q.call(simRedis, "push", func() error {
 		if s.rules.full > 0 && !s.calm && q.keys.len(b.Shard) >= s.rules.full {
-			return ErrQueueFull
+			return spend.ErrQueueFull
 		}
 		id, err := q.keys.Push(ctx, b, previous)
 		s.note("%s is entry %s of shard %d", s.name(b), id, b.Shard)
@@ -172,9 +176,9 @@ func (q simQueue) Push(ctx context.Context, b *Batch, previous EntryID) (EntryID
 	return entry, nil
 }
 
-func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes int) ([]Entry, error) {
+func (q simQueue) Read(ctx context.Context, shard int, after spend.EntryID, n, bytes int) ([]spend.Entry, error) {
 	n = min(n, 2+(q.run.number+shard)%3) // few enough for a walk to take several
-	var entries []Entry
+	var entries []spend.Entry
 	err := q.call(simRedis, "read the queue", func() error {
 		got, err := q.keys.Read(ctx, shard, after, n, bytes)
 		entries = got
@@ -186,7 +190,7 @@ func (q simQueue) Read(ctx context.Context, shard int, after EntryID, n, bytes i
 	return entries, nil
 }
 
-func (q simQueue) Ack(ctx context.Context, shard int, a Ack) error {
+func (q simQueue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	return q.call(simRedis, "ack", func() error {
 		q.s.note("acks %v, publishes %d changes", a.Entries, a.Booked)
 		q.s.lookAtAcked(q, shard, a.Entries)
@@ -194,32 +198,32 @@ func (q simQueue) Ack(ctx context.Context, shard int, a Ack) error {
 	})
 }
 
-func (q simQueue) Mark(ctx context.Context, shard int, id ProducerID) (Mark, error) {
-	var mark Mark
+func (q simQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (spend.Mark, error) {
+	var mark spend.Mark
 	err := q.call(simRedis, "read the published mark", func() error {
 		got, err := q.keys.Mark(ctx, shard, id)
 		mark = got
 		return err
 	})
 	if err != nil {
-		return Mark{}, err
+		return spend.Mark{}, err
 	}
 	return mark, nil
 }
 
 // Stats of the many shards that nobody has are no calls that anything can happen to.
-func (q simQueue) Stats(ctx context.Context, shard int) (QueueStats, error) {
+func (q simQueue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) {
 	if shard >= simShards {
 		return q.keys.Stats(ctx, shard)
 	}
-	var stats QueueStats
+	var stats spend.QueueStats
 	err := q.call(simRedis, "look at the queue", func() error {
 		got, err := q.keys.Stats(ctx, shard)
 		stats = got
 		return err
 	})
 	if err != nil {
-		return QueueStats{}, err
+		return spend.QueueStats{}, err
 	}
 	return stats, nil
 }
@@ -274,10 +278,10 @@ func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now 
 type simJournal struct {
 	*simInstance
 	disk *memoryJournal
-	left []*Batch // that earlier processes left
+	left []*spend.Batch // that earlier processes left
 }
 
-func (j simJournal) Append(batches []*Batch) error {
+func (j simJournal) Append(batches []*spend.Batch) error {
 	return j.call(simDisk, "append to the journal", func() error {
 		for _, b := range batches {
 			j.s.keptSafe(b)
@@ -286,26 +290,26 @@ func (j simJournal) Append(batches []*Batch) error {
 	})
 }
 
-func (j simJournal) Forget(shard int, producer ProducerID, mark uint64) error {
+func (j simJournal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
 	return j.call(simDisk, "forget", func() error {
 		j.s.lookAtForgotten(j.disk, shard, producer, mark)
 		return j.disk.Forget(shard, producer, mark)
 	})
 }
 
-func (j simJournal) Left() ([]*Batch, error) {
+func (j simJournal) Left() ([]*spend.Batch, error) {
 	batches, err := j.disk.Left()
-	return slices.DeleteFunc(batches, func(b *Batch) bool { return !slices.Contains(j.left, b) }), err
+	return slices.DeleteFunc(batches, func(b *spend.Batch) bool { return !slices.Contains(j.left, b) }), err
 }
 
 // simLocker has the locks of some books on a server.
 type simLocker struct {
 	*simInstance
 	server simServer
-	books  BooksID
+	books  spend.BooksID
 }
 
-func (l simLocker) ForBooks(id BooksID) Locker {
+func (l simLocker) ForBooks(id spend.BooksID) spend.Locker {
 	l.books = id
 	return l
 }
@@ -313,7 +317,7 @@ func (l simLocker) ForBooks(id BooksID) Locker {
 // simLockName is a lock of a server: of Redis, or of the Postgres of these books.
 type simLockName struct {
 	server simServer
-	books  BooksID
+	books  spend.BooksID
 	name   string
 }
 
@@ -333,7 +337,7 @@ type simLease struct {
 	over  bool
 }
 
-func (l simLocker) Acquire(_ context.Context, name string) (Lease, error) {
+func (l simLocker) Acquire(_ context.Context, name string) (spend.Lease, error) {
 	s := l.s
 	full := simLockName{l.server, l.books, name}
 	if s.locks[full] == nil {
@@ -348,7 +352,7 @@ func (l simLocker) Acquire(_ context.Context, name string) (Lease, error) {
 	}
 	err := l.call(l.server, "acquire "+name, func() error {
 		if lease.lock.holder != nil && s.now.Before(lease.lock.until) {
-			return &HeldError{Name: name}
+			return &spend.HeldError{Name: name}
 		}
 		lease.lock.holder, lease.lock.until = lease, s.now.Add(simLockTTL)
 		return nil
@@ -360,7 +364,7 @@ func (l simLocker) Acquire(_ context.Context, name string) (Lease, error) {
 	return lease, nil
 }
 
-func (l simLocker) Holder(context.Context, string) (Holder, error) { return Holder{}, nil }
+func (l simLocker) Holder(context.Context, string) (spend.Holder, error) { return spend.Holder{}, nil }
 
 // Lost is closed where the holder can know that it lost the lock.
 func (l *simLease) Lost() <-chan struct{} {

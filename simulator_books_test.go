@@ -7,16 +7,18 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // simDeployment is a database of its own, and what belongs to its books on the queue's server.
 type simDeployment struct {
 	number       int
 	store        *memoryStore
-	queue        *keepingQueue          // the keys of its books
-	spoiled      map[EntryID]*simSealed // what entries were before a bit of them was flipped
-	past         []simPast              // what its Postgres can be turned back to
-	postgresBack int                    // the step at which its Postgres is there again
+	queue        *keepingQueue                // the keys of its books
+	spoiled      map[spend.EntryID]*simSealed // what entries were before a bit of them was flipped
+	past         []simPast                    // what its Postgres can be turned back to
+	postgresBack int                          // the step at which its Postgres is there again
 }
 
 // addDeployments adds the deployments that the rules want.
@@ -27,7 +29,7 @@ func (s *simulator) addDeployments() {
 	}
 	s.noBooks = s.newKeys()
 	for i := range n {
-		d := &simDeployment{number: i, store: newMemoryStore(), queue: s.newKeys(), spoiled: map[EntryID]*simSealed{}}
+		d := &simDeployment{number: i, store: newMemoryStore(), queue: s.newKeys(), spoiled: map[spend.EntryID]*simSealed{}}
 		d.store.id[len(d.store.id)-1] = byte(i)
 		d.store.now = func() time.Time { return s.now.Add(s.storeSkew) }
 		s.deployments = append(s.deployments, d)
@@ -42,7 +44,7 @@ func (s *simulator) newKeys() *keepingQueue {
 }
 
 // keysOf returns what belongs to the books on the queue's server.
-func (s *simulator) keysOf(id BooksID) *keepingQueue {
+func (s *simulator) keysOf(id spend.BooksID) *keepingQueue {
 	for _, d := range s.deployments {
 		if d.store.id == id {
 			return d.queue
@@ -62,7 +64,7 @@ func (s *simulator) livingOf(d *simDeployment) []*simInstance {
 }
 
 // simStrangers are books that no deployment has, and whose batches come into the queue.
-var simStrangers = BooksID{0xff, 0x0c}
+var simStrangers = spend.BooksID{0xff, 0x0c}
 
 // isStrange says whether the key is one that only those books have.
 func isStrange(key string) bool { return strings.HasPrefix(key, "strange") }
@@ -79,27 +81,27 @@ func (s *simulator) strange(d *simDeployment) {
 		s.misplace(d, shard)
 		return
 	}
-	h := Header{Shard: shard, Sequence: 1, SealedAt: s.now, Books: simStrangers}
+	h := spend.Header{Shard: shard, Sequence: 1, SealedAt: s.now, Books: simStrangers}
 	if last := s.strangers[shard]; last != nil && s.r.IntN(2) == 0 {
 		h.Producer, h.Sequence, h.PriorDigest = last.Producer, last.Sequence+1, last.Digest()
 		h.PriorUpdates, h.PriorAmount = last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount)
 	} else if in := s.livingOf(d); len(in) > 0 && s.r.IntN(3) == 0 {
 		h.Producer = in[0].run.id
 	} else {
-		h.Producer = NewProducerID(s.now)
+		h.Producer = spend.NewProducerID(s.now)
 		s.byID[h.Producer] = &simRun{number: -1}
 	}
 	n := len(s.strangeBytes)
-	series := Series{APIKey: fmt.Sprint("strange", n)}
-	counters := Counters{Spend: Dollars(1), SuccessfulRequests: 1}
-	entity := Entity{Type: APIKey, ID: series.APIKey}
-	b := NewBatch(h, []TotalRow{{Key: entity.Key(), Entity: entity, Counters: counters}}, []RollupRow{NewRollupRow(&series, HourOf(s.now), counters)})
+	series := spend.Series{APIKey: fmt.Sprint("strange", n)}
+	counters := spend.Counters{Spend: spend.Dollars(1), SuccessfulRequests: 1}
+	entity := spend.Entity{Type: spend.APIKey, ID: series.APIKey}
+	b := spend.NewBatch(h, []spend.TotalRow{{Key: entity.Key(), Entity: entity, Counters: counters}}, []spend.RollupRow{spend.NewRollupRow(&series, spend.HourOf(s.now), counters)})
 	if s.byID[h.Producer].number < 0 {
 		s.strangers[shard] = b
 	}
-	s.strangeBytes = append(s.strangeBytes, b.bytes)
+	s.strangeBytes = append(s.strangeBytes, b.Bytes())
 	s.tally.strange++
-	s.note("a batch of other books is entry %s of shard %d of deployment %d", d.queue.insert(shard, slices.Clone(b.bytes)), shard, d.number)
+	s.note("a batch of other books is entry %s of shard %d of deployment %d", d.queue.insert(shard, slices.Clone(b.Bytes())), shard, d.number)
 }
 
 // misplace copies an entry of the other deployment to the keys of this one, as whoever copies keys by hand may do.

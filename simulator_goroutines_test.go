@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 var simOrders = flag.Uint64("sim.orders", 100, "number of orders of the goroutines that the simulator tries")
@@ -68,7 +70,7 @@ type orders struct {
 
 // orderedUpdate is an update that an instance has taken.
 type orderedUpdate struct {
-	Update
+	spend.Update
 	instance *orderedInstance
 }
 
@@ -211,7 +213,7 @@ func (s *orders) shutdown(in *orderedInstance) {
 func (s *orders) record(in *orderedInstance) {
 	for {
 		s.pause(2 * time.Second)
-		updates := make([]Update, 1+s.below(3))
+		updates := make([]spend.Update, 1+s.below(3))
 		for i := range updates {
 			updates[i] = s.newUpdate()
 		}
@@ -231,14 +233,14 @@ func (s *orders) record(in *orderedInstance) {
 	}
 }
 
-func (s *orders) newUpdate() Update {
-	return Update{
-		Spend: Picodollars(int64(1 + s.below(1e9))), Time: time.Now(),
-		Series: Series{APIKey: fmt.Sprintf("key%d-%d", s.below(1e9), s.below(1e9)), TeamID: fmt.Sprint("team", s.below(3))},
+func (s *orders) newUpdate() spend.Update {
+	return spend.Update{
+		Spend: spend.Picodollars(int64(1 + s.below(1e9))), Time: time.Now(),
+		Series: spend.Series{APIKey: fmt.Sprintf("key%d-%d", s.below(1e9), s.below(1e9)), TeamID: fmt.Sprint("team", s.below(3))},
 	}
 }
 
-func (s *orders) accept(in *orderedInstance, updates []Update) {
+func (s *orders) accept(in *orderedInstance, updates []spend.Update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tally.accepted += len(updates)
@@ -248,7 +250,7 @@ func (s *orders) accept(in *orderedInstance, updates []Update) {
 }
 
 // await waits for a stage, and sees that what it is told is true.
-func (s *orders) await(in *orderedInstance, receipt Receipt, updates []Update) {
+func (s *orders) await(in *orderedInstance, receipt Receipt, updates []spend.Update) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Duration(1+s.below(int(10*time.Second))))
 	defer cancel()
 	want := Accepted + Stage(s.below(3))
@@ -314,10 +316,10 @@ func (s *orders) drainQueue() {
 }
 
 // times says how often the update is in the books.
-func (s *orders) times(u *Update) int64 {
+func (s *orders) times(u *spend.Update) int64 {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
-	c := s.store.state.books.totals[Entity{Type: APIKey, ID: u.APIKey}]
+	c := s.store.state.books.totals[spend.Entity{Type: spend.APIKey, ID: u.APIKey}]
 	return c.APIRequests()
 }
 
@@ -328,7 +330,7 @@ func (s *orders) verdict() {
 		u := &s.accepted[i]
 		switch n := s.times(&u.Update); {
 		case n > 0:
-			want.book(&u.Update, HourOf(u.Time))
+			want.book(&u.Update, spend.HourOf(u.Time))
 		default:
 			missing[u.instance]++
 		}

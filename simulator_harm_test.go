@@ -3,6 +3,8 @@ package spendflush
 import (
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // loseQueue is what FLUSHALL does.
@@ -54,12 +56,12 @@ func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
 
 // is says whether these are the bytes of the batch, whether or not it knew its books when it was sealed.
 func (s *simulator) is(b *simSealed, bytes []byte) bool {
-	return string(bytes) == string(b.bytes) || b.Books.IsZero() && string(bytes) == string(b.forBooks(b.deployment.store.id, &BatchKeys{}).bytes)
+	return string(bytes) == string(b.Bytes()) || b.Books.IsZero() && string(bytes) == string(b.ForBooks(b.deployment.store.id, &spend.BatchKeys{}).Bytes())
 }
 
 func (s *simulator) onDisk(b *simSealed) bool {
 	for _, disk := range s.disks {
-		if slices.ContainsFunc(disk.batches, func(other *Batch) bool { return other.Digest() == b.Digest() }) {
+		if slices.ContainsFunc(disk.batches, func(other *spend.Batch) bool { return other.Digest() == b.Digest() }) {
 			return true
 		}
 	}
@@ -102,7 +104,7 @@ func (s *simulator) harmQueue(d *simDeployment) {
 		}
 		s.note("a bit of entry %s is flipped", e.ID)
 		d.spoiled[e.ID] = b
-		whole := memoryEntry{Entry{e.ID, slices.Clone(e.Bytes), ""}, e.at}
+		whole := memoryEntry{spend.Entry{ID: e.ID, Bytes: slices.Clone(e.Bytes), Fault: ""}, e.at}
 		e.Bytes[s.r.IntN(len(e.Bytes))] ^= 1 << s.r.IntN(8)
 		s.weaken(d, []memoryEntry{whole})
 	case 7:

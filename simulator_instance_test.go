@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // simShards is one more than the most shards that an instance has.
@@ -75,7 +77,7 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 	}
 	c.limits.keys = 64 * shards // to forget some, and memory would be most of what a schedule takes
 	if withQueue {
-		c.Queue, c.Locker = simQueue{in, s.keysOf(BooksID{})}, simLocker{in, simRedis, BooksID{}}
+		c.Queue, c.Locker = simQueue{in, s.keysOf(spend.BooksID{})}, simLocker{in, simRedis, spend.BooksID{}}
 	}
 	if s.rules.journal {
 		disk := s.disks[run.slot]
@@ -120,7 +122,7 @@ func (s *simulator) newRun(slot int) *simRun {
 }
 
 // newProducer makes the identities of a process: that of the process that it is a clone of, and then new ones.
-func (in *simInstance) newProducer(now, notBefore time.Time) (id ProducerID) {
+func (in *simInstance) newProducer(now, notBefore time.Time) (id spend.ProducerID) {
 	run := in.run
 	if of := run.of; of != nil && !in.born {
 		run.id = of.id
@@ -144,7 +146,7 @@ func (in *simInstance) newProducer(now, notBefore time.Time) (id ProducerID) {
 
 // record has updates recorded, as one or each by itself.
 func (in *simInstance) record(n int) {
-	var all []Update
+	var all []spend.Update
 	var made []*simUpdate
 	for range n {
 		u := in.s.newUpdate(in.deployment)
@@ -154,7 +156,7 @@ func (in *simInstance) record(n int) {
 	in.run.pending = append(in.run.pending, made...)
 }
 
-func (in *simInstance) take(all []Update, made []*simUpdate) {
+func (in *simInstance) take(all []spend.Update, made []*simUpdate) {
 	receipt, err := in.p.RecordAll(all)
 	if err != nil {
 		if !errors.Is(err, ErrClosed) {
@@ -209,7 +211,7 @@ func (s *simulator) clone(of *simRun, slot, seals int) {
 	for _, seal := range of.seals[:seals] {
 		for _, u := range seal.updates {
 			s.now = u.at
-			in.take([]Update{u.Update}, []*simUpdate{u})
+			in.take([]spend.Update{u.Update}, []*simUpdate{u})
 		}
 		s.now = seal.at
 		in.run.pending = slices.Clone(seal.updates)

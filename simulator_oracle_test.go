@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // simRun is a process, living or dead, and all that it ever sealed.
 type simRun struct {
 	number     int
-	id         ProducerID
+	id         spend.ProducerID
 	slot       int
 	deployment *simDeployment // nil: of none, a stranger
 	shards     int
@@ -19,7 +21,7 @@ type simRun struct {
 	cloned     bool         // there is, or was, another process of the same identity
 	in         *simInstance // nil once it has died
 	seals      []simSeal
-	seen       [simShards]Digest // the newest batch of each lane, as the simulator knows
+	seen       [simShards]spend.Digest // the newest batch of each lane, as the simulator knows
 
 	identities int // that it has had
 
@@ -34,12 +36,12 @@ type simSeal struct {
 
 // simUpdate is an update of a series of its own. So the books tell how often it is in them.
 type simUpdate struct {
-	Update
+	spend.Update
 	number     int
 	deployment *simDeployment
 	at         time.Time
-	hour       Hour
-	entity     Entity
+	hour       spend.Hour
+	entity     spend.Entity
 	accepted   bool
 	poison     bool
 	stage      Stage     // what was acknowledged
@@ -49,7 +51,7 @@ type simUpdate struct {
 
 // simSealed is a batch, and what the simulator knows of it.
 type simSealed struct {
-	*Batch
+	*spend.Batch
 	deployment *simDeployment
 	updates    []*simUpdate
 	safe       bool // it was in the queue or in a journal
@@ -68,15 +70,15 @@ func (s *simulator) newUpdate(of *simDeployment) *simUpdate {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	u := &simUpdate{number: n, deployment: of, at: s.now, hour: HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
-	u.Update = Update{
-		Spend: Picodollars(1 + int64(x>>8&0xffffffff)), Status: Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
-		Series: Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
+	u := &simUpdate{number: n, deployment: of, at: s.now, hour: spend.HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
+	u.Update = spend.Update{
+		Spend: spend.Picodollars(1 + int64(x>>8&0xffffffff)), Status: spend.Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
+		Series: spend.Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
 	}
 	if u.poison {
 		u.AgentID = "poison"
 	}
-	u.entity = Entity{Type: APIKey, ID: u.APIKey}
+	u.entity = spend.Entity{Type: spend.APIKey, ID: u.APIKey}
 	s.updates = append(s.updates, u)
 	return u
 }
@@ -104,7 +106,7 @@ func (in *simInstance) noteSealed() {
 	}
 }
 
-func (s *simulator) noteBatch(run *simRun, b *Batch) {
+func (s *simulator) noteBatch(run *simRun, b *spend.Batch) {
 	sealed := &simSealed{Batch: b, deployment: run.deployment}
 	s.batches[b.Digest()] = sealed
 	rows, err := b.Rows()
@@ -119,8 +121,9 @@ func (s *simulator) noteBatch(run *simRun, b *Batch) {
 	s.note("process %d: seals %s with %s", run.number, s.name(b), b.Amount)
 }
 
-func (s *simulator) name(b *Batch) string {
-	return fmt.Sprintf("batch %d/%d/%d/%x", s.byID[b.Producer].number, b.Shard, b.Sequence, b.digest[:2])
+func (s *simulator) name(b *spend.Batch) string {
+	digest := b.Digest()
+	return fmt.Sprintf("batch %d/%d/%d/%x", s.byID[b.Producer].number, b.Shard, b.Sequence, digest[:2])
 }
 
 // times says how often the update is in the books.
@@ -141,7 +144,7 @@ func (s *simulator) has(b *simSealed) bool {
 
 func (s *simulator) isQuarantined(b *simSealed) bool {
 	store := b.deployment.store
-	_, ok := store.quarantine[string(b.forBooks(store.id, &BatchKeys{}).bytes)] // it may have been sealed before its books were known
+	_, ok := store.quarantine[string(b.ForBooks(store.id, &spend.BatchKeys{}).Bytes())] // it may have been sealed before its books were known
 	return ok
 }
 
@@ -155,7 +158,7 @@ func (s *simulator) isKnown(b *simSealed) bool { return s.has(b) || s.isQuaranti
 
 // sealed returns the batch that these bytes are, nil if they aren't one any more.
 func (s *simulator) sealed(bytes []byte) *simSealed {
-	b, err := ParseBatch(bytes)
+	b, err := spend.ParseBatch(bytes)
 	if err != nil {
 		return nil
 	}
@@ -163,7 +166,7 @@ func (s *simulator) sealed(bytes []byte) *simSealed {
 }
 
 // keptSafe notes that a batch is where it survives its process.
-func (s *simulator) keptSafe(b *Batch) *simSealed {
+func (s *simulator) keptSafe(b *spend.Batch) *simSealed {
 	sealed := s.batches[b.Digest()]
 	if sealed == nil {
 		s.fail("%s was never sealed", s.name(b))
@@ -174,7 +177,7 @@ func (s *simulator) keptSafe(b *Batch) *simSealed {
 }
 
 // quarantined notes which batches are in quarantine, whole. One that is set aside as of other books was in their queue.
-func (s *simulator) quarantined(bad []BadBatch) {
+func (s *simulator) quarantined(bad []spend.BadBatch) {
 	for _, b := range bad {
 		if sealed := s.sealed(b.Bytes); sealed != nil {
 			sealed.safe = true
@@ -183,7 +186,7 @@ func (s *simulator) quarantined(bad []BadBatch) {
 }
 
 // pushed notes that an entry with the batch is in the queue.
-func (s *simulator) pushed(b *Batch) {
+func (s *simulator) pushed(b *spend.Batch) {
 	if sealed := s.keptSafe(b); sealed.frail && s.isQueued(sealed) {
 		sealed.frail = false
 	}
@@ -207,13 +210,13 @@ func (s *simulator) acknowledge(run *simRun, r *simReceipt, stage Stage) {
 	}
 }
 
-func (s *simulator) isPoisoned(f *Flush) bool {
-	return slices.ContainsFunc(f.Totals, func(t TotalRow) bool { return t.Entity.ID == "poison" })
+func (s *simulator) isPoisoned(f *spend.Flush) bool {
+	return slices.ContainsFunc(f.Totals, func(t spend.TotalRow) bool { return t.Entity.ID == "poison" })
 }
 
 // applied sees that a flush which a deployment has committed claims what was sealed there, and that its books are what the
 // marks say.
-func (s *simulator) applied(d *simDeployment, f *Flush) {
+func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
 	for i := range f.Lost {
 		s.tally.passed += int(f.Lost[i].Len())
 	}
@@ -243,7 +246,7 @@ func (s *simulator) applied(d *simDeployment, f *Flush) {
 }
 
 // lookAtClaim follows the digests of a claim from its last batch back to the mark.
-func (s *simulator) lookAtClaim(d *simDeployment, f *Flush, c Claim) {
+func (s *simulator) lookAtClaim(d *simDeployment, f *spend.Flush, c spend.Claim) {
 	last := s.batches[c.Digest]
 	if last == nil || last.deployment != d || last.Producer != c.Producer || last.Shard != f.Shard || last.Sequence != c.Last {
 		s.fail("claim %+v: there is no such last batch", c)
@@ -253,7 +256,7 @@ func (s *simulator) lookAtClaim(d *simDeployment, f *Flush, c Claim) {
 		s.fail("claim %+v: up to the last batch are sealed %d updates of %s", c, last.PriorUpdates+last.Updates, last.PriorAmount.Add(last.Amount))
 	}
 	var updates int64
-	var amount Amount
+	var amount spend.Amount
 	digest := c.Digest
 	for sequence := c.Last; sequence >= c.First; sequence-- {
 		b := s.batches[digest]
@@ -261,7 +264,7 @@ func (s *simulator) lookAtClaim(d *simDeployment, f *Flush, c Claim) {
 			s.fail("claim %+v: batch %d was never sealed", c, sequence)
 			return
 		}
-		if !slices.ContainsFunc(f.Lost, func(l LostRange) bool {
+		if !slices.ContainsFunc(f.Lost, func(l spend.LostRange) bool {
 			return l.Producer == c.Producer && l.First <= sequence && sequence <= l.Last
 		}) {
 			updates, amount = updates+b.Updates, amount.Add(b.Amount)
@@ -279,8 +282,8 @@ func (s *simulator) lookAtClaim(d *simDeployment, f *Flush, c Claim) {
 // lookAtSums sees that the books are the sum of what the marks say.
 func (s *simulator) lookAtSums(d *simDeployment) {
 	var updates int64
-	var amount Amount
-	for _, shards := range []map[int]map[ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
+	var amount spend.Amount
+	for _, shards := range []map[int]map[spend.ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
 		for _, marks := range shards {
 			for _, mark := range marks {
 				updates, amount = updates+mark.booked, amount.Add(mark.bookedAmount)
@@ -293,7 +296,7 @@ func (s *simulator) lookAtSums(d *simDeployment) {
 }
 
 // lookAtAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
-func (s *simulator) lookAtAcked(q simQueue, shard int, ids []EntryID) {
+func (s *simulator) lookAtAcked(q simQueue, shard int, ids []spend.EntryID) {
 	d := q.deployment
 	for _, e := range q.keys.entries[shard] {
 		if !slices.Contains(ids, e.ID) {
@@ -326,7 +329,7 @@ func (s *simulator) lookAtAcked(q simQueue, shard int, ids []EntryID) {
 }
 
 // lookAtForgotten sees that the journal forgets nothing that Postgres doesn't have.
-func (s *simulator) lookAtForgotten(disk *memoryJournal, shard int, producer ProducerID, mark uint64) {
+func (s *simulator) lookAtForgotten(disk *memoryJournal, shard int, producer spend.ProducerID, mark uint64) {
 	for _, b := range disk.batches {
 		if b.Shard != shard || b.Producer != producer || b.Sequence > mark {
 			continue
@@ -422,19 +425,19 @@ func (s *simulator) isPruned(b *simSealed) bool {
 
 // judgeMarks sees that what the marks say is lost is what is missing of the batches up to them.
 func (s *simulator) judgeMarks(d *simDeployment) string {
-	for _, shards := range []map[int]map[ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
+	for _, shards := range []map[int]map[spend.ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
 		for _, marks := range shards {
 			for id, mark := range marks {
 				if s.byID[id].cloned {
 					continue // behind a gap, the other one's batches may go on
 				}
 				lost, lostAmount := mark.Updates-mark.booked, mark.Amount.Sub(mark.bookedAmount)
-				for digest := mark.Digest; digest != (Digest{}); digest = s.batches[digest].PriorDigest {
+				for digest := mark.Digest; digest != (spend.Digest{}); digest = s.batches[digest].PriorDigest {
 					if b := s.batches[digest]; !mark.Has(b.Sequence) {
 						lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)
 					}
 				}
-				if lost != 0 || lostAmount != (Amount{}) {
+				if lost != 0 || lostAmount != (spend.Amount{}) {
 					return fmt.Sprintf("the mark of process %d says that %d updates of %s more are lost than are missing", s.byID[id].number, lost, lostAmount)
 				}
 			}
@@ -444,7 +447,7 @@ func (s *simulator) judgeMarks(d *simDeployment) string {
 }
 
 // describe says in short what a flush does.
-func (s *simulator) describe(f *Flush) string {
+func (s *simulator) describe(f *spend.Flush) string {
 	var all []string
 	for _, c := range f.Claims {
 		all = append(all, fmt.Sprintf("%d:%d-%d", s.byID[c.Producer].number, c.First, c.Last))

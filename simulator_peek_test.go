@@ -1,11 +1,15 @@
 package spendflush
 
-import "context"
+import (
+	"context"
+
+	"github.com/spendflush/spendflush/spend"
+)
 
 // All that the simulator needs of the inside of a Pipeline is here: what its goroutines do, and the batches that it has.
 
 // sealedBatches returns the batches of a lane that wait for Postgres.
-func (p *Pipeline) sealedBatches(shard int) []*Batch {
+func (p *Pipeline) sealedBatches(shard int) []*spend.Batch {
 	_, batches, _ := p.lanes[shard].unconfirmed()
 	return batches
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // simRound is a budget that lasts for every round.
@@ -106,7 +108,7 @@ func (s *simulator) begin(slot int) {
 	if s.rules.clones && s.r.IntN(2) == 0 {
 		// On another disk: a journal can't tell two chains of one producer apart.
 		of := s.runs[s.r.IntN(len(s.runs))]
-		isOf := func(b *Batch) bool { return b.Producer == of.id }
+		isOf := func(b *spend.Batch) bool { return b.Producer == of.id }
 		if of.deployment == s.deploymentAt(slot) && len(of.seals) > 0 && of.identities == 1 && !slices.ContainsFunc(s.disks[slot].batches, isOf) {
 			s.clone(of, slot, s.r.IntN(len(of.seals)))
 			return
@@ -318,7 +320,7 @@ func (s *simulator) isOutOfTouch(in *simInstance) bool {
 }
 
 // holds returns a batch that the process has on its way, nil if there is none.
-func (in *simInstance) holds() *Batch {
+func (in *simInstance) holds() *spend.Batch {
 	for shard := range in.p.cfg.Shards {
 		for _, b := range in.p.sealedBatches(shard) {
 			return b

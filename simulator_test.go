@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // simulator runs several instances on one queue and one Postgres, or two deployments with a Postgres each on one queue,
@@ -32,12 +34,12 @@ type simulator struct {
 	instances    []*simInstance   // one for each slot, nil while it is down
 	current      *simActor        // whose turn it is
 	runs         []*simRun        // all processes that ever were
-	byID         map[ProducerID]*simRun
+	byID         map[spend.ProducerID]*simRun
 	updates      []*simUpdate
-	batches      map[Digest]*simSealed
-	strangers    map[int]*Batch // the last batch of books that no deployment has, by shard
-	strangeBytes [][]byte       // all of them
-	late         []func()       // calls whose callers gave up, and that are still on their way
+	batches      map[spend.Digest]*simSealed
+	strangers    map[int]*spend.Batch // the last batch of books that no deployment has, by shard
+	strangeBytes [][]byte             // all of them
+	late         []func()             // calls whose callers gave up, and that are still on their way
 	log          *slog.Logger
 
 	queueSkew, storeSkew time.Duration // how far the clocks of the servers are ahead
@@ -98,7 +100,7 @@ const (
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		locks: map[simLockName]*simLock{}, strangers: map[int]*Batch{}, byID: map[ProducerID]*simRun{}, batches: map[Digest]*simSealed{},
+		locks: map[simLockName]*simLock{}, strangers: map[int]*spend.Batch{}, byID: map[spend.ProducerID]*simRun{}, batches: map[spend.Digest]*simSealed{},
 	}
 	s.addDeployments()
 	s.log = slog.New(simLog{s})

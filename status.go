@@ -5,13 +5,15 @@ import (
 	"sort"
 	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // PipelineStatus is a snapshot of one instance. Its times are in UTC.
 type PipelineStatus struct {
 	Instance string        `json:"instance"`
 	Producer string        `json:"producer"`
-	Books    BooksID       `json:"books,omitzero"` // that it works for; zero while they are unknown
+	Books    spend.BooksID `json:"books,omitzero"` // that it works for; zero while they are unknown
 	Started  time.Time     `json:"started"`
 	Accepted int64         `json:"accepted_updates"` // since the start
 	Open     OpenStatus    `json:"open"`
@@ -32,20 +34,20 @@ type PipelineStatus struct {
 
 // FlushStatus is a flush that was committed.
 type FlushStatus struct {
-	At      time.Time `json:"at"` // when the commit was answered
-	Shard   int       `json:"shard"`
-	Path    string    `json:"path"` // queue or direct
-	Batches int       `json:"batches"`
-	Rows    int       `json:"rows"`
-	Updates int64     `json:"updates"`
-	Amount  Amount    `json:"amount"`
-	Seconds float64   `json:"duration_seconds"` // of the transaction, tries included
-	Behind  float64   `json:"behind_seconds"`   // age of its oldest batch, since that was sealed, at the commit
+	At      time.Time    `json:"at"` // when the commit was answered
+	Shard   int          `json:"shard"`
+	Path    string       `json:"path"` // queue or direct
+	Batches int          `json:"batches"`
+	Rows    int          `json:"rows"`
+	Updates int64        `json:"updates"`
+	Amount  spend.Amount `json:"amount"`
+	Seconds float64      `json:"duration_seconds"` // of the transaction, tries included
+	Behind  float64      `json:"behind_seconds"`   // age of its oldest batch, since that was sealed, at the commit
 }
 
-func flushStatus(f *Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
+func flushStatus(f *spend.Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
 	s := FlushStatus{
-		At: end.UTC(), Shard: f.Shard, Path: path, Batches: f.batches(), Rows: len(f.Totals) + len(f.Rollups),
+		At: end.UTC(), Shard: f.Shard, Path: path, Batches: f.Batches(), Rows: len(f.Totals) + len(f.Rollups),
 		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend, Seconds: end.Sub(start).Seconds(),
 	}
 	for _, b := range taken {
@@ -79,24 +81,24 @@ func (r *recentFlushes) newestFirst() (list []FlushStatus) {
 
 // OpenStatus is what is in the open map.
 type OpenStatus struct {
-	Keys    int64  `json:"keys"`
-	MaxKeys int64  `json:"max_keys"`
-	Updates int64  `json:"updates"`
-	Amount  Amount `json:"amount"`
+	Keys    int64        `json:"keys"`
+	MaxKeys int64        `json:"max_keys"`
+	Updates int64        `json:"updates"`
+	Amount  spend.Amount `json:"amount"`
 }
 
 // ShardStatus is where one shard of an instance stands.
 type ShardStatus struct {
-	Shard       int       `json:"shard"`
-	Unconfirmed int       `json:"unconfirmed_batches"`
-	Unqueued    int       `json:"unqueued_batches"`
-	Updates     int64     `json:"unconfirmed_updates"`
-	Amount      Amount    `json:"unconfirmed_amount"`
-	Bytes       int       `json:"unconfirmed_bytes"`
-	Oldest      time.Time `json:"oldest_unconfirmed,omitzero"` // when it was sealed
-	Confirmed   uint64    `json:"confirmed_sequence"`
-	Sealed      uint64    `json:"sealed_sequence"`
-	Fallback    bool      `json:"fallback"`
+	Shard       int          `json:"shard"`
+	Unconfirmed int          `json:"unconfirmed_batches"`
+	Unqueued    int          `json:"unqueued_batches"`
+	Updates     int64        `json:"unconfirmed_updates"`
+	Amount      spend.Amount `json:"unconfirmed_amount"`
+	Bytes       int          `json:"unconfirmed_bytes"`
+	Oldest      time.Time    `json:"oldest_unconfirmed,omitzero"` // when it was sealed
+	Confirmed   uint64       `json:"confirmed_sequence"`
+	Sealed      uint64       `json:"sealed_sequence"`
+	Fallback    bool         `json:"fallback"`
 
 	Kept           int  `json:"kept_batches"` // committed ones, kept in case Postgres is turned back
 	KeptBytes      int  `json:"kept_bytes"`
@@ -186,23 +188,23 @@ func (l *lane) status() ShardStatus {
 // Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and of the open map.
 type Held struct {
 	parts []heldPart
-	of    []ProducerID
+	of    []spend.ProducerID
 }
 
 // heldPart is what came to the books with one batch, or will come with the next one.
 type heldPart struct {
 	shard    int
 	sequence uint64
-	counters Counters
+	counters spend.Counters
 }
 
 // Producers returns the identities of the instance whose marks NotIn wants, one for each shard from 0.
-func (h Held) Producers() []ProducerID { return h.of }
+func (h Held) Producers() []spend.ProducerID { return h.of }
 
 // NotIn adds up what the marks don't cover: they say, for each shard, how far Producers are in the books. With marks and
 // the entity's total read in one snapshot of the database after Held was called, total and NotIn together are what was
 // accepted, each update once.
-func (h Held) NotIn(marks map[int]Mark) (sum Counters) {
+func (h Held) NotIn(marks map[int]spend.Mark) (sum spend.Counters) {
 	for i := range h.parts {
 		if p := &h.parts[i]; !marks[p.shard].Has(p.sequence) {
 			sum.Add(&p.counters)
@@ -213,7 +215,7 @@ func (h Held) NotIn(marks map[int]Mark) (sum Counters) {
 
 // Held returns what this instance holds of the entity. It does no I/O, but walks over all open keys and decodes the
 // unconfirmed batches of all shards.
-func (p *Pipeline) Held(e Entity) Held {
+func (p *Pipeline) Held(e spend.Entity) Held {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
 	key := e.Key()
@@ -224,7 +226,7 @@ func (p *Pipeline) Held(e Entity) Held {
 		h.of = append(h.of, producer)
 		h.parts = append(h.parts, heldPart{shard, next, open[shard]})
 		for _, b := range batches {
-			rows, err := b.rows(ownKeys)
+			rows, err := b.RowsKnowing(spend.OwnKeys)
 			if err != nil {
 				continue // can't be: this process made the bytes
 			}
@@ -238,7 +240,7 @@ func (p *Pipeline) Held(e Entity) Held {
 }
 
 // identities returns under which identity each shard is sealed.
-func (p *Pipeline) identities() (ids []ProducerID) {
+func (p *Pipeline) identities() (ids []spend.ProducerID) {
 	for _, l := range p.lanes {
 		producer, _, _ := l.unconfirmed()
 		ids = append(ids, producer)
@@ -248,7 +250,7 @@ func (p *Pipeline) identities() (ids []ProducerID) {
 
 // unconfirmed returns the identity of the lane, its batches that aren't known to be in Postgres, and the sequence that the
 // next one gets.
-func (l *lane) unconfirmed() (producer ProducerID, batches []*Batch, next uint64) {
+func (l *lane) unconfirmed() (producer spend.ProducerID, batches []*spend.Batch, next uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range l.outbox.batches {

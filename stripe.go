@@ -3,6 +3,8 @@ package spendflush
 import (
 	"encoding/binary"
 	"sync"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // stripe is a part of the open map, with a lock of its own.
@@ -19,7 +21,7 @@ type stripe struct {
 
 	accepted int64 // updates added since the start
 	updates  int64 // updates in the open seal
-	amount   Amount
+	amount   spend.Amount
 
 	_ [24]byte // keeps neighbours off this one's cache lines
 }
@@ -27,10 +29,10 @@ type stripe struct {
 // cell is one combination in one hour.
 type cell struct {
 	key  string // four bytes of hour and the canonical encoding of the series
-	sums [2]Counters
+	sums [2]spend.Counters
 
 	// The rest belongs to the sealer, which fills it in when it first meets the cell.
-	id         Key
+	id         spend.Key
 	entities   []uint32
 	generation uint32
 }
@@ -46,19 +48,19 @@ func places(keyBytes int) int64 { return 1 + int64(keyBytes/placeBytes) }
 
 func (c *cell) places() int64 { return places(len(c.key)) }
 
-func appendCellKey(to []byte, hour Hour, s *Series, keep dimensions) []byte {
+func appendCellKey(to []byte, hour spend.Hour, s *spend.Series, keep spend.Dimensions) []byte {
 	to = append(to, 0, 0, 0, 0)
 	putHour(to[len(to)-cellHourBytes:], hour)
-	return s.appendCanonical(to, keep)
+	return s.AppendCanonical(to, keep)
 }
 
-func putHour(key []byte, hour Hour) { binary.BigEndian.PutUint32(key, uint32(hour)) }
+func putHour(key []byte, hour spend.Hour) { binary.BigEndian.PutUint32(key, uint32(hour)) }
 
-func (c *cell) hour() Hour {
-	return Hour(c.key[0])<<24 | Hour(c.key[1])<<16 | Hour(c.key[2])<<8 | Hour(c.key[3])
+func (c *cell) hour() spend.Hour {
+	return spend.Hour(c.key[0])<<24 | spend.Hour(c.key[1])<<16 | spend.Hour(c.key[2])<<8 | spend.Hour(c.key[3])
 }
 
-func (c *cell) series() CanonicalSeries { return CanonicalSeries(c.key[cellHourBytes:]) }
+func (c *cell) series() spend.CanonicalSeries { return spend.CanonicalSeries(c.key[cellHourBytes:]) }
 
 // find returns the cell of the key with that hash, or nil. The caller holds the lock.
 func (s *stripe) find(hash uint64, key []byte) *cell {
@@ -107,12 +109,12 @@ func (s *stripe) findOrMake(hash uint64, key []byte, maxKeys int64) *cell {
 
 // count adds what one request counts to the cell. The caller holds the lock and has counted the key if the cell isn't
 // dirty.
-func (s *stripe) count(c *cell, one *Cost) {
+func (s *stripe) count(c *cell, one *spend.Cost) {
 	if !s.isDirty(c) {
 		s.dirty = append(s.dirty, c)
 		s.open += c.places()
 	}
-	c.sums[s.seal%2].count(one)
+	c.sums[s.seal%2].Count(one)
 	s.accepted++
 	s.updates++
 	s.amount = s.amount.Add(one.Spend)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // dyingLocker is a lock that another holds until a moment and doesn't renew any more, as it is left by who is killed.
@@ -15,9 +17,9 @@ type dyingLocker struct {
 	taken atomic.Int64 // when it was won after that, Unix nanoseconds
 }
 
-func (l *dyingLocker) Acquire(ctx context.Context, name string) (Lease, error) {
+func (l *dyingLocker) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	if left := time.Until(l.ends); left > 0 {
-		return nil, &HeldError{Name: name, Holder: Holder{Owner: "another", Expires: left}}
+		return nil, &spend.HeldError{Name: name, Holder: spend.Holder{Owner: "another", Expires: left}}
 	}
 	l.taken.CompareAndSwap(0, time.Now().UnixNano())
 	return l.memoryLocker.Acquire(ctx, name)
@@ -30,7 +32,7 @@ func TestALockIsTakenAsSoonAsItsHoldersTimeIsOver(t *testing.T) {
 			locker := &dyingLocker{memoryLocker: r.locker, ends: time.Now().Add(left)}
 			r.cfg.Locker = locker
 			r.start(t)
-			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "k"}})
+			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k"}})
 			eventually(t, "the lock is taken", func() bool { return locker.taken.Load() != 0 })
 			if late := time.Unix(0, locker.taken.Load()).Sub(locker.ends); late >= expirySpread {
 				t.Errorf("the lock was free for %s, with %s left at the start", late, left)

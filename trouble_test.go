@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // lockedStore fails flushes that touch an entity whose row somebody keeps locked (lock_timeout): neither refused nor fenced.
@@ -25,7 +27,7 @@ func newLockedStore(s *memoryStore, ids ...string) lockedStore {
 	return locked
 }
 
-func (s lockedStore) Apply(ctx context.Context, f *Flush) error {
+func (s lockedStore) Apply(ctx context.Context, f *spend.Flush) error {
 	for i := range f.Totals {
 		if _, locked := s.locked.Load(f.Totals[i].Entity.ID); locked {
 			return errors.New("canceling statement due to lock timeout (SQLSTATE 55P03)")
@@ -34,12 +36,12 @@ func (s lockedStore) Apply(ctx context.Context, f *Flush) error {
 	return s.memoryStore.Apply(ctx, f)
 }
 
-func chainOf(t *testing.T, producer int, id string, n int) (list []*Batch) {
+func chainOf(t *testing.T, producer int, id string, n int) (list []*spend.Batch) {
 	h := testHeader(testProducer(producer), 1)
 	for i := range n {
 		h.Sequence = uint64(i + 1)
-		rows := sealUpdates(t, []Update{{Spend: Dollars(1), Series: Series{APIKey: id}}}, 0)
-		b := NewBatch(h, rows.totals, rows.rollups)
+		rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}}, 0)
+		b := spend.NewBatch(h, rows.totals, rows.rollups)
 		h.PriorDigest, h.PriorUpdates, h.PriorAmount = b.Digest(), h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount)
 		list = append(list, b)
 	}
@@ -66,7 +68,7 @@ func TestProducersWithABatchThatFailsHoldUpNoOther(t *testing.T) {
 				}
 				r.start(t)
 				time.Sleep(time.Hour)
-				marks, err := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(3), testProducer(4)})
+				marks, err := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(3), testProducer(4)})
 				if err != nil || len(marks.Of) != 2 {
 					t.Errorf("with %d producers whose batch fails, after an hour %d of the 2 others have anything in the books", poisoned, len(marks.Of))
 				}
@@ -96,7 +98,7 @@ func TestFoundBatchThatFailsHoldsUpNoOther(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		marks, _ := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(2)})
+		marks, _ := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(2)})
 		if got := marks.Of[testProducer(2)].Sequence; got != 3 {
 			t.Errorf("an hour later the other producer's mark is %d; want 3", got)
 		}
@@ -119,7 +121,7 @@ func TestBatchesThatFailAtTheHeadOfTheQueueHideNoOther(t *testing.T) {
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
-		marks, _ := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(2)})
+		marks, _ := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(2)})
 		if got := marks.Of[testProducer(2)].Sequence; got != 3 {
 			t.Errorf("an hour later the other producer's mark is %d; want 3", got)
 		}
@@ -139,8 +141,8 @@ func TestOrphanedShardThatFailsHidesNoLaterOne(t *testing.T) {
 			}
 			h := testHeader(testProducer(shard), 1)
 			h.Shard = shard
-			rows := sealUpdates(t, []Update{{Spend: Dollars(1), Series: Series{APIKey: id}}}, 0)
-			r.queue.insert(shard, NewBatch(h, rows.totals, rows.rollups).Bytes())
+			rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}}, 0)
+			r.queue.insert(shard, spend.NewBatch(h, rows.totals, rows.rollups).Bytes())
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
@@ -156,7 +158,7 @@ type narrowQuarantine struct {
 	most int
 }
 
-func (s narrowQuarantine) Quarantine(ctx context.Context, bad []BadBatch) error {
+func (s narrowQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	n := 0
 	for _, b := range bad {
 		n += len(b.Bytes)
@@ -184,7 +186,7 @@ func TestEntriesThatCannotBeSetAsideTogetherStopNothing(t *testing.T) {
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
-		marks, _ := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(2)})
+		marks, _ := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(2)})
 		if got := marks.Of[testProducer(2)].Sequence; got != 30 || r.queue.len(0) != 0 {
 			t.Errorf("an hour later the other producer's mark is %d; want 30; %d entries wait, want none", got, r.queue.len(0))
 		}
@@ -194,14 +196,14 @@ func TestEntriesThatCannotBeSetAsideTogetherStopNothing(t *testing.T) {
 // triedStore notes whose batches were tried.
 type triedStore struct {
 	lockedStore
-	tried *[]ProducerID
+	tried *[]spend.ProducerID
 }
 
-func (s triedStore) Apply(ctx context.Context, f *Flush) error {
+func (s triedStore) Apply(ctx context.Context, f *spend.Flush) error {
 	for _, c := range f.Claims {
 		*s.tried = append(*s.tried, c.Producer)
 	}
-	if !slices.IsSortedFunc(f.Claims, func(a, b Claim) int { return a.Producer.Compare(b.Producer) }) {
+	if !slices.IsSortedFunc(f.Claims, func(a, b spend.Claim) int { return a.Producer.Compare(b.Producer) }) {
 		return errors.New("claims are out of order")
 	}
 	return s.lockedStore.Apply(ctx, f)
@@ -211,7 +213,7 @@ func (s triedStore) Apply(ctx context.Context, f *Flush) error {
 func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		var tried []ProducerID
+		var tried []spend.ProducerID
 		store := newLockedStore(r.store, "locked")
 		c := r.cfg
 		c.Store = triedStore{store, &tried}
@@ -220,18 +222,18 @@ func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 			t.Fatal(err)
 		}
 		commits := r.Pipeline.committer(0)
-		walk := func(batches ...*Batch) error {
+		walk := func(batches ...*spend.Batch) error {
 			tried = nil
 			plan := commits.newPlan()
 			for _, b := range batches {
-				plan.offer(Entry{ID: "1", Bytes: b.Bytes()})
+				plan.offer(spend.Entry{ID: "1", Bytes: b.Bytes()})
 			}
 			if err := commits.commit(t.Context(), plan, viaQueue); err != nil {
 				return err
 			}
 			return plan.failure
 		}
-		var bad []*Batch
+		var bad []*spend.Batch
 		for producer := range 3 {
 			b := chainOf(t, producer+1, "locked", 1)
 			bad = append(bad, b...)
@@ -244,7 +246,7 @@ func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 			if walk(append(bad, good[i])...) == nil || len(tried) != 2 || tried[0] != testProducer(4) || tried[1] != testProducer(want) {
 				t.Errorf("walk %d tried %v; want producer 4, then %d alone", i+1, tried, want)
 			}
-			marks, err := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(4)})
+			marks, err := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(4)})
 			if got := marks.Of[testProducer(4)].Sequence; err != nil || got != uint64(i+1) {
 				t.Errorf("walk %d: the mark of the one that is well is %d", i+1, got)
 			}
@@ -269,7 +271,7 @@ func TestQuarantineThatIsDeniedStopsNothing(t *testing.T) {
 		}
 		r.start(t)
 		time.Sleep(time.Minute)
-		marks, err := r.store.Marks(t.Context(), 0, []ProducerID{testProducer(2)})
+		marks, err := r.store.Marks(t.Context(), 0, []spend.ProducerID{testProducer(2)})
 		if got := marks.Of[testProducer(2)].Sequence; err != nil || got != 30 || r.queue.len(0) != 1 {
 			t.Errorf("a minute later the mark is %d and %d entries wait; want 30 and the one that is no batch", got, r.queue.len(0))
 		}

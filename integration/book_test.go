@@ -10,12 +10,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // sums are the columns that every row of the books has.
 type sums struct {
-	Spend                                                  spendflush.Amount
+	Spend                                                  spend.Amount
 	Requests, Successful, Failed                           int64
 	Prompt, Completion, CacheReadInput, CacheCreationInput int64
 }

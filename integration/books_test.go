@@ -10,9 +10,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // one is an update of that cost on the key, and safe is what of it must be in the books once it is acknowledged.
@@ -289,7 +289,7 @@ func TestANoteThatIsWrongLosesNothingAndBooksNothingAstray(t *testing.T) {
 func TestABatchOfOtherBooksInTheQueueIsSetAsideAndHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	s, other := newStack(t), newStack(t)
-	producer := spendflush.NewProducerID(time.Now())
+	producer := spend.NewProducerID(time.Now())
 	foreign := other.handMade(producer, 1, spent{"foreign", "3"})
 	in := s.start("pod")
 	s.enqueue(producer, 1, foreign.Bytes())

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // complete returns what a shell is offered after these words, without descriptions.
@@ -26,7 +26,7 @@ func TestShellsCompleteCommandsFlagsAndIdsInQuarantine(t *testing.T) {
 	mustRun(t, 0, s.variables(), "migrate", "up")
 	store := s.openStore()
 	for range 4 {
-		s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+		s.setAside(store, s.handMade(spend.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	}
 	mustRun(t, 0, s.variables(), "quarantine", "drop", "--yes", "2")
 	noFiles, inOrder := ":4", ":36"

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // demonstration is a run of `spendflush-lab demo` that keeps everything in a directory of its own.
@@ -100,14 +100,14 @@ func TestDemoComparesWithDirectWritersThatDeadlock(t *testing.T) {
 func (d *demonstration) checkDirect() {
 	d.t.Helper()
 	text := d.stdout.String()
-	row := func(name string) (updates int, dollars spendflush.Amount) {
+	row := func(name string) (updates int, dollars spend.Amount) {
 		found := regexp.MustCompile(`\n +` + name + ` +([0-9,]+) +([0-9.]+)`).FindStringSubmatch(text)
 		if found == nil {
 			d.t.Fatalf("of the direct writers it isn't told what was %s", name)
 		}
 		updates, err := strconv.Atoi(strings.ReplaceAll(found[1], ",", ""))
 		if err == nil {
-			dollars, err = spendflush.ParseAmount(found[2])
+			dollars, err = spend.ParseAmount(found[2])
 		}
 		if err != nil {
 			d.t.Fatal(err)

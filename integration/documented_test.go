@@ -15,6 +15,7 @@ import (
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -62,7 +63,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 		t.Errorf("the lock in Redis is %q for %s", value, left)
 	}
 	_, err = b.Acquire(ctx, "flush/0")
-	var held *spendflush.HeldError
+	var held *spend.HeldError
 	if !errors.As(err, &held) || held.Holder.Owner != "pod-a" || held.Holder.Expires <= 0 {
 		t.Errorf("the other acquires the lock too, or isn't told who has it: %v", err)
 	}
@@ -83,7 +84,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	}
 	s.check(want)
 	s.checkOneTransaction()
-	if err := store.Apply(ctx, flush); !errors.Is(err, spendflush.ErrFenced) {
+	if err := store.Apply(ctx, flush); !errors.Is(err, spend.ErrFenced) {
 		t.Errorf("the same batches could be written twice: %v", err)
 	}
 	if err := queue.Ack(ctx, 0, ack); err != nil {
@@ -111,7 +112,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 }
 
 // recordIntoQueue is one instance, from its first update until everything is in the queue.
-func recordIntoQueue(t *testing.T, store *sql.Store, queue spendflush.Queue, locker spendflush.Locker, seed uint64) *book {
+func recordIntoQueue(t *testing.T, store *sql.Store, queue spend.Queue, locker spend.Locker, seed uint64) *book {
 	t.Helper()
 	pipeline, err := spendflush.New(spendflush.Config{
 		Store: store, Queue: queue, Locker: locker, DirectLocker: noDirectWrites{},
@@ -134,7 +135,7 @@ func recordIntoQueue(t *testing.T, store *sql.Store, queue spendflush.Queue, loc
 	for range 200 {
 		u := m.next()
 		b.add(&u)
-		if receipt, err = pipeline.RecordAll([]spendflush.Update{u.native()}); err != nil {
+		if receipt, err = pipeline.RecordAll([]spend.Update{u.native()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,23 +150,23 @@ func recordIntoQueue(t *testing.T, store *sql.Store, queue spendflush.Queue, loc
 // noDirectWrites keeps a pipeline from writing to Postgres by itself.
 type noDirectWrites struct{}
 
-func (noDirectWrites) Acquire(_ context.Context, name string) (spendflush.Lease, error) {
-	return nil, &spendflush.HeldError{Name: name}
+func (noDirectWrites) Acquire(_ context.Context, name string) (spend.Lease, error) {
+	return nil, &spend.HeldError{Name: name}
 }
 
-func (noDirectWrites) Holder(context.Context, string) (spendflush.Holder, error) {
-	return spendflush.Holder{}, nil
+func (noDirectWrites) Holder(context.Context, string) (spend.Holder, error) {
+	return spend.Holder{}, nil
 }
 
 // native returns the update as the library takes it.
-func (u *update) native() spendflush.Update {
-	status := spendflush.Success
+func (u *update) native() spend.Update {
+	status := spend.Success
 	if u.Status == "failure" {
-		status = spendflush.Failure
+		status = spend.Failure
 	}
-	return spendflush.Update{
+	return spend.Update{
 		Spend: u.amount, Time: u.at, Status: status,
-		Series: spendflush.Series{
+		Series: spend.Series{
 			APIKey: u.APIKey, UserID: u.UserID, EndUserID: u.EndUserID, TeamID: u.TeamID, OrganizationID: u.OrganizationID,
 			AgentID: u.AgentID, Model: u.Model, ModelGroup: u.ModelGroup, CustomLLMProvider: u.Provider,
 			MCPNamespacedToolName: u.Tool, Endpoint: u.Endpoint, Tags: u.Tags,
@@ -175,17 +176,17 @@ func (u *update) native() spendflush.Update {
 }
 
 // aggregate makes one flush of all entries, without the engine's help.
-func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spendflush.Ack) {
+func aggregate(t *testing.T, entries []spend.Entry) (*spend.Flush, spend.Ack) {
 	t.Helper()
 	type rollupKey struct {
-		hour spendflush.Hour
-		key  spendflush.Key
+		hour spend.Hour
+		key  spend.Key
 	}
-	flush := &spendflush.Flush{}
-	claims, totals, rollups := map[spendflush.ProducerID]*spendflush.Claim{}, map[spendflush.Key]*spendflush.TotalRow{}, map[rollupKey]*spendflush.RollupRow{}
-	ack := spendflush.Ack{Marks: map[spendflush.ProducerID]spendflush.Mark{}}
+	flush := &spend.Flush{}
+	claims, totals, rollups := map[spend.ProducerID]*spend.Claim{}, map[spend.Key]*spend.TotalRow{}, map[rollupKey]*spend.RollupRow{}
+	ack := spend.Ack{Marks: map[spend.ProducerID]spend.Mark{}}
 	for _, e := range entries {
-		b, err := spendflush.ParseBatch(e.Bytes)
+		b, err := spend.ParseBatch(e.Bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +199,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spe
 		flush.Control.Add(&rows.Control)
 		c := claims[b.Producer]
 		if c == nil {
-			c = &spendflush.Claim{Producer: b.Producer, First: b.Sequence, Last: b.Sequence - 1}
+			c = &spend.Claim{Producer: b.Producer, First: b.Sequence, Last: b.Sequence - 1}
 			claims[b.Producer] = c
 		}
 		if b.Sequence != c.Last+1 {
@@ -210,7 +211,7 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spe
 		c.Digest = b.Digest()
 		c.Last, c.Updates, c.Amount = b.Sequence, c.Updates+b.Updates, c.Amount.Add(b.Amount)
 		c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
-		ack.Marks[b.Producer] = spendflush.Mark{Sequence: c.Last, Digest: c.Digest}
+		ack.Marks[b.Producer] = spend.Mark{Sequence: c.Last, Digest: c.Digest}
 		for _, row := range rows.Totals {
 			if sum := totals[row.Key]; sum != nil {
 				sum.Counters.Add(&row.Counters)
@@ -235,9 +236,9 @@ func aggregate(t *testing.T, entries []spendflush.Entry) (*spendflush.Flush, spe
 	for _, row := range rollups {
 		flush.Rollups = append(flush.Rollups, *row)
 	}
-	slices.SortFunc(flush.Claims, func(a, b spendflush.Claim) int { return a.Producer.Compare(b.Producer) })
-	slices.SortFunc(flush.Totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
-	slices.SortFunc(flush.Rollups, func(a, b spendflush.RollupRow) int {
+	slices.SortFunc(flush.Claims, func(a, b spend.Claim) int { return a.Producer.Compare(b.Producer) })
+	slices.SortFunc(flush.Totals, func(a, b spend.TotalRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(flush.Rollups, func(a, b spend.RollupRow) int {
 		if a.Hour != b.Hour {
 			return int(a.Hour) - int(b.Hour)
 		}

@@ -8,9 +8,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -257,7 +257,7 @@ func (s *stack) lockKey(shard int) string  { return s.tag(shard) + ":lock:flush"
 func (s *stack) tag(shard int) string      { return fmt.Sprintf("{spendflush:%s:%d}", s.books(), shard) }
 
 // books returns which books the stack's database has, which is made for that if need be.
-func (s *stack) books() spendflush.BooksID {
+func (s *stack) books() spend.BooksID {
 	s.t.Helper()
 	if s.id.IsZero() {
 		ctx := context.WithoutCancel(s.t.Context()) // also while a test is cleaned up

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -19,7 +19,7 @@ func TestForgedBatchesInRedisAreSetAsideWhereThereIsAKey(t *testing.T) {
 	s := newStack(t)
 	in := s.start("only", queueKeyA)
 	in.post(`{"spend": 1, "api_key": "honest"}`)
-	forged := s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"victim", "-1000000"})
+	forged := s.handMade(spend.NewProducerID(time.Now()), 1, spent{"victim", "-1000000"})
 	s.enqueue(forged.Producer, 1, forged.Bytes())
 	eventually(t, "it is in quarantine", func() string {
 		if n := s.number("SELECT count(*) FROM spendflush.quarantine"); n != 1 {

@@ -10,8 +10,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // seed books what the views show: some teams, models and keys, and one row that is set aside.
@@ -236,7 +236,7 @@ func (b *browser) settleTheQuarantine(s *stack, mend func()) {
 	b.until(`document.activeElement.innerText === "Quarantine"`) // its button is gone
 	s.awaitTotal("full", "1.25")
 
-	s.enqueue(spendflush.NewProducerID(time.Now()), 1, []byte("not a batch"))
+	s.enqueue(spend.NewProducerID(time.Now()), 1, []byte("not a batch"))
 	b.shows("table", "a batch of 11 B unknown – corrupt batch") // by itself
 	b.shows("#trouble-count", "1")
 	id = s.number("SELECT max(id) FROM spendflush.quarantine")
@@ -252,7 +252,7 @@ func (b *browser) settleTheQuarantine(s *stack, mend func()) {
 // lose lets a batch of an update and 0.25 dollars get lost.
 func (s *stack) lose() {
 	s.t.Helper()
-	dead := spendflush.NewProducerID(time.Now())
+	dead := spend.NewProducerID(time.Now())
 	for _, sequence := range []uint64{1, 3} {
 		s.enqueue(dead, sequence, s.handMade(dead, sequence, spent{"sk-search-1", "0.25"}).Bytes())
 	}

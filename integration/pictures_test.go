@@ -16,7 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // The pictures of the README: "make screenshots" runs this. First all is well and three instances are busy; then things go
@@ -140,7 +140,7 @@ func (s *stack) harm(in *instance) {
 	s.t.Helper()
 	s.brimful()
 	in.post(strings.ReplaceAll(onTop, "crew", "search"))
-	s.enqueue(spendflush.NewProducerID(time.Now()), 1, []byte("\x00not a batch"))
+	s.enqueue(spend.NewProducerID(time.Now()), 1, []byte("\x00not a batch"))
 	s.lose()
 	eventually(s.t, "all of it is noticed", func() string {
 		if q, l := s.number("SELECT count(*) FROM spendflush.quarantine"), s.number("SELECT count(*) FROM spendflush.lost_batches"); q < 2 || l < 1 {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // clearing is what takes a bar away.
@@ -122,8 +122,8 @@ func TestFlushAndApplyShowABarOnATerminal(t *testing.T) {
 	}
 
 	store := s.openStore()
-	s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
-	s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	s.setAside(store, s.handMade(spend.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	s.setAside(store, s.handMade(spend.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	// The first one has to wait for a row, long enough for the bar to be due.
 	release := s.blocked("SELECT FROM spendflush.quarantine WHERE id = 1 FOR UPDATE")
 	p = launchOnTerminal(t, s.variables("TERM=xterm"), "quarantine", "apply", "--all")

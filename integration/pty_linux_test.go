@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // seated is a process that has a terminal. What it writes on it is its stdout.
@@ -112,7 +112,7 @@ func TestDropAsksOnATerminalAndTakesOnlyAYes(t *testing.T) {
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
 	store := s.openStore()
-	s.setAside(store, s.handMade(spendflush.NewProducerID(time.Now()), 1, spent{"key", "1"}))
+	s.setAside(store, s.handMade(spend.NewProducerID(time.Now()), 1, spent{"key", "1"}))
 	for _, c := range []struct {
 		answer string
 		exit   int

@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -26,33 +26,33 @@ type spent struct {
 }
 
 // handMade returns a batch of a producer that isn't one of the instances. Each sum is one request in an hour long past.
-func (s *stack) handMade(producer spendflush.ProducerID, sequence uint64, sums ...spent) *spendflush.Batch {
+func (s *stack) handMade(producer spend.ProducerID, sequence uint64, sums ...spent) *spend.Batch {
 	t := s.t
 	t.Helper()
 	if made, ok := handMadeBatches.Load(handMadeName{producer, sequence}); ok {
-		return made.(*spendflush.Batch)
+		return made.(*spend.Batch)
 	}
-	var totals []spendflush.TotalRow
-	var rollups []spendflush.RollupRow
+	var totals []spend.TotalRow
+	var rollups []spend.RollupRow
 	for _, sum := range sums {
-		amount, err := spendflush.ParseAmount(sum.amount)
+		amount, err := spend.ParseAmount(sum.amount)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := spendflush.Counters{Spend: amount, SuccessfulRequests: 1}
-		e := spendflush.Entity{Type: spendflush.APIKey, ID: sum.key}
-		totals = append(totals, spendflush.TotalRow{Key: e.Key(), Entity: e, Counters: c})
-		rollups = append(rollups, spendflush.NewRollupRow(&spendflush.Series{APIKey: sum.key}, 490_000, c))
+		c := spend.Counters{Spend: amount, SuccessfulRequests: 1}
+		e := spend.Entity{Type: spend.APIKey, ID: sum.key}
+		totals = append(totals, spend.TotalRow{Key: e.Key(), Entity: e, Counters: c})
+		rollups = append(rollups, spend.NewRollupRow(&spend.Series{APIKey: sum.key}, 490_000, c))
 	}
-	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
-	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Books: s.books(), Producer: producer, Sequence: sequence, SealedAt: time.Now()}
+	slices.SortFunc(totals, func(a, b spend.TotalRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(rollups, func(a, b spend.RollupRow) int { return a.Key.Compare(b.Key) })
+	h := spend.Header{Books: s.books(), Producer: producer, Sequence: sequence, SealedAt: time.Now()}
 	if sequence > 1 { // those before it that weren't made yet are like it
 		prior := s.handMade(producer, sequence-1, sums...)
 		h.PriorUpdates, h.PriorAmount = prior.PriorUpdates+prior.Updates, prior.PriorAmount.Add(prior.Amount)
 		h.PriorDigest = prior.Digest()
 	}
-	b := spendflush.NewBatch(h, totals, rollups)
+	b := spend.NewBatch(h, totals, rollups)
 	handMadeBatches.Store(handMadeName{producer, sequence}, b)
 	return b
 }
@@ -61,12 +61,12 @@ func (s *stack) handMade(producer spendflush.ProducerID, sequence uint64, sums .
 var handMadeBatches sync.Map
 
 type handMadeName struct {
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	sequence uint64
 }
 
 // enqueue puts bytes into the queue past the program, as if they were a batch of the producer.
-func (s *stack) enqueue(producer spendflush.ProducerID, sequence uint64, batch []byte) {
+func (s *stack) enqueue(producer spend.ProducerID, sequence uint64, batch []byte) {
 	s.t.Helper()
 	err := s.redisClient().XAdd(s.t.Context(), &redis.XAddArgs{
 		Stream: s.queueKey(0), Values: []any{"p", producer.String(), "s", sequence, "b", batch},
@@ -95,7 +95,7 @@ type aside struct {
 	Sequence uint64
 	Size     int
 	Updates  *int64
-	Spend    *spendflush.Amount
+	Spend    *spend.Amount
 	Book     string
 	Entity   struct {
 		ID string `json:"entity_id"`
@@ -167,7 +167,7 @@ func TestACorruptEntryOfTheQueueIsQuarantinedListedShownAndDropped(t *testing.T)
 	t.Parallel()
 	s := newStack(t)
 	in := s.start("only")
-	producer := spendflush.NewProducerID(time.Now())
+	producer := spend.NewProducerID(time.Now())
 	whole := s.handMade(producer, 1, spent{"a", "1.5"}, spent{"b", "0.25"}).Bytes()
 	// Rows that aren't what the control sums say, in a frame that is in order.
 	changed := slices.Clone(whole)
@@ -268,7 +268,7 @@ func (s *stack) checkDropped(unreadable, torn, wrong int64) {
 func (s *stack) brimful() (mend func()) {
 	s.t.Helper()
 	const most = "99999999999999999999999999"
-	producer := spendflush.NewProducerID(time.Now())
+	producer := spend.NewProducerID(time.Now())
 	s.enqueue(producer, 1, s.handMade(producer, 1, spent{"full", most}, spent{"counterweight", "-" + most}).Bytes())
 	s.awaitTotal("full", most)
 	return func() {
@@ -328,7 +328,7 @@ func TestAnImpossibleBatchIsSetAsideAndTheRestFlows(t *testing.T) {
 	s := newStack(t)
 	in := s.start("only")
 	for _, amount := range []string{"1000000000.000000000001", "99999999999999999999999999"} {
-		producer := spendflush.NewProducerID(time.Now())
+		producer := spend.NewProducerID(time.Now())
 		s.enqueue(producer, 1, s.handMade(producer, 1, spent{"made up", amount}).Bytes())
 	}
 	in.post(`{"spend": "1.25", "api_key": "real"}`)
@@ -376,9 +376,9 @@ func TestTwoWhoApplyTheQuarantineAtOnceCountEveryEntryOnce(t *testing.T) {
 }
 
 // setAside puts a batch into quarantine as a flusher does, and returns the id of its entry.
-func (s *stack) setAside(store *sql.Store, batch *spendflush.Batch) int64 {
+func (s *stack) setAside(store *sql.Store, batch *spend.Batch) int64 {
 	s.t.Helper()
-	err := store.Quarantine(s.t.Context(), []spendflush.BadBatch{{Reason: "an older program couldn't read it", Bytes: batch.Bytes()}})
+	err := store.Quarantine(s.t.Context(), []spend.BadBatch{{Reason: "an older program couldn't read it", Bytes: batch.Bytes()}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -390,8 +390,8 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	s := newStack(t)
 	in := s.start("only", "SPENDFLUSH_FLUSH_INTERVAL=5ms")
 	store := s.openStore()
-	batch := func(key string) (spendflush.ProducerID, *spendflush.Batch) {
-		producer := spendflush.NewProducerID(time.Now())
+	batch := func(key string) (spend.ProducerID, *spend.Batch) {
+		producer := spend.NewProducerID(time.Now())
 		return producer, s.handMade(producer, 1, spent{key, "1"}, spent{key + "'", "2"})
 	}
 	wantOnce := func(key string) {
@@ -436,7 +436,7 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 
 // applyBesideResend applies an entry and, so long after the program was started, puts its batch into the queue. It says
 // whether the entry was applied.
-func (s *stack) applyBesideResend(id int64, producer spendflush.ProducerID, b *spendflush.Batch, pause time.Duration) bool {
+func (s *stack) applyBesideResend(id int64, producer spend.ProducerID, b *spend.Batch, pause time.Duration) bool {
 	s.t.Helper()
 	p := launch(s.t, "apply", s.variables(), quarantine("apply", id)...)
 	timer := time.NewTimer(pause)
@@ -459,7 +459,7 @@ func TestBatchesQuarantinedInTheWrongOrderAreAppliedInTheRightOne(t *testing.T) 
 	s := newStack(t)
 	mustRun(t, 0, s.variables(), "migrate", "up")
 	store := s.openStore()
-	producer := spendflush.NewProducerID(time.Now())
+	producer := spend.NewProducerID(time.Now())
 	var ids []int64
 	for _, sequence := range []uint64{4, 3, 1} {
 		ids = append(ids, s.setAside(store, s.handMade(producer, sequence, spent{"k", "1"})))

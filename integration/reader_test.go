@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // launchPiped starts the program with its output going to a reader, which reads until the output matches, and then goes
@@ -55,7 +55,7 @@ func TestServeOutlivesTheReaderOfItsLogAndDrains(t *testing.T) {
 		postTo(t, s, "http://"+found[1], `{"spend": "0.5", "api_key": "key"}`)
 	}
 	p.stop(0)
-	if got := s.total("key"); got.Spend != spendflush.Dollars(10) {
+	if got := s.total("key"); got.Spend != spend.Dollars(10) {
 		t.Errorf("the books say %+v", got)
 	}
 }

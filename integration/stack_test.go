@@ -12,8 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -24,7 +24,7 @@ const token = "integration-token-7b1f3c"
 type stack struct {
 	t               testing.TB
 	postgres, redis string // URLs
-	id              spendflush.BooksID
+	id              spend.BooksID
 	http            *http.Client
 }
 

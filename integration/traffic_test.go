@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // update is an update as clients send it.
@@ -36,8 +36,8 @@ type update struct {
 	CacheRead      int64           `json:"cache_read_input_tokens,omitempty"`
 	CacheCreation  int64           `json:"cache_creation_input_tokens,omitempty"`
 
-	amount spendflush.Amount // what Spend means
-	at     time.Time         // what Time means
+	amount spend.Amount // what Spend means
+	at     time.Time    // what Time means
 }
 
 func (u *update) sums() sums {
@@ -141,15 +141,15 @@ func (m *mix) combination() update {
 func (m *mix) spend(u *update) {
 	switch m.rng.IntN(20) {
 	case 0: // half to even, on the way in
-		u.Spend, u.amount = json.RawMessage(`0.0000000000025`), spendflush.Picodollars(2)
+		u.Spend, u.amount = json.RawMessage(`0.0000000000025`), spend.Picodollars(2)
 	case 1:
-		u.Spend, u.amount = json.RawMessage(`"0.0000000000035"`), spendflush.Picodollars(4)
+		u.Spend, u.amount = json.RawMessage(`"0.0000000000035"`), spend.Picodollars(4)
 	case 2:
-		u.Spend, u.amount = json.RawMessage(`1.5e-7`), spendflush.Picodollars(150_000)
+		u.Spend, u.amount = json.RawMessage(`1.5e-7`), spend.Picodollars(150_000)
 	case 3:
-		u.Spend, u.amount = json.RawMessage(`"999999999.999999999999"`), spendflush.Dollars(1_000_000_000).Sub(spendflush.Picodollars(1))
+		u.Spend, u.amount = json.RawMessage(`"999999999.999999999999"`), spend.Dollars(1_000_000_000).Sub(spend.Picodollars(1))
 	default:
-		u.amount = spendflush.Picodollars(m.rng.Int64N(8_000_000_000))
+		u.amount = spend.Picodollars(m.rng.Int64N(8_000_000_000))
 		if m.credits && m.rng.IntN(30) == 0 {
 			u.amount = u.amount.Neg()
 		}

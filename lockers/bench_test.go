@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // kinds are the lockers that docs/locks.md compares.
@@ -23,7 +23,7 @@ var kinds = []struct {
 	{"pgbouncer", func(t testing.TB) string { return testserver.PgBouncer(t, database(t), nil) }},
 }
 
-func openKind(t testing.TB, kind, url string, ttl time.Duration) spendflush.Locker {
+func openKind(t testing.TB, kind, url string, ttl time.Duration) spend.Locker {
 	if kind == "redis" {
 		return openRedis(t, dial(t, url), "bench", ttl)
 	}
@@ -49,7 +49,7 @@ func BenchmarkLock(b *testing.B) {
 			l := openKind(b, kind.name, url, time.Minute)
 			acquire(b, l)
 			measure(b, func() error {
-				if _, err := l.Acquire(context.Background(), lock); !errors.Is(err, spendflush.ErrHeld) {
+				if _, err := l.Acquire(context.Background(), lock); !errors.Is(err, spend.ErrHeld) {
 					return errors.Join(errors.New("not refused"), err)
 				}
 				return nil

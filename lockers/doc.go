@@ -12,7 +12,7 @@
 //
 // # The life of a lease
 //
-//	Acquire ──► refused: held by another, *spendflush.HeldError
+//	Acquire ──► refused: held by another, *spend.HeldError
 //	   │
 //	   ▼
 //	held, trusted ──┬─ Release ──────────────────────────────► ended, Lost is closed

@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // stranger returns a connection of a role that may connect to the database and nothing else. It calls itself what an
@@ -69,7 +69,7 @@ func TestAHolderThatIsNoInstanceIsTold(t *testing.T) {
 	}
 	l := lockers.NewPostgres(admin, "b")
 	_, err := l.Acquire(t.Context(), lock)
-	held, ok := errors.AsType[*spendflush.HeldError](err)
+	held, ok := errors.AsType[*spend.HeldError](err)
 	if !ok {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestLocksNeedNoSettingOfThePoolNorOfTheDatabase(t *testing.T) {
 		a, b := lockers.NewPostgres(pool, `o'w\ner é`), lockers.NewPostgres(pool, "b")
 		lease := acquire(t, a)
 		_, err = b.Acquire(t.Context(), lock)
-		held, ok := errors.AsType[*spendflush.HeldError](err)
+		held, ok := errors.AsType[*spend.HeldError](err)
 		if holder, err := b.Holder(t.Context(), lock); !ok || err != nil || held.Holder != holder || holder.Owner != "o?w?ner ?" {
 			t.Errorf("%s: the holder is %+v, %v", encoding, holder, err)
 		}

@@ -134,7 +134,7 @@ func (l *lease) end() {
 
 func (l *lease) Lost() <-chan struct{} { return l.lost }
 
-// Release gives the lock up; see spendflush.Lease. It returns when ctx ends, or after one TTL, when the lock has ended
+// Release gives the lock up; see spend.Lease. It returns when ctx ends, or after one TTL, when the lock has ended
 // by itself. If ctx has ended already, it tries all the same: who stops because its context has ended wants the next
 // one to go on at once.
 func (l *lease) Release(ctx context.Context) error {

@@ -15,10 +15,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // childEnv makes this program a process that holds a lock: "URL TTL NAME".
@@ -58,7 +58,7 @@ func hold(told []string) error {
 	if err != nil {
 		return err
 	}
-	var locker spendflush.Locker
+	var locker spend.Locker
 	if strings.HasPrefix(url, "redis") {
 		o, err := redis.ParseURL(url)
 		if err != nil {
@@ -132,7 +132,7 @@ func (c *child) signal(t testing.TB, s syscall.Signal) {
 }
 
 // acquireSoon tries until the lock is won.
-func acquireSoon(t testing.TB, l spendflush.Locker, name string) spendflush.Lease {
+func acquireSoon(t testing.TB, l spend.Locker, name string) spend.Lease {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Memory hands out locks in the memory of this process, for tests and for a single instance. They never expire.
@@ -20,7 +20,7 @@ type memoryLocks struct {
 	leases map[string]*memoryLease
 }
 
-var _ spendflush.Locker = (*Memory)(nil)
+var _ spend.Locker = (*Memory)(nil)
 
 // NewMemory returns a locker with locks of its own.
 func NewMemory(owner string) *Memory {
@@ -39,32 +39,32 @@ func (l *Memory) Revoke(name string) {
 	}
 }
 
-// Acquire tries once to get the lock; see spendflush.Locker. The error is a *spendflush.HeldError or ctx's.
-func (l *Memory) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
+// Acquire tries once to get the lock; see spend.Locker. The error is a *spend.HeldError or ctx's.
+func (l *Memory) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
 	}
 	l.locks.mu.Lock()
 	defer l.locks.mu.Unlock()
 	if held := l.locks.leases[name]; held != nil {
-		return nil, &spendflush.HeldError{Name: name, Holder: spendflush.Holder{Owner: held.owner}}
+		return nil, &spend.HeldError{Name: name, Holder: spend.Holder{Owner: held.owner}}
 	}
 	lease := &memoryLease{locks: l.locks, name: name, owner: l.owner, lost: make(chan struct{})}
 	l.locks.leases[name] = lease
 	return lease, nil
 }
 
-// Holder says who holds the lock; see spendflush.Locker.
-func (l *Memory) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
+// Holder says who holds the lock; see spend.Locker.
+func (l *Memory) Holder(ctx context.Context, name string) (spend.Holder, error) {
 	if err := ctx.Err(); err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+		return spend.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
 	}
 	l.locks.mu.Lock()
 	defer l.locks.mu.Unlock()
 	if held := l.locks.leases[name]; held != nil {
-		return spendflush.Holder{Owner: held.owner}, nil
+		return spend.Holder{Owner: held.owner}, nil
 	}
-	return spendflush.Holder{}, nil
+	return spend.Holder{}, nil
 }
 
 type memoryLease struct {

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/pglink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // DefaultPostgresTTL is the TTL of a lock in Postgres unless WithTTL says otherwise.
@@ -42,7 +42,7 @@ type Postgres struct {
 	slots chan struct{} // one is taken for each lease and try; nil: no bound
 }
 
-var _ spendflush.Locker = (*Postgres)(nil)
+var _ spend.Locker = (*Postgres)(nil)
 
 // NewPostgres returns a locker whose locks show the owner, which names this instance, as the application_name
 // "spendflush/<owner>" of the session that holds one. Postgres keeps 63 characters of that and only those of ASCII. The
@@ -65,7 +65,7 @@ func (l *Postgres) WithTTL(ttl time.Duration) *Postgres {
 }
 
 // WithMaxLeases returns a locker for the same locks that has at most n leases and tries at once, from 1. Beyond them
-// Acquire doesn't wait for a connection, but returns a *spendflush.HeldError at once, without an owner: the lock may be
+// Acquire doesn't wait for a connection, but returns a *spend.HeldError at once, without an owner: the lock may be
 // free, but this locker has no connection for it.
 func (l *Postgres) WithMaxLeases(n int) *Postgres {
 	other := *l
@@ -147,12 +147,12 @@ func quoteName(name string) string {
 
 const applicationPrefix = "spendflush/"
 
-// Acquire tries once to get the lock; see spendflush.Locker. It waits for a connection of the pool if all are busy.
-// Errors: *spendflush.HeldError, whose owner is "" if it gave the lock up meanwhile, or if there are as many leases as
+// Acquire tries once to get the lock; see spend.Locker. It waits for a connection of the pool if all are busy.
+// Errors: *spend.HeldError, whose owner is "" if it gave the lock up meanwhile, or if there are as many leases as
 // WithMaxLeases allows; ErrTTL; those of Postgres, after which the lock isn't held.
-func (l *Postgres) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
+func (l *Postgres) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	lease, err := l.acquire(ctx, name)
-	if held, ok := errors.AsType[*spendflush.HeldError](err); ok {
+	if held, ok := errors.AsType[*spend.HeldError](err); ok {
 		return nil, held
 	}
 	if err != nil {
@@ -166,7 +166,7 @@ func (l *Postgres) acquire(ctx context.Context, name string) (*lease, error) {
 		return nil, err
 	}
 	if !l.take() {
-		return nil, &spendflush.HeldError{Name: name}
+		return nil, &spend.HeldError{Name: name}
 	}
 	conn, err := l.pool.Acquire(ctx)
 	if err != nil {
@@ -206,31 +206,31 @@ func (l *Postgres) begin(ctx context.Context, conn *pgxpool.Conn, name string, k
 	if err != nil {
 		return err
 	}
-	return &spendflush.HeldError{Name: name, Holder: holder}
+	return &spend.HeldError{Name: name, Holder: holder}
 }
 
-// Holder says who holds the lock; see spendflush.Locker. Its Expires is always 0.
-func (l *Postgres) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
+// Holder says who holds the lock; see spend.Locker. Its Expires is always 0.
+func (l *Postgres) Holder(ctx context.Context, name string) (spend.Holder, error) {
 	holder, err := l.holder(ctx, name)
 	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
+		return spend.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, err)
 	}
 	return holder, nil
 }
 
-func (l *Postgres) holder(ctx context.Context, name string) (spendflush.Holder, error) {
+func (l *Postgres) holder(ctx context.Context, name string) (spend.Holder, error) {
 	conn, err := l.pool.Acquire(ctx)
 	if err != nil {
-		return spendflush.Holder{}, err
+		return spend.Holder{}, err
 	}
 	defer conn.Release() // which closes it if a transaction is left open
 	key, err := lockKey(ctx, conn, name)
 	if err != nil {
-		return spendflush.Holder{}, err
+		return spend.Holder{}, err
 	}
 	results, err := exec(ctx, conn, append(begin(askTimeout, ""), holderOf(key), "COMMIT")...)
 	if err != nil {
-		return spendflush.Holder{}, err
+		return spend.Holder{}, err
 	}
 	return readHolder(results[2])
 }
@@ -239,18 +239,18 @@ func holderOf(key int64) string { return strings.ReplaceAll(holderSQL, "$1::bigi
 
 // readHolder tells an instance from any other session. One whose role may not even use the schema is none, whatever it
 // calls itself.
-func readHolder(r *pgconn.Result) (spendflush.Holder, error) {
+func readHolder(r *pgconn.Result) (spend.Holder, error) {
 	if len(r.Rows) == 0 {
-		return spendflush.Holder{}, nil
+		return spend.Holder{}, nil
 	}
 	if len(r.Rows[0]) != 4 {
-		return spendflush.Holder{}, errors.New("the holder can't be read")
+		return spend.Holder{}, errors.New("the holder can't be read")
 	}
 	pid, application, role, may := string(r.Rows[0][0]), string(r.Rows[0][1]), string(r.Rows[0][2]), string(r.Rows[0][3])
 	if owner, ok := strings.CutPrefix(application, applicationPrefix); ok && may == "t" {
-		return spendflush.Holder{Owner: owner}, nil
+		return spend.Holder{Owner: owner}, nil
 	}
-	return spendflush.Holder{Foreign: fmt.Sprintf("process %s of role %q, application %q", pid, role, application)}, nil
+	return spend.Holder{Foreign: fmt.Sprintf("process %s of role %q, application %q", pid, role, application)}, nil
 }
 
 // postgresLink is the transaction that holds a lock. All its errors are errGone: what has failed once on a connection

@@ -10,10 +10,10 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // session is what Postgres says of the one session that holds a lock.
@@ -148,7 +148,7 @@ func TestALeaseHoldsOneConnectionAndGivesItBackSound(t *testing.T) {
 	l := lockers.NewPostgres(pool, "a")
 	for range 20 {
 		lease := acquire(t, l)
-		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
 			t.Fatal(err)
 		}
 		if n := pool.Stat().AcquiredConns(); n != 1 {
@@ -195,7 +195,7 @@ func TestAKilledHoldersLockIsFree(t *testing.T) {
 			holder := startChild(t, url, time.Hour, lock)
 			l := lockers.NewPostgres(openPool(t, url), "successor")
 			_, err := l.Acquire(t.Context(), lock)
-			if held, ok := errors.AsType[*spendflush.HeldError](err); !ok || held.Holder.Owner != childOwner {
+			if held, ok := errors.AsType[*spend.HeldError](err); !ok || held.Holder.Owner != childOwner {
 				t.Fatalf("acquire returned %v", err)
 			}
 			holder.signal(t, syscall.SIGKILL)
@@ -261,7 +261,7 @@ func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 	}
 	<-lease.Lost() // at once: the TTL is an hour
 	_ = lease.Release(t.Context())
-	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spendflush.ErrHeld) {
+	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spend.ErrHeld) {
 		t.Errorf("a dead server answered %v", err)
 	}
 	if err := server.Restart(t.Context()); err != nil {
@@ -274,7 +274,7 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	url := database(t)
 	pool := openPool(t, url)
 	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
-	acquireAs := func(name string) spendflush.Lease {
+	acquireAs := func(name string) spend.Lease {
 		t.Helper()
 		lease, err := l.Acquire(t.Context(), name)
 		if err != nil {
@@ -286,7 +286,7 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	wantNoRoom := func() {
 		t.Helper()
 		for range 3 { // a try that is refused takes no room
-			var held *spendflush.HeldError
+			var held *spend.HeldError
 			if _, err := l.WithTTL(lockers.DefaultPostgresTTL).Acquire(t.Context(), "third"); !errors.As(err, &held) || held.Holder.Owner != "" {
 				t.Errorf("with two leases of two: %v", err)
 			}
@@ -311,7 +311,7 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	}
 	other := acquire(t, lockers.NewPostgres(openPool(t, url), "b"))
 	for range 3 {
-		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
 			t.Fatal(err)
 		}
 	}
@@ -354,7 +354,7 @@ func TestALockerOnASharedPoolLeavesAConnectionToAFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lease.Release(context.WithoutCancel(t.Context()))
-	if _, err := l.Acquire(t.Context(), "direct/1"); !errors.Is(err, spendflush.ErrHeld) {
+	if _, err := l.Acquire(t.Context(), "direct/1"); !errors.Is(err, spend.ErrHeld) {
 		t.Errorf("a second lease: %v, want that it isn't given", err)
 	}
 	if err := pool.Ping(t.Context()); err != nil {

@@ -14,10 +14,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 	"github.com/spendflush/spendflush/internal/rediserr"
 	"github.com/spendflush/spendflush/internal/redislink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Defaults of RedisOptions.
@@ -70,8 +70,8 @@ type unsure struct {
 }
 
 var (
-	_ spendflush.Locker      = (*Redis)(nil)
-	_ spendflush.BooksLocker = (*Redis)(nil)
+	_ spend.Locker      = (*Redis)(nil)
+	_ spend.BooksLocker = (*Redis)(nil)
 )
 
 // ErrClient is wrapped by the error of NewRedis.
@@ -96,11 +96,11 @@ func NewRedis(client redis.UniversalClient, owner string, opts RedisOptions) (*R
 	}, nil
 }
 
-// ForBooks returns the locks of these books; see spendflush.BooksLocker. It shares the client and what Wait knows.
-func (l *Redis) ForBooks(id spendflush.BooksID) spendflush.Locker { return l.Of(id) }
+// ForBooks returns the locks of these books; see spend.BooksLocker. It shares the client and what Wait knows.
+func (l *Redis) ForBooks(id spend.BooksID) spend.Locker { return l.Of(id) }
 
 // Of is ForBooks with the type that it has.
-func (l *Redis) Of(id spendflush.BooksID) *Redis {
+func (l *Redis) Of(id spend.BooksID) *Redis {
 	other := *l
 	other.opts.Prefix = l.root + ":" + id.String()
 	return &other
@@ -137,8 +137,8 @@ func ownerOf(value string) string {
 	return value // not ours
 }
 
-func parseHolder(reply []any) spendflush.Holder {
-	var h spendflush.Holder
+func parseHolder(reply []any) spend.Holder {
+	var h spend.Holder
 	if len(reply) == 2 {
 		value, _ := reply[0].(string)
 		ms, _ := reply[1].(int64)
@@ -147,10 +147,10 @@ func parseHolder(reply []any) spendflush.Holder {
 	return h
 }
 
-// Acquire tries once to get the lock; see spendflush.Locker. Errors: *spendflush.HeldError; ErrTTL; those of Redis,
+// Acquire tries once to get the lock; see spend.Locker. Errors: *spend.HeldError; ErrTTL; those of Redis,
 // after which it isn't known whether the lock was taken. It then is free, or got by the next Acquire, at the latest
 // when its TTL is over.
-func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, error) {
+func (l *Redis) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	if err := checkTTL(l.opts.TTL); err != nil {
 		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
 	}
@@ -168,7 +168,7 @@ func (l *Redis) Acquire(ctx context.Context, name string) (spendflush.Lease, err
 		return nil, fmt.Errorf("acquire lock %s: %w", name, denied(err))
 	}
 	if len(reply) > 0 {
-		return nil, &spendflush.HeldError{Name: name, Holder: parseHolder(reply)}
+		return nil, &spend.HeldError{Name: name, Holder: parseHolder(reply)}
 	}
 	lease, err := newLease(start, l.opts.TTL, &redisLink{locker: l, name: name, value: value})
 	if err != nil {
@@ -198,21 +198,21 @@ func (l *Redis) remember(name, token string) {
 	l.unsure.tokens[l.Key(name)] = token
 }
 
-// Holder says who holds the lock; see spendflush.Locker.
-func (l *Redis) Holder(ctx context.Context, name string) (spendflush.Holder, error) {
+// Holder says who holds the lock; see spend.Locker.
+func (l *Redis) Holder(ctx context.Context, name string) (spend.Holder, error) {
 	reply, err := abandon.Call(ctx, l.calls, func() ([]any, error) {
 		return holderScript.Run(ctx, l.client, []string{l.Key(name)}).Slice()
 	})
 	if err != nil {
-		return spendflush.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, denied(err))
+		return spend.Holder{}, fmt.Errorf("look who holds lock %s: %w", name, denied(err))
 	}
 	return parseHolder(reply), nil
 }
 
-// denied has the error wrap spendflush.ErrDenied if it is of that kind.
+// denied has the error wrap spend.ErrDenied if it is of that kind.
 func denied(err error) error {
 	if rediserr.Denied(err) {
-		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+		return fmt.Errorf("%w: %w", spend.ErrDenied, err)
 	}
 	return err
 }

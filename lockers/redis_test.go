@@ -11,10 +11,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -22,7 +22,7 @@ const (
 	lockKey = "{spendflush:0}:lock:flush"
 )
 
-func acquire(t testing.TB, l spendflush.Locker) spendflush.Lease {
+func acquire(t testing.TB, l spend.Locker) spend.Lease {
 	t.Helper()
 	lease, err := l.Acquire(t.Context(), lock)
 	if err != nil {
@@ -93,8 +93,8 @@ func TestAKeyThatSomebodySetByHandIsALockToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := openRedis(t, client, "a", ttl).Acquire(t.Context(), lock)
-	held, ok := errors.AsType[*spendflush.HeldError](err)
-	if !ok || held.Holder != (spendflush.Holder{Owner: "maintenance"}) {
+	held, ok := errors.AsType[*spend.HeldError](err)
+	if !ok || held.Holder != (spend.Holder{Owner: "maintenance"}) {
 		t.Errorf("acquire returned %v", err)
 	}
 }
@@ -139,10 +139,10 @@ func TestALostReplyLocksNobodyOut(t *testing.T) {
 	}
 	l := openRedis(t, noRetry, "a", ttl)
 	proxy.CutNextReply()
-	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spendflush.ErrHeld) {
+	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spend.ErrHeld) {
 		t.Fatalf("acquire whose reply was cut returned %v", err)
 	}
-	if _, err := other.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+	if _, err := other.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
 		t.Errorf("the server didn't get the request: %v", err)
 	}
 	lease := acquire(t, l)
@@ -175,7 +175,7 @@ func TestATokenWhoseOutcomeIsUnknownIsUsedForItsOwnLockOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := acquire(t, l)
-	if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spendflush.ErrHeld) {
+	if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
 		t.Errorf("the token was used twice: %v", err)
 	}
 	if err := first.Release(t.Context()); err != nil {
@@ -262,7 +262,7 @@ func TestAHangingServerEndsTheLeaseWhileItStillHangs(t *testing.T) {
 	if err := lease.Release(ctx); err == nil {
 		t.Error("a server that hangs let a lock be released")
 	}
-	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spendflush.ErrHeld) {
+	if _, err := l.Acquire(t.Context(), lock); err == nil || errors.Is(err, spend.ErrHeld) {
 		t.Errorf("acquire on a server that hangs returned %v", err)
 	}
 }
@@ -323,7 +323,7 @@ func TestOfALockThatAnotherProgramHasMadeLongNoMoreIsReadThanOneOfOursHas(t *tes
 		t.Errorf("the owner has %d bytes, %v", len(h.Owner), err)
 	}
 	_, err := l.Acquire(t.Context(), "flush/0")
-	if held, ok := errors.AsType[*spendflush.HeldError](err); !ok || len(held.Holder.Owner) != 4096 {
+	if held, ok := errors.AsType[*spend.HeldError](err); !ok || len(held.Holder.Owner) != 4096 {
 		t.Errorf("to acquire it returned %.60v", err)
 	}
 }

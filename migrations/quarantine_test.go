@@ -7,8 +7,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // before returns the migrations whose names come before the given one.
@@ -42,12 +42,12 @@ func TestBatchesThatWereInQuarantineBeforeGetTheirAmounts(t *testing.T) {
 		"-99999999999999999999999999.999999999999",
 	}
 	for i, text := range amounts {
-		var c spendflush.Counters
+		var c spend.Counters
 		if err := c.Spend.UnmarshalText([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		c.FailedRequests = int64(i) << (8 * i)
-		producer := spendflush.NewProducerID(time.Now())
+		producer := spend.NewProducerID(time.Now())
 		// As batches were when that migration was made.
 		batch := make([]byte, 112)
 		binary.BigEndian.PutUint64(batch[56:], uint64(c.APIRequests()))

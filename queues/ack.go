@@ -4,8 +4,8 @@ import (
 	"context"
 	_ "embed"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -29,11 +29,11 @@ var (
 	ackScript = newScript(ackLua)
 )
 
-// Ack takes exactly these entries out of the shard and publishes marks; see spendflush.Queue. Long lists take several
+// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. Long lists take several
 // round trips; the marks go with the first one. A mark is forgotten a day after it was published, and one that has no
-// text (see spendflush.Mark) isn't published. With Retain, taking an entry out and retaining it is one step, and entries
+// text (see spend.Mark) isn't published. With Retain, taking an entry out and retaining it is one step, and entries
 // that hold no batch are deleted all the same.
-func (q *Redis) Ack(ctx context.Context, shard int, a spendflush.Ack) error {
+func (q *Redis) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	// The lists are copied, because the caller may change them after a call that was given up.
 	lists := q.ackLists(shard, a)
 	_, err := abandon.Call(ctx, q.calls, func() (struct{}, error) {
@@ -59,7 +59,7 @@ type ackLists struct {
 	booked     int64
 }
 
-func (q *Redis) ackLists(shard int, a spendflush.Ack) *ackLists {
+func (q *Redis) ackLists(shard int, a spend.Ack) *ackLists {
 	lists := &ackLists{booked: max(a.Booked, 0)}
 	for _, id := range a.Entries {
 		if place, ok := parseID(id); ok { // an id that no queue gave counts as gone

@@ -8,10 +8,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // BenchmarkPush compares Push with the bare XADD that it replaces, on a queue that is never longer than a few entries.
@@ -32,7 +32,7 @@ func BenchmarkPush(b *testing.B) {
 		b.Run("push/"+name, func(b *testing.B) {
 			q := testserver.Must(queues.NewRedis(benchClient(b), queues.RedisOptions{MaxBytes: 1 << 30}))
 			b.SetBytes(int64(len(batch.Bytes())))
-			var ids []spendflush.EntryID
+			var ids []spend.EntryID
 			for b.Loop() {
 				id, err := q.Push(context.Background(), batch, "")
 				if err != nil {
@@ -40,7 +40,7 @@ func BenchmarkPush(b *testing.B) {
 				}
 				if ids = append(ids, id); len(ids) == 10 {
 					b.StopTimer()
-					if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
+					if err := q.Ack(context.Background(), 0, spend.Ack{Entries: ids}); err != nil {
 						b.Fatal(err)
 					}
 					ids = ids[:0]
@@ -89,7 +89,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkAck(b *testing.B) {
 	q := testserver.Must(queues.NewRedis(benchClient(b), queues.RedisOptions{}))
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
-	ids := make([]spendflush.EntryID, 1000)
+	ids := make([]spend.EntryID, 1000)
 	for b.Loop() {
 		b.StopTimer()
 		for i := range ids {
@@ -100,7 +100,7 @@ func BenchmarkAck(b *testing.B) {
 			ids[i] = id
 		}
 		b.StartTimer()
-		if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
+		if err := q.Ack(context.Background(), 0, spend.Ack{Entries: ids}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -126,12 +126,12 @@ func BenchmarkRetain(b *testing.B) {
 				if err != nil || len(entries) != n {
 					b.Fatal(len(entries), err)
 				}
-				ids := make([]spendflush.EntryID, n)
+				ids := make([]spend.EntryID, n)
 				for i, e := range entries {
 					ids[i] = e.ID
 				}
 				b.StartTimer()
-				if err := q.Ack(context.Background(), 0, spendflush.Ack{Entries: ids}); err != nil {
+				if err := q.Ack(context.Background(), 0, spend.Ack{Entries: ids}); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := q.Requeue(context.Background(), 0); err != nil {
@@ -192,7 +192,7 @@ func BenchmarkJournalAppend(b *testing.B) {
 			var calls sync.WaitGroup
 			for shard := range shards {
 				calls.Go(func() {
-					batches := []*spendflush.Batch{queuetest.NewBatch(queuetest.NewProducer(), shard%4, 1, 40)}
+					batches := []*spend.Batch{queuetest.NewBatch(queuetest.NewProducer(), shard%4, 1, 40)}
 					for i := shard; i < b.N; i += shards {
 						if err := j.Append(batches); err != nil {
 							b.Error(err)

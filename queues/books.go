@@ -8,14 +8,14 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var (
-	_ spendflush.BooksQueue     = (*Redis)(nil)
-	_ spendflush.BooksNotes     = (*Redis)(nil)
-	_ spendflush.WitnessedQueue = (*Redis)(nil)
+	_ spend.BooksQueue     = (*Redis)(nil)
+	_ spend.BooksNotes     = (*Redis)(nil)
+	_ spend.WitnessedQueue = (*Redis)(nil)
 )
 
 //go:embed witness.lua
@@ -26,40 +26,40 @@ var witnessScript = redis.NewScript(witnessLua)
 // witnessMillis is how long a witness is shown that isn't shown again.
 const witnessMillis = 10_000
 
-// ForBooks returns the queue of these books; see spendflush.BooksQueue. It shares the client, the options and what Wait and
+// ForBooks returns the queue of these books; see spend.BooksQueue. It shares the client, the options and what Wait and
 // Unretained know.
-func (q *Redis) ForBooks(id spendflush.BooksID) spendflush.Queue { return q.Of(id) }
+func (q *Redis) ForBooks(id spend.BooksID) spend.Queue { return q.Of(id) }
 
 // Of is ForBooks with the type that it has.
-func (q *Redis) Of(id spendflush.BooksID) *Redis {
+func (q *Redis) Of(id spend.BooksID) *Redis {
 	other := *q
 	other.opts.Prefix = prefixOf(q.root, id)
 	return &other
 }
 
 // prefixOf returns the beginning of the keys of books.
-func prefixOf(root string, id spendflush.BooksID) string { return root + ":" + id.String() }
+func prefixOf(root string, id spend.BooksID) string { return root + ":" + id.String() }
 
 func (q *Redis) noteKey(place string) string { return "{" + q.root + ":books:" + place + "}" }
 
-// NotedBooks returns what was noted for the place; see spendflush.BooksNotes.
-func (q *Redis) NotedBooks(ctx context.Context, place string) (spendflush.BooksID, error) {
-	text, err := q.text(ctx, q.noteKey(place), len(spendflush.BooksID{}.String()))
+// NotedBooks returns what was noted for the place; see spend.BooksNotes.
+func (q *Redis) NotedBooks(ctx context.Context, place string) (spend.BooksID, error) {
+	text, err := q.text(ctx, q.noteKey(place), len(spend.BooksID{}.String()))
 	if errors.Is(err, redis.Nil) {
-		return spendflush.BooksID{}, nil
+		return spend.BooksID{}, nil
 	}
-	var id spendflush.BooksID
+	var id spend.BooksID
 	if err == nil {
-		id, err = spendflush.ParseBooksID(text)
+		id, err = spend.ParseBooksID(text)
 	}
 	if err != nil {
-		return spendflush.BooksID{}, fmt.Errorf("read which books a database has: %w", err)
+		return spend.BooksID{}, fmt.Errorf("read which books a database has: %w", err)
 	}
 	return id, nil
 }
 
-// NoteBooks replaces what was noted for the place; see spendflush.BooksNotes.
-func (q *Redis) NoteBooks(ctx context.Context, place string, id spendflush.BooksID) error {
+// NoteBooks replaces what was noted for the place; see spend.BooksNotes.
+func (q *Redis) NoteBooks(ctx context.Context, place string, id spend.BooksID) error {
 	_, err := abandon.Call(ctx, q.calls, func() (string, error) {
 		return q.client.Set(ctx, q.noteKey(place), id.String(), 0).Result()
 	})
@@ -69,8 +69,8 @@ func (q *Redis) NoteBooks(ctx context.Context, place string, id spendflush.Books
 	return nil
 }
 
-// ShowWitnesses shows which database uses the queue, by the last 64 of the witnesses; see spendflush.WitnessedQueue.
-func (q *Redis) ShowWitnesses(ctx context.Context, own []spendflush.Witness) (shown []spendflush.Witness, err error) {
+// ShowWitnesses shows which database uses the queue, by the last 64 of the witnesses; see spend.WitnessedQueue.
+func (q *Redis) ShowWitnesses(ctx context.Context, own []spend.Witness) (shown []spend.Witness, err error) {
 	args := []any{witnessMillis}
 	for i := range own {
 		args = append(args, own[i][:])
@@ -85,9 +85,9 @@ func (q *Redis) ShowWitnesses(ctx context.Context, own []spendflush.Witness) (sh
 	if err != nil {
 		return nil, fmt.Errorf("show which database uses the queue: %w", err)
 	}
-	for len(text) >= len(spendflush.Witness{}) {
-		shown = append(shown, spendflush.Witness([]byte(text[:len(spendflush.Witness{})])))
-		text = text[len(spendflush.Witness{}):]
+	for len(text) >= len(spend.Witness{}) {
+		shown = append(shown, spend.Witness([]byte(text[:len(spend.Witness{})])))
+		text = text[len(spend.Witness{}):]
 	}
 	return shown, nil
 }

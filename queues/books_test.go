@@ -5,16 +5,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var (
-	theseBooks = spendflush.BooksID{1, 15: 2}
-	otherBooks = spendflush.BooksID{3, 15: 4}
+	theseBooks = spend.BooksID{1, 15: 2}
+	otherBooks = spend.BooksID{3, 15: 4}
 )
 
 func TestQueuesOfTwoBooksHaveNothingToDoWithEachOther(t *testing.T) {
@@ -26,11 +26,11 @@ func TestQueuesOfTwoBooksHaveNothingToDoWithEachOther(t *testing.T) {
 	if stats := look(t, b); stats.Batches != 0 {
 		t.Errorf("the other books' queue has %+v", stats)
 	}
-	ack(t, b, []spendflush.EntryID{id})
+	ack(t, b, []spend.EntryID{id})
 	if stats := look(t, a); stats.Batches != 1 {
 		t.Errorf("an ack of the other books took it out: %+v", stats)
 	}
-	ack(t, a, []spendflush.EntryID{id})
+	ack(t, a, []spend.EntryID{id})
 	if n := requeue(t, b); n != 0 {
 		t.Errorf("the other books requeue %d entries", n)
 	}
@@ -57,18 +57,18 @@ func TestNotesOfBooksAreReplacedAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer journal.Close()
-	for name, notes := range map[string]spendflush.BooksNotes{"Redis": open(t, dial(t, testserver.Redis(t)), queues.RedisOptions{}), "Journal": journal} {
+	for name, notes := range map[string]spend.BooksNotes{"Redis": open(t, dial(t, testserver.Redis(t)), queues.RedisOptions{}), "Journal": journal} {
 		t.Run(name, func(t *testing.T) {
-			want := func(place string, id spendflush.BooksID) {
+			want := func(place string, id spend.BooksID) {
 				t.Helper()
 				if got, err := notes.NotedBooks(t.Context(), place); got != id || err != nil {
 					t.Errorf("%s: %s, %v; want %s", place, got, err, id)
 				}
 			}
-			want("p", spendflush.BooksID{})
+			want("p", spend.BooksID{})
 			for _, note := range []struct {
 				place string
-				id    spendflush.BooksID
+				id    spend.BooksID
 			}{{"p", otherBooks}, {"pp", otherBooks}, {"p", theseBooks}, {"p", theseBooks}} {
 				if err := notes.NoteBooks(t.Context(), note.place, note.id); err != nil {
 					t.Fatal(err)
@@ -76,7 +76,7 @@ func TestNotesOfBooksAreReplacedAndRead(t *testing.T) {
 			}
 			want("p", theseBooks)
 			want("pp", otherBooks)
-			want("q", spendflush.BooksID{})
+			want("q", spend.BooksID{})
 		})
 	}
 }
@@ -87,9 +87,9 @@ func TestAQueueShowsTheWitnessOfOneDatabaseOnly(t *testing.T) {
 	type list = []byte
 	show := func(want, own list) {
 		t.Helper()
-		var witnesses []spendflush.Witness
+		var witnesses []spend.Witness
 		for _, n := range own {
-			witnesses = append(witnesses, spendflush.Witness{15: n})
+			witnesses = append(witnesses, spend.Witness{15: n})
 		}
 		shown, err := q.ShowWitnesses(t.Context(), witnesses)
 		var got list

@@ -13,7 +13,7 @@
 //	                            c (bytes of memory that it counts for, which is about a fifth more) and i (producer and
 //	                            sequence)
 //	{spendflush:0}:bytes        number: the sum of these c
-//	{spendflush:0}:mark:<uuid>  text: how far this producer is known to be in Postgres, as spendflush.Mark writes it
+//	{spendflush:0}:mark:<uuid>  text: how far this producer is known to be in Postgres, as spend.Mark writes it
 //	{spendflush:0}:retained     stream: with Retain, an entry a batch that was acked, with the queue's fields and t (bytes
 //	                            that it and those before it count for); its id says when it was acked
 //	{spendflush:0}:changes      number: with a rewind window, how many changes the books have had, at least
@@ -126,7 +126,7 @@
 //	                             all batches of the calls that shared it must be appended again
 //	a file can't be deleted      Forget returns an error, and each later Forget tries again
 //	a file can't be read         OpenJournal and Left return an error that names it
-//	a second process             OpenJournal returns spendflush.ErrJournalInUse
+//	a second process             OpenJournal returns spend.ErrJournalInUse
 //	no right in the directory    OpenJournal returns an error that names the path, what is needed, and the user
 //	others may write to it       likewise: a directory or file that another account could have made or changed is refused,
 //	                             and so is a symbolic link at its place

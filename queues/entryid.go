@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // An EntryID of a Redis queue is the id of the entry in the stream, a slash, and the identity of what was pushed or read
@@ -16,7 +16,7 @@ import (
 //
 // Streams give an id again after a loss, for example when a replica is promoted whose clock is behind.
 
-func entryID(id, identity string) spendflush.EntryID { return spendflush.EntryID(id + "/" + identity) }
+func entryID(id, identity string) spend.EntryID { return spend.EntryID(id + "/" + identity) }
 
 // streamPlace is what an EntryID says.
 type streamPlace struct {
@@ -26,7 +26,7 @@ type streamPlace struct {
 }
 
 // parseID returns false if no queue can have given the id.
-func parseID(id spendflush.EntryID) (streamPlace, bool) {
+func parseID(id spend.EntryID) (streamPlace, bool) {
 	inStream, identity, _ := strings.Cut(string(id), "/")
 	before, after, found := strings.Cut(inStream, "-")
 	if !found {

@@ -9,13 +9,13 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // journalSegmentBytes is the size from which on a file gets no more batches.
 const journalSegmentBytes = 16 << 20
 
-// Journal is a spendflush.Journal in a directory of files. One process has it at a time. Its methods may be called
+// Journal is a spend.Journal in a directory of files. One process has it at a time. Its methods may be called
 // concurrently; see the package comment for what is in the directory and what happens on each fault.
 type Journal struct {
 	dir    string
@@ -38,7 +38,7 @@ type Journal struct {
 
 // journalAppend is a call of Append.
 type journalAppend struct {
-	batches []*spendflush.Batch
+	batches []*spend.Batch
 	done    chan error // gets the outcome; has room for it
 }
 
@@ -49,13 +49,13 @@ type JournalStats struct {
 	Batches int   // batches that weren't forgotten, copies included
 }
 
-var _ spendflush.Journal = (*Journal)(nil)
+var _ spend.Journal = (*Journal)(nil)
 
 // OpenJournal opens the journal in the directory, which is made, for this user alone, if there is none. It reads
 // everything that earlier processes left, and makes the first file for its own batches, so that a directory in which
 // that can't be done is noticed now. It blocks for the disk.
 //
-// The error wraps spendflush.ErrJournalInUse if a Journal is open on the directory, in this process or another one: an
+// The error wraps spend.ErrJournalInUse if a Journal is open on the directory, in this process or another one: an
 // exclusive lock is held until Close or the death of the process, whichever comes first. If it wraps os.ErrPermission
 // this user lacks a right in the directory, or another account could have made or changed what is in it: the directory and
 // its files must belong to this user or root, be writable by their owner alone, and be no symbolic links.
@@ -100,7 +100,7 @@ func openJournal(dir string, lock io.Closer, files journalFiles, limit int64) (*
 // after Close. None of the batches counts as appended then, though some may be in the file and come back from the Left
 // of a later process. Earlier batches are as safe as before, and Append may be called again, with the same batches, as
 // soon as the cause is gone. The batches aren't changed, and not kept after the call.
-func (j *Journal) Append(batches []*spendflush.Batch) error {
+func (j *Journal) Append(batches []*spend.Batch) error {
 	if len(batches) == 0 {
 		return nil
 	}
@@ -132,7 +132,7 @@ func (j *Journal) Append(batches []*spendflush.Batch) error {
 //
 // That something was forgotten isn't itself kept: a file is there, whole, as long as one batch in it is needed, and
 // after a crash all of its batches are left again.
-func (j *Journal) Forget(shard int, producer spendflush.ProducerID, mark uint64) error {
+func (j *Journal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
@@ -160,12 +160,12 @@ func (j *Journal) Forget(shard int, producer spendflush.ProducerID, mark uint64)
 // again, until they are forgotten.
 //
 // They may include batches that Postgres has already, since forgetting isn't kept, and whose Append failed. They may
-// also include batches of a newer format (spendflush.ErrNewerBatch): their headers can be used, and they can be pushed,
+// also include batches of a newer format (spend.ErrNewerBatch): their headers can be used, and they can be pushed,
 // but only a newer program reads their rows.
 //
 // Left reads the files anew, and blocks for that; Append and Forget wait meanwhile. An error names the file. The result
 // is the caller's and holds all the bytes in memory.
-func (j *Journal) Left() ([]*spendflush.Batch, error) {
+func (j *Journal) Left() ([]*spend.Batch, error) {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()
 	if j.closed {
@@ -177,15 +177,15 @@ func (j *Journal) Left() ([]*spendflush.Batch, error) {
 	type identity struct {
 		journalLane
 		sequence uint64
-		digest   spendflush.Digest // of a process that was put back there may be two chains
+		digest   spend.Digest // of a process that was put back there may be two chains
 	}
 	seen := map[identity]bool{}
-	var left []*spendflush.Batch
+	var left []*spend.Batch
 	for _, s := range segments {
 		if !s.left {
 			continue
 		}
-		_, _, err := j.scan(s, func(b *spendflush.Batch) {
+		_, _, err := j.scan(s, func(b *spend.Batch) {
 			id := identity{laneOf(b), b.Sequence, b.Digest()}
 			j.mu.Lock()
 			defer j.mu.Unlock()
@@ -243,7 +243,7 @@ func (j *Journal) path(s *journalSegment) string { return filepath.Join(j.dir, s
 
 // explainJournal adds to an error of opening what a directory needs.
 func explainJournal(dir string, err error) error {
-	if errors.Is(err, spendflush.ErrJournalInUse) {
+	if errors.Is(err, spend.ErrJournalInUse) {
 		return fmt.Errorf("journal %s: %w: each process needs a directory of its own", dir, err)
 	}
 	return fmt.Errorf("journal %s: %w (it needs a directory in which user id %d may create, read, write and delete files)",

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // asLeft returns the journal in whose only file an earlier process left this.
@@ -26,7 +26,7 @@ func asLeft(t *testing.T, content []byte) (*Journal, *simDisk) {
 	return j, disk
 }
 
-func contentOf(batches ...*spendflush.Batch) []byte {
+func contentOf(batches ...*spend.Batch) []byte {
 	var content []byte
 	for _, b := range batches {
 		content = append(content, b.Bytes()...)
@@ -176,7 +176,7 @@ func FuzzJournalFile(f *testing.F) {
 	f.Add([]byte("SF\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		covered := int64(0)
-		bad, err := scanJournal(simContent{bytes.NewReader(content)}, func(b *spendflush.Batch) { covered += int64(len(b.Bytes())) })
+		bad, err := scanJournal(simContent{bytes.NewReader(content)}, func(b *spend.Batch) { covered += int64(len(b.Bytes())) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func FuzzJournalFile(f *testing.F) {
 			t.Fatalf("%d ranges are bad: %q", len(bad), j.Damage())
 		}
 		for _, b := range left {
-			if again, err := spendflush.ParseBatch(b.Bytes()); err != nil && !errors.Is(err, spendflush.ErrNewerBatch) || again.Header != b.Header {
+			if again, err := spend.ParseBatch(b.Bytes()); err != nil && !errors.Is(err, spend.ErrNewerBatch) || again.Header != b.Header {
 				t.Fatalf("%+v: %v", b.Header, err)
 			}
 			mustForget(t, j, b.Shard, b.Producer, b.Sequence)

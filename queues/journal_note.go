@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-var _ spendflush.BooksNotes = (*Journal)(nil)
+var _ spend.BooksNotes = (*Journal)(nil)
 
 // The file of a journal that notes which books databases have, a line each: the place, a space, the id.
 const (
@@ -22,24 +22,24 @@ const (
 	maxNoteBytes       = 1 << 20 // of the file
 )
 
-// NotedBooks returns what was noted for the place; see spendflush.BooksNotes.
-func (j *Journal) NotedBooks(_ context.Context, place string) (spendflush.BooksID, error) {
+// NotedBooks returns what was noted for the place; see spend.BooksNotes.
+func (j *Journal) NotedBooks(_ context.Context, place string) (spend.BooksID, error) {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()
 	lines, err := j.notes()
 	if err != nil {
-		return spendflush.BooksID{}, fmt.Errorf("read which books a database has: %w", err)
+		return spend.BooksID{}, fmt.Errorf("read which books a database has: %w", err)
 	}
 	for _, line := range lines {
 		if text, ok := strings.CutPrefix(line, place+" "); ok {
-			return spendflush.ParseBooksID(text)
+			return spend.ParseBooksID(text)
 		}
 	}
-	return spendflush.BooksID{}, nil
+	return spend.BooksID{}, nil
 }
 
-// NoteBooks replaces what was noted for the place; see spendflush.BooksNotes. It returns once that is on stable storage.
-func (j *Journal) NoteBooks(_ context.Context, place string, id spendflush.BooksID) error {
+// NoteBooks replaces what was noted for the place; see spend.BooksNotes. It returns once that is on stable storage.
+func (j *Journal) NoteBooks(_ context.Context, place string, id spend.BooksID) error {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()
 	if err := j.note(place, id); err != nil {
@@ -48,7 +48,7 @@ func (j *Journal) NoteBooks(_ context.Context, place string, id spendflush.Books
 	return nil
 }
 
-func (j *Journal) note(place string, id spendflush.BooksID) error {
+func (j *Journal) note(place string, id spend.BooksID) error {
 	j.mu.Lock()
 	closed := j.closed
 	j.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // hugeContent is a file of zeros, and texts at some places. It notes the most that was read at once.
@@ -48,8 +48,8 @@ func TestAHugeSegmentIsReadInPieces(t *testing.T) {
 	content := &hugeContent{size: size, texts: map[int64][]byte{
 		100: []byte("SF\x01\x00\x00\x00\x00\x00\x03\x00\x00\x00"), 3 * journalPiece / 2: batch.Bytes(),
 	}}
-	var found []*spendflush.Batch
-	bad, err := scanJournal(content, func(b *spendflush.Batch) { found = append(found, b) })
+	var found []*spend.Batch
+	bad, err := scanJournal(content, func(b *spend.Batch) { found = append(found, b) })
 	if err != nil || len(found) != 1 || !bytes.Equal(found[0].Bytes(), batch.Bytes()) {
 		t.Fatalf("%d batches, %v", len(found), err)
 	}
@@ -68,8 +68,8 @@ func TestABatchIsFoundWhereverPiecesEnd(t *testing.T) {
 	for shift := int64(-int64(len(both)) - 3); shift <= 3; shift++ {
 		at := journalPiece + shift
 		content := &hugeContent{size: at + int64(len(both)), texts: map[int64][]byte{0: []byte("x"), at: both}}
-		var found []*spendflush.Batch
-		bad, err := scanJournal(content, func(b *spendflush.Batch) { found = append(found, b) })
+		var found []*spend.Batch
+		bad, err := scanJournal(content, func(b *spend.Batch) { found = append(found, b) })
 		if err != nil || len(found) != 2 || found[0].Sequence != 1 || found[1].Sequence != 2 || !slices.Equal(bad, []journalSpan{{0, at, false}}) {
 			t.Fatalf("at %d: %d batches, bad are %v, %v", at, len(found), bad, err)
 		}

@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Environment by which a test tells a second run of its own binary what to be.
@@ -107,7 +107,7 @@ func TestAJournalOfAnotherProcessIsRefusedUntilThatProcessDies(t *testing.T) {
 	if lines := startChild(t, child); !lines.Scan() || lines.Text() != "open" {
 		t.Fatalf("the child says %q", lines.Text())
 	}
-	if _, err := OpenJournal(dir); !errors.Is(err, spendflush.ErrJournalInUse) || !strings.Contains(err.Error(), dir) {
+	if _, err := OpenJournal(dir); !errors.Is(err, spend.ErrJournalInUse) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("while the child has it: %v", err)
 	}
 	if err := child.Process.Kill(); err != nil {
@@ -237,7 +237,7 @@ func limitFiles(t *testing.T, size uint64) {
 func useFullDisk(t *testing.T, dir string, cause error, makeRoom func()) {
 	j := reopen(t, dir, 1<<20)
 	producer := queuetest.NewProducer()
-	var all []*spendflush.Batch
+	var all []*spend.Batch
 	full := 0
 	for sequence := uint64(1); full < 3; {
 		batches := sequences(producer, 0, sequence, sequence+1)

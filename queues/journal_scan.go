@@ -9,7 +9,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // A batch frames itself: it begins with this, and its checksum, of all but itself, and its length are 32-bit big-endian
@@ -36,7 +36,7 @@ type journalSpan struct {
 // scanJournal calls yield for each batch in a segment and returns the ranges between them. A damaged range ends where the
 // next batch with a right checksum begins. A batch can't be mistaken for one inside another's bytes: only ids and names
 // are for others to choose, and these have no zero bytes, which every header has.
-func scanJournal(content journalContent, yield func(*spendflush.Batch)) ([]journalSpan, error) {
+func scanJournal(content journalContent, yield func(*spend.Batch)) ([]journalSpan, error) {
 	s := journalScan{content: content, size: content.Size()}
 	var bad []journalSpan
 	for at, from := int64(0), int64(0); from < s.size; {
@@ -133,7 +133,7 @@ func (s *journalScan) frameAt(at int64) (length int64, sum uint32, err error) {
 
 // batchAt returns the batch that begins at the offset; nil if none does. Memory for it is taken once its checksum was
 // found to be right.
-func (s *journalScan) batchAt(at int64) (*spendflush.Batch, error) {
+func (s *journalScan) batchAt(at int64) (*spend.Batch, error) {
 	length, want, err := s.frameAt(at)
 	if err != nil || length < journalFrameSize || length > s.size-at {
 		return nil, err
@@ -154,8 +154,8 @@ func (s *journalScan) batchAt(at int64) (*spendflush.Batch, error) {
 	if _, err := s.content.ReadAt(content, at); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	b, err := spendflush.ParseBatch(content)
-	if err != nil && !errors.Is(err, spendflush.ErrNewerBatch) {
+	b, err := spend.ParseBatch(content)
+	if err != nil && !errors.Is(err, spend.ErrNewerBatch) {
 		return nil, nil
 	}
 	return b, nil

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -33,10 +33,10 @@ type journalSegment struct {
 // journalLane is where the sequences of a producer count up.
 type journalLane struct {
 	shard    int
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 }
 
-func laneOf(b *spendflush.Batch) journalLane { return journalLane{b.Shard, b.Producer} }
+func laneOf(b *spend.Batch) journalLane { return journalLane{b.Shard, b.Producer} }
 
 func journalName(number uint64) string { return fmt.Sprintf("%010d%s", number, journalSuffix) }
 
@@ -52,7 +52,7 @@ func parseJournalName(name string) (number uint64, damaged, ok bool) {
 }
 
 // hold notes that the segment has, or is about to get, the batches.
-func (s *journalSegment) hold(batches []*spendflush.Batch) {
+func (s *journalSegment) hold(batches []*spend.Batch) {
 	for _, b := range batches {
 		lane := laneOf(b)
 		at, _ := slices.BinarySearch(s.held[lane], b.Sequence)
@@ -61,7 +61,7 @@ func (s *journalSegment) hold(batches []*spendflush.Batch) {
 }
 
 // release takes back a hold: one copy of each batch, so that an earlier one is still held.
-func (s *journalSegment) release(batches []*spendflush.Batch) {
+func (s *journalSegment) release(batches []*spend.Batch) {
 	for _, b := range batches {
 		lane := laneOf(b)
 		if at, ok := slices.BinarySearch(s.held[lane], b.Sequence); ok {
@@ -112,7 +112,7 @@ func (j *Journal) recall() error {
 			continue
 		}
 		s := &journalSegment{number: number, left: true, held: map[journalLane][]uint64{}}
-		size, bad, err := j.scan(s, func(b *spendflush.Batch) { s.hold([]*spendflush.Batch{b}) })
+		size, bad, err := j.scan(s, func(b *spend.Batch) { s.hold([]*spend.Batch{b}) })
 		if err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func (j *Journal) recall() error {
 
 // scan calls yield for each batch of a segment that an earlier process left. It returns the segment's size and the ranges
 // that aren't batches.
-func (j *Journal) scan(s *journalSegment, yield func(*spendflush.Batch)) (size int64, bad []journalSpan, err error) {
+func (j *Journal) scan(s *journalSegment, yield func(*spend.Batch)) (size int64, bad []journalSpan, err error) {
 	content, err := j.files.Open(j.path(s))
 	if err != nil {
 		return 0, nil, err
@@ -241,7 +241,7 @@ func (j *Journal) ready() error {
 }
 
 // writeCall writes batches to the end of the active segment, or leaves it as it was.
-func (j *Journal) writeCall(batches []*spendflush.Batch) error {
+func (j *Journal) writeCall(batches []*spend.Batch) error {
 	s := j.active
 	if s.broken {
 		return fmt.Errorf("write %s: an earlier write could not be taken back", j.path(s))

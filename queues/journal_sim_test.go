@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var errDisk = errors.New("injected fault of the disk")
@@ -213,26 +213,26 @@ func openSim(d *simDisk, limit int64) (*Journal, error) {
 type simRun struct {
 	t            *testing.T
 	disk         *simDisk
-	producers    []spendflush.ProducerID
+	producers    []spend.ProducerID
 	bytes        map[simBatch]string // of all batches for which Append was ever called
 	acknowledged map[simBatch]bool   // and wasn't forgotten since
 }
 
 type simBatch struct {
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	shard    int
 	sequence uint64
 }
 
 func newSimRun(t *testing.T) *simRun {
 	return &simRun{
-		t: t, disk: newSimDisk(), producers: []spendflush.ProducerID{queuetest.NewProducer(), queuetest.NewProducer()},
+		t: t, disk: newSimDisk(), producers: []spend.ProducerID{queuetest.NewProducer(), queuetest.NewProducer()},
 		bytes: map[simBatch]string{}, acknowledged: map[simBatch]bool{},
 	}
 }
 
 func (r *simRun) append(j *Journal, producer, shard int, sequences ...uint64) {
-	var batches []*spendflush.Batch
+	var batches []*spend.Batch
 	for _, sequence := range sequences {
 		b := queuetest.NewBatch(r.producers[producer], shard, sequence, 1+int(sequence)%3)
 		r.bytes[simBatch{b.Producer, shard, sequence}] = string(b.Bytes())

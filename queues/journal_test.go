@@ -14,8 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // reopen opens the journal in the directory with segments of at most limit bytes and one batch.
@@ -37,22 +37,22 @@ func reopen(t *testing.T, dir string, limit int64) *Journal {
 	return j
 }
 
-func sequences(producer spendflush.ProducerID, shard int, from, to uint64) []*spendflush.Batch {
-	var batches []*spendflush.Batch
+func sequences(producer spend.ProducerID, shard int, from, to uint64) []*spend.Batch {
+	var batches []*spend.Batch
 	for sequence := from; sequence <= to; sequence++ {
 		batches = append(batches, queuetest.NewBatch(producer, shard, sequence, 2))
 	}
 	return batches
 }
 
-func mustAppend(t *testing.T, j *Journal, batches ...*spendflush.Batch) {
+func mustAppend(t *testing.T, j *Journal, batches ...*spend.Batch) {
 	t.Helper()
 	if err := j.Append(batches); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustForget(t *testing.T, j *Journal, shard int, producer spendflush.ProducerID, mark uint64) {
+func mustForget(t *testing.T, j *Journal, shard int, producer spend.ProducerID, mark uint64) {
 	t.Helper()
 	if err := j.Forget(shard, producer, mark); err != nil {
 		t.Fatal(err)
@@ -60,19 +60,19 @@ func mustForget(t *testing.T, j *Journal, shard int, producer spendflush.Produce
 }
 
 // wantLeft checks that exactly these are left, in this order, byte for byte.
-func wantLeft(t *testing.T, j *Journal, want ...*spendflush.Batch) {
+func wantLeft(t *testing.T, j *Journal, want ...*spend.Batch) {
 	t.Helper()
 	got, err := j.Left()
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(a, b *spendflush.Batch) bool { return a.Header == b.Header && bytes.Equal(a.Bytes(), b.Bytes()) }
+	same := func(a, b *spend.Batch) bool { return a.Header == b.Header && bytes.Equal(a.Bytes(), b.Bytes()) }
 	if !slices.EqualFunc(got, want, same) {
 		t.Fatalf("%d batches are left, want %d:\n got %v\nwant %v", len(got), len(want), headers(got), headers(want))
 	}
 }
 
-func headers(batches []*spendflush.Batch) []string {
+func headers(batches []*spend.Batch) []string {
 	var texts []string
 	for _, b := range batches {
 		texts = append(texts, fmt.Sprintf("%s/%d/%d", b.Producer, b.Shard, b.Sequence))
@@ -167,12 +167,12 @@ func TestAJournalGivesTwoChainsOfOneProducerBack(t *testing.T) {
 	producer := queuetest.NewProducer()
 	one := sequences(producer, 0, 1, 3)
 	h := one[1].Header
-	h.PriorDigest = spendflush.Digest{1}
+	h.PriorDigest = spend.Digest{1}
 	rows, err := one[2].Rows()
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := spendflush.NewBatch(h, rows.Totals, rows.Rollups)
+	other := spend.NewBatch(h, rows.Totals, rows.Rollups)
 	j := reopen(t, dir, 1<<20)
 	mustAppend(t, j, one...)
 	mustAppend(t, j, other)
@@ -230,11 +230,11 @@ func TestAJournalDoesNotKeepFilesForWhatCouldNotBeAppended(t *testing.T) {
 func TestAJournalGivesBatchesOfANewerFormatBackToBePushed(t *testing.T) {
 	batches := sequences(queuetest.NewProducer(), 0, 1, 3)
 	newer := slices.Clone(batches[1].Bytes())
-	newer[2] = spendflush.BatchVersion + 1
+	newer[2] = spend.BatchVersion + 1
 	table := crc32.MakeTable(crc32.Castagnoli)
 	binary.BigEndian.PutUint32(newer[4:], crc32.Update(crc32.Checksum(newer[:4], table), table, newer[8:]))
-	b, err := spendflush.ParseBatch(newer)
-	if !errors.Is(err, spendflush.ErrNewerBatch) {
+	b, err := spend.ParseBatch(newer)
+	if !errors.Is(err, spend.ErrNewerBatch) {
 		t.Fatal(err)
 	}
 	j, _ := asLeft(t, contentOf(batches[0], b, batches[2]))
@@ -312,7 +312,7 @@ func TestOneProcessCannotOpenAJournalTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenJournal(dir); !errors.Is(err, spendflush.ErrJournalInUse) || !strings.Contains(err.Error(), dir) {
+		if _, err := OpenJournal(dir); !errors.Is(err, spend.ErrJournalInUse) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("opened twice: %v", err)
 		}
 		if err := j.Close(); err != nil {

@@ -8,12 +8,12 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/trust"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // lockFile locks the file, which is made if there is none, until it is closed or the process dies. It doesn't wait: the
-// error wraps spendflush.ErrJournalInUse if it is locked already. The file is never removed: whoever has it open then
+// error wraps spend.ErrJournalInUse if it is locked already. The file is never removed: whoever has it open then
 // would lock another file than who comes next.
 func lockFile(path string) (io.Closer, error) {
 	f, err := trust.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -31,7 +31,7 @@ func lockFile(path string) (io.Closer, error) {
 	}
 	_ = f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, spendflush.ErrJournalInUse
+		return nil, spend.ErrJournalInUse
 	}
 	return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 }

@@ -6,8 +6,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Left is what lies in all shards of a queue, whoever uses it.
@@ -21,7 +21,7 @@ type Left struct {
 func (q *Redis) Left(ctx context.Context) (Left, error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for shard := range spendflush.MaxShards {
+			for shard := range spend.MaxShards {
 				p.XLen(ctx, q.key(shard, "queue"))
 				p.XLen(ctx, q.retainedKey(shard))
 			}
@@ -32,7 +32,7 @@ func (q *Redis) Left(ctx context.Context) (Left, error) {
 		return Left{}, fmt.Errorf("look what is left in the queue: %w", err)
 	}
 	var left Left
-	for shard := range spendflush.MaxShards {
+	for shard := range spend.MaxShards {
 		batches, retained := replies[2*shard].(*redis.IntCmd).Val(), replies[2*shard+1].(*redis.IntCmd).Val()
 		left.Batches, left.Retained = left.Batches+batches, left.Retained+retained
 		if batches+retained > 0 {

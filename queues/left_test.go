@@ -4,10 +4,10 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestWhatIsLeftIsSeenInEveryShard(t *testing.T) {
@@ -22,11 +22,11 @@ func TestWhatIsLeftIsSeenInEveryShard(t *testing.T) {
 	want(queues.Left{})
 	producer := queuetest.NewProducer()
 	push(t, q, queuetest.NewBatch(producer, 0, 1, 1), "")
-	const last = spendflush.MaxShards - 1
+	const last = spend.MaxShards - 1
 	push(t, q, queuetest.NewBatch(producer, last, 1, 1), "")
 	id := push(t, q, queuetest.NewBatch(producer, 5, 1, 1), "")
 	want(queues.Left{Batches: 3, Shards: []int{0, 5, last}})
-	if err := q.Ack(t.Context(), 5, spendflush.Ack{Entries: []spendflush.EntryID{id}}); err != nil {
+	if err := q.Ack(t.Context(), 5, spend.Ack{Entries: []spend.EntryID{id}}); err != nil {
 		t.Fatal(err)
 	}
 	want(queues.Left{Batches: 2, Retained: 1, Shards: []int{0, 5, last}})

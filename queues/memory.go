@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // MemoryOptions bound a queue in memory.
@@ -34,22 +34,22 @@ type memoryShard struct {
 	entries  []memoryEntry // by place
 	last     uint64        // place given last
 	bytes    int64
-	marks    map[spendflush.ProducerID][]byte // as text
+	marks    map[spend.ProducerID][]byte // as text
 	booked   int64
 	retained []memoryRetained // in the order in which they were acked
 }
 
 type memoryEntry struct {
 	place    uint64
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	sequence uint64
 	bytes    []byte
 	pushed   time.Time
 }
 
 // id stands for the place and what is there: places are given again after Clear.
-func (e *memoryEntry) id() spendflush.EntryID {
-	return spendflush.EntryID(fmt.Sprintf("%d/%s/%d", e.place, e.producer, e.sequence))
+func (e *memoryEntry) id() spend.EntryID {
+	return spend.EntryID(fmt.Sprintf("%d/%s/%d", e.place, e.producer, e.sequence))
 }
 
 type memoryRetained struct {
@@ -57,7 +57,7 @@ type memoryRetained struct {
 	acked time.Time
 }
 
-var _ spendflush.Keeper = (*Memory)(nil)
+var _ spend.Keeper = (*Memory)(nil)
 
 // NewMemory returns an empty queue.
 func NewMemory(opts MemoryOptions) *Memory { return &Memory{opts: opts} }
@@ -73,7 +73,7 @@ func (q *Memory) Clear() {
 func (q *Memory) shard(number int) *memoryShard {
 	s := q.shards[number]
 	if s == nil {
-		s = &memoryShard{marks: map[spendflush.ProducerID][]byte{}}
+		s = &memoryShard{marks: map[spend.ProducerID][]byte{}}
 		if q.shards == nil {
 			q.shards = map[int]*memoryShard{}
 		}
@@ -83,7 +83,7 @@ func (q *Memory) shard(number int) *memoryShard {
 }
 
 // behind returns the index of the first entry behind that one, and the index of that one if it is still there, else -1.
-func (s *memoryShard) behind(id spendflush.EntryID) (first, found int) {
+func (s *memoryShard) behind(id spend.EntryID) (first, found int) {
 	text, _, _ := strings.Cut(string(id), "/")
 	place, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
@@ -100,8 +100,8 @@ func (s *memoryShard) behind(id spendflush.EntryID) (first, found int) {
 	}
 }
 
-// Push adds the batch to the end of the queue of its shard; see spendflush.Queue.
-func (q *Memory) Push(ctx context.Context, b *spendflush.Batch, previous spendflush.EntryID) (spendflush.EntryID, error) {
+// Push adds the batch to the end of the queue of its shard; see spend.Queue.
+func (q *Memory) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("push to shard %d: %w", b.Shard, err)
 	}
@@ -113,13 +113,13 @@ func (q *Memory) Push(ctx context.Context, b *spendflush.Batch, previous spendfl
 	}
 	size := int64(len(b.Bytes()))
 	if q.opts.MaxBytes > 0 && len(s.entries) > 0 && s.bytes+size > q.opts.MaxBytes {
-		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spendflush.ErrQueueFull, q.opts.MaxBytes)
+		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spend.ErrQueueFull, q.opts.MaxBytes)
 	}
 	return s.add(memoryEntry{producer: b.Producer, sequence: b.Sequence, bytes: slices.Clone(b.Bytes())}), nil
 }
 
 // add appends the entry to the queue and returns the id that it gives it. The caller must hold the lock.
-func (s *memoryShard) add(e memoryEntry) spendflush.EntryID {
+func (s *memoryShard) add(e memoryEntry) spend.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
 	e.place, e.pushed = s.last, time.Now()
@@ -127,10 +127,10 @@ func (s *memoryShard) add(e memoryEntry) spendflush.EntryID {
 	return e.id()
 }
 
-// Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue.
+// Read returns entries of the shard in order, from the first one after the given id; see spend.Queue.
 func (q *Memory) Read(
-	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
-) ([]spendflush.Entry, error) {
+	ctx context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int,
+) ([]spend.Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read shard %d: %w", shard, err)
 	}
@@ -138,28 +138,28 @@ func (q *Memory) Read(
 	defer q.mu.Unlock()
 	s := q.shard(shard)
 	first, _ := s.behind(after)
-	var entries []spendflush.Entry
+	var entries []spend.Entry
 	bytes := 0
 	for _, e := range s.entries[first:] {
 		bytes += len(e.bytes)
 		if len(entries) > 0 && (len(entries) >= maxEntries || bytes > maxBytes) {
 			break
 		}
-		entries = append(entries, spendflush.Entry{ID: e.id(), Bytes: slices.Clone(e.bytes)})
+		entries = append(entries, spend.Entry{ID: e.id(), Bytes: slices.Clone(e.bytes)})
 	}
 	return entries, nil
 }
 
-// Ack takes exactly these entries out of the shard and publishes marks; see spendflush.Queue. A mark that has no text (see
-// spendflush.Mark) isn't published.
-func (q *Memory) Ack(ctx context.Context, shard int, a spendflush.Ack) error {
+// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. A mark that has no text (see
+// spend.Mark) isn't published.
+func (q *Memory) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("ack shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	acked := make(map[spendflush.EntryID]bool, len(a.Entries))
+	acked := make(map[spend.EntryID]bool, len(a.Entries))
 	for _, id := range a.Entries {
 		acked[id] = true
 	}
@@ -185,38 +185,38 @@ func (q *Memory) Ack(ctx context.Context, shard int, a spendflush.Ack) error {
 	return nil
 }
 
-// Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue.
-func (q *Memory) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see spend.Queue.
+func (q *Memory) Mark(ctx context.Context, shard int, producer spend.ProducerID) (spend.Mark, error) {
 	if err := ctx.Err(); err != nil {
-		return spendflush.Mark{}, fmt.Errorf("read a mark of shard %d: %w", shard, err)
+		return spend.Mark{}, fmt.Errorf("read a mark of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	text, known := q.shard(shard).marks[producer]
 	if !known {
-		return spendflush.Mark{}, nil
+		return spend.Mark{}, nil
 	}
-	var mark spendflush.Mark
+	var mark spend.Mark
 	err := mark.UnmarshalText(text)
 	return mark, err
 }
 
-// Stats looks at the shard without changing it; see spendflush.Queue.
-func (q *Memory) Stats(ctx context.Context, shard int) (spendflush.QueueStats, error) {
+// Stats looks at the shard without changing it; see spend.Queue.
+func (q *Memory) Stats(ctx context.Context, shard int) (spend.QueueStats, error) {
 	if err := ctx.Err(); err != nil {
-		return spendflush.QueueStats{}, fmt.Errorf("look at shard %d: %w", shard, err)
+		return spend.QueueStats{}, fmt.Errorf("look at shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	stats := spendflush.QueueStats{Batches: int64(len(s.entries)), Bytes: s.bytes}
+	stats := spend.QueueStats{Batches: int64(len(s.entries)), Bytes: s.bytes}
 	if len(s.entries) > 0 {
 		stats.Oldest = s.entries[0].pushed
 	}
 	return stats, nil
 }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spendflush.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spend.Keeper.
 func (q *Memory) Booked(ctx context.Context, shard int) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("read the number of changes of shard %d: %w", shard, err)
@@ -226,7 +226,7 @@ func (q *Memory) Booked(ctx context.Context, shard int) (int64, error) {
 	return q.shard(shard).booked, nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spendflush.Keeper.
+// Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper.
 func (q *Memory) Retained(ctx context.Context) (shards []int, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look which shards retain anything: %w", err)
@@ -242,7 +242,7 @@ func (q *Memory) Retained(ctx context.Context) (shards []int, err error) {
 	return shards, nil
 }
 
-// Requeue adds the retained entries of the shard to the end of its queue; see spendflush.Keeper.
+// Requeue adds the retained entries of the shard to the end of its queue; see spend.Keeper.
 func (q *Memory) Requeue(ctx context.Context, shard int) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("requeue what is retained of shard %d: %w", shard, err)
@@ -258,7 +258,7 @@ func (q *Memory) Requeue(ctx context.Context, shard int) (int, error) {
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spendflush.Keeper.
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper.
 func (q *Memory) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("forget what is retained of shard %d: %w", shard, err)

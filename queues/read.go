@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var (
@@ -17,16 +17,16 @@ var (
 	readScript = newScript(readLua)
 )
 
-// Read returns entries of the shard in order, from the first one after the given id; see spendflush.Queue. Redis sends no
+// Read returns entries of the shard in order, from the first one after the given id; see spend.Queue. Redis sends no
 // more than maxBytes, or one entry, even if the queue is far larger. Of an entry of more than MaxBatchBytes, which Push
 // can't have added, it sends the first KiB, and the entry's Fault says so. It takes a round trip for each MiB.
 func (q *Redis) Read(
-	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
-) ([]spendflush.Entry, error) {
-	entries, err := abandon.Call(ctx, q.calls, func() (entries []spendflush.Entry, err error) {
+	ctx context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int,
+) ([]spend.Entry, error) {
+	entries, err := abandon.Call(ctx, q.calls, func() (entries []spend.Entry, err error) {
 		left := maxBytes
 		for more := true; more && len(entries) < max(maxEntries, 1); {
-			var some []spendflush.Entry
+			var some []spend.Entry
 			some, more, err = q.readSome(ctx, shard, after, max(maxEntries, 1)-len(entries), left, len(entries) == 0)
 			if err != nil {
 				return nil, err
@@ -47,8 +47,8 @@ func (q *Redis) Read(
 
 // readSome reads what one script may. more says whether it could have read on.
 func (q *Redis) readSome(
-	ctx context.Context, shard int, after spendflush.EntryID, maxEntries, maxBytes int, forced bool,
-) (entries []spendflush.Entry, more bool, err error) {
+	ctx context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int, forced bool,
+) (entries []spend.Entry, more bool, err error) {
 	from := "-"
 	if after != "" {
 		id, _, _ := strings.Cut(string(after), "/")
@@ -62,20 +62,20 @@ func (q *Redis) readSome(
 	return entriesOf(reply)
 }
 
-func entriesOf(reply []any) (entries []spendflush.Entry, more bool, err error) {
+func entriesOf(reply []any) (entries []spend.Entry, more bool, err error) {
 	const values = 4 // of each entry
 	if len(reply)%values != 1 {
 		return nil, false, errReply
 	}
 	stopped, _ := reply[0].(int64)
-	entries = make([]spendflush.Entry, len(reply)/values)
+	entries = make([]spend.Entry, len(reply)/values)
 	for i := range entries {
 		of := reply[1+values*i:]
 		id, _ := of[0].(string)
 		identity, _ := of[1].(string)
 		size, _ := of[2].(int64)
 		bytes, _ := of[3].(string)
-		e := spendflush.Entry{ID: entryID(id, identity)}
+		e := spend.Entry{ID: entryID(id, identity)}
 		if size >= 0 {
 			e.Bytes = []byte(bytes)
 		}

@@ -11,10 +11,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 	"github.com/spendflush/spendflush/internal/rediserr"
 	"github.com/spendflush/spendflush/internal/redislink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // DefaultPrefix is the beginning of all keys unless another is given.
@@ -125,7 +125,7 @@ func (q *Redis) shardKeys(shard int) []string {
 	return []string{q.key(shard, "queue"), q.key(shard, "index"), q.key(shard, "bytes")}
 }
 
-func (q *Redis) markKey(shard int, producer spendflush.ProducerID) string {
+func (q *Redis) markKey(shard int, producer spend.ProducerID) string {
 	return q.key(shard, "mark:"+producer.String())
 }
 
@@ -142,12 +142,12 @@ var ErrIDsExhausted = errors.New("the ids of the stream are exhausted")
 func (q *Redis) failed(operation string, shard int, err error) error {
 	switch {
 	case redis.IsOOMError(err):
-		return fmt.Errorf("%s shard %d: %w: Redis is out of memory", operation, shard, spendflush.ErrQueueFull)
+		return fmt.Errorf("%s shard %d: %w: Redis is out of memory", operation, shard, spend.ErrQueueFull)
 	case redis.HasErrorPrefix(err, "EXHAUSTED"):
 		return fmt.Errorf("%s shard %d: %w: it works again once %s is empty: run \"spendflush flush\"; only if that leaves "+
 			"entries that you can do without, DEL %[4]s", operation, shard, ErrIDsExhausted, q.key(shard, "queue"))
 	case rediserr.Denied(err), errors.Is(err, ErrSentinel):
-		return fmt.Errorf("%s shard %d: %w: %w", operation, shard, spendflush.ErrDenied, err)
+		return fmt.Errorf("%s shard %d: %w: %w", operation, shard, spend.ErrDenied, err)
 	default:
 		return fmt.Errorf("%s shard %d: %w", operation, shard, err)
 	}
@@ -156,9 +156,9 @@ func (q *Redis) failed(operation string, shard int, err error) error {
 // MaxBatchBytes is how large a batch may be. Those that the engine seals have less than 40 MiB.
 const MaxBatchBytes = 64 << 20
 
-// Push adds the batch to the end of the queue of its shard; see spendflush.Queue. ErrQueueFull is also the error of a
+// Push adds the batch to the end of the queue of its shard; see spend.Queue. ErrQueueFull is also the error of a
 // Redis that is out of memory. Other errors are ErrIDsExhausted and that of a batch of more than MaxBatchBytes.
-func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflush.EntryID) (spendflush.EntryID, error) {
+func (q *Redis) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if n := len(b.Bytes()); n > MaxBatchBytes {
 		return "", fmt.Errorf("push to shard %d: the batch has %d bytes; allowed are %d", b.Shard, n, MaxBatchBytes)
 	}
@@ -179,26 +179,26 @@ func (q *Redis) Push(ctx context.Context, b *spendflush.Batch, previous spendflu
 		return "", q.failed("push to", b.Shard, err)
 	}
 	if id == "" {
-		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spendflush.ErrQueueFull, q.opts.MaxBytes)
+		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spend.ErrQueueFull, q.opts.MaxBytes)
 	}
 	return entryID(id, identity), nil
 }
 
-// Mark returns the last published mark of the producer, the zero Mark if none is known; see spendflush.Queue. The error
-// wraps spendflush.ErrMarkText if another program has changed it.
-func (q *Redis) Mark(ctx context.Context, shard int, producer spendflush.ProducerID) (spendflush.Mark, error) {
-	text, err := q.text(ctx, q.markKey(shard, producer), spendflush.MaxMarkText)
-	var mark spendflush.Mark
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see spend.Queue. The error
+// wraps spend.ErrMarkText if another program has changed it.
+func (q *Redis) Mark(ctx context.Context, shard int, producer spend.ProducerID) (spend.Mark, error) {
+	text, err := q.text(ctx, q.markKey(shard, producer), spend.MaxMarkText)
+	var mark spend.Mark
 	switch {
 	case errors.Is(err, redis.Nil):
 		return mark, nil
 	case redis.HasErrorPrefix(err, "TOOLONG"):
-		err = fmt.Errorf("%w: %w", spendflush.ErrMarkText, err)
+		err = fmt.Errorf("%w: %w", spend.ErrMarkText, err)
 	case err == nil:
 		err = mark.UnmarshalText([]byte(text))
 	}
 	if err != nil {
-		return spendflush.Mark{}, q.failed("read a mark of", shard, err)
+		return spend.Mark{}, q.failed("read a mark of", shard, err)
 	}
 	return mark, nil
 }
@@ -211,20 +211,20 @@ func (q *Redis) text(ctx context.Context, key string, most int) (string, error) 
 	})
 }
 
-// Stats looks at the shard without changing it; see spendflush.Queue. It costs the same whatever waits.
-func (q *Redis) Stats(ctx context.Context, shard int) (spendflush.QueueStats, error) {
+// Stats looks at the shard without changing it; see spend.Queue. It costs the same whatever waits.
+func (q *Redis) Stats(ctx context.Context, shard int) (spend.QueueStats, error) {
 	reply, err := abandon.Call(ctx, q.calls, func() ([]any, error) {
 		return statsScript.Run(ctx, q.client, q.shardKeys(shard)).Slice()
 	})
 	if err != nil {
-		return spendflush.QueueStats{}, q.failed("look at", shard, err)
+		return spend.QueueStats{}, q.failed("look at", shard, err)
 	}
-	var stats spendflush.QueueStats
+	var stats spend.QueueStats
 	if len(reply) == 3 {
 		stats.Batches, _ = reply[0].(int64)
 		stats.Bytes, _ = reply[1].(int64)
 		first, _ := reply[2].(string)
-		if place, ok := parseID(spendflush.EntryID(first)); ok {
+		if place, ok := parseID(spend.EntryID(first)); ok {
 			stats.Oldest = place.added
 		}
 	}

@@ -11,14 +11,14 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
-func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendflush.EntryID) spendflush.EntryID {
+func push(t *testing.T, q spend.Queue, b *spend.Batch, previous spend.EntryID) spend.EntryID {
 	t.Helper()
 	id, err := q.Push(t.Context(), b, previous)
 	if err != nil {
@@ -27,7 +27,7 @@ func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendf
 	return id
 }
 
-func look(t *testing.T, q spendflush.Queue) spendflush.QueueStats {
+func look(t *testing.T, q spend.Queue) spend.QueueStats {
 	t.Helper()
 	stats, err := q.Stats(t.Context(), 0)
 	if err != nil {
@@ -60,13 +60,13 @@ func TestScriptsAreSentAgainAfterTheServerForgotThem(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
 	q := open(t, client, queues.RedisOptions{})
 	producer := queuetest.NewProducer()
-	var id spendflush.EntryID
+	var id spend.EntryID
 	for i := range uint64(3) {
 		id = push(t, q, queuetest.NewBatch(producer, 0, i+1, 1), id)
 		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if err := q.Ack(t.Context(), 0, ackOf([]spendflush.EntryID{id}, producer, i+1)); err != nil {
+		if err := q.Ack(t.Context(), 0, ackOf([]spend.EntryID{id}, producer, i+1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestAServerRestartedEmptyIsUsedAsIfNew(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.Push(t.Context(), b, id); err == nil || errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), b, id); err == nil || errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("push to a dead server returned %v", err)
 	}
 	if err := server.Restart(t.Context()); err != nil {
@@ -111,7 +111,7 @@ func TestAReplicaRefusesAndNothingIsTakenForFull(t *testing.T) {
 	if err := client.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.Push(t.Context(), b, ""); !redis.IsReadOnlyError(err) || errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), b, ""); !redis.IsReadOnlyError(err) || errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("push to a replica returned %v", err)
 	}
 	if err := client.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil {
@@ -143,7 +143,7 @@ func TestAHangingServerHoldsNoCallLongerThanItsContext(t *testing.T) {
 		"Push": func(ctx context.Context) error { _, err := q.Push(ctx, b, id); return err },
 		"Read": func(ctx context.Context) error { _, err := q.Read(ctx, 0, "", 10, 10); return err },
 		"Ack": func(ctx context.Context) error {
-			return q.Ack(ctx, 0, spendflush.Ack{Entries: []spendflush.EntryID{id}})
+			return q.Ack(ctx, 0, spend.Ack{Entries: []spend.EntryID{id}})
 		},
 		"Mark":    func(ctx context.Context) error { _, err := q.Mark(ctx, 0, producer); return err },
 		"Stats":   func(ctx context.Context) error { _, err := q.Stats(ctx, 0); return err },
@@ -186,7 +186,7 @@ func TestALostReplyLeavesAtMostADuplicate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	for _, e := range entries[1:] {
 		if string(e.Bytes) != string(b.Bytes()) {
 			t.Errorf("entry %s isn't the batch", e.ID)
@@ -198,7 +198,7 @@ func TestALostReplyLeavesAtMostADuplicate(t *testing.T) {
 		t.Errorf("the batch is there %d times", len(ids))
 	}
 	proxy.CutNextReply()
-	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); err != nil {
+	if err := q.Ack(t.Context(), 0, spend.Ack{Entries: ids}); err != nil {
 		t.Fatal(err)
 	}
 	left := look(t, q)
@@ -215,7 +215,7 @@ func TestQueuesOfTwoPrefixesDontMix(t *testing.T) {
 	if stats := look(t, b); stats.Batches != 0 {
 		t.Errorf("the other queue has %+v", stats)
 	}
-	if err := b.Ack(t.Context(), 0, ackOf([]spendflush.EntryID{id}, producer, 5)); err != nil {
+	if err := b.Ack(t.Context(), 0, ackOf([]spend.EntryID{id}, producer, 5)); err != nil {
 		t.Fatal(err)
 	}
 	if stats := look(t, a); stats.Batches != 1 {
@@ -230,7 +230,7 @@ func TestAServerOutOfMemoryCountsAsFullAndCanStillBeEmptied(t *testing.T) {
 	client := dial(t, testserver.NewRedis(t).URL())
 	q := open(t, client, queues.RedisOptions{})
 	producer := queuetest.NewProducer()
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	for i := range uint64(3) {
 		ids = append(ids, push(t, q, queuetest.NewBatch(producer, 0, i+1, 10), ""))
 	}
@@ -241,7 +241,7 @@ func TestAServerOutOfMemoryCountsAsFullAndCanStillBeEmptied(t *testing.T) {
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.Push(t.Context(), queuetest.NewBatch(producer, 0, 4, 10), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), queuetest.NewBatch(producer, 0, 4, 10), ""); !errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("push to a server out of memory returned %v", err)
 	}
 	if stats := look(t, q); stats.Batches != 3 {
@@ -261,30 +261,30 @@ func TestAServerOutOfMemoryCountsAsFullAndCanStillBeEmptied(t *testing.T) {
 func TestWhatAHandAtTheKeysBrokeIsMendedByTheNextPush(t *testing.T) {
 	const waiting = 25
 	producer := queuetest.NewProducer()
-	for name, harm := range map[string]func(t *testing.T, c redis.UniversalClient, ids []spendflush.EntryID) error{
-		"IndexGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+	for name, harm := range map[string]func(t *testing.T, c redis.UniversalClient, ids []spend.EntryID) error{
+		"IndexGone": func(t *testing.T, c redis.UniversalClient, _ []spend.EntryID) error {
 			return c.Del(t.Context(), key("spendflush", 0, "index")).Err()
 		},
-		"BytesGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+		"BytesGone": func(t *testing.T, c redis.UniversalClient, _ []spend.EntryID) error {
 			return c.Del(t.Context(), key("spendflush", 0, "bytes")).Err()
 		},
-		"BothGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+		"BothGone": func(t *testing.T, c redis.UniversalClient, _ []spend.EntryID) error {
 			return c.Del(t.Context(), key("spendflush", 0, "index"), key("spendflush", 0, "bytes")).Err()
 		},
-		"QueueTrimmed": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+		"QueueTrimmed": func(t *testing.T, c redis.UniversalClient, _ []spend.EntryID) error {
 			return c.XTrimMaxLen(t.Context(), key("spendflush", 0, "queue"), 20).Err()
 		},
-		"EntriesDeleted": func(t *testing.T, c redis.UniversalClient, ids []spendflush.EntryID) error {
+		"EntriesDeleted": func(t *testing.T, c redis.UniversalClient, ids []spend.EntryID) error {
 			return c.XDel(t.Context(), key("spendflush", 0, "queue"), inStream(ids[3]), inStream(ids[20])).Err()
 		},
-		"QueueGone": func(t *testing.T, c redis.UniversalClient, _ []spendflush.EntryID) error {
+		"QueueGone": func(t *testing.T, c redis.UniversalClient, _ []spend.EntryID) error {
 			return c.Del(t.Context(), key("spendflush", 0, "queue")).Err()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, testserver.Redis(t))
 			q := open(t, client, queues.RedisOptions{})
-			var ids []spendflush.EntryID
+			var ids []spend.EntryID
 			for i := range uint64(waiting) {
 				ids = append(ids, push(t, q, queuetest.NewBatch(producer, 0, i+1, 5), ""))
 			}
@@ -296,7 +296,7 @@ func TestWhatAHandAtTheKeysBrokeIsMendedByTheNextPush(t *testing.T) {
 			if _, err := q.Read(t.Context(), 0, "", 10, 1<<20); err != nil {
 				t.Error(err)
 			}
-			if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids[:1]}); err != nil {
+			if err := q.Ack(t.Context(), 0, spend.Ack{Entries: ids[:1]}); err != nil {
 				t.Error(err)
 			}
 			look(t, q)
@@ -330,17 +330,17 @@ func TestMarksOfProducersThatAreGoneExpire(t *testing.T) {
 }
 
 // largeBatch returns a batch of more than 32 MB: 2,100 rows with 64 tags of their own each.
-func largeBatch() *spendflush.Batch {
-	var rows []spendflush.RollupRow
-	for hour := range spendflush.Hour(2100) {
-		series := spendflush.Series{APIKey: "key"}
-		for tag := range spendflush.MaxTags {
-			series.Tags = append(series.Tags, fmt.Sprintf("%0*d", spendflush.MaxIDBytes, int(hour)*spendflush.MaxTags+tag))
+func largeBatch() *spend.Batch {
+	var rows []spend.RollupRow
+	for hour := range spend.Hour(2100) {
+		series := spend.Series{APIKey: "key"}
+		for tag := range spend.MaxTags {
+			series.Tags = append(series.Tags, fmt.Sprintf("%0*d", spend.MaxIDBytes, int(hour)*spend.MaxTags+tag))
 		}
-		rows = append(rows, spendflush.NewRollupRow(&series, hour, spendflush.Counters{SuccessfulRequests: 1}))
+		rows = append(rows, spend.NewRollupRow(&series, hour, spend.Counters{SuccessfulRequests: 1}))
 	}
-	header := spendflush.Header{Producer: queuetest.NewProducer(), Sequence: 1}
-	return spendflush.NewBatch(header, nil, rows)
+	header := spend.Header{Producer: queuetest.NewProducer(), Sequence: 1}
+	return spend.NewBatch(header, nil, rows)
 }
 
 func TestALargeBatchGoesThrough(t *testing.T) {
@@ -362,7 +362,7 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 		}
 	}
 	check()
-	ack(t, q, []spendflush.EntryID{id})
+	ack(t, q, []spend.EntryID{id})
 	requeue(t, q)
 	check()
 }
@@ -412,8 +412,8 @@ func TestReadReturnsNoMoreThanItMayEvenIfTheIndexIsWrong(t *testing.T) {
 	if err := client.XDel(t.Context(), key("spendflush", 0, "index"), inStream(unknown)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	var after spendflush.EntryID
-	for _, want := range []spendflush.EntryID{first, unknown, last} {
+	var after spend.EntryID
+	for _, want := range []spend.EntryID{first, unknown, last} {
 		entries, err := q.Read(t.Context(), 0, after, 1000, 10_000)
 		if err != nil || len(entries) != 1 || entries[0].ID != want {
 			t.Fatalf("read %d entries, %v; want %s", len(entries), err, want)
@@ -449,13 +449,13 @@ func TestBytesAreAboutWhatRedisUses(t *testing.T) {
 }
 
 // ackOf acks these entries and publishes one mark.
-func ackOf(ids []spendflush.EntryID, producer spendflush.ProducerID, sequence uint64) spendflush.Ack {
-	marks := map[spendflush.ProducerID]spendflush.Mark{producer: {Sequence: sequence}}
-	return spendflush.Ack{Entries: ids, Marks: marks}
+func ackOf(ids []spend.EntryID, producer spend.ProducerID, sequence uint64) spend.Ack {
+	marks := map[spend.ProducerID]spend.Mark{producer: {Sequence: sequence}}
+	return spend.Ack{Entries: ids, Marks: marks}
 }
 
 // inStream returns the id of the entry in its stream.
-func inStream(id spendflush.EntryID) string {
+func inStream(id spend.EntryID) string {
 	before, _, _ := strings.Cut(string(id), "/")
 	return before
 }

@@ -7,10 +7,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Half a GiB is what Redis takes in one value, and every instance would take it into its memory.
@@ -33,7 +33,7 @@ func TestTextsThatAreLongerThanAnyOfOursStayInRedis(t *testing.T) {
 		return bytes
 	}
 	before := read()
-	if _, err := q.Mark(t.Context(), 0, producer); !errors.Is(err, spendflush.ErrMarkText) {
+	if _, err := q.Mark(t.Context(), 0, producer); !errors.Is(err, spend.ErrMarkText) {
 		t.Errorf("the mark: %v", err)
 	}
 	if _, err := q.Booked(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "TOOLONG") {
@@ -51,10 +51,10 @@ func TestTheLongestTextsOfOursAreRead(t *testing.T) {
 	client := dial(t, testserver.Redis(t)).(*redis.Client)
 	q := open(t, client, queues.RedisOptions{})
 	producer := queuetest.NewProducer()
-	mark := spendflush.Mark{Sequence: 1<<63 - 1, Recent: make(spendflush.Recent, 4*64)}
-	for i := range uint64(spendflush.MaxPublishedLost) {
+	mark := spend.Mark{Sequence: 1<<63 - 1, Recent: make(spend.Recent, 4*64)}
+	for i := range uint64(spend.MaxPublishedLost) {
 		first := 1<<63 - 10_000 + 100*i
-		mark.Lost = append(mark.Lost, spendflush.SequenceRange{First: first, Last: first + 50})
+		mark.Lost = append(mark.Lost, spend.SequenceRange{First: first, Last: first + 50})
 		mark.Quarantined = append(mark.Quarantined, first+20)
 	}
 	text, err := mark.AppendText(nil)
@@ -62,7 +62,7 @@ func TestTheLongestTextsOfOursAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(t, client, "SET", key("spendflush", 0, "mark:"+producer.String()), text)
-	if got, err := q.Mark(t.Context(), 0, producer); err != nil || len(got.Lost) != spendflush.MaxPublishedLost {
+	if got, err := q.Mark(t.Context(), 0, producer); err != nil || len(got.Lost) != spend.MaxPublishedLost {
 		t.Errorf("%d are lost, %v", len(got.Lost), err)
 	}
 	do(t, client, "SET", key("spendflush", 0, "changes"), "9223372036854775807")
@@ -85,7 +85,7 @@ func TestACountOfBytesThatAnotherProgramHasMadeIsMadeAnew(t *testing.T) {
 			t.Errorf("bytes %q: after a push it has %+v, and one is %+v", count, two, one)
 		}
 		do(t, client, "SET", key("spendflush", 0, "bytes"), count)
-		ack(t, q, []spendflush.EntryID{first, second})
+		ack(t, q, []spend.EntryID{first, second})
 		if n := look(t, q).Batches; n != 0 {
 			t.Errorf("bytes %q: after an ack it has %d batches", count, n)
 		}

@@ -9,10 +9,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // goOnFrom makes an empty queue give ids from the one after this on, as one does whose clock was ahead.
@@ -53,7 +53,7 @@ func TestAnAckAfterALossLeavesTheBatchThatGotTheSameID(t *testing.T) {
 				}
 				before := look(t, q)
 
-				ack(t, q, []spendflush.EntryID{first})
+				ack(t, q, []spend.EntryID{first})
 				if after := look(t, q); after != before {
 					t.Errorf("stats are %+v after a late ack, and were %+v", after, before)
 				}
@@ -62,7 +62,7 @@ func TestAnAckAfterALossLeavesTheBatchThatGotTheSameID(t *testing.T) {
 				}
 				wantRetained(t, q, 0)
 
-				ack(t, q, []spendflush.EntryID{first, second})
+				ack(t, q, []spend.EntryID{first, second})
 				if after := look(t, q); after.Batches != 0 {
 					t.Errorf("stats are %+v after its own ack", after)
 				}
@@ -79,7 +79,7 @@ func TestAnEntryIsAckedWhateverTheIndexSaysOfIt(t *testing.T) {
 	index := key("spendflush", 0, "index")
 	do(t, client.(*redis.Client), "DEL", index)
 	do(t, client.(*redis.Client), "XADD", index, inStream(id), "n", 1, "c", 1, "i", "another")
-	ack(t, q, []spendflush.EntryID{id})
+	ack(t, q, []spend.EntryID{id})
 	if stats := look(t, q); stats.Batches != 0 {
 		t.Errorf("stats are %+v", stats)
 	}
@@ -97,7 +97,7 @@ func TestADamagedEntryIsAckedByWhatWasReadOfIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := dial(t, testserver.Redis(t)).(*redis.Client)
 			q := open(t, client, retaining)
-			add := func(fields []any) spendflush.EntryID {
+			add := func(fields []any) spend.EntryID {
 				t.Helper()
 				do(t, client, append([]any{"XADD", key("spendflush", 0, "queue"), future}, fields...)...)
 				entries, err := q.Read(t.Context(), 0, "", 10, 1<<20)
@@ -109,11 +109,11 @@ func TestADamagedEntryIsAckedByWhatWasReadOfIt(t *testing.T) {
 			first := add(fields[0])
 			flushDB(t, client)
 			second := add(fields[1])
-			ack(t, q, []spendflush.EntryID{first})
+			ack(t, q, []spend.EntryID{first})
 			if stats := look(t, q); stats.Batches != 1 {
 				t.Errorf("an ack of another entry took this one out")
 			}
-			ack(t, q, []spendflush.EntryID{second})
+			ack(t, q, []spend.EntryID{second})
 			if stats := look(t, q); stats.Batches != 0 {
 				t.Errorf("it isn't acked: %+v", stats)
 			}
@@ -159,7 +159,7 @@ func TestAStreamWhoseIDsAreUsedUpSaysWhatToDo(t *testing.T) {
 	if behind, err := q.Read(t.Context(), 0, entries[0].ID, 10, 1<<20); err != nil || len(behind) != 0 {
 		t.Errorf("%d entries behind the last id, %v", len(behind), err)
 	}
-	ack(t, q, []spendflush.EntryID{entries[0].ID}) // as after it was quarantined
+	ack(t, q, []spend.EntryID{entries[0].ID}) // as after it was quarantined
 	push(t, q, b, "")
 	if n := requeue(t, q); n != 2 {
 		t.Errorf("%d entries came back", n)
@@ -168,7 +168,7 @@ func TestAStreamWhoseIDsAreUsedUpSaysWhatToDo(t *testing.T) {
 
 func wantExhausted(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, queues.ErrIDsExhausted) || errors.Is(err, spendflush.ErrQueueFull) ||
+	if !errors.Is(err, queues.ErrIDsExhausted) || errors.Is(err, spend.ErrQueueFull) ||
 		!strings.Contains(err.Error(), "spendflush flush") || !strings.Contains(err.Error(), "DEL {spendflush:0}:queue") {
 		t.Errorf("got %v", err)
 	}
@@ -213,8 +213,8 @@ func TestAnEntryLargerThanAnyBatchIsReadByItsBeginning(t *testing.T) {
 		t.Errorf("it was read as %d bytes with the fault %q", len(e.Bytes), e.Fault)
 	}
 
-	ack(t, q, []spendflush.EntryID{entries[0].ID, entries[1].ID, entries[2].ID})
-	if stats := look(t, q); stats != (spendflush.QueueStats{}) {
+	ack(t, q, []spend.EntryID{entries[0].ID, entries[1].ID, entries[2].ID})
+	if stats := look(t, q); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v", stats)
 	}
 	wantRetained(t, q, 2)

@@ -9,29 +9,29 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/queues"
 	"github.com/spendflush/spendflush/queues/queuetest"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var retaining = queues.RedisOptions{Retain: true}
 
 // pushN pushes n batches of one producer with the given rows each and returns their ids.
-func pushN(t *testing.T, q spendflush.Queue, n, rows int) []spendflush.EntryID {
+func pushN(t *testing.T, q spend.Queue, n, rows int) []spend.EntryID {
 	t.Helper()
 	producer := queuetest.NewProducer()
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	for i := range uint64(n) {
 		ids = append(ids, push(t, q, queuetest.NewBatch(producer, 0, i+1, rows), ""))
 	}
 	return ids
 }
 
-func ack(t *testing.T, q spendflush.Queue, ids []spendflush.EntryID) {
+func ack(t *testing.T, q spend.Queue, ids []spend.EntryID) {
 	t.Helper()
-	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); err != nil {
+	if err := q.Ack(t.Context(), 0, spend.Ack{Entries: ids}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -54,7 +54,7 @@ func wantRetained(t *testing.T, q *queues.Redis, want int64) {
 }
 
 // timesThere returns how many times each sequence waits in the queue.
-func timesThere(t *testing.T, q spendflush.Queue) map[uint64]int {
+func timesThere(t *testing.T, q spend.Queue) map[uint64]int {
 	t.Helper()
 	entries, err := q.Read(t.Context(), 0, "", 1<<30, 1<<30)
 	if err != nil {
@@ -62,7 +62,7 @@ func timesThere(t *testing.T, q spendflush.Queue) map[uint64]int {
 	}
 	times := map[uint64]int{}
 	for _, e := range entries {
-		b, err := spendflush.ParseBatch(e.Bytes)
+		b, err := spend.ParseBatch(e.Bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func timesThere(t *testing.T, q spendflush.Queue) map[uint64]int {
 }
 
 // wantOnce checks that the sequences from 1 to n wait in the queue, once each, and that stats and index agree.
-func wantOnce(t *testing.T, client redis.UniversalClient, q spendflush.Queue, n int) {
+func wantOnce(t *testing.T, client redis.UniversalClient, q spend.Queue, n int) {
 	t.Helper()
 	times := timesThere(t, q)
 	for sequence := range uint64(n) {
@@ -180,7 +180,7 @@ func TestAServerOutOfMemoryRequeuesAndExpires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ack(t, q, []spendflush.EntryID{entries[0].ID})
+	ack(t, q, []spend.EntryID{entries[0].ID})
 	maxMemory(t, client, "1")
 	if err := q.Expire(t.Context(), 0, 0, time.Now()); err != nil {
 		t.Error(err)
@@ -199,7 +199,7 @@ func TestALostReplyRetainsAndRequeuesEntriesOnce(t *testing.T) {
 	proxy.CutNextReply()
 	ack(t, q, ids)
 	wantRetained(t, q, n)
-	if stats := look(t, q); stats != (spendflush.QueueStats{}) {
+	if stats := look(t, q); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v", stats)
 	}
 	requeue(t, q)
@@ -208,7 +208,7 @@ func TestALostReplyRetainsAndRequeuesEntriesOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		ack(t, q, []spendflush.EntryID{e.ID})
+		ack(t, q, []spend.EntryID{e.ID})
 	}
 	proxy.CutNextReply()
 	requeue(t, q)
@@ -256,7 +256,7 @@ func TestRequeueEndsThoughWhatItBringsIsAckedAgain(t *testing.T) {
 			t.Error(err)
 		}
 		for _, e := range entries {
-			if err := flusher.Ack(t.Context(), 0, spendflush.Ack{Entries: []spendflush.EntryID{e.ID}}); err != nil {
+			if err := flusher.Ack(t.Context(), 0, spend.Ack{Entries: []spend.EntryID{e.ID}}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -302,7 +302,7 @@ func TestAFlushAllWhileAckingIsSurvived(t *testing.T) {
 	})
 	ack(t, q, ids)
 	wantRetained(t, q, 0)
-	if stats := look(t, q); stats != (spendflush.QueueStats{}) {
+	if stats := look(t, q); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v", stats)
 	}
 }
@@ -311,7 +311,7 @@ func TestNoScriptCopiesMuchMoreThanAMebibyte(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	q := open(t, client, retaining)
 	b := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 14_000) // 590 kB: two go beyond
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	for range 10 {
 		ids = append(ids, push(t, q, b, ""))
 	}
@@ -346,7 +346,7 @@ func TestAReplicaRetainsNothingAndLosesNothing(t *testing.T) {
 	if err := client.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Ack(t.Context(), 0, spendflush.Ack{Entries: ids}); !redis.IsReadOnlyError(err) {
+	if err := q.Ack(t.Context(), 0, spend.Ack{Entries: ids}); !redis.IsReadOnlyError(err) {
 		t.Errorf("ack on a replica returned %v", err)
 	}
 	if _, err := q.Requeue(t.Context(), 0); !redis.IsReadOnlyError(err) {
@@ -428,7 +428,7 @@ func TestRetainedBytesAreAboutWhatRedisUses(t *testing.T) {
 			}
 		}
 		for i := range int64(n) {
-			ack(t, q, []spendflush.EntryID{push(t, q, b, "")})
+			ack(t, q, []spend.EntryID{push(t, q, b, "")})
 			if i == n/2 {
 				check(i + 1)
 			}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var (
@@ -30,7 +30,7 @@ var (
 // errReply is what a script returns only if another program has changed it.
 var errReply = errors.New("the reply of the script makes no sense")
 
-var _ spendflush.Keeper = (*Redis)(nil)
+var _ spend.Keeper = (*Redis)(nil)
 
 func (q *Redis) retainedKey(shard int) string { return q.key(shard, "retained") }
 
@@ -38,7 +38,7 @@ func (q *Redis) bookedKey(shard int) string { return q.key(shard, "changes") }
 
 func (q *Redis) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spendflush.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spend.Keeper.
 func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
 	text, err := q.text(ctx, q.bookedKey(shard), len("-9223372036854775808"))
 	if errors.Is(err, redis.Nil) {
@@ -54,12 +54,12 @@ func (q *Redis) Booked(ctx context.Context, shard int) (int64, error) {
 	return max(changes, 0), nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spendflush.Keeper. It
+// Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper. It
 // asks for all of them in one round trip, to each node of a Cluster.
 func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for shard := range spendflush.MaxShards {
+			for shard := range spend.MaxShards {
 				p.XLen(ctx, q.retainedKey(shard))
 				p.Exists(ctx, q.bookedKey(shard))
 			}
@@ -69,7 +69,7 @@ func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("look which shards retain anything: %w", err)
 	}
-	for shard := range spendflush.MaxShards {
+	for shard := range spend.MaxShards {
 		entries, booked := replies[2*shard].(*redis.IntCmd).Val(), replies[2*shard+1].(*redis.IntCmd).Val()
 		if entries+booked > 0 {
 			shards = append(shards, shard)
@@ -78,7 +78,7 @@ func (q *Redis) Retained(ctx context.Context) (shards []int, err error) {
 	return shards, nil
 }
 
-// Requeue adds the retained entries of the shard to the end of its queue; see spendflush.Keeper. Those acked while it
+// Requeue adds the retained entries of the shard to the end of its queue; see spend.Keeper. Those acked while it
 // runs may stay retained. It needs no memory of Redis but what one batch takes, so it does its work when there is none
 // left. Many entries take several round trips; each moves its share wholly or not at all. What was moved by one whose
 // reply was lost isn't in the number returned. The error may wrap ErrIDsExhausted.
@@ -107,7 +107,7 @@ func (q *Redis) Requeue(ctx context.Context, shard int) (entries int, err error)
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spendflush.Keeper. Ages are
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper. Ages are
 // counted in milliseconds; an age of 0 forgets all.
 //
 // Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead say a time that is
@@ -153,7 +153,7 @@ func (q *Redis) lastWindowKey(shard int) string { return q.key(shard, "lastwindo
 func (q *Redis) Window(ctx context.Context) (time.Duration, error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for shard := range spendflush.MaxShards {
+			for shard := range spend.MaxShards {
 				p.GetRange(ctx, q.lastWindowKey(shard), 0, windowDigits)
 			}
 			return nil

@@ -9,9 +9,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/abandon"
 	"github.com/spendflush/spendflush/internal/redislink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Bounds of a roster.
@@ -86,7 +86,7 @@ func rosterKeys(prefix string) []string {
 }
 
 // ForBooks returns the roster of the instances of these books. It shares the client and what Wait knows.
-func (r *Roster) ForBooks(id spendflush.BooksID) *Roster {
+func (r *Roster) ForBooks(id spend.BooksID) *Roster {
 	other := *r
 	other.keys = rosterKeys(prefixOf(r.root, id))
 	return &other

@@ -9,15 +9,15 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-// Apply implements spendflush.Store. It blocks for as long as the transaction and its repetitions last; ctx bounds
+// Apply implements spend.Store. It blocks for as long as the transaction and its repetitions last; ctx bounds
 // that. Besides ErrFenced the error may wrap ErrRefused: the flush can't be written as it is.
 //
 // A row that Postgres refuses (a sum out of range, a text that isn't valid) is put into quarantine in the same
 // transaction, and the rest commits.
-func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
+func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := s.checkFlush(f); err != nil {
 		return applyError(f, err)
 	}
@@ -35,7 +35,7 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 		if sqlState(err) == codeDeadlock {
 			s.stats.deadlocks.Add(1)
 		}
-		if errors.Is(err, spendflush.ErrFenced) {
+		if errors.Is(err, spend.ErrFenced) {
 			s.stats.fenced.Add(1)
 			return applyError(f, err)
 		}
@@ -64,7 +64,7 @@ func (s *Store) Apply(ctx context.Context, f *spendflush.Flush) error {
 	}
 }
 
-func applyError(f *spendflush.Flush, err error) error {
+func applyError(f *spend.Flush, err error) error {
 	return fmt.Errorf("apply to shard %d: %w", f.Shard, denied(err))
 }
 
@@ -82,9 +82,9 @@ func pause(ctx context.Context, try int) bool {
 }
 
 // checkFlush looks at what the statements rely on.
-func (s *Store) checkFlush(f *spendflush.Flush) error {
-	if f.Shard < 0 || f.Shard >= spendflush.MaxShards {
-		return fmt.Errorf("%w: shard %d; allowed are 0 to %d", ErrRefused, f.Shard, spendflush.MaxShards-1)
+func (s *Store) checkFlush(f *spend.Flush) error {
+	if f.Shard < 0 || f.Shard >= spend.MaxShards {
+		return fmt.Errorf("%w: shard %d; allowed are 0 to %d", ErrRefused, f.Shard, spend.MaxShards-1)
 	}
 	if len(f.Claims)+len(f.Found) == 0 {
 		return fmt.Errorf("%w: a flush without a claim", ErrRefused)
@@ -133,7 +133,7 @@ func (s *Store) putEncoder(e *encoder) {
 
 // try is one try to commit the flush. Whatever takes time in this process is done before the transaction begins: a
 // process that gets little of a processor must not keep rows locked meanwhile.
-func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, isolating bool) error {
+func (s *Store) try(ctx context.Context, f *spend.Flush, encoded encodedFlush, isolating bool) error {
 	tx := &transaction{store: s}
 	var rows []call
 	if !isolating {
@@ -160,17 +160,17 @@ func (s *Store) try(ctx context.Context, f *spendflush.Flush, encoded encodedFlu
 
 // beginAndClaim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has
 // lost does no work.
-func (t *transaction) beginAndClaim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+func (t *transaction) beginAndClaim(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
 }
 
 // claim moves the marks, notes the batches that are passed as lost, and claims those that are found. The error wraps
 // ErrFenced if a mark isn't where it should be, or a batch found isn't missing.
-func (t *transaction) claim(ctx context.Context, f *spendflush.Flush, encoded encodedFlush) error {
+func (t *transaction) claim(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, nil, f, encoded)
 }
 
-func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflush.Flush, encoded encodedFlush) error {
+func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spend.Flush, encoded encodedFlush) error {
 	var moved, found, covered, twice int64
 	if len(f.Claims) > 0 {
 		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
@@ -198,10 +198,10 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spendflus
 	}
 	if moved != int64(len(f.Claims)) || found != int64(len(f.Found)) {
 		return fmt.Errorf("%d of %d claims, %d of %d batches found: %w",
-			moved, len(f.Claims), found, len(f.Found), spendflush.ErrFenced)
+			moved, len(f.Claims), found, len(f.Found), spend.ErrFenced)
 	}
 	if covered != int64(len(f.ByHand)) || twice > 0 {
-		return fmt.Errorf("%d of %d batches were applied by hand, and %d more: %w", covered, len(f.ByHand), twice, spendflush.ErrFenced)
+		return fmt.Errorf("%d of %d batches were applied by hand, and %d more: %w", covered, len(f.ByHand), twice, spend.ErrFenced)
 	}
 	return nil
 }
@@ -215,7 +215,7 @@ func (t *transaction) beginCalls() []call {
 // addAll adds the rows and the control sums, and takes up what the dictionaries lack. The control sums come first: two
 // flushes of a shard that share a row share a control sum, wait for each other there, and can't deadlock below. rows is
 // what prepare has returned; if it is nil the rows are added in parts, to find out which one is refused.
-func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded encodedFlush, rows []call) error {
+func (t *transaction) addAll(ctx context.Context, f *spend.Flush, encoded encodedFlush, rows []call) error {
 	sums := append([]call{{name: "add_control", params: encoded.control, rows: -1}}, encoded.fingerprints...)
 	if rows == nil {
 		if err := t.run(ctx, sums...); err != nil {
@@ -228,7 +228,7 @@ func (t *transaction) addAll(ctx context.Context, f *spendflush.Flush, encoded e
 
 // prepare encodes the rows of the flush, and what the dictionaries lack of them, into an encoder that must be left alone
 // until they were sent. It never returns nil.
-func (t *transaction) prepare(e *encoder, f *spendflush.Flush) []call {
+func (t *transaction) prepare(e *encoder, f *spend.Flush) []call {
 	known := &t.store.known
 	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
 	rollups, _ := known.part(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // AuditReport says whether the books add up, as of one snapshot.
@@ -22,8 +22,8 @@ type AuditReport struct {
 	LostBatches int64        `json:"lost_batches"` // passed as lost and not found since; nothing is known of their rows
 
 	// What producers sealed and isn't in the books because batches are lost.
-	LostUpdates int64             `json:"lost_updates"`
-	LostAmount  spendflush.Amount `json:"lost_amount"`
+	LostUpdates int64        `json:"lost_updates"`
+	LostAmount  spend.Amount `json:"lost_amount"`
 
 	SetAside   AuditSetAside   `json:"set_aside"`  // what producers sealed and isn't in the books because it is in quarantine
 	Quarantine AuditQuarantine `json:"quarantine"` // what the open entries count
@@ -32,10 +32,10 @@ type AuditReport struct {
 // AuditSetAside are whole batches that were passed, and whose bytes are in quarantine. They are not in the books, and
 // not among the lost ones.
 type AuditSetAside struct {
-	Batches int64             `json:"batches"`
-	Dropped int64             `json:"dropped"` // those of Batches that were given up
-	Updates int64             `json:"updates"`
-	Amount  spendflush.Amount `json:"amount"`
+	Batches int64        `json:"batches"`
+	Dropped int64        `json:"dropped"` // those of Batches that were given up
+	Updates int64        `json:"updates"`
+	Amount  spend.Amount `json:"amount"`
 }
 
 // AuditQuarantine is what is open in quarantine. Sums are decimal texts.
@@ -158,13 +158,13 @@ func (a *audit) sealed(ctx context.Context, tx querier) error {
 	var odd, cloned int64
 	var first string
 	var lost, aside anyAmount
-	err := tx.QueryRow(ctx, a.store.statement("audit_producers"), spendflush.MaxSpend.String()).Scan(
+	err := tx.QueryRow(ctx, a.store.statement("audit_producers"), spend.MaxSpend.String()).Scan(
 		&r.AsOf, &r.LostBatches, &r.LostUpdates, &lost, &r.SetAside.Batches, &r.SetAside.Dropped, &r.SetAside.Updates, &aside,
 		&odd, &first, &r.Quarantined, &cloned)
 	if err != nil {
 		return err
 	}
-	r.LostAmount, r.SetAside.Amount = spendflush.Amount(lost), spendflush.Amount(aside)
+	r.LostAmount, r.SetAside.Amount = spend.Amount(lost), spend.Amount(aside)
 	detail := fmt.Sprintf("lost: %d updates of %s dollars; set aside: %d updates of %s dollars",
 		r.LostUpdates, r.LostAmount, r.SetAside.Updates, r.SetAside.Amount)
 	if odd > 0 {
@@ -233,7 +233,7 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 	}
 
 	names := []string{bookName(0)}
-	for _, t := range spendflush.EntityTypes() {
+	for _, t := range spend.EntityTypes() {
 		names = append(names, t.String())
 	}
 	for _, name := range names {
@@ -260,7 +260,7 @@ func compare(want, rows, aside sums) string {
 		if ok && okRows && okAside && wanted.Cmp(have) == 0 {
 			continue
 		}
-		text := strings.TrimSuffix(strings.TrimRight(have.FloatString(spendflush.AmountScale), "0"), ".")
+		text := strings.TrimSuffix(strings.TrimRight(have.FloatString(spend.AmountScale), "0"), ".")
 		if !okRows || !okAside {
 			text = "not a number"
 		}

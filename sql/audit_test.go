@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // failed returns the names of the checks that failed, and all the entities named.
@@ -212,8 +212,8 @@ func tamperedBooks(t *testing.T, s *Store) {
 	t.Helper()
 	execute(t, s.pool, "ALTER TABLE spendflush.rollup DROP CONSTRAINT rollup_finite") // as books are that were made before it
 	execute(t, s.pool, "UPDATE spendflush.migrations SET tstamp = '2026-11-10'")
-	key := func(name, model string, hour spendflush.Hour, amount string, tags ...string) request {
-		return request{spendflush.Series{APIKey: name, Model: model, Tags: tags}, hour, one(amount)}
+	key := func(name, model string, hour spend.Hour, amount string, tags ...string) request {
+		return request{spend.Series{APIKey: name, Model: model, Tags: tags}, hour, one(amount)}
 	}
 	apply(t, s, flushOf(newProducer(), 1, 1, append(traffic(rand.New(rand.NewPCG(12, 1)), 200, 40),
 		key("lone", "", noon, "1", "lone tag"), key("two", "cheap", noon, "3"), key("two", "cheap", noon+1, "4"),
@@ -267,10 +267,10 @@ func troubledBooks(t *testing.T, s *Store) {
 	apply(t, s, settingAside(b[0], b[1]))
 
 	full := newProducer()
-	brim := func(sequence uint64, hour spendflush.Hour, tokens int64) {
+	brim := func(sequence uint64, hour spend.Hour, tokens int64) {
 		apply(t, s, flushOf(full, sequence, sequence, request{
-			spendflush.Series{APIKey: "brim", TeamID: "brim team"}, hour,
-			spendflush.Counters{Spend: spend("2"), SuccessfulRequests: 1, PromptTokens: tokens},
+			spend.Series{APIKey: "brim", TeamID: "brim team"}, hour,
+			spend.Counters{Spend: dollars("2"), SuccessfulRequests: 1, PromptTokens: tokens},
 		}))
 	}
 	brim(1, noon, math.MaxInt64)
@@ -302,10 +302,10 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // settingAside returns the flush that books the second batch and has the first one's bytes in quarantine.
-func settingAside(bad, good *spendflush.Batch) *spendflush.Flush {
+func settingAside(bad, good *spend.Batch) *spend.Flush {
 	f := passing(good, bad.Sequence)
 	f.Lost[0].Quarantined = true
-	f.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: bad.Bytes()}}
+	f.Quarantine = []spend.BadBatch{{Reason: "refused", Bytes: bad.Bytes()}}
 	return f
 }
 
@@ -387,7 +387,7 @@ func TestTheAuditFindsTheSameWhileFlushesGoOn(t *testing.T) {
 				}
 				flushing.RLock()
 				// Each by a producer of its own, so that no mark is missing when the books are put back.
-				f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "of load", Model: fmt.Sprint(r.IntN(9))}, noon - 48, one("1")})
+				f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "of load", Model: fmt.Sprint(r.IntN(9))}, noon - 48, one("1")})
 				if err := s.Apply(t.Context(), f); err != nil {
 					t.Error(err)
 				}
@@ -434,7 +434,7 @@ func TestAuditNamesAtMostTwentyEntitiesDaysAndKeys(t *testing.T) {
 	s := open(t, database(t), Options{})
 	requests := traffic(rand.New(rand.NewPCG(13, 1)), 200, 60)
 	for i := range requests {
-		requests[i].hour += spendflush.Hour(24 * (i % 30))
+		requests[i].hour += spend.Hour(24 * (i % 30))
 	}
 	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
 	execute(t, s.pool, "UPDATE spendflush.total SET spend = spend + 1")
@@ -465,10 +465,10 @@ func TestAmountsOfLostBatchesAndOfThoseInQuarantineAreToldApart(t *testing.T) {
 	if err != nil || !report.OK {
 		t.Fatalf("%+v, %v", report, err)
 	}
-	if report.LostBatches != 1 || report.LostUpdates != 1 || report.LostAmount != spend("1") {
+	if report.LostBatches != 1 || report.LostUpdates != 1 || report.LostAmount != dollars("1") {
 		t.Errorf("lost: %d batches, %d updates, %s dollars", report.LostBatches, report.LostUpdates, report.LostAmount)
 	}
-	if a := report.SetAside; a != (AuditSetAside{Batches: 1, Updates: 1, Amount: spend("1")}) {
+	if a := report.SetAside; a != (AuditSetAside{Batches: 1, Updates: 1, Amount: dollars("1")}) {
 		t.Errorf("set aside: %+v", a)
 	}
 	for _, entry := range quarantined(t, s) {
@@ -513,7 +513,7 @@ func TestACorrectionByHandKeepsAllTheBooks(t *testing.T) {
 	wantAudit(t, s)
 	got := query[string](t, s, "SELECT sum(spend)::text FROM spendflush.total WHERE shard = -2 AND entity IN "+
 		"(SELECT key FROM spendflush.entity WHERE entity_type = 'api_key')")
-	if spend(got) != spend("-4.000000000001") {
+	if dollars(got) != dollars("-4.000000000001") {
 		t.Errorf("corrections of the key add up to %s", got)
 	}
 }

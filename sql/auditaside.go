@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // aside is what the rows count that are set aside in quarantine. It holds a sum for each entity that has such rows.
@@ -22,7 +22,7 @@ type aside struct {
 // asideOf is an entity on one side of the comparison of totals with rollups.
 type asideOf struct {
 	total  bool // of totals that are set aside; else of rollup rows
-	entity spendflush.Entity
+	entity spend.Entity
 }
 
 // setAside reads what lies in quarantine.
@@ -53,7 +53,7 @@ type asideRow struct {
 	day      int32 // from 2000-01-01
 	hour     int16
 	spend    string
-	counters spendflush.Counters
+	counters spend.Counters
 }
 
 func (s *aside) add(r *asideRow) {
@@ -85,33 +85,33 @@ func (s *aside) add(r *asideRow) {
 }
 
 // asideNames reads the names of a row in quarantine: the key that they have, and the entities that the row counts on.
-func asideNames(book, names string) (key spendflush.Key, list []spendflush.Entity, err error) {
+func asideNames(book, names string) (key spend.Key, list []spend.Entity, err error) {
 	if book == bookName(0) {
-		var series spendflush.Series
+		var series spend.Series
 		err = json.Unmarshal([]byte(names), &series)
 		return series.Key(), entitiesOf(&series), err
 	}
-	var e spendflush.Entity
+	var e spend.Entity
 	err = json.Unmarshal([]byte(names), &e)
-	return e.Key(), []spendflush.Entity{e}, err
+	return e.Key(), []spend.Entity{e}, err
 }
 
 // entitiesOf returns whom a series counts on, as the view series_entity does.
-func entitiesOf(s *spendflush.Series) (list []spendflush.Entity) {
-	for _, e := range []spendflush.Entity{
-		{Type: spendflush.APIKey, ID: s.APIKey}, {Type: spendflush.User, ID: s.UserID}, {Type: spendflush.EndUser, ID: s.EndUserID},
-		{Type: spendflush.Team, ID: s.TeamID}, {Type: spendflush.Organization, ID: s.OrganizationID},
-		{Type: spendflush.Agent, ID: s.AgentID},
+func entitiesOf(s *spend.Series) (list []spend.Entity) {
+	for _, e := range []spend.Entity{
+		{Type: spend.APIKey, ID: s.APIKey}, {Type: spend.User, ID: s.UserID}, {Type: spend.EndUser, ID: s.EndUserID},
+		{Type: spend.Team, ID: s.TeamID}, {Type: spend.Organization, ID: s.OrganizationID},
+		{Type: spend.Agent, ID: s.AgentID},
 	} {
 		if e.ID != "" {
 			list = append(list, e)
 		}
 	}
 	if s.TeamID != "" && s.UserID != "" {
-		list = append(list, spendflush.Entity{Type: spendflush.TeamMember, ID: s.UserID, TeamID: s.TeamID})
+		list = append(list, spend.Entity{Type: spend.TeamMember, ID: s.UserID, TeamID: s.TeamID})
 	}
 	for _, tag := range s.Tags {
-		list = append(list, spendflush.Entity{Type: spendflush.Tag, ID: tag})
+		list = append(list, spend.Entity{Type: spend.Tag, ID: tag})
 	}
 	return list
 }
@@ -130,7 +130,7 @@ func (s *aside) columns() []any {
 		for i := range sum {
 			text := sum[i].String()
 			if i == 0 {
-				text += fmt.Sprintf("e-%d", spendflush.AmountScale)
+				text += fmt.Sprintf("e-%d", spend.AmountScale)
 			}
 			counters[i] = append(counters[i], text)
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // auditedDay is one day of the rollups.
@@ -128,7 +128,7 @@ func (a *audit) readRollups(ctx context.Context, tx querier, at func(day int32) 
 type rollupRow struct {
 	day      int32 // from 2000-01-01
 	hour     int16
-	series   spendflush.Key
+	series   spend.Key
 	counters [fingerprintWeights]fingerprint
 	spendOK  bool // the spend is a number: NaN is none
 }
@@ -141,7 +141,7 @@ func readRollup(values [][]byte) (r rollupRow, ok bool) {
 	}
 	r.day = int32(binary.BigEndian.Uint32(values[0]))
 	r.hour = int16(binary.BigEndian.Uint16(values[1]))
-	r.series = spendflush.Key(values[2])
+	r.series = spend.Key(values[2])
 	r.counters[0], r.spendOK = numericUnits(values[first])
 	for i := 1; i < fingerprintWeights; i++ {
 		if len(values[first+i]) != 8 {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // keys makes the keys of the dictionaries anew from their names. Entries never change, so that needs no snapshot in
@@ -47,8 +47,8 @@ func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err err
 	var kind, id, team string
 	err = a.each(ctx, "audit_entity_keys", []any{&key, &kind, &id, &team}, func() error {
 		n++
-		t, err := spendflush.ParseEntityType(kind)
-		if err != nil || (spendflush.Entity{Type: t, ID: id, TeamID: team}).Key() != key {
+		t, err := spend.ParseEntityType(kind)
+		if err != nil || (spend.Entity{Type: t, ID: id, TeamID: team}).Key() != key {
 			wrong.note("%s", strings.TrimSpace(fmt.Sprintf("%s %q %s", kind, id, team)))
 		}
 		return nil
@@ -58,7 +58,7 @@ func (a *audit) entityKeys(ctx context.Context, wrong *faults) (n int64, err err
 
 func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err error) {
 	var key [16]byte
-	var s spendflush.Series
+	var s spend.Series
 	into := []any{
 		&key, &s.APIKey, &s.UserID, &s.EndUserID, &s.TeamID, &s.OrganizationID, &s.AgentID, &s.Model, &s.ModelGroup,
 		&s.CustomLLMProvider, &s.MCPNamespacedToolName, &s.Endpoint, &s.Tags,
@@ -66,7 +66,7 @@ func (a *audit) seriesKeys(ctx context.Context, wrong *faults) (n int64, err err
 	err = a.each(ctx, "audit_series_keys", into, func() error {
 		n++
 		if s.Key() != key {
-			wrong.note("series %s", spendflush.ProducerID(key)) // as Postgres writes it
+			wrong.note("series %s", spend.ProducerID(key)) // as Postgres writes it
 		}
 		return nil
 	})

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const loadShards = 3
@@ -19,18 +19,18 @@ const loadShards = 3
 // loadProducer seals requests by the hash of their series, and lets a goroutine a lane commit them. Lanes lose batches, find
 // them again, and have some set aside.
 type loadProducer struct {
-	id    spendflush.ProducerID
+	id    spend.ProducerID
 	lanes [loadShards]loadLane
 }
 
 type loadLane struct {
 	sequence uint64
-	sealed   spendflush.Counters // the sums of all batches so far
-	lost     []*spendflush.Flush // passed, perhaps to be found
+	sealed   spend.Counters // the sums of all batches so far
+	lost     []*spend.Flush // passed, perhaps to be found
 }
 
 // batch returns the flush that books these requests as the next batch of the lane.
-func (p *loadProducer) batch(shard int, requests []request) *spendflush.Flush {
+func (p *loadProducer) batch(shard int, requests []request) *spend.Flush {
 	lane := &p.lanes[shard]
 	lane.sequence++
 	f := flushOf(p.id, lane.sequence, lane.sequence, requests...)
@@ -42,7 +42,7 @@ func (p *loadProducer) batch(shard int, requests []request) *spendflush.Flush {
 }
 
 // round returns the flushes of some seals, by lane.
-func (p *loadProducer) round(r *rand.Rand) (lanes [loadShards][]*spendflush.Flush) {
+func (p *loadProducer) round(r *rand.Rand) (lanes [loadShards][]*spend.Flush) {
 	for range 3 {
 		var parts [loadShards][]request
 		for _, q := range traffic(r, 30, 60) {
@@ -61,26 +61,26 @@ func (p *loadProducer) round(r *rand.Rand) (lanes [loadShards][]*spendflush.Flus
 
 // next returns the flushes of one batch: one that books it; none, as it is lost and the next one passes it; or the one that
 // finds a lost one besides.
-func (p *loadProducer) next(r *rand.Rand, shard int, requests []request) []*spendflush.Flush {
+func (p *loadProducer) next(r *rand.Rand, shard int, requests []request) []*spend.Flush {
 	lane := &p.lanes[shard]
 	f := p.batch(shard, requests)
 	if r.IntN(5) == 0 {
 		gone := f
 		f = p.batch(shard, requests)
 		f.Claims[0].First, f.Claims[0].Prior = gone.Claims[0].First, gone.Claims[0].Prior
-		f.Lost = []spendflush.LostRange{{Producer: p.id, First: gone.Claims[0].Last, Last: gone.Claims[0].Last, Reason: "gone"}}
+		f.Lost = []spend.LostRange{{Producer: p.id, First: gone.Claims[0].Last, Last: gone.Claims[0].Last, Reason: "gone"}}
 		lane.lost = append(lane.lost, gone)
-		return []*spendflush.Flush{f}
+		return []*spend.Flush{f}
 	}
 	if n := len(lane.lost); n > 1 && r.IntN(2) == 0 {
 		found := *lane.lost[n-1]
 		lane.lost = lane.lost[:n-1]
 		c := found.Claims[0]
-		found.Found = []spendflush.FoundBatch{{Producer: p.id, Sequence: c.Last, Updates: c.Updates, Amount: c.Amount}}
+		found.Found = []spend.FoundBatch{{Producer: p.id, Sequence: c.Last, Updates: c.Updates, Amount: c.Amount}}
 		found.Claims = nil
-		return []*spendflush.Flush{f, &found}
+		return []*spend.Flush{f, &found}
 	}
-	return []*spendflush.Flush{f}
+	return []*spend.Flush{f}
 }
 
 // run commits some seals, in all lanes at once.
@@ -99,7 +99,7 @@ func (p *loadProducer) run(ctx context.Context, group *errgroup.Group, s *Store,
 
 // brim keeps a row so full, with nothing but what is booked, that Postgres refuses what comes on top.
 type brim struct {
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	sequence uint64
 	aside    int // rows that were set aside so far
 }
@@ -108,7 +108,7 @@ func (b *brim) book(ctx context.Context, s *Store, amounts ...string) error {
 	b.sequence++
 	var requests []request
 	for i, amount := range amounts {
-		requests = append(requests, request{spendflush.Series{APIKey: fmt.Sprintf("brim-%d", i)}, noon, one(amount)})
+		requests = append(requests, request{spend.Series{APIKey: fmt.Sprintf("brim-%d", i)}, noon, one(amount)})
 	}
 	return s.Apply(ctx, flushOf(b.producer, b.sequence, b.sequence, requests...))
 }

@@ -4,24 +4,24 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // benchFlush returns a flush of 10,000 rollup rows and 25,000 totals.
-func benchFlush(b *testing.B) *spendflush.Flush {
+func benchFlush(b *testing.B) *spend.Flush {
 	b.Helper()
 	requests := make([]request, 10_000)
 	for i := range requests {
 		requests[i] = request{
-			series: spendflush.Series{
+			series: spend.Series{
 				APIKey: fmt.Sprintf("sk-%032d", i), EndUserID: fmt.Sprintf("customer-%d", i), UserID: fmt.Sprintf("user-%d", i%2000),
 				TeamID: fmt.Sprintf("team-%d", i%500), OrganizationID: fmt.Sprintf("org-%d", i%100), Model: fmt.Sprintf("model-%d", i%20),
 				ModelGroup: fmt.Sprintf("group-%d", i%10), CustomLLMProvider: "openai", Endpoint: "/v1/chat/completions",
 				Tags: []string{fmt.Sprintf("tag-%d", i%400)},
 			},
 			hour: noon,
-			counters: spendflush.Counters{
-				Spend: spendflush.Picodollars(int64(i%977) * 1_234_567_000), SuccessfulRequests: 3, PromptTokens: 1200,
+			counters: spend.Counters{
+				Spend: spend.Picodollars(int64(i%977) * 1_234_567_000), SuccessfulRequests: 3, PromptTokens: 1200,
 				CompletionTokens: 300,
 			},
 		}
@@ -34,7 +34,7 @@ func benchFlush(b *testing.B) *spendflush.Flush {
 }
 
 // measure reports rows a second and bytes of Postgres's log a row.
-func measure(b *testing.B, s *Store, f *spendflush.Flush, do func()) {
+func measure(b *testing.B, s *Store, f *spend.Flush, do func()) {
 	b.Helper()
 	from := query[string](b, s, "SELECT pg_current_wal_insert_lsn()::text")
 	b.ReportAllocs()

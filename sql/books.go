@@ -12,25 +12,25 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/pglink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var (
-	_ spendflush.BooksPlacer  = (*Store)(nil)
-	_ spendflush.BooksWitness = (*Store)(nil)
+	_ spend.BooksPlacer  = (*Store)(nil)
+	_ spend.BooksWitness = (*Store)(nil)
 )
 
 // BooksIdentity is which books a database has.
 type BooksIdentity struct {
-	ID      spendflush.BooksID
-	MadeAt  time.Time            // when this id was made
-	Earlier []spendflush.BooksID // ids that the books had before, the last one at the end
-	Standby bool                 // it was told by a standby
+	ID      spend.BooksID
+	MadeAt  time.Time       // when this id was made
+	Earlier []spend.BooksID // ids that the books had before, the last one at the end
+	Standby bool            // it was told by a standby
 }
 
-// Books implements spendflush.Store. It is never told by a standby, which may lag behind.
-func (s *Store) Books(ctx context.Context) (spendflush.BooksID, error) {
+// Books implements spend.Store. It is never told by a standby, which may lag behind.
+func (s *Store) Books(ctx context.Context) (spend.BooksID, error) {
 	is, err := s.booksIdentity(ctx, func(is *BooksIdentity) error {
 		if is.Standby {
 			return ErrStandby
@@ -69,7 +69,7 @@ func (s *Store) booksIdentity(ctx context.Context, check func(*BooksIdentity) er
 
 // NewBooksID gives the books of the database another id, a random one unless id names one, and returns it. It waits for
 // flushes under way. What was queued under the id before stays in Redis, and is not brought to this database any more.
-func (s *Store) NewBooksID(ctx context.Context, id spendflush.BooksID) (spendflush.BooksID, error) {
+func (s *Store) NewBooksID(ctx context.Context, id spend.BooksID) (spend.BooksID, error) {
 	var asked *[16]byte
 	if !id.IsZero() {
 		asked = (*[16]byte)(&id)
@@ -82,13 +82,13 @@ func (s *Store) NewBooksID(ctx context.Context, id spendflush.BooksID) (spendflu
 		return tx.QueryRow(ctx, s.statement("new_books"), asked).Scan(&made)
 	})
 	if err != nil {
-		return spendflush.BooksID{}, fmt.Errorf("give the books a new id: %w", err)
+		return spend.BooksID{}, fmt.Errorf("give the books a new id: %w", err)
 	}
 	return made, nil
 }
 
-// Witnesses implements spendflush.BooksWitness.
-func (s *Store) Witnesses(ctx context.Context, id spendflush.BooksID, anew bool) ([]spendflush.Witness, error) {
+// Witnesses implements spend.BooksWitness.
+func (s *Store) Witnesses(ctx context.Context, id spend.BooksID, anew bool) ([]spend.Witness, error) {
 	var read [][16]byte
 	err := s.write(ctx, func(tx querier) error {
 		if _, err := tx.Exec(ctx, s.statement("witness"), [16]byte(id), anew); err != nil {
@@ -96,21 +96,21 @@ func (s *Store) Witnesses(ctx context.Context, id spendflush.BooksID, anew bool)
 		}
 		err := tx.QueryRow(ctx, s.statement("witnesses"), [16]byte(id)).Scan(&read)
 		if errors.Is(err, pgx.ErrNoRows) {
-			err = spendflush.ErrOtherBooks
+			err = spend.ErrOtherBooks
 		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("witness the books: %w", denied(err))
 	}
-	list := make([]spendflush.Witness, len(read))
+	list := make([]spend.Witness, len(read))
 	for i, token := range read {
 		list[i] = token
 	}
 	return list, nil
 }
 
-// BooksPlace implements spendflush.BooksPlacer: it is a hash of hosts, ports and the name of the database.
+// BooksPlace implements spend.BooksPlacer: it is a hash of hosts, ports and the name of the database.
 func (s *Store) BooksPlace() string {
 	config := s.pool.Config().ConnConfig
 	hosts := []string{fmt.Sprintf("%q:%d", config.Host, config.Port)}
@@ -124,12 +124,12 @@ func (s *Store) BooksPlace() string {
 }
 
 // sameBooks asks whether the database has the books of a flush. The answer is 1 if it has.
-func sameBooks(id spendflush.BooksID, answer *int64) call {
+func sameBooks(id spend.BooksID, answer *int64) call {
 	var e encoder
 	e.uuid(id)
 	return call{name: "same_books", rows: -1, params: e.params(), answer: answer}
 }
 
-func otherBooks(id spendflush.BooksID) error {
-	return fmt.Errorf("%w: it belongs to books %s, which this database doesn't have", spendflush.ErrOtherBooks, id)
+func otherBooks(id spend.BooksID) error {
+	return fmt.Errorf("%w: it belongs to books %s, which this database doesn't have", spend.ErrOtherBooks, id)
 }

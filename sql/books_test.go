@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-var strangeBooks = spendflush.BooksID{0xff, 15: 9}
+var strangeBooks = spend.BooksID{0xff, 15: 9}
 
 func TestEveryDatabaseGetsAnIDOfItsOwn(t *testing.T) {
 	s := open(t, database(t), Options{})
@@ -18,7 +18,7 @@ func TestEveryDatabaseGetsAnIDOfItsOwn(t *testing.T) {
 	if err != nil || before.ID != testBooks || len(before.Earlier) != 1 || before.Earlier[0].IsZero() {
 		t.Fatalf("%+v, %v", before, err)
 	}
-	id, err := s.NewBooksID(t.Context(), spendflush.BooksID{})
+	id, err := s.NewBooksID(t.Context(), spend.BooksID{})
 	if err != nil || id.IsZero() || id == testBooks || id == before.Earlier[0] {
 		t.Fatalf("%s, %v", id, err)
 	}
@@ -36,18 +36,18 @@ func TestEveryDatabaseGetsAnIDOfItsOwn(t *testing.T) {
 
 func TestAFlushOfOtherBooksLeavesNoTrace(t *testing.T) {
 	s := open(t, database(t), Options{})
-	for name, books := range map[string]spendflush.BooksID{"Others": strangeBooks, "None": {}} {
+	for name, books := range map[string]spend.BooksID{"Others": strangeBooks, "None": {}} {
 		t.Run(name, func(t *testing.T) {
 			p := newProducer()
-			f := flushOf(p, 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+			f := flushOf(p, 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 			f.Books = books
-			if err := s.Apply(t.Context(), f); !errors.Is(err, spendflush.ErrOtherBooks) {
+			if err := s.Apply(t.Context(), f); !errors.Is(err, spend.ErrOtherBooks) {
 				t.Errorf("apply: %v", err)
 			}
 			if got := s.Stats(); got.Retries != 0 {
 				t.Errorf("it was tried again: %+v", got)
 			}
-			marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+			marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 			if err != nil || len(marks.Of) != 0 || marks.Changes != 0 {
 				t.Errorf("marks %+v, %v", marks, err)
 			}
@@ -67,7 +67,7 @@ func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 	defer conn.Release()
 	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
 	defer tx.end(t.Context())
-	f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 	var e encoder
 	encoded := encodeFlush(&e, f, 1)
 	if err := tx.beginAndClaim(t.Context(), f, encoded); err != nil {
@@ -96,8 +96,8 @@ func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 	if err := <-made; err != nil {
 		t.Fatal(err)
 	}
-	next := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
-	if err := s.Apply(t.Context(), next); !errors.Is(err, spendflush.ErrOtherBooks) {
+	next := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
+	if err := s.Apply(t.Context(), next); !errors.Is(err, spend.ErrOtherBooks) {
 		t.Errorf("a later one: %v", err)
 	}
 	wantAudit(t, s)
@@ -106,10 +106,10 @@ func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 func TestAQuarantinedBatchOfOtherBooksIsNotApplied(t *testing.T) {
 	s := open(t, database(t), Options{})
 	for _, unclaimed := range []bool{false, true} {
-		f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
-		h := spendflush.Header{Books: strangeBooks, Producer: f.Claims[0].Producer, Sequence: 1}
-		b := spendflush.NewBatch(h, f.Totals, f.Rollups)
-		if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "of other books", Bytes: b.Bytes(), Unclaimed: unclaimed}}); err != nil {
+		f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
+		h := spend.Header{Books: strangeBooks, Producer: f.Claims[0].Producer, Sequence: 1}
+		b := spend.NewBatch(h, f.Totals, f.Rollups)
+		if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "of other books", Bytes: b.Bytes(), Unclaimed: unclaimed}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestAQuarantinedBatchOfOtherBooksIsNotApplied(t *testing.T) {
 	}
 	for _, q := range list {
 		err := s.ApplyQuarantined(t.Context(), q.ID, "test")
-		if !errors.Is(err, ErrRefused) || !errors.Is(err, spendflush.ErrOtherBooks) || !strings.Contains(err.Error(), strangeBooks.String()) {
+		if !errors.Is(err, ErrRefused) || !errors.Is(err, spend.ErrOtherBooks) || !strings.Contains(err.Error(), strangeBooks.String()) {
 			t.Errorf("entry %d: %v", q.ID, err)
 		}
 	}
@@ -130,7 +130,7 @@ func TestAQuarantinedBatchOfOtherBooksIsNotApplied(t *testing.T) {
 
 func TestWitnessesAreWrittenNowAndThen(t *testing.T) {
 	s := open(t, database(t), Options{})
-	read := func(anew bool) []spendflush.Witness {
+	read := func(anew bool) []spend.Witness {
 		t.Helper()
 		list, err := s.Witnesses(t.Context(), testBooks, anew)
 		if err != nil {
@@ -154,7 +154,7 @@ func TestWitnessesAreWrittenNowAndThen(t *testing.T) {
 	if n := len(read(true)); n != 64 {
 		t.Errorf("%d are kept", n)
 	}
-	if _, err := s.Witnesses(t.Context(), strangeBooks, true); !errors.Is(err, spendflush.ErrOtherBooks) {
+	if _, err := s.Witnesses(t.Context(), strangeBooks, true); !errors.Is(err, spend.ErrOtherBooks) {
 		t.Errorf("of other books: %v", err)
 	}
 }

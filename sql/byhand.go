@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ErrByHand is wrapped where a batch was applied by hand before, out of the same or another entry of the quarantine.
@@ -18,8 +18,8 @@ var ErrByHand = errors.New("this batch was applied by hand")
 // ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is added, a batch is claimed
 // like any other. A batch whose producer is too old to be known is taken not to be in the books: that is for the caller to
 // know. However often a batch lies in quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if
-// another entry with the same batch was applied; ErrRefused if the entry can't be applied now either; spendflush.ErrApplied if
-// the batch is in the books by now; spendflush.ErrGap if an earlier one of its producer isn't; spendflush.ErrFenced if
+// another entry with the same batch was applied; ErrRefused if the entry can't be applied now either; spend.ErrApplied if
+// the batch is in the books by now; spend.ErrGap if an earlier one of its producer isn't; spend.ErrFenced if
 // its producer's mark moved meanwhile. After any other
 // error the outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
 func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error {
@@ -28,8 +28,8 @@ func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error
 		if err == nil {
 			return nil
 		}
-		final := errors.Is(err, ErrNotQuarantined) || errors.Is(err, ErrRefused) || errors.Is(err, ErrByHand) || errors.Is(err, spendflush.ErrFenced) ||
-			errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap) || errors.Is(err, errUnknown) ||
+		final := errors.Is(err, ErrNotQuarantined) || errors.Is(err, ErrRefused) || errors.Is(err, ErrByHand) || errors.Is(err, spend.ErrFenced) ||
+			errors.Is(err, spend.ErrApplied) || errors.Is(err, spend.ErrGap) || errors.Is(err, errUnknown) ||
 			cure(ctx, err) != retry
 		if final || try == maxTries || !pause(ctx, try) {
 			return fmt.Errorf("apply quarantine %d: %w", id, err)
@@ -74,7 +74,7 @@ type quarantinedEntry struct {
 	key       *[16]byte
 	names     string
 	hour      int32
-	counters  spendflush.Counters
+	counters  spend.Counters
 }
 
 func (s *Store) lockQuarantined(ctx context.Context, from querier, id int64) (q quarantinedEntry, err error) {
@@ -101,7 +101,7 @@ func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64,
 	if _, err := from.Exec(ctx, t.store.statement("hold_marks"), b.Shard, [][16]byte{b.Producer}); err != nil {
 		return fmt.Errorf("hold the mark: %w", err)
 	}
-	marks, err := t.store.readMarks(ctx, from, b.Shard, []spendflush.ProducerID{b.Producer})
+	marks, err := t.store.readMarks(ctx, from, b.Shard, []spend.ProducerID{b.Producer})
 	if err != nil {
 		return err
 	}
@@ -109,8 +109,8 @@ func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64,
 		return fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
 	}
 	f, beside, err := flushByHand(b, marks, q.unclaimed)
-	if err != nil && !errors.Is(err, spendflush.ErrApplied) {
-		if errors.Is(err, spendflush.ErrCorruptBatch) {
+	if err != nil && !errors.Is(err, spend.ErrApplied) {
+		if errors.Is(err, spend.ErrCorruptBatch) {
 			err = fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		return err
@@ -125,7 +125,7 @@ func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64,
 }
 
 // flushByHand returns the flush of the batch, and whether it is to be booked beside all claims.
-func flushByHand(b *spendflush.Batch, marks spendflush.Marks, unclaimed bool) (f *spendflush.Flush, beside bool, err error) {
+func flushByHand(b *spend.Batch, marks spend.Marks, unclaimed bool) (f *spend.Flush, beside bool, err error) {
 	switch mark := marks.Of[b.Producer]; {
 	case marks.Forgotten(b.Producer):
 		beside = true
@@ -134,7 +134,7 @@ func flushByHand(b *spendflush.Batch, marks spendflush.Marks, unclaimed bool) (f
 		beside = !mark.Places(b)
 	default:
 		f, err = b.Flush(mark)
-		beside = errors.Is(err, spendflush.ErrDiverged)
+		beside = errors.Is(err, spend.ErrDiverged)
 	}
 	if beside {
 		f, err = b.Alone()
@@ -143,7 +143,7 @@ func flushByHand(b *spendflush.Batch, marks spendflush.Marks, unclaimed bool) (f
 }
 
 // noteByHand notes that the batch is applied by hand. The error wraps ErrByHand if it was before.
-func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64, b *spendflush.Batch, beside bool) error {
+func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64, b *spend.Batch, beside bool) error {
 	name := []any{b.Shard, [16]byte(b.Producer), int64(b.Sequence), [16]byte(b.Digest())}
 	tag, err := from.Exec(ctx, t.store.statement("by_hand_note"), append(name, entry, beside, b.Updates, b.Amount.String())...)
 	if err != nil {
@@ -160,7 +160,7 @@ func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64,
 	return fmt.Errorf("%w as entry %d, at %s", ErrByHand, before, at.UTC().Format(time.RFC3339))
 }
 
-func (t *transaction) bookByHand(ctx context.Context, b *spendflush.Batch, f *spendflush.Flush, beside bool) error {
+func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.Flush, beside bool) error {
 	var e encoder
 	// It is no change that instances count: after a restore it could make up for one that is missing before any has looked. If it is
 	// turned back itself, its entry is open again.
@@ -182,22 +182,22 @@ func (t *transaction) bookByHand(ctx context.Context, b *spendflush.Batch, f *sp
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
 	changed := fmt.Errorf("%w: its texts aren't valid, so they could not be kept as they were", ErrRefused)
 	if q.book == bookName(0) {
-		var series spendflush.Series
+		var series spend.Series
 		if err := json.Unmarshal([]byte(q.names), &series); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		row := spendflush.NewRollupRow(&series, spendflush.Hour(q.hour), q.counters)
+		row := spend.NewRollupRow(&series, spend.Hour(q.hour), q.counters)
 		if row.Key != *q.key {
 			return changed
 		}
-		return t.run(ctx, t.rollupCalls([]spendflush.RollupRow{row})...)
+		return t.run(ctx, t.rollupCalls([]spend.RollupRow{row})...)
 	}
-	var entity spendflush.Entity
+	var entity spend.Entity
 	if err := json.Unmarshal([]byte(q.names), &entity); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if entity.Key() != *q.key {
 		return changed
 	}
-	return t.run(ctx, t.totalCalls(q.shard, []spendflush.TotalRow{{Key: entity.Key(), Entity: entity, Counters: q.counters}})...)
+	return t.run(ctx, t.totalCalls(q.shard, []spend.TotalRow{{Key: entity.Key(), Entity: entity, Counters: q.counters}})...)
 }

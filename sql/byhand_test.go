@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // signedTwin returns the batch as it is with a signature, of a key that nobody looks at here.
@@ -19,7 +19,7 @@ func signedTwin(t *testing.T, batch []byte) []byte {
 		b[3] = 1
 		binary.BigEndian.PutUint32(b[8:], uint32(len(b)))
 	})
-	if _, err := spendflush.ParseBatch(twin); err != nil {
+	if _, err := spend.ParseBatch(twin); err != nil {
 		t.Fatal(err)
 	}
 	return twin
@@ -29,7 +29,7 @@ func signedTwin(t *testing.T, batch []byte) []byte {
 func besideClaims(t *testing.T, s *Store, batches ...[]byte) (ids []int64) {
 	t.Helper()
 	for _, bytes := range batches {
-		err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "perhaps booked", Bytes: bytes, Unclaimed: true}})
+		err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "perhaps booked", Bytes: bytes, Unclaimed: true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,12 +39,12 @@ func besideClaims(t *testing.T, s *Store, batches ...[]byte) (ids []int64) {
 }
 
 // chainOf returns the batches 1 to n of a producer, of one dollar each, each of which goes on from the one before.
-func chainOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch) {
-	var prior spendflush.Digest
+func chainOf(p spend.ProducerID, n uint64) (batches []*spend.Batch) {
+	var prior spend.Digest
 	for i := range n {
 		f := flushOf(p, i+1, i+1, costOne)
-		batches = append(batches, spendflush.NewBatch(spendflush.Header{
-			Books: testBooks, Producer: p, Sequence: i + 1, PriorDigest: prior, PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
+		batches = append(batches, spend.NewBatch(spend.Header{
+			Books: testBooks, Producer: p, Sequence: i + 1, PriorDigest: prior, PriorUpdates: int64(i), PriorAmount: spend.Dollars(int64(i)),
 		}, f.Totals, f.Rollups))
 		prior = batches[i].Digest()
 	}
@@ -60,14 +60,14 @@ func wantRequests(t *testing.T, s *Store, want int) {
 }
 
 func TestABatchThatLiesInQuarantineTwiceIsAppliedByHandOnce(t *testing.T) {
-	for name, place := range map[string]func(t *testing.T, s *Store, b *spendflush.Batch){
-		"of a forgotten producer": func(t *testing.T, s *Store, b *spendflush.Batch) {
+	for name, place := range map[string]func(t *testing.T, s *Store, b *spend.Batch){
+		"of a forgotten producer": func(t *testing.T, s *Store, b *spend.Batch) {
 			execute(t, s.pool, "INSERT INTO spendflush.pruned_marks VALUES (0, 0, now(), 0, 0, 0, 0)")
 		},
-		"of another chain": func(t *testing.T, s *Store, b *spendflush.Batch) {
+		"of another chain": func(t *testing.T, s *Store, b *spend.Batch) {
 			apply(t, s, flushOf(b.Producer, 1, 1, costOne))
 		},
-		"by a claim": func(*testing.T, *Store, *spendflush.Batch) {},
+		"by a claim": func(*testing.T, *Store, *spend.Batch) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, database(t), Options{MaxConns: 4})
@@ -85,7 +85,7 @@ func TestABatchThatLiesInQuarantineTwiceIsAppliedByHandOnce(t *testing.T) {
 			}
 			group.Wait()
 			late := errors.Join(errs...)
-			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(late, ErrByHand) && !errors.Is(late, spendflush.ErrFenced) {
+			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(late, ErrByHand) && !errors.Is(late, spend.ErrFenced) {
 				t.Fatalf("both at once: %v, %v", errs[0], errs[1])
 			}
 			done := ids[0]
@@ -119,7 +119,7 @@ func TestABatchThatTheFlusherHasBookedIsNotAppliedByHandBesideIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		apply(t, s, f)
-		if err := s.ApplyQuarantined(t.Context(), ids[i], "a test"); !errors.Is(err, spendflush.ErrApplied) {
+		if err := s.ApplyQuarantined(t.Context(), ids[i], "a test"); !errors.Is(err, spend.ErrApplied) {
 			t.Errorf("batch %d: %v", i+1, err)
 		}
 	}
@@ -152,30 +152,30 @@ func TestABatchThatWasAppliedByHandIsNotBookedAgainByTheFlusherThatMeetsIt(t *te
 	// A flusher that doesn't know of it passes the gap. All of that is undone.
 	past := passing(batches[3], 2)
 	past.Claims[0].Prior, past.Claims[0].SealedUpdates = mark.Digest, 4
-	past.Claims[0].Recent = append(append(spendflush.Recent{}, make([]byte, 8)...), append(prefix(batches[2]), prefix(batches[3])...)...)
+	past.Claims[0].Recent = append(append(spend.Recent{}, make([]byte, 8)...), append(prefix(batches[2]), prefix(batches[3])...)...)
 	wantFenced(t, s, past)
 
 	// One that does claims it without its sums, and then the one before it.
 	covering := passing(batches[3], 2)
 	covering.Claims[0].Prior, covering.Claims[0].Recent = mark.Digest, past.Claims[0].Recent
-	covering.Totals, covering.Rollups, covering.Control = nil, nil, spendflush.Control{}
-	covering.ByHand = []spendflush.ByHandBatch{{Producer: p, Sequence: 4, Digest: batches[3].Digest()}}
+	covering.Totals, covering.Rollups, covering.Control = nil, nil, spend.Control{}
+	covering.ByHand = []spend.ByHandBatch{{Producer: p, Sequence: 4, Digest: batches[3].Digest()}}
 	apply(t, s, covering)
 	wantRequests(t, s, 3)
 	wantLost(t, s, 2, "2")
 
-	found := spendflush.FoundBatch{
-		Producer: p, Sequence: 2, Digest: batches[1].Digest(), PriorDigest: batches[1].PriorDigest, Updates: 1, Amount: spend("1"),
+	found := spend.FoundBatch{
+		Producer: p, Sequence: 2, Digest: batches[1].Digest(), PriorDigest: batches[1].PriorDigest, Updates: 1, Amount: dollars("1"),
 	}
 	again, err := batches[1].Alone()
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.Found = []spendflush.FoundBatch{found}
+	again.Found = []spend.FoundBatch{found}
 	wantFenced(t, s, again)
-	apply(t, s, &spendflush.Flush{
-		Books: testBooks, Found: []spendflush.FoundBatch{found},
-		ByHand: []spendflush.ByHandBatch{{Producer: p, Sequence: 2, Digest: batches[1].Digest()}},
+	apply(t, s, &spend.Flush{
+		Books: testBooks, Found: []spend.FoundBatch{found},
+		ByHand: []spend.ByHandBatch{{Producer: p, Sequence: 2, Digest: batches[1].Digest()}},
 	})
 	if mark := markOf(t, s, p); !mark.Has(2) || mark.Has(3) || !mark.Has(4) || len(mark.ByHand) != 0 {
 		t.Errorf("the mark is %+v", mark)
@@ -184,7 +184,7 @@ func TestABatchThatWasAppliedByHandIsNotBookedAgainByTheFlusherThatMeetsIt(t *te
 	wantRequests(t, s, 3)
 }
 
-func prefix(b *spendflush.Batch) []byte {
+func prefix(b *spend.Batch) []byte {
 	d := b.Digest()
 	return d[:4]
 }

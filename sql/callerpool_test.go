@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // callersPool returns a pool that a caller has set up in a way of its own.
@@ -130,7 +130,7 @@ func TestAPoolOfTheCallersWorksHoweverItIsSetUpAndStaysAsItIs(t *testing.T) {
 			s := onPool(t, pool)
 			useEverything(t, s, plain)
 			wantTimesInUTC(t, s)
-			name := request{spendflush.Series{APIKey: `日本é\`}, noon, one("1")}
+			name := request{spend.Series{APIKey: `日本é\`}, noon, one("1")}
 			apply(t, s, flushOf(newProducer(), 1, 1, name))
 			if n := query[int](t, plain, "SELECT count(*) FROM spendflush.entity WHERE entity_id = $1", name.series.APIKey); n != 1 {
 				t.Errorf("%d entities have the name that was booked, want 1", n)
@@ -223,7 +223,7 @@ func TestAPoolOrOptionsThatWillNotDoAreRefusedByName(t *testing.T) {
 		{"one connection", one, Options{}, []string{"pool: MaxConns is 1; allowed are 2 and more"}},
 		{"options of the pool", fine, Options{MaxConns: 8, Standby: true, Logger: slog.Default(), ApplicationName: "x"},
 			[]string{"MaxConns: 8; allowed is 0", "Standby: true; allowed is false", "Logger: is set; allowed is nil", `ApplicationName: "x"; allowed is ""`}},
-		{"keys", fine, Options{BatchKeys: spendflush.BatchKeys{Key: []byte("short")}}, []string{"BatchKeys: "}},
+		{"keys", fine, Options{BatchKeys: spend.BatchKeys{Key: []byte("short")}}, []string{"BatchKeys: "}},
 	} {
 		_, err := NewStore(c.pool, c.options)
 		for _, want := range c.want {
@@ -257,14 +257,14 @@ func TestAConnectionOfTheCallersThatLeadsToAStandbyIsClosedAndTheOthersAreLeftAl
 	pool := callersPool(t, withHost(t, primary.URL(""), front.Addr(), "any"), func(c *pgxpool.Config) { c.MaxConns = 2 })
 	s := onPool(t, pool)
 	p := newProducer()
-	f := flushOf(p, 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	f := flushOf(p, 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 
 	busy, err := pool.Acquire(t.Context()) // in the middle of the caller's own work
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(busy.Release) // before the pool is closed, whatever fails
-	if _, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p}); !errors.Is(err, ErrStandby) {
+	if _, err := s.Marks(t.Context(), 0, []spend.ProducerID{p}); !errors.Is(err, ErrStandby) {
 		t.Errorf("Marks: %v, want %v", err, ErrStandby)
 	}
 	if _, err := s.Books(t.Context()); !errors.Is(err, ErrStandby) {
@@ -280,7 +280,7 @@ func TestAConnectionOfTheCallersThatLeadsToAStandbyIsClosedAndTheOthersAreLeftAl
 
 	front.Lead(host(t, primary.URL("")))
 	apply(t, s, f)
-	if _, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p}); err != nil {
+	if _, err := s.Marks(t.Context(), 0, []spend.ProducerID{p}); err != nil {
 		t.Error(err)
 	}
 	if err := busy.Ping(t.Context()); err != nil {

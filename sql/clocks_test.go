@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // In these tests it is the world that is moved, not the clock of Postgres: where that is a year ahead, all that was done
@@ -13,9 +13,9 @@ import (
 const year = 365 * 24 * time.Hour
 
 // keepsMark fails if the mark of the producer is gone, or its next batch can't be booked.
-func keepsMark(t *testing.T, s *Store, p spendflush.ProducerID, next uint64) {
+func keepsMark(t *testing.T, s *Store, p spend.ProducerID, next uint64) {
 	t.Helper()
-	marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 	if err != nil || marks.Forgotten(p) || marks.Of[p].Sequence != next-1 {
 		t.Fatalf("%+v, %v", marks, err)
 	}
@@ -47,17 +47,17 @@ func TestAClockThatDiffersFromTheOtherPrunesNothing(t *testing.T) {
 func TestClocksThatJumpTogetherPruneNothingOfTheLiving(t *testing.T) {
 	s := open(t, database(t), Options{})
 	caller, other, dead := bornAgo(year+40*24*time.Hour), bornAgo(year+41*24*time.Hour), bornAgo(year+42*24*time.Hour)
-	for _, p := range []spendflush.ProducerID{caller, other, dead} {
+	for _, p := range []spend.ProducerID{caller, other, dead} {
 		apply(t, s, flushOf(p, 1, 1, costOne))
 	}
 	execute(t, s.pool, "UPDATE spendflush.producers SET first_seen = first_seen - interval '400 days'")
 	age(t, s, year)
-	for _, p := range []spendflush.ProducerID{caller, other} { // each tends once an hour
-		if pruned, err := s.Tend(t.Context(), []spendflush.ProducerID{p}, time.Now(), month); err != nil || pruned != 0 {
+	for _, p := range []spend.ProducerID{caller, other} { // each tends once an hour
+		if pruned, err := s.Tend(t.Context(), []spend.ProducerID{p}, time.Now(), month); err != nil || pruned != 0 {
 			t.Fatalf("pruned are %d, %v", pruned, err)
 		}
 	}
-	if pruned, err := s.Tend(t.Context(), []spendflush.ProducerID{caller}, time.Now(), month); err != nil || pruned != 1 {
+	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("an hour later pruned are %d, %v; want the dead one's", pruned, err)
 	}
 	keepsMark(t, s, caller, 2)
@@ -71,7 +71,7 @@ func TestAnInstanceThatHasJustBegunPrunesNothing(t *testing.T) {
 	age(t, s, 31*24*time.Hour)
 	caller := newProducer()
 	apply(t, s, flushOf(caller, 1, 1, costOne))
-	if pruned, err := s.Tend(t.Context(), []spendflush.ProducerID{caller}, time.Now(), month); err != nil || pruned != 0 {
+	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 0 {
 		t.Errorf("pruned are %d, %v", pruned, err)
 	}
 	keepsMark(t, s, other, 2)
@@ -86,7 +86,7 @@ func TestAClockThatIsBehindDoesNotMakeMarksLookIdle(t *testing.T) {
 	age(t, s, -year)
 	ahead := time.Now().Add(year)
 	apply(t, s, flushOf(other, 2, 2, costOne))
-	if _, err := s.Tend(t.Context(), []spendflush.ProducerID{living}, ahead, month); err != nil {
+	if _, err := s.Tend(t.Context(), []spend.ProducerID{living}, ahead, month); err != nil {
 		t.Fatal(err)
 	}
 	if n := query[int](t, s, "SELECT count(*) FROM spendflush.producers WHERE seen_at > now() + interval '364 days'"); n != 2 {

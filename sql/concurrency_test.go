@@ -12,13 +12,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestOfTwoFlushersAtTheSameBatchOneIsFenced(t *testing.T) {
 	databaseURL := database(t)
 	a, b := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	p := newProducer()
 	const rounds = 20
 	for n := range uint64(rounds) {
@@ -29,7 +29,7 @@ func TestOfTwoFlushersAtTheSameBatchOneIsFenced(t *testing.T) {
 			group.Go(func() { errs[i] = s.Apply(t.Context(), f) })
 		}
 		group.Wait()
-		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), spendflush.ErrFenced) {
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs[:]...), spend.ErrFenced) {
 			t.Fatalf("batch %d: %v", n+1, errs)
 		}
 	}
@@ -41,7 +41,7 @@ func TestOfTwoFlushersAtTheSameBatchOneIsFenced(t *testing.T) {
 
 func TestAnUnknownProducerIsTakenUpByOneOfManyThatComeAtOnce(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	for range 10 {
 		p := newProducer()
 		var group sync.WaitGroup
@@ -52,7 +52,7 @@ func TestAnUnknownProducerIsTakenUpByOneOfManyThatComeAtOnce(t *testing.T) {
 				err := s.Apply(t.Context(), flushOf(p, uint64(1+i%2), uint64(1+i%2), r))
 				if err == nil {
 					won.Add(1)
-				} else if !errors.Is(err, spendflush.ErrFenced) {
+				} else if !errors.Is(err, spend.ErrFenced) {
 					t.Error(err)
 				}
 			})
@@ -70,8 +70,8 @@ func TestAnUnknownProducerIsTakenUpByOneOfManyThatComeAtOnce(t *testing.T) {
 func fight(t *testing.T, s *Store) {
 	t.Helper()
 	const batches = 40
-	var producers []spendflush.ProducerID
-	content := map[spendflush.ProducerID][][]request{}
+	var producers []spend.ProducerID
+	content := map[spend.ProducerID][][]request{}
 	r := rand.New(rand.NewPCG(7, 7))
 	for range 3 {
 		p := newProducer()
@@ -106,7 +106,7 @@ func fight(t *testing.T, s *Store) {
 				}
 				err = s.Apply(ctx, flushOf(p, first, last, requests...))
 				cancel()
-				if err != nil && !abandon && !errors.Is(err, spendflush.ErrFenced) {
+				if err != nil && !abandon && !errors.Is(err, spend.ErrFenced) {
 					return err
 				}
 			}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // A process that was cloned, or put back, has another batch under a sequence that Postgres has.
@@ -17,7 +17,7 @@ func TestAClaimThatGoesOnFromAnotherBatchIsFencedAndWritesNothing(t *testing.T) 
 	p := newProducer()
 	apply(t, s, flushOf(p, 1, 1, costOne))
 	other := flushOf(p, 2, 2, costOne)
-	other.Claims[0].Prior = spendflush.Digest{0: 0xff}
+	other.Claims[0].Prior = spend.Digest{0: 0xff}
 	wantFenced(t, s, other)
 	apply(t, s, flushOf(p, 2, 2, costOne))
 	if mark := markOf(t, s, p); mark.Digest != digestAt(2) {
@@ -31,11 +31,11 @@ func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
 	p := newProducer()
 	batches := sequenceOf(p, 2)
 	f := flushOf(p, 1, 2, costOne)
-	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = 2, spend("2")
-	f.Lost = []spendflush.LostRange{{Producer: p, First: 1, Last: 1, Reason: "refused", Quarantined: true}}
-	f.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: batches[0].Bytes()}}
+	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = 2, dollars("2")
+	f.Lost = []spend.LostRange{{Producer: p, First: 1, Last: 1, Reason: "refused", Quarantined: true}}
+	f.Quarantine = []spend.BadBatch{{Reason: "refused", Bytes: batches[0].Bytes()}}
 	stale := *f
-	stale.Claims = []spendflush.Claim{f.Claims[0]}
+	stale.Claims = []spend.Claim{f.Claims[0]}
 	stale.Claims[0].First = 2
 	stale.Lost = f.Lost
 	wantFenced(t, s, &stale)
@@ -68,14 +68,14 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 	p := newProducer()
 	batches := sequenceOf(p, 4)
 	apply(t, s, passing(batches[3], 1))
-	f := &spendflush.Flush{
+	f := &spend.Flush{
 		Books:      testBooks,
-		Found:      []spendflush.FoundBatch{{Producer: p, Sequence: 2}},
-		Lost:       []spendflush.LostRange{{Producer: p, First: 2, Last: 2, Reason: "refused", Quarantined: true}},
-		Quarantine: []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}},
+		Found:      []spend.FoundBatch{{Producer: p, Sequence: 2}},
+		Lost:       []spend.LostRange{{Producer: p, First: 2, Last: 2, Reason: "refused", Quarantined: true}},
+		Quarantine: []spend.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}},
 	}
 	stale := *f
-	stale.Found = []spendflush.FoundBatch{f.Found[0], {Producer: p, Sequence: 4}} // the fourth isn't missing
+	stale.Found = []spend.FoundBatch{f.Found[0], {Producer: p, Sequence: 4}} // the fourth isn't missing
 	wantFenced(t, s, &stale)
 	if mark := markOf(t, s, p); len(mark.Quarantined) != 0 {
 		t.Errorf("a flush that was fenced has set it aside: %+v", mark)
@@ -83,7 +83,7 @@ func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 
 	for range 2 { // as it is after a reply that was lost
 		apply(t, s, f)
-		if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 1, Last: 3}}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
+		if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 3}}) || !slices.Equal(mark.Quarantined, []uint64{2}) {
 			t.Errorf("the mark is %+v", mark)
 		}
 		wantLost(t, s, 2, "2")
@@ -107,19 +107,19 @@ func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
 	p := newProducer()
 	b := sequenceOf(p, 6)
 	f := passing(b[5], 1)
-	f.Claims[0].Recent = slices.Concat(make(spendflush.Recent, 4*4), spendflush.Recent{0xff, 1, 2, 3})
+	f.Claims[0].Recent = slices.Concat(make(spend.Recent, 4*4), spend.Recent{0xff, 1, 2, 3})
 	apply(t, s, f) // it knows of the last five
-	digest := func(n byte) spendflush.Digest { return spendflush.Digest{n, n, n, n, 9} }
-	apply(t, s, &spendflush.Flush{
+	digest := func(n byte) spend.Digest { return spend.Digest{n, n, n, n, 9} }
+	apply(t, s, &spend.Flush{
 		Books: testBooks,
-		Found: []spendflush.FoundBatch{{Producer: p, Sequence: 1, Digest: digest(1)}, {Producer: p, Sequence: 3, Digest: digest(3)}, {Producer: p, Sequence: 5, Digest: digest(5), PriorDigest: digest(4)}},
-		Lost: []spendflush.LostRange{
+		Found: []spend.FoundBatch{{Producer: p, Sequence: 1, Digest: digest(1)}, {Producer: p, Sequence: 3, Digest: digest(3)}, {Producer: p, Sequence: 5, Digest: digest(5), PriorDigest: digest(4)}},
+		Lost: []spend.LostRange{
 			{Producer: p, First: 1, Last: 1, Reason: "refused", Quarantined: true}, {Producer: p, First: 3, Last: 3, Reason: "refused", Quarantined: true},
 			{Producer: p, First: 5, Last: 5, Reason: "refused", Quarantined: true},
 		},
-		Quarantine: []spendflush.BadBatch{{Bytes: b[0].Bytes()}, {Bytes: b[2].Bytes()}, {Bytes: b[4].Bytes()}},
+		Quarantine: []spend.BadBatch{{Bytes: b[0].Bytes()}, {Bytes: b[2].Bytes()}, {Bytes: b[4].Bytes()}},
 	})
-	want := spendflush.Recent{0, 0, 0, 0, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0xff, 1, 2, 3}
+	want := spend.Recent{0, 0, 0, 0, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0xff, 1, 2, 3}
 	if mark := markOf(t, s, p); !slices.Equal(mark.Recent, want) {
 		t.Errorf("the mark knows % x, want % x", mark.Recent, want)
 	}
@@ -140,7 +140,7 @@ func TestAuditTellsOfACloneThatWasPassedOverAGap(t *testing.T) {
 	if told() {
 		t.Error("before it is known that it was cloned")
 	}
-	err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "another", Bytes: b[0].Bytes(), Unclaimed: true}})
+	err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "another", Bytes: b[0].Bytes(), Unclaimed: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,15 +156,15 @@ func TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace(t *testing.T) {
 	p := newProducer()
 	batches := sequenceOf(p, 3)
 	apply(t, s, passing(batches[2], 1))
-	err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "another", Bytes: batches[0].Bytes(), Unclaimed: true}})
+	err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "another", Bytes: batches[0].Bytes(), Unclaimed: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 1, Last: 2}}) || len(mark.Quarantined) != 0 {
+	if mark := markOf(t, s, p); !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 2}}) || len(mark.Quarantined) != 0 {
 		t.Errorf("the mark is %+v", mark)
 	}
 	wantLost(t, s, 2, "2")
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "refused", Bytes: batches[1].Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	if mark := markOf(t, s, p); !slices.Equal(mark.Quarantined, []uint64{2}) {
@@ -178,15 +178,15 @@ func TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt(t *testing.T) {
 		s := open(t, database(t), Options{})
 		p := newProducer()
 		// Two processes with the same memory have sealed a batch each.
-		header := spendflush.Header{Books: testBooks, Producer: p, Sequence: 1}
-		one, other := flushOf(p, 1, 1, costOne), flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "other"}, noon, one("5")})
-		booked, second := spendflush.NewBatch(header, one.Totals, one.Rollups), spendflush.NewBatch(header, other.Totals, other.Rollups)
-		f, err := booked.Flush(spendflush.Mark{})
+		header := spend.Header{Books: testBooks, Producer: p, Sequence: 1}
+		one, other := flushOf(p, 1, 1, costOne), flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "other"}, noon, one("5")})
+		booked, second := spend.NewBatch(header, one.Totals, one.Rollups), spend.NewBatch(header, other.Totals, other.Rollups)
+		f, err := booked.Flush(spend.Mark{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		apply(t, s, f)
-		err = s.Quarantine(t.Context(), []spendflush.BadBatch{
+		err = s.Quarantine(t.Context(), []spend.BadBatch{
 			{Reason: "another", Bytes: second.Bytes(), Unclaimed: unclaimed}, {Reason: "the same", Bytes: booked.Bytes()},
 		})
 		if err != nil {
@@ -196,7 +196,7 @@ func TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt(t *testing.T) {
 		if err != nil || len(open) != 2 {
 			t.Fatalf("%+v, %v", open, err)
 		}
-		if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spendflush.ErrApplied) {
+		if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spend.ErrApplied) {
 			t.Errorf("%s: the one that is booked: %v", name, err)
 		}
 		if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
@@ -240,8 +240,8 @@ func TestShardsHaveTotalsOfTheirOwnForAnEntity(t *testing.T) {
 func TestSumsOverAllTenantsHaveRoomWhereEachRowHas(t *testing.T) {
 	s := open(t, database(t), Options{})
 	full := func(key string) request {
-		return request{spendflush.Series{APIKey: key}, noon, spendflush.Counters{
-			Spend: spend("99999999999999999999999999"), SuccessfulRequests: 1, PromptTokens: math.MaxInt64, CompletionTokens: math.MaxInt64,
+		return request{spend.Series{APIKey: key}, noon, spend.Counters{
+			Spend: dollars("99999999999999999999999999"), SuccessfulRequests: 1, PromptTokens: math.MaxInt64, CompletionTokens: math.MaxInt64,
 		}}
 	}
 	for _, key := range []string{"a", "b", "c"} {
@@ -252,7 +252,7 @@ func TestSumsOverAllTenantsHaveRoomWhereEachRowHas(t *testing.T) {
 	}
 	wantAudit(t, s)
 	// A row that has no room for more is set aside alone.
-	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "a"}, noon, one("1")}, costOne))
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "a"}, noon, one("1")}, costOne))
 	if n := query[int](t, s, "SELECT count(*) FROM spendflush.quarantine"); n != 2 {
 		t.Errorf("%d rows are set aside, want a total and a rollup row", n)
 	}

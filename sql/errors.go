@@ -8,12 +8,12 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/pglink"
+	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrRefused is spendflush.ErrRefused: Postgres, or Apply itself, refuses what is to be written because of what it is.
-var ErrRefused = spendflush.ErrRefused
+// ErrRefused is spend.ErrRefused: Postgres, or Apply itself, refuses what is to be written because of what it is.
+var ErrRefused = spend.ErrRefused
 
 // errShort is wrapped where a statement did less than it was sent, so that the transaction was rolled back.
 var errShort = errors.New("fewer rows than were sent")
@@ -49,10 +49,10 @@ func Refusal(err error) string {
 	return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
 }
 
-// denied has the error wrap spendflush.ErrDenied if Postgres refuses for lack of rights.
+// denied has the error wrap spend.ErrDenied if Postgres refuses for lack of rights.
 func denied(err error) error {
 	if sqlState(err) == codeNoPrivilege {
-		return fmt.Errorf("%w: %w", spendflush.ErrDenied, err)
+		return fmt.Errorf("%w: %w", spend.ErrDenied, err)
 	}
 	return err
 }
@@ -94,7 +94,7 @@ func Explain(err error) (explanation string, ok bool) {
 func cure(ctx context.Context, err error) remedy {
 	code := sqlState(err)
 	switch {
-	case ctx.Err() != nil, errors.Is(err, spendflush.ErrOtherBooks):
+	case ctx.Err() != nil, errors.Is(err, spend.ErrOtherBooks):
 		return giveUp
 	case errors.Is(err, errShort), code == codeForeignKeyViolation:
 		return relearn

@@ -6,7 +6,7 @@ import (
 	"math/big"
 	"math/bits"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // A fingerprint of rollup rows is the sum, modulo 2^128, over the rows of a day, of the sum over the counters of
@@ -34,7 +34,7 @@ func (f *fingerprint) add(g fingerprint) {
 }
 
 // addRow adds what a row of the series in that hour of the day counts.
-func (f *fingerprint) addRow(series spendflush.Key, hour int16, c *[fingerprintWeights]fingerprint) {
+func (f *fingerprint) addRow(series spend.Key, hour int16, c *[fingerprintWeights]fingerprint) {
 	var name [len(series) + 2]byte
 	copy(name[:], series[:])
 	binary.BigEndian.PutUint16(name[len(series):], uint16(hour))
@@ -59,7 +59,7 @@ func (f fingerprint) negative() fingerprint {
 // integer returns v modulo 2^128.
 func integer(v int64) fingerprint { return fingerprint{uint64(v >> 63), uint64(v)} }
 
-func fingerprintCounters(c *spendflush.Counters) [fingerprintWeights]fingerprint {
+func fingerprintCounters(c *spend.Counters) [fingerprintWeights]fingerprint {
 	hi, lo := c.Spend.Units()
 	return [...]fingerprint{
 		{uint64(hi), lo}, integer(c.SuccessfulRequests), integer(c.FailedRequests), integer(c.PromptTokens),
@@ -106,7 +106,7 @@ func numericUnits(b []byte) (f fingerprint, ok bool) {
 
 // fingerprintCalls returns the statement that adds the fingerprints of the flush's rollup rows to their days. Rows that
 // are set aside in quarantine are in it too; so the audit counts what lies there.
-func fingerprintCalls(f *spendflush.Flush) []call {
+func fingerprintCalls(f *spend.Flush) []call {
 	if len(f.Rollups) == 0 {
 		return nil
 	}

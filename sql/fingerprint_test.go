@@ -8,13 +8,13 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 var modulus = new(big.Int).Lsh(big.NewInt(1), 128)
 
 // plainFingerprint is the definition, in plain big integers.
-func plainFingerprint(series spendflush.Key, hour int16, spend *big.Int, counts [6]int64) *big.Int {
+func plainFingerprint(series spend.Key, hour int16, spend *big.Int, counts [6]int64) *big.Int {
 	weights := sha256.Sum256(append(series[:], byte(hour>>8), byte(hour)))
 	counters := []*big.Int{spend}
 	for _, n := range counts {
@@ -28,7 +28,7 @@ func plainFingerprint(series spendflush.Key, hour int16, spend *big.Int, counts 
 	return sum.Mod(sum, modulus)
 }
 
-func randomCounters(r *rand.Rand) spendflush.Counters {
+func randomCounters(r *rand.Rand) spend.Counters {
 	n := func() int64 {
 		switch r.IntN(6) {
 		case 0:
@@ -41,8 +41,8 @@ func randomCounters(r *rand.Rand) spendflush.Counters {
 			return int64(r.Uint64()) >> r.IntN(64)
 		}
 	}
-	return spendflush.Counters{
-		Spend: spendflush.AmountFromUnits(n(), r.Uint64()), SuccessfulRequests: n(), FailedRequests: n(), PromptTokens: n(),
+	return spend.Counters{
+		Spend: spend.AmountFromUnits(n(), r.Uint64()), SuccessfulRequests: n(), FailedRequests: n(), PromptTokens: n(),
 		CompletionTokens: n(), CacheReadInputTokens: n(), CacheCreationInputTokens: n(),
 	}
 }
@@ -52,7 +52,7 @@ func TestFingerprintsAreWhatTheirDefinitionSaysAndAddUp(t *testing.T) {
 	var all fingerprint
 	plain := new(big.Int)
 	for range 2000 {
-		var key spendflush.Key
+		var key spend.Key
 		binary.BigEndian.PutUint64(key[:], r.Uint64())
 		hour := int16(r.IntN(24))
 		c := randomCounters(r)
@@ -87,7 +87,7 @@ func TestNumbersOfPostgresReadBackAsTheyWereWritten(t *testing.T) {
 	for range 5000 {
 		c := randomCounters(r)
 		if r.IntN(2) == 0 {
-			c.Spend = spendflush.Picodollars(int64(r.Uint64()) >> r.IntN(64))
+			c.Spend = spend.Picodollars(int64(r.Uint64()) >> r.IntN(64))
 		}
 		hi, lo := c.Spend.Units()
 		f, ok := numericUnits(appendNumeric(nil, c.Spend))
@@ -113,7 +113,7 @@ func TestNumbersOfPostgresReadBackAsTheyWereWritten(t *testing.T) {
 
 func BenchmarkFingerprintOfARow(b *testing.B) {
 	var f fingerprint
-	key := (&spendflush.Series{APIKey: "k"}).Key()
+	key := (&spend.Series{APIKey: "k"}).Key()
 	c := one("0.000123")
 	for b.Loop() {
 		counters := fingerprintCounters(&c)

@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Glance is what an operator wants to see of Postgres every second.
 type Glance struct {
-	Books          spendflush.BooksID
+	Books          spend.BooksID
 	Version        string // of the server, such as "15.6"
 	Connections    int    // to the server, by whomever
 	MaxConnections int    // that it allows
 	Updates        int64  // in the books
-	Amount         spendflush.Amount
+	Amount         spend.Amount
 	Quarantined    int64      // open entries
 	LostBatches    int64      // passed as lost and not found since
 	LastLost       time.Time  // when the last of these was noticed; zero if there are none

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // These tests are about guards whose loss no other test noticed; see internal/lab/mutants.
@@ -47,7 +47,7 @@ func TestRollupsAloneAreLockedInOneOrderWhateverTheyAreSent(t *testing.T) {
 			p := newProducer()
 			for n := range uint64(6) {
 				f := flushOf(p, n+1, n+1, traffic(r, 300, 200)...)
-				f.Totals, f.Control, f.Shard = nil, spendflush.Control{f.Control[0]}, i
+				f.Totals, f.Control, f.Shard = nil, spend.Control{f.Control[0]}, i
 				r.Shuffle(len(f.Rollups), func(i, j int) { f.Rollups[i], f.Rollups[j] = f.Rollups[j], f.Rollups[i] })
 				if err := s.Apply(t.Context(), f); err != nil {
 					t.Error(err)
@@ -64,10 +64,10 @@ func TestRollupsAloneAreLockedInOneOrderWhateverTheyAreSent(t *testing.T) {
 // In the hour in which it was booked, the rollup row is taken for known and isn't there; in the next one it is new, and
 // Postgres has to notice.
 func TestASeriesMissingFromTheDictionaryIsTakenUpAgain(t *testing.T) {
-	for _, later := range []spendflush.Hour{0, 1} {
+	for _, later := range []spend.Hour{0, 1} {
 		s := open(t, database(t), Options{})
 		p := newProducer()
-		r := request{spendflush.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
+		r := request{spend.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
 		apply(t, s, flushOf(p, 1, 1, r))
 		execute(t, s.pool, "TRUNCATE spendflush.rollup, spendflush.series, spendflush.series_tag")
 		r.hour += later
@@ -91,7 +91,7 @@ func TestATotalWithoutAnEntityIsRefused(t *testing.T) {
 
 func TestClaimsLockMarksInOneOrderWhateverTheyAreSent(t *testing.T) {
 	s := impatient(t)
-	producers := make([]spendflush.ProducerID, 1000)
+	producers := make([]spend.ProducerID, 1000)
 	for i := range producers {
 		producers[i] = newProducer()
 	}
@@ -100,9 +100,9 @@ func TestClaimsLockMarksInOneOrderWhateverTheyAreSent(t *testing.T) {
 		var group sync.WaitGroup
 		var errs [writers]error
 		for i := range errs {
-			f := flushOf(producers[0], n+1, n+1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+			f := flushOf(producers[0], n+1, n+1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 			for _, p := range producers[1:] {
-				f.Claims = append(f.Claims, spendflush.Claim{Producer: p, First: n + 1, Last: n + 1, Prior: digestAt(n), Digest: digestAt(n + 1)})
+				f.Claims = append(f.Claims, spend.Claim{Producer: p, First: n + 1, Last: n + 1, Prior: digestAt(n), Digest: digestAt(n + 1)})
 			}
 			r := rand.New(rand.NewPCG(n, uint64(i)))
 			r.Shuffle(len(f.Claims), func(i, j int) { f.Claims[i], f.Claims[j] = f.Claims[j], f.Claims[i] })
@@ -110,7 +110,7 @@ func TestClaimsLockMarksInOneOrderWhateverTheyAreSent(t *testing.T) {
 		}
 		group.Wait()
 		for _, err := range errs {
-			if err != nil && !errors.Is(err, spendflush.ErrFenced) {
+			if err != nil && !errors.Is(err, spend.ErrFenced) {
 				t.Errorf("round %d: %v", n, err)
 			}
 		}
@@ -126,7 +126,7 @@ func TestRowsThatSomebodySwallowsUndoTheFlush(t *testing.T) {
 		s := open(t, database(t), Options{})
 		execute(t, s.pool, `CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 			CREATE TRIGGER swallow BEFORE INSERT ON spendflush.`+table+` FOR EACH ROW EXECUTE FUNCTION swallow()`)
-		f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+		f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 		if err := s.Apply(t.Context(), f); !errors.Is(err, errShort) {
 			t.Errorf("%s: Apply returned %v", table, err)
 		}
@@ -144,7 +144,7 @@ func TestATransactionMayNotIdleNorWaitForLong(t *testing.T) {
 			INSERT INTO public.seen VALUES (current_setting('idle_in_transaction_session_timeout'), current_setting('lock_timeout'));
 			RETURN NULL; END $$;
 		CREATE TRIGGER see AFTER INSERT ON spendflush.producers FOR EACH ROW EXECUTE FUNCTION see()`)
-	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")}))
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")}))
 	for column, want := range map[string]time.Duration{"idle": idleTimeout, "wait": lockTimeout} {
 		text := query[string](t, s, "SELECT "+column+" FROM seen")
 		if got, err := time.ParseDuration(text); err != nil || got != want {
@@ -154,9 +154,9 @@ func TestATransactionMayNotIdleNorWaitForLong(t *testing.T) {
 }
 
 // refuseOne has one row of a flush put into quarantine, and returns the way to make room for it.
-func refuseOne(t *testing.T, s, aside *Store, p spendflush.ProducerID) (makeRoom func()) {
+func refuseOne(t *testing.T, s, aside *Store, p spend.ProducerID) (makeRoom func()) {
 	t.Helper()
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
 	execute(t, aside.pool, "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog; UPDATE spendflush.total SET prompt_tokens = 9223372036854775807; COMMIT")
 	apply(t, s, flushOf(p, 2, 2, r))

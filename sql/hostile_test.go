@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // useEverything runs every statement that a Store and its lock have, each for what it is there for. What a test does to the
@@ -38,10 +38,10 @@ func useEverything(t *testing.T, s, aside *Store) {
 	apply(t, s, found)
 
 	setAside := flushOf(p, 3, 3)
-	setAside.Lost = []spendflush.LostRange{{Producer: p, First: 3, Last: 3, Reason: "refused", Quarantined: true}}
-	setAside.Quarantine = []spendflush.BadBatch{{Reason: "refused", Bytes: bytesOf(flushOf(p, 3, 3, costOne))}}
+	setAside.Lost = []spend.LostRange{{Producer: p, First: 3, Last: 3, Reason: "refused", Quarantined: true}}
+	setAside.Quarantine = []spend.BadBatch{{Reason: "refused", Bytes: bytesOf(flushOf(p, 3, 3, costOne))}}
 	setAside.Claims[0].SealedUpdates++
-	setAside.Claims[0].SealedAmount = setAside.Claims[0].SealedAmount.Add(spend("1"))
+	setAside.Claims[0].SealedAmount = setAside.Claims[0].SealedAmount.Add(dollars("1"))
 	apply(t, s, setAside)
 	if mark := markOf(t, s, p); !mark.HasQuarantined(3) || mark.Has(3) || mark.Sequence != 3 {
 		t.Errorf("the mark is %+v, want 3 to be in quarantine", mark)
@@ -53,7 +53,7 @@ func useEverything(t *testing.T, s, aside *Store) {
 	if err := s.ApplyQuarantined(ctx, open[0].ID, "a test"); err != nil {
 		t.Error(err)
 	}
-	if err := s.Quarantine(ctx, []spendflush.BadBatch{{Reason: "of a stranger", Bytes: []byte("bounded"), Bounded: true}}); err != nil {
+	if err := s.Quarantine(ctx, []spend.BadBatch{{Reason: "of a stranger", Bytes: []byte("bounded"), Bounded: true}}); err != nil {
 		t.Error(err)
 	}
 	dropped := quarantine(t, s, aside, []byte("no batch"))
@@ -71,7 +71,7 @@ func useEverything(t *testing.T, s, aside *Store) {
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
 	execute(t, aside.pool, fmt.Sprintf(`BEGIN READ WRITE; SET LOCAL search_path = pg_catalog;
 		UPDATE spendflush.producers SET first_seen = now() - interval '1 day', seen_at = now() WHERE producer = '%s'; COMMIT`, p))
-	if pruned, err := s.Tend(ctx, []spendflush.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
+	if pruned, err := s.Tend(ctx, []spend.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("pruned are %d, %v; want 1", pruned, err)
 	}
 	readEverything(t, s, p)
@@ -89,7 +89,7 @@ func useEverything(t *testing.T, s, aside *Store) {
 	}
 }
 
-func readEverything(t *testing.T, s *Store, p spendflush.ProducerID) {
+func readEverything(t *testing.T, s *Store, p spend.ProducerID) {
 	t.Helper()
 	ctx := t.Context()
 	report, err := s.Audit(ctx)
@@ -100,16 +100,16 @@ func readEverything(t *testing.T, s *Store, p spendflush.ProducerID) {
 	}
 	for _, groups := range [][]string{nil, {"model", "tag"}, {"team_id"}} {
 		rows := 0
-		q := UsageQuery{From: noon.Time().Add(-24 * time.Hour), To: noon.Time().Add(48 * time.Hour), By: Day, GroupBy: groups, EntityType: spendflush.Team}
+		q := UsageQuery{From: noon.Time().Add(-24 * time.Hour), To: noon.Time().Add(48 * time.Hour), By: Day, GroupBy: groups, EntityType: spend.Team}
 		if err := s.Usage(ctx, q, func(UsageRow) error { rows++; return nil }); err != nil || rows == 0 {
 			t.Errorf("usage: %d rows, %v", rows, err)
 		}
 	}
-	if spent, err := s.Spend(ctx, spendflush.Entity{Type: spendflush.Team, ID: "t"}, []spendflush.ProducerID{p}); err != nil || !spent.Found {
+	if spent, err := s.Spend(ctx, spend.Entity{Type: spend.Team, ID: "t"}, []spend.ProducerID{p}); err != nil || !spent.Found {
 		t.Errorf("spend: %+v, %v", spent, err)
 	}
 	for _, begin := range []string{"", "team-"} {
-		if list, err := s.Entities(ctx, []spendflush.EntityType{spendflush.Team}, begin, 5); err != nil || len(list) == 0 {
+		if list, err := s.Entities(ctx, []spend.EntityType{spend.Team}, begin, 5); err != nil || len(list) == 0 {
 			t.Errorf("entities: %+v, %v", list, err)
 		}
 	}
@@ -271,9 +271,9 @@ func TestADatabaseThatKeepsBytesAsTheyAreWillDo(t *testing.T) {
 	migrate(t, databaseURL)
 	s := open(t, databaseURL, Options{})
 	useEverything(t, s, s)
-	r := request{spendflush.Series{APIKey: "日本"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "日本"}, noon, one("1")}
 	apply(t, s, flushOf(newProducer(), 1, 1, r))
-	list, err := s.Entities(t.Context(), []spendflush.EntityType{spendflush.APIKey}, "日", 5)
+	list, err := s.Entities(t.Context(), []spend.EntityType{spend.APIKey}, "日", 5)
 	if err != nil || len(list) != 1 || list[0].Entity.ID != r.series.APIKey {
 		t.Errorf("%+v, %v", list, err)
 	}

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // However the same updates are split over producers, batches, flushes and shards' order, and however often flushes are
@@ -18,8 +18,8 @@ func TestAnySplitOrderAndRepetitionMakesIdenticalTables(t *testing.T) {
 		r := rand.New(rand.NewPCG(32, seed))
 		rest := append([]request(nil), requests...)
 		r.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-		producers := []spendflush.ProducerID{newProducer(), newProducer(), newProducer()}
-		sequences := map[spendflush.ProducerID]uint64{}
+		producers := []spend.ProducerID{newProducer(), newProducer(), newProducer()}
+		sequences := map[spend.ProducerID]uint64{}
 		for len(rest) > 0 {
 			p := producers[r.IntN(len(producers))]
 			n := 1 + r.IntN(min(len(rest), 90))
@@ -29,7 +29,7 @@ func TestAnySplitOrderAndRepetitionMakesIdenticalTables(t *testing.T) {
 			rest = rest[n:]
 			apply(t, s, f)
 			if r.IntN(2) == 0 {
-				if err := s.Apply(t.Context(), f); !errors.Is(err, spendflush.ErrFenced) {
+				if err := s.Apply(t.Context(), f); !errors.Is(err, spend.ErrFenced) {
 					t.Fatalf("a repetition: %v", err)
 				}
 			}

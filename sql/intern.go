@@ -3,7 +3,7 @@ package sql
 import (
 	"slices"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // What a transaction takes up in the dictionaries: the texts of entities and series that aren't known to be there.
@@ -30,11 +30,11 @@ func chunks(places []int, size func(place int) int, send func(places []int)) {
 	}
 }
 
-func (t *transaction) internEntities(calls []call, rows []spendflush.TotalRow, places []int) []call {
+func (t *transaction) internEntities(calls []call, rows []spend.TotalRow, places []int) []call {
 	t.interned += int64(len(places))
 	size := func(place int) int { return len(rows[place].Entity.ID) + len(rows[place].Entity.TeamID) }
 	chunks(places, size, func(places []int) {
-		at := func(i int) *spendflush.TotalRow { return &rows[places[i]] }
+		at := func(i int) *spend.TotalRow { return &rows[places[i]] }
 		n := len(places)
 		var e encoder
 		e.keys(n, func(i int) *[16]byte { return (*[16]byte)(&at(i).Key) })
@@ -46,7 +46,7 @@ func (t *transaction) internEntities(calls []call, rows []spendflush.TotalRow, p
 	return calls
 }
 
-func (t *transaction) internSeries(calls []call, rows []spendflush.RollupRow, places []int) []call {
+func (t *transaction) internSeries(calls []call, rows []spend.RollupRow, places []int) []call {
 	// The rows are in the order of hours first; a series of several hours is sent once.
 	places = slices.Clone(places)
 	slices.SortFunc(places, func(a, b int) int { return rows[a].Key.Compare(rows[b].Key) })
@@ -59,9 +59,9 @@ func (t *transaction) internSeries(calls []call, rows []spendflush.RollupRow, pl
 }
 
 // encodeSeries encodes the names of series. A set of tags that several of them have is sent once.
-func encodeSeries(rows []spendflush.RollupRow, places []int) []param {
+func encodeSeries(rows []spend.RollupRow, places []int) []param {
 	n := len(places)
-	series := make([]spendflush.Series, n)
+	series := make([]spend.Series, n)
 	sets, setOf := []string{}, make([]int64, n) // the texts of the arrays; the place of each series' one, from 1
 	known := map[string]int64{}
 	var text []byte

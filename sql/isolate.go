@@ -9,12 +9,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // addIsolating adds the rows like addAll, but in parts, each behind a savepoint: a part that is refused is halved until
 // the row is found that is at fault, and that row is put into quarantine. It is slow and used only after addAll failed.
-func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) error {
+func (t *transaction) addIsolating(ctx context.Context, f *spend.Flush) error {
 	for from := 0; from < len(f.Totals); from += isolatedRows {
 		err := t.halve(ctx, from, min(from+isolatedRows, len(f.Totals)),
 			func(from, to int) []call { return t.totalCalls(f.Shard, f.Totals[from:to]) },
@@ -38,7 +38,7 @@ func (t *transaction) addIsolating(ctx context.Context, f *spendflush.Flush) err
 // transaction is open, so that few must do.
 const isolatedRows = 1024
 
-func (t *transaction) totalCalls(shard int, rows []spendflush.TotalRow) []call {
+func (t *transaction) totalCalls(shard int, rows []spend.TotalRow) []call {
 	var e encoder
 	all := places(len(rows))
 	calls := t.internEntities(nil, rows, all)
@@ -46,7 +46,7 @@ func (t *transaction) totalCalls(shard int, rows []spendflush.TotalRow) []call {
 	return append(calls, call{name: "add_totals", params: e.params(), rows: len(rows)})
 }
 
-func (t *transaction) rollupCalls(rows []spendflush.RollupRow) []call {
+func (t *transaction) rollupCalls(rows []spend.RollupRow) []call {
 	var e encoder
 	all := places(len(rows))
 	calls := t.internSeries(nil, rows, all)
@@ -87,16 +87,16 @@ func (t *transaction) halve(
 	return t.halve(ctx, middle, to, calls, refuse)
 }
 
-func quarantineTotal(shard int, row *spendflush.TotalRow, reason error) call {
+func quarantineTotal(shard int, row *spend.TotalRow, reason error) call {
 	return quarantineRow(shard, row.Entity.Type.String(), row.Key, row.Entity, nil, &row.Counters, reason)
 }
 
-func quarantineRollup(shard int, row *spendflush.RollupRow, reason error) call {
+func quarantineRollup(shard int, row *spend.RollupRow, reason error) call {
 	return quarantineRow(shard, bookName(0), row.Key, row.Series(), &row.Hour, &row.Counters, reason)
 }
 
 func quarantineRow(
-	shard int, book string, key spendflush.Key, names any, hour *spendflush.Hour, c *spendflush.Counters, reason error,
+	shard int, book string, key spend.Key, names any, hour *spend.Hour, c *spend.Counters, reason error,
 ) call {
 	// JSON has an escape for what isn't valid in a text; the key says which row it is in any case.
 	text, err := json.Marshal(names)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestRowsThatPostgresRefusesAreSetAsideAndTheRestCommits(t *testing.T) {
@@ -17,16 +17,16 @@ func TestRowsThatPostgresRefusesAreSetAsideAndTheRestCommits(t *testing.T) {
 	// One total and one rollup row are so full that nothing can be added, whatever filled them.
 	execute(t, s.pool, `UPDATE spendflush.total SET spend = 99999999999999999999999999
 		WHERE entity = (SELECT key FROM spendflush.entity WHERE entity_type = 'team' AND entity_id = 'team-3')`)
-	full := request{spendflush.Series{APIKey: "full"}, noon, one("1")}
+	full := request{spend.Series{APIKey: "full"}, noon, one("1")}
 	apply(t, s, flushOf(newProducer(), 1, 1, full))
 	execute(t, s.pool, `UPDATE spendflush.rollup SET prompt_tokens = 9223372036854775807
 		WHERE series = (SELECT key FROM spendflush.series WHERE api_key = 'full')`)
 	before := query[int](t, s, "SELECT sum(updates) FROM spendflush.producers")
 
 	requests := append(traffic(rand.New(rand.NewPCG(15, 1)), 100, 50), full)
-	requests = append(requests, request{spendflush.Series{TeamID: "team-3"}, noon, one("2")})
+	requests = append(requests, request{spend.Series{TeamID: "team-3"}, noon, one("2")})
 	// And two that no column takes.
-	broken := request{spendflush.Series{APIKey: "\xff\xfe", UserID: "fine", Tags: []string{"nul\x00"}}, noon, one("3")}
+	broken := request{spend.Series{APIKey: "\xff\xfe", UserID: "fine", Tags: []string{"nul\x00"}}, noon, one("3")}
 	requests = append(requests, broken)
 	apply(t, s, flushOf(p, 2, 2, requests...))
 
@@ -68,10 +68,10 @@ func TestRowsThatPostgresRefusesAreSetAsideAndTheRestCommits(t *testing.T) {
 func TestAFlushWhoseSumsCanNotBeClaimedIsRefused(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	f := flushOf(p, 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
-	f.Claims[0].Amount = spend("99999999999999999999999999")
+	f := flushOf(p, 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
+	f.Claims[0].Amount = dollars("99999999999999999999999999")
 	apply(t, s, f)
-	next := flushOf(p, 2, 2, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	next := flushOf(p, 2, 2, request{spend.Series{APIKey: "k"}, noon, one("1")})
 	if err := s.Apply(t.Context(), next); !errors.Is(err, ErrRefused) {
 		t.Errorf("Apply returned %v", err)
 	}
@@ -83,7 +83,7 @@ func TestAFlushWhoseSumsCanNotBeClaimedIsRefused(t *testing.T) {
 func TestAQuarantinedRowIsAppliedOnceAndADroppedOneStaysCounted(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k", Tags: []string{"t"}}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
 	execute(t, s.pool, "UPDATE spendflush.rollup SET prompt_tokens = 9223372036854775807")
 	execute(t, s.pool, "UPDATE spendflush.total SET prompt_tokens = 9223372036854775807")
@@ -128,15 +128,15 @@ func TestAQuarantinedRowIsAppliedOnceAndADroppedOneStaysCounted(t *testing.T) {
 func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
-	var bad []spendflush.BadBatch
+	r := request{spend.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
+	var bad []spend.BadBatch
 	for n := range uint64(2) {
 		f := flushOf(p, n+1, n+1, r)
-		b := spendflush.NewBatch(spendflush.Header{Books: testBooks, Producer: p, Sequence: n + 1,
-			PriorUpdates: f.Claims[0].SealedUpdates - 1, PriorAmount: f.Claims[0].SealedAmount.Sub(spend("1"))}, f.Totals, f.Rollups)
-		bad = append(bad, spendflush.BadBatch{Reason: "was refused by an older program", Bytes: b.Bytes()})
+		b := spend.NewBatch(spend.Header{Books: testBooks, Producer: p, Sequence: n + 1,
+			PriorUpdates: f.Claims[0].SealedUpdates - 1, PriorAmount: f.Claims[0].SealedAmount.Sub(dollars("1"))}, f.Totals, f.Rollups)
+		bad = append(bad, spend.BadBatch{Reason: "was refused by an older program", Bytes: b.Bytes()})
 	}
-	bad = append(bad, spendflush.BadBatch{Reason: "corrupt", Bytes: []byte("corrupt")})
+	bad = append(bad, spend.BadBatch{Reason: "corrupt", Bytes: []byte("corrupt")})
 	if err := s.Quarantine(t.Context(), bad); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestAQuarantinedBatchIsAppliedOnlyAsTheNextOfItsProducer(t *testing.T) {
 	if bytes, err := s.QuarantinedBytes(t.Context(), open[2].ID); err != nil || string(bytes) != "corrupt" {
 		t.Errorf("%q, %v", bytes, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spendflush.ErrGap) {
+	if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spend.ErrGap) {
 		t.Errorf("the second before the first: %v", err)
 	}
 	if err := s.ApplyQuarantined(t.Context(), open[2].ID, "a test"); !errors.Is(err, ErrRefused) {

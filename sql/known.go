@@ -3,7 +3,7 @@ package sql
 import (
 	"sync"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // known remembers keys whose texts are in the dictionary, so that they needn't be sent again, and their rows, so that
@@ -16,14 +16,14 @@ import (
 type known struct {
 	mu         sync.Mutex
 	limit      int // keys in one generation
-	young, old map[spendflush.Key]spendflush.Hour
+	young, old map[spend.Key]spend.Hour
 	epoch      uint64 // counts how often everything was forgotten
 }
 
 // row names a row of the totals, whose hour is 0, or of the rollup.
 type row struct {
-	key  spendflush.Key
-	hour spendflush.Hour
+	key  spend.Key
+	hour spend.Hour
 }
 
 // parted are the places of rows by what is known of them.
@@ -78,7 +78,7 @@ func (k *known) put(r row) {
 		return
 	}
 	if len(k.young) >= k.limit || k.young == nil {
-		k.young, k.old = make(map[spendflush.Key]spendflush.Hour), k.young
+		k.young, k.old = make(map[spend.Key]spend.Hour), k.young
 	}
 	k.young[r.key] = r.hour
 }

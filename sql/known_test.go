@@ -5,10 +5,10 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-func keyOf(n int) (key spendflush.Key) {
+func keyOf(n int) (key spend.Key) {
 	binary.BigEndian.PutUint64(key[:], uint64(n))
 	return key
 }
@@ -61,7 +61,7 @@ func TestAStoreMayBeToldToRememberNothing(t *testing.T) {
 func TestOfASeriesTheLastHourIsKnown(t *testing.T) {
 	k := &known{limit: 100}
 	k.learn([]row{{keyOf(1), 8}, {keyOf(1), 7}}, 0) // a late update comes to an earlier hour
-	for hour, want := range map[spendflush.Hour]bool{7: false, 8: true, 9: false} {
+	for hour, want := range map[spend.Hour]bool{7: false, 8: true, 9: false} {
 		p, _ := k.part(1, func(int) row { return row{keyOf(1), hour} })
 		if got := len(p.there) == 1; got != want || len(p.strange) != 0 || len(p.there)+len(p.fresh) != 1 {
 			t.Errorf("hour %d: %+v", hour, p)
@@ -71,10 +71,10 @@ func TestOfASeriesTheLastHourIsKnown(t *testing.T) {
 
 func TestTheFirstRowsOfAnHourAreNotTakenForKnown(t *testing.T) {
 	s := open(t, database(t), Options{})
-	series := spendflush.Series{APIKey: "k"}
+	series := spend.Series{APIKey: "k"}
 	p := newProducer()
 	for i := range uint64(6) {
-		apply(t, s, flushOf(p, i+1, i+1, request{series, noon + spendflush.Hour(i/2), one("1")}))
+		apply(t, s, flushOf(p, i+1, i+1, request{series, noon + spend.Hour(i/2), one("1")}))
 	}
 	if got := s.Stats(); got.Relearned != 0 || got.Interned != 2 {
 		t.Errorf("%+v; want two texts sent, and nothing learned anew", got)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // manyTags returns requests on n series, each with as many tags as there may be, of the largest size. All have the same
@@ -19,15 +19,15 @@ import (
 func manyTags(n int, same bool) []request {
 	requests := make([]request, n)
 	for i := range requests {
-		tags := make([]string, spendflush.MaxTags)
+		tags := make([]string, spend.MaxTags)
 		for j := range tags {
 			tags[j] = fmt.Sprintf("%03d", j)
 			if !same {
 				tags[j] += fmt.Sprintf("-%d", i)
 			}
-			tags[j] += strings.Repeat("x", spendflush.MaxIDBytes-len(tags[j]))
+			tags[j] += strings.Repeat("x", spend.MaxIDBytes-len(tags[j]))
 		}
-		requests[i] = request{spendflush.Series{APIKey: fmt.Sprintf("key-%d", i), Tags: tags}, noon, one("1")}
+		requests[i] = request{spend.Series{APIKey: fmt.Sprintf("key-%d", i), Tags: tags}, noon, one("1")}
 	}
 	return requests
 }
@@ -84,7 +84,7 @@ func TestDictionariesAreSentInPiecesAndASetOfTagsOnceInEach(t *testing.T) {
 func TestManySmallSetsOfTagsAreSentInPieces(t *testing.T) {
 	requests := make([]request, 3*maxChunkRows/2)
 	for i := range requests {
-		requests[i] = request{spendflush.Series{Tags: []string{fmt.Sprint(i)}}, noon, one("1")}
+		requests[i] = request{spend.Series{Tags: []string{fmt.Sprint(i)}}, noon, one("1")}
 	}
 	f := flushOf(newProducer(), 1, 1, requests...)
 	s := open(t, database(t), Options{})
@@ -106,7 +106,7 @@ func TestManySmallSetsOfTagsAreSentInPieces(t *testing.T) {
 // them, and reports the most memory that the heap has had. They are two flushes, or as many series as
 // SPENDFLUSH_MANY_TAGS says: 68000 take some minutes, for each tag of each is a row.
 func BenchmarkManyTags(b *testing.B) {
-	const perFlush = 64 << 20 / (spendflush.MaxTags * spendflush.MaxIDBytes)
+	const perFlush = 64 << 20 / (spend.MaxTags * spend.MaxIDBytes)
 	series := 2 * perFlush
 	if text := os.Getenv("SPENDFLUSH_MANY_TAGS"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -138,7 +138,7 @@ func BenchmarkManyTags(b *testing.B) {
 		for from := 0; from < series; from += perFlush {
 			requests := make([]request, min(perFlush, series-from))
 			for i := range requests {
-				requests[i] = request{spendflush.Series{APIKey: fmt.Sprintf("key-%d", from+i), Tags: tags}, noon, one("1")}
+				requests[i] = request{spend.Series{APIKey: fmt.Sprintf("key-%d", from+i), Tags: tags}, noon, one("1")}
 			}
 			apply(b, s, flushOf(newProducer(), 1, 1, requests...))
 		}

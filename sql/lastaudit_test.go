@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func glance(t *testing.T, s *Store) Glance {
@@ -25,7 +25,7 @@ func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 	if g := glance(t, other); g.Quarantined != 0 || g.LostBatches != 0 || g.LastAudit != nil {
 		t.Errorf("empty books stand like this: %+v", g)
 	}
-	apply(t, auditor, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "a"}, noon, one("1")}))
+	apply(t, auditor, flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "a"}, noon, one("1")}))
 	wantAudit(t, auditor)
 	first := glance(t, other).LastAudit
 	if first == nil || !first.OK || first.Failed != "" || first.Took <= 0 || time.Since(first.AsOf).Abs() > time.Hour {
@@ -49,7 +49,7 @@ func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 
 func TestWhatIsSetAsideOrLostIsSeen(t *testing.T) {
 	s := open(t, database(t), Options{})
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: []byte("x")}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "r", Bytes: []byte("x")}}); err != nil {
 		t.Fatal(err)
 	}
 	execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, found_at)

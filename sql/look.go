@@ -8,13 +8,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // EntityTotal is an entity and what it has spent.
 type EntityTotal struct {
-	Entity    spendflush.Entity
-	Spend     spendflush.Amount
+	Entity    spend.Entity
+	Spend     spend.Amount
 	Requests  int64
 	UpdatedAt time.Time
 }
@@ -22,9 +22,9 @@ type EntityTotal struct {
 // Entities returns at most limit entities of these types (none: of all) whose id begins with the text, in the order of their
 // ids as bytes; of team members, the user's id counts. It goes by an index, and looks at no more than limit of each type.
 // With an empty text it returns those that have spent most instead, which reads all totals.
-func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, begin string, limit int) ([]EntityTotal, error) {
+func (s *Store) Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]EntityTotal, error) {
 	if len(types) == 0 {
-		types = spendflush.EntityTypes()
+		types = spend.EntityTypes()
 	}
 	names := make([]string, len(types))
 	for i, t := range types {
@@ -37,7 +37,7 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 	list, err := readAll(ctx, s, name, args, func(row pgx.CollectableRow) (e EntityTotal, err error) {
 		var kind string
 		if err = row.Scan(&kind, &e.Entity.ID, &e.Entity.TeamID, &e.Spend, &e.Requests, &e.UpdatedAt); err == nil {
-			e.Entity.Type, err = spendflush.ParseEntityType(kind)
+			e.Entity.Type, err = spend.ParseEntityType(kind)
 		}
 		return e, err
 	})
@@ -48,11 +48,11 @@ func (s *Store) Entities(ctx context.Context, types []spendflush.EntityType, beg
 }
 
 // behindAll goes behind every id: none is longer than so many of the last character.
-var behindAll = strings.Repeat("\U0010ffff", spendflush.MaxIDBytes/len("\U0010ffff"))
+var behindAll = strings.Repeat("\U0010ffff", spend.MaxIDBytes/len("\U0010ffff"))
 
 // LostID names a range of batches that were passed as lost, by the first of them.
 type LostID struct {
-	Producer spendflush.ProducerID
+	Producer spend.ProducerID
 	Shard    int
 	First    uint64 // sequence
 }
@@ -71,7 +71,7 @@ type Lost struct {
 	// quarantine is left out. Of one alone it isn't known. Known is false if the producer's mark was pruned.
 	Known   bool
 	Updates int64
-	Amount  spendflush.Amount
+	Amount  spend.Amount
 	Batches int64
 }
 

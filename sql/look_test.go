@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-func namesOf(t *testing.T, s *Store, begin string, limit int, types ...spendflush.EntityType) (names []string) {
+func namesOf(t *testing.T, s *Store, begin string, limit int, types ...spend.EntityType) (names []string) {
 	t.Helper()
 	list, err := s.Entities(t.Context(), types, begin, limit)
 	if err != nil {
@@ -28,26 +28,26 @@ func TestEntitiesAreFoundByTheBeginningOfTheirIdsWhateverTheyAreMadeOf(t *testin
 	s := open(t, database(t), Options{})
 	var requests []request
 	for _, id := range []string{"ab", "a", "b", "ab%", "ab_c", `ab\`, "aβ", "a" + strings.Repeat("\U0010FFFF", 63)} {
-		requests = append(requests, request{spendflush.Series{TeamID: id}, noon, one("1")})
+		requests = append(requests, request{spend.Series{TeamID: id}, noon, one("1")})
 	}
-	requests = append(requests, request{spendflush.Series{UserID: "ab", TeamID: "zz", Tags: []string{"ab"}}, noon, one("5")})
+	requests = append(requests, request{spend.Series{UserID: "ab", TeamID: "zz", Tags: []string{"ab"}}, noon, one("5")})
 	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
 	for _, c := range []struct {
 		begin string
 		limit int
-		types []spendflush.EntityType
+		types []spend.EntityType
 		want  []string
 	}{
-		{"ab", 9, []spendflush.EntityType{spendflush.Team}, []string{"team ab 1 1", "team ab% 1 1", `team ab\ 1 1`, "team ab_c 1 1"}},
-		{"ab%", 9, []spendflush.EntityType{spendflush.Team}, []string{"team ab% 1 1"}},
+		{"ab", 9, []spend.EntityType{spend.Team}, []string{"team ab 1 1", "team ab% 1 1", `team ab\ 1 1`, "team ab_c 1 1"}},
+		{"ab%", 9, []spend.EntityType{spend.Team}, []string{"team ab% 1 1"}},
 		{"ab_", 9, nil, []string{"team ab_c 1 1"}},
 		{`ab\`, 9, nil, []string{`team ab\ 1 1`}},
 		{"aβ", 9, nil, []string{"team aβ 1 1"}},
 		{"a\U0010FFFF", 9, nil, []string{"team a" + strings.Repeat("\U0010FFFF", 63) + " 1 1"}},
 		{"A", 9, nil, nil},
 		{"ab", 3, nil, []string{"tag ab 5 1", "team ab 1 1", "team_member ab 5 1 zz"}},
-		{"ab", 2, []spendflush.EntityType{spendflush.Team, spendflush.User}, []string{"team ab 1 1", "user ab 5 1"}},
-		{"", 2, []spendflush.EntityType{spendflush.Team}, []string{"team zz 5 1", "team a 1 1"}},
+		{"ab", 2, []spend.EntityType{spend.Team, spend.User}, []string{"team ab 1 1", "user ab 5 1"}},
+		{"", 2, []spend.EntityType{spend.Team}, []string{"team zz 5 1", "team a 1 1"}},
 		{"", 3, nil, []string{"tag ab 5 1", "team zz 5 1", "team_member ab 5 1 zz"}},
 	} {
 		if got := namesOf(t, s, c.begin, c.limit, c.types...); !slices.Equal(got, c.want) {
@@ -83,7 +83,7 @@ func TestLostBatchesAreListedPageByPageWithWhatIsMissing(t *testing.T) {
 				if l.NoticedAt.IsZero() || l.Reason != "missing" || !l.Known {
 					t.Errorf("%+v", l)
 				}
-				name := map[spendflush.ProducerID]string{older: "older", newer: "newer"}[l.Producer]
+				name := map[spend.ProducerID]string{older: "older", newer: "newer"}[l.Producer]
 				lines = append(lines, fmt.Sprint(name, l.First, "-", l.Last, " ", !l.FoundAt.IsZero(), " ", l.Updates, " ", l.Amount, " ", l.Batches))
 				after = &l.LostID
 			}

@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // place is where a batch stands among those of its producer.
 type place struct {
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	sequence uint64
 }
 
 // foundPlaces returns where the batches stand that a flush has found.
-func foundPlaces(f *spendflush.Flush) []place {
+func foundPlaces(f *spend.Flush) []place {
 	places := make([]place, len(f.Found))
 	for i := range f.Found {
 		places[i] = place{f.Found[i].Producer, f.Found[i].Sequence}
@@ -24,12 +24,12 @@ func foundPlaces(f *spendflush.Flush) []place {
 
 // badPlaces returns where batches stand that go to quarantine, as far as their headers are to be believed and they may have
 // been passed as lost.
-func badPlaces(bad []spendflush.BadBatch) (places []place) {
+func badPlaces(bad []spend.BadBatch) (places []place) {
 	for i := range bad {
 		if bad[i].Foreign || bad[i].Unclaimed {
 			continue
 		}
-		if b, _ := spendflush.ParseBatch(bad[i].Bytes); b != nil {
+		if b, _ := spend.ParseBatch(bad[i].Bytes); b != nil {
 			places = append(places, place{b.Producer, b.Sequence})
 		}
 	}
@@ -49,7 +49,7 @@ func encodeSplit(e *encoder, shard int, places []place) {
 }
 
 // adopt books a batch that can't be claimed. The mark of its producer must be held.
-func (t *transaction) adopt(ctx context.Context, b *spendflush.Batch) error {
+func (t *transaction) adopt(ctx context.Context, b *spend.Batch) error {
 	var e encoder
 	parts := e.parts(func() { encodeSplit(&e, b.Shard, []place{{b.Producer, b.Sequence}}) }, func() {
 		e.int2(int16(b.Shard))

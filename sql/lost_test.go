@@ -9,37 +9,37 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-var costOne = request{spendflush.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
+var costOne = request{spend.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
 
 // sequenceOf returns the batches 1 to n of a producer, of one dollar each.
-func sequenceOf(p spendflush.ProducerID, n uint64) (batches []*spendflush.Batch) {
+func sequenceOf(p spend.ProducerID, n uint64) (batches []*spend.Batch) {
 	for i := range n {
 		f := flushOf(p, i+1, i+1, costOne)
-		h := spendflush.Header{
+		h := spend.Header{
 			Books:    testBooks,
-			Producer: p, Sequence: i + 1, PriorDigest: digestAt(i), PriorUpdates: int64(i), PriorAmount: spendflush.Dollars(int64(i)),
+			Producer: p, Sequence: i + 1, PriorDigest: digestAt(i), PriorUpdates: int64(i), PriorAmount: spend.Dollars(int64(i)),
 		}
-		batches = append(batches, spendflush.NewBatch(h, f.Totals, f.Rollups))
+		batches = append(batches, spend.NewBatch(h, f.Totals, f.Rollups))
 	}
 	return batches
 }
 
 // passing returns the flush that commits this batch and passes those before it, from the first.
-func passing(b *spendflush.Batch, first uint64) *spendflush.Flush {
+func passing(b *spend.Batch, first uint64) *spend.Flush {
 	f := flushOf(b.Producer, first, b.Sequence, costOne)
 	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 	if first < b.Sequence {
-		f.Lost = []spendflush.LostRange{{Producer: b.Producer, First: first, Last: b.Sequence - 1, Reason: "missing"}}
+		f.Lost = []spend.LostRange{{Producer: b.Producer, First: first, Last: b.Sequence - 1, Reason: "missing"}}
 	}
 	return f
 }
 
-func markOf(t testing.TB, s *Store, p spendflush.ProducerID) spendflush.Mark {
+func markOf(t testing.TB, s *Store, p spend.ProducerID) spend.Mark {
 	t.Helper()
-	marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func wantLost(t testing.TB, s *Store, batches int64, amount string) {
 	if err != nil || !report.OK {
 		t.Errorf("audit: %+v, %v", report, err)
 	}
-	if report.LostBatches != batches || report.LostUpdates != batches || report.LostAmount != spend(amount) {
+	if report.LostBatches != batches || report.LostUpdates != batches || report.LostAmount != dollars(amount) {
 		t.Errorf("lost are %d batches, %d updates, %s dollars; want %d and %s",
 			report.LostBatches, report.LostUpdates, report.LostAmount, batches, amount)
 	}
@@ -66,14 +66,14 @@ func TestAGapIsPassedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *test
 	f := passing(b[3], 2)
 	// All or nothing: with a claim that is lost, nothing is noted as lost either.
 	stale := *f
-	stale.Claims = []spendflush.Claim{f.Claims[0], flushOf(newProducer(), 7, 7, costOne).Claims[0]}
-	slices.SortFunc(stale.Claims, func(a, b spendflush.Claim) int { return a.Producer.Compare(b.Producer) })
+	stale.Claims = []spend.Claim{f.Claims[0], flushOf(newProducer(), 7, 7, costOne).Claims[0]}
+	slices.SortFunc(stale.Claims, func(a, b spend.Claim) int { return a.Producer.Compare(b.Producer) })
 	wantFenced(t, s, &stale)
 	wantLost(t, s, 0, "0")
 	apply(t, s, f)
 	wantLost(t, s, 2, "2")
 	mark := markOf(t, s, p)
-	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []spendflush.SequenceRange{{First: 2, Last: 3}}) || mark.Updates != 4 || mark.Amount != spend("4") || mark.Contiguous() != 1 {
+	if mark.Sequence != 4 || !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 2, Last: 3}}) || mark.Updates != 4 || mark.Amount != dollars("4") || mark.Contiguous() != 1 {
 		t.Errorf("mark is %+v", mark)
 	}
 	wantFenced(t, s, f)
@@ -105,7 +105,7 @@ func TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt(t *testing.T) {
 	for _, err := range counted {
 		if err == nil {
 			won++
-		} else if !errors.Is(err, spendflush.ErrFenced) {
+		} else if !errors.Is(err, spend.ErrFenced) {
 			t.Error(err)
 		}
 	}
@@ -115,9 +115,9 @@ func TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt(t *testing.T) {
 	wantLost(t, s, 2, "2")
 	// Together with the next one of the producer.
 	next := flushOf(p, 5, 5, costOne, costOne)
-	next.Claims[0].Updates, next.Claims[0].Amount = 1, spend("1")
-	next.Claims[0].SealedUpdates, next.Claims[0].SealedAmount = 5, spend("5")
-	next.Found = []spendflush.FoundBatch{{Producer: p, Sequence: 3, Updates: 1, Amount: spend("1")}}
+	next.Claims[0].Updates, next.Claims[0].Amount = 1, dollars("1")
+	next.Claims[0].SealedUpdates, next.Claims[0].SealedAmount = 5, dollars("5")
+	next.Found = []spend.FoundBatch{{Producer: p, Sequence: 3, Updates: 1, Amount: dollars("1")}}
 	apply(t, s, next)
 	wantLost(t, s, 1, "1")
 	wantFenced(t, s, next)
@@ -130,7 +130,7 @@ func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 1})
 	p := newProducer()
 	b := sequenceOf(p, 2)
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "refused by an older program", Bytes: b[0].Bytes()}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "refused by an older program", Bytes: b[0].Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, s, passing(b[1], 1))
@@ -151,17 +151,17 @@ func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
 func TestMarksCountEveryChangeOfTheShard(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	set := func(f *spendflush.Flush) *spendflush.Flush { // all of it is set aside
-		f.Totals, f.Rollups, f.Control = nil, nil, spendflush.Control{}
-		f.Claims[0].Updates, f.Claims[0].Amount = 0, spendflush.Amount{}
+	set := func(f *spend.Flush) *spend.Flush { // all of it is set aside
+		f.Totals, f.Rollups, f.Control = nil, nil, spend.Control{}
+		f.Claims[0].Updates, f.Claims[0].Amount = 0, spend.Amount{}
 		return f
 	}
 	var want int64
 	for name, change := range map[string]func() error{
 		"a flush":                          func() error { return s.Apply(t.Context(), flushOf(newProducer(), 1, 1, costOne)) },
 		"one that books no update":         func() error { return s.Apply(t.Context(), set(flushOf(newProducer(), 1, 1, costOne))) },
-		"a quarantine":                     func() error { return s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: p[:]}}) },
-		"what is in quarantine, once more": func() error { return s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: p[:]}}) },
+		"a quarantine":                     func() error { return s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "r", Bytes: p[:]}}) },
+		"what is in quarantine, once more": func() error { return s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "r", Bytes: p[:]}}) },
 	} {
 		if err := change(); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -180,7 +180,7 @@ func TestMarksCountEveryChangeOfTheShard(t *testing.T) {
 // An operator may apply what is in quarantine after a restore and before any instance has looked.
 func TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing(t *testing.T) {
 	s := open(t, database(t), Options{})
-	for _, producer := range []spendflush.ProducerID{newProducer(), bornAgo(40 * 24 * time.Hour)} {
+	for _, producer := range []spend.ProducerID{newProducer(), bornAgo(40 * 24 * time.Hour)} {
 		b := sequenceOf(producer, 1)
 		bad := quarantine(t, s, s, b[0].Bytes())
 		before, err := s.Marks(t.Context(), 0, nil)
@@ -209,25 +209,25 @@ func age(t testing.TB, s *Store, by time.Duration) {
 
 // tend tends the mark of a producer, and of one beside it that has been there for a day: without such a one nothing is
 // pruned.
-func tend(t testing.TB, s *Store, p spendflush.ProducerID, want int64) {
+func tend(t testing.TB, s *Store, p spend.ProducerID, want int64) {
 	t.Helper()
 	tendAt(t, s, p, time.Now(), want)
 }
 
-func tendAt(t testing.TB, s *Store, p spendflush.ProducerID, now time.Time, want int64) {
+func tendAt(t testing.TB, s *Store, p spend.ProducerID, now time.Time, want int64) {
 	t.Helper()
 	veteran := newProducer()
 	execute(t, s.pool, `INSERT INTO spendflush.producers (producer, shard, first_seen, claimed_from, sequence, claims, updates, seen_at,
 			amount, sealed_updates, sealed_amount, prior_digest, digest, recent)
 		VALUES ($1, 1, now() - interval '1 day', 1, 0, 1, 0, now(), 0, 0, 0, $2, $2, '')`, [16]byte(veteran), [16]byte{})
-	if pruned, err := s.Tend(t.Context(), []spendflush.ProducerID{p, veteran}, now, month); err != nil || pruned != want {
+	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{p, veteran}, now, month); err != nil || pruned != want {
 		t.Errorf("pruned are %d, %v; want %d", pruned, err, want)
 	}
 	execute(t, s.pool, "DELETE FROM spendflush.producers WHERE producer = $1", [16]byte(veteran))
 }
 
-func bornAgo(by time.Duration) spendflush.ProducerID {
-	return spendflush.NewProducerID(time.Now().Add(-by))
+func bornAgo(by time.Duration) spend.ProducerID {
+	return spend.NewProducerID(time.Now().Add(-by))
 }
 
 func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
@@ -242,7 +242,7 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	tend(t, s, newProducer(), 2)
 	tend(t, s, newProducer(), 0)
 	wantLost(t, s, 2, "2")
-	marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{gone, alsoGone, fresh})
+	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{gone, alsoGone, fresh})
 	if err != nil || len(marks.Of) != 1 || marks.Of[fresh].Sequence != 1 {
 		t.Errorf("%+v, %v", marks, err)
 	}
@@ -284,7 +284,7 @@ func TestALivingProducerKeepsItsMarkHoweverIdleItIs(t *testing.T) {
 		tend(t, s, newProducer(), 0)
 	}
 	wantAudit(t, s)
-	marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{idle, silent})
+	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{idle, silent})
 	if err != nil || len(marks.Of) != 2 {
 		t.Fatalf("%+v, %v", marks, err)
 	}
@@ -296,7 +296,7 @@ func TestALivingProducerKeepsItsMarkHoweverIdleItIs(t *testing.T) {
 
 func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
-	var producers []spendflush.ProducerID
+	var producers []spend.ProducerID
 	for i := range 20 {
 		p := bornAgo(time.Duration(40+i) * 24 * time.Hour)
 		producers = append(producers, p)
@@ -306,13 +306,13 @@ func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	var group errgroup.Group
 	for range 3 {
 		group.Go(func() error {
-			_, err := s.Tend(t.Context(), []spendflush.ProducerID{newProducer()}, time.Now(), month)
+			_, err := s.Tend(t.Context(), []spend.ProducerID{newProducer()}, time.Now(), month)
 			return err
 		})
 	}
 	for _, p := range producers {
 		group.Go(func() error {
-			if err := s.Apply(t.Context(), flushOf(p, 2, 2, costOne)); err != nil && !errors.Is(err, spendflush.ErrFenced) {
+			if err := s.Apply(t.Context(), flushOf(p, 2, 2, costOne)); err != nil && !errors.Is(err, spend.ErrFenced) {
 				return err
 			}
 			return nil
@@ -336,7 +336,7 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	execute(t, s.pool, "UPDATE spendflush.pruned_marks SET sealed_updates = 9, sealed_amount = 9")
 	wantLost(t, s, 8, "8")
 	for range 2 { // it is sent again
-		if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {
+		if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -350,7 +350,7 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); !errors.Is(err, ErrNotQuarantined) {
 		t.Errorf("a second time: %v", err)
 	}
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "forgotten", Bytes: b.Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	if open, err := s.Quarantined(t.Context(), false, 0, 10); err != nil || len(open) != 0 {
@@ -370,9 +370,9 @@ func TestAForgottenProducerIsNotTakenForANewOne(t *testing.T) {
 	age(t, s, 31*24*time.Hour)
 	tend(t, s, newProducer(), 1)
 	// It has been out of touch for all that time, and tends its mark, or its first batch is still on its way.
-	for _, p := range []spendflush.ProducerID{gone, never} {
+	for _, p := range []spend.ProducerID{gone, never} {
 		tend(t, s, p, 0)
-		marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+		marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 		if err != nil || !marks.Forgotten(p) {
 			t.Errorf("%+v, %v", marks, err)
 		}

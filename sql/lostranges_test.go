@@ -11,20 +11,20 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // batchAt returns the batch of a producer at that place, with so many before it that nobody has seen, of a dollar each.
-func batchAt(p spendflush.ProducerID, sequence uint64) *spendflush.Batch {
+func batchAt(p spend.ProducerID, sequence uint64) *spend.Batch {
 	f := flushOf(p, sequence, sequence, costOne)
 	prior := int64(sequence - 1)
-	return spendflush.NewBatch(spendflush.Header{
-		Books: testBooks, Producer: p, Sequence: sequence, PriorDigest: spendflush.Digest{9}, PriorUpdates: prior, PriorAmount: spendflush.Dollars(prior),
+	return spend.NewBatch(spend.Header{
+		Books: testBooks, Producer: p, Sequence: sequence, PriorDigest: spend.Digest{9}, PriorUpdates: prior, PriorAmount: spend.Dollars(prior),
 	}, f.Totals, f.Rollups)
 }
 
 // find books a batch that was passed as lost.
-func find(t testing.TB, s *Store, b *spendflush.Batch) {
+func find(t testing.TB, s *Store, b *spend.Batch) {
 	t.Helper()
 	f, err := b.Flush(markOf(t, s, b.Producer))
 	if err != nil {
@@ -36,15 +36,15 @@ func find(t testing.TB, s *Store, b *spendflush.Batch) {
 	apply(t, s, f)
 }
 
-func setAside(t testing.TB, s *Store, b *spendflush.Batch) {
+func setAside(t testing.TB, s *Store, b *spend.Batch) {
 	t.Helper()
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "refused", Bytes: b.Bytes()}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "refused", Bytes: b.Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // wantRanges looks at the ranges of the mark, written as in "1-4,6-9", and at the rows of those that are missing.
-func wantRanges(t testing.TB, s *Store, p spendflush.ProducerID, marked, missing string) {
+func wantRanges(t testing.TB, s *Store, p spend.ProducerID, marked, missing string) {
 	t.Helper()
 	var ranges []string
 	for _, r := range markOf(t, s, p).Lost {
@@ -81,12 +81,12 @@ func TestAGapOfThreeBillionBatchesIsPassedByOneClaimAsOneRow(t *testing.T) {
 	find(t, s, batchAt(p, 2_000_000_000))
 	wantRanges(t, s, p, "1-1999999999,2000000001-3000000000", "1-1999999999,2000000001-3000000000")
 	wantLost(t, s, far-2, "2999999999")
-	if report, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "t"}, []spendflush.ProducerID{p}); err != nil ||
+	if report, err := s.Spend(t.Context(), spend.Entity{Type: spend.Team, ID: "t"}, []spend.ProducerID{p}); err != nil ||
 		report.Marks[0].Has(1_999_999_999) || !report.Marks[0].Has(2_000_000_000) || report.Marks[0].Has(2_000_000_001) {
 		t.Errorf("spend: %+v, %v", report, err)
 	}
 	list, err := s.LostBatches(t.Context(), LostMissing, nil, 10)
-	if err != nil || len(list) != 2 || list[1].First != 1 || list[1].Last != 1_999_999_999 || list[0].Batches != far-2 || list[0].Amount != spend("2999999999") {
+	if err != nil || len(list) != 2 || list[1].First != 1 || list[1].Last != 1_999_999_999 || list[0].Batches != far-2 || list[0].Amount != dollars("2999999999") {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
@@ -129,7 +129,7 @@ func TestBatchesOfOneRangeAreFoundByOneFlush(t *testing.T) {
 	p := newProducer()
 	apply(t, s, passing(batchAt(p, 10), 1))
 	apply(t, s, passing(batchAt(p, 20), 11))
-	found := func(sequences ...uint64) *spendflush.Flush {
+	found := func(sequences ...uint64) *spend.Flush {
 		requests := make([]request, len(sequences))
 		for i := range requests {
 			requests[i] = costOne
@@ -137,7 +137,7 @@ func TestBatchesOfOneRangeAreFoundByOneFlush(t *testing.T) {
 		f := flushOf(p, 1, 1, requests...)
 		f.Claims = nil
 		for _, sequence := range sequences {
-			f.Found = append(f.Found, spendflush.FoundBatch{Producer: p, Sequence: sequence, Updates: 1, Amount: spend("1")})
+			f.Found = append(f.Found, spend.FoundBatch{Producer: p, Sequence: sequence, Updates: 1, Amount: dollars("1")})
 		}
 		return f
 	}
@@ -168,7 +168,7 @@ func TestABatchThatIsSetAsideLeavesTheRestOfItsRangeLost(t *testing.T) {
 	}
 	p := newProducer()
 	apply(t, s, passing(batchAt(p, 6), 1))
-	err := s.Quarantine(t.Context(), []spendflush.BadBatch{
+	err := s.Quarantine(t.Context(), []spend.BadBatch{
 		{Reason: "another", Bytes: batchAt(p, 2).Bytes(), Unclaimed: true}, {Reason: "somebody's", Bytes: batchAt(p, 3).Bytes(), Foreign: true},
 		{Reason: "not lost", Bytes: batchAt(p, 6).Bytes()}, {Reason: "refused", Bytes: batchAt(p, 5).Bytes()}, {Reason: "refused", Bytes: batchAt(p, 4).Bytes()},
 	})
@@ -193,7 +193,7 @@ func TestABatchOfARangeThatWasSetAsideIsFoundByHandAndOneThatWasFoundIsNotSetAsi
 	if err != nil || len(open) != 2 {
 		t.Fatalf("%+v, %v", open, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spendflush.ErrApplied) {
+	if err := s.ApplyQuarantined(t.Context(), open[1].ID, "a test"); !errors.Is(err, spend.ErrApplied) {
 		t.Errorf("the one that was found: %v", err)
 	}
 	if err := s.ApplyQuarantined(t.Context(), open[0].ID, "a test"); err != nil {
@@ -216,7 +216,7 @@ func TestBatchesOfOneRangeThatTurnUpAtOnceAllCount(t *testing.T) {
 		group.Go(func() error {
 			b := batchAt(p, sequence)
 			if sequence%3 == 0 {
-				return s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "refused", Bytes: b.Bytes()}})
+				return s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "refused", Bytes: b.Bytes()}})
 			}
 			f, err := b.Flush(stale)
 			if err != nil {
@@ -286,12 +286,12 @@ func TestRangesOfAnyLengthAreCounted(t *testing.T) {
 func TestALostRangeThatIsNoneIsRefused(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	for name, l := range map[string]spendflush.LostRange{
+	for name, l := range map[string]spend.LostRange{
 		"from zero": {Last: 3}, "backwards": {First: 3, Last: 2}, "beyond 63 bits": {First: 1, Last: 1 << 63}, "several in quarantine": {First: 1, Last: 2, Quarantined: true},
 	} {
 		l.Producer = p
 		f := passing(batchAt(p, 4), 1)
-		f.Lost = []spendflush.LostRange{l}
+		f.Lost = []spend.LostRange{l}
 		if err := s.Apply(t.Context(), f); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Somebody's own trigger refuses one team.
@@ -16,7 +16,7 @@ func TestARowThatATriggerOfOthersRaisesForIsSetAsideAndTheRestCommits(t *testing
 		IF NEW.entity_id = 'vetoed' THEN RAISE 'not this team'; END IF; RETURN NEW; END $$`)
 	execute(t, s.pool, "CREATE TRIGGER veto BEFORE INSERT ON spendflush.entity FOR EACH ROW EXECUTE FUNCTION public.veto()")
 	p := newProducer()
-	vetoed := request{spendflush.Series{APIKey: "k", TeamID: "vetoed"}, noon, one("1")}
+	vetoed := request{spend.Series{APIKey: "k", TeamID: "vetoed"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, vetoed, costOne))
 	open, err := s.Quarantined(t.Context(), false, 0, 10)
 	if err != nil || len(open) != 1 || open[0].Book != "team" || !strings.Contains(open[0].Reason, "not this team (SQLSTATE P0001)") {
@@ -40,13 +40,13 @@ func TestARowTooLargeForAnIndexOfOthersIsSetAsideAndTheRestCommits(t *testing.T)
 		custom_llm_provider, mcp_namespaced_tool_name, endpoint)`)
 	r := rand.New(rand.NewPCG(54, 1))
 	noise := func() string {
-		text := make([]byte, spendflush.MaxIDBytes)
+		text := make([]byte, spend.MaxIDBytes)
 		for i := range text {
 			text[i] = byte('0' + r.IntN(75))
 		}
 		return string(text)
 	}
-	long := request{spendflush.Series{
+	long := request{spend.Series{
 		APIKey: noise(), UserID: noise(), EndUserID: noise(), Model: noise(), Endpoint: noise(),
 		TeamID: noise(), OrganizationID: noise(), AgentID: noise(), ModelGroup: noise(), CustomLLMProvider: noise(), MCPNamespacedToolName: noise(),
 	}, noon, one("1")}

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ErrNotQuarantined is wrapped where no open entry of the quarantine has the id.
@@ -31,21 +31,21 @@ type Quarantined struct {
 	Shard     int
 
 	// Of a batch.
-	Size      int                   // bytes
-	Producer  spendflush.ProducerID // zero, like Sequence, where its header can't be read
+	Size      int              // bytes
+	Producer  spend.ProducerID // zero, like Sequence, where its header can't be read
 	Sequence  uint64
-	Unclaimed bool // its producer doesn't own this place any more, so it can't be claimed; see spendflush.BadBatch
+	Unclaimed bool // its producer doesn't own this place any more, so it can't be claimed; see spend.BadBatch
 	Counted   bool // Updates and Counters.Spend are known, from its header
 	Updates   int64
 
 	// Of a row.
-	Book   string             // rollup or the entity type
-	Entity *spendflush.Entity // whose total it is; nil of a rollup row
-	Series *spendflush.Series // of a rollup row
-	Hour   time.Time          // of a rollup row
+	Book   string        // rollup or the entity type
+	Entity *spend.Entity // whose total it is; nil of a rollup row
+	Series *spend.Series // of a rollup row
+	Hour   time.Time     // of a rollup row
 
 	// What a row counts; of a batch only Spend is set.
-	Counters spendflush.Counters
+	Counters spend.Counters
 }
 
 // What may be open in quarantine for a batch to be kept that is Bounded.
@@ -59,7 +59,7 @@ type quarantineRoom struct{ batches, bytes int64 }
 
 // check returns an error if there is no room for those of the batches that are Bounded. Transactions that look at the same
 // time don't see each other's: the bound may be passed by what they keep, a batch or 4 MiB for each shard.
-func (r quarantineRoom) check(ctx context.Context, t *transaction, bad []spendflush.BadBatch) error {
+func (r quarantineRoom) check(ctx context.Context, t *transaction, bad []spend.BadBatch) error {
 	var n, bytes int64
 	for _, b := range bad {
 		if b.Bounded {
@@ -78,13 +78,13 @@ func (r quarantineRoom) check(ctx context.Context, t *transaction, bad []spendfl
 		return err
 	}
 	if fits == 0 {
-		return fmt.Errorf("%w: %d batches or %d bytes are open", spendflush.ErrQuarantineFull, r.batches, r.bytes)
+		return fmt.Errorf("%w: %d batches or %d bytes are open", spend.ErrQuarantineFull, r.batches, r.bytes)
 	}
 	return nil
 }
 
-// Quarantine implements spendflush.Store.
-func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
+// Quarantine implements spend.Store.
+func (s *Store) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	for len(bad) > 0 {
 		n := 1
 		for n < len(bad) && bad[n].Shard == bad[0].Shard {
@@ -100,7 +100,7 @@ func (s *Store) Quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 
 // quarantine keeps batches of one shard, in a transaction with the settings of a flush: their only other copy is given up
 // after it.
-func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error {
+func (s *Store) quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	var e encoder
 	shard, places := bad[0].Shard, badPlaces(bad)
 	parts := e.parts(func() { encodeHeld(&e, shard, places) }, func() { encodeSplit(&e, shard, places) },
@@ -125,11 +125,11 @@ func (s *Store) quarantine(ctx context.Context, bad []spendflush.BadBatch) error
 
 // encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read, unless somebody
 // else has written it: that a lost batch is in quarantine has its producer forget it.
-func encodeBad(e *encoder, shard int, bad []spendflush.BadBatch) {
-	parsed := make([]*spendflush.Batch, len(bad))
+func encodeBad(e *encoder, shard int, bad []spend.BadBatch) {
+	parsed := make([]*spend.Batch, len(bad))
 	for i, b := range bad {
 		if !b.Foreign {
-			parsed[i], _ = spendflush.ParseBatch(b.Bytes)
+			parsed[i], _ = spend.ParseBatch(b.Bytes)
 		}
 	}
 	e.int2(int16(shard))
@@ -223,10 +223,10 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 
 // anyAmount reads every 128-bit amount. ParseAmount reads those that NUMERIC(38,12) holds, and one that it doesn't
 // hold is why a row may be in quarantine.
-type anyAmount spendflush.Amount
+type anyAmount spend.Amount
 
 func (a *anyAmount) Scan(source any) error {
-	err := (*spendflush.Amount)(a).Scan(source)
+	err := (*spend.Amount)(a).Scan(source)
 	if err == nil {
 		return nil
 	}
@@ -241,7 +241,7 @@ func (a *anyAmount) Scan(source any) error {
 	}
 	hi := new(big.Int).Rsh(units, 64) // rounds down, as two's complement does
 	lo := new(big.Int).Sub(units, new(big.Int).Lsh(hi, 64))
-	*a = anyAmount(spendflush.AmountFromUnits(hi.Int64(), lo.Uint64()))
+	*a = anyAmount(spend.AmountFromUnits(hi.Int64(), lo.Uint64()))
 	return nil
 }
 

@@ -8,14 +8,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // bytesOf returns the batch that a flush of one claim came from.
-func bytesOf(f *spendflush.Flush) []byte {
+func bytesOf(f *spend.Flush) []byte {
 	c := f.Claims[0]
-	h := spendflush.Header{Books: testBooks, Shard: f.Shard, Producer: c.Producer, Sequence: c.First, PriorDigest: c.Prior}
-	return spendflush.NewBatch(h, f.Totals, f.Rollups).Bytes()
+	h := spend.Header{Books: testBooks, Shard: f.Shard, Producer: c.Producer, Sequence: c.First, PriorDigest: c.Prior}
+	return spend.NewBatch(h, f.Totals, f.Rollups).Bytes()
 }
 
 // altered returns a copy of the bytes of a batch, changed and with a checksum that fits again.
@@ -30,7 +30,7 @@ func altered(batch []byte, change func(b []byte)) []byte {
 // quarantine puts bytes into quarantine and returns the entry made of them.
 func quarantine(t *testing.T, s, aside *Store, bytes []byte) Quarantined {
 	t.Helper()
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "for the test", Bytes: bytes}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "for the test", Bytes: bytes}}); err != nil {
 		t.Fatal(err)
 	}
 	q, err := s.QuarantinedEntry(t.Context(), query[int64](t, aside, "SELECT pg_catalog.max(id) FROM spendflush.quarantine"))
@@ -41,7 +41,7 @@ func quarantine(t *testing.T, s, aside *Store, bytes []byte) Quarantined {
 }
 
 // refuseRow makes Postgres refuse the api key's total of the request, and mends the cause. It returns the one entry.
-func refuseRow(t *testing.T, s *Store, p spendflush.ProducerID, first uint64, r request) Quarantined {
+func refuseRow(t *testing.T, s *Store, p spend.ProducerID, first uint64, r request) Quarantined {
 	t.Helper()
 	apply(t, s, flushOf(p, first, first, r))
 	tokens := query[int64](t, s, "SELECT prompt_tokens FROM spendflush.total")
@@ -58,7 +58,7 @@ func refuseRow(t *testing.T, s *Store, p spendflush.ProducerID, first uint64, r 
 func TestARowThatManyApplyAtOnceCountsOnce(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	const rounds = 10
 	for n := range uint64(rounds) {
 		id := refuseRow(t, s, p, 2*n+1, r).ID
@@ -88,13 +88,13 @@ func TestARowThatManyApplyAtOnceCountsOnce(t *testing.T) {
 
 func TestAQuarantinedBatchBesideItsResendCountsOnce(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 4})
-	r := request{spendflush.Series{APIKey: "k", Tags: []string{"a", "b"}}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k", Tags: []string{"a", "b"}}, noon, one("1")}
 	const rounds = 20
 	byHand := 0
 	for range rounds {
 		f := flushOf(newProducer(), 1, 1, r)
 		bytes := bytesOf(f)
-		b, err := spendflush.ParseBatch(bytes)
+		b, err := spend.ParseBatch(bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestAQuarantinedBatchBesideItsResendCountsOnce(t *testing.T) {
 		group.Go(func() { resendErr = s.Apply(t.Context(), f) })
 		group.Wait()
 		late := errors.Join(byHandErr, resendErr) // whoever lost the race, or came when it was over
-		if (byHandErr == nil) == (resendErr == nil) || !errors.Is(late, spendflush.ErrFenced) && !errors.Is(late, spendflush.ErrApplied) {
+		if (byHandErr == nil) == (resendErr == nil) || !errors.Is(late, spend.ErrFenced) && !errors.Is(late, spend.ErrApplied) {
 			t.Fatalf("by hand: %v; resend: %v", byHandErr, resendErr)
 		}
 		if byHandErr == nil {
@@ -127,7 +127,7 @@ func TestAQuarantinedBatchBesideItsResendCountsOnce(t *testing.T) {
 func TestApplyingAnEntryIsSafeWhicheverStatementFails(t *testing.T) {
 	databaseURL := database(t)
 	s := open(t, databaseURL, Options{})
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	statements, unknown := 0, 0
 	for n := 1; ; n++ {
 		q := quarantine(t, s, s, bytesOf(flushOf(newProducer(), 1, 1, r)))
@@ -161,8 +161,8 @@ func TestApplyingAnEntryIsSafeWhicheverStatementFails(t *testing.T) {
 func TestABatchInQuarantineCountsWhatItsHeaderTells(t *testing.T) {
 	s := open(t, database(t), Options{})
 	requests := []request{
-		{spendflush.Series{APIKey: "k"}, noon, one("1.5")},
-		{spendflush.Series{APIKey: "l"}, noon, one("-0.25")},
+		{spend.Series{APIKey: "k"}, noon, one("1.5")},
+		{spend.Series{APIKey: "l"}, noon, one("-0.25")},
 	}
 	whole := func() []byte { return bytesOf(flushOf(newProducer(), 1, 1, requests...)) }
 	for _, c := range []struct {
@@ -203,11 +203,11 @@ func TestAuditListsTheOpenRowsOfQuarantineByBook(t *testing.T) {
 		t.Errorf("an empty one: %+v, %v", report.Quarantine, err)
 	}
 	p := newProducer()
-	c := spendflush.Counters{Spend: spend("0.5"), SuccessfulRequests: 2, FailedRequests: 1}
+	c := spend.Counters{Spend: dollars("0.5"), SuccessfulRequests: 2, FailedRequests: 1}
 	// No column takes these texts: three totals and two rollup rows.
 	apply(t, s, flushOf(p, 1, 1,
-		request{spendflush.Series{APIKey: "a\x00", TeamID: "fine"}, noon, c},
-		request{spendflush.Series{APIKey: "b\x00", Tags: []string{"t\xff"}}, noon, c}))
+		request{spend.Series{APIKey: "a\x00", TeamID: "fine"}, noon, c},
+		request{spend.Series{APIKey: "b\x00", Tags: []string{"t\xff"}}, noon, c}))
 	report, err := s.Audit(t.Context())
 	want := []AuditRows{{"api_key", 2, "1", "6"}, {"rollup", 2, "1", "6"}, {"tag", 1, "0.5", "3"}}
 	if err != nil || !report.OK || report.Quarantined != 5 || len(report.Quarantine.Rows) != len(want) {
@@ -253,16 +253,16 @@ func TestAnEntryOfAnIdThatThereIsNotIsNotTakenForAnother(t *testing.T) {
 
 func TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied(t *testing.T) {
 	url := database(t)
-	keys := spendflush.BatchKeys{Key: []byte("0123456789abcdefghijklmnopqrstuvwxyz")}
+	keys := spend.BatchKeys{Key: []byte("0123456789abcdefghijklmnopqrstuvwxyz")}
 	s := open(t, url, Options{BatchKeys: keys})
-	p, r := newProducer(), request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	p, r := newProducer(), request{spend.Series{APIKey: "k"}, noon, one("1")}
 	gap := flushOf(p, 1, 2, r)
-	gap.Lost = []spendflush.LostRange{{Producer: p, First: 1, Last: 1, Reason: "for the test"}}
+	gap.Lost = []spend.LostRange{{Producer: p, First: 1, Last: 1, Reason: "for the test"}}
 	apply(t, s, gap)
 
 	// Its producer would forget the batch that was lost if that were said to be in quarantine.
 	forged := bytesOf(flushOf(p, 1, 1, r))
-	bad := []spendflush.BadBatch{{Reason: spendflush.ErrNotSigned.Error(), Bytes: forged, Foreign: true}}
+	bad := []spend.BadBatch{{Reason: spend.ErrNotSigned.Error(), Bytes: forged, Foreign: true}}
 	if err := s.Quarantine(t.Context(), bad); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +273,7 @@ func TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Sequence != 0 || list[0].Counted {
 		t.Fatalf("%+v, %v", list, err)
 	}
-	if err := s.ApplyQuarantined(t.Context(), list[0].ID, "a test"); !errors.Is(err, ErrRefused) || !errors.Is(err, spendflush.ErrNotSigned) {
+	if err := s.ApplyQuarantined(t.Context(), list[0].ID, "a test"); !errors.Is(err, ErrRefused) || !errors.Is(err, spend.ErrNotSigned) {
 		t.Errorf("with a key: %v", err)
 	}
 
@@ -289,15 +289,15 @@ func TestQuarantineHasABoundForWhatNobodyHereIsKnownToHaveMade(t *testing.T) {
 	s.room = quarantineRoom{3, 100}
 	put := func(want error, bounded bool, texts ...string) {
 		t.Helper()
-		var bad []spendflush.BadBatch
+		var bad []spend.BadBatch
 		for _, text := range texts {
-			bad = append(bad, spendflush.BadBatch{Reason: "for the test", Bytes: []byte(text), Bounded: bounded})
+			bad = append(bad, spend.BadBatch{Reason: "for the test", Bytes: []byte(text), Bounded: bounded})
 		}
 		if err := s.Quarantine(t.Context(), bad); !errors.Is(err, want) {
 			t.Errorf("%.20q: %v, want %v", texts, err, want)
 		}
 	}
-	full := spendflush.ErrQuarantineFull
+	full := spend.ErrQuarantineFull
 	put(full, true, strings.Repeat("x", 101))
 	put(nil, true, "a", strings.Repeat("x", 90))
 	put(full, true, "of ten bytes or more")

@@ -6,18 +6,18 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // SpendReport is what the database has of one entity.
 type SpendReport struct {
-	Found     bool                // the entity has a total
-	Committed spendflush.Counters // its total
-	UpdatedAt time.Time           // when the total last changed; zero if there is none
+	Found     bool           // the entity has a total
+	Committed spend.Counters // its total
+	UpdatedAt time.Time      // when the total last changed; zero if there is none
 
 	// Marks says by shard how far the asking producers are in the books, from the same snapshot. Only Sequence and Lost
 	// are filled in. A producer without a mark has none here.
-	Marks map[int]spendflush.Mark
+	Marks map[int]spend.Mark
 
 	AsOf time.Time // when that snapshot was taken, by Postgres's clock
 }
@@ -28,7 +28,7 @@ var ErrOutOfRange = errors.New("a sum is out of range")
 // Spend returns the total of an entity together with the marks of producers, one for each shard from 0, from one
 // snapshot: what a producer holds of batches that its mark doesn't have isn't in the total yet. The error wraps
 // ErrOutOfRange if the sum of the shards has no room in the counters.
-func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spendflush.ProducerID) (SpendReport, error) {
+func (s *Store) Spend(ctx context.Context, e spend.Entity, producers []spend.ProducerID) (SpendReport, error) {
 	asked := make([][16]byte, len(producers))
 	for i, id := range producers {
 		asked[i] = id
@@ -50,9 +50,9 @@ func (s *Store) Spend(ctx context.Context, e spendflush.Entity, producers []spen
 		r.UpdatedAt = time.Time{}
 	}
 
-	r.Marks = make(map[int]spendflush.Mark, len(shards))
+	r.Marks = make(map[int]spend.Mark, len(shards))
 	for i, shard := range shards {
-		r.Marks[int(shard)] = spendflush.Mark{Sequence: uint64(sequences[i])}
+		r.Marks[int(shard)] = spend.Mark{Sequence: uint64(sequences[i])}
 	}
 	for i, shard := range lostShards {
 		mark := r.Marks[int(shard)]

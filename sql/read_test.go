@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestViewsHaveExactlyTheColumnsOfTheContract(t *testing.T) {
@@ -46,7 +46,7 @@ func TestDailySpendSpendAndRollupsAreThreeViewsOfTheSameSums(t *testing.T) {
 	for n := range uint64(5) {
 		requests := traffic(r, 100, 40)
 		for i := range requests {
-			requests[i].hour += spendflush.Hour(r.IntN(60)) // several days
+			requests[i].hour += spend.Hour(r.IntN(60)) // several days
 		}
 		apply(t, s, flushOf(p, n+1, n+1, requests...))
 	}
@@ -99,17 +99,17 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 			wantIndexes(t, s, text)
 		}
 	}
-	for _, kind := range spendflush.EntityTypes() {
-		id, team := map[spendflush.EntityType]string{
-			spendflush.APIKey: "key-7", spendflush.EndUser: "end-7", spendflush.Organization: "org-7",
-			spendflush.User: "user-7", spendflush.TeamMember: "user-7", spendflush.Team: "team-7",
-			spendflush.Tag: "tag-7", spendflush.Agent: "agent-7",
+	for _, kind := range spend.EntityTypes() {
+		id, team := map[spend.EntityType]string{
+			spend.APIKey: "key-7", spend.EndUser: "end-7", spend.Organization: "org-7",
+			spend.User: "user-7", spend.TeamMember: "user-7", spend.Team: "team-7",
+			spend.Tag: "tag-7", spend.Agent: "agent-7",
 		}[kind], ""
-		if kind == spendflush.TeamMember {
+		if kind == spend.TeamMember {
 			team = "team-7"
 		}
 		day := at("2026-11-03T00:00Z")
-		hour := int32(spendflush.HourOf(day))
+		hour := int32(spend.HourOf(day))
 		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13),
 			"", "", "spend", 10)
 	}
@@ -134,7 +134,7 @@ func wantIndexes(t *testing.T, s *Store, text string, args ...any) {
 
 func TestViewsCanBeJoinedWithTextsOfAnyOtherTable(t *testing.T) {
 	s := open(t, database(t), Options{})
-	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{TeamID: "t", Tags: []string{"t"}}, noon, one("1")}))
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spend.Series{TeamID: "t", Tags: []string{"t"}}, noon, one("1")}))
 	execute(t, s.pool, "CREATE TABLE teams (id text PRIMARY KEY, name varchar(20)); INSERT INTO teams VALUES ('t', 't')")
 	for _, view := range []string{"spend", "daily_spend"} {
 		n := query[int](t, s, "SELECT count(*) FROM spendflush."+view+" s JOIN teams ON teams.id = s.entity_id AND s.entity_id LIKE teams.name || '%'")
@@ -147,12 +147,12 @@ func TestViewsCanBeJoinedWithTextsOfAnyOtherTable(t *testing.T) {
 func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	e := spendflush.Entity{Type: spendflush.TeamMember, ID: "u", TeamID: "t"}
-	report, err := s.Spend(t.Context(), e, []spendflush.ProducerID{p})
+	e := spend.Entity{Type: spend.TeamMember, ID: "u", TeamID: "t"}
+	report, err := s.Spend(t.Context(), e, []spend.ProducerID{p})
 	if err != nil || report.Found || len(report.Marks) != 0 || !report.UpdatedAt.IsZero() || report.AsOf.IsZero() {
 		t.Fatalf("of an unknown entity: %+v, %v", report, err)
 	}
-	r := request{spendflush.Series{UserID: "u", TeamID: "t"}, noon, one("0.25")}
+	r := request{spend.Series{UserID: "u", TeamID: "t"}, noon, one("0.25")}
 	done := make(chan error, 1)
 	go func() {
 		for n := range uint64(50) {
@@ -164,7 +164,7 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 		done <- nil
 	}()
 	for {
-		report, err = s.Spend(t.Context(), e, []spendflush.ProducerID{p})
+		report, err = s.Spend(t.Context(), e, []spend.ProducerID{p})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,10 +183,10 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 		default:
 		}
 	}
-	if report.Committed.Spend != spend("12.5") || report.UpdatedAt.IsZero() {
+	if report.Committed.Spend != dollars("12.5") || report.UpdatedAt.IsZero() {
 		t.Errorf("%+v", report)
 	}
-	if other, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.User, ID: "u"}, []spendflush.ProducerID{newProducer()}); err != nil ||
+	if other, err := s.Spend(t.Context(), spend.Entity{Type: spend.User, ID: "u"}, []spend.ProducerID{newProducer()}); err != nil ||
 		len(other.Marks) != 0 || !other.Found {
 		t.Errorf("asked by another producer: %+v, %v", other, err)
 	}
@@ -197,11 +197,11 @@ func TestSpendAndMarksAreOfOneSnapshot(t *testing.T) {
 
 func TestSumsOfAllShardsAreReadAsOne(t *testing.T) {
 	s := open(t, database(t), Options{})
-	producers := []spendflush.ProducerID{newProducer(), newProducer(), newProducer()}
-	book := func(shard int, sequence uint64, tokens int64) *spendflush.Flush {
+	producers := []spend.ProducerID{newProducer(), newProducer(), newProducer()}
+	book := func(shard int, sequence uint64, tokens int64) *spend.Flush {
 		f := flushOf(producers[shard], sequence, sequence, request{
-			spendflush.Series{TeamID: "t", Model: fmt.Sprint(shard)}, noon,
-			spendflush.Counters{Spend: spend("0.5"), SuccessfulRequests: 1, PromptTokens: tokens},
+			spend.Series{TeamID: "t", Model: fmt.Sprint(shard)}, noon,
+			spend.Counters{Spend: dollars("0.5"), SuccessfulRequests: 1, PromptTokens: tokens},
 		})
 		f.Shard = shard
 		return f
@@ -211,19 +211,19 @@ func TestSumsOfAllShardsAreReadAsOne(t *testing.T) {
 	apply(t, s, book(1, 1, much))
 	gap := book(1, 3, 0)
 	gap.Claims[0].First, gap.Claims[0].Prior = 2, digestAt(1)
-	gap.Claims[0].SealedUpdates, gap.Claims[0].SealedAmount = 3, spend("1.5")
-	gap.Lost = []spendflush.LostRange{{Producer: producers[1], First: 2, Last: 2, Reason: "gone"}}
+	gap.Claims[0].SealedUpdates, gap.Claims[0].SealedAmount = 3, dollars("1.5")
+	gap.Lost = []spend.LostRange{{Producer: producers[1], First: 2, Last: 2, Reason: "gone"}}
 	apply(t, s, gap)
-	team := spendflush.Entity{Type: spendflush.Team, ID: "t"}
+	team := spend.Entity{Type: spend.Team, ID: "t"}
 	report, err := s.Spend(t.Context(), team, producers)
-	if err != nil || report.Committed.Spend != spend("1.5") || report.Committed.SuccessfulRequests != 3 || report.Committed.PromptTokens != 2*much {
+	if err != nil || report.Committed.Spend != dollars("1.5") || report.Committed.SuccessfulRequests != 3 || report.Committed.PromptTokens != 2*much {
 		t.Errorf("%+v, %v", report, err)
 	}
-	if m := report.Marks; len(m) != 2 || m[0].Sequence != 1 || m[0].Lost != nil || m[1].Sequence != 3 || !slices.Equal(m[1].Lost, []spendflush.SequenceRange{{First: 2, Last: 2}}) {
+	if m := report.Marks; len(m) != 2 || m[0].Sequence != 1 || m[0].Lost != nil || m[1].Sequence != 3 || !slices.Equal(m[1].Lost, []spend.SequenceRange{{First: 2, Last: 2}}) {
 		t.Errorf("marks are %+v", m)
 	}
 	// The marks are those of the producers in their own shards.
-	if other, err := s.Spend(t.Context(), team, []spendflush.ProducerID{producers[1], producers[0]}); err != nil || len(other.Marks) != 0 {
+	if other, err := s.Spend(t.Context(), team, []spend.ProducerID{producers[1], producers[0]}); err != nil || len(other.Marks) != 0 {
 		t.Errorf("%+v, %v", other, err)
 	}
 	for _, begin := range []string{"", "t"} {
@@ -253,7 +253,7 @@ func TestSumsOfAllShardsAreReadAsOne(t *testing.T) {
 func TestWhatPostgresRefusesIsExplainedAndAnOutageIsNot(t *testing.T) {
 	s := open(t, database(t), Options{})
 	execute(t, s.pool, "ALTER TABLE spendflush.total RENAME TO elsewhere")
-	_, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "t"}, nil)
+	_, err := s.Spend(t.Context(), spend.Entity{Type: spend.Team, ID: "t"}, nil)
 	if why, ok := Explain(err); !ok || !strings.Contains(why, "42P01") {
 		t.Errorf("a missing table: %q, %t", why, ok)
 	}
@@ -270,8 +270,8 @@ func TestWhatPostgresRefusesIsExplainedAndAnOutageIsNot(t *testing.T) {
 func TestAnEntryOfTheQueueIsQuarantinedOnceHoweverOftenItComes(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	batch := spendflush.NewBatch(spendflush.Header{Books: testBooks, Producer: p, Sequence: 9}, nil, nil)
-	bad := []spendflush.BadBatch{
+	batch := spend.NewBatch(spend.Header{Books: testBooks, Producer: p, Sequence: 9}, nil, nil)
+	bad := []spend.BadBatch{
 		{Shard: 0, Reason: "first\x00\xff", Bytes: []byte("one")}, {Shard: 0, Reason: "second", Bytes: []byte("two")},
 		{Shard: 1, Reason: "another shard", Bytes: []byte("one")}, {Shard: 0, Reason: "no bytes"},
 		{Shard: 0, Reason: "parsable", Bytes: batch.Bytes()},
@@ -316,7 +316,7 @@ func at(text string) time.Time {
 	return t
 }
 
-func hour(text string) spendflush.Hour { return spendflush.HourOf(at(text)) }
+func hour(text string) spend.Hour { return spend.HourOf(at(text)) }
 
 func wantLines(t *testing.T, got []string, want ...string) {
 	t.Helper()
@@ -328,9 +328,9 @@ func wantLines(t *testing.T, got []string, want ...string) {
 func TestUsageCountsAnUpdateOnEachOfItsEntitiesAndWithoutATypeOnce(t *testing.T) {
 	s := open(t, database(t), Options{})
 	apply(t, s, flushOf(newProducer(), 1, 1,
-		request{spendflush.Series{APIKey: "k", UserID: "u1", TeamID: "t1", Model: "m1", Tags: []string{"a", "b"}}, noon, one("1")},
-		request{spendflush.Series{APIKey: "k", UserID: "u2", TeamID: "t1", Model: "m2", Tags: []string{"b"}}, noon, one("2")},
-		request{spendflush.Series{APIKey: "k", UserID: "u1", TeamID: "t2", Model: "m1"}, noon + 1, one("4")},
+		request{spend.Series{APIKey: "k", UserID: "u1", TeamID: "t1", Model: "m1", Tags: []string{"a", "b"}}, noon, one("1")},
+		request{spend.Series{APIKey: "k", UserID: "u2", TeamID: "t1", Model: "m2", Tags: []string{"b"}}, noon, one("2")},
+		request{spend.Series{APIKey: "k", UserID: "u1", TeamID: "t2", Model: "m1"}, noon + 1, one("4")},
 	))
 	q := UsageQuery{From: at("2026-11-20T00:00Z"), To: at("2026-11-21T00:00Z"), By: Total}
 	wantLines(t, usage(t, s, q), "2026-11-20T00:00Z 7 3")
@@ -342,21 +342,21 @@ func TestUsageCountsAnUpdateOnEachOfItsEntitiesAndWithoutATypeOnce(t *testing.T)
 	tag := []string{"tag"}
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.GroupBy = tag })),
 		"2026-11-20T00:00Z  4 1", "2026-11-20T00:00Z a 1 1", "2026-11-20T00:00Z b 3 2")
-	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.GroupBy = spendflush.Tag, []string{"entity_id"} })),
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.GroupBy = spend.Tag, []string{"entity_id"} })),
 		"2026-11-20T00:00Z a 1 1", "2026-11-20T00:00Z b 3 2")
-	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spendflush.Tag, "b" })), "2026-11-20T00:00Z 3 2")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spend.Tag, "b" })), "2026-11-20T00:00Z 3 2")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
-		q.EntityType, q.TeamID, q.GroupBy = spendflush.TeamMember, "t1", []string{"entity_id"}
+		q.EntityType, q.TeamID, q.GroupBy = spend.TeamMember, "t1", []string{"entity_id"}
 	})), "2026-11-20T00:00Z u1 1 1", "2026-11-20T00:00Z u2 2 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
-		q.EntityType, q.TeamID, q.EntityID = spendflush.TeamMember, "t2", "u1"
+		q.EntityType, q.TeamID, q.EntityID = spend.TeamMember, "t2", "u1"
 	})), "2026-11-20T00:00Z 4 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
-		q.EntityType, q.EntityID, q.GroupBy, q.By = spendflush.APIKey, "k", []string{"model", "team_id"}, Hour
+		q.EntityType, q.EntityID, q.GroupBy, q.By = spend.APIKey, "k", []string{"model", "team_id"}, Hour
 	})), "2026-11-20T12:00Z m1 t1 1 1", "2026-11-20T12:00Z m2 t1 2 1", "2026-11-20T13:00Z m1 t2 4 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.From = at("2026-11-20T13:00Z") })), "2026-11-20T13:00Z 4 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.To = at("2026-11-20T13:00Z") })), "2026-11-20T00:00Z 3 2")
-	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spendflush.User, "nobody" })))
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.EntityType, q.EntityID = spend.User, "nobody" })))
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) {
 		q.GroupBy, q.OrderBy, q.By = []string{"model", "team_id"}, "spend", Hour
 	})), "2026-11-20T13:00Z m1 t2 4 1", "2026-11-20T12:00Z m2 t1 2 1", "2026-11-20T12:00Z m1 t1 1 1")
@@ -365,7 +365,7 @@ func TestUsageCountsAnUpdateOnEachOfItsEntitiesAndWithoutATypeOnce(t *testing.T)
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.GroupBy, q.Limit, q.By = []string{"model"}, 2, Hour })),
 		"2026-11-20T12:00Z m1 1 1", "2026-11-20T12:00Z m2 2 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Model = "m1" })), "2026-11-20T00:00Z 5 2")
-	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Model, q.EntityType, q.EntityID = "m2", spendflush.APIKey, "k" })), "2026-11-20T00:00Z 2 1")
+	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Model, q.EntityType, q.EntityID = "m2", spend.APIKey, "k" })), "2026-11-20T00:00Z 2 1")
 	wantLines(t, usage(t, s, with(func(q *UsageQuery) { q.Provider = "none of them" })))
 	for _, order := range OrderNames() {
 		if got := usage(t, s, with(func(q *UsageQuery) { q.OrderBy = order })); len(got) != 1 {
@@ -394,7 +394,7 @@ func TestADayOfUsageIsTheLocalDayInWhichItsHoursStart(t *testing.T) {
 		// India's days begin at 18:30 UTC.
 		"2026-11-10T18:00Z", "2026-11-10T19:00Z",
 	} {
-		requests = append(requests, request{spendflush.Series{APIKey: "k"}, hour(text), one("1")})
+		requests = append(requests, request{spend.Series{APIKey: "k"}, hour(text), one("1")})
 	}
 	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
 	zone := func(name string) *time.Location {
@@ -433,7 +433,7 @@ func TestEveryHourBelongsToOneDayInEveryZone(t *testing.T) {
 				t.Errorf("%s: the day of %s has %d hours", name, b.start, n)
 			}
 			for h := b.hour; h < next.hour; h++ {
-				start := spendflush.Hour(h).Time().In(zone)
+				start := spend.Hour(h).Time().In(zone)
 				if start.Format(time.DateOnly) != b.start.Format(time.DateOnly) {
 					t.Errorf("%s: the hour from %s is counted on %s", name, start, b.start)
 				}
@@ -452,7 +452,7 @@ func TestAUsageQueryThatCanNotBeAnsweredExactlyIsRefused(t *testing.T) {
 		"too long":            func(q *UsageQuery) { q.To = q.To.AddDate(11, 0, 0) },
 		"entity without type": func(q *UsageQuery) { q.EntityID = "k" },
 		"unknown type":        func(q *UsageQuery) { q.EntityType = 99 },
-		"team of a key":       func(q *UsageQuery) { q.EntityType, q.TeamID = spendflush.APIKey, "t" },
+		"team of a key":       func(q *UsageQuery) { q.EntityType, q.TeamID = spend.APIKey, "t" },
 		"unknown group":       func(q *UsageQuery) { q.GroupBy = []string{"shoe_size"} },
 		"unknown granularity": func(q *UsageQuery) { q.By = 9 },
 	} {

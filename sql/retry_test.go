@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const killBackend = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -75,7 +75,7 @@ func wantAudit(t *testing.T, s *Store) {
 
 func TestALostReplyToCommitIsAnErrorAndTheNextTryIsFenced(t *testing.T) {
 	s := open(t, database(t), Options{})
-	f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 	lost := false
 	s.statement = func(name string) string {
 		if name == "commit" && !lost {
@@ -85,10 +85,10 @@ func TestALostReplyToCommitIsAnErrorAndTheNextTryIsFenced(t *testing.T) {
 		return embedded.get(name)
 	}
 	err := s.Apply(t.Context(), f)
-	if err == nil || errors.Is(err, spendflush.ErrFenced) {
+	if err == nil || errors.Is(err, spend.ErrFenced) {
 		t.Fatalf("Apply returned %v, want an unknown outcome", err)
 	}
-	if err := s.Apply(t.Context(), f); !errors.Is(err, spendflush.ErrFenced) {
+	if err := s.Apply(t.Context(), f); !errors.Is(err, spend.ErrFenced) {
 		t.Errorf("the second Apply returned %v", err)
 	}
 	wantAudit(t, s)
@@ -96,7 +96,7 @@ func TestALostReplyToCommitIsAnErrorAndTheNextTryIsFenced(t *testing.T) {
 
 func TestACommitThatPostgresTurnsIntoARollbackIsNotTakenForOne(t *testing.T) {
 	s := open(t, database(t), Options{})
-	f := flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 	failNth(s, 9, "ROLLBACK") // in the place of COMMIT
 	apply(t, s, f)
 	if got := s.Stats(); got.Commits != 1 || got.Retries != 1 {
@@ -151,7 +151,7 @@ func TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries(t *testin
 func TestAnEntityMissingFromTheDictionaryIsTakenUpAgain(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k", TeamID: "t"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
 	execute(t, s.pool, "DELETE FROM spendflush.total; ")
 	execute(t, s.pool, "DELETE FROM spendflush.entity")
@@ -181,19 +181,19 @@ func TestThePasswordIsInNoError(t *testing.T) {
 
 func TestAFlushThatIsNoFlushIsRefusedAndNotSent(t *testing.T) {
 	s := open(t, database(t), Options{})
-	f := func(change func(*spendflush.Flush)) *spendflush.Flush {
+	f := func(change func(*spend.Flush)) *spend.Flush {
 		f := flushOf(newProducer(), 1, 1, traffic(rand.New(rand.NewPCG(6, 1)), 20, 20)...)
 		change(f)
 		return f
 	}
-	for name, f := range map[string]*spendflush.Flush{
-		"shard":         f(func(f *spendflush.Flush) { f.Shard = spendflush.MaxShards }),
-		"no claims":     f(func(f *spendflush.Flush) { f.Claims = nil }),
-		"claims none":   f(func(f *spendflush.Flush) { f.Claims[0].Last = 0 }),
-		"claims twice":  f(func(f *spendflush.Flush) { f.Claims = append(f.Claims, f.Claims[0]) }),
-		"totals swap":   f(func(f *spendflush.Flush) { f.Totals[0], f.Totals[1] = f.Totals[1], f.Totals[0] }),
-		"totals twice":  f(func(f *spendflush.Flush) { f.Totals[1] = f.Totals[0] }),
-		"rollups twice": f(func(f *spendflush.Flush) { f.Rollups[1] = f.Rollups[0] }),
+	for name, f := range map[string]*spend.Flush{
+		"shard":         f(func(f *spend.Flush) { f.Shard = spend.MaxShards }),
+		"no claims":     f(func(f *spend.Flush) { f.Claims = nil }),
+		"claims none":   f(func(f *spend.Flush) { f.Claims[0].Last = 0 }),
+		"claims twice":  f(func(f *spend.Flush) { f.Claims = append(f.Claims, f.Claims[0]) }),
+		"totals swap":   f(func(f *spend.Flush) { f.Totals[0], f.Totals[1] = f.Totals[1], f.Totals[0] }),
+		"totals twice":  f(func(f *spend.Flush) { f.Totals[1] = f.Totals[0] }),
+		"rollups twice": f(func(f *spend.Flush) { f.Rollups[1] = f.Rollups[0] }),
 	} {
 		if err := s.Apply(t.Context(), f); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", name, err)
@@ -218,7 +218,7 @@ func TestACommitIsOnDiskEvenWhereTheRoleDoesWithoutThat(t *testing.T) {
 			INSERT INTO public.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
 		CREATE CONSTRAINT TRIGGER see AFTER INSERT ON spendflush.producers DEFERRABLE INITIALLY DEFERRED
 			FOR EACH ROW EXECUTE FUNCTION see()`)
-	apply(t, s, flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")}))
+	apply(t, s, flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")}))
 	if got := query[string](t, s, "SELECT synchronous_commit FROM seen"); got != "on" {
 		t.Errorf("synchronous_commit is %s at COMMIT", got)
 	}

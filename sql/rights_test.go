@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
@@ -50,7 +50,7 @@ func TestWhatARoleLacksIsARefusalAndNoOutage(t *testing.T) {
 	if got := Refusal(err); !strings.Contains(got, "permission denied") || !strings.Contains(got, "42501") {
 		t.Errorf("%q of %v", got, err)
 	}
-	err = s.Apply(t.Context(), flushOf(newProducer(), 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")}))
+	err = s.Apply(t.Context(), flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")}))
 	if got := Refusal(err); !strings.Contains(got, "42501") {
 		t.Errorf("%q of %v", got, err)
 	}

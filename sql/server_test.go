@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // pooled returns the way to the database through PgBouncer with few server connections.
@@ -31,14 +31,14 @@ func TestEverythingWorksThroughAPoolerInTransactionMode(t *testing.T) {
 	if got := drift(t, s); got != "0" {
 		t.Errorf("the books are off by %s", got)
 	}
-	if err := s.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "r", Bytes: []byte("b")}}); err != nil {
+	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "r", Bytes: []byte("b")}}); err != nil {
 		t.Error(err)
 	}
 	for range 3 {
 		if got := usage(t, s, UsageQuery{From: at("2026-11-01T00:00Z"), To: at("2026-12-01T00:00Z"), By: Total}); len(got) != 1 {
 			t.Errorf("usage: %q", got)
 		}
-		if _, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.Team, ID: "team-1"}, []spendflush.ProducerID{newProducer()}); err != nil {
+		if _, err := s.Spend(t.Context(), spend.Entity{Type: spend.Team, ID: "team-1"}, []spend.ProducerID{newProducer()}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestAStoppedFlusherDoesNotKeepTheOthersFromItsRows(t *testing.T) {
 	databaseURL := database(t)
 	s := open(t, databaseURL, Options{})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
 	// A flusher that has claimed and is heard of no more, its connection left open.
 	conn, err := s.pool.Acquire(t.Context())
@@ -152,7 +152,7 @@ func TestAServerKilledAndRestartedUnderAFlusherKeepsExactBooks(t *testing.T) {
 			if err == nil {
 				break
 			}
-			marks, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p})
+			marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 			if err == nil && marks.Of[p].Sequence == n {
 				break // it was committed after all
 			}

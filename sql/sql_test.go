@@ -13,9 +13,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/migrations"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -37,7 +37,7 @@ func migrate(t testing.TB, databaseURL string) {
 }
 
 // testBooks are the books of every database of these tests, so that flushes can be made before it.
-var testBooks = spendflush.BooksID{0xb0, 0x0c, 15: 1}
+var testBooks = spend.BooksID{0xb0, 0x0c, 15: 1}
 
 func giveTestBooks(t testing.TB, databaseURL string) {
 	t.Helper()
@@ -79,15 +79,15 @@ func execute(t testing.TB, pool *pgxpool.Pool, text string, args ...any) {
 
 // request is one update as it is booked.
 type request struct {
-	series   spendflush.Series
-	hour     spendflush.Hour
-	counters spendflush.Counters
+	series   spend.Series
+	hour     spend.Hour
+	counters spend.Counters
 }
 
-var noon = spendflush.HourOf(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+var noon = spend.HourOf(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
 
-func spend(text string) spendflush.Amount {
-	a, err := spendflush.ParseAmount(text)
+func dollars(text string) spend.Amount {
+	a, err := spend.ParseAmount(text)
 	if err != nil {
 		panic(err)
 	}
@@ -95,43 +95,43 @@ func spend(text string) spendflush.Amount {
 }
 
 // one is a successful request that cost this much.
-func one(amount string) spendflush.Counters {
-	return spendflush.Counters{Spend: spend(amount), SuccessfulRequests: 1, PromptTokens: 10, CompletionTokens: 5}
+func one(amount string) spend.Counters {
+	return spend.Counters{Spend: dollars(amount), SuccessfulRequests: 1, PromptTokens: 10, CompletionTokens: 5}
 }
 
 // entities says whom a series counts on, apart from the code that the pipeline uses.
-func entities(s *spendflush.Series) (list []spendflush.Entity) {
-	add := func(t spendflush.EntityType, id, team string) {
+func entities(s *spend.Series) (list []spend.Entity) {
+	add := func(t spend.EntityType, id, team string) {
 		if id != "" {
-			list = append(list, spendflush.Entity{Type: t, ID: id, TeamID: team})
+			list = append(list, spend.Entity{Type: t, ID: id, TeamID: team})
 		}
 	}
-	add(spendflush.APIKey, s.APIKey, "")
-	add(spendflush.User, s.UserID, "")
-	add(spendflush.EndUser, s.EndUserID, "")
-	add(spendflush.Team, s.TeamID, "")
+	add(spend.APIKey, s.APIKey, "")
+	add(spend.User, s.UserID, "")
+	add(spend.EndUser, s.EndUserID, "")
+	add(spend.Team, s.TeamID, "")
 	if s.TeamID != "" {
-		add(spendflush.TeamMember, s.UserID, s.TeamID)
+		add(spend.TeamMember, s.UserID, s.TeamID)
 	}
-	add(spendflush.Organization, s.OrganizationID, "")
+	add(spend.Organization, s.OrganizationID, "")
 	for _, tag := range s.Tags {
-		add(spendflush.Tag, tag, "")
+		add(spend.Tag, tag, "")
 	}
-	add(spendflush.Agent, s.AgentID, "")
+	add(spend.Agent, s.AgentID, "")
 	return list
 }
 
 // flushOf returns the flush of these requests, as batch first to last of the producer, each batch a whole seal.
-func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...request) *spendflush.Flush {
-	f := &spendflush.Flush{Books: testBooks}
-	totals := map[spendflush.Key]*spendflush.TotalRow{}
+func flushOf(producer spend.ProducerID, first, last uint64, requests ...request) *spend.Flush {
+	f := &spend.Flush{Books: testBooks}
+	totals := map[spend.Key]*spend.TotalRow{}
 	type place struct {
-		hour spendflush.Hour
-		key  spendflush.Key
+		hour spend.Hour
+		key  spend.Key
 	}
-	rollups := map[place]*spendflush.RollupRow{}
+	rollups := map[place]*spend.RollupRow{}
 	for _, r := range requests {
-		row := spendflush.NewRollupRow(&r.series, r.hour, r.counters)
+		row := spend.NewRollupRow(&r.series, r.hour, r.counters)
 		f.Control[0].Add(&r.counters)
 		if known := rollups[place{r.hour, row.Key}]; known != nil {
 			known.Counters.Add(&r.counters)
@@ -143,7 +143,7 @@ func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...req
 			if known := totals[e.Key()]; known != nil {
 				known.Counters.Add(&r.counters)
 			} else {
-				totals[e.Key()] = &spendflush.TotalRow{Key: e.Key(), Entity: e, Counters: r.counters}
+				totals[e.Key()] = &spend.TotalRow{Key: e.Key(), Entity: e, Counters: r.counters}
 			}
 		}
 	}
@@ -153,43 +153,43 @@ func flushOf(producer spendflush.ProducerID, first, last uint64, requests ...req
 	for _, row := range rollups {
 		f.Rollups = append(f.Rollups, *row)
 	}
-	slices.SortFunc(f.Totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
-	slices.SortFunc(f.Rollups, func(a, b spendflush.RollupRow) int {
+	slices.SortFunc(f.Totals, func(a, b spend.TotalRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(f.Rollups, func(a, b spend.RollupRow) int {
 		return cmp.Or(cmp.Compare(a.Hour, b.Hour), a.Key.Compare(b.Key))
 	})
-	claim := spendflush.Claim{
+	claim := spend.Claim{
 		Producer: producer, First: first, Last: last, Prior: digestAt(first - 1), Digest: digestAt(last),
 		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend,
 	}
 	sealedUpTo.extend(&claim)
-	f.Claims = []spendflush.Claim{claim}
+	f.Claims = []spend.Claim{claim}
 	return f
 }
 
 // digestAt is the digest of the batch of that sequence in these tests, whatever it holds.
-func digestAt(sequence uint64) (d spendflush.Digest) {
+func digestAt(sequence uint64) (d spend.Digest) {
 	binary.BigEndian.PutUint64(d[8:], sequence)
 	return d
 }
 
 // sealedUpTo has the sums of all batches of a producer up to a sequence, as its headers would tell them.
-var sealedUpTo = sealedSums{sums: map[sealedPlace]spendflush.Counters{}}
+var sealedUpTo = sealedSums{sums: map[sealedPlace]spend.Counters{}}
 
 type sealedSums struct {
 	mu   sync.Mutex
-	sums map[sealedPlace]spendflush.Counters
+	sums map[sealedPlace]spend.Counters
 }
 
 type sealedPlace struct {
-	producer spendflush.ProducerID
+	producer spend.ProducerID
 	sequence uint64
 }
 
-func (s *sealedSums) extend(c *spendflush.Claim) {
+func (s *sealedSums) extend(c *spend.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum := s.sums[sealedPlace{c.Producer, c.First - 1}]
-	sum.Add(&spendflush.Counters{Spend: c.Amount, SuccessfulRequests: c.Updates})
+	sum.Add(&spend.Counters{Spend: c.Amount, SuccessfulRequests: c.Updates})
 	s.sums[sealedPlace{c.Producer, c.Last}] = sum
 	c.SealedUpdates, c.SealedAmount = sum.SuccessfulRequests, sum.Spend
 }
@@ -200,12 +200,12 @@ func traffic(r *rand.Rand, n, population int) []request {
 	for i := range requests {
 		p := r.IntN(population)
 		requests[i] = request{
-			series: spendflush.Series{
+			series: spend.Series{
 				APIKey: fmt.Sprintf("key-%d", p), UserID: fmt.Sprintf("user-%d", p%50), TeamID: fmt.Sprintf("team-%d", p%7),
 				OrganizationID: fmt.Sprintf("org-%d", p%3), Model: fmt.Sprintf("model-%d", p%4), Tags: tagsOf(p),
 			},
-			hour:     noon + spendflush.Hour(r.IntN(3)),
-			counters: spendflush.Counters{Spend: spendflush.Picodollars(r.Int64N(1e12)), PromptTokens: r.Int64N(1000)},
+			hour:     noon + spend.Hour(r.IntN(3)),
+			counters: spend.Counters{Spend: spend.Picodollars(r.Int64N(1e12)), PromptTokens: r.Int64N(1000)},
 		}
 		if r.IntN(10) == 0 {
 			requests[i].counters.FailedRequests = 1
@@ -227,10 +227,10 @@ func tagsOf(p int) []string {
 	}
 }
 
-func newProducer() spendflush.ProducerID { return spendflush.NewProducerID(time.Now()) }
+func newProducer() spend.ProducerID { return spend.NewProducerID(time.Now()) }
 
 // apply must succeed.
-func apply(t testing.TB, s *Store, f *spendflush.Flush) {
+func apply(t testing.TB, s *Store, f *spend.Flush) {
 	t.Helper()
 	if err := s.Apply(t.Context(), f); err != nil {
 		t.Fatal(err)

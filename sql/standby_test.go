@@ -14,10 +14,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // couple returns the URLs of a primary with the tables, and of a standby that follows it.
@@ -57,9 +57,9 @@ func TestWhatAStandbySaysIsTakenForAuditsAndNeverForMarks(t *testing.T) {
 	// The URL lets the store come to a standby, as a pooler may whatever the URL says.
 	s := open(t, withHost(t, primary.URL(""), front.Addr(), "any"), Options{})
 	p := newProducer()
-	f := flushOf(p, 1, 1, request{spendflush.Series{APIKey: "k"}, noon, one("1")})
+	f := flushOf(p, 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 
-	if _, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p}); !errors.Is(err, ErrStandby) {
+	if _, err := s.Marks(t.Context(), 0, []spend.ProducerID{p}); !errors.Is(err, ErrStandby) {
 		t.Errorf("Marks: %v, want %v", err, ErrStandby)
 	}
 	if report, err := s.Audit(t.Context()); err != nil || !report.OK {
@@ -88,7 +88,7 @@ func TestWhatAStandbySaysIsTakenForAuditsAndNeverForMarks(t *testing.T) {
 	if n := s.Stats().Retries - before; n > 1 {
 		t.Errorf("%d tries were made on connections to the standby", n)
 	}
-	if _, err := s.Marks(t.Context(), 0, []spendflush.ProducerID{p}); err != nil {
+	if _, err := s.Marks(t.Context(), 0, []spend.ProducerID{p}); err != nil {
 		t.Error(err)
 	}
 }
@@ -206,7 +206,7 @@ func TestAFrozenPrimaryIsLeftOnceAnotherTakesWrites(t *testing.T) {
 	both := "postgres://" + config.User + ":" + config.Password + "@" + host(t, primary.URL("")) + "," + host(t, standby.URL("")) + "/postgres?sslmode=disable"
 	s := open(t, both, Options{})
 	p := newProducer()
-	r := request{spendflush.Series{APIKey: "k"}, noon, one("1")}
+	r := request{spend.Series{APIKey: "k"}, noon, one("1")}
 	apply(t, s, flushOf(p, 1, 1, r))
 	execute(t, s.pool, "CHECKPOINT")
 	caughtUp := open(t, standby.URL(""), Options{Standby: true})

@@ -20,8 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/pglink"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Options are what can be set of a Store. The zero value of a field stands for its default.
@@ -43,7 +43,7 @@ type Options struct {
 	Logger *slog.Logger
 	// BatchKeys are those of the pipelines: ApplyQuarantined refuses a batch that none of them has signed. The zero value
 	// accepts every batch.
-	BatchKeys spendflush.BatchKeys
+	BatchKeys spend.BatchKeys
 
 	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
 	ApplicationName string
@@ -63,7 +63,7 @@ const (
 	firstPause = 10 * time.Millisecond // before the second try, doubled at each; about 1.3s in all
 )
 
-// Store is the books in Postgres. It implements spendflush.Store. All methods are safe for concurrent use.
+// Store is the books in Postgres. It implements spend.Store. All methods are safe for concurrent use.
 type Store struct {
 	pool      *pgxpool.Pool
 	lent      bool              // the pool is the caller's
@@ -73,7 +73,7 @@ type Store struct {
 	unwatch   context.CancelFunc
 	known     known
 	stats     counters
-	batchKeys spendflush.BatchKeys
+	batchKeys spend.BatchKeys
 	encoders  sync.Pool
 
 	// Only tests change these, to see what goes wrong without them.
@@ -82,7 +82,7 @@ type Store struct {
 	anyOrder  bool                     // don't look at the order of the rows
 }
 
-var _ spendflush.Store = (*Store)(nil)
+var _ spend.Store = (*Store)(nil)
 
 // ErrStandby is wrapped where a server can't be written to because it is a standby.
 var ErrStandby = pglink.ErrStandby
@@ -209,15 +209,15 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// Marks implements spendflush.Store.
-func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
-	var marks spendflush.Marks
+// Marks implements spend.Store.
+func (s *Store) Marks(ctx context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error) {
+	var marks spend.Marks
 	err := s.read(ctx, func(tx querier) (err error) {
 		marks, err = s.readMarks(ctx, tx, shard, producers)
 		return err
 	})
 	if err != nil {
-		return spendflush.Marks{}, fmt.Errorf("read marks: %w", denied(err))
+		return spend.Marks{}, fmt.Errorf("read marks: %w", denied(err))
 	}
 	return marks, nil
 }
@@ -226,7 +226,7 @@ func (s *Store) Marks(ctx context.Context, shard int, producers []spendflush.Pro
 // Postgres had been turned back. A pooler may lead there although the connection once led to a primary.
 const onPrimary = "SELECT pg_catalog.pg_is_in_recovery(), marks.* FROM (%s) AS marks"
 
-func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
+func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spend.ProducerID) (spend.Marks, error) {
 	asked := make([][16]byte, len(producers))
 	for i, id := range producers {
 		asked[i] = id
@@ -247,9 +247,9 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 		err = ErrStandby
 	}
 	if err != nil {
-		return spendflush.Marks{}, err
+		return spend.Marks{}, err
 	}
-	marks := spendflush.Marks{Books: books, Of: make(map[spendflush.ProducerID]spendflush.Mark, len(ids))}
+	marks := spend.Marks{Books: books, Of: make(map[spend.ProducerID]spend.Mark, len(ids))}
 	if horizon != nil {
 		marks.Horizon = *horizon
 	}
@@ -257,9 +257,9 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 		marks.Changes = *changes
 	}
 	for i, id := range ids {
-		mark := spendflush.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}
-		if mark.Amount, err = spendflush.ParseAmount(amounts[i]); err != nil {
-			return spendflush.Marks{}, err
+		mark := spend.Mark{Sequence: uint64(sequences[i]), Digest: digests[i], Recent: recent[i], Updates: updates[i]}
+		if mark.Amount, err = spend.ParseAmount(amounts[i]); err != nil {
+			return spend.Marks{}, err
 		}
 		marks.Of[id] = mark
 	}
@@ -273,24 +273,24 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	}
 	for i, id := range byHand {
 		mark := marks.Of[id]
-		mark.ByHand = append(mark.ByHand, spendflush.ByHandBatch{Producer: id, Sequence: uint64(byHandSequences[i]), Digest: byHandDigests[i]})
+		mark.ByHand = append(mark.ByHand, spend.ByHandBatch{Producer: id, Sequence: uint64(byHandSequences[i]), Digest: byHandDigests[i]})
 		marks.Of[id] = mark
 	}
 	return marks, nil
 }
 
 // appendRange appends sequences that follow the ranges. Those that meet the last range become part of it.
-func appendRange(ranges []spendflush.SequenceRange, first, last int64) []spendflush.SequenceRange {
+func appendRange(ranges []spend.SequenceRange, first, last int64) []spend.SequenceRange {
 	if n := len(ranges); n > 0 && ranges[n-1].Last+1 == uint64(first) {
 		ranges[n-1].Last = uint64(last)
 		return ranges
 	}
-	return append(ranges, spendflush.SequenceRange{First: uint64(first), Last: uint64(last)})
+	return append(ranges, spend.SequenceRange{First: uint64(first), Last: uint64(last)})
 }
 
-// Tend implements spendflush.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
+// Tend implements spend.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
 // has run on without a jump.
-func (s *Store) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+func (s *Store) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
 	for shard, producer := range living {
 		producers[shard], shards[shard] = producer, int16(shard)

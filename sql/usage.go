@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Granularity says how long the stretches of time are that a usage report adds up.
@@ -42,7 +42,7 @@ type UsageQuery struct {
 	// EntityType is whose usage is asked for: that of all entities of the type, or of one by its EntityID (and, of a
 	// team_member, TeamID, which alone stands for all members of the team). An update that counts on two tags counts
 	// on each. 0: all updates, each once.
-	EntityType       spendflush.EntityType
+	EntityType       spend.EntityType
 	EntityID, TeamID string
 
 	// The report covers From ≤ t < To. Both must be whole UTC hours, at most 10 years apart.
@@ -72,7 +72,7 @@ type UsageQuery struct {
 type UsageRow struct {
 	Start time.Time // of the stretch, in the Location; of a day its first moment, also where From is later
 	Group []string  // the names that GroupBy asked for, in its order
-	Spend spendflush.Amount
+	Spend spend.Amount
 
 	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of CountNames.
 	Counts [7]string
@@ -109,10 +109,10 @@ func (q *UsageQuery) validate() error {
 	if q.EntityType == 0 && (q.EntityID != "" || q.TeamID != "") {
 		return fmt.Errorf("%w: an entity without its type", ErrQuery)
 	}
-	if int(q.EntityType) > len(spendflush.EntityTypes()) {
+	if int(q.EntityType) > len(spend.EntityTypes()) {
 		return fmt.Errorf("%w: %s", ErrQuery, q.EntityType)
 	}
-	if q.TeamID != "" && q.EntityType != spendflush.TeamMember {
+	if q.TeamID != "" && q.EntityType != spend.TeamMember {
 		return fmt.Errorf("%w: a team besides an entity of type %s; only a team_member has one", ErrQuery, q.EntityType)
 	}
 	if !q.From.Truncate(time.Hour).Equal(q.From) || !q.To.Truncate(time.Hour).Equal(q.To) {
@@ -146,19 +146,19 @@ type bucket struct {
 
 // buckets cuts From to To. The last one only marks the end.
 func (q *UsageQuery) buckets(zone *time.Location) []bucket {
-	from, to := int32(spendflush.HourOf(q.From)), int32(spendflush.HourOf(q.To))
+	from, to := int32(spend.HourOf(q.From)), int32(spend.HourOf(q.To))
 	var cut []bucket
 	switch q.By {
 	case Hour:
 		for h := from; h < to; h++ {
-			cut = append(cut, bucket{h, spendflush.Hour(h).Time().In(zone)})
+			cut = append(cut, bucket{h, spend.Hour(h).Time().In(zone)})
 		}
 	case Day:
 		for h := from; h < to; {
-			start, next := dayOf(spendflush.Hour(h).Time().In(zone))
+			start, next := dayOf(spend.Hour(h).Time().In(zone))
 			cut = append(cut, bucket{h, start})
 			// The first hour that starts on the next day.
-			h = int32(spendflush.HourOf(next.Add(time.Hour - time.Nanosecond)))
+			h = int32(spend.HourOf(next.Add(time.Hour - time.Nanosecond)))
 		}
 	default:
 		cut = append(cut, bucket{from, q.From.In(zone)})

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // param is one parameter in Postgres's binary format.
@@ -97,7 +97,7 @@ func (e *encoder) uuid(v [16]byte) {
 	e.end(pgtype.UUIDOID)
 }
 
-func (e *encoder) amount(v spendflush.Amount) {
+func (e *encoder) amount(v spend.Amount) {
 	e.buf = appendNumeric(e.buf, v)
 	e.end(pgtype.NumericOID)
 }
@@ -195,7 +195,7 @@ func (e *encoder) texts(n int, at func(int) string) {
 	e.end(pgtype.TextArrayOID)
 }
 
-func (e *encoder) amounts(n int, at func(int) spendflush.Amount) {
+func (e *encoder) amounts(n int, at func(int) spend.Amount) {
 	e.array(pgtype.NumericOID, n)
 	for i := range n {
 		size := len(e.buf)
@@ -207,8 +207,8 @@ func (e *encoder) amounts(n int, at func(int) spendflush.Amount) {
 }
 
 // counters encodes an array for each counter, in the order of the statements.
-func (e *encoder) counters(n int, at func(int) *spendflush.Counters) {
-	e.amounts(n, func(i int) spendflush.Amount { return at(i).Spend })
+func (e *encoder) counters(n int, at func(int) *spend.Counters) {
+	e.amounts(n, func(i int) spend.Amount { return at(i).Spend })
 	e.int8s(n, func(i int) int64 { return at(i).SuccessfulRequests })
 	e.int8s(n, func(i int) int64 { return at(i).FailedRequests })
 	e.int8s(n, func(i int) int64 { return at(i).PromptTokens })
@@ -220,7 +220,7 @@ func (e *encoder) counters(n int, at func(int) *spendflush.Counters) {
 const (
 	numericBase     = 10_000
 	numericDigits   = 10 // digits of that base in 128 bits
-	fractionDigits  = spendflush.AmountScale / 4
+	fractionDigits  = spend.AmountScale / 4
 	numericPositive = 0x0000
 	numericNegative = 0x4000
 )
@@ -228,7 +228,7 @@ const (
 // appendNumeric appends the binary format of NUMERIC: the number of digits to base 10000, the weight of the first, the
 // sign, the display scale, the digits. Trailing zeros are left out. All 128-bit amounts are right, also those that
 // NUMERIC(38,12) has no room for.
-func appendNumeric(to []byte, a spendflush.Amount) []byte {
+func appendNumeric(to []byte, a spend.Amount) []byte {
 	sign := uint16(numericPositive)
 	if a.Sign() < 0 {
 		sign, a = numericNegative, a.Neg() // -2^127 stays as it is, which is right as an unsigned number
@@ -261,7 +261,7 @@ func appendNumeric(to []byte, a spendflush.Amount) []byte {
 	to = binary.BigEndian.AppendUint16(to, uint16(n-zeros))
 	to = binary.BigEndian.AppendUint16(to, uint16(n-1-fractionDigits))
 	to = binary.BigEndian.AppendUint16(to, sign)
-	to = binary.BigEndian.AppendUint16(to, spendflush.AmountScale)
+	to = binary.BigEndian.AppendUint16(to, spend.AmountScale)
 	for i := n - 1; i >= zeros; i-- {
 		to = binary.BigEndian.AppendUint16(to, digits[i])
 	}

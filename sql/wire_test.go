@@ -7,11 +7,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // bigAmount returns the units of an amount by the way of math/big.
-func bigAmount(a spendflush.Amount) *big.Int {
+func bigAmount(a spend.Amount) *big.Int {
 	hi, lo := a.Units()
 	n := new(big.Int).Lsh(big.NewInt(hi), 64)
 	return n.Add(n, new(big.Int).SetUint64(lo))
@@ -20,10 +20,10 @@ func bigAmount(a spendflush.Amount) *big.Int {
 // decimal writes units of 10^-12 as Postgres writes NUMERIC with twelve decimals.
 func decimal(units *big.Int) string {
 	text := new(big.Int).Abs(units).String()
-	for len(text) <= spendflush.AmountScale {
+	for len(text) <= spend.AmountScale {
 		text = "0" + text
 	}
-	point := len(text) - spendflush.AmountScale
+	point := len(text) - spend.AmountScale
 	if units.Sign() < 0 {
 		return "-" + text[:point] + "." + text[point:]
 	}
@@ -31,19 +31,19 @@ func decimal(units *big.Int) string {
 }
 
 // someAmounts returns amounts of every size, those around powers of the bases, and the extremes.
-func someAmounts() []spendflush.Amount {
+func someAmounts() []spend.Amount {
 	r := rand.New(rand.NewPCG(1, 2))
-	amounts := []spendflush.Amount{
-		{}, spendflush.AmountFromUnits(0, 1), spendflush.AmountFromUnits(-1, 1<<64-1),
-		spend("99999999999999999999999999.999999999999"), spend("-99999999999999999999999999.999999999999"),
-		spendflush.AmountFromUnits(1<<63-1, 1<<64-1), spendflush.AmountFromUnits(-1<<63, 0),
+	amounts := []spend.Amount{
+		{}, spend.AmountFromUnits(0, 1), spend.AmountFromUnits(-1, 1<<64-1),
+		dollars("99999999999999999999999999.999999999999"), dollars("-99999999999999999999999999.999999999999"),
+		spend.AmountFromUnits(1<<63-1, 1<<64-1), spend.AmountFromUnits(-1<<63, 0),
 	}
 	power := big.NewInt(1)
 	for range 38 {
 		for _, delta := range []int64{-1, 0, 1} {
 			n := new(big.Int).Add(power, big.NewInt(delta))
 			low := new(big.Int).And(n, new(big.Int).SetUint64(1<<64-1))
-			a := spendflush.AmountFromUnits(new(big.Int).Rsh(n, 64).Int64(), low.Uint64())
+			a := spend.AmountFromUnits(new(big.Int).Rsh(n, 64).Int64(), low.Uint64())
 			amounts = append(amounts, a, a.Neg())
 		}
 		power.Mul(power, big.NewInt(10))
@@ -56,7 +56,7 @@ func someAmounts() []spendflush.Amount {
 		} else {
 			hi, lo = hi>>shift, lo>>shift
 		}
-		amounts = append(amounts, spendflush.AmountFromUnits(int64(hi), lo))
+		amounts = append(amounts, spend.AmountFromUnits(int64(hi), lo))
 	}
 	return amounts
 }
@@ -65,7 +65,7 @@ func TestPostgresReadsEveryAmountAsWhatItIs(t *testing.T) {
 	s := open(t, database(t), Options{})
 	amounts := someAmounts()
 	var e encoder
-	e.amounts(len(amounts), func(i int) spendflush.Amount { return amounts[i] })
+	e.amounts(len(amounts), func(i int) spend.Amount { return amounts[i] })
 	conn, err := s.pool.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -94,13 +94,13 @@ func TestAmountsAtTheEdgeOfTheColumnRoundTrip(t *testing.T) {
 		"99999999999999999999999999.999999999999", "-99999999999999999999999999.999999999999", "0.000000000001",
 		"-0.000000000001", "0.0001", "10000",
 	} {
-		series := spendflush.Series{APIKey: text}
-		c := spendflush.Counters{Spend: spend(text), SuccessfulRequests: 1}
+		series := spend.Series{APIKey: text}
+		c := spend.Counters{Spend: dollars(text), SuccessfulRequests: 1}
 		sequence := uint64(i + 1)
 		f := flushOf(p, sequence, sequence, request{series, noon, c})
-		f.Claims[0].Amount, f.Control = spendflush.Amount{}, spendflush.Control{} // their sums have no room for it
+		f.Claims[0].Amount, f.Control = spend.Amount{}, spend.Control{} // their sums have no room for it
 		apply(t, s, f)
-		report, err := s.Spend(t.Context(), spendflush.Entity{Type: spendflush.APIKey, ID: text}, []spendflush.ProducerID{p})
+		report, err := s.Spend(t.Context(), spend.Entity{Type: spend.APIKey, ID: text}, []spend.ProducerID{p})
 		if err != nil || report.Committed != c {
 			t.Errorf("%s: %+v, %v", text, report, err)
 		}
@@ -129,7 +129,7 @@ func TestAnEmptyArrayIsAnEmptyArray(t *testing.T) {
 
 func TestHoursBefore1970AreSplitIntoDaysLikeLaterOnes(t *testing.T) {
 	for _, c := range []struct {
-		hour     spendflush.Hour
+		hour     spend.Hour
 		day      int32
 		hourOfIt int16
 	}{{0, 0, 0}, {23, 0, 23}, {24, 1, 0}, {-1, -1, 23}, {-24, -1, 0}, {-25, -2, 23}} {

@@ -9,13 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
 // booksID returns which books the database has: by Postgres, or else by a note in Redis.
-func (ps *parts) booksID(ctx context.Context) (spendflush.BooksID, error) {
+func (ps *parts) booksID(ctx context.Context) (spend.BooksID, error) {
 	is, err := ps.reads.BooksIdentity(ctx)
 	if err == nil {
 		return is.ID, nil
@@ -23,11 +23,11 @@ func (ps *parts) booksID(ctx context.Context) (spendflush.BooksID, error) {
 	if id := ps.notedBooks(ctx); !id.IsZero() {
 		return id, nil
 	}
-	return spendflush.BooksID{}, err
+	return spend.BooksID{}, err
 }
 
 // notedBooks returns which books the database has as far as it can be known without it, zero if it can't.
-func (ps *parts) notedBooks(ctx context.Context) (id spendflush.BooksID) {
+func (ps *parts) notedBooks(ctx context.Context) (id spend.BooksID) {
 	if ps.running != nil {
 		status := ps.running.Status()
 		return status.Books
@@ -42,9 +42,9 @@ func (ps *parts) notedBooks(ctx context.Context) (id spendflush.BooksID) {
 
 // booksJSON is what `books --json` prints.
 type booksJSON struct {
-	ID      spendflush.BooksID   `json:"id"`
-	MadeAt  time.Time            `json:"made_at"`
-	Earlier []spendflush.BooksID `json:"earlier"`
+	ID      spend.BooksID   `json:"id"`
+	MadeAt  time.Time       `json:"made_at"`
+	Earlier []spend.BooksID `json:"earlier"`
 }
 
 func (p *program) booksCommand() *cobra.Command {
@@ -78,7 +78,7 @@ Exit status: 0 shown, 1 failed, 2 wrong usage or settings.`,
 }
 
 func asBooksJSON(is sql.BooksIdentity) booksJSON {
-	return booksJSON{ID: is.ID, MadeAt: is.MadeAt.UTC(), Earlier: append([]spendflush.BooksID{}, is.Earlier...)}
+	return booksJSON{ID: is.ID, MadeAt: is.MadeAt.UTC(), Earlier: append([]spend.BooksID{}, is.Earlier...)}
 }
 
 func (p *program) booksNewIDCommand() *cobra.Command {
@@ -96,10 +96,10 @@ It asks first; where no terminal can answer, --yes is needed. Exit status: 0 don
 answer was no; 2 wrong usage or settings.`,
 		Example: `  DATABASE_URL=postgres://localhost/staging spendflush books new-id --yes`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var id spendflush.BooksID
+			var id spend.BooksID
 			if text != "" {
 				var err error
-				if id, err = spendflush.ParseBooksID(strings.ToLower(text)); err != nil {
+				if id, err = spend.ParseBooksID(strings.ToLower(text)); err != nil {
 					return usageError{fmt.Errorf("--id: %w", err)}
 				}
 			}
@@ -115,7 +115,7 @@ answer was no; 2 wrong usage or settings.`,
 	return c
 }
 
-func (p *program) newBooksID(ctx context.Context, ps *parts, id spendflush.BooksID, yes bool) error {
+func (p *program) newBooksID(ctx context.Context, ps *parts, id spend.BooksID, yes bool) error {
 	is, err := ps.reads.BooksIdentity(ctx)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -91,7 +92,7 @@ func (ps *parts) openQueue() (err error) {
 
 // adoptWindow has this process go by the rewind window of the instances, where that is longer than its own: a shell seldom has
 // their settings.
-func (ps *parts) adoptWindow(ctx context.Context, id spendflush.BooksID) error {
+func (ps *parts) adoptWindow(ctx context.Context, id spend.BooksID) error {
 	window, err := ps.queue.Of(id).Window(ctx)
 	if err != nil || window <= ps.set.RewindWindow {
 		return err

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -156,7 +156,7 @@ func (c *partsCollector) collectRetained(ctx context.Context, gauge func(d *prom
 	if err != nil {
 		return
 	}
-	for shard := range spendflush.MaxShards {
+	for shard := range spend.MaxShards {
 		if shard >= c.ps.set.Shards && !slices.Contains(shards, shard) {
 			continue
 		}

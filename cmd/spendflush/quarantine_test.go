@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -67,7 +67,7 @@ func TestNeitherAFileNorAPipeNorDevNullIsATerminal(t *testing.T) {
 
 func TestWhatIsInQuarantineCantMoveTheCursor(t *testing.T) {
 	q := &sql.Quarantined{ID: 1, Kind: "row", State: "open", Reason: "odd\x1b[2J\n\ttext", Book: "team_member",
-		Entity: &spendflush.Entity{Type: spendflush.TeamMember, ID: "u\x1b", TeamID: "t\u202e"}}
+		Entity: &spend.Entity{Type: spend.TeamMember, ID: "u\x1b", TeamID: "t\u202e"}}
 	var text strings.Builder
 	w := entryTable(&text)
 	if err := w.row(q); err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
@@ -211,7 +211,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
 	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
 	check("LockTTL", within(s.LockTTL, 500*time.Millisecond, 5*time.Minute))
-	check("Shards", s.Shards >= 1 && s.Shards <= spendflush.MaxShards)
+	check("Shards", s.Shards >= 1 && s.Shards <= spend.MaxShards)
 	check("MaxKeys", s.MaxKeys >= 1 && s.MaxKeys <= 100_000_000)
 	check("MaxNewKeysPerDay", s.MaxNewKeysPerDay >= 0)
 	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
@@ -226,7 +226,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
 	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
-		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spendflush.DimensionNames(), d) }))
+		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spend.DimensionNames(), d) }))
 	check("DrainDelay", within(s.DrainDelay, 0, 5*time.Minute))
 	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))
 	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
@@ -242,11 +242,11 @@ const unsignedAccepted = "unsigned"
 
 func isQueueKey(text string) bool {
 	key, err := hex.DecodeString(text)
-	return err == nil && (&spendflush.BatchKeys{Key: key}).Validate() == nil
+	return err == nil && (&spend.BatchKeys{Key: key}).Validate() == nil
 }
 
 // batchKeys returns the keys of settings that were checked.
-func (s *settings) batchKeys() (keys spendflush.BatchKeys) {
+func (s *settings) batchKeys() (keys spend.BatchKeys) {
 	keys.Key, _ = hex.DecodeString(s.QueueKey)
 	if keys.Unsigned = s.QueueKeyAccepted == unsignedAccepted; !keys.Unsigned {
 		keys.Accepted, _ = hex.DecodeString(s.QueueKeyAccepted)

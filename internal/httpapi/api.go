@@ -20,15 +20,16 @@ import (
 	"github.com/spendflush/spendflush/internal/gate"
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/quarantine"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Recorder takes updates; *spendflush.Pipeline does.
 type Recorder interface {
 	// RecordAllFor keeps neither the slice nor anything that it refers to.
-	RecordAllFor(caller string, updates []spendflush.Update) (spendflush.Receipt, error)
+	RecordAllFor(caller string, updates []spend.Update) (spendflush.Receipt, error)
 	Wait(ctx context.Context, r spendflush.Receipt, want spendflush.Stage) (spendflush.Stage, error)
-	Held(e spendflush.Entity) spendflush.Held
-	Producer() spendflush.ProducerID
+	Held(e spend.Entity) spendflush.Held
+	Producer() spend.ProducerID
 	Status() spendflush.PipelineStatus
 }
 

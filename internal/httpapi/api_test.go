@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -32,7 +33,7 @@ type failingRecorder struct {
 	wait    func(ctx context.Context, want spendflush.Stage) (spendflush.Stage, error)
 }
 
-func (f *failingRecorder) RecordAllFor(_ string, updates []spendflush.Update) (spendflush.Receipt, error) {
+func (f *failingRecorder) RecordAllFor(_ string, updates []spend.Update) (spendflush.Receipt, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range updates {
@@ -56,8 +57,8 @@ func (f *failingRecorder) Wait(ctx context.Context, _ spendflush.Receipt, want s
 	return f.wait(ctx, want)
 }
 
-func (f *failingRecorder) Held(spendflush.Entity) spendflush.Held { return spendflush.Held{} }
-func (f *failingRecorder) Producer() spendflush.ProducerID        { return spendflush.ProducerID{} }
+func (f *failingRecorder) Held(spend.Entity) spendflush.Held { return spendflush.Held{} }
+func (f *failingRecorder) Producer() spend.ProducerID        { return spend.ProducerID{} }
 func (f *failingRecorder) Status() spendflush.PipelineStatus {
 	return spendflush.PipelineStatus{Producer: f.Producer().String(), Shards: []spendflush.ShardStatus{}}
 }
@@ -73,7 +74,7 @@ type failingReader struct {
 	left  error      // of the context, when the report was left before its end
 }
 
-func (f *failingReader) Spend(context.Context, spendflush.Entity, []spendflush.ProducerID) (sql.SpendReport, error) {
+func (f *failingReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (sql.SpendReport, error) {
 	return sql.SpendReport{}, f.err
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // sampleUpdate is an update as a gateway would send it.
@@ -94,7 +95,7 @@ func BenchmarkDecode(b *testing.B) {
 
 // idlePipeline takes updates and does nothing else: it isn't run.
 func idlePipeline(b *testing.B) *spendflush.Pipeline {
-	p, err := spendflush.New(spendflush.Config{Store: struct{ spendflush.Store }{}, DirectLocker: struct{ spendflush.Locker }{}})
+	p, err := spendflush.New(spendflush.Config{Store: struct{ spend.Store }{}, DirectLocker: struct{ spend.Locker }{}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // maxFaults is how many faults one answer names.
@@ -44,7 +44,7 @@ type decoder struct {
 	json *jsontext.Decoder
 	word []byte // a text with escapes, unescaped
 
-	updates []spendflush.Update
+	updates []spend.Update
 	bad     []bool  // which of updates have a fault
 	faults  []fault // in the order of the body; at most maxFaults
 	broken  bool    // a fault is about the grammar of JSON
@@ -89,7 +89,7 @@ func (d *decoder) reset() {
 	for i := range d.updates {
 		tags := d.updates[i].Tags
 		clear(tags)
-		d.updates[i] = spendflush.Update{Series: spendflush.Series{Tags: tags[:0]}}
+		d.updates[i] = spend.Update{Series: spend.Series{Tags: tags[:0]}}
 	}
 	clear(d.faults)
 	d.updates, d.bad, d.faults = d.updates[:0], d.bad[:0], d.faults[:0]
@@ -186,18 +186,18 @@ func (d *decoder) element() error {
 }
 
 // next returns a zero update at the end of d.updates, with room for tags where it had some before.
-func (d *decoder) next() *spendflush.Update {
+func (d *decoder) next() *spend.Update {
 	n := len(d.updates)
 	if n < cap(d.updates) {
 		d.updates = d.updates[:n+1] // reset has cleared it
 	} else {
-		d.updates = append(d.updates, spendflush.Update{})
+		d.updates = append(d.updates, spend.Update{})
 	}
 	d.bad = append(d.bad, false)
 	return &d.updates[n]
 }
 
-func (d *decoder) object(index int, u *spendflush.Update) error {
+func (d *decoder) object(index int, u *spend.Update) error {
 	if _, err := d.json.ReadToken(); err != nil {
 		return d.refuseSyntax(index, err)
 	}

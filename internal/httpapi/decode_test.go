@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func decodeAll(t testing.TB, body string, f format) (*decoder, error) {
@@ -29,7 +29,7 @@ func TestEveryFieldArrivesWhereItBelongs(t *testing.T) {
 		t.Fatal(err, d.faults)
 	}
 	got := d.updates[0]
-	var other spendflush.Update
+	var other spend.Update
 	if err := json.Unmarshal([]byte(body), &other); err != nil || !sameUpdate(&got, &other) {
 		t.Errorf("%v: encoding/json reads %+v", err, other)
 	}
@@ -37,9 +37,9 @@ func TestEveryFieldArrivesWhereItBelongs(t *testing.T) {
 		t.Errorf("time is %s, want %s", got.Time, want)
 	}
 	got.Time = time.Time{}
-	want := spendflush.Update{
-		Spend: amount(t, "-1.25"), Status: spendflush.Failure,
-		Series: spendflush.Series{
+	want := spend.Update{
+		Spend: amount(t, "-1.25"), Status: spend.Failure,
+		Series: spend.Series{
 			APIKey: "k", UserID: "u", EndUserID: "e", TeamID: "t", OrganizationID: "o", AgentID: "a", Tags: []string{"x", "y"},
 			Model: "m", ModelGroup: "g", CustomLLMProvider: "p", MCPNamespacedToolName: "n", Endpoint: "/v1",
 		},
@@ -70,9 +70,9 @@ func TestTimesAreTakenInEveryWayThatRFC3339Allows(t *testing.T) {
 	}
 }
 
-func amount(t testing.TB, text string) spendflush.Amount {
+func amount(t testing.TB, text string) spend.Amount {
 	t.Helper()
-	a, err := spendflush.ParseAmount(text)
+	a, err := spend.ParseAmount(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestNullIsAsGoodAsLeavingAFieldOut(t *testing.T) {
 	if err != nil || len(d.faults) > 0 {
 		t.Fatal(err, d.faults)
 	}
-	if want := (spendflush.Update{Spend: spendflush.Dollars(1)}); !reflect.DeepEqual(d.updates[0], want) {
+	if want := (spend.Update{Spend: spend.Dollars(1)}); !reflect.DeepEqual(d.updates[0], want) {
 		t.Errorf("got %+v", d.updates[0])
 	}
 }
@@ -264,10 +264,10 @@ func TestTagsBeyondTheBoundTakeNoMemoryAndAreRefused(t *testing.T) {
 	if err != nil || len(d.faults) > 0 {
 		t.Fatal(err, d.faults)
 	}
-	if n := len(d.updates[0].Tags); n != spendflush.MaxTags+1 {
+	if n := len(d.updates[0].Tags); n != spend.MaxTags+1 {
 		t.Errorf("%d tags were kept", n)
 	}
-	if err := d.updates[0].Check(0); !errors.Is(err, spendflush.ErrInvalidUpdate) {
+	if err := d.updates[0].Check(0); !errors.Is(err, spend.ErrInvalidUpdate) {
 		t.Errorf("the root takes it: %v", err)
 	}
 }
@@ -329,7 +329,7 @@ func TestADecoderUsedAgainKeepsNothingOfTheBodyBefore(t *testing.T) {
 	if err := d.decode([]byte(`{"spend":1,"user_id":"new","tags":["z"]}`), formatJSON); err != nil || len(d.faults) > 0 {
 		t.Fatal(err, d.faults)
 	}
-	want := spendflush.Update{Spend: spendflush.Dollars(1), Series: spendflush.Series{UserID: "new", Tags: []string{"z"}}}
+	want := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{UserID: "new", Tags: []string{"z"}}}
 	if !reflect.DeepEqual(d.updates[0], want) {
 		t.Errorf("got %+v", d.updates[0])
 	}
@@ -353,7 +353,7 @@ func TestUpdatesSurviveAChangeOfTheBufferTheyWereReadFrom(t *testing.T) {
 	}
 }
 
-func encode(t testing.TB, u *spendflush.Update) []byte {
+func encode(t testing.TB, u *spend.Update) []byte {
 	t.Helper()
 	b, err := json.Marshal(u)
 	if err != nil {
@@ -402,7 +402,7 @@ func FuzzWhatTheDecoderAcceptsMeansTheSameWhenWrittenAgain(f *testing.F) {
 	})
 }
 
-func sameUpdate(a, b *spendflush.Update) bool {
+func sameUpdate(a, b *spend.Update) bool {
 	x, y := *a, *b
 	if !x.Time.Equal(y.Time) || len(x.Tags) != len(y.Tags) {
 		return false

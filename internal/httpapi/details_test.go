@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
 // everything is a series with all there is.
-var everything = spendflush.Series{
+var everything = spend.Series{
 	APIKey: "key", UserID: "user", EndUserID: "customer", TeamID: "crew", OrganizationID: "org", AgentID: "agent", Tags: []string{"a", "b"},
 	Model: "model", ModelGroup: "group", CustomLLMProvider: "provider", MCPNamespacedToolName: "tool", Endpoint: "endpoint",
 }
@@ -25,12 +25,12 @@ var everythingShown = map[string]any{
 	"mcp_namespaced_tool_name": "tool", "endpoint": "endpoint",
 }
 
-var member = spendflush.Entity{Type: spendflush.TeamMember, TeamID: "crew", ID: "user"}
+var member = spend.Entity{Type: spend.TeamMember, TeamID: "crew", ID: "user"}
 
 func TestUsageCanBeGroupedByEverythingAtOnce(t *testing.T) {
 	in := newInstance(t)
 	in.run()
-	u := spendflush.Update{Spend: spendflush.Dollars(2), Series: everything, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}
+	u := spend.Update{Spend: spend.Dollars(2), Series: everything, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}
 	in.book(string(encode(t, &u)))
 	names := sql.GroupNames()
 	_, answer := in.get("/v1/usage?by=total&entity_type=team_member&team_id=crew&entity_id=user&group_by=" + strings.Join(names, ","))
@@ -58,19 +58,19 @@ func TestUsageCanBeGroupedByEverythingAtOnce(t *testing.T) {
 
 func TestRowsAndBatchesInQuarantineAreShownWithAllThatIsInThem(t *testing.T) {
 	in := newInstance(t)
-	producer := spendflush.NewProducerID(time.Now())
-	batch := func(sequence uint64, dollars ...string) *spendflush.Batch {
+	producer := spend.NewProducerID(time.Now())
+	batch := func(sequence uint64, dollars ...string) *spend.Batch {
 		costs := []cost{{everything, member, dollars[0]}}
 		for i, text := range dollars[1:] {
-			e := spendflush.Entity{Type: spendflush.TeamMember, TeamID: "crew", ID: fmt.Sprint("counterweight ", i)}
-			costs = append(costs, cost{spendflush.Series{TeamID: e.TeamID, UserID: e.ID}, e, text})
+			e := spend.Entity{Type: spend.TeamMember, TeamID: "crew", ID: fmt.Sprint("counterweight ", i)}
+			costs = append(costs, cost{spend.Series{TeamID: e.TeamID, UserID: e.ID}, e, text})
 		}
 		return madeUp(t, producer, sequence, costs...)
 	}
 	in.commit(batch(1, most, "-"+most, "0"), 1)
 	in.commit(batch(2, "1", "0", "-1"), 2) // for whose first row there is no room, neither in the total nor in the rollup
 	set := madeUp(t, producer, 4, cost{everything, member, "0.5"})
-	if err := in.store.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "set aside", Bytes: set.Bytes()}}); err != nil {
+	if err := in.store.Quarantine(t.Context(), []spend.BadBatch{{Reason: "set aside", Bytes: set.Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	_, answer := in.get("/v1/quarantine")
@@ -139,7 +139,7 @@ func TestBooksThatSomebodyChangedAreToldByEntity(t *testing.T) {
 func TestAFlushIsToldInTheStatusAndALossInThePipeline(t *testing.T) {
 	in := newInstance(t)
 	in.run()
-	producer := spendflush.NewProducerID(time.Now())
+	producer := spend.NewProducerID(time.Now())
 	in.commit(madeUp(t, producer, 2, keyCost("k", "1.5")), 1)
 	for held := false; !held; { // the lock is held while there is something to flush
 		in.book(`{"spend":"0.25","team_id":"crew"}`)

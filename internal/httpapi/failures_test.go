@@ -19,8 +19,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -266,7 +266,7 @@ func TestMetricsComeAsProtobufToThosePreferringIt(t *testing.T) {
 
 // What the double of the database answers where it isn't away: that there is nothing.
 
-func (f *failingReader) Entities(context.Context, []spendflush.EntityType, string, int) ([]sql.EntityTotal, error) {
+func (f *failingReader) Entities(context.Context, []spend.EntityType, string, int) ([]sql.EntityTotal, error) {
 	return nil, f.err
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -386,7 +387,7 @@ type leftReader struct{ failingReader }
 
 var errLeft = fmt.Errorf("read: %w", context.Canceled)
 
-func (*leftReader) Spend(context.Context, spendflush.Entity, []spendflush.ProducerID) (sql.SpendReport, error) {
+func (*leftReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (sql.SpendReport, error) {
 	return sql.SpendReport{}, errLeft
 }
 func (*leftReader) Usage(context.Context, sql.UsageQuery, func(sql.UsageRow) error) error {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // field is a field of an update in JSON.
@@ -114,7 +114,7 @@ func (d *decoder) nameOf(quoted []byte) string {
 }
 
 // value reads the value of the field. null is as good as leaving the field out; only spend may not be left out.
-func (d *decoder) value(index int, u *spendflush.Update, f field) error {
+func (d *decoder) value(index int, u *spend.Update, f field) error {
 	kind := d.json.PeekKind()
 	if kind == jsontext.KindNull {
 		if f == fieldSpend {
@@ -150,7 +150,7 @@ func (d *decoder) value(index int, u *spendflush.Update, f field) error {
 	return nil
 }
 
-func countOf(u *spendflush.Update, f field) *int64 {
+func countOf(u *spend.Update, f field) *int64 {
 	switch f {
 	case fieldPromptTokens:
 		return &u.PromptTokens
@@ -163,7 +163,7 @@ func countOf(u *spendflush.Update, f field) *int64 {
 	}
 }
 
-func textOf(u *spendflush.Update, f field) *string {
+func textOf(u *spend.Update, f field) *string {
 	switch f {
 	case fieldAPIKey:
 		return &u.APIKey
@@ -208,7 +208,7 @@ func (d *decoder) unquote(quoted []byte) []byte {
 	return d.word
 }
 
-func (d *decoder) spend(index int, u *spendflush.Update, kind jsontext.Kind) error {
+func (d *decoder) spend(index int, u *spend.Update, kind jsontext.Kind) error {
 	if kind != jsontext.KindNumber && kind != jsontext.KindString {
 		return d.refuseValue(index, fieldNames[fieldSpend], "want a number, or a string that holds one, not "+kindName(kind))
 	}
@@ -219,7 +219,7 @@ func (d *decoder) spend(index int, u *spendflush.Update, kind jsontext.Kind) err
 	if kind == jsontext.KindString {
 		text = d.unquote(text)
 	}
-	if u.Spend, err = spendflush.ParseAmount([]byte(text)); err != nil {
+	if u.Spend, err = spend.ParseAmount([]byte(text)); err != nil {
 		return d.refuse(index, fieldNames[fieldSpend], "%v", err)
 	}
 	return nil
@@ -240,7 +240,7 @@ func (d *decoder) count(index int, to *int64, f field, kind jsontext.Kind) error
 	var n int64
 	for _, c := range digits {
 		if c < '0' || c > '9' || len(digits) > maxCountDigits {
-			return d.refuse(index, fieldNames[f], "%.40s: want a whole number in plain digits, 0 to %d", digits, spendflush.MaxTokens)
+			return d.refuse(index, fieldNames[f], "%.40s: want a whole number in plain digits, 0 to %d", digits, spend.MaxTokens)
 		}
 		n = n*10 + int64(c-'0')
 	}
@@ -248,7 +248,7 @@ func (d *decoder) count(index int, to *int64, f field, kind jsontext.Kind) error
 	return nil
 }
 
-func (d *decoder) tags(index int, u *spendflush.Update, kind jsontext.Kind) error {
+func (d *decoder) tags(index int, u *spend.Update, kind jsontext.Kind) error {
 	name := fieldNames[fieldTags]
 	if kind != jsontext.KindBeginArray {
 		return d.refuseValue(index, name, "want an array of strings, not "+kindName(kind))
@@ -270,7 +270,7 @@ func (d *decoder) tags(index int, u *spendflush.Update, kind jsontext.Kind) erro
 			return d.refuseSyntax(index, err)
 		}
 		// One above the bound is kept, so that the root refuses the update; the rest would only take memory.
-		if kind == jsontext.KindString && len(u.Tags) <= spendflush.MaxTags {
+		if kind == jsontext.KindString && len(u.Tags) <= spend.MaxTags {
 			u.Tags = append(u.Tags, d.string(quoted))
 		}
 	}
@@ -283,7 +283,7 @@ func (d *decoder) tags(index int, u *spendflush.Update, kind jsontext.Kind) erro
 	return nil
 }
 
-func (d *decoder) time(index int, u *spendflush.Update, quoted []byte) error {
+func (d *decoder) time(index int, u *spend.Update, quoted []byte) error {
 	text := d.unquote(quoted)
 	plain, leap := plainRFC3339(text)
 	switch {
@@ -340,7 +340,7 @@ func shapedAsRFC3339(text []byte) bool {
 	return offset[:2] < "24" && offset[3:] < "60"
 }
 
-func (d *decoder) status(index int, u *spendflush.Update, quoted []byte) error {
+func (d *decoder) status(index int, u *spend.Update, quoted []byte) error {
 	text := d.unquote(quoted)
 	if u.Status.UnmarshalText(text) != nil {
 		return d.refuse(index, fieldNames[fieldStatus], "%.40q: allowed are success and failure", text)

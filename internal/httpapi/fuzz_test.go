@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func FuzzAUsageQueryIsWholeOrRefused(f *testing.F) {
@@ -34,7 +34,7 @@ func FuzzAUsageQueryIsWholeOrRefused(f *testing.F) {
 		if q.Location == nil || !q.From.Before(q.To) {
 			t.Fatalf("%q means %+v", query, q)
 		}
-		if !utf8.ValidString(q.EntityID) || len(q.EntityID) > spendflush.MaxIDBytes {
+		if !utf8.ValidString(q.EntityID) || len(q.EntityID) > spend.MaxIDBytes {
 			t.Fatalf("%q means the entity %q", query, q.EntityID)
 		}
 	})
@@ -54,11 +54,11 @@ func FuzzAnEntityPathIsReadAsItWasWritten(f *testing.F) {
 		if p != nil {
 			return
 		}
-		want := spendflush.Entity{Type: e.Type, ID: first}
-		if e.Type == spendflush.TeamMember {
-			want = spendflush.Entity{Type: e.Type, TeamID: first, ID: second}
+		want := spend.Entity{Type: e.Type, ID: first}
+		if e.Type == spend.TeamMember {
+			want = spend.Entity{Type: e.Type, TeamID: first, ID: second}
 		}
-		if e != want || e.Type.String() != kind || !slices.Contains(spendflush.EntityTypes(), e.Type) {
+		if e != want || e.Type.String() != kind || !slices.Contains(spend.EntityTypes(), e.Type) {
 			t.Fatalf("%q is read as %+v", path, e)
 		}
 	})

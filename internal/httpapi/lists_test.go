@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // list returns the rows of the answer at the path, each as a line of the named members.
@@ -111,57 +111,57 @@ func TestTopListsHaveTheLargestRowsOfWhatWasAskedFor(t *testing.T) {
 
 // cost is a request of a batch that is made up, in an hour long past: its series, and one of the entities that it counts on.
 type cost struct {
-	series  spendflush.Series
-	entity  spendflush.Entity
+	series  spend.Series
+	entity  spend.Entity
 	dollars string
 }
 
-const longPast = spendflush.Hour(490_000)
+const longPast = spend.Hour(490_000)
 
 func keyCost(key, dollars string) cost {
-	return cost{spendflush.Series{APIKey: key}, spendflush.Entity{Type: spendflush.APIKey, ID: key}, dollars}
+	return cost{spend.Series{APIKey: key}, spend.Entity{Type: spend.APIKey, ID: key}, dollars}
 }
 
 // madeUp returns a batch of a producer that isn't the instance.
-func madeUp(t testing.TB, producer spendflush.ProducerID, sequence uint64, costs ...cost) *spendflush.Batch {
+func madeUp(t testing.TB, producer spend.ProducerID, sequence uint64, costs ...cost) *spend.Batch {
 	t.Helper()
-	var totals []spendflush.TotalRow
-	var rollups []spendflush.RollupRow
+	var totals []spend.TotalRow
+	var rollups []spend.RollupRow
 	for _, of := range costs {
-		amount, err := spendflush.ParseAmount(of.dollars)
+		amount, err := spend.ParseAmount(of.dollars)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := spendflush.Counters{Spend: amount, SuccessfulRequests: 1}
-		totals = append(totals, spendflush.TotalRow{Key: of.entity.Key(), Entity: of.entity, Counters: c})
-		rollups = append(rollups, spendflush.NewRollupRow(&of.series, longPast, c))
+		c := spend.Counters{Spend: amount, SuccessfulRequests: 1}
+		totals = append(totals, spend.TotalRow{Key: of.entity.Key(), Entity: of.entity, Counters: c})
+		rollups = append(rollups, spend.NewRollupRow(&of.series, longPast, c))
 	}
-	slices.SortFunc(totals, func(a, b spendflush.TotalRow) int { return a.Key.Compare(b.Key) })
-	slices.SortFunc(rollups, func(a, b spendflush.RollupRow) int { return a.Key.Compare(b.Key) })
-	h := spendflush.Header{Books: testBooks, Producer: producer, Sequence: 1, SealedAt: producer.Born()}
-	b := spendflush.NewBatch(h, totals, rollups)
+	slices.SortFunc(totals, func(a, b spend.TotalRow) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(rollups, func(a, b spend.RollupRow) int { return a.Key.Compare(b.Key) })
+	h := spend.Header{Books: testBooks, Producer: producer, Sequence: 1, SealedAt: producer.Born()}
+	b := spend.NewBatch(h, totals, rollups)
 	for h.Sequence < sequence { // those before it were like it
 		h.Sequence++
 		h.PriorUpdates, h.PriorAmount, h.PriorDigest = h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount), b.Digest()
-		b = spendflush.NewBatch(h, totals, rollups)
+		b = spend.NewBatch(h, totals, rollups)
 	}
 	return b
 }
 
 // commit books a batch past the queue, with those before it from the given one on passed as lost.
-func (in *instance) commit(b *spendflush.Batch, from uint64) {
+func (in *instance) commit(b *spend.Batch, from uint64) {
 	in.t.Helper()
-	f, err := b.Flush(spendflush.Mark{Sequence: b.Sequence - 1, Digest: b.PriorDigest})
+	f, err := b.Flush(spend.Mark{Sequence: b.Sequence - 1, Digest: b.PriorDigest})
 	if err != nil {
 		in.t.Fatal(err)
 	}
-	marks, err := in.store.Marks(in.t.Context(), b.Shard, []spendflush.ProducerID{b.Producer})
+	marks, err := in.store.Marks(in.t.Context(), b.Shard, []spend.ProducerID{b.Producer})
 	if err != nil {
 		in.t.Fatal(err)
 	}
 	f.Claims[0].First, f.Claims[0].Prior = from, marks.Of[b.Producer].Digest // whatever came before
 	if from < b.Sequence {
-		f.Lost = []spendflush.LostRange{{Producer: b.Producer, First: from, Last: b.Sequence - 1, Reason: "missing"}}
+		f.Lost = []spend.LostRange{{Producer: b.Producer, First: from, Last: b.Sequence - 1, Reason: "missing"}}
 	}
 	if err := in.store.Apply(in.t.Context(), f); err != nil {
 		in.t.Fatal(err)
@@ -172,17 +172,17 @@ const most = "99999999999999999999999999" // dollars that a total can hold
 
 // aside puts five entries into quarantine: 1, a batch that can't be read; 2, one whose turn it isn't; 3, one whose turn it
 // is; 4, one that is in the books; 5, a row that a total has no room for, until mend is called. producer is that of 2 to 4.
-func (in *instance) aside() (producer spendflush.ProducerID, mend func()) {
+func (in *instance) aside() (producer spend.ProducerID, mend func()) {
 	in.t.Helper()
-	filler := spendflush.NewProducerID(time.Now())
+	filler := spend.NewProducerID(time.Now())
 	in.commit(madeUp(in.t, filler, 1, keyCost("full", most), keyCost("counterweight", "-"+most)), 1)
-	producer = spendflush.NewProducerID(time.Now())
+	producer = spend.NewProducerID(time.Now())
 	batch := func(sequence uint64) []byte {
 		return madeUp(in.t, producer, sequence, keyCost("k", "2.5")).Bytes()
 	}
 	in.commit(madeUp(in.t, producer, 1, keyCost("k", "2.5")), 1)
 	for _, bytes := range [][]byte{[]byte("not a batch"), batch(3), batch(2), batch(1)} {
-		err := in.store.Quarantine(in.t.Context(), []spendflush.BadBatch{{Reason: "set aside", Bytes: bytes}})
+		err := in.store.Quarantine(in.t.Context(), []spend.BadBatch{{Reason: "set aside", Bytes: bytes}})
 		if err != nil {
 			in.t.Fatal(err)
 		}
@@ -316,14 +316,14 @@ func TestNothingIsSettledByAnAddressAlone(t *testing.T) {
 
 func TestLostBatchesAreListedPageByPage(t *testing.T) {
 	in := newInstance(t)
-	older := spendflush.NewProducerID(time.Now().Add(-time.Hour))
-	newer := spendflush.NewProducerID(time.Now())
-	batch := func(p spendflush.ProducerID, sequence uint64) *spendflush.Batch {
+	older := spend.NewProducerID(time.Now().Add(-time.Hour))
+	newer := spend.NewProducerID(time.Now())
+	batch := func(p spend.ProducerID, sequence uint64) *spend.Batch {
 		return madeUp(t, p, sequence, keyCost("k", "1.5"))
 	}
 	in.commit(batch(older, 5), 1) // 1 to 4 are lost
 	in.commit(batch(newer, 2), 1) // 1 is lost
-	marks, err := in.store.Marks(t.Context(), 0, []spendflush.ProducerID{older})
+	marks, err := in.store.Marks(t.Context(), 0, []spend.ProducerID{older})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/quarantine"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -35,12 +35,12 @@ func limitOf(values url.Values, otherwise, most int) (int, *problem) {
 
 // entityTotal is an entity of the answer to GET /v1/entities.
 type entityTotal struct {
-	EntityType  string            `json:"entity_type"`
-	EntityID    string            `json:"entity_id"`
-	TeamID      string            `json:"team_id"`
-	Spend       spendflush.Amount `json:"spend"`
-	APIRequests int64             `json:"api_requests"`
-	UpdatedAt   time.Time         `json:"updated_at"`
+	EntityType  string       `json:"entity_type"`
+	EntityID    string       `json:"entity_id"`
+	TeamID      string       `json:"team_id"`
+	Spend       spend.Amount `json:"spend"`
+	APIRequests int64        `json:"api_requests"`
+	UpdatedAt   time.Time    `json:"updated_at"`
 }
 
 // entities lists the entities whose id begins with q, or those that have spent most.
@@ -53,9 +53,9 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	var types []spendflush.EntityType
+	var types []spend.EntityType
 	if values.Has("entity_type") {
-		kind, err := spendflush.ParseEntityType(values.Get("entity_type"))
+		kind, err := spend.ParseEntityType(values.Get("entity_type"))
 		if err != nil {
 			return invalidRequest.because("entity_type: %v", err)
 		}
@@ -93,18 +93,18 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 // lostRange is one of the answer to GET /v1/lost-batches. What is missing is known of all lost batches of a producer and
 // shard together.
 type lostRange struct {
-	Producer       string             `json:"producer"`
-	Shard          int                `json:"shard"`
-	First          uint64             `json:"first_sequence"`
-	Last           uint64             `json:"last_sequence"`
-	Batches        uint64             `json:"batches"`
-	Reason         string             `json:"reason"`
-	NoticedAt      time.Time          `json:"noticed_at"`
-	FoundAt        time.Time          `json:"found_at,omitzero"`
-	Quarantined    bool               `json:"quarantined"` // its bytes are in quarantine, or were when it was passed
-	ProducerLost   int64              `json:"producer_lost_batches"`
-	MissingUpdates *int64             `json:"producer_missing_updates"`
-	MissingAmount  *spendflush.Amount `json:"producer_missing_amount"`
+	Producer       string        `json:"producer"`
+	Shard          int           `json:"shard"`
+	First          uint64        `json:"first_sequence"`
+	Last           uint64        `json:"last_sequence"`
+	Batches        uint64        `json:"batches"`
+	Reason         string        `json:"reason"`
+	NoticedAt      time.Time     `json:"noticed_at"`
+	FoundAt        time.Time     `json:"found_at,omitzero"`
+	Quarantined    bool          `json:"quarantined"` // its bytes are in quarantine, or were when it was passed
+	ProducerLost   int64         `json:"producer_lost_batches"`
+	MissingUpdates *int64        `json:"producer_missing_updates"`
+	MissingAmount  *spend.Amount `json:"producer_missing_amount"`
 }
 
 func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
@@ -144,7 +144,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	for i := range found {
 		l := &found[i]
 		one := lostRange{Producer: l.Producer.String(), Shard: l.Shard, First: l.First, Last: l.Last,
-			Batches: spendflush.SequenceRange{First: l.First, Last: l.Last}.Len(), Reason: l.Reason, NoticedAt: l.NoticedAt,
+			Batches: spend.SequenceRange{First: l.First, Last: l.Last}.Len(), Reason: l.Reason, NoticedAt: l.NoticedAt,
 			FoundAt: l.FoundAt, Quarantined: l.Quarantined, ProducerLost: l.Batches}
 		if l.Known {
 			one.MissingUpdates, one.MissingAmount = &l.Updates, &l.Amount
@@ -160,7 +160,7 @@ func lostIDOf(text string) (*sql.LostID, *problem) {
 	parts := strings.Split(text, "/")
 	if len(parts) == 3 {
 		var errs [3]error
-		id.Producer, errs[0] = spendflush.ParseProducerID(parts[0])
+		id.Producer, errs[0] = spend.ParseProducerID(parts[0])
 		var shard uint64
 		shard, errs[1] = strconv.ParseUint(parts[1], 10, 15)
 		id.Shard = int(shard)

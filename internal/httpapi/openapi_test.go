@@ -13,7 +13,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -169,7 +169,7 @@ func TestEveryExampleIsAsItsSchemaSays(t *testing.T) {
 
 func TestListsOfNamesAreThoseOfTheCode(t *testing.T) {
 	var entities []string
-	for _, kind := range spendflush.EntityTypes() {
+	for _, kind := range spend.EntityTypes() {
 		entities = append(entities, kind.String())
 	}
 	for at, want := range map[string][]string{

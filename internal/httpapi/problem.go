@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // problemBase is where the types of problems are explained; each is an anchor on that page.
@@ -153,8 +153,8 @@ func writeBody(w http.ResponseWriter, contentType string, status int, body []byt
 
 // newUUID returns a random UUID (version 4).
 func newUUID() string {
-	var id spendflush.ProducerID // for its text
-	_, _ = rand.Read(id[:])      // never fails
+	var id spend.ProducerID // for its text
+	_, _ = rand.Read(id[:]) // never fails
 	id[6] = id[6]&0x0f | 0x40
 	id[8] = id[8]&0x3f | 0x80
 	return id.String()

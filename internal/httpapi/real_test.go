@@ -23,6 +23,7 @@ import (
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -47,7 +48,7 @@ func newInstance(t testing.TB) *instance {
 }
 
 // testBooks are the books of every database of these tests, so that batches can be made before it.
-var testBooks = spendflush.BooksID{0xb0, 0x0c, 15: 1}
+var testBooks = spend.BooksID{0xb0, 0x0c, 15: 1}
 
 func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	t.Helper()
@@ -238,7 +239,7 @@ func TestHeldAndCommittedAddUpToEveryUpdateWhileTheyMoveFromOneToTheOther(t *tes
 			t.Fatalf("%d %v", status, answer)
 		}
 		_, answer := in.get("/v1/spend/team/t")
-		want := spendflush.Picodollars(int64(n) * 10_000_000_000).String()
+		want := spend.Picodollars(int64(n) * 10_000_000_000).String()
 		if got := counter(answer, "total", "spend"); got != want {
 			t.Fatalf("after %d updates the total is %v, want %s: %v", n, got, want, answer)
 		}
@@ -254,15 +255,15 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 	in.run()
 	ids := []string{"a/b", "%2F", "ключ 😀", "a?b=c&d#e", "..", " ", "a\nb", strings.Repeat("é", 128)}
 	for _, id := range ids {
-		u := spendflush.Update{Spend: spendflush.Dollars(2), Series: spendflush.Series{
+		u := spend.Update{Spend: spend.Dollars(2), Series: spend.Series{
 			APIKey: id, UserID: id, EndUserID: id, TeamID: id, OrganizationID: id, AgentID: id, Tags: []string{id}, Model: id,
 		}}
 		if status, answer := in.post("?ack=committed", "application/json", string(encode(t, &u))); status != http.StatusOK {
 			t.Fatalf("%q: %d %v", id, status, answer)
 		}
-		for _, kind := range spendflush.EntityTypes() {
+		for _, kind := range spend.EntityTypes() {
 			path := "/v1/spend/" + kind.String() + "/" + url.PathEscape(id)
-			if kind == spendflush.TeamMember {
+			if kind == spend.TeamMember {
 				path += "/" + url.PathEscape(id)
 			}
 			status, answer := in.get(path)
@@ -270,7 +271,7 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 				t.Errorf("%s: %d %v", path, status, answer)
 			}
 			query := url.Values{"entity_type": {kind.String()}, "entity_id": {id}, "by": {"total"}, "group_by": {"model"}}
-			if kind == spendflush.TeamMember {
+			if kind == spend.TeamMember {
 				query.Set("team_id", id)
 			}
 			status, answer = in.get("/v1/usage?" + query.Encode())

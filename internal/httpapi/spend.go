@@ -7,8 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/quarantine"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -16,11 +16,11 @@ const spendPrefix = "/v1/spend/"
 
 // counters are sums as JSON writes them.
 type counters struct {
-	Spend spendflush.Amount `json:"spend"`
+	Spend spend.Amount `json:"spend"`
 	*quarantine.Counts
 }
 
-func countersOf(c spendflush.Counters) counters { return counters{c.Spend, quarantine.CountsOf(&c)} }
+func countersOf(c spend.Counters) counters { return counters{c.Spend, quarantine.CountsOf(&c)} }
 
 // entitySpend is the answer to GET /v1/spend/….
 type entitySpend struct {
@@ -54,18 +54,18 @@ func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	kind, err := spendflush.ParseEntityType(values.Get("entity_type"))
+	kind, err := spend.ParseEntityType(values.Get("entity_type"))
 	if err != nil {
 		return invalidRequest.because("entity_type: %v", err)
 	}
-	entity := spendflush.Entity{Type: kind, ID: values.Get("entity_id"), TeamID: values.Get("team_id")}
+	entity := spend.Entity{Type: kind, ID: values.Get("entity_id"), TeamID: values.Get("team_id")}
 	if p := checkID("entity_id", entity.ID); p != nil {
 		return p
 	}
-	if kind != spendflush.TeamMember && values.Has("team_id") {
+	if kind != spend.TeamMember && values.Has("team_id") {
 		return invalidRequest.because("team_id goes with entity_type=team_member; of a team, the id is given as entity_id")
 	}
-	if kind == spendflush.TeamMember {
+	if kind == spend.TeamMember {
 		if p := checkID("team_id", entity.TeamID); p != nil {
 			return p
 		}
@@ -74,7 +74,7 @@ func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
 }
 
 // spend tells what one entity has spent.
-func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.Entity) *problem {
+func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spend.Entity) *problem {
 	who := a.partyOf(w, r)
 	if p := a.spends.take(r.Context(), who); p != nil {
 		return p
@@ -87,7 +87,7 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.En
 		return databaseProblem(err)
 	}
 	beyond := held.NotIn(report.Marks)
-	if !report.Found && beyond == (spendflush.Counters{}) {
+	if !report.Found && beyond == (spend.Counters{}) {
 		return notFound.because("nothing was ever booked on this %s, and this instance holds nothing of it", entity.Type)
 	}
 	total := report.Committed
@@ -101,36 +101,36 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spendflush.En
 }
 
 // entityOf reads {entity_type}/{entity_id} or team_member/{team_id}/{user_id}. A slash in an id is escaped, as %2F.
-func entityOf(path string) (spendflush.Entity, *problem) {
+func entityOf(path string) (spend.Entity, *problem) {
 	parts := strings.Split(path, "/")
 	for i := range parts {
 		part, err := url.PathUnescape(parts[i])
 		if err != nil {
-			return spendflush.Entity{}, invalidRequest.because("the path can't be read: %v", err)
+			return spend.Entity{}, invalidRequest.because("the path can't be read: %v", err)
 		}
 		parts[i] = part
 	}
-	kind, err := spendflush.ParseEntityType(parts[0])
+	kind, err := spend.ParseEntityType(parts[0])
 	if err != nil {
-		return spendflush.Entity{}, notFound.because("%v", err)
+		return spend.Entity{}, notFound.because("%v", err)
 	}
 	ids, want := parts[1:], []string{"entity_id"}
-	if kind == spendflush.TeamMember {
+	if kind == spend.TeamMember {
 		want = []string{"team_id", "user_id"}
 	}
 	if len(ids) != len(want) {
-		return spendflush.Entity{}, notFound.because("want %s%s/{%s}; a slash in an id is written as %%2F",
+		return spend.Entity{}, notFound.because("want %s%s/{%s}; a slash in an id is written as %%2F",
 			spendPrefix, kind, strings.Join(want, "}/{"))
 	}
 	for i, id := range ids {
 		if p := checkID(want[i], id); p != nil {
-			return spendflush.Entity{}, p
+			return spend.Entity{}, p
 		}
 	}
-	if kind == spendflush.TeamMember {
-		return spendflush.Entity{Type: kind, TeamID: ids[0], ID: ids[1]}, nil
+	if kind == spend.TeamMember {
+		return spend.Entity{Type: kind, TeamID: ids[0], ID: ids[1]}, nil
 	}
-	return spendflush.Entity{Type: kind, ID: ids[0]}, nil
+	return spend.Entity{Type: kind, ID: ids[0]}, nil
 }
 
 // checkID refuses what can't be an id.
@@ -138,8 +138,8 @@ func checkID(name, id string) *problem {
 	switch {
 	case id == "":
 		return invalidRequest.because("%s is empty", name)
-	case len(id) > spendflush.MaxIDBytes:
-		return invalidRequest.because("%s has %d bytes; allowed are %d", name, len(id), spendflush.MaxIDBytes)
+	case len(id) > spend.MaxIDBytes:
+		return invalidRequest.because("%s has %d bytes; allowed are %d", name, len(id), spend.MaxIDBytes)
 	case strings.IndexByte(id, 0) >= 0:
 		return invalidRequest.because("%s holds a NUL character", name)
 	case !utf8.ValidString(id):

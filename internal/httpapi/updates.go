@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -117,7 +118,7 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spend
 
 // recordProblem makes a problem of an error of RecordAllFor.
 func (d *decoder) recordProblem(err error) *problem {
-	if refused, ok := errors.AsType[*spendflush.UpdateError](err); ok {
+	if refused, ok := errors.AsType[*spend.UpdateError](err); ok {
 		return d.problem(refused)
 	}
 	switch {
@@ -145,12 +146,12 @@ func (d *decoder) recordProblem(err error) *problem {
 
 // problem lists what is wrong with the updates: what the decoder has found, and what the root says of the others.
 // refused is what RecordAllFor said, nil if it wasn't asked.
-func (d *decoder) problem(refused *spendflush.UpdateError) *problem {
+func (d *decoder) problem(refused *spend.UpdateError) *problem {
 	for i := range d.updates {
 		if d.bad[i] {
 			continue
 		}
-		if r, ok := errors.AsType[*spendflush.UpdateError](d.updates[i].Check(i)); ok {
+		if r, ok := errors.AsType[*spend.UpdateError](d.updates[i].Check(i)); ok {
 			d.refuseUpdate(r)
 		}
 	}
@@ -176,7 +177,7 @@ func (d *decoder) problem(refused *spendflush.UpdateError) *problem {
 	return p
 }
 
-func (d *decoder) refuseUpdate(r *spendflush.UpdateError) {
+func (d *decoder) refuseUpdate(r *spend.UpdateError) {
 	d.faults = append(d.faults, fault{Index: r.Index, Field: r.Field, Detail: r.Reason})
 }
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -54,7 +54,7 @@ func TestParametersOfAReportAreReadIntoTheQuery(t *testing.T) {
 	if p != nil {
 		t.Fatal(p.Detail)
 	}
-	if q.EntityType != spendflush.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != sql.Hour || !asCSV ||
+	if q.EntityType != spend.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != sql.Hour || !asCSV ||
 		q.Location.String() != "Asia/Tokyo" || !reflect.DeepEqual(q.GroupBy, []string{"model", "tag"}) {
 		t.Errorf("got %+v, csv %t", q, asCSV)
 	}
@@ -185,9 +185,9 @@ func TestIdsOfAnyTextCanBeAskedForByPath(t *testing.T) {
 	for _, id := range []string{
 		"plain", "a/b", "/", "a//b", "..", ".", "%2F", "%", "a b", "a+b", "ключ", "😀", "a?b#c", "a;b=c", "\n", `"'\`, "team_member/x", strings.Repeat("é", 128),
 	} {
-		for _, kind := range spendflush.EntityTypes() {
-			path, want := kind.String()+"/"+url.PathEscape(id), spendflush.Entity{Type: kind, ID: id}
-			if kind == spendflush.TeamMember {
+		for _, kind := range spend.EntityTypes() {
+			path, want := kind.String()+"/"+url.PathEscape(id), spend.Entity{Type: kind, ID: id}
+			if kind == spend.TeamMember {
 				path, want.TeamID = kind.String()+"/"+url.PathEscape(id)+"/"+url.PathEscape(id), id
 			}
 			r := httptest.NewRequest("GET", spendPrefix+path, nil)

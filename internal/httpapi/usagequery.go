@@ -10,7 +10,7 @@ import (
 	"time"
 	_ "time/tzdata" // time zones are there wherever this runs
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -78,11 +78,11 @@ func readEntity(q *sql.UsageQuery, values url.Values) *problem {
 		}
 		return nil
 	}
-	kind, err := spendflush.ParseEntityType(name)
+	kind, err := spend.ParseEntityType(name)
 	if err != nil {
 		return invalidRequest.because("entity_type: %v", err)
 	}
-	if values.Has("team_id") && kind != spendflush.TeamMember {
+	if values.Has("team_id") && kind != spend.TeamMember {
 		return invalidRequest.because("team_id goes with entity_type=team_member; of a team, the id is given as entity_id")
 	}
 	for _, id := range []string{"entity_id", "team_id"} {

@@ -1,19 +1,19 @@
 package overview
 
 import (
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // of returns the sources with what of Redis belongs to these books; zero stands for what isn't known.
-func (s Sources) of(id spendflush.BooksID) Sources {
+func (s Sources) of(id spend.BooksID) Sources {
 	if id.IsZero() {
 		return s
 	}
-	if q, ok := s.Queue.(spendflush.BooksQueue); ok {
+	if q, ok := s.Queue.(spend.BooksQueue); ok {
 		s.Queue = q.ForBooks(id)
 	}
-	if l, ok := s.Locker.(spendflush.BooksLocker); ok {
+	if l, ok := s.Locker.(spend.BooksLocker); ok {
 		s.Locker = l.ForBooks(id)
 	}
 	s.Roster = rosterOf(s.Roster, id)
@@ -23,7 +23,7 @@ func (s Sources) of(id spendflush.BooksID) Sources {
 	return s
 }
 
-func rosterOf(r Roster, id spendflush.BooksID) Roster {
+func rosterOf(r Roster, id spend.BooksID) Roster {
 	if of, ok := r.(*queues.Roster); ok && !id.IsZero() {
 		return of.ForBooks(id)
 	}

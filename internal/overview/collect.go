@@ -13,8 +13,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -39,12 +39,12 @@ type Leftover interface {
 // Sources are what Collect looks at. Books must be set.
 type Sources struct {
 	Books  Books
-	Queue  spendflush.Queue  // nil: none is used
-	Locker spendflush.Locker // of the flush locks; nil: locks aren't looked at
-	Roster Roster            // nil: only this instance is known
+	Queue  spend.Queue  // nil: none is used
+	Locker spend.Locker // of the flush locks; nil: locks aren't looked at
+	Roster Roster       // nil: only this instance is known
 
 	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
-	Noted func(ctx context.Context) spendflush.BooksID
+	Noted func(ctx context.Context) spend.BooksID
 
 	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
 
@@ -82,7 +82,7 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	var others []record
 	clock := time.Now()
-	var told, noted spendflush.BooksID
+	var told, noted spend.BooksID
 	var shards []lookedAt
 	var work sync.WaitGroup
 	booksCtx, cancelBooks := context.WithTimeout(ctx, Timeout/2) // the rest is for Redis, which is asked by what Postgres tells
@@ -133,7 +133,7 @@ func Collect(ctx context.Context, s Sources) Report {
 }
 
 // lookAtBooks returns which books these are.
-func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spendflush.BooksID) {
+func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spend.BooksID) {
 	g, err := books.Glance(ctx)
 	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
 	if err != nil {
@@ -178,7 +178,7 @@ func parseRecord(text []byte) (one record, ok bool) {
 	if json.Unmarshal(text, &one) != nil {
 		return record{}, false
 	}
-	isNone := func(shard int) bool { return shard < 0 || shard >= spendflush.MaxShards }
+	isNone := func(shard int) bool { return shard < 0 || shard >= spend.MaxShards }
 	shards := slices.DeleteFunc(one.Instance.HoldsShards, isNone)
 	slices.Sort(shards)
 	one.Instance.HoldsShards = slices.Clone(slices.Compact(shards)) // a copy, for shards may have room for many more
@@ -189,7 +189,7 @@ func parseRecord(text []byte) (one record, ok bool) {
 type atMost[T any] []T
 
 // mostListed is more than an instance tells of locks or flushes.
-const mostListed = max(spendflush.MaxShards, maxFlushes)
+const mostListed = max(spend.MaxShards, maxFlushes)
 
 // UnmarshalJSON reads the first elements. The rest is JSON, and is not looked at.
 func (l *atMost[T]) UnmarshalJSON(text []byte) error {
@@ -213,8 +213,8 @@ func (l *atMost[T]) UnmarshalJSON(text []byte) error {
 
 // lookedAt is what a shard's queue and lock are found like.
 type lookedAt struct {
-	stats  spendflush.QueueStats
-	holder spendflush.Holder
+	stats  spend.QueueStats
+	holder spend.Holder
 	err    error
 }
 

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // FuzzARecordOfTheRosterHarmsNoReport reads what anybody may have written who can write to Redis.
@@ -66,8 +66,8 @@ func TestARecordKeepsNoMoreThanAnInstanceTells(t *testing.T) {
 	if in := &one.Instance; !ok || len(in.HoldsShards) != 2 || in.HoldsShards[1] != 1 || cap(in.HoldsShards) > 16 {
 		t.Errorf("held are %d shards of %d: %v", len(in.HoldsShards), cap(in.HoldsShards), in.HoldsShards[:min(len(in.HoldsShards), 4)])
 	}
-	if len(one.Holds) != spendflush.MaxShards || len(one.Flushes) != spendflush.MaxShards {
-		t.Errorf("%d locks and %d flushes are kept, want %d", len(one.Holds), len(one.Flushes), spendflush.MaxShards)
+	if len(one.Holds) != spend.MaxShards || len(one.Flushes) != spend.MaxShards {
+		t.Errorf("%d locks and %d flushes are kept, want %d", len(one.Holds), len(one.Flushes), spend.MaxShards)
 	}
 	if _, ok := parseRecord([]byte(`{"holds":{"shard":1}}`)); ok {
 		t.Error("an object is taken for a list")

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // When something is a problem.
@@ -363,7 +363,7 @@ func lookAtUnready(r *Report) []Problem {
 		}
 		if alive++; in.NotReady != "" {
 			names = append(names, in.Instance)
-			copied = copied || in.NotReady == spendflush.ErrTwoDatabases.Error()
+			copied = copied || in.NotReady == spend.ErrTwoDatabases.Error()
 			if why == "" {
 				why = in.NotReady
 			}

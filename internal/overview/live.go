@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Pipeline is what an instance runs; *spendflush.Pipeline is.
@@ -105,7 +106,7 @@ func (l *Live) Publish(ctx context.Context) {
 }
 
 // roster returns that of the books, which may not be known yet.
-func (l *Live) roster(id spendflush.BooksID) Roster { return rosterOf(l.sources.Roster, id) }
+func (l *Live) roster(id spend.BooksID) Roster { return rosterOf(l.sources.Roster, id) }
 
 func (l *Live) put(ctx context.Context, roster Roster, id string) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)

@@ -15,6 +15,7 @@ import (
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -27,7 +28,7 @@ type site struct {
 	client redis.UniversalClient
 	queue  *queues.Redis
 	roster *queues.Roster
-	id     spendflush.BooksID
+	id     spend.BooksID
 }
 
 func newSite(t testing.TB, databaseURL, redisURL string) *site {
@@ -115,14 +116,14 @@ func (s *site) pod(name string) *pod {
 	return p
 }
 
-func (s *site) sources(locker spendflush.Locker) Sources {
+func (s *site) sources(locker spend.Locker) Sources {
 	return Sources{Books: s.store, Queue: s.queue, Locker: locker, Roster: s.roster, Shards: 1, QueueMaxBytes: 1 << 20}
 }
 
 func (p *pod) record(t testing.TB, n int) {
 	t.Helper()
 	for range n {
-		u := spendflush.Update{Spend: spendflush.Dollars(2), Series: spendflush.Series{TeamID: "t"}}
+		u := spend.Update{Spend: spend.Dollars(2), Series: spend.Series{TeamID: "t"}}
 		if err := p.pipeline.Record(&u); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +180,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	if !own.Self || other.Self || !own.Alive || !other.Alive || !r.InstancesComplete || len(r.Instances) != 2 || other.Version != "v1" {
 		t.Errorf("instances: %+v", r.Instances)
 	}
-	if other.HeldAmount != spendflush.Dollars(6) || other.Keys != 1 || other.Producer != b.pipeline.Producer().String() || other.StartedAt.IsZero() {
+	if other.HeldAmount != spend.Dollars(6) || other.Keys != 1 || other.Producer != b.pipeline.Producer().String() || other.StartedAt.IsZero() {
 		t.Errorf("b: %+v", other)
 	}
 	if !r.Queue.Used || !r.Queue.Up || len(r.Queue.Shards) != 1 || r.Queue.MaxBytes != 1<<20 || len(r.Locks) != 1 {
@@ -189,10 +190,10 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	r = await(t, a.Live, "the flush by b, and up-to-date books", func(r *Report) bool {
 		return len(r.Flushes) > 0 && r.Postgres.Updates == 3 && r.instance("b").HeldUpdates == 0 && r.State == OK
 	})
-	if f := r.Flushes[0]; f.Instance != "b" || f.Updates != 3 || f.Amount != spendflush.Dollars(6) || f.Batches < 1 || f.Rows < 2 || f.Path != "queue" {
+	if f := r.Flushes[0]; f.Instance != "b" || f.Updates != 3 || f.Amount != spend.Dollars(6) || f.Batches < 1 || f.Rows < 2 || f.Path != "queue" {
 		t.Errorf("flush: %+v", f)
 	}
-	if r.Postgres.Amount != spendflush.Dollars(6) || r.Postgres.Version == "" || r.Postgres.Connections < 1 || r.Postgres.MaxConnections < 1 {
+	if r.Postgres.Amount != spend.Dollars(6) || r.Postgres.Version == "" || r.Postgres.Connections < 1 || r.Postgres.MaxConnections < 1 {
 		t.Errorf("Postgres: %+v", r.Postgres)
 	}
 
@@ -200,7 +201,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	if _, err := s.store.Pool().Exec(t.Context(), "INSERT INTO spendflush.last_audit (claimed_at, as_of, ok, seconds, failed) VALUES (now(), now(), true, 0.5, '')"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.store.Quarantine(t.Context(), []spendflush.BadBatch{{Reason: "for the test", Bytes: []byte("x")}}); err != nil {
+	if err := s.store.Quarantine(t.Context(), []spend.BadBatch{{Reason: "for the test", Bytes: []byte("x")}}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, a.Live, "the audit and the quarantined entry", func(r *Report) bool {

@@ -11,7 +11,7 @@ package overview
 import (
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Report is how the pipeline stands. Its JSON is the answer to GET /v1/pipeline.
@@ -68,12 +68,12 @@ type Instance struct {
 	StartedAt time.Time `json:"started_at"`
 
 	// What it has accepted and doesn't know to be in Postgres.
-	HeldUpdates int64             `json:"held_updates"`
-	HeldAmount  spendflush.Amount `json:"held_amount"`
-	Keys        int64             `json:"keys"` // distinct combinations in the open map
-	MaxKeys     int64             `json:"max_keys"`
-	Unconfirmed int               `json:"unconfirmed_batches"`
-	Behind      float64           `json:"behind_seconds"`
+	HeldUpdates int64        `json:"held_updates"`
+	HeldAmount  spend.Amount `json:"held_amount"`
+	Keys        int64        `json:"keys"` // distinct combinations in the open map
+	MaxKeys     int64        `json:"max_keys"`
+	Unconfirmed int          `json:"unconfirmed_batches"`
+	Behind      float64      `json:"behind_seconds"`
 
 	Fallback       bool      `json:"fallback"` // it writes to Postgres directly, although there should be a queue
 	JournalFailing bool      `json:"journal_failing"`
@@ -120,32 +120,32 @@ type Lock struct {
 
 // Flush is a flush that was committed.
 type Flush struct {
-	At       time.Time         `json:"at"`
-	Shard    int               `json:"shard"`
-	Instance string            `json:"instance"`
-	Path     string            `json:"path"` // queue or direct
-	Batches  int               `json:"batches"`
-	Rows     int               `json:"rows"`
-	Updates  int64             `json:"updates"`
-	Amount   spendflush.Amount `json:"amount"`
-	Seconds  float64           `json:"duration_seconds"`
-	Behind   float64           `json:"behind_seconds"` // age of its oldest batch at the commit
+	At       time.Time    `json:"at"`
+	Shard    int          `json:"shard"`
+	Instance string       `json:"instance"`
+	Path     string       `json:"path"` // queue or direct
+	Batches  int          `json:"batches"`
+	Rows     int          `json:"rows"`
+	Updates  int64        `json:"updates"`
+	Amount   spend.Amount `json:"amount"`
+	Seconds  float64      `json:"duration_seconds"`
+	Behind   float64      `json:"behind_seconds"` // age of its oldest batch at the commit
 }
 
 const maxFlushes = 20
 
 // Postgres is the database.
 type Postgres struct {
-	Up             bool              `json:"up"`
-	Migrated       bool              `json:"migrated"` // the tables are there
-	Error          string            `json:"error"`
-	Refusal        string            `json:"refusal"`     // what Postgres itself answered, where it is reached and refuses
-	OldPrimary     string            `json:"old_primary"` // a server of DATABASE_URL that takes writes although another was promoted
-	Version        string            `json:"version"`
-	Connections    int               `json:"connections"` // by whomever
-	MaxConnections int               `json:"max_connections"`
-	Updates        int64             `json:"updates"` // in the books
-	Amount         spendflush.Amount `json:"amount"`
+	Up             bool         `json:"up"`
+	Migrated       bool         `json:"migrated"` // the tables are there
+	Error          string       `json:"error"`
+	Refusal        string       `json:"refusal"`     // what Postgres itself answered, where it is reached and refuses
+	OldPrimary     string       `json:"old_primary"` // a server of DATABASE_URL that takes writes although another was promoted
+	Version        string       `json:"version"`
+	Connections    int          `json:"connections"` // by whomever
+	MaxConnections int          `json:"max_connections"`
+	Updates        int64        `json:"updates"` // in the books
+	Amount         spend.Amount `json:"amount"`
 }
 
 // Audit is what an audit said.

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/terminal"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // busy is a report of much that goes on.
@@ -17,15 +17,15 @@ func busy() *Report {
 	r := &Report{
 		AsOf: now, Behind: 0.4, InstancesComplete: true,
 		Instances: []Instance{
-			{Instance: "pod-a", Version: "v1", Alive: true, StartedAt: now.Add(-3 * time.Hour), HeldUpdates: 20, HeldAmount: spendflush.Dollars(2), Unconfirmed: 1, Behind: 0.4},
+			{Instance: "pod-a", Version: "v1", Alive: true, StartedAt: now.Add(-3 * time.Hour), HeldUpdates: 20, HeldAmount: spend.Dollars(2), Unconfirmed: 1, Behind: 0.4},
 			{Instance: "pod-bb", Version: "v1", Alive: true, StartedAt: now.Add(-time.Minute)},
 		},
 		Queue: Queue{Used: true, Up: true, Batches: 3, Bytes: 12_345, MaxBytes: 256_000_000, Oldest: 0.3,
 			Shards: []QueueShard{{Shard: 0, Batches: 3, Bytes: 12_345, Oldest: 0.3}, {Shard: 1}}},
 		Locks: []Lock{{Shard: 0, Holder: "pod-a", Held: &held}, {Shard: 1}},
-		Flushes: []Flush{{At: now.Add(-2 * time.Second), Instance: "pod-a", Path: "queue", Batches: 5, Rows: 40, Updates: 1, Amount: spendflush.Dollars(1), Seconds: 0.012},
+		Flushes: []Flush{{At: now.Add(-2 * time.Second), Instance: "pod-a", Path: "queue", Batches: 5, Rows: 40, Updates: 1, Amount: spend.Dollars(1), Seconds: 0.012},
 			{At: now.Add(-time.Minute), Instance: "pod-bb", Path: "direct"}},
-		Postgres:  Postgres{Up: true, Migrated: true, Version: "16.2", Connections: 9, MaxConnections: 100, Updates: 1200, Amount: spendflush.Dollars(7)},
+		Postgres:  Postgres{Up: true, Migrated: true, Version: "16.2", Connections: 9, MaxConnections: 100, Updates: 1200, Amount: spend.Dollars(7)},
 		LastAudit: &Audit{At: now.Add(-5 * time.Minute), OK: true, Took: 0.5},
 	}
 	judge(r)

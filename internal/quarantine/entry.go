@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -43,14 +43,14 @@ func Describe(q *sql.Quarantined) string {
 
 func hourText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
 
-func describeEntity(e *spendflush.Entity) string {
-	if e.Type == spendflush.TeamMember {
+func describeEntity(e *spend.Entity) string {
+	if e.Type == spend.TeamMember {
 		return fmt.Sprintf("%s %q of team %q", e.Type, e.ID, e.TeamID)
 	}
 	return fmt.Sprintf("%s %q", e.Type, e.ID)
 }
 
-func describeSeries(s *spendflush.Series) string {
+func describeSeries(s *spend.Series) string {
 	var parts []string
 	for _, f := range []struct{ name, value string }{
 		{"api_key", s.APIKey}, {"user_id", s.UserID}, {"end_user_id", s.EndUserID}, {"team_id", s.TeamID},
@@ -116,7 +116,7 @@ func (t *Tally) Add(q *sql.Quarantined) {
 }
 
 func (s *tallySum) String() string {
-	dollars := new(big.Rat).SetFrac(&s.units, big.NewInt(1e12)).FloatString(spendflush.AmountScale)
+	dollars := new(big.Rat).SetFrac(&s.units, big.NewInt(1e12)).FloatString(spend.AmountScale)
 	return fmt.Sprintf("%d of %s dollars in %s requests", s.entries, strings.TrimSuffix(strings.TrimRight(dollars, "0"), "."), &s.requests)
 }
 
@@ -157,12 +157,12 @@ type Entry struct {
 	Updates  *int64 `json:"updates,omitempty"` // missing, as spend is, where the header can't be read
 
 	// of a row
-	Book   string             `json:"book,omitempty"`
-	Entity *entityJSON        `json:"entity,omitempty"`
-	Series *spendflush.Series `json:"series,omitempty"`
-	Hour   time.Time          `json:"hour,omitzero"`
+	Book   string        `json:"book,omitempty"`
+	Entity *entityJSON   `json:"entity,omitempty"`
+	Series *spend.Series `json:"series,omitempty"`
+	Hour   time.Time     `json:"hour,omitzero"`
 
-	Spend *spendflush.Amount `json:"spend,omitempty"`
+	Spend *spend.Amount `json:"spend,omitempty"`
 	*Counts
 }
 
@@ -183,12 +183,12 @@ type Counts struct {
 	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens"`
 }
 
-func entityJSONOf(e *spendflush.Entity) *entityJSON {
+func entityJSONOf(e *spend.Entity) *entityJSON {
 	return &entityJSON{Type: e.Type.String(), ID: e.ID, TeamID: e.TeamID}
 }
 
 // CountsOf gives names to sums.
-func CountsOf(c *spendflush.Counters) *Counts {
+func CountsOf(c *spend.Counters) *Counts {
 	return &Counts{
 		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
 		c.CacheReadInputTokens, c.CacheCreationInputTokens,

@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
-func amount(t *testing.T, text string) spendflush.Amount {
+func amount(t *testing.T, text string) spend.Amount {
 	t.Helper()
-	a, err := spendflush.ParseAmount(text)
+	a, err := spend.ParseAmount(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,8 +20,8 @@ func amount(t *testing.T, text string) spendflush.Amount {
 
 func TestSumsOfTheQuarantineHaveNoBound(t *testing.T) {
 	largest := amount(t, "99999999999999999999999999.5")
-	row := func(book string, a spendflush.Amount) *sql.Quarantined {
-		return &sql.Quarantined{Kind: "row", Book: book, Counters: spendflush.Counters{Spend: a, SuccessfulRequests: 1<<63 - 1}}
+	row := func(book string, a spend.Amount) *sql.Quarantined {
+		return &sql.Quarantined{Kind: "row", Book: book, Counters: spend.Counters{Spend: a, SuccessfulRequests: 1<<63 - 1}}
 	}
 	var sums Tally
 	for range 4 {
@@ -39,9 +39,9 @@ func TestSumsOfTheQuarantineHaveNoBound(t *testing.T) {
 }
 
 func TestEntriesAsJSONHaveTheNamesOfTheAPI(t *testing.T) {
-	c := spendflush.Counters{Spend: amount(t, "1.5"), SuccessfulRequests: 2, FailedRequests: 1, CacheReadInputTokens: 7}
+	c := spend.Counters{Spend: amount(t, "1.5"), SuccessfulRequests: 2, FailedRequests: 1, CacheReadInputTokens: 7}
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	series := &spendflush.Series{APIKey: "k", MCPNamespacedToolName: "tool", Endpoint: "/e", Tags: []string{"x"}}
+	series := &spend.Series{APIKey: "k", MCPNamespacedToolName: "tool", Endpoint: "/e", Tags: []string{"x"}}
 	for _, c := range []struct {
 		entry sql.Quarantined
 		want  string

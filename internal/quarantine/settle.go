@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -64,21 +64,21 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 			return Outcome{ID: id, Result: Applied, Detail: Describe(&q), State: "applied"}, nil
 		case errors.Is(err, sql.ErrNotQuarantined):
 			return settled(ctx, store, id, NotApplied)
-		case errors.Is(err, spendflush.ErrFenced) && try < tries:
+		case errors.Is(err, spend.ErrFenced) && try < tries:
 			continue // the producer's mark has moved meanwhile
-		case errors.Is(err, spendflush.ErrApplied) || errors.Is(err, spendflush.ErrGap):
+		case errors.Is(err, spend.ErrApplied) || errors.Is(err, spend.ErrGap):
 			if q.Sequence == 0 { // what its header says wasn't believed when it was set aside
-				return Outcome{ID: id, Result: NotApplied, Detail: err.Error(), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, nil
+				return Outcome{ID: id, Result: NotApplied, Detail: err.Error(), State: "open", Early: errors.Is(err, spend.ErrGap)}, nil
 			}
-			if q.Unclaimed && errors.Is(err, spendflush.ErrApplied) {
+			if q.Unclaimed && errors.Is(err, spend.ErrApplied) {
 				return Outcome{ID: id, Result: NotApplied, Detail: booked(id), State: "open"}, nil
 			}
 			at, failed := standingOf(ctx, store, &q)
-			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spendflush.ErrGap)}, failed
+			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spend.ErrGap)}, failed
 		case errors.Is(err, sql.ErrByHand):
 			detail := fmt.Sprintf(`%v; drop this copy with "spendflush quarantine drop %d"`, errors.Unwrap(err), id)
 			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
-		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spendflush.ErrFenced):
+		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spend.ErrFenced):
 			detail := fmt.Sprintf("%v; %s", errors.Unwrap(err), mend(&q, err)) // without the id once more
 			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
 		default:
@@ -89,10 +89,10 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 
 // mend says what to do about an entry that was refused.
 func mend(q *sql.Quarantined, err error) string {
-	if errors.Is(err, spendflush.ErrCorruptBatch) {
+	if errors.Is(err, spend.ErrCorruptBatch) {
 		return damaged(q.ID)
 	}
-	if errors.Is(err, spendflush.ErrNotSigned) {
+	if errors.Is(err, spend.ErrNotSigned) {
 		return notSigned(q.ID)
 	}
 	return fmt.Sprintf(`mend that and apply it again, or drop it with "spendflush quarantine drop %d"`, q.ID)

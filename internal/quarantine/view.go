@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -18,7 +18,7 @@ type Store interface {
 	QuarantinedBytes(ctx context.Context, id int64) ([]byte, error)
 	ApplyQuarantined(ctx context.Context, id int64, by string) error
 	DropQuarantined(ctx context.Context, id int64, by string) error
-	Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error)
+	Marks(ctx context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error)
 }
 
 // Look reads all that can be shown of one entry, settled or not. The error wraps sql.ErrNotQuarantined if there is none of
@@ -45,12 +45,12 @@ func Look(ctx context.Context, store Store, id int64) (*View, error) {
 
 // standing is how far the producer of a batch is in the books.
 type standing struct {
-	spendflush.Mark
+	spend.Mark
 	forgotten bool // its mark may have been cleaned up
 }
 
 func standingOf(ctx context.Context, store Store, q *sql.Quarantined) (standing, error) {
-	marks, err := store.Marks(ctx, q.Shard, []spendflush.ProducerID{q.Producer})
+	marks, err := store.Marks(ctx, q.Shard, []spend.ProducerID{q.Producer})
 	return standing{marks.Of[q.Producer], marks.Forgotten(q.Producer)}, err
 }
 
@@ -59,15 +59,15 @@ type View struct {
 	entry *sql.Quarantined
 	at    standing // of the producer of a batch
 
-	bytes []byte            // of a batch
-	batch *spendflush.Batch // nil if its header can't be read
-	rows  *spendflush.Rows  // nil if they can't be read
-	fault error             // why not
+	bytes []byte       // of a batch
+	batch *spend.Batch // nil if its header can't be read
+	rows  *spend.Rows  // nil if they can't be read
+	fault error        // why not
 }
 
 func (v *View) read(bytes []byte) {
 	v.bytes = bytes
-	v.batch, v.fault = spendflush.ParseBatch(bytes)
+	v.batch, v.fault = spend.ParseBatch(bytes)
 	if v.fault == nil {
 		v.rows, v.fault = v.batch.Rows()
 	}
@@ -105,7 +105,7 @@ func (v *View) Print(to io.Writer) error {
 	return v.printRows(to)
 }
 
-func printCounters(w io.Writer, book string, c *spendflush.Counters) {
+func printCounters(w io.Writer, book string, c *spend.Counters) {
 	fmt.Fprintf(w, "book\t%s\n", book)
 	fmt.Fprintf(w, "dollars\t%s\n", c.Spend)
 	fmt.Fprintf(w, "requests\t%d successful, %d failed\n", c.SuccessfulRequests, c.FailedRequests)
@@ -186,7 +186,7 @@ func notSigned(id int64) string {
 
 const counterHeads = "DOLLARS\tSUCCESSFUL\tFAILED\tPROMPT\tCOMPLETION\tCACHE READ\tCACHE CREATION"
 
-func counterCells(c *spendflush.Counters) string {
+func counterCells(c *spend.Counters) string {
 	return fmt.Sprintf("%s\t%d\t%d\t%d\t%d\t%d\t%d", c.Spend, c.SuccessfulRequests, c.FailedRequests, c.PromptTokens,
 		c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens)
 }
@@ -223,33 +223,33 @@ type ViewJSON struct {
 }
 
 type headerJSON struct {
-	Version  uint8             `json:"version"`
-	Shard    int               `json:"shard"`
-	Producer string            `json:"producer"`
-	Sequence uint64            `json:"sequence"`
-	Digest   string            `json:"digest"` // hexadecimal, of this batch and all before it
-	Prior    string            `json:"prior_digest"`
-	SealedAt time.Time         `json:"sealed_at"`
-	Updates  int64             `json:"updates"`
-	Spend    spendflush.Amount `json:"spend"`
-	Totals   int               `json:"totals"`
-	Rollups  int               `json:"rollups"`
+	Version  uint8        `json:"version"`
+	Shard    int          `json:"shard"`
+	Producer string       `json:"producer"`
+	Sequence uint64       `json:"sequence"`
+	Digest   string       `json:"digest"` // hexadecimal, of this batch and all before it
+	Prior    string       `json:"prior_digest"`
+	SealedAt time.Time    `json:"sealed_at"`
+	Updates  int64        `json:"updates"`
+	Spend    spend.Amount `json:"spend"`
+	Totals   int          `json:"totals"`
+	Rollups  int          `json:"rollups"`
 }
 
 type totalJSON struct {
 	*entityJSON
-	Spend spendflush.Amount `json:"spend"`
+	Spend spend.Amount `json:"spend"`
 	*Counts
 }
 
 type rollupJSON struct {
-	Hour   time.Time          `json:"hour"`
-	Series *spendflush.Series `json:"series"`
-	Spend  spendflush.Amount  `json:"spend"`
+	Hour   time.Time     `json:"hour"`
+	Series *spend.Series `json:"series"`
+	Spend  spend.Amount  `json:"spend"`
 	*Counts
 }
 
-func hexOf(d spendflush.Digest) string { return hex.EncodeToString(d[:]) }
+func hexOf(d spend.Digest) string { return hex.EncodeToString(d[:]) }
 
 // JSON returns it for programs.
 func (v *View) JSON() ViewJSON {

@@ -1,4 +1,4 @@
-// Package lockertest says in tests what a spendflush.Locker must do.
+// Package lockertest says in tests what a spend.Locker must do.
 package lockertest
 
 import (
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Owners of the two lockers under test.
@@ -20,7 +20,7 @@ const (
 
 // Opened are two lockers for the same locks, whose owners are OwnerA and OwnerB.
 type Opened struct {
-	A, B spendflush.Locker
+	A, B spend.Locker
 
 	// Lose takes the lock away from its holder, whose lease isn't asked. It returns when the lock is free.
 	Lose func(t *testing.T, name string)
@@ -55,7 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) Opened) {
 const lock = "flush/0"
 
 // acquire fails the test if the lock is held. The lease is released when the test ends.
-func acquire(t *testing.T, l spendflush.Locker, name string) spendflush.Lease {
+func acquire(t *testing.T, l spend.Locker, name string) spend.Lease {
 	t.Helper()
 	lease, err := l.Acquire(t.Context(), name)
 	if err != nil {
@@ -65,14 +65,14 @@ func acquire(t *testing.T, l spendflush.Locker, name string) spendflush.Lease {
 	return lease
 }
 
-func wantHeld(t *testing.T, l spendflush.Locker, name, owner string) {
+func wantHeld(t *testing.T, l spend.Locker, name, owner string) {
 	t.Helper()
 	lease, err := l.Acquire(t.Context(), name)
 	if err == nil {
 		_ = lease.Release(context.Background())
 	}
-	held, ok := errors.AsType[*spendflush.HeldError](err)
-	if !ok || !errors.Is(err, spendflush.ErrHeld) {
+	held, ok := errors.AsType[*spend.HeldError](err)
+	if !ok || !errors.Is(err, spend.ErrHeld) {
 		t.Fatalf("acquire %s: %v, want a HeldError", name, err)
 	}
 	if held.Name != name || held.Holder.Owner != owner {
@@ -80,7 +80,7 @@ func wantHeld(t *testing.T, l spendflush.Locker, name, owner string) {
 	}
 }
 
-func wantHolder(t *testing.T, l spendflush.Locker, name, owner string) spendflush.Holder {
+func wantHolder(t *testing.T, l spend.Locker, name, owner string) spend.Holder {
 	t.Helper()
 	holder, err := l.Holder(t.Context(), name)
 	if err != nil {
@@ -92,14 +92,14 @@ func wantHolder(t *testing.T, l spendflush.Locker, name, owner string) spendflus
 	return holder
 }
 
-func release(t *testing.T, lease spendflush.Lease) {
+func release(t *testing.T, lease spend.Lease) {
 	t.Helper()
 	if err := lease.Release(t.Context()); err != nil {
 		t.Errorf("release: %v", err)
 	}
 }
 
-func isLost(lease spendflush.Lease) bool {
+func isLost(lease spend.Lease) bool {
 	select {
 	case <-lease.Lost():
 		return true
@@ -120,7 +120,7 @@ func testHolder(t *testing.T, o Opened) {
 	wantHolder(t, o.A, lock, OwnerB)
 	wantHolder(t, o.B, lock, OwnerB)
 	release(t, lease)
-	if holder := wantHolder(t, o.A, lock, ""); holder != (spendflush.Holder{}) {
+	if holder := wantHolder(t, o.A, lock, ""); holder != (spend.Holder{}) {
 		t.Errorf("nobody's lock has the holder %+v", holder)
 	}
 }
@@ -268,7 +268,7 @@ func testContenders(t *testing.T, o Opened) {
 		running.Go(func() {
 			for won := 0; won < terms; {
 				lease, err := l.Acquire(t.Context(), lock)
-				if errors.Is(err, spendflush.ErrHeld) {
+				if errors.Is(err, spend.ErrHeld) {
 					// Not to be in the holder's way all the time.
 					<-time.After(time.Millisecond)
 					continue

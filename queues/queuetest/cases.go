@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func testUnused(t *testing.T, q Opened) {
 	wantSequences(t, q, 0)
 	wantMark(t, q, 0, NewProducer(), 0)
-	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+	if stats := look(t, q, 0); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v, want none", stats)
 	}
 }
@@ -69,8 +69,8 @@ func testReadAfterGone(t *testing.T, q Opened) {
 
 func testMaxEntries(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 7)
-	var got []spendflush.EntryID
-	var after spendflush.EntryID
+	var got []spend.EntryID
+	var after spend.EntryID
 	for _, want := range []int{3, 3, 1, 0} {
 		entries := read(t, q, 0, after, 3, all)
 		if len(entries) != want {
@@ -95,7 +95,7 @@ func testMaxBytes(t *testing.T, q Opened) {
 		push(t, q, b, "")
 	}
 	for _, maxBytes := range []int{1, sizes[0], sizes[0] + sizes[1] - 1, sizes[0] + sizes[1], 5000, 20000, all} {
-		var after spendflush.EntryID
+		var after spend.EntryID
 		for at := 0; at < len(sizes); {
 			want, sum := at, 0
 			for want < len(sizes) && (want == at || sum+sizes[want] <= maxBytes) {
@@ -146,7 +146,7 @@ func testPrevious(t *testing.T, q Opened) {
 func testPreviousAcked(t *testing.T, q Opened) {
 	b := NewBatch(NewProducer(), 0, 1, 1)
 	first := push(t, q, b, "")
-	ack(t, q, 0, []spendflush.EntryID{first}, nil)
+	ack(t, q, 0, []spend.EntryID{first}, nil)
 	second := push(t, q, b, first)
 	if second == first {
 		t.Error("push returned an entry that is gone")
@@ -169,7 +169,7 @@ func testPreviousLost(t *testing.T, q Opened) {
 func testPreviousOfAnother(t *testing.T, q Opened) {
 	producer, other := NewProducer(), NewProducer()
 	id := push(t, q, NewBatch(producer, 0, 1, 1), "")
-	for _, b := range []*spendflush.Batch{NewBatch(producer, 0, 2, 1), NewBatch(other, 0, 1, 1)} {
+	for _, b := range []*spend.Batch{NewBatch(producer, 0, 2, 1), NewBatch(other, 0, 1, 1)} {
 		if got := push(t, q, b, id); got == id {
 			t.Errorf("the entry of %s sequence 1 was taken for that of %s sequence %d", producer, b.Producer, b.Sequence)
 		}
@@ -180,7 +180,7 @@ func testPreviousOfAnother(t *testing.T, q Opened) {
 func testPreviousNonsense(t *testing.T, q Opened) {
 	b := NewBatch(NewProducer(), 0, 1, 1)
 	push(t, q, b, "")
-	nonsense := []spendflush.EntryID{"-", "+", "0", "nonsense", "(0-0", "0-0-0", "00000000000000000099"}
+	nonsense := []spend.EntryID{"-", "+", "0", "nonsense", "(0-0", "0-0-0", "00000000000000000099"}
 	for _, previous := range nonsense {
 		if got := push(t, q, b, previous); got == previous {
 			t.Errorf("push returned %q", previous)
@@ -191,7 +191,7 @@ func testPreviousNonsense(t *testing.T, q Opened) {
 
 func testAckExact(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 5)
-	ack(t, q, 0, []spendflush.EntryID{ids[3], ids[1]}, nil)
+	ack(t, q, 0, []spend.EntryID{ids[3], ids[1]}, nil)
 	wantSequences(t, q, 0, 1, 3, 5)
 }
 
@@ -219,14 +219,14 @@ func testAckAfterLoss(t *testing.T, q Opened) {
 
 func testAckNonsense(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
-	ack(t, q, 0, []spendflush.EntryID{"", "-", "+", "0", "nonsense", "(0-0", "0-0-0", "/", "1-", ids[0], ids[0] + "x", ids[1][1:]}, nil)
+	ack(t, q, 0, []spend.EntryID{"", "-", "+", "0", "nonsense", "(0-0", "0-0-0", "/", "1-", ids[0], ids[0] + "x", ids[1][1:]}, nil)
 	wantSequences(t, q, 0, 2)
 }
 
 func testAckTwice(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
 	both := look(t, q, 0).Bytes
-	ack(t, q, 0, []spendflush.EntryID{ids[0], ids[0], ids[0]}, nil)
+	ack(t, q, 0, []spend.EntryID{ids[0], ids[0], ids[0]}, nil)
 	wantSequences(t, q, 0, 2)
 	if bytes := look(t, q, 0).Bytes; 2*bytes != both {
 		t.Errorf("one of two equal batches is left with %d bytes of %d", bytes, both)
@@ -236,14 +236,14 @@ func testAckTwice(t *testing.T, q Opened) {
 func testAckNothing(t *testing.T, q Opened) {
 	pushSequences(t, q, NewProducer(), 0, 1)
 	ack(t, q, 0, nil, nil)
-	ack(t, q, 0, []spendflush.EntryID{}, map[spendflush.ProducerID]uint64{})
+	ack(t, q, 0, []spend.EntryID{}, map[spend.ProducerID]uint64{})
 	wantSequences(t, q, 0, 1)
 }
 
 func testAckMany(t *testing.T, q Opened) {
 	const n = 2500
-	marks := map[spendflush.ProducerID]uint64{}
-	var producers []spendflush.ProducerID
+	marks := map[spend.ProducerID]uint64{}
+	var producers []spend.ProducerID
 	for i := range n {
 		producers = append(producers, NewProducer())
 		marks[producers[i]] = uint64(i + 1)
@@ -258,8 +258,8 @@ func testAckMany(t *testing.T, q Opened) {
 
 func testMarks(t *testing.T, q Opened) {
 	a, b := NewProducer(), NewProducer()
-	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 1<<63 - 1})
-	ack(t, q, 1, nil, map[spendflush.ProducerID]uint64{a: 7})
+	ack(t, q, 0, nil, map[spend.ProducerID]uint64{a: 3, b: 1<<63 - 1})
+	ack(t, q, 1, nil, map[spend.ProducerID]uint64{a: 7})
 	wantMark(t, q, 0, a, 3)
 	wantMark(t, q, 0, b, 1<<63-1)
 	wantMark(t, q, 1, a, 7)
@@ -270,11 +270,11 @@ func testMarks(t *testing.T, q Opened) {
 func testMarkWhole(t *testing.T, q Opened) {
 	producer := NewProducer()
 	mark := markAt(9)
-	mark.Lost, mark.Quarantined = []spendflush.SequenceRange{{First: 2, Last: 6}, {First: 8, Last: 8}}, []uint64{5}
+	mark.Lost, mark.Quarantined = []spend.SequenceRange{{First: 2, Last: 6}, {First: 8, Last: 8}}, []uint64{5}
 	mark.Recent = bytes.Repeat([]byte{0xfe, 0, 1, 0x80}, 9)
 	sent := mark
-	sent.Updates, sent.Amount = 7, spendflush.Dollars(7)
-	ackAll(t, q, 0, spendflush.Ack{Marks: map[spendflush.ProducerID]spendflush.Mark{producer: sent}})
+	sent.Updates, sent.Amount = 7, spend.Dollars(7)
+	ackAll(t, q, 0, spend.Ack{Marks: map[spend.ProducerID]spend.Mark{producer: sent}})
 	wantMarkAs(t, q, 0, producer, mark)
 }
 
@@ -282,13 +282,13 @@ func testMarkWhole(t *testing.T, q Opened) {
 func testMarkTooLong(t *testing.T, q Opened) {
 	producer, other := NewProducer(), NewProducer()
 	long := markAt(1000)
-	for i := range uint64(spendflush.MaxPublishedLost + 1) {
-		long.Lost = append(long.Lost, spendflush.SequenceRange{First: 100 + 2*i, Last: 100 + 2*i})
+	for i := range uint64(spend.MaxPublishedLost + 1) {
+		long.Lost = append(long.Lost, spend.SequenceRange{First: 100 + 2*i, Last: 100 + 2*i})
 	}
 	ids := pushSequences(t, q, producer, 0, 2)
-	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{producer: 7})
-	ackAll(t, q, 0, spendflush.Ack{
-		Entries: ids[:1], Marks: map[spendflush.ProducerID]spendflush.Mark{producer: long, other: markAt(5)},
+	ack(t, q, 0, nil, map[spend.ProducerID]uint64{producer: 7})
+	ackAll(t, q, 0, spend.Ack{
+		Entries: ids[:1], Marks: map[spend.ProducerID]spend.Mark{producer: long, other: markAt(5)},
 	})
 	wantMark(t, q, 0, producer, 7)
 	wantMark(t, q, 0, other, 5)
@@ -297,8 +297,8 @@ func testMarkTooLong(t *testing.T, q Opened) {
 
 func testMarkOverwritten(t *testing.T, q Opened) {
 	a, b := NewProducer(), NewProducer()
-	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 3, b: 4})
-	ack(t, q, 0, nil, map[spendflush.ProducerID]uint64{a: 5})
+	ack(t, q, 0, nil, map[spend.ProducerID]uint64{a: 3, b: 4})
+	ack(t, q, 0, nil, map[spend.ProducerID]uint64{a: 5})
 	wantMark(t, q, 0, a, 5)
 	wantMark(t, q, 0, b, 4)
 }
@@ -306,11 +306,11 @@ func testMarkOverwritten(t *testing.T, q Opened) {
 func testLoss(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 3)
-	ack(t, q, 0, ids[:1], map[spendflush.ProducerID]uint64{producer: 1})
+	ack(t, q, 0, ids[:1], map[spend.ProducerID]uint64{producer: 1})
 	q.Lose()
 	wantSequences(t, q, 0)
 	wantMark(t, q, 0, producer, 0)
-	ack(t, q, 0, ids[1:], map[spendflush.ProducerID]uint64{producer: 3})
+	ack(t, q, 0, ids[1:], map[spend.ProducerID]uint64{producer: 3})
 	wantMark(t, q, 0, producer, 3)
 	pushSequences(t, q, producer, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
@@ -320,7 +320,7 @@ func testShards(t *testing.T, q Opened) {
 	producer := NewProducer()
 	ids := pushSequences(t, q, producer, 0, 2)
 	pushSequences(t, q, producer, 3, 3)
-	ack(t, q, 3, ids[:0], map[spendflush.ProducerID]uint64{producer: 9})
+	ack(t, q, 3, ids[:0], map[spend.ProducerID]uint64{producer: 9})
 	wantSequences(t, q, 0, 1, 2)
 	wantSequences(t, q, 3, 1, 2, 3)
 	wantSequences(t, q, 1)
@@ -347,12 +347,12 @@ func testStats(t *testing.T, q Opened) {
 	if two.Batches != 2 || two.Bytes != 2*one.Bytes || !two.Oldest.Equal(one.Oldest) {
 		t.Errorf("stats are %+v after a second batch like the first: %+v", two, one)
 	}
-	ack(t, q, 0, []spendflush.EntryID{first}, nil)
+	ack(t, q, 0, []spend.EntryID{first}, nil)
 	if rest := look(t, q, 0); rest.Batches != 1 || rest.Bytes != one.Bytes || rest.Oldest.Before(one.Oldest) {
 		t.Errorf("stats are %+v when the second batch is left", rest)
 	}
-	ack(t, q, 0, []spendflush.EntryID{second}, nil)
-	if none := look(t, q, 0); none != (spendflush.QueueStats{}) {
+	ack(t, q, 0, []spend.EntryID{second}, nil)
+	if none := look(t, q, 0); none != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v when nothing is left", none)
 	}
 }
@@ -378,9 +378,9 @@ func testConcurrent(t *testing.T, q Opened) {
 		t.Fatal(err)
 	default:
 	}
-	next, ids := map[spendflush.ProducerID]uint64{}, map[spendflush.EntryID]bool{}
+	next, ids := map[spend.ProducerID]uint64{}, map[spend.EntryID]bool{}
 	for _, e := range read(t, q, 0, "", all, all) {
-		b, err := spendflush.ParseBatch(e.Bytes)
+		b, err := spend.ParseBatch(e.Bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -406,7 +406,7 @@ func testForeign(t *testing.T, q Opened) {
 	if len(entries) != 3 || entries[1].Bytes != nil {
 		t.Fatalf("read %d entries, want three, the second one without bytes", len(entries))
 	}
-	ack(t, q, 0, []spendflush.EntryID{entries[1].ID}, nil)
+	ack(t, q, 0, []spend.EntryID{entries[1].ID}, nil)
 	wantSequences(t, q, 0, 1, 2)
 }
 
@@ -417,7 +417,7 @@ func testEndedContext(t *testing.T, q Opened) {
 	for name, call := range map[string]func() error{
 		"Push":  func() error { _, err := q.Push(ctx, NewBatch(producer, 0, 2, 1), ""); return err },
 		"Read":  func() error { _, err := q.Read(ctx, 0, "", all, all); return err },
-		"Ack":   func() error { return q.Ack(ctx, 0, spendflush.Ack{Entries: ids}) },
+		"Ack":   func() error { return q.Ack(ctx, 0, spend.Ack{Entries: ids}) },
 		"Mark":  func() error { _, err := q.Mark(ctx, 0, producer); return err },
 		"Stats": func() error { _, err := q.Stats(ctx, 0); return err },
 	} {
@@ -432,19 +432,19 @@ func (s suite) testFull(t *testing.T) {
 	producer := NewProducer()
 	size := len(NewBatch(producer, 0, 1, 50).Bytes())
 	q := s.open(t, int64(5*size))
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	var err error
 	for err == nil && len(ids) < 10 {
-		var id spendflush.EntryID
+		var id spend.EntryID
 		if id, err = q.Push(t.Context(), NewBatch(producer, 0, uint64(len(ids)+1), 50), ""); err == nil {
 			ids = append(ids, id)
 		}
 	}
-	if !errors.Is(err, spendflush.ErrQueueFull) || len(ids) < 2 || len(ids) > 5 {
+	if !errors.Is(err, spend.ErrQueueFull) || len(ids) < 2 || len(ids) > 5 {
 		t.Fatalf("%d batches fit into the space of 5, then %v", len(ids), err)
 	}
 	before := look(t, q, 0)
-	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 9, 50), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 9, 50), ""); !errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("a full queue answered %v", err)
 	}
 	if after := look(t, q, 0); after != before {
@@ -460,7 +460,7 @@ func (s suite) testFullPrevious(t *testing.T) {
 	b := NewBatch(producer, 0, 1, 50)
 	q := s.open(t, int64(len(b.Bytes())))
 	id := push(t, q, b, "")
-	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 2, 50), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 2, 50), ""); !errors.Is(err, spend.ErrQueueFull) {
 		t.Fatalf("a full queue answered %v", err)
 	}
 	if again := push(t, q, b, id); again != id {
@@ -472,10 +472,10 @@ func (s suite) testTooLarge(t *testing.T) {
 	producer := NewProducer()
 	q := s.open(t, 10)
 	id := push(t, q, NewBatch(producer, 0, 1, 50), "")
-	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 2, 1), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 2, 1), ""); !errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("a full queue answered %v", err)
 	}
-	ack(t, q, 0, []spendflush.EntryID{id}, nil)
+	ack(t, q, 0, []spend.EntryID{id}, nil)
 	push(t, q, NewBatch(producer, 0, 2, 50), "")
 	wantSequences(t, q, 0, 2)
 }

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
-// RunKeeper runs what a spendflush.Keeper must do, all of Run included. open is as for Run; its queues are Keepers that
+// RunKeeper runs what a spend.Keeper must do, all of Run included. open is as for Run; its queues are Keepers that
 // retain what is acked.
 func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	Run(t, open)
@@ -48,7 +48,7 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			q := open(t, test.maxBytes)
-			if _, ok := q.Queue.(spendflush.Keeper); !ok {
+			if _, ok := q.Queue.(spend.Keeper); !ok {
 				t.Fatalf("%T is no Keeper", q.Queue)
 			}
 			test.run(t, q)
@@ -61,7 +61,7 @@ const clockStep = 10 * time.Millisecond
 
 func requeue(t *testing.T, q Opened, shard int) int {
 	t.Helper()
-	n, err := q.Queue.(spendflush.Keeper).Requeue(t.Context(), shard)
+	n, err := q.Queue.(spend.Keeper).Requeue(t.Context(), shard)
 	if err != nil {
 		t.Fatalf("requeue: %v", err)
 	}
@@ -77,7 +77,7 @@ func wantRequeued(t *testing.T, q Opened, shard, want int) {
 
 func expire(t *testing.T, q Opened, shard int, age time.Duration) {
 	t.Helper()
-	if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), shard, age, time.Now()); err != nil {
+	if err := q.Queue.(spend.Keeper).Expire(t.Context(), shard, age, time.Now()); err != nil {
 		t.Fatalf("expire: %v", err)
 	}
 }
@@ -87,14 +87,14 @@ func testRetainedUnused(t *testing.T, q Opened) {
 	expire(t, q, 0, 0)
 	expire(t, q, 0, time.Hour)
 	wantSequences(t, q, 0)
-	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+	if stats := look(t, q, 0); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v, want none", stats)
 	}
 }
 
 func testRequeue(t *testing.T, q Opened) {
 	producer := NewProducer()
-	var ids []spendflush.EntryID
+	var ids []spend.EntryID
 	var sent [][]byte
 	for i := range 3 {
 		b := NewBatch(producer, 0, uint64(i+1), 1+150*i)
@@ -140,7 +140,7 @@ func testAckGoneRetainsNothing(t *testing.T, q Opened) {
 
 func testAckTwiceRetainsOnce(t *testing.T, q Opened) {
 	ids := pushSequences(t, q, NewProducer(), 0, 2)
-	ack(t, q, 0, []spendflush.EntryID{ids[0], ids[1], ids[0], ids[1]}, nil)
+	ack(t, q, 0, []spend.EntryID{ids[0], ids[1], ids[0], ids[1]}, nil)
 	wantRequeued(t, q, 0, 2)
 	wantSequences(t, q, 0, 1, 2)
 }
@@ -159,7 +159,7 @@ func testAckRequeued(t *testing.T, q Opened) {
 	ack(t, q, 0, old, nil) // a late one: it means nobody
 	wantSequences(t, q, 0, 1, 2, 3)
 	ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
-	if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+	if stats := look(t, q, 0); stats != (spend.QueueStats{}) {
 		t.Errorf("stats are %+v when nothing is left", stats)
 	}
 	wantRequeued(t, q, 0, 3) // retained again
@@ -198,12 +198,12 @@ func testRequeueMany(t *testing.T, q Opened) {
 func testRequeueFull(t *testing.T, q Opened) {
 	producer := NewProducer()
 	for i := range uint64(3) {
-		ack(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+		ack(t, q, 0, []spend.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
 	}
 	push(t, q, NewBatch(producer, 0, 4, 5), "")
 	wantRequeued(t, q, 0, 3)
 	wantSequences(t, q, 0, 4, 1, 2, 3)
-	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 5, 1), ""); !errors.Is(err, spendflush.ErrQueueFull) {
+	if _, err := q.Push(t.Context(), NewBatch(producer, 0, 5, 1), ""); !errors.Is(err, spend.ErrQueueFull) {
 		t.Errorf("a queue far beyond its bound answered %v", err)
 	}
 	ack(t, q, 0, idsOf(read(t, q, 0, "", all, all)), nil)
@@ -213,8 +213,8 @@ func testRequeueFull(t *testing.T, q Opened) {
 func testRetainedCountsForNothing(t *testing.T, q Opened) {
 	producer := NewProducer()
 	for i := range uint64(5) {
-		ack(t, q, 0, []spendflush.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
-		if stats := look(t, q, 0); stats != (spendflush.QueueStats{}) {
+		ack(t, q, 0, []spend.EntryID{push(t, q, NewBatch(producer, 0, i+1, 5), "")}, nil)
+		if stats := look(t, q, 0); stats != (spend.QueueStats{}) {
 			t.Errorf("stats are %+v when only retained entries are there", stats)
 		}
 	}
@@ -223,7 +223,7 @@ func testRetainedCountsForNothing(t *testing.T, q Opened) {
 func testRetainedMarks(t *testing.T, q Opened) {
 	producer, other := NewProducer(), NewProducer()
 	ids := pushSequences(t, q, producer, 0, 300)
-	ack(t, q, 0, ids, map[spendflush.ProducerID]uint64{producer: 300, other: 7})
+	ack(t, q, 0, ids, map[spend.ProducerID]uint64{producer: 300, other: 7})
 	wantMark(t, q, 0, producer, 300)
 	wantMark(t, q, 0, other, 7)
 	wantRequeued(t, q, 0, 300)
@@ -241,7 +241,7 @@ func testExpireAll(t *testing.T, q Opened) {
 
 func wantBooked(t *testing.T, q Opened, shard int, want int64) {
 	t.Helper()
-	got, err := q.Queue.(spendflush.Keeper).Booked(t.Context(), shard)
+	got, err := q.Queue.(spend.Keeper).Booked(t.Context(), shard)
 	if err != nil || got != want {
 		t.Errorf("booked in shard %d are %d updates, %v; want %d", shard, got, err, want)
 	}
@@ -251,8 +251,8 @@ func testBooked(t *testing.T, q Opened) {
 	producer := NewProducer()
 	publish := func(updates int64, mark uint64) {
 		t.Helper()
-		ackAll(t, q, 0, spendflush.Ack{
-			Entries: pushSequences(t, q, producer, 0, 1), Booked: updates, Marks: marksAt(map[spendflush.ProducerID]uint64{producer: mark}),
+		ackAll(t, q, 0, spend.Ack{
+			Entries: pushSequences(t, q, producer, 0, 1), Booked: updates, Marks: marksAt(map[spend.ProducerID]uint64{producer: mark}),
 		})
 	}
 	wantBooked(t, q, 0, 0)
@@ -273,26 +273,26 @@ func testBooked(t *testing.T, q Opened) {
 	wantMark(t, q, 0, producer, 8)
 	publish(3, 9)
 	wantBooked(t, q, 0, 3)
-	ackAll(t, q, 0, spendflush.Ack{Booked: 1e15}) // alone
+	ackAll(t, q, 0, spend.Ack{Booked: 1e15}) // alone
 	wantBooked(t, q, 0, 1e15)
 }
 
 func wantRetained(t *testing.T, q Opened, want ...int) {
 	t.Helper()
-	got, err := q.Queue.(spendflush.Keeper).Retained(t.Context())
+	got, err := q.Queue.(spend.Keeper).Retained(t.Context())
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("the shards %v retain something, %v; want %v", got, err, want)
 	}
 }
 
 func testRetained(t *testing.T, q Opened) {
-	const last = spendflush.MaxShards - 1
+	const last = spend.MaxShards - 1
 	wantRetained(t, q)
 	producer := NewProducer()
 	pushSequences(t, q, producer, 2, 1) // what only waits isn't retained
 	ack(t, q, last, pushSequences(t, q, producer, last, 2), nil)
-	ack(t, q, 5, nil, map[spendflush.ProducerID]uint64{producer: 3})
-	ackAll(t, q, 0, spendflush.Ack{Booked: 3})
+	ack(t, q, 5, nil, map[spend.ProducerID]uint64{producer: 3})
+	ackAll(t, q, 0, spend.Ack{Booked: 3})
 	wantRetained(t, q, 0, last)
 	requeue(t, q, last)
 	wantRetained(t, q, 0)
@@ -314,7 +314,7 @@ func testExpireEarlierClock(t *testing.T, q Opened) {
 	} {
 		ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
 		<-time.After(clockStep)
-		if err := q.Queue.(spendflush.Keeper).Expire(t.Context(), 0, c.age, time.Now().Add(c.off)); err != nil {
+		if err := q.Queue.(spend.Keeper).Expire(t.Context(), 0, c.age, time.Now().Add(c.off)); err != nil {
 			t.Fatal(err)
 		}
 		wantRequeued(t, q, 0, 3)
@@ -343,7 +343,7 @@ func testExpireSome(t *testing.T, q Opened) {
 		ack(t, q, 0, old, nil)
 		<-time.After(age + clockStep)
 		begin := time.Now()
-		ack(t, q, 0, []spendflush.EntryID{young}, nil)
+		ack(t, q, 0, []spend.EntryID{young}, nil)
 		<-time.After(clockStep)
 		expire(t, q, 0, age)
 		if took := time.Since(begin); took >= age {
@@ -413,7 +413,7 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 		for range rounds {
 			entries, err := q.Read(t.Context(), 0, "", all, all)
 			if err == nil {
-				err = q.Ack(t.Context(), 0, spendflush.Ack{Entries: idsOf(entries)})
+				err = q.Ack(t.Context(), 0, spend.Ack{Entries: idsOf(entries)})
 			}
 			if err != nil {
 				failures <- err
@@ -423,7 +423,7 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 	})
 	running.Go(func() {
 		for range rounds {
-			if _, err := q.Queue.(spendflush.Keeper).Requeue(t.Context(), 0); err != nil {
+			if _, err := q.Queue.(spend.Keeper).Requeue(t.Context(), 0); err != nil {
 				failures <- err
 				return
 			}
@@ -438,7 +438,7 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 	requeue(t, q, 0)
 	times := map[uint64]int{}
 	for _, e := range read(t, q, 0, "", all, all) {
-		b, err := spendflush.ParseBatch(e.Bytes)
+		b, err := spend.ParseBatch(e.Bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -457,24 +457,24 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 func testKeeperEndedContext(t *testing.T, q Opened) {
 	ctx := endedContext(t)
 	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
-	if _, err := q.Queue.(spendflush.Keeper).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Keeper).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Requeue returned %v", err)
 	}
-	if err := q.Queue.(spendflush.Keeper).Expire(ctx, 0, 0, time.Now()); !errors.Is(err, context.Canceled) {
+	if err := q.Queue.(spend.Keeper).Expire(ctx, 0, 0, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Expire returned %v", err)
 	}
-	if _, err := q.Queue.(spendflush.Keeper).Booked(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Keeper).Booked(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Booked returned %v", err)
 	}
-	if _, err := q.Queue.(spendflush.Keeper).Retained(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Keeper).Retained(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Retained returned %v", err)
 	}
 	wantSequences(t, q, 0)
 	wantRequeued(t, q, 0, 2)
 }
 
-func idsOf(entries []spendflush.Entry) []spendflush.EntryID {
-	ids := make([]spendflush.EntryID, len(entries))
+func idsOf(entries []spend.Entry) []spend.EntryID {
+	ids := make([]spend.EntryID, len(entries))
 	for i, e := range entries {
 		ids[i] = e.ID
 	}

@@ -1,4 +1,4 @@
-// Package queuetest says in tests what a spendflush.Queue must do.
+// Package queuetest says in tests what a spend.Queue must do.
 package queuetest
 
 import (
@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Opened is a queue under test.
 type Opened struct {
-	spendflush.Queue
+	spend.Queue
 
 	// Lose makes the queue lose everything, marks included, as a FLUSHALL does.
 	Lose func()
@@ -77,27 +77,27 @@ type suite struct {
 var bornAt = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 // NewProducer returns a producer for tests.
-func NewProducer() spendflush.ProducerID { return spendflush.NewProducerID(bornAt) }
+func NewProducer() spend.ProducerID { return spend.NewProducerID(bornAt) }
 
 // NewBatch returns a batch of the producer with the given number of rollup rows, of about 100 bytes each.
-func NewBatch(producer spendflush.ProducerID, shard int, sequence uint64, rows int) *spendflush.Batch {
-	header := spendflush.Header{
+func NewBatch(producer spend.ProducerID, shard int, sequence uint64, rows int) *spend.Batch {
+	header := spend.Header{
 		Shard: shard, Producer: producer, Sequence: sequence, SealedAt: bornAt,
 	}
-	rollups := make([]spendflush.RollupRow, rows)
+	rollups := make([]spend.RollupRow, rows)
 	for i := range rollups {
-		series := spendflush.Series{APIKey: "key", Model: "model", Tags: []string{string(rune('a' + i%26))}}
-		counters := spendflush.Counters{Spend: spendflush.Dollars(int64(i)), SuccessfulRequests: 1}
+		series := spend.Series{APIKey: "key", Model: "model", Tags: []string{string(rune('a' + i%26))}}
+		counters := spend.Counters{Spend: spend.Dollars(int64(i)), SuccessfulRequests: 1}
 		// The hour orders the rows, whatever their keys are.
-		rollups[i] = spendflush.NewRollupRow(&series, spendflush.HourOf(bornAt)+spendflush.Hour(i), counters)
+		rollups[i] = spend.NewRollupRow(&series, spend.HourOf(bornAt)+spend.Hour(i), counters)
 	}
-	return spendflush.NewBatch(header, nil, rollups)
+	return spend.NewBatch(header, nil, rollups)
 }
 
 // all is enough for everything that the tests push.
 const all = 1 << 30
 
-func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendflush.EntryID) spendflush.EntryID {
+func push(t *testing.T, q spend.Queue, b *spend.Batch, previous spend.EntryID) spend.EntryID {
 	t.Helper()
 	id, err := q.Push(t.Context(), b, previous)
 	if err != nil {
@@ -110,9 +110,9 @@ func push(t *testing.T, q spendflush.Queue, b *spendflush.Batch, previous spendf
 }
 
 // pushSequences pushes batches of the producer with sequences from 1 and returns their ids.
-func pushSequences(t *testing.T, q spendflush.Queue, producer spendflush.ProducerID, shard, n int) []spendflush.EntryID {
+func pushSequences(t *testing.T, q spend.Queue, producer spend.ProducerID, shard, n int) []spend.EntryID {
 	t.Helper()
-	ids := make([]spendflush.EntryID, n)
+	ids := make([]spend.EntryID, n)
 	for i := range ids {
 		ids[i] = push(t, q, NewBatch(producer, shard, uint64(i+1), 1), "")
 	}
@@ -120,8 +120,8 @@ func pushSequences(t *testing.T, q spendflush.Queue, producer spendflush.Produce
 }
 
 func read(
-	t *testing.T, q spendflush.Queue, shard int, after spendflush.EntryID, maxEntries, maxBytes int,
-) []spendflush.Entry {
+	t *testing.T, q spend.Queue, shard int, after spend.EntryID, maxEntries, maxBytes int,
+) []spend.Entry {
 	t.Helper()
 	entries, err := q.Read(t.Context(), shard, after, maxEntries, maxBytes)
 	if err != nil {
@@ -131,12 +131,12 @@ func read(
 }
 
 // ack acks these entries and publishes marks at these sequences.
-func ack(t *testing.T, q spendflush.Queue, shard int, ids []spendflush.EntryID, sequences map[spendflush.ProducerID]uint64) {
+func ack(t *testing.T, q spend.Queue, shard int, ids []spend.EntryID, sequences map[spend.ProducerID]uint64) {
 	t.Helper()
-	ackAll(t, q, shard, spendflush.Ack{Entries: ids, Marks: marksAt(sequences)})
+	ackAll(t, q, shard, spend.Ack{Entries: ids, Marks: marksAt(sequences)})
 }
 
-func ackAll(t *testing.T, q spendflush.Queue, shard int, a spendflush.Ack) {
+func ackAll(t *testing.T, q spend.Queue, shard int, a spend.Ack) {
 	t.Helper()
 	if err := q.Ack(t.Context(), shard, a); err != nil {
 		t.Fatalf("ack: %v", err)
@@ -144,16 +144,16 @@ func ackAll(t *testing.T, q spendflush.Queue, shard int, a spendflush.Ack) {
 }
 
 // markAt returns a mark at that sequence, the zero Mark at 0.
-func markAt(sequence uint64) spendflush.Mark {
-	m := spendflush.Mark{Sequence: sequence}
+func markAt(sequence uint64) spend.Mark {
+	m := spend.Mark{Sequence: sequence}
 	for i := range m.Digest {
 		m.Digest[i] = byte(sequence >> (i % 8))
 	}
 	return m
 }
 
-func marksAt(sequences map[spendflush.ProducerID]uint64) map[spendflush.ProducerID]spendflush.Mark {
-	marks := map[spendflush.ProducerID]spendflush.Mark{}
+func marksAt(sequences map[spend.ProducerID]uint64) map[spend.ProducerID]spend.Mark {
+	marks := map[spend.ProducerID]spend.Mark{}
 	for producer, sequence := range sequences {
 		marks[producer] = markAt(sequence)
 	}
@@ -161,12 +161,12 @@ func marksAt(sequences map[spendflush.ProducerID]uint64) map[spendflush.Producer
 }
 
 // wantMark wants the mark that ack publishes at that sequence, none at 0.
-func wantMark(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, sequence uint64) {
+func wantMark(t *testing.T, q spend.Queue, shard int, producer spend.ProducerID, sequence uint64) {
 	t.Helper()
 	wantMarkAs(t, q, shard, producer, markAt(sequence))
 }
 
-func wantMarkAs(t *testing.T, q spendflush.Queue, shard int, producer spendflush.ProducerID, want spendflush.Mark) {
+func wantMarkAs(t *testing.T, q spend.Queue, shard int, producer spend.ProducerID, want spend.Mark) {
 	t.Helper()
 	got, err := q.Mark(t.Context(), shard, producer)
 	if err != nil {
@@ -178,13 +178,13 @@ func wantMarkAs(t *testing.T, q spendflush.Queue, shard int, producer spendflush
 }
 
 // wantSequences checks what waits in the shard, in order, and that stats agree.
-func wantSequences(t *testing.T, q spendflush.Queue, shard int, want ...uint64) {
+func wantSequences(t *testing.T, q spend.Queue, shard int, want ...uint64) {
 	t.Helper()
 	entries := read(t, q, shard, "", all, all)
 	got := make([]uint64, len(entries))
 	same := len(got) == len(want)
 	for i, e := range entries {
-		b, err := spendflush.ParseBatch(e.Bytes)
+		b, err := spend.ParseBatch(e.Bytes)
 		if err != nil {
 			t.Fatalf("entry %s: %v", e.ID, err)
 		}
@@ -199,7 +199,7 @@ func wantSequences(t *testing.T, q spendflush.Queue, shard int, want ...uint64) 
 	}
 }
 
-func look(t *testing.T, q spendflush.Queue, shard int) spendflush.QueueStats {
+func look(t *testing.T, q spend.Queue, shard int) spend.QueueStats {
 	t.Helper()
 	stats, err := q.Stats(t.Context(), shard)
 	if err != nil {

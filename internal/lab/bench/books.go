@@ -6,8 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -29,7 +29,7 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 	want := w.Sums(0, g.sent)
 	add(&want, w.Sums(0, g.again), 1)
 	add(&want, w.Sums(0, cycle), g.cycles)
-	var got spendflush.Counters
+	var got spend.Counters
 	err = g.place.pool.QueryRow(ctx, `
 SELECT coalesce(sum(spend), 0), coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
     coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
@@ -65,7 +65,7 @@ func add(to *load.Sums, sums load.Sums, times uint64) {
 }
 
 // multiple adds c up n times, by doubling.
-func multiple(c spendflush.Counters, n uint64) (sum spendflush.Counters) {
+func multiple(c spend.Counters, n uint64) (sum spend.Counters) {
 	for ; n > 0; n /= 2 {
 		if n%2 == 1 {
 			sum.Add(&c)
@@ -75,24 +75,24 @@ func multiple(c spendflush.Counters, n uint64) (sum spendflush.Counters) {
 	return sum
 }
 
-func (p *place) checkTotals(ctx context.Context, want map[spendflush.Entity]spendflush.Counters) error {
+func (p *place) checkTotals(ctx context.Context, want map[spend.Entity]spend.Counters) error {
 	rows, err := p.pool.Query(ctx, "SELECT entity_type, entity_id, team_id, spend, api_requests FROM spendflush.spend")
 	if err != nil {
 		return fmt.Errorf("read the totals: %w", err)
 	}
 	var kind string
-	var e spendflush.Entity
-	var spend spendflush.Amount
+	var e spend.Entity
+	var amount spend.Amount
 	var requests int64
 	found := 0
-	_, err = pgx.ForEachRow(rows, []any{&kind, &e.ID, &e.TeamID, &spend, &requests}, func() (err error) {
-		if e.Type, err = spendflush.ParseEntityType(kind); err != nil {
+	_, err = pgx.ForEachRow(rows, []any{&kind, &e.ID, &e.TeamID, &amount, &requests}, func() (err error) {
+		if e.Type, err = spend.ParseEntityType(kind); err != nil {
 			return err
 		}
 		sum := want[e]
-		if spend != sum.Spend || requests != sum.APIRequests() {
+		if amount != sum.Spend || requests != sum.APIRequests() {
 			return fmt.Errorf("%w: %s %s has %s dollars of %d requests, its updates are %s of %d",
-				ErrWrongBooks, kind, e.ID, spend, requests, sum.Spend, sum.APIRequests())
+				ErrWrongBooks, kind, e.ID, amount, requests, sum.Spend, sum.APIRequests())
 		}
 		found++
 		return nil

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const codecAbout = `A batch of all keys' rows, encoded from sorted rows and decoded into them again, checksum included.`
@@ -19,8 +19,8 @@ func measureCodec(ctx context.Context, r *run) error {
 	}
 	f := flushes[0]
 	rows := len(f.Totals) + len(f.Rollups)
-	header := spendflush.Header{Producer: spendflush.NewProducerID(time.Now()), Sequence: 1, SealedAt: time.Now()}
-	encode := func() *spendflush.Batch { return spendflush.NewBatch(header, f.Totals, f.Rollups) }
+	header := spend.Header{Producer: spend.NewProducerID(time.Now()), Sequence: 1, SealedAt: time.Now()}
+	encode := func() *spend.Batch { return spend.NewBatch(header, f.Totals, f.Rollups) }
 	bytes := encode().Bytes()
 	got, err := r.compare(ctx, r.Rounds, []variant{
 		{"encode", func(context.Context) (map[string]float64, error) {
@@ -28,7 +28,7 @@ func measureCodec(ctx context.Context, r *run) error {
 		}},
 		{"decode", func(context.Context) (map[string]float64, error) {
 			return r.perRow(rows, func() error {
-				b, err := spendflush.ParseBatch(bytes)
+				b, err := spend.ParseBatch(bytes)
 				if err == nil {
 					_, err = b.Rows()
 				}

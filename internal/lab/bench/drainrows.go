@@ -14,8 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // The usual cure: sums in memory, a Redis list, and one who drains it row by row. No lock is taken, and nothing is done
@@ -30,18 +30,18 @@ const (
 
 // usualBatch is what an instance pushes: sums by the hexadecimal key of the entity, or of the series.
 type usualBatch struct {
-	Totals  map[string]*spendflush.Counters `json:"totals"`
-	Rollups map[string]*spendflush.Counters `json:"rollups"`
+	Totals  map[string]*spend.Counters `json:"totals"`
+	Rollups map[string]*spend.Counters `json:"rollups"`
 }
 
 func newUsualBatch() *usualBatch {
-	return &usualBatch{Totals: map[string]*spendflush.Counters{}, Rollups: map[string]*spendflush.Counters{}}
+	return &usualBatch{Totals: map[string]*spend.Counters{}, Rollups: map[string]*spend.Counters{}}
 }
 
-func addTo(sums map[string]*spendflush.Counters, key string, c *spendflush.Counters) {
+func addTo(sums map[string]*spend.Counters, key string, c *spend.Counters) {
 	sum := sums[key]
 	if sum == nil {
-		sum = new(spendflush.Counters)
+		sum = new(spend.Counters)
 		sums[key] = sum
 	}
 	sum.Add(c)
@@ -54,8 +54,8 @@ type usualKeys struct {
 	entities []string
 }
 
-func usualKeysOf(s *spendflush.Series) *usualKeys {
-	text := func(k spendflush.Key) string { return hex.EncodeToString(k[:]) }
+func usualKeysOf(s *spend.Series) *usualKeys {
+	text := func(k spend.Key) string { return hex.EncodeToString(k[:]) }
 	keys := &usualKeys{series: text(s.Key())}
 	for _, e := range load.Entities(s) {
 		keys.entities = append(keys.entities, text(e.Key()))
@@ -70,7 +70,7 @@ type usualInstance struct {
 	known map[string]*usualKeys
 }
 
-func (in *usualInstance) record(u *spendflush.Update) {
+func (in *usualInstance) record(u *spend.Update) {
 	c := load.Counters(u)
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -141,7 +141,7 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[strin
 	var recording, pushing, draining errgroup.Group
 	for range runtime.GOMAXPROCS(0) {
 		recording.Go(func() error {
-			var u spendflush.Update
+			var u spend.Update
 			for time.Since(begun) < r.Duration && ctx.Err() == nil {
 				first := next.Add(chunk) - chunk
 				in := instances[first/chunk%uint64(n)]
@@ -256,7 +256,7 @@ func (d *drain) write(ctx context.Context, sums *usualBatch) error {
 			return err
 		}
 	}
-	hour := spendflush.HourOf(time.Now())
+	hour := spend.HourOf(time.Now())
 	for text, c := range sums.Rollups {
 		key, err := keyOf(text)
 		if err != nil {
@@ -270,7 +270,7 @@ func (d *drain) write(ctx context.Context, sums *usualBatch) error {
 	return tx.Commit(ctx)
 }
 
-func keyOf(text string) (key spendflush.Key, err error) {
+func keyOf(text string) (key spend.Key, err error) {
 	_, err = hex.Decode(key[:], []byte(text))
 	return key, err
 }

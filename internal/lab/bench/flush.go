@@ -18,6 +18,7 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/internal/sqlhook"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -93,7 +94,7 @@ func (r *run) repeat(ctx context.Context, rows int, once func() error) (map[stri
 }
 
 // apply commits the flushes through a Store.
-func (r *run) apply(ctx context.Context, flushes []*spendflush.Flush, rows int, free bool) (map[string]float64, error) {
+func (r *run) apply(ctx context.Context, flushes []*spend.Flush, rows int, free bool) (map[string]float64, error) {
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -125,14 +126,14 @@ func (r *run) apply(ctx context.Context, flushes []*spendflush.Flush, rows int, 
 }
 
 // copyFlushes copies what is moved from one round to the next. All flushes of a producer are made to follow each other.
-func copyFlushes(flushes []*spendflush.Flush) []*spendflush.Flush {
-	copies := make([]*spendflush.Flush, len(flushes))
+func copyFlushes(flushes []*spend.Flush) []*spend.Flush {
+	copies := make([]*spend.Flush, len(flushes))
 	for i, f := range flushes {
 		c := *f
-		c.Claims = append([]spendflush.Claim(nil), f.Claims...)
+		c.Claims = append([]spend.Claim(nil), f.Claims...)
 		for j := range c.Claims {
-			c.Claims[j].Producer = spendflush.NewProducerID(time.Now()) // each flush has its own marks
-			c.Claims[j].Prior = spendflush.Digest{}
+			c.Claims[j].Producer = spend.NewProducerID(time.Now()) // each flush has its own marks
+			c.Claims[j].Prior = spend.Digest{}
 			c.Claims[j].First, c.Claims[j].Last = 1, 1+c.Claims[j].Last-c.Claims[j].First
 		}
 		copies[i] = &c
@@ -153,7 +154,7 @@ WHERE $1::smallint >= 0`
 }
 
 // flushesFor returns copies of the flushes, for the books of the store.
-func flushesFor(ctx context.Context, store *sql.Store, flushes []*spendflush.Flush) ([]*spendflush.Flush, error) {
+func flushesFor(ctx context.Context, store *sql.Store, flushes []*spend.Flush) ([]*spend.Flush, error) {
 	books, err := store.Books(ctx)
 	if err != nil {
 		return nil, err
@@ -166,7 +167,7 @@ func flushesFor(ctx context.Context, store *sql.Store, flushes []*spendflush.Flu
 }
 
 // limit is the bare UPSERT of the rows of these flushes.
-func (r *run) limit(ctx context.Context, flushes []*spendflush.Flush, rows int) (map[string]float64, error) {
+func (r *run) limit(ctx context.Context, flushes []*spend.Flush, rows int) (map[string]float64, error) {
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -215,7 +216,7 @@ type bareStatement struct {
 	formats []int16
 }
 
-func encodeBare(conn *pgx.Conn, f *spendflush.Flush) (b bareFlush, err error) {
+func encodeBare(conn *pgx.Conn, f *spend.Flush) (b bareFlush, err error) {
 	totals, rollups := counterColumns(len(f.Totals)), counterColumns(len(f.Rollups))
 	entities, series := make([][16]byte, len(f.Totals)), make([][16]byte, len(f.Rollups))
 	days, hours := make([]time.Time, len(f.Rollups)), make([]int16, len(f.Rollups))
@@ -249,7 +250,7 @@ func counterColumns(n int) *columns {
 	return c
 }
 
-func (c *columns) set(i int, from *spendflush.Counters) {
+func (c *columns) set(i int, from *spend.Counters) {
 	c.spend[i] = numeric(from.Spend)
 	for j, x := range []int64{from.SuccessfulRequests, from.FailedRequests, from.PromptTokens, from.CompletionTokens,
 		from.CacheReadInputTokens, from.CacheCreationInputTokens} {
@@ -257,10 +258,10 @@ func (c *columns) set(i int, from *spendflush.Counters) {
 	}
 }
 
-func numeric(a spendflush.Amount) pgtype.Numeric {
+func numeric(a spend.Amount) pgtype.Numeric {
 	hi, lo := a.Units()
 	n := new(big.Int).Lsh(big.NewInt(hi), 64)
-	return pgtype.Numeric{Int: n.Add(n, new(big.Int).SetUint64(lo)), Exp: -spendflush.AmountScale, Valid: true}
+	return pgtype.Numeric{Int: n.Add(n, new(big.Int).SetUint64(lo)), Exp: -spend.AmountScale, Valid: true}
 }
 
 func (c *columns) params() []any {
@@ -315,7 +316,7 @@ func (b *bareFlush) send(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // captureFlushes returns what a pipeline would commit after an update of each key, and how many rows that are.
-func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, error) {
+func captureFlushes(ctx context.Context, keys int) ([]*spend.Flush, int, error) {
 	w, err := load.New(load.Shape{Seed: 1, Keys: keys})
 	if err != nil {
 		return nil, 0, err
@@ -326,7 +327,7 @@ func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, er
 		return nil, 0, err
 	}
 	// All of it before Run, so that it is one seal.
-	updates := make([]spendflush.Update, keys)
+	updates := make([]spend.Update, keys)
 	for i := range updates {
 		updates[i] = w.Update(uint64(i))
 	}
@@ -350,22 +351,22 @@ func captureFlushes(ctx context.Context, keys int) ([]*spendflush.Flush, int, er
 // capturingStore keeps the flushes and commits nothing.
 type capturingStore struct {
 	mu      sync.Mutex
-	flushes []*spendflush.Flush
-	marks   map[spendflush.ProducerID]spendflush.Mark
+	flushes []*spend.Flush
+	marks   map[spend.ProducerID]spend.Mark
 	changes int64
 }
 
 // capturedBooks are the books of a store that commits nothing.
-var capturedBooks = spendflush.BooksID{1}
+var capturedBooks = spend.BooksID{1}
 
-func (s *capturingStore) Books(context.Context) (spendflush.BooksID, error) {
+func (s *capturingStore) Books(context.Context) (spend.BooksID, error) {
 	return capturedBooks, nil
 }
 
-func (s *capturingStore) Marks(_ context.Context, _ int, ids []spendflush.ProducerID) (spendflush.Marks, error) {
+func (s *capturingStore) Marks(_ context.Context, _ int, ids []spend.ProducerID) (spend.Marks, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := spendflush.Marks{Books: capturedBooks, Changes: s.changes, Of: map[spendflush.ProducerID]spendflush.Mark{}}
+	marks := spend.Marks{Books: capturedBooks, Changes: s.changes, Of: map[spend.ProducerID]spend.Mark{}}
 	for _, id := range ids {
 		if mark, ok := s.marks[id]; ok {
 			marks.Of[id] = mark
@@ -374,26 +375,26 @@ func (s *capturingStore) Marks(_ context.Context, _ int, ids []spendflush.Produc
 	return marks, nil
 }
 
-func (s *capturingStore) Apply(_ context.Context, f *spendflush.Flush) error {
+func (s *capturingStore) Apply(_ context.Context, f *spend.Flush) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept := *f
 	s.flushes = append(s.flushes, &kept)
 	if s.marks == nil {
-		s.marks = map[spendflush.ProducerID]spendflush.Mark{}
+		s.marks = map[spend.ProducerID]spend.Mark{}
 	}
 	for _, c := range f.Claims {
-		s.marks[c.Producer] = spendflush.Mark{Sequence: c.Last, Digest: c.Digest, Recent: c.Recent, Updates: c.SealedUpdates, Amount: c.SealedAmount}
+		s.marks[c.Producer] = spend.Mark{Sequence: c.Last, Digest: c.Digest, Recent: c.Recent, Updates: c.SealedUpdates, Amount: c.SealedAmount}
 	}
 	s.changes++
 	return nil
 }
 
-func (s *capturingStore) Quarantine(context.Context, []spendflush.BadBatch) error {
+func (s *capturingStore) Quarantine(context.Context, []spend.BadBatch) error {
 	return io.ErrUnexpectedEOF
 }
 
-func (s *capturingStore) Tend(context.Context, []spendflush.ProducerID, time.Time, time.Duration) (int64, error) {
+func (s *capturingStore) Tend(context.Context, []spend.ProducerID, time.Time, time.Duration) (int64, error) {
 	return 0, nil
 }
 

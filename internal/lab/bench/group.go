@@ -16,6 +16,7 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -110,17 +111,17 @@ type seen struct {
 	flushes      []time.Duration
 }
 
-func (s *watchedStore) Marks(ctx context.Context, shard int, producers []spendflush.ProducerID) (spendflush.Marks, error) {
+func (s *watchedStore) Marks(ctx context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error) {
 	s.note(0, nil)
 	return s.Store.Marks(ctx, shard, producers)
 }
 
-func (s *watchedStore) Tend(ctx context.Context, living []spendflush.ProducerID, now time.Time, idle time.Duration) (int64, error) {
+func (s *watchedStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
 	s.note(0, nil)
 	return s.Store.Tend(ctx, living, now, idle)
 }
 
-func (s *watchedStore) Apply(ctx context.Context, f *spendflush.Flush) error {
+func (s *watchedStore) Apply(ctx context.Context, f *spend.Flush) error {
 	begun := time.Now()
 	if err := s.Store.Apply(ctx, f); err != nil {
 		s.note(0, nil)
@@ -226,7 +227,7 @@ const cycle = 1 << 15
 
 // floodHandles is flood with a handle for each series. It repeats the first cycle of the workload, made beforehand.
 func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Duration) error {
-	updates := make([]spendflush.Update, cycle)
+	updates := make([]spend.Update, cycle)
 	for i := range updates {
 		updates[i] = w.Update(uint64(i))
 	}
@@ -316,7 +317,7 @@ func (g *group) settle(ctx context.Context) error {
 // a client would.
 func (g *group) record(ctx context.Context, w *load.Workload, first, n uint64) error {
 	p := g.instances[first/chunk%uint64(len(g.instances))].pipeline
-	var u spendflush.Update
+	var u spend.Update
 	for number := first; number < first+n; number++ {
 		w.Fill(number, &u)
 		for {

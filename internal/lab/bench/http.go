@@ -15,10 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
@@ -73,7 +73,7 @@ func measureHTTP(ctx context.Context, r *run) error {
 
 // requestOf is a request with the first n updates of the workload.
 func requestOf(w *load.Workload, n int) ([]byte, error) {
-	updates := make([]spendflush.Update, n)
+	updates := make([]spend.Update, n)
 	for i := range updates {
 		updates[i] = w.Update(uint64(i))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const latencyAbout = `One instance with Redis and Postgres records %s updates a second over %s keys, every one of them in every flush; all totals and rollups are
@@ -113,7 +114,7 @@ sampling:
 		}
 		u := w.Update(g.again)
 		begun := time.Now()
-		receipt, err := p.RecordAll([]spendflush.Update{u})
+		receipt, err := p.RecordAll([]spend.Update{u})
 		if errors.Is(err, spendflush.ErrBufferFull) {
 			continue
 		}

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const locksAbout = `One client, one call after the other over loopback. **won** is a lock acquired and given up again; **refused** is one that another
@@ -20,14 +20,14 @@ func measureLocks(ctx context.Context, r *run) error {
 	if err := r.place.fresh(ctx); err != nil {
 		return err
 	}
-	redis := func(owner string) (spendflush.Locker, error) {
+	redis := func(owner string) (spend.Locker, error) {
 		return lockers.NewRedis(r.place.client, owner, lockers.RedisOptions{Prefix: keyPrefix})
 	}
-	postgres := func(owner string) (spendflush.Locker, error) { return lockers.NewPostgres(r.place.pool, owner), nil }
+	postgres := func(owner string) (spend.Locker, error) { return lockers.NewPostgres(r.place.pool, owner), nil }
 	var variants []variant
 	for _, kind := range []struct {
 		name string
-		open func(owner string) (spendflush.Locker, error)
+		open func(owner string) (spend.Locker, error)
 	}{{"Redis", redis}, {"Postgres advisory", postgres}} {
 		variants = append(variants,
 			variant{kind.name + ", won", func(ctx context.Context) (map[string]float64, error) {
@@ -58,7 +58,7 @@ func measureLocks(ctx context.Context, r *run) error {
 					return nil, err
 				}
 				return r.lockTimes(ctx, func() error {
-					if _, err := l.Acquire(ctx, "bench"); !errors.Is(err, spendflush.ErrHeld) {
+					if _, err := l.Acquire(ctx, "bench"); !errors.Is(err, spend.ErrHeld) {
 						return errors.Join(errors.New("a lock that is held was not refused"), err)
 					}
 					return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const recordAbout = `One goroutine, an instance whose batches go nowhere. The updates were made beforehand. **handle** is a series resolved once with
@@ -92,7 +93,7 @@ func (r *run) timed(ctx context.Context, do func(i int) error) (map[string]float
 }
 
 // ring is updates made beforehand, a power of two of them.
-func ring(keys int) ([]spendflush.Update, error) {
+func ring(keys int) ([]spend.Update, error) {
 	w, err := load.New(load.Shape{Seed: 1, Keys: keys})
 	if err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func ring(keys int) ([]spendflush.Update, error) {
 	for n < keys {
 		n *= 2
 	}
-	updates := make([]spendflush.Update, n)
+	updates := make([]spend.Update, n)
 	for i := range updates {
 		updates[i] = w.Update(uint64(i))
 	}
@@ -110,7 +111,7 @@ func ring(keys int) ([]spendflush.Update, error) {
 
 // timedOnRing is timed with a pipeline that runs, and the updates of a ring, of which prepare makes what is called.
 func (r *run) timedOnRing(
-	ctx context.Context, keys int, prepare func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error),
+	ctx context.Context, keys int, prepare func(p *spendflush.Pipeline, updates []spend.Update) (func(i int) error, error),
 ) (_ map[string]float64, err error) {
 	p, end, err := startPipeline(ctx, keys, never)
 	if err != nil {
@@ -129,14 +130,14 @@ func (r *run) timedOnRing(
 }
 
 func (r *run) recordKeys(ctx context.Context, keys int) (map[string]float64, error) {
-	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error) {
+	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spend.Update) (func(i int) error, error) {
 		mask := len(updates) - 1
 		return func(i int) error { return p.Record(&updates[i&mask]) }, nil
 	})
 }
 
 func (r *run) recordHandles(ctx context.Context, keys int) (map[string]float64, error) {
-	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spendflush.Update) (func(i int) error, error) {
+	return r.timedOnRing(ctx, keys, func(p *spendflush.Pipeline, updates []spend.Update) (func(i int) error, error) {
 		handles, costs, err := handlesOf(p, updates)
 		mask := len(updates) - 1
 		return func(i int) error { return handles[i&mask].Record(&costs[i&mask]) }, err
@@ -144,14 +145,14 @@ func (r *run) recordHandles(ctx context.Context, keys int) (map[string]float64, 
 }
 
 // handlesOf returns a handle for the series of each update, and its cost.
-func handlesOf(p *spendflush.Pipeline, updates []spendflush.Update) (handles []*spendflush.Handle, costs []spendflush.Cost, err error) {
-	handles, costs = make([]*spendflush.Handle, len(updates)), make([]spendflush.Cost, len(updates))
+func handlesOf(p *spendflush.Pipeline, updates []spend.Update) (handles []*spendflush.Handle, costs []spend.Cost, err error) {
+	handles, costs = make([]*spendflush.Handle, len(updates)), make([]spend.Cost, len(updates))
 	for i := range updates {
 		u := &updates[i]
 		if handles[i], err = p.Handle(&u.Series); err != nil {
 			return nil, nil, err
 		}
-		costs[i] = spendflush.Cost{
+		costs[i] = spend.Cost{
 			Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
 			CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
 		}
@@ -199,7 +200,7 @@ func (r *run) recordWhileSealing(ctx context.Context, keys int) (_ map[string]fl
 // takingStore commits everything, and keeps only the marks.
 type takingStore struct{ capturingStore }
 
-func (s *takingStore) Apply(ctx context.Context, f *spendflush.Flush) error {
+func (s *takingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := s.capturingStore.Apply(ctx, f); err != nil {
 		return err
 	}
@@ -223,7 +224,7 @@ func (r *run) memory(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	before := heap()
-	var u spendflush.Update
+	var u spend.Update
 	for number := range uint64(keys) {
 		w.Fill(number, &u)
 		if err := p.Record(&u); err != nil {

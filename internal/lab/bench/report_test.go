@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func TestNumbersHaveThreeDigitsThatCount(t *testing.T) {
@@ -91,7 +91,7 @@ func TestCyclesCountAsOftenAsTheyWereSent(t *testing.T) {
 
 func TestAnAmountKeepsAllItsBitsAsANumeric(t *testing.T) {
 	for _, text := range []string{"0", "0.000000000001", "-0.000000000001", "18446744.073709551616", "-99999999999999999999999999.999999999999"} {
-		a, err := spendflush.ParseAmount(text)
+		a, err := spend.ParseAmount(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestAnAmountKeepsAllItsBitsAsANumeric(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := spendflush.ParseAmount(value.(string))
+		back, err := spend.ParseAmount(value.(string))
 		if err != nil || back != a {
 			t.Errorf("%s becomes %s: %v", text, value, err)
 		}

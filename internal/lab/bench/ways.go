@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const waysAbout = `Ten instances in one process book the same traffic over %s keys, chosen at random, as fast as they can: what makes the updates, the
@@ -136,11 +136,11 @@ func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]floa
 	begun := time.Now()
 	for i, conn := range conns {
 		writers.Go(func() error {
-			var u spendflush.Update
+			var u spend.Update
 			for number := uint64(i); counts[i] == 0 || time.Since(begun) < r.Duration; number += waysInstances {
 				w.Fill(number, &u)
 				c := load.Counters(&u)
-				if err := tables.AddRollup(ctx, conn, u.Series.Key(), spendflush.HourOf(begun), &c); err != nil {
+				if err := tables.AddRollup(ctx, conn, u.Series.Key(), spend.HourOf(begun), &c); err != nil {
 					return err
 				}
 				counts[i]++

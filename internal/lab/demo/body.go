@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // body writes the updates of a request, one a line.
-func body(updates []spendflush.Update) ([]byte, error) {
+func body(updates []spend.Update) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	for i := range updates {

@@ -15,8 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // clients send traffic to the instances and note what they were told.
@@ -119,8 +119,8 @@ func (c *client) pause(ctx context.Context, d time.Duration) bool {
 }
 
 // updates makes those of one request. Now and then one is a credit.
-func (c *client) updates() []spendflush.Update {
-	updates := make([]spendflush.Update, 1+c.rng.IntN(mostUpdates))
+func (c *client) updates() []spend.Update {
+	updates := make([]spend.Update, 1+c.rng.IntN(mostUpdates))
 	now := time.Now().UTC().Truncate(time.Second)
 	endUser := fmt.Sprintf("client-%02d.%d", c.number, len(c.ledger.unanswered))
 	for i := range updates {
@@ -154,7 +154,7 @@ var errRefused = errors.New("not taken")
 var errUnanswered = errors.New("no answer")
 
 // send sends one request until an instance may have taken it. Such a request is never sent again: it might count twice.
-func (c *client) send(ctx context.Context, updates []spendflush.Update) error {
+func (c *client) send(ctx context.Context, updates []spend.Update) error {
 	content, err := body(updates)
 	if err != nil {
 		return err

@@ -9,14 +9,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql"
 )
 
 // verdict is what comes out when the clients' ledgers are compared with the books.
 type verdict struct {
 	acknowledged, counted, uncounted tally // the last two of requests without an answer
-	want, booked                     spendflush.Counters
+	want, booked                     spend.Counters
 	entities, days                   int      // rows compared
 	differences                      int      // rows that differ
 	shown                            []string // some of them
@@ -25,7 +25,7 @@ type verdict struct {
 // tally counts requests and what is in them.
 type tally struct {
 	requests, updates int64
-	spend             spendflush.Amount
+	spend             spend.Amount
 }
 
 func (t *tally) add(r *request) {
@@ -52,7 +52,7 @@ func settle(ledgers []*ledger, got *book) *verdict {
 	for _, l := range ledgers {
 		for i := range l.unanswered {
 			r := &l.unanswered[i]
-			endUser := spendflush.Entity{Type: spendflush.EndUser, ID: r.endUser}
+			endUser := spend.Entity{Type: spend.EndUser, ID: r.endUser}
 			with := want.entities[endUser]
 			for j := range r.updates {
 				c := counters(&r.updates[j])
@@ -79,7 +79,7 @@ func settle(ledgers []*ledger, got *book) *verdict {
 
 const mostShown = 5
 
-func compareRows[K comparable](v *verdict, want, got map[K]spendflush.Counters) {
+func compareRows[K comparable](v *verdict, want, got map[K]spend.Counters) {
 	differs := func(k K, w, g any) {
 		if v.differences++; len(v.shown) < mostShown {
 			v.shown = append(v.shown, fmt.Sprintf("%+v: %+v in the books instead of %+v", k, g, w))
@@ -117,19 +117,19 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	var c spendflush.Counters
+	var c spend.Counters
 	counters := []any{&c.Spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
 		&c.CacheReadInputTokens, &c.CacheCreationInputTokens}
 
 	var name string
-	var e spendflush.Entity
+	var e spend.Entity
 	rows, _ := conn.Query(ctx, "SELECT entity_type, entity_id, team_id, "+counterColumns+" FROM spendflush.spend") // ForEachRow has the error
 	_, err = pgx.ForEachRow(rows, append([]any{&name, &e.ID, &e.TeamID}, counters...), func() (err error) {
-		if e.Type, err = spendflush.ParseEntityType(name); err != nil {
+		if e.Type, err = spend.ParseEntityType(name); err != nil {
 			return err
 		}
 		b.entities[e] = c
-		if e.Type == spendflush.APIKey { // every update has one
+		if e.Type == spend.APIKey { // every update has one
 			b.all.Add(&c)
 		}
 		return nil
@@ -144,7 +144,7 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	fields := []any{&day, &name, &k.ID, &k.TeamID, &k.apiKey, &k.model, &k.group, &k.provider, &k.tool, &k.endpoint}
 	_, err = pgx.ForEachRow(rows, append(fields, counters...), func() (err error) {
 		k.date = day.Format(time.DateOnly)
-		k.Type, err = spendflush.ParseEntityType(name)
+		k.Type, err = spend.ParseEntityType(name)
 		b.days[k] = c
 		return err
 	})
@@ -191,7 +191,7 @@ func (d *demo) printSums(v *verdict) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\t\trequests\tupdates\tdollars\t\n")
-	line := func(name string, requests string, updates int64, spend spendflush.Amount) {
+	line := func(name string, requests string, updates int64, spend spend.Amount) {
 		fmt.Fprintf(w, "\t%-34s\t%s\t%s\t%s\t\n", name, requests, count(updates), spend)
 	}
 	line("acknowledged", count(v.acknowledged.requests), v.acknowledged.updates, v.acknowledged.spend)

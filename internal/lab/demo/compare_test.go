@@ -5,16 +5,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // sample returns a ledger of one acknowledged request and two without an answer.
 func sample() *ledger {
 	c := &client{ledger: newLedger()}
-	request := func(cents int64) []spendflush.Update {
-		u := spendflush.Update{Spend: spendflush.Picodollars(cents), Time: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)}
+	request := func(cents int64) []spend.Update {
+		u := spend.Update{Spend: spend.Picodollars(cents), Time: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)}
 		u.APIKey, u.TeamID, u.EndUserID = "key", "team", fmt.Sprintf("client.%d", len(c.ledger.unanswered))
-		return []spendflush.Update{u, u}
+		return []spend.Update{u, u}
 	}
 	c.ledger.acknowledge(request(100))
 	c.ledger.doubt(request(10))
@@ -44,7 +44,7 @@ func TestARequestWithoutAnAnswerMayCountOnceOrNot(t *testing.T) {
 	for _, often := range [][]int{{0, 0}, {1, 0}, {0, 1}, {1, 1}} {
 		l := sample()
 		v := settle([]*ledger{l}, booked(l, often...))
-		want := spendflush.Picodollars(int64(200 + 20*often[0] + 2*often[1]))
+		want := spend.Picodollars(int64(200 + 20*often[0] + 2*often[1]))
 		if v.differences != 0 || v.want != v.booked || v.want.Spend != want || v.counted.requests != int64(often[0]+often[1]) ||
 			v.uncounted.requests != 2-v.counted.requests || v.acknowledged.updates != 2 {
 			t.Errorf("%v: %+v", often, v)
@@ -69,10 +69,10 @@ func TestWhatCountsTwiceOrInPartIsADifference(t *testing.T) {
 	}
 
 	stray := booked(l, 1)
-	stray.entities[spendflush.Entity{Type: spendflush.Tag, ID: "nobody's"}] = c
+	stray.entities[spend.Entity{Type: spend.Tag, ID: "nobody's"}] = c
 
 	tokens := booked(l, 1)
-	key := spendflush.Entity{Type: spendflush.APIKey, ID: "key"}
+	key := spend.Entity{Type: spend.APIKey, ID: "key"}
 	sum := tokens.entities[key]
 	sum.PromptTokens++
 	tokens.entities[key] = sum

@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // How the direct writers write. Both favour them: the more updates a transaction has, the more often it deadlocks, and
@@ -66,7 +66,7 @@ func (d *demo) printDirect(s *load.DirectStats, took time.Duration) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\t\tupdates\tdollars\t\n")
-	line := func(name string, updates int64, dollars spendflush.Amount) {
+	line := func(name string, updates int64, dollars spend.Amount) {
 		fmt.Fprintf(w, "\t%-34s\t%s\t%s\t\n", name, count(updates), dollars)
 	}
 	all := s.Amount.Add(s.LostAmount)
@@ -85,7 +85,7 @@ func (d *demo) printDirect(s *load.DirectStats, took time.Duration) {
 }
 
 // share returns how many hundredths of all a part is, for people.
-func share(part, all spendflush.Amount) float64 {
+func share(part, all spend.Amount) float64 {
 	p, _ := strconv.ParseFloat(part.String(), 64) // amounts are numbers
 	a, _ := strconv.ParseFloat(all.String(), 64)
 	return 100 * p / max(a, 1e-12)

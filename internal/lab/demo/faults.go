@@ -17,6 +17,7 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // faults are what goes wrong while the traffic goes on.
@@ -286,7 +287,7 @@ func viewRedis(url string) (*redisView, error) {
 }
 
 // of has it look at these books.
-func (v *redisView) of(id spendflush.BooksID) { v.queue, v.locker = v.root.Of(id), v.locker.Of(id) }
+func (v *redisView) of(id spend.BooksID) { v.queue, v.locker = v.root.Of(id), v.locker.Of(id) }
 
 func (v *redisView) close() {
 	_ = v.client.Close()

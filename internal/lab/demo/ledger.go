@@ -3,8 +3,8 @@ package demo
 import (
 	"time"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // ledger is what one client knows of what it has sent, apart from the program that is shown.
@@ -21,25 +21,25 @@ type ledger struct {
 
 // ledgerKey is what updates are summed by.
 type ledgerKey struct {
-	series spendflush.Key
+	series spend.Key
 	date   string // UTC
 }
 
 type ledgerSum struct {
-	series   spendflush.Series
-	counters spendflush.Counters
+	series   spend.Series
+	counters spend.Counters
 }
 
 // request is one that got no answer.
 type request struct {
 	endUser string
-	updates []spendflush.Update
+	updates []spend.Update
 }
 
 func newLedger() *ledger { return &ledger{acknowledged: map[ledgerKey]*ledgerSum{}} }
 
 // acknowledge notes the updates of a request that was answered.
-func (l *ledger) acknowledge(updates []spendflush.Update) {
+func (l *ledger) acknowledge(updates []spend.Update) {
 	l.requests++
 	l.updates += int64(len(updates))
 	for i := range updates {
@@ -56,17 +56,17 @@ func (l *ledger) acknowledge(updates []spendflush.Update) {
 }
 
 // doubt notes a request that got no answer.
-func (l *ledger) doubt(updates []spendflush.Update) {
+func (l *ledger) doubt(updates []spend.Update) {
 	l.unanswered = append(l.unanswered, request{updates[0].EndUserID, updates})
 }
 
 // counters is what one update counts.
-func counters(u *spendflush.Update) spendflush.Counters {
-	c := spendflush.Counters{
+func counters(u *spend.Update) spend.Counters {
+	c := spend.Counters{
 		Spend: u.Spend, SuccessfulRequests: 1, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
 		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
 	}
-	if u.Status == spendflush.Failure {
+	if u.Status == spend.Failure {
 		c.SuccessfulRequests, c.FailedRequests = 0, 1
 	}
 	return c
@@ -74,23 +74,23 @@ func counters(u *spendflush.Update) spendflush.Counters {
 
 // book is what the books have to say: a row for each entity, and one for each entity, day and combination of dimensions.
 type book struct {
-	entities map[spendflush.Entity]spendflush.Counters
-	days     map[daily]spendflush.Counters
-	all      spendflush.Counters // each update once
+	entities map[spend.Entity]spend.Counters
+	days     map[daily]spend.Counters
+	all      spend.Counters // each update once
 }
 
 // daily is the key of spendflush.daily_spend.
 type daily struct {
 	date string
-	spendflush.Entity
+	spend.Entity
 	apiKey, model, group, provider, tool, endpoint string
 }
 
 func newBook() *book {
-	return &book{entities: map[spendflush.Entity]spendflush.Counters{}, days: map[daily]spendflush.Counters{}}
+	return &book{entities: map[spend.Entity]spend.Counters{}, days: map[daily]spend.Counters{}}
 }
 
-func (b *book) add(s *spendflush.Series, date string, c *spendflush.Counters) {
+func (b *book) add(s *spend.Series, date string, c *spend.Counters) {
 	b.all.Add(c)
 	for _, e := range load.Entities(s) {
 		addTo(b.entities, e, c)
@@ -98,7 +98,7 @@ func (b *book) add(s *spendflush.Series, date string, c *spendflush.Counters) {
 	}
 }
 
-func addTo[K comparable](rows map[K]spendflush.Counters, k K, c *spendflush.Counters) {
+func addTo[K comparable](rows map[K]spend.Counters, k K, c *spend.Counters) {
 	sum := rows[k]
 	sum.Add(c)
 	rows[k] = sum

@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/terminal"
+	"github.com/spendflush/spendflush/spend"
 )
 
 const (
@@ -31,7 +31,7 @@ type watch struct {
 // numbers are what is shown.
 type numbers struct {
 	booked    int64
-	amount    spendflush.Amount
+	amount    spend.Amount
 	deadlocks int64
 	behind    time.Duration // age of the oldest batch in the queue
 	holder    string

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // DirectConfig says how Direct writes. The zero value of a field stands for its default.
@@ -49,15 +49,15 @@ type Direct struct {
 
 // DirectStats is what Direct has done so far.
 type DirectStats struct {
-	Updates int64             // in the tables
-	Amount  spendflush.Amount // and their sum
-	Rows    int64             // rows written for them
+	Updates int64        // in the tables
+	Amount  spend.Amount // and their sum
+	Rows    int64        // rows written for them
 
 	Deadlocks int64 // transactions ended by Postgres for a deadlock (or a serialization failure)
 	Retries   int64 // transactions tried again
 
-	Lost       int64             // updates given up after the retries
-	LostAmount spendflush.Amount // and their sum
+	Lost       int64        // updates given up after the retries
+	LostAmount spend.Amount // and their sum
 
 	Elapsed time.Duration // of the runs that have ended
 }
@@ -140,14 +140,14 @@ func (d *Direct) Run(ctx context.Context, w *Workload, first, count uint64) erro
 // write is one instance. It takes nothing more once ctx has ended.
 func (d *Direct) write(ctx context.Context, w *Workload, next *atomic.Uint64, end uint64) error {
 	buffer := uint64(d.config.Buffer)
-	updates := make([]spendflush.Update, buffer)
+	updates := make([]spend.Update, buffer)
 	for ctx.Err() == nil {
 		first := next.Add(buffer) - buffer
 		if first >= end {
 			return nil
 		}
 		taken := updates[:min(buffer, end-first)]
-		var amount spendflush.Amount
+		var amount spend.Amount
 		for i := range taken {
 			w.Fill(first+uint64(i), &taken[i])
 			amount = amount.Add(taken[i].Spend)
@@ -160,7 +160,7 @@ func (d *Direct) write(ctx context.Context, w *Workload, next *atomic.Uint64, en
 }
 
 // book tries to commit the updates. That they are lost is no error.
-func (d *Direct) book(ctx context.Context, updates []spendflush.Update, amount spendflush.Amount) error {
+func (d *Direct) book(ctx context.Context, updates []spend.Update, amount spend.Amount) error {
 	ctx, cancel := context.WithTimeout(ctx, bookTimeout)
 	defer cancel()
 	for try := 0; ; try++ {
@@ -192,7 +192,7 @@ func (d *Direct) book(ctx context.Context, updates []spendflush.Update, amount s
 }
 
 // try is one transaction.
-func (d *Direct) try(ctx context.Context, updates []spendflush.Update) (rows int, err error) {
+func (d *Direct) try(ctx context.Context, updates []spend.Update) (rows int, err error) {
 	tx, err := d.pool.Begin(ctx)
 	if err != nil {
 		return 0, err

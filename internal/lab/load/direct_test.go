@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func openDirect(t *testing.T, c DirectConfig) *Direct {
@@ -108,7 +108,7 @@ func TestWhatDeadlocksFourTimesIsLostAndCounted(t *testing.T) {
 			$$ BEGIN RAISE EXCEPTION 'two have met' USING ERRCODE = '40P01'; END $$;
 		CREATE TRIGGER refuse BEFORE INSERT ON direct_updates.total FOR EACH ROW
 			WHEN (NEW.entity = '%x') EXECUTE FUNCTION direct_updates.refuse();`,
-		spendflush.Entity{Type: spendflush.APIKey, ID: u.APIKey}.Key())
+		spend.Entity{Type: spend.APIKey, ID: u.APIKey}.Key())
 	if _, err := d.pool.Exec(t.Context(), refuse); err != nil {
 		t.Fatal(err)
 	}

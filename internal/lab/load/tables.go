@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Tables are books that are written a row at a time: the total of each entity, and the rollup of each combination and
@@ -107,7 +107,7 @@ type Execer interface {
 
 // Add adds the update, a statement a row, and returns how many rows that were: the totals of its entities, and its
 // rollup. Outside a transaction each of them is one.
-func (t *Tables) Add(ctx context.Context, to Execer, u *spendflush.Update) (rows int, err error) {
+func (t *Tables) Add(ctx context.Context, to Execer, u *spend.Update) (rows int, err error) {
 	c := Counters(u)
 	for _, e := range Entities(&u.Series) {
 		if err := t.AddTotal(ctx, to, e.Key(), &c); err != nil {
@@ -119,26 +119,26 @@ func (t *Tables) Add(ctx context.Context, to Execer, u *spendflush.Update) (rows
 	if at.IsZero() {
 		at = time.Now()
 	}
-	if err := t.AddRollup(ctx, to, u.Series.Key(), spendflush.HourOf(at), &c); err != nil {
+	if err := t.AddRollup(ctx, to, u.Series.Key(), spend.HourOf(at), &c); err != nil {
 		return rows, err
 	}
 	return rows + 1, nil
 }
 
 // AddTotal adds to the total of an entity.
-func (t *Tables) AddTotal(ctx context.Context, to Execer, entity spendflush.Key, c *spendflush.Counters) error {
+func (t *Tables) AddTotal(ctx context.Context, to Execer, entity spend.Key, c *spend.Counters) error {
 	_, err := to.Exec(ctx, t.addTotal, args(c, entity)...)
 	return err
 }
 
 // AddRollup adds to the rollup of a series in an hour.
-func (t *Tables) AddRollup(ctx context.Context, to Execer, series spendflush.Key, hour spendflush.Hour, c *spendflush.Counters) error {
+func (t *Tables) AddRollup(ctx context.Context, to Execer, series spend.Key, hour spend.Hour, c *spend.Counters) error {
 	at := hour.Time()
 	_, err := to.Exec(ctx, t.addRollup, append(args(c, series), at, int16(at.Hour()))...)
 	return err
 }
 
-func args(c *spendflush.Counters, key spendflush.Key) []any {
+func args(c *spend.Counters, key spend.Key) []any {
 	return []any{
 		c.Spend.String(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
 		c.CacheReadInputTokens, c.CacheCreationInputTokens, [16]byte(key),
@@ -146,23 +146,23 @@ func args(c *spendflush.Counters, key spendflush.Key) []any {
 }
 
 // Updates returns what is in the rollups: each update once.
-func (t *Tables) Updates(ctx context.Context) (spendflush.Counters, error) {
-	var all spendflush.Counters
+func (t *Tables) Updates(ctx context.Context) (spend.Counters, error) {
+	var all spend.Counters
 	row := t.pool.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(sum(spend), 0)::text, %s FROM %s.rollup`, sumOfCounts, t.schema))
 	return all, wrapRead(scan(row, &all))
 }
 
 // Entities returns the totals by entity key.
-func (t *Tables) Entities(ctx context.Context) (map[spendflush.Key]spendflush.Counters, error) {
+func (t *Tables) Entities(ctx context.Context) (map[spend.Key]spend.Counters, error) {
 	rows, err := t.pool.Query(ctx, fmt.Sprintf(`SELECT entity, sum(spend)::text, %s FROM %s.total GROUP BY entity`, sumOfCounts, t.schema))
 	if err != nil {
 		return nil, wrapRead(err)
 	}
 	defer rows.Close()
-	all := map[spendflush.Key]spendflush.Counters{}
+	all := map[spend.Key]spend.Counters{}
 	for rows.Next() {
 		var key [16]byte
-		var c spendflush.Counters
+		var c spend.Counters
 		if err := scan(rows, &c, &key); err != nil {
 			return nil, wrapRead(err)
 		}
@@ -175,12 +175,12 @@ const sumOfCounts = `coalesce(sum(successful_requests), 0)::bigint, coalesce(sum
     coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
     coalesce(sum(cache_read_input_tokens), 0)::bigint, coalesce(sum(cache_creation_input_tokens), 0)::bigint`
 
-func scan(from pgx.Row, c *spendflush.Counters, first ...any) error {
-	var spend string
-	err := from.Scan(append(first, &spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
+func scan(from pgx.Row, c *spend.Counters, first ...any) error {
+	var cost string
+	err := from.Scan(append(first, &cost, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
 		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)...)
 	if err == nil {
-		c.Spend, err = spendflush.ParseAmount(spend)
+		c.Spend, err = spend.ParseAmount(cost)
 	}
 	return err
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // Shape says what a Workload is like. The zero value of a field stands for its default.
@@ -99,20 +99,20 @@ func (w *Workload) Shape() Shape { return w.shape }
 
 // Update returns the update of that number. It allocates nothing. Its tags are the workload's: they must not be
 // changed.
-func (w *Workload) Update(number uint64) (u spendflush.Update) {
+func (w *Workload) Update(number uint64) (u spend.Update) {
 	w.Fill(number, &u)
 	return u
 }
 
 // Fill is Update for a caller who has the room already.
-func (w *Workload) Fill(number uint64, u *spendflush.Update) {
+func (w *Workload) Fill(number uint64, u *spend.Update) {
 	random := mix(w.shape.Seed + number)
 	key := w.key(number, random)
 	random = mix(random)
-	*u = spendflush.Update{Time: w.shape.Time, Series: w.series(key, int(random>>58)%w.shape.Models)}
+	*u = spend.Update{Time: w.shape.Time, Series: w.series(key, int(random>>58)%w.shape.Models)}
 	u.PromptTokens = 20 + int64(random&0xfff)
 	if random>>12&0x3f == 0 { // one in 64
-		u.Status = spendflush.Failure
+		u.Status = spend.Failure
 		return // it costs nothing, though its prompt counts
 	}
 	u.CompletionTokens = 1 + int64(random>>18&0x3ff)
@@ -121,7 +121,7 @@ func (w *Workload) Fill(number uint64, u *spendflush.Update) {
 		u.CacheCreationInputTokens = int64(random >> 30 & 0xff)
 	}
 	// Prices a token of a few millionths of a dollar, and an odd number of 10^-12 dollars: no digit is to spare.
-	u.Spend = spendflush.Picodollars(u.PromptTokens*2_500_003 + u.CompletionTokens*10_000_019 + int64(random>>38&0xffff))
+	u.Spend = spend.Picodollars(u.PromptTokens*2_500_003 + u.CompletionTokens*10_000_019 + int64(random>>38&0xffff))
 }
 
 // key chooses the key of the update.
@@ -142,11 +142,11 @@ func (w *Workload) key(number, random uint64) int {
 }
 
 // series is what a key's updates count on. All of it but the model follows from the key.
-func (w *Workload) series(key, model int) spendflush.Series {
+func (w *Workload) series(key, model int) spend.Series {
 	m := &models[(key+model)%len(models)]
 	user := key % len(w.users)
 	team := user % len(w.teams)
-	s := spendflush.Series{
+	s := spend.Series{
 		APIKey: w.keys[key], UserID: w.users[user], TeamID: w.teams[team], OrganizationID: w.orgs[team%len(w.orgs)],
 		Model: m.name, ModelGroup: m.group, CustomLLMProvider: m.provider, Endpoint: "/v1/chat/completions",
 	}
@@ -165,23 +165,23 @@ func (w *Workload) series(key, model int) spendflush.Series {
 
 // Sums is what updates add up to.
 type Sums struct {
-	Updates  spendflush.Counters                       // each update once
-	Entities map[spendflush.Entity]spendflush.Counters // each update once for every entity that it counts on
+	Updates  spend.Counters                  // each update once
+	Entities map[spend.Entity]spend.Counters // each update once for every entity that it counts on
 }
 
 // Sums adds up count updates from the first one on.
 func (w *Workload) Sums(first, count uint64) Sums {
-	byKey := make([]spendflush.Counters, len(w.keys))
-	var u spendflush.Update
+	byKey := make([]spend.Counters, len(w.keys))
+	var u spend.Update
 	for number := first; number < first+count; number++ {
 		w.Fill(number, &u)
 		c := Counters(&u)
 		byKey[w.key(number, mix(w.shape.Seed+number))].Add(&c)
 	}
-	s := Sums{Entities: map[spendflush.Entity]spendflush.Counters{}}
+	s := Sums{Entities: map[spend.Entity]spend.Counters{}}
 	for key := range byKey {
 		c := &byKey[key]
-		if *c == (spendflush.Counters{}) {
+		if *c == (spend.Counters{}) {
 			continue
 		}
 		s.Updates.Add(c)
@@ -199,12 +199,12 @@ func (w *Workload) Sums(first, count uint64) Sums {
 func (w *Workload) Combinations() int { return w.shape.Keys * w.shape.Models }
 
 // Counters is what one update adds.
-func Counters(u *spendflush.Update) spendflush.Counters {
-	c := spendflush.Counters{
+func Counters(u *spend.Update) spend.Counters {
+	c := spend.Counters{
 		Spend: u.Spend, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
 		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
 	}
-	if u.Status == spendflush.Failure {
+	if u.Status == spend.Failure {
 		c.FailedRequests = 1
 	} else {
 		c.SuccessfulRequests = 1
@@ -214,24 +214,24 @@ func Counters(u *spendflush.Update) spendflush.Counters {
 
 // Entities returns whom the series counts on, in the order in which a service usually writes them: the key first. The
 // tags must be a set.
-func Entities(s *spendflush.Series) []spendflush.Entity {
-	all := make([]spendflush.Entity, 0, 6+len(s.Tags)+1)
-	add := func(t spendflush.EntityType, id, team string) {
+func Entities(s *spend.Series) []spend.Entity {
+	all := make([]spend.Entity, 0, 6+len(s.Tags)+1)
+	add := func(t spend.EntityType, id, team string) {
 		if id != "" {
-			all = append(all, spendflush.Entity{Type: t, ID: id, TeamID: team})
+			all = append(all, spend.Entity{Type: t, ID: id, TeamID: team})
 		}
 	}
-	add(spendflush.APIKey, s.APIKey, "")
-	add(spendflush.User, s.UserID, "")
-	add(spendflush.EndUser, s.EndUserID, "")
-	add(spendflush.Team, s.TeamID, "")
+	add(spend.APIKey, s.APIKey, "")
+	add(spend.User, s.UserID, "")
+	add(spend.EndUser, s.EndUserID, "")
+	add(spend.Team, s.TeamID, "")
 	if s.TeamID != "" {
-		add(spendflush.TeamMember, s.UserID, s.TeamID)
+		add(spend.TeamMember, s.UserID, s.TeamID)
 	}
-	add(spendflush.Organization, s.OrganizationID, "")
+	add(spend.Organization, s.OrganizationID, "")
 	for _, tag := range s.Tags {
-		add(spendflush.Tag, tag, "")
+		add(spend.Tag, tag, "")
 	}
-	add(spendflush.Agent, s.AgentID, "")
+	add(spend.Agent, s.AgentID, "")
 	return all
 }

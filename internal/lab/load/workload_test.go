@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 func newWorkload(t testing.TB, s Shape) *Workload {
@@ -37,7 +37,7 @@ func TestSumsAreThoseOfTheUpdatesOneByOne(t *testing.T) {
 	for _, shape := range shapes {
 		w := newWorkload(t, shape)
 		const first, count = 17, 3000
-		want := Sums{Entities: map[spendflush.Entity]spendflush.Counters{}}
+		want := Sums{Entities: map[spend.Entity]spend.Counters{}}
 		for number := uint64(first); number < first+count; number++ {
 			u := w.Update(number)
 			c := Counters(&u)
@@ -69,14 +69,14 @@ func TestTrafficHasFailuresTagsAndAllDigits(t *testing.T) {
 	if strings.HasSuffix(c.Spend.String(), "0000") {
 		t.Errorf("the sum is %s: the last digits are of no use", c.Spend)
 	}
-	types := map[spendflush.EntityType]int{}
+	types := map[spend.EntityType]int{}
 	for e := range sums.Entities {
 		types[e.Type]++
 	}
-	if len(types) != len(spendflush.EntityTypes()) {
+	if len(types) != len(spend.EntityTypes()) {
 		t.Errorf("entities are of the types %v", slices.Sorted(maps.Keys(types)))
 	}
-	if types[spendflush.User] <= types[spendflush.Team] || types[spendflush.Team] <= types[spendflush.Organization] {
+	if types[spend.User] <= types[spend.Team] || types[spend.Team] <= types[spend.Organization] {
 		t.Errorf("there are %v", types)
 	}
 }
@@ -119,7 +119,7 @@ func TestAShapeOutOfBoundsIsNamed(t *testing.T) {
 
 func TestAnUpdateAllocatesNothing(t *testing.T) {
 	w := newWorkload(t, Shape{Skew: 3})
-	var u spendflush.Update
+	var u spend.Update
 	var number uint64
 	if n := testing.AllocsPerRun(100, func() { number++; w.Fill(number, &u) }); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -12,7 +12,7 @@ var booksMutants = []mutant{
 	{
 		name:  "a pipeline uses the queue of all books",
 		guard: "a pipeline uses the keys of its own books alone: it would take what another deployment has queued out of its reach",
-		edits: []edit{{"booksholder.go", "if q, ok := v.queue.(BooksQueue); ok {", "if q, ok := v.queue.(BooksQueue); ok && id.IsZero() {"}},
+		edits: []edit{{"booksholder.go", "if q, ok := v.queue.(spend.BooksQueue); ok {", "if q, ok := v.queue.(spend.BooksQueue); ok && id.IsZero() {"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorTwoDeploymentsOnOneQueueBookOnlyTheirOwn"},
 	},

@@ -60,7 +60,7 @@ var engineMutants = []mutant{
 	{
 		name:  "batch that can't be booked forgotten",
 		guard: "a claim that passes a batch which can't be booked keeps its bytes in quarantine in the same transaction",
-		edits: []edit{{"store.go", "f.Quarantine = append(f.Quarantine, BadBatch{", "_ = append(f.Quarantine, BadBatch{"}},
+		edits: []edit{{"gaps.go", "f.Quarantine = append(f.Quarantine, spend.BadBatch{", "_ = append(f.Quarantine, spend.BadBatch{"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -166,7 +166,7 @@ var engineMutants = []mutant{
 	{
 		name:  "claims in any order",
 		guard: "claims are sorted by producer: two flushers that lock producers in different orders deadlock",
-		edits: []edit{{"plan.go", "ids := slices.SortedFunc(maps.Keys(p.marks), ProducerID.Compare)\n\treturn p.trouble", "ids := slices.Collect(maps.Keys(p.marks))\n\treturn p.trouble"}},
+		edits: []edit{{"plan.go", "ids := slices.SortedFunc(maps.Keys(p.marks), spend.ProducerID.Compare)\n\treturn p.trouble", "ids := slices.Collect(maps.Keys(p.marks))\n\treturn p.trouble"}},
 		pkg:   ".",
 		tests: []string{"TestMergedRowsDontDependOnSplitOrderOrRepetition", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -188,7 +188,7 @@ var engineMutants = []mutant{
 	{
 		name:  "mark of another chain believed",
 		guard: "a process takes a mark only if it belongs to what it sealed itself: another process may have the same memory",
-		edits: []edit{{"outbox.go", "func (o *outbox) follows(mark Mark) bool {\n", "func (o *outbox) follows(mark Mark) bool {\n\tif o != nil {\n\t\treturn true\n\t}\n"}},
+		edits: []edit{{"outbox.go", "func (o *outbox) follows(mark spend.Mark) bool {\n", "func (o *outbox) follows(mark spend.Mark) bool {\n\tif o != nil {\n\t\treturn true\n\t}\n"}},
 		pkg:   ".",
 		tests: []string{"TestOutboxKnowsAMarkOfAnotherChain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -216,7 +216,7 @@ var engineMutants = []mutant{
 	{
 		name:  "pushed batches dropped",
 		guard: "a batch stays with its producer until Postgres has it: Redis may lose what was pushed",
-		edits: []edit{{"outbox.go", "b.entry, b.queued, b.inDoubt = entry, true, false", "b.entry, b.queued, b.inDoubt = entry, true, false\no.confirm(Mark{Sequence: b.Sequence, Digest: b.digest}, time.Time{})"}},
+		edits: []edit{{"outbox.go", "b.entry, b.queued, b.inDoubt = entry, true, false", "b.entry, b.queued, b.inDoubt = entry, true, false\no.confirm(spend.Mark{Sequence: b.Sequence, Digest: b.Digest()}, time.Time{})"}},
 		pkg:   ".",
 		tests: []string{"TestQueueThatLosesEverythingLosesNothingOfTheBooks", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

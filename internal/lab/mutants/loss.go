@@ -5,7 +5,7 @@ var lossMutants = []mutant{
 	{
 		name:  "gap passed in silence",
 		guard: "what a claim passes is noted as lost in the same transaction: a loss is never silent",
-		edits: []edit{{"gaps.go", "f.Lost = append(f.Lost, LostRange{", "_ = append(f.Lost, LostRange{"}},
+		edits: []edit{{"gaps.go", "f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: claim", "_ = append(f.Lost, spend.LostRange{Producer: b.Producer, First: claim"}},
 		pkg:   ".",
 		tests: []string{"TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -41,7 +41,7 @@ var lossMutants = []mutant{
 	{
 		name:  "identity as old as the clock",
 		guard: "a new identity isn't older than the youngest one pruned: nothing of it would be booked",
-		edits: []edit{{"config.go", "NewProducerID(later(now, notBefore))", "NewProducerID(now)"}},
+		edits: []edit{{"config.go", "spend.NewProducerID(later(now, notBefore))", "spend.NewProducerID(now)"}},
 		pkg:   ".",
 		tests: []string{"TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned", "TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot"},
 	},
@@ -83,21 +83,21 @@ var lossMutants = []mutant{
 	{
 		name:  "journal drops another chain",
 		guard: "a journal's batch is a copy of another only if it is the same: a process that was put back has others under the same sequences",
-		edits: []edit{{"queues/journal.go", "identity{laneOf(b), b.Sequence, b.Digest()}", "identity{laneOf(b), b.Sequence, spendflush.Digest{}}"}},
+		edits: []edit{{"queues/journal.go", "identity{laneOf(b), b.Sequence, b.Digest()}", "identity{laneOf(b), b.Sequence, spend.Digest{}}"}},
 		pkg:   "queues",
 		tests: []string{"TestAJournalGivesTwoChainsOfOneProducerBack"},
 	},
 	{
 		name:  "lost batch found that is another",
 		guard: "what turns up for a lost batch must be of the chain in the books, as far as they know: a cloned process's would take its place",
-		edits: []edit{{"plan.go", "case found && mark.isAnother(b.Batch):", "case false:"}},
+		edits: []edit{{"plan.go", "case found && mark.IsAnother(b.Batch):", "case false:"}},
 		pkg:   ".",
 		tests: []string{"TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed"},
 	},
 	{
 		name:  "digest of what was found forgotten",
 		guard: "a mark knows which batch was found for a lost one: a clone's in the same place would be dropped as its repetition",
-		edits: []edit{{"plan.go", "\t\tmark.Recent = mark.Recent.found(mark.Sequence, b)\n", ""}},
+		edits: []edit{{"plan.go", "\t\tmark.Recent = mark.Recent.Found(mark.Sequence, b)\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition"},
 	},
@@ -118,7 +118,7 @@ var lossMutants = []mutant{
 	{
 		name:  "batch behind a gap says nothing of the one before",
 		guard: "the batch to which a gap is passed says which one is lost just before it",
-		edits: []edit{{"store.go", "\tif lost > 0 {", "\tif false {"}},
+		edits: []edit{{"spend/store.go", "\tif lost > 0 {", "\tif false {"}},
 		pkg:   ".",
 		tests: []string{"TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed"},
 	},
@@ -132,14 +132,14 @@ var lossMutants = []mutant{
 	{
 		name:  "mark looked at only at its end",
 		guard: "a producer compares each of its batches with the mark: one that was passed over a gap is of one chain at its end and may be of another before",
-		edits: []edit{{"outbox.go", "if b.Sequence <= mark.Sequence && mark.isAnother", "if b.Sequence == mark.Sequence && mark.isAnother"}},
+		edits: []edit{{"outbox.go", "if b.Sequence <= mark.Sequence && mark.IsAnother", "if b.Sequence == mark.Sequence && mark.IsAnother"}},
 		pkg:   ".",
 		tests: []string{"TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn"},
 	},
 	{
 		name:  "last batch of a strange mark set aside",
 		guard: "a process that changes its identity sets nothing aside that is in the books: an operator would book it once more",
-		edits: []edit{{"divergence.go", "case b.Sequence == mark.Sequence && b.digest != mark.Digest || known && !is:", "case b.Sequence == mark.Sequence || known && !is:"}},
+		edits: []edit{{"divergence.go", "case b.Sequence == mark.Sequence && b.Digest() != mark.Digest || known && !is:", "case b.Sequence == mark.Sequence || known && !is:"}},
 		pkg:   ".",
 		tests: []string{"TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn"},
 	},
@@ -182,7 +182,7 @@ var lossMutants = []mutant{
 		name:  "refused batch that was found isn't told",
 		guard: "a batch that was lost, is found and can't be booked is set aside by the flush that finds it: its producer would push it again and again",
 		edits: []edit{{"gaps.go", "\tif p.takeRows(b.Batch, f, sums) {\n",
-			"\tif _, err := p.rowsOf(b.Batch); err != nil {\n\t\tp.reject(b.entry, b.bytes, err)\n\t\treturn\n\t}\n\tif p.takeRows(b.Batch, f, sums) {\n"}},
+			"\tif _, err := p.rowsOf(b.Batch); err != nil {\n\t\tp.reject(b.entry, b.Bytes(), err)\n\t\treturn\n\t}\n\tif p.takeRows(b.Batch, f, sums) {\n"}},
 		pkg:   ".",
 		tests: []string{"TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt"},
 	},
@@ -224,7 +224,7 @@ var lossMutants = []mutant{
 	{
 		name:  "forgotten producers believed",
 		guard: "a batch of a producer whose mark may be cleaned up is set aside: it may have been applied",
-		edits: []edit{{"store.go", "return !known && id.Born().Before(m.Horizon)", "return !known && false"}},
+		edits: []edit{{"spend/store.go", "return !known && id.Born().Before(m.Horizon)", "return !known && false"}},
 		pkg:   ".",
 		tests: []string{"TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside"},
 	},
@@ -315,8 +315,8 @@ var lossMutants = []mutant{
 	{
 		name:  "made-up amounts believed",
 		guard: "a batch can't claim more dollars than its updates can have: it would fill a sum to its brim",
-		edits: []edit{{"batch.go", " || !h.plausible()", ""}},
-		pkg:   ".",
+		edits: []edit{{"spend/batch.go", " || !h.plausible()", ""}},
+		pkg:   "spend",
 		tests: []string{"TestBatchOfMoreDollarsThanItsUpdatesCanHaveIsRefused"},
 	},
 	{

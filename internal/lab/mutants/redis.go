@@ -71,14 +71,14 @@ var redisMutants = []mutant{
 	{
 		name:  "long list of lost batches cut",
 		guard: "a mark whose list is too long isn't published: what is left out of the list would count as committed",
-		edits: []edit{{"mark.go", "if m.tooLong() {", "if m.Lost = m.Lost[:min(len(m.Lost), MaxPublishedLost)]; false {"}},
+		edits: []edit{{"spend/mark.go", "if m.TooLong() {", "if m.Lost = m.Lost[:min(len(m.Lost), MaxPublishedLost)]; false {"}},
 		pkg:   "queues",
 		tests: []string{"TestRedisIsAQueue/AMarkWithTooManyLostBatchesIsNotPublished", "TestMemoryIsAQueue/AMarkWithTooManyLostBatchesIsNotPublished"},
 	},
 	{
 		name:  "lost batches left out of a mark",
 		guard: "a published mark says what is lost: its producer would drop what the books don't have",
-		edits: []edit{{"mark.go", "	for _, r := range m.Lost {", "	for _, r := range m.Lost[:0] {"}},
+		edits: []edit{{"spend/mark.go", "	for _, r := range m.Lost {", "	for _, r := range m.Lost[:0] {"}},
 		pkg:   "queues",
 		tests: []string{"TestRedisIsAQueue/AMarkIsPublishedWithoutItsSums"},
 	},

@@ -311,7 +311,7 @@ var sqlMutants = []mutant{
 		name:  "another batch in the place of one not booked by hand",
 		guard: "a batch whose place another one has is booked beside it when an operator says so",
 		edits: []edit{{"sql/byhand.go", "beside = !mark.Places(b)", "beside = false"},
-			{"sql/byhand.go", "beside = errors.Is(err, spendflush.ErrDiverged)", "beside = false"}},
+			{"sql/byhand.go", "beside = errors.Is(err, spend.ErrDiverged)", "beside = false"}},
 		pkg:   "sql",
 		tests: []string{"TestABatchWhosePlaceAnotherOneHasIsBookedByHandBesideIt"},
 	},

@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"encoding/binary"
@@ -11,7 +11,7 @@ import (
 // SHA-256 of each would take longer than all else that is done to decode it. What it forgets is hashed again.
 //
 // nil knows nothing. ownKeys takes all for right.
-type knownKeys struct {
+type KnownKeys struct {
 	mu    sync.Mutex // held while a batch is decoded; no I/O under it
 	size  int        // slots, a power of two
 	seed  maphash.Seed
@@ -24,16 +24,16 @@ type knownKey struct {
 }
 
 // ownKeys is for batches that this process has sealed and kept in its memory.
-var ownKeys = &knownKeys{}
+var OwnKeys = &KnownKeys{}
 
 // newKnownKeys returns an empty one with at most so many slots, and more than half of them.
-func newKnownKeys(slots int) *knownKeys {
-	return &knownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(slots)) - 1)}
+func NewKnownKeys(slots int) *KnownKeys {
+	return &KnownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(slots)) - 1)}
 }
 
 // use takes it for one batch, until what it returns is called.
-func (k *knownKeys) use() (done func()) {
-	if k == nil || k == ownKeys {
+func (k *KnownKeys) use() (done func()) {
+	if k == nil || k == OwnKeys {
 		return func() {}
 	}
 	k.mu.Lock()
@@ -45,11 +45,11 @@ func (k *knownKeys) use() (done func()) {
 
 // isHash says whether the key is the hash of the canonical encoding. A row is booked on its key, and what the key stands
 // for is taken from the first row that has it.
-func (k *knownKeys) isHash(key Key, canonical []byte) bool {
+func (k *KnownKeys) isHash(key Key, canonical []byte) bool {
 	switch k {
 	case nil:
 		return hashKey(canonical) == key
-	case ownKeys:
+	case OwnKeys:
 		return true
 	}
 	slot := &k.slots[binary.BigEndian.Uint32(key[:4])>>(33-bits.Len(uint(k.size)))]

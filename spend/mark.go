@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"cmp"
@@ -75,7 +75,7 @@ func (m *Mark) appendLost(b []byte) []byte {
 }
 
 // tooLong says whether the lists are too long to be published.
-func (m *Mark) tooLong() bool {
+func (m *Mark) TooLong() bool {
 	return len(m.Lost) > MaxPublishedLost || len(m.Quarantined) > MaxPublishedLost
 }
 
@@ -83,7 +83,7 @@ func (m *Mark) checkLists() error {
 	if m.Sequence > math.MaxInt64 {
 		return fmt.Errorf("%w: sequence %d is more than %d", ErrMarkText, m.Sequence, int64(math.MaxInt64))
 	}
-	if m.tooLong() {
+	if m.TooLong() {
 		return fmt.Errorf("%w: %d ranges are lost, and %d batches quarantined; allowed are %d each",
 			ErrMarkText, len(m.Lost), len(m.Quarantined), MaxPublishedLost)
 	}
@@ -102,7 +102,7 @@ func (m *Mark) checkLists() error {
 	}
 	before = 0
 	for _, sequence := range m.Quarantined {
-		if !m.lacks(sequence) || sequence <= before {
+		if !m.Lacks(sequence) || sequence <= before {
 			return fmt.Errorf("%w: quarantined sequence %d; allowed are ascending ones that are lost", ErrMarkText, sequence)
 		}
 		before = sequence
@@ -189,7 +189,7 @@ func (r SequenceRange) Len() uint64 { return r.Last - r.First + 1 }
 
 // rangeOf returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
 // has it.
-func rangeOf(ranges []SequenceRange, sequence uint64) (place int, has bool) {
+func FindRange(ranges []SequenceRange, sequence uint64) (place int, has bool) {
 	place, _ = slices.BinarySearchFunc(ranges, sequence, func(r SequenceRange, s uint64) int { return cmp.Compare(r.Last, s) })
 	return place, place < len(ranges) && ranges[place].First <= sequence
 }

@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"encoding/binary"
@@ -33,18 +33,18 @@ func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 		"a key with a team": NewBatch(testHeader(testProducer(1), 1),
 			[]TotalRow{{Key: Entity{APIKey, "victim", "t"}.Key(), Entity: Entity{APIKey, "victim", "t"}, Counters: c}}, []RollupRow{rollup}),
 	} {
-		known := newKnownKeys(knownKeySlots)
+		known := NewKnownKeys(testSlots)
 		honest := NewBatch(testHeader(testProducer(1), 1), []TotalRow{total}, []RollupRow{rollup})
-		if _, err := honest.rows(known); err != nil {
+		if _, err := honest.RowsKnowing(known); err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range []Entity{{Type: APIKey, ID: "other"}, user} {
 			known.isHash(e.Key(), e.appendCanonical(nil))
 		}
 		other := Series{APIKey: "other"}
-		known.isHash(other.Key(), other.appendCanonical([]byte{'s'}, allDimensions))
-		for _, k := range []*knownKeys{nil, known} { // also where the honest rows are known
-			if _, err := mustParse(t, forged.Bytes()).rows(k); !errors.Is(err, ErrCorruptBatch) {
+		known.isHash(other.Key(), other.AppendCanonical([]byte{'s'}, AllDimensions))
+		for _, k := range []*KnownKeys{nil, known} { // also where the honest rows are known
+			if _, err := mustParse(t, forged.Bytes()).RowsKnowing(k); !errors.Is(err, ErrCorruptBatch) {
 				t.Errorf("%s: %v; want ErrCorruptBatch", name, err)
 			}
 		}
@@ -53,10 +53,10 @@ func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 
 func TestKnownKeysForgetRatherThanGrow(t *testing.T) {
 	for _, shards := range []int{1, 3, MaxShards} {
-		k := newKnownKeys(knownKeySlots / shards)
+		k := NewKnownKeys(testSlots / shards)
 		k.use()()
 		size := len(k.slots)
-		if size*shards > knownKeySlots || 2*size*shards <= knownKeySlots/2 {
+		if size*shards > testSlots || 2*size*shards <= testSlots/2 {
 			t.Errorf("%d slots in each of %d shards", size, shards)
 		}
 		for i := range 3 * size {
@@ -87,12 +87,12 @@ func TestMonstrousBatchesTakeMemoryInProportionToTheirBytes(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"zeros":                     frame(0, 0, make([]byte, size)),
-		"a table of empty texts":    frame(maxBatchTotals, maxBatchRows, table(size-100, "\x00")),
-		"a table of short texts":    frame(maxBatchTotals, maxBatchRows, table(size/2-100, "\x01a")),
+		"a table of empty texts":    frame(maxBatchTotals, MaxBatchRows, table(size-100, "\x00")),
+		"a table of short texts":    frame(maxBatchTotals, MaxBatchRows, table(size/2-100, "\x01a")),
 		"more texts than rows have": frame(1, 1, table(size/2-100, "\x01a")),
 		"more rows than a seal has": frame(1<<31, 1<<31, table(1, "\x00")),
 		"totals of zeros":           frame(maxBatchTotals, 0, table(1, "\x00")),
-		"rollups of zeros":          frame(0, maxBatchRows, table(1, "\x00")),
+		"rollups of zeros":          frame(0, MaxBatchRows, table(1, "\x00")),
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -116,7 +116,7 @@ func TestBatchWithMoreTextsThanASealHasIsRefused(t *testing.T) {
 	}
 	c := Counters{SuccessfulRequests: 1}
 	var rollups []RollupRow
-	for hour := range 2 * maxBatchTexts / (MaxTags * MaxIDBytes) {
+	for hour := range 2 * MaxBatchTexts / (MaxTags * MaxIDBytes) {
 		rollups = append(rollups, NewRollupRow(&Series{Tags: tags}, Hour(hour), c))
 	}
 	half := NewBatch(testHeader(testProducer(1), 1), nil, rollups[:len(rollups)/2])
@@ -125,7 +125,7 @@ func TestBatchWithMoreTextsThanASealHasIsRefused(t *testing.T) {
 	}
 	whole := NewBatch(testHeader(testProducer(1), 1), nil, rollups)
 	if _, err := whole.Rows(); !errors.Is(err, ErrCorruptBatch) || !strings.Contains(err.Error(), "bytes of ids, tags and dimensions") {
-		t.Errorf("%d bytes with %d bytes of texts: %v", len(whole.Bytes()), 2*maxBatchTexts, err)
+		t.Errorf("%d bytes with %d bytes of texts: %v", len(whole.Bytes()), 2*MaxBatchTexts, err)
 	}
 
 	var totals []TotalRow
@@ -138,41 +138,5 @@ func TestBatchWithMoreTextsThanASealHasIsRefused(t *testing.T) {
 	if _, err := NewBatch(testHeader(testProducer(1), 1), totals, nil).Rows(); !errors.Is(err, ErrCorruptBatch) ||
 		!strings.Contains(err.Error(), "bytes of ids up to total row") {
 		t.Errorf("totals: %v", err)
-	}
-}
-
-// The largest seals must pass what bounds forged batches.
-func TestLargestSealsAreWithinTheBoundsOfABatch(t *testing.T) {
-	var updates []Update
-	tags := make([]string, MaxTags)
-	for i := range maxBatchRows + 10 {
-		for j := range tags {
-			tags[j] = fmt.Sprint("t", i, "-", j)
-		}
-		u := Update{Series: Series{
-			APIKey: fmt.Sprint("k", i), UserID: fmt.Sprint("u", i), EndUserID: fmt.Sprint("e", i), TeamID: fmt.Sprint("m", i),
-			OrganizationID: fmt.Sprint("o", i), AgentID: fmt.Sprint("a", i),
-		}}
-		if i%7 == 0 { // few with many entities, many with few
-			u.Tags = slices.Clone(tags)
-		}
-		updates = append(updates, u)
-	}
-	m, s := newOpenMap(1_000_000, allDimensions, 0), newSealer(1, 1_000_000)
-	for i := range updates {
-		if _, err := m.addUpdate(&updates[i], 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	seal, dirty, _ := m.swap(false)
-	most := 0
-	for _, b := range batches(s.parts(seal, dirty)[0], testHeader(testProducer(1), 1), &BatchKeys{}) {
-		if _, err := mustParse(t, b.Bytes()).Rows(); err != nil {
-			t.Fatal(err)
-		}
-		most = max(most, b.Totals)
-	}
-	if most <= maxBatchRows {
-		t.Errorf("no batch has more than %d totals; the test shows nothing", maxBatchRows)
 	}
 }

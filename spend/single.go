@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"errors"
@@ -31,8 +31,8 @@ func (m Mark) Places(b *Batch) bool {
 	if b.Sequence == m.Sequence+1 {
 		return b.PriorDigest == m.Digest
 	}
-	is, known := m.Recent.is(m.Sequence, b.Sequence, b.digest)
-	return is && known && !m.isAnother(b)
+	is, known := m.Recent.Is(m.Sequence, b.Sequence, b.digest)
+	return is && known && !m.IsAnother(b)
 }
 
 // Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
@@ -44,11 +44,11 @@ func (b *Batch) Flush(mark Mark) (*Flush, error) {
 		return nil, err
 	}
 	switch {
-	case mark.lacks(b.Sequence) && !mark.isAnother(b):
+	case mark.Lacks(b.Sequence) && !mark.IsAnother(b):
 		f.Found = []FoundBatch{{
 			Producer: b.Producer, Sequence: b.Sequence, Digest: b.digest, PriorDigest: b.PriorDigest, Updates: b.Updates, Amount: b.Amount,
 		}}
-	case b.Sequence <= mark.Sequence && mark.isAnother(b) || b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
+	case b.Sequence <= mark.Sequence && mark.IsAnother(b) || b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
 		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrDiverged)
 	case b.Sequence <= mark.Sequence:
 		return nil, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, ErrApplied)

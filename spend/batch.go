@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"crypto/sha256"
@@ -297,11 +297,11 @@ func ParseBatch(b []byte) (*Batch, error) {
 }
 
 // maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
-const maxBatchRows = 20_000
+const MaxBatchRows = 20_000
 
 // maxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
 // batch has at least one series.
-const maxBatchTexts = 8 << 20
+const MaxBatchTexts = 8 << 20
 
 // smallest sizes of encoded rows, which bound what a header can make the decoder allocate
 const (
@@ -315,19 +315,19 @@ const (
 	maxSeriesTexts    = (seriesFields + MaxTags) * MaxIDBytes
 	maxSeriesEntities = seriesIDs + 1 + MaxTags // the member of a team is one more
 
-	maxBatchTotals     = maxBatchRows + maxSeriesEntities
-	maxBatchTotalTexts = 2 * (maxBatchTexts + maxSeriesTexts) // the member of a team has two that the series has once
+	maxBatchTotals     = MaxBatchRows + maxSeriesEntities
+	maxBatchTotalTexts = 2 * (MaxBatchTexts + maxSeriesTexts) // the member of a team has two that the series has once
 )
 
 // Rows decodes the rows and checks them: against the control sums and the header, that each key is the hash of its texts, and
 // that there is no more than one seal makes. What it allocates is less than ten bytes for each of the batch. The error
 // wraps ErrCorruptBatch.
 func (b *Batch) Rows() (*Rows, error) {
-	return b.rows(nil)
+	return b.RowsKnowing(nil)
 }
 
 // rows leaves out the hashes of what is known.
-func (b *Batch) rows(known *knownKeys) (*Rows, error) {
+func (b *Batch) RowsKnowing(known *KnownKeys) (*Rows, error) {
 	rows, err := decodeRows(&b.Header, string(payloadOf(b.bytes)), known)
 	if err != nil {
 		return nil, fmt.Errorf("%w: producer %s shard %d sequence %d: %w", ErrCorruptBatch, b.Producer, b.Shard, b.Sequence, err)
@@ -335,10 +335,10 @@ func (b *Batch) rows(known *knownKeys) (*Rows, error) {
 	return rows, nil
 }
 
-func decodeRows(h *Header, payload string, known *knownKeys) (*Rows, error) {
+func decodeRows(h *Header, payload string, known *KnownKeys) (*Rows, error) {
 	defer known.use()()
-	if h.Totals > maxBatchTotals || h.Rollups > maxBatchRows {
-		return nil, fmt.Errorf("%d totals and %d rollup rows; allowed are %d and %d", h.Totals, h.Rollups, maxBatchTotals, maxBatchRows)
+	if h.Totals > maxBatchTotals || h.Rollups > MaxBatchRows {
+		return nil, fmt.Errorf("%d totals and %d rollup rows; allowed are %d and %d", h.Totals, h.Rollups, maxBatchTotals, MaxBatchRows)
 	}
 	d := decoder{rest: payload, known: known}
 	rows := &Rows{}
@@ -394,11 +394,11 @@ func (d *decoder) rollups(rows *Rows, n int, table []string, sums *Control) erro
 	for i := range rows.Rollups {
 		row := &rows.Rollups[i]
 		d.rollup(row, table)
-		if d.bad || i > 0 && rows.Rollups[i-1].compare(row) >= 0 {
+		if d.bad || i > 0 && rows.Rollups[i-1].Compare(row) >= 0 {
 			return fmt.Errorf("rollup row %d can't be read or is out of order", i)
 		}
-		if texts += row.Texts(); texts > maxBatchTexts+maxSeriesTexts {
-			return fmt.Errorf("more than %d bytes of ids, tags and dimensions up to rollup row %d", maxBatchTexts+maxSeriesTexts, i)
+		if texts += row.Texts(); texts > MaxBatchTexts+maxSeriesTexts {
+			return fmt.Errorf("more than %d bytes of ids, tags and dimensions up to rollup row %d", MaxBatchTexts+maxSeriesTexts, i)
 		}
 		if !d.known.isHash(row.Key, d.canonical) {
 			return fmt.Errorf("the key of rollup row %d isn't that of its series", i)
@@ -408,7 +408,7 @@ func (d *decoder) rollups(rows *Rows, n int, table []string, sums *Control) erro
 	return nil
 }
 
-func (r *RollupRow) compare(other *RollupRow) int {
+func (r *RollupRow) Compare(other *RollupRow) int {
 	if r.Hour != other.Hour {
 		return int(r.Hour) - int(other.Hour)
 	}

@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func ClaimAfter(id ProducerID, mark Mark) Claim {
 
 // MoveTo moves the claim to the batch.
 func (c *Claim) MoveTo(b *Batch) {
-	c.Recent = c.Recent.append(c.Last, b)
+	c.Recent = c.Recent.Append(c.Last, b)
 	c.Last, c.Digest = b.Sequence, b.digest
 	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 }
@@ -124,7 +124,7 @@ type Flush struct {
 }
 
 // batches returns how many batches the flush commits.
-func (f *Flush) batches() int {
+func (f *Flush) Batches() int {
 	n := uint64(len(f.Found)) // a sum that is taken modulo 2^64, and ends at what was read
 	for _, c := range f.Claims {
 		n += c.Last - c.First + 1
@@ -178,7 +178,7 @@ type Mark struct {
 }
 
 // isByHand says whether the batch was booked by hand, and no claim covers it yet.
-func (m Mark) isByHand(b *Batch) bool {
+func (m Mark) IsByHand(b *Batch) bool {
 	return slices.Contains(m.ByHand, ByHandBatch{b.Producer, b.Sequence, b.digest})
 }
 
@@ -198,23 +198,23 @@ func (m Mark) HasQuarantined(sequence uint64) bool {
 
 // Has says whether the batch of that sequence is in the books.
 func (m Mark) Has(sequence uint64) bool {
-	return sequence <= m.Sequence && !m.lacks(sequence)
+	return sequence <= m.Sequence && !m.Lacks(sequence)
 }
 
 // lacks says whether the batch of that sequence was passed and hasn't been found since.
-func (m Mark) lacks(sequence uint64) bool {
-	_, missing := rangeOf(m.Lost, sequence)
+func (m Mark) Lacks(sequence uint64) bool {
+	_, missing := FindRange(m.Lost, sequence)
 	return missing
 }
 
 // isAnother says whether the books are known to have another batch in the place of b, at or before the mark, or in the
 // place of the one that b goes on from.
-func (m Mark) isAnother(b *Batch) bool {
+func (m Mark) IsAnother(b *Batch) bool {
 	if b.Sequence == m.Sequence {
 		return b.digest != m.Digest
 	}
-	is, known := m.Recent.is(m.Sequence, b.Sequence, b.digest)
-	goesOn, priorKnown := m.Recent.is(m.Sequence, b.Sequence-1, b.PriorDigest)
+	is, known := m.Recent.Is(m.Sequence, b.Sequence, b.digest)
+	goesOn, priorKnown := m.Recent.Is(m.Sequence, b.Sequence-1, b.PriorDigest)
 	return known && !is || priorKnown && !goesOn
 }
 
@@ -230,7 +230,7 @@ const (
 )
 
 // append returns what follows r, which is up to the sequence last, when batch b comes next. Those in between are lost.
-func (r Recent) append(last uint64, b *Batch) Recent {
+func (r Recent) Append(last uint64, b *Batch) Recent {
 	lost := min(b.Sequence-last-1, recentBatches)
 	r = slices.Concat(r, make(Recent, lost*recentBytes), b.digest[:recentBytes])
 	if lost > 0 {
@@ -250,7 +250,7 @@ func (r Recent) at(last, sequence uint64) Recent {
 
 // found returns a copy of r, which is up to the sequence last, that knows of a batch that was lost before, and of the one
 // that it goes on from.
-func (r Recent) found(last uint64, b *FoundBatch) Recent {
+func (r Recent) Found(last uint64, b *FoundBatch) Recent {
 	r = slices.Clone(r)
 	copy(r.at(last, b.Sequence), b.Digest[:recentBytes])
 	if prior := r.at(last, b.Sequence-1); string(prior) == unknownDigest {
@@ -261,7 +261,7 @@ func (r Recent) found(last uint64, b *FoundBatch) Recent {
 
 // is says whether the batch of that sequence, at or before the sequence last that r is up to, has this digest, if that is
 // known.
-func (r Recent) is(last, sequence uint64, digest Digest) (is, known bool) {
+func (r Recent) Is(last, sequence uint64, digest Digest) (is, known bool) {
 	at := r.at(last, sequence)
 	if at == nil || string(at) == unknownDigest {
 		return false, false

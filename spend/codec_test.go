@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"bytes"
@@ -10,24 +10,6 @@ import (
 	"strings"
 	"testing"
 )
-
-func mustParse(t testing.TB, b []byte) *Batch {
-	t.Helper()
-	batch, err := ParseBatch(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return batch
-}
-
-func mustRows(t testing.TB, b *Batch) *Rows {
-	t.Helper()
-	rows, err := b.Rows()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rows
-}
 
 func TestBatchGivesBackExactlyTheRowsAndHeaderItWasSealedWith(t *testing.T) {
 	r := newRand(t)
@@ -42,10 +24,9 @@ func TestBatchGivesBackExactlyTheRowsAndHeaderItWasSealedWith(t *testing.T) {
 		if got.Header != b.Header {
 			t.Fatalf("header is %+v, want %+v", got.Header, b.Header)
 		}
-		want := newBooks()
-		want.apply(rows.totals, rows.rollups)
-		if got.Updates != want.updates || got.Amount != want.amount || got.Totals != len(rows.totals) || got.Rollups != len(rows.rollups) {
-			t.Fatalf("header counts %+v, want %d updates of %s", got.Header, want.updates, want.amount)
+		want := sumOf(rows.rollups)
+		if got.Updates != want.APIRequests() || got.Amount != want.Spend || got.Totals != len(rows.totals) || got.Rollups != len(rows.rollups) {
+			t.Fatalf("header counts %+v, want %d updates of %s", got.Header, want.APIRequests(), want.Spend)
 		}
 		decoded := mustRows(t, got)
 		if !sameRows(decoded.Totals, rows.totals, decoded.Rollups, rows.rollups) {
@@ -100,14 +81,6 @@ func TestBatchCutShortOrLengthenedIsRefused(t *testing.T) {
 	}
 }
 
-// reframe makes the length and checksum of changed bytes right again, as damage before sealing would have it.
-func reframe(b []byte) []byte {
-	b = bytes.Clone(b)
-	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))
-	binary.BigEndian.PutUint32(b[4:], batchChecksum(b))
-	return b
-}
-
 func TestNewerBatchIsToldApartAndKeepsItsHeader(t *testing.T) {
 	rows := randomRows(t, newRand(t), 10)
 	want := NewBatch(testHeader(testProducer(1), 7), rows.totals, rows.rollups)
@@ -158,11 +131,15 @@ func TestBatchWhoseRowsDontAddUpIsRefused(t *testing.T) {
 		"amount of a rollup row": func(_ []TotalRow, rollups []RollupRow, _ *Header) {
 			rollups[0].Counters.Spend = rollups[0].Counters.Spend.Add(Picodollars(1))
 		},
-		"requests of a total":   func(totals []TotalRow, _ []RollupRow, _ *Header) { totals[0].Counters.FailedRequests++ },
+		"requests of a total": func(totals []TotalRow, _ []RollupRow, _ *Header) {
+			totals[0].Counters.FailedRequests++
+		},
 		"updates in the header": func(_ []TotalRow, _ []RollupRow, h *Header) { h.Updates++ },
-		"amount in the header":  func(_ []TotalRow, _ []RollupRow, h *Header) { h.Amount = h.Amount.Add(Picodollars(1)) },
-		"one total fewer":       func(_ []TotalRow, _ []RollupRow, h *Header) { h.Totals-- },
-		"one rollup more":       func(_ []TotalRow, _ []RollupRow, h *Header) { h.Rollups++ },
+		"amount in the header": func(_ []TotalRow, _ []RollupRow, h *Header) {
+			h.Amount = h.Amount.Add(Picodollars(1))
+		},
+		"one total fewer": func(_ []TotalRow, _ []RollupRow, h *Header) { h.Totals-- },
+		"one rollup more": func(_ []TotalRow, _ []RollupRow, h *Header) { h.Rollups++ },
 	} {
 		good := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 		control := mustRows(t, good).Control
@@ -257,14 +234,6 @@ func TestOrderAndRepetitionOfTagsDontMakeAnotherSeries(t *testing.T) {
 			t.Errorf("tags %v come back as %v", tags, got.Tags)
 		}
 	}
-	var updates []Update
-	for _, tags := range [][]string{{"c", "b", "a"}, {"a", "a", "b", "c", "c"}} {
-		updates = append(updates, Update{Spend: Dollars(1), Series: Series{Tags: tags}})
-	}
-	rows := sealUpdates(t, updates, 0)
-	if len(rows.rollups) != 1 || len(rows.totals) != 3 || rows.totals[0].Counters.Spend != Dollars(2) {
-		t.Errorf("%d rollup rows and totals %+v; want 1 row, and 3 tags of 2 dollars", len(rows.rollups), rows.totals)
-	}
 }
 
 func TestProducerIDKeepsItsBirthAndText(t *testing.T) {
@@ -305,7 +274,7 @@ func FuzzParseBatch(f *testing.F) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		decoded, err := batch.rows(ownKeys) // the fuzzer makes no hashes
+		decoded, err := batch.RowsKnowing(OwnKeys) // the fuzzer makes no hashes
 		runtime.ReadMemStats(&after)
 		if most := uint64(10*len(b) + 64<<10); after.TotalAlloc-before.TotalAlloc > most {
 			t.Fatalf("%d bytes made the decoder allocate %d, more than %d", len(b), after.TotalAlloc-before.TotalAlloc, most)
@@ -328,7 +297,7 @@ func FuzzParseBatch(f *testing.F) {
 				}
 			}
 		}
-		again, err := mustParse(t, NewBatch(batch.Header, decoded.Totals, decoded.Rollups).Bytes()).rows(ownKeys)
+		again, err := mustParse(t, NewBatch(batch.Header, decoded.Totals, decoded.Rollups).Bytes()).RowsKnowing(OwnKeys)
 		if err != nil || !sameRows(decoded.Totals, again.Totals, decoded.Rollups, again.Rollups) {
 			t.Fatalf("what was decoded comes back otherwise: %v", err)
 		}
@@ -343,6 +312,18 @@ func TestBatchOfMoreDollarsThanItsUpdatesCanHaveIsRefused(t *testing.T) {
 		_, err := ParseBatch(NewBatch(testHeader(testProducer(1), 1), nil, []RollupRow{rollup}).Bytes())
 		if (err == nil) != ok || err != nil && !errors.Is(err, ErrCorruptBatch) {
 			t.Errorf("one update of %s dollars: %v", spend, err)
+		}
+	}
+}
+
+// The checksum is right: such bytes don't come from damage but from a program that is wrong.
+func TestBatchThatLiesAboutItsLengthIsRefused(t *testing.T) {
+	for _, off := range []int{-1, 1} {
+		b := append([]byte{}, NewBatch(testHeader(testProducer(1), 1), nil, nil).Bytes()...)
+		binary.BigEndian.PutUint32(b[8:], uint32(len(b)+off))
+		binary.BigEndian.PutUint32(b[4:], batchChecksum(b))
+		if _, err := ParseBatch(b); !errors.Is(err, ErrCorruptBatch) {
+			t.Errorf("a length that is off by %d: %v; want ErrCorruptBatch", off, err)
 		}
 	}
 }

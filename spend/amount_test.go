@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"encoding/json"
@@ -10,12 +10,6 @@ import (
 	"strings"
 	"testing"
 )
-
-// newRand returns a source of a fixed seed, so that a failure comes again.
-func newRand(t testing.TB) *rand.Rand {
-	t.Helper()
-	return rand.New(rand.NewPCG(1, uint64(len(t.Name()))))
-}
 
 // bigOf returns the amount as a big integer of 10^-12 dollars.
 func bigOf(a Amount) *big.Int {

@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"errors"
@@ -171,7 +171,7 @@ type Cost struct {
 
 // of makes c the cost of the update. It fills c in place, because a struct of this size that a function returns is
 // copied twice, which would be a tenth of Record.
-func (c *Cost) of(u *Update) {
+func (c *Cost) Of(u *Update) {
 	c.Spend, c.Time, c.Status = u.Spend, u.Time, u.Status
 	c.PromptTokens, c.CompletionTokens = u.PromptTokens, u.CompletionTokens
 	c.CacheReadInputTokens, c.CacheCreationInputTokens = u.CacheReadInputTokens, u.CacheCreationInputTokens
@@ -184,15 +184,15 @@ func (u *Update) Check(index int) error { return u.checkAt(index, time.Now()) }
 // checkAt does it by another clock.
 func (u *Update) checkAt(index int, now time.Time) error {
 	var cost Cost
-	cost.of(u)
-	if err := cost.validate(index, now); err != nil {
+	cost.Of(u)
+	if err := cost.Check(index, now); err != nil {
 		return err
 	}
-	return u.Series.validate(index)
+	return u.Series.Check(index)
 }
 
 // validate checks all but the series. now is needed only if Time is set.
-func (c *Cost) validate(index int, now time.Time) error {
+func (c *Cost) Check(index int, now time.Time) error {
 	if c.Spend.Cmp(MaxSpend) > 0 || c.Spend.Cmp(minSpend) < 0 { // not Abs: -2^127 has none
 		return refuse(index, "spend", "%s dollars is out of range; allowed are -%s to %s", c.Spend, MaxSpend, MaxSpend)
 	}
@@ -226,7 +226,7 @@ func refuse(index int, field, format string, args ...any) error {
 }
 
 // validate checks the texts. Dimensions that the rollup leaves out are checked like the others.
-func (s *Series) validate(index int) error {
+func (s *Series) Check(index int) error {
 	anyID := len(s.Tags) > 0
 	for i := range seriesFields {
 		text := *s.field(i)
@@ -283,7 +283,7 @@ type Counters struct {
 func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
 
 // mostTokens returns the largest of the token counters.
-func (c *Counters) mostTokens() uint64 {
+func (c *Counters) MostTokens() uint64 {
 	return uint64(max(c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens))
 }
 
@@ -299,7 +299,7 @@ func (c *Counters) Add(d *Counters) {
 }
 
 // count adds one request to c.
-func (c *Counters) count(one *Cost) {
+func (c *Counters) Count(one *Cost) {
 	c.Spend = c.Spend.Add(one.Spend)
 	if one.Status == Failure {
 		c.FailedRequests++

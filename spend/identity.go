@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"cmp"
@@ -125,7 +125,7 @@ func (k Key) Compare(other Key) int {
 }
 
 // shard returns the lane that the row with this key belongs to.
-func (k Key) shard(shards int) int {
+func (k Key) Shard(shards int) int {
 	return int(binary.BigEndian.Uint64(k[8:]) % uint64(shards))
 }
 
@@ -142,7 +142,7 @@ func (e Entity) appendCanonical(to []byte) []byte {
 
 // Key returns the identity of the series. The order and repetition of its tags don't matter.
 func (s *Series) Key() Key {
-	return hashKey(s.appendCanonical([]byte{'s'}, allDimensions))
+	return hashKey(s.AppendCanonical([]byte{'s'}, AllDimensions))
 }
 
 func hashKey(canonical []byte) Key {
@@ -151,20 +151,20 @@ func hashKey(canonical []byte) Key {
 }
 
 // dimensions is a set of the five dimensions: bit i stands for the i-th of DimensionNames.
-type dimensions uint8
+type Dimensions uint8
 
-const allDimensions dimensions = 1<<(seriesFields-seriesIDs) - 1
+const AllDimensions Dimensions = 1<<(seriesFields-seriesIDs) - 1
 
 // appendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
 // once, each with its length before it. Dimensions not in keep are left empty.
-func (s *Series) appendCanonical(to []byte, keep dimensions) []byte {
+func (s *Series) AppendCanonical(to []byte, keep Dimensions) []byte {
 	to = appendText(to, s.APIKey)
 	to = appendText(to, s.UserID)
 	to = appendText(to, s.EndUserID)
 	to = appendText(to, s.TeamID)
 	to = appendText(to, s.OrganizationID)
 	to = appendText(to, s.AgentID)
-	if keep == allDimensions { // no loop, because every Record comes by
+	if keep == AllDimensions { // no loop, because every Record comes by
 		to = appendText(to, s.Model)
 		to = appendText(to, s.ModelGroup)
 		to = appendText(to, s.CustomLLMProvider)
@@ -223,7 +223,7 @@ func appendText(to []byte, text string) []byte {
 }
 
 // entities calls yield for each entity that the series counts on, in the order of their types. Tags must be a set.
-func (s *Series) entities(yield func(Entity)) {
+func (s *Series) EachEntity(yield func(Entity)) {
 	one := func(t EntityType, id string) {
 		if id != "" {
 			yield(Entity{Type: t, ID: id})

@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"encoding/binary"
@@ -8,7 +8,7 @@ import (
 
 // NewRollupRow returns a row for the series, which is not kept.
 func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
-	canonical := s.appendCanonical([]byte{'s'}, allDimensions)
+	canonical := s.AppendCanonical([]byte{'s'}, AllDimensions)
 	return RollupRow{
 		Key: hashKey(canonical), Hour: hour, texts: uint32(len(canonical)), Counters: c,
 		source: seriesSource{encoded: string(canonical[1:])},
@@ -75,7 +75,7 @@ type decoder struct {
 	rest      string
 	bad       bool
 	canonical []byte // of the row being read: what its key must be the hash of
-	known     *knownKeys
+	known     *KnownKeys
 }
 
 func (d *decoder) fail() {

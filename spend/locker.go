@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"context"

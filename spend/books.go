@@ -1,4 +1,4 @@
-package spendflush
+package spend
 
 import (
 	"context"
@@ -95,7 +95,7 @@ type WitnessedQueue interface {
 }
 
 // forBooks returns the batch with these books in its header, signed again. Its digest, which leaves the books out, stays.
-func (b *Batch) forBooks(id BooksID, keys *BatchKeys) *Batch {
+func (b *Batch) ForBooks(id BooksID, keys *BatchKeys) *Batch {
 	other := *b
 	other.Books = id
 	other.bytes = slices.Clone(b.bytes)

@@ -95,7 +95,7 @@ race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS=
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
 NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|TheOnlyHost|ARestoreUnder|APrimaryThat|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)
 
-CONTAINERS ?= ./sql ./queues ./lockers ./migrations ./internal/httpapi ./internal/lab/testserver ./integration
+CONTAINERS ?= ./sql/... ./queues/... ./lockers/... ./migrations ./internal/httpapi ./internal/lab/testserver ./integration
 
 containers: export SPENDFLUSH_TEST_SERVERS := docker
 containers: export PATH := $(CURDIR)/bin:$(PATH)

@@ -4,19 +4,19 @@
 //
 // # Use
 //
-// A [Pipeline] is one instance. It needs a [Store] (package sql: Postgres), and normally a [Queue] and a [Locker] on
-// Redis (packages queues and lockers), and a second Locker on Postgres for when Redis is away:
+// A [Pipeline] is one instance. It needs a Store (package pgstore: Postgres), and normally a Queue and a Locker on
+// Redis (packages redisqueue and redislock), and a second Locker on Postgres (package pglock) for when Redis is away:
 //
 //	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 //	defer stop()
 //	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: direct})
 //	running := make(chan error, 1)
 //	go func() { running <- p.Run(ctx) }()
-//	err = p.Record(&spendflush.Update{Spend: cost, Series: spend.Series{APIKey: "key-1", TeamID: "team-1"}})
+//	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
 //	err = <-running // once ctx has ended and all is drained; or what is left, as a *NotDrainedError
 //
 // The store, the queue and the lockers take the pool and the client that a service has already: see the example
-// OwnConnections.
+// OwnConnections. Package spend has what these are: the interfaces, and what goes through them.
 //
 // Whatever calls Record must end before Run returns, or be ready for ErrClosed: a server is shut down when ctx ends, and
 // then Run is waited for. [Pipeline.Shutdown] drains at any other time.
@@ -27,9 +27,9 @@
 // # How it works
 //
 // Updates are summed in memory, one entry a combination of ids and dimensions. At every Config.SealInterval the sums
-// are sealed into a [Batch], whose bytes and identity (producer, shard, sequence, digest) never change again. Batches are pushed
+// are sealed into a batch, whose bytes and identity (producer, shard, sequence, digest) never change again. Batches are pushed
 // to the queue in order. One instance at a time holds the lock, reads the queue, merges what it finds, and commits it
-// as one transaction. That transaction also moves, for each producer, the mark of what was applied: the [Claim]. If the
+// as one transaction. That transaction also moves, for each producer, the mark of what was applied: the claim. If the
 // mark isn't where the claim says, everything rolls back. So a batch that arrives twice counts once, and a holder that
 // only believes it holds the lock does no harm.
 //

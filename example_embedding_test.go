@@ -16,10 +16,11 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/queues/redisqueue"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // A service that has a pool, a Redis client and a registry already gives them to spendflush, and closes them itself.
@@ -44,21 +45,21 @@ func Example_ownConnections() {
 	if _, err := migrations.Up(ctx, pool.Config().ConnString()); err != nil {
 		log.Fatal(err)
 	}
-	store, err := sql.NewStore(pool, sql.Options{})
+	store, err := pgstore.NewStore(pool, pgstore.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	queue, err := queues.NewRedis(client, queues.RedisOptions{})
+	queue, err := redisqueue.New(client, redisqueue.Options{})
 	if err != nil {
 		log.Fatal(err) // names each option of the client that won't do, and what is allowed
 	}
-	locker, err := lockers.NewRedis(client, "gateway-1", lockers.RedisOptions{})
+	locker, err := redislock.New(client, "gateway-1", redislock.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	p, err := spendflush.New(spendflush.Config{
 		Instance: "gateway-1", Store: store, Queue: queue, Locker: locker,
-		DirectLocker: lockers.NewPostgres(pool, "gateway-1"),
+		DirectLocker: pglock.New(pool, "gateway-1"),
 		Registerer:   prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": "spend"}, registry),
 	})
 	if err != nil {
@@ -111,24 +112,24 @@ func Example_ownConnections() {
 // drained returns what the books say once the queue is drained: Run may leave batches in Redis, where they are safe, for
 // another instance.
 func drained(ctx context.Context, databaseURL, redisAddress, redisPassword string) string {
-	store, err := sql.Open(ctx, databaseURL, sql.Options{})
+	store, err := pgstore.Open(ctx, databaseURL, pgstore.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer store.Close()
 	client := redis.NewClient(&redis.Options{Addr: redisAddress, Password: redisPassword, ContextTimeoutEnabled: true})
-	queue, err := queues.NewRedis(client, queues.RedisOptions{})
+	queue, err := redisqueue.New(client, redisqueue.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	locker, err := lockers.NewRedis(client, "drain", lockers.RedisOptions{})
+	locker, err := redislock.New(client, "drain", redislock.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer locker.Wait()
 	defer queue.Wait()
 	defer client.Close()
-	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: lockers.NewPostgres(store.Pool(), "drain")})
+	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: pglock.New(store.Pool(), "drain")})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -12,13 +12,14 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/lockers/pglock"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/queues/memqueue"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// One instance, from its making to its end. With Redis, the queue is queues.NewRedis and its locker lockers.NewRedis.
+// One instance, from its making to its end. With Redis, the queue is redisqueue.New and its locker redislock.New.
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -28,7 +29,7 @@ func Example() {
 	if _, err := migrations.Up(ctx, databaseURL); err != nil {
 		log.Fatal(err)
 	}
-	store, err := sql.Open(ctx, databaseURL, sql.Options{MaxConns: 8})
+	store, err := pgstore.Open(ctx, databaseURL, pgstore.Options{MaxConns: 8})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -36,9 +37,9 @@ func Example() {
 	p, err := spendflush.New(spendflush.Config{
 		Instance:     "gateway-1",
 		Store:        store,
-		Queue:        queues.NewMemory(queues.MemoryOptions{}),
-		Locker:       lockers.NewMemory("gateway-1"),
-		DirectLocker: lockers.NewPostgres(store.Pool(), "gateway-1"),
+		Queue:        memqueue.New(memqueue.Options{}),
+		Locker:       memlock.New("gateway-1"),
+		DirectLocker: pglock.New(store.Pool(), "gateway-1"),
 	})
 	if err != nil {
 		log.Fatal(err)

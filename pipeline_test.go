@@ -151,7 +151,7 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queueFaults := &faults{}
 		r := newRig(t, true, 1, queueFaults)
-		r.store.commits = time.Millisecond // longer than a push, which ends the fallback
+		r.store.commits = time.Millisecond                           // longer than a push, which ends the fallback
 		r.cfg.Store, r.cfg.DirectLocker = r.store, newMemoryLocker() // only the queue and its lock fail
 		r.start(t)
 		r.record(t, key("a"))

@@ -12,11 +12,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // TestTheDocumentedFlowStepByStep walks through stage 1 and stage 2 of the documents with the parts that the program
@@ -28,20 +28,20 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	if _, err := migrations.Up(ctx, s.postgres); err != nil {
 		t.Fatal(err)
 	}
-	store, err := sql.Open(ctx, s.postgres, sql.Options{MaxConns: 4})
+	store, err := pgstore.Open(ctx, s.postgres, pgstore.Options{MaxConns: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	client, err := queues.Dial(s.redis)
+	client, err := redisqueue.Dial(s.redis)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	queue := must(queues.NewRedis(client, queues.RedisOptions{})).Of(s.books())
+	queue := must(redisqueue.New(client, redisqueue.Options{})).Of(s.books())
 	const ttl = 30 * time.Second
-	a := must(lockers.NewRedis(client, "pod-a", lockers.RedisOptions{TTL: ttl})).Of(s.books())
-	b := must(lockers.NewRedis(client, "pod-b", lockers.RedisOptions{TTL: ttl})).Of(s.books())
+	a := must(redislock.New(client, "pod-a", redislock.Options{TTL: ttl})).Of(s.books())
+	b := must(redislock.New(client, "pod-b", redislock.Options{TTL: ttl})).Of(s.books())
 
 	// Stage 1: each instance accumulates its updates and writes them to the Redis queue.
 	want := newBook()
@@ -112,7 +112,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 }
 
 // recordIntoQueue is one instance, from its first update until everything is in the queue.
-func recordIntoQueue(t *testing.T, store *sql.Store, queue spend.Queue, locker spend.Locker, seed uint64) *book {
+func recordIntoQueue(t *testing.T, store *pgstore.Store, queue spend.Queue, locker spend.Locker, seed uint64) *book {
 	t.Helper()
 	pipeline, err := spendflush.New(spendflush.Config{
 		Store: store, Queue: queue, Locker: locker, DirectLocker: noDirectWrites{},

@@ -11,7 +11,7 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // faultLoad is traffic that goes on while something breaks. Every request has to succeed, however long it takes.
@@ -264,7 +264,7 @@ func (s *stack) books() spend.BooksID {
 		if _, err := migrations.Up(ctx, s.postgres); err != nil {
 			s.t.Fatal(err)
 		}
-		store, err := sql.Open(ctx, s.postgres, sql.Options{MaxConns: 1})
+		store, err := pgstore.Open(ctx, s.postgres, pgstore.Options{MaxConns: 1})
 		if err != nil {
 			s.t.Fatal(err)
 		}

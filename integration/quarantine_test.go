@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // spent is what a batch made by hand books on an API key.
@@ -376,7 +376,7 @@ func TestTwoWhoApplyTheQuarantineAtOnceCountEveryEntryOnce(t *testing.T) {
 }
 
 // setAside puts a batch into quarantine as a flusher does, and returns the id of its entry.
-func (s *stack) setAside(store *sql.Store, batch *spend.Batch) int64 {
+func (s *stack) setAside(store *pgstore.Store, batch *spend.Batch) int64 {
 	s.t.Helper()
 	err := store.Quarantine(s.t.Context(), []spend.BadBatch{{Reason: "an older program couldn't read it", Bytes: batch.Bytes()}})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // token is what the instances want to see of clients. It must not be in any log.
@@ -38,9 +38,9 @@ func stackOn(t testing.TB, postgresURL, redisURL string) *stack {
 }
 
 // openStore opens the books for the time of the test.
-func (s *stack) openStore() *sql.Store {
+func (s *stack) openStore() *pgstore.Store {
 	s.t.Helper()
-	store, err := sql.Open(s.t.Context(), s.postgres, sql.Options{})
+	store, err := pgstore.Open(s.t.Context(), s.postgres, pgstore.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
 // affected chooses which places a fault of the network is about: the lock holder's, any one, or all.
@@ -75,9 +75,9 @@ func (f *repliesLost) begin(x *rig) {
 // scriptHash returns what the queue's script is called by.
 func (x *rig) scriptHash(name string) string {
 	x.t.Helper()
-	source := fmt.Sprintf("local LARGEST = %d\n", queues.MaxBatchBytes)
+	source := fmt.Sprintf("local LARGEST = %d\n", redisqueue.MaxBatchBytes)
 	for _, part := range []string{"entry", name} {
-		text, err := os.ReadFile("../queues/" + part + ".lua")
+		text, err := os.ReadFile("../queues/redisqueue/" + part + ".lua")
 		x.try("read the script", err)
 		source += string(text)
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
 const (
@@ -104,7 +104,7 @@ func newRig(t testing.TB, o tortureOptions, instances int) *rig {
 		x.mountDisk()
 	}
 	x.openServers()
-	client, err := queues.Dial(x.stack.redis)
+	client, err := redisqueue.Dial(x.stack.redis)
 	x.try("dial Redis", err)
 	t.Cleanup(func() { client.Close() })
 	x.client = client

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -27,7 +27,7 @@ func openKind(t testing.TB, kind, url string, ttl time.Duration) spend.Locker {
 	if kind == "redis" {
 		return openRedis(t, dial(t, url), "bench", ttl)
 	}
-	return lockers.NewPostgres(openPool(t, url), "bench").WithTTL(ttl)
+	return pglock.New(openPool(t, url), "bench").WithTTL(ttl)
 }
 
 // BenchmarkLock measures a lock won and released again, and one that is refused because another has it, which is what

@@ -1,6 +1,7 @@
-// Package lockers holds the locks that keep instances from doing each other's work: a key in Redis (NewRedis), which
-// is the normal one; an advisory lock in Postgres (NewPostgres), for when Redis is away; and one in the memory of the
-// process (NewMemory). Package lockertest says what all must do. docs/locks.md compares the first two by numbers.
+// Package lockers says what the locks are that keep instances from doing each other's work. There are three kinds: a key in
+// Redis (package redislock), which is the normal one; an advisory lock in Postgres (package pglock), for when Redis is
+// away; and one in the memory of the process (package memlock). Package lockertest says what all must do. docs/locks.md
+// compares the first two by numbers.
 //
 // # What the lock is for, and what not
 //

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/spend"
 )
@@ -49,7 +49,7 @@ func TestARoleWithoutRightsCanNotTakeALockByWhatIsPublic(t *testing.T) {
 	if _, err := stranger(t, databaseURL).Exec(t.Context(), "SELECT pg_advisory_lock($1)", publicNumber(lock)); err != nil {
 		t.Fatal(err)
 	}
-	acquire(t, lockers.NewPostgres(openPool(t, databaseURL), "a"))
+	acquire(t, pglock.New(openPool(t, databaseURL), "a"))
 	if _, err := stranger(t, databaseURL).Exec(t.Context(), "SELECT salt FROM spendflush.lock_salt"); err == nil {
 		t.Error("the salt can be read")
 	}
@@ -67,7 +67,7 @@ func TestAHolderThatIsNoInstanceIsTold(t *testing.T) {
 	if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", number); err != nil {
 		t.Fatal(err)
 	}
-	l := lockers.NewPostgres(admin, "b")
+	l := pglock.New(admin, "b")
 	_, err := l.Acquire(t.Context(), lock)
 	held, ok := errors.AsType[*spend.HeldError](err)
 	if !ok {
@@ -97,7 +97,7 @@ func TestLocksNeedNoSettingOfThePoolNorOfTheDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(pool.Close)
-		a, b := lockers.NewPostgres(pool, `o'w\ner é`), lockers.NewPostgres(pool, "b")
+		a, b := pglock.New(pool, `o'w\ner é`), pglock.New(pool, "b")
 		lease := acquire(t, a)
 		_, err = b.Acquire(t.Context(), lock)
 		held, ok := errors.AsType[*spend.HeldError](err)
@@ -111,7 +111,7 @@ func TestLocksNeedNoSettingOfThePoolNorOfTheDatabase(t *testing.T) {
 }
 
 func TestADatabaseWithoutTheTablesGivesNoLock(t *testing.T) {
-	l := lockers.NewPostgres(openPool(t, testserver.Postgres(t)), "a")
+	l := pglock.New(openPool(t, testserver.Postgres(t)), "a")
 	if _, err := l.Acquire(t.Context(), lock); err == nil || !strings.Contains(err.Error(), "salt") {
 		t.Errorf("Acquire returned %v", err)
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/spend"
 )
@@ -65,13 +66,13 @@ func hold(told []string) error {
 			return err
 		}
 		o.ContextTimeoutEnabled = true
-		locker = testserver.Must(lockers.NewRedis(redis.NewClient(o), childOwner, lockers.RedisOptions{TTL: ttl}))
+		locker = testserver.Must(redislock.New(redis.NewClient(o), childOwner, redislock.Options{TTL: ttl}))
 	} else {
 		pool, err := pgxpool.New(ctx, url)
 		if err != nil {
 			return err
 		}
-		locker = lockers.NewPostgres(pool, childOwner).WithTTL(ttl)
+		locker = pglock.New(pool, childOwner).WithTTL(ttl)
 	}
 	lease, err := locker.Acquire(ctx, name)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/spend"
 )
@@ -81,7 +81,7 @@ func TestAHeldLockDoesNotHoldBackVacuumWhateverTheDefaults(t *testing.T) {
 	run(t, admin, `DO $$ BEGIN
 		EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database());
 		EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
-	acquire(t, lockers.NewPostgres(openPool(t, url), "a"))
+	acquire(t, pglock.New(openPool(t, url), "a"))
 	awaitHolder(t, admin, func(s session, found bool) bool {
 		if !found || s.snapshot || s.transaction {
 			t.Fatalf("the holder's session is %+v, %t", s, found)
@@ -98,7 +98,7 @@ func TestTheDatabasesOwnIdleTimeoutDoesNotEndALock(t *testing.T) {
 	admin := openPool(t, url)
 	run(t, admin, `DO $$ BEGIN
 		EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = 50', current_database()); END $$`)
-	lease := acquire(t, lockers.NewPostgres(openPool(t, url), "a").WithTTL(ttl))
+	lease := acquire(t, pglock.New(openPool(t, url), "a").WithTTL(ttl))
 	awaitHolder(t, admin, func(s session, found bool) bool {
 		if !found {
 			t.Fatal("the lock is gone")
@@ -129,7 +129,7 @@ func TestNothingOfALockStaysInThePoolersSession(t *testing.T) {
 	}
 	application, timeout := show()
 	for range 3 {
-		lease := acquire(t, lockers.NewPostgres(pool, "a"))
+		lease := acquire(t, pglock.New(pool, "a"))
 		if err := lease.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -145,7 +145,7 @@ func TestNothingOfALockStaysInThePoolersSession(t *testing.T) {
 func TestALeaseHoldsOneConnectionAndGivesItBackSound(t *testing.T) {
 	url := database(t)
 	pool := openPool(t, url)
-	l := lockers.NewPostgres(pool, "a")
+	l := pglock.New(pool, "a")
 	for range 20 {
 		lease := acquire(t, l)
 		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
@@ -177,7 +177,7 @@ func TestABusyPoolHoldsAcquireNoLongerThanItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
+	l := pglock.New(pool, "a").WithMaxLeases(2)
 	acquire(t, l)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -193,7 +193,7 @@ func TestAKilledHoldersLockIsFree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// The TTL is so long that only the end of the connection can free the lock in time.
 			holder := startChild(t, url, time.Hour, lock)
-			l := lockers.NewPostgres(openPool(t, url), "successor")
+			l := pglock.New(openPool(t, url), "successor")
 			_, err := l.Acquire(t.Context(), lock)
 			if held, ok := errors.AsType[*spend.HeldError](err); !ok || held.Holder.Owner != childOwner {
 				t.Fatalf("acquire returned %v", err)
@@ -217,11 +217,11 @@ func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
 	for name, url := range map[string]string{"Direct": direct, "PgBouncer": testserver.PgBouncer(t, direct, nil)} {
 		t.Run(name, func(t *testing.T) {
 			proxied, proxy := through(t, url)
-			lease := acquire(t, lockers.NewPostgres(openPool(t, proxied), "a").WithTTL(ttl))
+			lease := acquire(t, pglock.New(openPool(t, proxied), "a").WithTTL(ttl))
 			proxy.Silence(true)
 			<-lease.Lost()
 			awaitHolder(t, admin, isFree)
-			acquire(t, lockers.NewPostgres(openPool(t, url), "successor").WithTTL(ttl))
+			acquire(t, pglock.New(openPool(t, url), "successor").WithTTL(ttl))
 			// What was held back reaches nobody.
 			proxy.Silence(false)
 			if err := lease.Release(t.Context()); err != nil {
@@ -239,7 +239,7 @@ func TestAStoppedHolderOfAPostgresLockSeesItsLossWhenItWakes(t *testing.T) {
 	url := database(t)
 	holder := startChild(t, url, ttl, lock)
 	holder.signal(t, syscall.SIGSTOP)
-	successor := acquireSoon(t, lockers.NewPostgres(openPool(t, url), "successor"), lock)
+	successor := acquireSoon(t, pglock.New(openPool(t, url), "successor"), lock)
 	holder.signal(t, syscall.SIGCONT)
 	holder.expect(t, "lost")
 	select {
@@ -254,7 +254,7 @@ func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 	if _, err := migrations.Up(t.Context(), server.URL("postgres")); err != nil {
 		t.Fatal(err)
 	}
-	l := lockers.NewPostgres(openPool(t, server.URL("postgres")), "a").WithTTL(time.Hour)
+	l := pglock.New(openPool(t, server.URL("postgres")), "a").WithTTL(time.Hour)
 	lease := acquire(t, l)
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestAKilledPostgresEndsTheLeaseAndGivesLocksAgain(t *testing.T) {
 func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	url := database(t)
 	pool := openPool(t, url)
-	l := lockers.NewPostgres(pool, "a").WithMaxLeases(2)
+	l := pglock.New(pool, "a").WithMaxLeases(2)
 	acquireAs := func(name string) spend.Lease {
 		t.Helper()
 		lease, err := l.Acquire(t.Context(), name)
@@ -287,7 +287,7 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 		t.Helper()
 		for range 3 { // a try that is refused takes no room
 			var held *spend.HeldError
-			if _, err := l.WithTTL(lockers.DefaultPostgresTTL).Acquire(t.Context(), "third"); !errors.As(err, &held) || held.Holder.Owner != "" {
+			if _, err := l.WithTTL(pglock.DefaultPostgresTTL).Acquire(t.Context(), "third"); !errors.As(err, &held) || held.Holder.Owner != "" {
 				t.Errorf("with two leases of two: %v", err)
 			}
 		}
@@ -309,7 +309,7 @@ func TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom(t *testing.T) {
 	if err := third.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	other := acquire(t, lockers.NewPostgres(openPool(t, url), "b"))
+	other := acquire(t, pglock.New(openPool(t, url), "b"))
 	for range 3 {
 		if _, err := l.Acquire(t.Context(), lock); !errors.Is(err, spend.ErrHeld) {
 			t.Fatal(err)
@@ -348,7 +348,7 @@ func TestALockerOnASharedPoolLeavesAConnectionToAFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	l := lockers.NewPostgres(pool, "a")
+	l := pglock.New(pool, "a")
 	lease, err := l.Acquire(t.Context(), "direct/0")
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,9 @@ import (
 
 	"github.com/spendflush/spendflush/internal/lab/faultproxy"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/lease"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -101,11 +103,11 @@ func TestAKeyThatSomebodySetByHandIsALockToo(t *testing.T) {
 
 func TestATooShortTTLIsRefused(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
-	if _, err := openRedis(t, client, "a", lockers.MinTTL-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
+	if _, err := openRedis(t, client, "a", lease.MinTTL-1).Acquire(t.Context(), lock); !errors.Is(err, lease.ErrTTL) {
 		t.Errorf("Redis: %v", err)
 	}
 	pool := openPool(t, database(t))
-	if _, err := lockers.NewPostgres(pool, "a").WithTTL(-1).Acquire(t.Context(), lock); !errors.Is(err, lockers.ErrTTL) {
+	if _, err := pglock.New(pool, "a").WithTTL(-1).Acquire(t.Context(), lock); !errors.Is(err, lease.ErrTTL) {
 		t.Errorf("Postgres: %v", err)
 	}
 }
@@ -113,7 +115,7 @@ func TestATooShortTTLIsRefused(t *testing.T) {
 func TestLocksOfTwoPrefixesDontMix(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	acquire(t, openRedis(t, client, "a", ttl))
-	acquire(t, testserver.Must(lockers.NewRedis(client, "b", lockers.RedisOptions{Prefix: "other"})))
+	acquire(t, testserver.Must(redislock.New(client, "b", redislock.Options{Prefix: "other"})))
 }
 
 func TestALostReplyLocksNobodyOut(t *testing.T) {

@@ -9,8 +9,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
 	"github.com/spendflush/spendflush/lockers/lockertest"
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 )
 
 // ttl is long enough for a busy machine. Where a test waits for its end, it uses a shorter one.
@@ -29,8 +31,8 @@ func dial(t testing.TB, url string) *redis.Client {
 }
 
 // openRedis returns a locker that has no abandoned call left when the test ends.
-func openRedis(t testing.TB, client *redis.Client, owner string, ttl time.Duration) *lockers.Redis {
-	l := testserver.Must(lockers.NewRedis(client, owner, lockers.RedisOptions{TTL: ttl}))
+func openRedis(t testing.TB, client *redis.Client, owner string, ttl time.Duration) *redislock.Locker {
+	l := testserver.Must(redislock.New(client, owner, redislock.Options{TTL: ttl}))
 	t.Cleanup(func() {
 		_ = client.Close()
 		l.Wait()
@@ -55,7 +57,7 @@ func openPool(t testing.TB, url string) *pgxpool.Pool {
 
 func TestMemoryIsALocker(t *testing.T) {
 	lockertest.Run(t, func(t *testing.T) lockertest.Opened {
-		a := lockers.NewMemory(lockertest.OwnerA)
+		a := memlock.New(lockertest.OwnerA)
 		return lockertest.Opened{
 			A: a, B: a.Peer(lockertest.OwnerB),
 			Lose: func(_ *testing.T, name string) { a.Revoke(name) },
@@ -94,8 +96,8 @@ func runOnPostgres(t *testing.T, direct, url string) {
 	admin, a, b := openPool(t, direct), openPool(t, url), openPool(t, url)
 	lockertest.Run(t, func(*testing.T) lockertest.Opened {
 		return lockertest.Opened{
-			A:    lockers.NewPostgres(a, lockertest.OwnerA).WithTTL(ttl),
-			B:    lockers.NewPostgres(b, lockertest.OwnerB).WithTTL(ttl),
+			A:    pglock.New(a, lockertest.OwnerA).WithTTL(ttl),
+			B:    pglock.New(b, lockertest.OwnerB).WithTTL(ttl),
 			Lose: func(t *testing.T, _ string) { terminateHolders(t, admin) },
 		}
 	})

@@ -19,7 +19,7 @@ import (
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // withParts runs f with what the settings name. Ctrl-C ends ctx.
@@ -194,7 +194,7 @@ func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
 }
 
 // printAudit writes for people, with the verdict in the colours of out.
-func printAudit(to io.Writer, out *terminal.Output, r sql.AuditReport) error {
+func printAudit(to io.Writer, out *terminal.Output, r pgstore.AuditReport) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, check := range r.Checks {
 		verdict := "ok"

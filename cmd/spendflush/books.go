@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // booksID returns which books the database has: by Postgres, or else by a note in Redis.
@@ -32,7 +32,7 @@ func (ps *parts) notedBooks(ctx context.Context) (id spend.BooksID) {
 		status := ps.running.Status()
 		return status.Books
 	}
-	for _, q := range []*queues.Redis{ps.queue, ps.unused} {
+	for _, q := range []*redisqueue.Queue{ps.queue, ps.unused} {
 		if q != nil && id.IsZero() {
 			id, _ = q.NotedBooks(ctx, ps.reads.BooksPlace()) // one that can't be read is as good as none
 		}
@@ -77,7 +77,7 @@ Exit status: 0 shown, 1 failed, 2 wrong usage or settings.`,
 	return c
 }
 
-func asBooksJSON(is sql.BooksIdentity) booksJSON {
+func asBooksJSON(is pgstore.BooksIdentity) booksJSON {
 	return booksJSON{ID: is.ID, MadeAt: is.MadeAt.UTC(), Earlier: append([]spend.BooksID{}, is.Earlier...)}
 }
 

@@ -14,10 +14,12 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/terminal"
-	"github.com/spendflush/spendflush/lockers"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
+	"github.com/spendflush/spendflush/queues/diskjournal"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // keyPrefix begins all our keys in Redis.
@@ -27,29 +29,29 @@ const keyPrefix = "spendflush"
 type parts struct {
 	set    *settings
 	log    *slog.Logger
-	store  *sql.Store            // of the pipeline
-	reads  *sql.Store            // of everything else that asks Postgres, with connections of its own
+	store  *pgstore.Store        // of the pipeline
+	reads  *pgstore.Store        // of everything else that asks Postgres, with connections of its own
 	locks  *pgxpool.Pool         // connections of the direct locks
 	client redis.UniversalClient // nil without Redis
-	queue  *queues.Redis         // nil without Redis
-	unused *queues.Redis         // the queue of a Redis that is named and switched off, else nil
-	locker *lockers.Redis        // nil without Redis
-	roster *queues.Roster        // nil without Redis
+	queue  *redisqueue.Queue     // nil without Redis
+	unused *redisqueue.Queue     // the queue of a Redis that is named and switched off, else nil
+	locker *redislock.Locker     // nil without Redis
+	roster *redisqueue.Roster    // nil without Redis
 
 	running *spendflush.Pipeline // of serve, else nil
-	journal *queues.Journal      // nil without one, and but for serve
+	journal *diskjournal.Journal // nil without one, and but for serve
 	screen  *terminal.Output     // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
 }
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
-	store, err := sql.Open(ctx, set.DatabaseURL, sql.Options{
+	store, err := pgstore.Open(ctx, set.DatabaseURL, pgstore.Options{
 		MaxConns: set.flushConnections(), Standby: standby, Logger: log, BatchKeys: set.batchKeys(),
 	})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", set.nameOf("DATABASE_URL"), err)}
 	}
-	reads, err := sql.Open(ctx, set.DatabaseURL, sql.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby, BatchKeys: set.batchKeys()})
+	reads, err := pgstore.Open(ctx, set.DatabaseURL, pgstore.Options{MaxConns: set.readConnections(), KnownKeys: -1, Standby: standby, BatchKeys: set.batchKeys()})
 	if err != nil {
 		store.Close()
 		return nil, usageError{fmt.Errorf("%s: %w", set.nameOf("DATABASE_URL"), err)}
@@ -66,11 +68,11 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		ps.openUnused()
 	}
 	if set.UseRedis && set.RedisURL != "" {
-		if ps.client, err = queues.DialTLS(set.RedisURL, set.redisTLS()); err != nil {
+		if ps.client, err = redisqueue.DialTLS(set.RedisURL, set.redisTLS()); err != nil {
 			ps.close()
 			return nil, usageError{fmt.Errorf("%s and SPENDFLUSH_REDIS_TLS_*: %w", set.nameOf("REDIS_URL"), err)}
 		}
-		if queues.Unverified(ps.client) {
+		if redisqueue.Unverified(ps.client) {
 			log.Warn("THE CERTIFICATE OF REDIS ISN'T VERIFIED, because of skip_verify in REDIS_URL: whoever is on the way can read and " +
 				"change batches. Name its authority in SPENDFLUSH_REDIS_TLS_CA_FILE")
 		}
@@ -84,7 +86,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 
 // openQueue opens the queue on the client.
 func (ps *parts) openQueue() (err error) {
-	ps.queue, err = queues.NewRedis(ps.client, queues.RedisOptions{
+	ps.queue, err = redisqueue.New(ps.client, redisqueue.Options{
 		Prefix: keyPrefix, MaxBytes: ps.set.QueueMaxBytes, Retain: ps.set.RewindWindow > 0,
 	})
 	return err
@@ -105,11 +107,11 @@ func (ps *parts) adoptWindow(ctx context.Context, id spend.BooksID) error {
 
 // useRedis opens what is on the client: all of it, or nothing.
 func (ps *parts) useRedis() error {
-	locker, err := lockers.NewRedis(ps.client, ps.set.Instance, lockers.RedisOptions{Prefix: keyPrefix, TTL: ps.set.LockTTL})
+	locker, err := redislock.New(ps.client, ps.set.Instance, redislock.Options{Prefix: keyPrefix, TTL: ps.set.LockTTL})
 	if err != nil {
 		return err
 	}
-	roster, err := queues.NewRoster(ps.client, queues.RosterOptions{Prefix: keyPrefix})
+	roster, err := redisqueue.NewRoster(ps.client, redisqueue.RosterOptions{Prefix: keyPrefix})
 	if err != nil {
 		return err
 	}
@@ -122,10 +124,10 @@ func (ps *parts) useRedis() error {
 
 // openUnused opens the Redis that is switched off, to see whether batches lie in it.
 func (ps *parts) openUnused() {
-	client, err := queues.DialTLS(ps.set.RedisURL, ps.set.redisTLS())
+	client, err := redisqueue.DialTLS(ps.set.RedisURL, ps.set.redisTLS())
 	if err == nil {
 		ps.client = client
-		ps.unused, err = queues.NewRedis(client, queues.RedisOptions{Prefix: keyPrefix})
+		ps.unused, err = redisqueue.New(client, redisqueue.Options{Prefix: keyPrefix})
 	}
 	if err != nil {
 		ps.log.Warn("it can't be looked whether batches lie in the Redis that is switched off", "error",
@@ -135,7 +137,7 @@ func (ps *parts) openUnused() {
 
 // lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its
 // flush: were they of one pool, the locks of many lanes could take all, and each lane wait for the others.
-func lockPool(ctx context.Context, store *sql.Store, set *settings) (*pgxpool.Pool, error) {
+func lockPool(ctx context.Context, store *pgstore.Store, set *settings) (*pgxpool.Pool, error) {
 	config := store.Pool().Config()
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(set.lockConnections()), 0, 0
 	return pgxpool.NewWithConfig(ctx, config)
@@ -153,7 +155,7 @@ func (ps *parts) openJournal() error {
 	if ps.set.JournalDir == "" {
 		return nil
 	}
-	journal, err := queues.OpenJournal(ps.set.JournalDir)
+	journal, err := diskjournal.Open(ps.set.JournalDir)
 	if err != nil {
 		return usageError{fmt.Errorf("SPENDFLUSH_JOURNAL_DIR: %w", err)}
 	}
@@ -202,7 +204,7 @@ func (ps *parts) sources() overview.Sources {
 func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipeline, error) {
 	c := spendflush.Config{
 		Store:               ps.store,
-		DirectLocker:        lockers.NewPostgres(ps.locks, ps.set.Instance).WithMaxLeases(ps.set.lockConnections()),
+		DirectLocker:        pglock.New(ps.locks, ps.set.Instance).WithMaxLeases(ps.set.lockConnections()),
 		Instance:            ps.set.Instance,
 		Shards:              ps.set.Shards,
 		SealInterval:        ps.set.SealInterval,
@@ -273,7 +275,7 @@ func (ps *parts) probe(ctx context.Context) {
 // probeUnused looks whether anything lies in the Redis that is switched off, and says so.
 func (ps *parts) probeUnused(ctx context.Context) (found []any) {
 	id, err := ps.booksID(ctx)
-	var left queues.Left
+	var left redisqueue.Left
 	if err == nil {
 		left, err = ps.unused.Of(id).Left(ctx)
 	}
@@ -291,7 +293,7 @@ func (ps *parts) probeUnused(ctx context.Context) (found []any) {
 	return []any{"redis", "off", "batches_left_in_redis", left.Batches}
 }
 
-func describePostgres(s sql.Server) string {
+func describePostgres(s pgstore.Server) string {
 	text := fmt.Sprintf("%s, max_connections %d, synchronous_commit %s", s.Version, s.MaxConnections, s.SynchronousCommit)
 	if s.Pooler != "" {
 		text += ", " + s.Pooler

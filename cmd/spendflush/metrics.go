@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // newRegistry returns a registry with what every Go process tells, and what is known of Postgres, the queue's bounds and
@@ -29,7 +29,7 @@ type partsCollector struct{ ps *parts }
 type partMetric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
-	value func(sql.Stats) float64
+	value func(pgstore.Stats) float64
 }
 
 func partDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -37,15 +37,15 @@ func partDesc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var storeMetrics = []partMetric{
-	{partDesc("spendflush_postgres_commits_total", "Flushes committed by this instance."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Commits) }},
-	{partDesc("spendflush_postgres_retries_total", "Tries of a flush after the first."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Retries) }},
-	{partDesc("spendflush_postgres_deadlocks_total", "Tries of a flush that ended in a deadlock."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Deadlocks) }},
-	{partDesc("spendflush_postgres_texts_sent_total", "Texts of entities and combinations sent to Postgres because this instance didn't know them to be there."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Interned) }},
-	{partDesc("spendflush_rows_quarantined_total", "Rows set aside because Postgres refused them."), prometheus.CounterValue, func(s sql.Stats) float64 { return float64(s.Refused) }},
-	{partDesc("spendflush_postgres_known_keys", "Keys remembered as being in the dictionaries."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.KnownKeys) }},
-	{partDesc("spendflush_postgres_connections", "Connections to Postgres that are open."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.Conns) }},
-	{partDesc("spendflush_postgres_connections_busy", "Connections to Postgres in use."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.BusyConns) }},
-	{partDesc("spendflush_postgres_connections_limit", "Connections to Postgres above which callers wait."), prometheus.GaugeValue, func(s sql.Stats) float64 { return float64(s.MaxConns) }},
+	{partDesc("spendflush_postgres_commits_total", "Flushes committed by this instance."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Commits) }},
+	{partDesc("spendflush_postgres_retries_total", "Tries of a flush after the first."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Retries) }},
+	{partDesc("spendflush_postgres_deadlocks_total", "Tries of a flush that ended in a deadlock."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Deadlocks) }},
+	{partDesc("spendflush_postgres_texts_sent_total", "Texts of entities and combinations sent to Postgres because this instance didn't know them to be there."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Interned) }},
+	{partDesc("spendflush_rows_quarantined_total", "Rows set aside because Postgres refused them."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Refused) }},
+	{partDesc("spendflush_postgres_known_keys", "Keys remembered as being in the dictionaries."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.KnownKeys) }},
+	{partDesc("spendflush_postgres_connections", "Connections to Postgres that are open."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.Conns) }},
+	{partDesc("spendflush_postgres_connections_busy", "Connections to Postgres in use."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.BusyConns) }},
+	{partDesc("spendflush_postgres_connections_limit", "Connections to Postgres above which callers wait."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.MaxConns) }},
 }
 
 var (
@@ -73,7 +73,7 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // storeStats are the numbers of both stores together.
-func (ps *parts) storeStats() sql.Stats {
+func (ps *parts) storeStats() pgstore.Stats {
 	s, reads := ps.store.Stats(), ps.reads.Stats()
 	s.Commits += reads.Commits // of quarantined batches that were applied
 	s.Retries += reads.Retries

@@ -17,7 +17,7 @@ import (
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 var update = flag.Bool("update", false, "write the help of all commands into docs/commands.md")
@@ -70,7 +70,7 @@ func helpOfAll(t *testing.T) string {
 var answers = map[string]reflect.Type{
 	"status --json":          reflect.TypeFor[overview.Report](),
 	"books --json":           reflect.TypeFor[booksJSON](),
-	"audit --json":           reflect.TypeFor[sql.AuditReport](),
+	"audit --json":           reflect.TypeFor[pgstore.AuditReport](),
 	"migrate status --json":  reflect.TypeFor[[]migrations.Migration](),
 	"quarantine list --json": reflect.TypeFor[quarantine.Entry](),
 	"quarantine show --json": reflect.TypeFor[quarantine.ViewJSON](),

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func (p *program) quarantineCommand() *cobra.Command {
@@ -74,7 +74,7 @@ func errNoEntry(id int64) error {
 const entriesAtOnce = 500
 
 // eachEntry calls do for every entry in the order of their ids: the open ones, or all.
-func (ps *parts) eachEntry(ctx context.Context, all bool, do func(sql.Quarantined) error) error {
+func (ps *parts) eachEntry(ctx context.Context, all bool, do func(pgstore.Quarantined) error) error {
 	for after := int64(0); ; {
 		list, err := ps.reads.Quarantined(ctx, all, after, entriesAtOnce)
 		if err != nil {
@@ -107,7 +107,7 @@ With --json every entry is one JSON object on a line of its own, and there is no
 			return p.withQuarantine(c, needDatabase|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				if asJSON {
 					encoder := json.NewEncoder(p.stdout)
-					return ps.eachEntry(ctx, all, func(q sql.Quarantined) error { return encoder.Encode(quarantine.EntryOf(&q)) })
+					return ps.eachEntry(ctx, all, func(q pgstore.Quarantined) error { return encoder.Encode(quarantine.EntryOf(&q)) })
 				}
 				return p.listEntries(ctx, ps, all)
 			})
@@ -121,7 +121,7 @@ With --json every entry is one JSON object on a line of its own, and there is no
 func (p *program) listEntries(ctx context.Context, ps *parts, all bool) error {
 	var sums quarantine.Tally
 	w := entryTable(p.stdout)
-	err := ps.eachEntry(ctx, all, func(q sql.Quarantined) error {
+	err := ps.eachEntry(ctx, all, func(q pgstore.Quarantined) error {
 		if sums.Entries == 0 {
 			w.head()
 		}
@@ -157,7 +157,7 @@ func (t entriesTable) head() {
 	fmt.Fprintln(t, "ID\tKIND\tSTATE\tWHEN\tSHARD\tWHAT\tDOLLARS\tREQUESTS\tREASON")
 }
 
-func (t entriesTable) row(q *sql.Quarantined) error {
+func (t entriesTable) row(q *pgstore.Quarantined) error {
 	amount, requests := "?", "?"
 	if quarantine.CountsKnown(q) {
 		amount, requests = q.Counters.Spend.String(), fmt.Sprint(quarantine.RequestsOf(q))
@@ -168,7 +168,7 @@ func (t entriesTable) row(q *sql.Quarantined) error {
 }
 
 // printQuarantineSums tells people what is open in quarantine, if anything is.
-func printQuarantineSums(to io.Writer, q *sql.AuditQuarantine) {
+func printQuarantineSums(to io.Writer, q *pgstore.AuditQuarantine) {
 	if len(q.Rows) == 0 && q.Batches.Entries == 0 {
 		return
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func TestOnlyAYesConfirms(t *testing.T) {
@@ -66,7 +66,7 @@ func TestNeitherAFileNorAPipeNorDevNullIsATerminal(t *testing.T) {
 }
 
 func TestWhatIsInQuarantineCantMoveTheCursor(t *testing.T) {
-	q := &sql.Quarantined{ID: 1, Kind: "row", State: "open", Reason: "odd\x1b[2J\n\ttext", Book: "team_member",
+	q := &pgstore.Quarantined{ID: 1, Kind: "row", State: "open", Reason: "odd\x1b[2J\n\ttext", Book: "team_member",
 		Entity: &spend.Entity{Type: spend.TeamMember, ID: "u\x1b", TeamID: "t\u202e"}}
 	var text strings.Builder
 	w := entryTable(&text)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/internal/terminal"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func (p *program) quarantineApplyCommand() *cobra.Command {
@@ -109,7 +109,7 @@ func (o *outcomes) failed() bool {
 type applier struct {
 	outcomes
 	ps    *parts
-	early []sql.Quarantined // batches whose turn it wasn't
+	early []pgstore.Quarantined // batches whose turn it wasn't
 
 	progress    *terminal.Progress
 	done, total int64
@@ -131,7 +131,7 @@ func (a *applier) begin(ctx context.Context, ids []int64) {
 }
 
 func (a *applier) all(ctx context.Context) error {
-	err := a.ps.eachEntry(ctx, false, func(q sql.Quarantined) error { return a.apply(ctx, q.ID, true) })
+	err := a.ps.eachEntry(ctx, false, func(q pgstore.Quarantined) error { return a.apply(ctx, q.ID, true) })
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (a *applier) ids(ctx context.Context, ids []int64) error {
 
 // finish tries again what came before its turn: the batches of a producer may have been set aside in any order.
 func (a *applier) finish(ctx context.Context) error {
-	slices.SortStableFunc(a.early, func(x, y sql.Quarantined) int {
+	slices.SortStableFunc(a.early, func(x, y pgstore.Quarantined) int {
 		if c := x.Producer.Compare(y.Producer); c != 0 {
 			return c
 		}
@@ -256,7 +256,7 @@ func (p *program) askToDrop(ctx context.Context, ps *parts, ids []int64) (bool, 
 	w := entryTable(p.stdout)
 	for _, id := range ids {
 		q, err := ps.reads.QuarantinedEntry(ctx, id)
-		if err != nil && !errors.Is(err, sql.ErrNotQuarantined) {
+		if err != nil && !errors.Is(err, pgstore.ErrNotQuarantined) {
 			return false, err
 		}
 		if err != nil || q.State != "open" {

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/quarantine"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func (p *program) quarantineShowCommand() *cobra.Command {
@@ -52,7 +52,7 @@ func (p *program) showEntry(ctx context.Context, ps *parts, id int64, asJSON, ra
 	}
 	v, err := quarantine.Look(ctx, ps.reads, id)
 	switch {
-	case errors.Is(err, sql.ErrNotQuarantined):
+	case errors.Is(err, pgstore.ErrNotQuarantined):
 		return errNoEntry(id)
 	case err != nil:
 		return err
@@ -66,7 +66,7 @@ func (p *program) showEntry(ctx context.Context, ps *parts, id int64, asJSON, ra
 func rawBatch(ctx context.Context, ps *parts, id int64) ([]byte, error) {
 	q, err := ps.reads.QuarantinedEntry(ctx, id)
 	switch {
-	case errors.Is(err, sql.ErrNotQuarantined):
+	case errors.Is(err, pgstore.ErrNotQuarantined):
 		return nil, errNoEntry(id)
 	case err != nil:
 		return nil, err

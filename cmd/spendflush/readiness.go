@@ -13,7 +13,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 const (
@@ -156,7 +156,7 @@ func (in *instance) migrate(ctx context.Context) error {
 		case errors.Is(err, migrations.ErrNoRights):
 			r.lacks("the role may not read the tables of spendflush: grant it the rights that docs/runbook.md lists under Roles")
 			pause = min(pause, lookEvery)
-		case errors.Is(err, sql.ErrStandby):
+		case errors.Is(err, pgstore.ErrStandby):
 			r.does("the server is a standby, which takes no writes")
 		default:
 			r.does("Postgres can't be asked")

@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/access"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -67,8 +67,8 @@ type settings struct {
 	keys  *access.Keys      // what opens the API: Tokens, or those of the file
 }
 
-func (s *settings) redisTLS() queues.TLS {
-	return queues.TLS{CAFile: s.RedisTLSCA, CertFile: s.RedisTLSCert, KeyFile: s.RedisTLSKey, ServerName: s.RedisTLSServerName}
+func (s *settings) redisTLS() redisqueue.TLS {
+	return redisqueue.TLS{CAFile: s.RedisTLSCA, CertFile: s.RedisTLSCert, KeyFile: s.RedisTLSKey, ServerName: s.RedisTLSServerName}
 }
 
 // setting describes one field of settings.

@@ -1,7 +1,7 @@
 // Command containers runs a test program with a Postgres and a Redis in containers, which are its own and end with it. It
 // is for go test, as "make containers" calls it:
 //
-//	go test -exec containers ./sql
+//	go test -exec containers ./sql/pgstore
 //
 // SPENDFLUSH_TEST_POSTGRES_IMAGE and SPENDFLUSH_TEST_REDIS_IMAGE name the images. The exit status is that of the test
 // program, or 1 if there are no servers for it.

@@ -19,7 +19,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // failingRecorder is for faults that a pipeline can't be brought to at will, and for what is about HTTP alone. What
@@ -74,11 +74,11 @@ type failingReader struct {
 	left  error      // of the context, when the report was left before its end
 }
 
-func (f *failingReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (sql.SpendReport, error) {
-	return sql.SpendReport{}, f.err
+func (f *failingReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (pgstore.SpendReport, error) {
+	return pgstore.SpendReport{}, f.err
 }
 
-func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) (err error) {
+func (f *failingReader) Usage(ctx context.Context, q pgstore.UsageQuery, yield func(pgstore.UsageRow) error) (err error) {
 	if f.ended != nil {
 		defer func() { f.ended <- err }()
 	}
@@ -86,7 +86,7 @@ func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 		return f.err
 	}
 	for i := range f.rows {
-		row := sql.UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counts: [7]string{strconv.Itoa(i), strconv.Itoa(i), "0", "0", "0", "0", "0"}}
+		row := pgstore.UsageRow{Start: q.From, Group: make([]string, len(q.GroupBy)), Counts: [7]string{strconv.Itoa(i), strconv.Itoa(i), "0", "0", "0", "0", "0"}}
 		for j := range row.Group {
 			row.Group[j] = "=1+1,\"é\""
 		}
@@ -98,17 +98,21 @@ func (f *failingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 	return f.after
 }
 
-func (f *failingReader) Audit(context.Context) (sql.AuditReport, error) {
-	return sql.AuditReport{Checks: []sql.AuditCheck{}, Quarantine: sql.AuditQuarantine{
-		Rows: []sql.AuditRows{}, Batches: sql.AuditBatches{Spend: "0", Updates: "0"},
+func (f *failingReader) Audit(context.Context) (pgstore.AuditReport, error) {
+	return pgstore.AuditReport{Checks: []pgstore.AuditCheck{}, Quarantine: pgstore.AuditQuarantine{
+		Rows: []pgstore.AuditRows{}, Batches: pgstore.AuditBatches{Spend: "0", Updates: "0"},
 	}}, f.err
 }
-func (f *failingReader) Glance(context.Context) (sql.Glance, error) { return sql.Glance{}, f.err }
+func (f *failingReader) Glance(context.Context) (pgstore.Glance, error) {
+	return pgstore.Glance{}, f.err
+}
 func (f *failingReader) SignedOut(context.Context) (map[[16]byte]time.Time, error) {
 	return map[[16]byte]time.Time{}, f.err
 }
 func (f *failingReader) SignOut(context.Context, [16]byte, time.Time) error { return f.err }
-func (f *failingReader) Counts(context.Context) (sql.Counts, error)         { return sql.Counts{}, f.err }
+func (f *failingReader) Counts(context.Context) (pgstore.Counts, error) {
+	return pgstore.Counts{}, f.err
+}
 
 // newAPI returns an API on doubles, changed by change.
 func newAPI(t testing.TB, change func(*Config)) (*testAPI, *failingRecorder) {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // everything is a series with all there is.
@@ -32,7 +32,7 @@ func TestUsageCanBeGroupedByEverythingAtOnce(t *testing.T) {
 	in.run()
 	u := spend.Update{Spend: spend.Dollars(2), Series: everything, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}
 	in.book(string(encode(t, &u)))
-	names := sql.GroupNames()
+	names := pgstore.GroupNames()
 	_, answer := in.get("/v1/usage?by=total&entity_type=team_member&team_id=crew&entity_id=user&group_by=" + strings.Join(names, ","))
 	var got []map[string]any
 	for _, row := range answer["rows"].([]any) {

@@ -21,7 +21,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // trouble is an API on doubles, and a request for it that answers a problem of one type.
@@ -266,18 +266,18 @@ func TestMetricsComeAsProtobufToThosePreferringIt(t *testing.T) {
 
 // What the double of the database answers where it isn't away: that there is nothing.
 
-func (f *failingReader) Entities(context.Context, []spend.EntityType, string, int) ([]sql.EntityTotal, error) {
+func (f *failingReader) Entities(context.Context, []spend.EntityType, string, int) ([]pgstore.EntityTotal, error) {
 	return nil, f.err
 }
 
-func (f *failingReader) LostBatches(context.Context, string, *sql.LostID, int) ([]sql.Lost, error) {
+func (f *failingReader) LostBatches(context.Context, string, *pgstore.LostID, int) ([]pgstore.Lost, error) {
 	return nil, f.err
 }
 
-func (f *failingReader) QuarantinedIn(context.Context, string, int64, int) ([]sql.Quarantined, error) {
+func (f *failingReader) QuarantinedIn(context.Context, string, int64, int) ([]pgstore.Quarantined, error) {
 	return nil, f.err
 }
 
-func (f *failingReader) QuarantinedEntry(context.Context, int64) (sql.Quarantined, error) {
-	return sql.Quarantined{}, cmp.Or(f.err, sql.ErrNotQuarantined)
+func (f *failingReader) QuarantinedEntry(context.Context, int64) (pgstore.Quarantined, error) {
+	return pgstore.Quarantined{}, cmp.Or(f.err, pgstore.ErrNotQuarantined)
 }

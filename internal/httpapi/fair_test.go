@@ -17,7 +17,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 const tokenA, tokenB = "Authorization: Bearer secret-a", "Authorization: Bearer secret-b"
@@ -88,10 +88,10 @@ type stuckReader struct {
 	asked chan struct{}
 }
 
-func (s *stuckReader) Audit(ctx context.Context) (sql.AuditReport, error) {
+func (s *stuckReader) Audit(ctx context.Context) (pgstore.AuditReport, error) {
 	s.asked <- struct{}{}
 	<-ctx.Done()
-	return sql.AuditReport{}, ctx.Err()
+	return pgstore.AuditReport{}, ctx.Err()
 }
 
 func TestOneCallerCanNotKeepAllReportsForItself(t *testing.T) {
@@ -387,14 +387,16 @@ type leftReader struct{ failingReader }
 
 var errLeft = fmt.Errorf("read: %w", context.Canceled)
 
-func (*leftReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (sql.SpendReport, error) {
-	return sql.SpendReport{}, errLeft
+func (*leftReader) Spend(context.Context, spend.Entity, []spend.ProducerID) (pgstore.SpendReport, error) {
+	return pgstore.SpendReport{}, errLeft
 }
-func (*leftReader) Usage(context.Context, sql.UsageQuery, func(sql.UsageRow) error) error {
+func (*leftReader) Usage(context.Context, pgstore.UsageQuery, func(pgstore.UsageRow) error) error {
 	return errLeft
 }
-func (*leftReader) Audit(context.Context) (sql.AuditReport, error) { return sql.AuditReport{}, errLeft }
-func (*leftReader) Counts(context.Context) (sql.Counts, error)     { return sql.Counts{}, errLeft }
+func (*leftReader) Audit(context.Context) (pgstore.AuditReport, error) {
+	return pgstore.AuditReport{}, errLeft
+}
+func (*leftReader) Counts(context.Context) (pgstore.Counts, error) { return pgstore.Counts{}, errLeft }
 
 func TestAPanicIsLoggedEvenIfTheClientHasLeft(t *testing.T) {
 	var log bytes.Buffer

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // Bounds of the lists.
@@ -116,7 +116,7 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	if p != nil {
 		return p
 	}
-	var after *sql.LostID
+	var after *pgstore.LostID
 	if values.Has("after") {
 		if after, p = lostIDOf(values.Get("after")); p != nil {
 			return p
@@ -155,8 +155,8 @@ func (a *API) lostBatches(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-func lostIDOf(text string) (*sql.LostID, *problem) {
-	var id sql.LostID
+func lostIDOf(text string) (*pgstore.LostID, *problem) {
+	var id pgstore.LostID
 	parts := strings.Split(text, "/")
 	if len(parts) == 3 {
 		var errs [3]error
@@ -247,7 +247,7 @@ func (a *API) quarantineEntry(w http.ResponseWriter, r *http.Request) *problem {
 	defer end()
 	view, err := quarantine.Look(ctx, a.cfg.Reader, id)
 	switch {
-	case errors.Is(err, sql.ErrNotQuarantined):
+	case errors.Is(err, pgstore.ErrNotQuarantined):
 		return notFound.because("quarantine has no entry %d", id)
 	case err != nil:
 		return databaseProblem(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func TestTheDocumentIsServedAndValidOpenAPI(t *testing.T) {
@@ -173,7 +173,7 @@ func TestListsOfNamesAreThoseOfTheCode(t *testing.T) {
 		entities = append(entities, kind.String())
 	}
 	for at, want := range map[string][]string{
-		"/components/schemas/group":       sql.GroupNames(),
+		"/components/schemas/group":       pgstore.GroupNames(),
 		"/components/schemas/entity-type": entities,
 		"/components/schemas/book":        append([]string{"rollup"}, entities...),
 	} {

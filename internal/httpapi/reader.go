@@ -6,19 +6,19 @@ import (
 
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// Reader is what is read of the database, and the quarantine; *sql.Store is one.
+// Reader is what is read of the database, and the quarantine; *pgstore.Store is one.
 type Reader interface {
-	Spend(ctx context.Context, e spend.Entity, producers []spend.ProducerID) (sql.SpendReport, error)
-	Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) error
-	Audit(ctx context.Context) (sql.AuditReport, error)
-	Counts(ctx context.Context) (sql.Counts, error)
-	Glance(ctx context.Context) (sql.Glance, error)
-	Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]sql.EntityTotal, error)
-	LostBatches(ctx context.Context, state string, after *sql.LostID, limit int) ([]sql.Lost, error)
-	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]sql.Quarantined, error)
+	Spend(ctx context.Context, e spend.Entity, producers []spend.ProducerID) (pgstore.SpendReport, error)
+	Usage(ctx context.Context, q pgstore.UsageQuery, yield func(pgstore.UsageRow) error) error
+	Audit(ctx context.Context) (pgstore.AuditReport, error)
+	Counts(ctx context.Context) (pgstore.Counts, error)
+	Glance(ctx context.Context) (pgstore.Glance, error)
+	Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]pgstore.EntityTotal, error)
+	LostBatches(ctx context.Context, state string, after *pgstore.LostID, limit int) ([]pgstore.Lost, error)
+	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]pgstore.Quarantined, error)
 	quarantine.Store
 
 	// SignedOut lists the sessions that were ended before their time; SignOut ends one.
@@ -26,4 +26,4 @@ type Reader interface {
 	SignOut(ctx context.Context, session [16]byte, ends time.Time) error
 }
 
-var _ Reader = (*sql.Store)(nil)
+var _ Reader = (*pgstore.Store)(nil)

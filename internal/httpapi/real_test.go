@@ -20,11 +20,12 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/overview"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // instance is an API with a pipeline, a Redis and a Postgres behind it.
@@ -33,7 +34,7 @@ type instance struct {
 	api      *testAPI
 	url      string
 	pipeline *spendflush.Pipeline
-	store    *sql.Store
+	store    *pgstore.Store
 	client   redis.UniversalClient
 	run      func() // starts the pipeline; until then what is recorded stays in memory
 }
@@ -52,7 +53,7 @@ var testBooks = spend.BooksID{0xb0, 0x0c, 15: 1}
 
 func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	t.Helper()
-	store, err := sql.Open(t.Context(), databaseURL, sql.Options{})
+	store, err := pgstore.Open(t.Context(), databaseURL, pgstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +61,13 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	if _, err := store.NewBooksID(t.Context(), testBooks); err != nil {
 		t.Fatal(err)
 	}
-	client, err := queues.Dial(testserver.Redis(t))
+	client, err := redisqueue.Dial(testserver.Redis(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := testserver.Must(queues.NewRedis(client, queues.RedisOptions{}))
-	locker := testserver.Must(lockers.NewRedis(client, "here", lockers.RedisOptions{}))
-	roster := testserver.Must(queues.NewRoster(client, queues.RosterOptions{}))
+	queue := testserver.Must(redisqueue.New(client, redisqueue.Options{}))
+	locker := testserver.Must(redislock.New(client, "here", redislock.Options{}))
+	roster := testserver.Must(redisqueue.NewRoster(client, redisqueue.RosterOptions{}))
 	t.Cleanup(func() {
 		client.Close()
 		queue.Wait()
@@ -75,7 +76,7 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	})
 	registry := prometheus.NewPedanticRegistry()
 	pipeline, err := spendflush.New(spendflush.Config{
-		Store: store, Queue: queue, Locker: locker, DirectLocker: lockers.NewMemory("here"),
+		Store: store, Queue: queue, Locker: locker, DirectLocker: memlock.New("here"),
 		SealInterval: 5 * time.Millisecond, FlushInterval: 10 * time.Millisecond, Registerer: registry,
 	})
 	if err != nil {

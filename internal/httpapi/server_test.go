@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // serve runs the API's server on a port of its own until the test ends, and returns its URL.
@@ -259,7 +259,7 @@ type pausingReader struct {
 	pause time.Duration
 }
 
-func (p *pausingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(sql.UsageRow) error) error {
+func (p *pausingReader) Usage(ctx context.Context, q pgstore.UsageQuery, yield func(pgstore.UsageRow) error) error {
 	timer := time.NewTimer(p.pause)
 	defer timer.Stop()
 	select {
@@ -267,7 +267,7 @@ func (p *pausingReader) Usage(ctx context.Context, q sql.UsageQuery, yield func(
 		return ctx.Err()
 	case <-timer.C:
 	}
-	return yield(sql.UsageRow{Start: q.From, Counts: [7]string{"3", "3", "0", "0", "0", "0", "0"}})
+	return yield(pgstore.UsageRow{Start: q.From, Counts: [7]string{"3", "3", "0", "0", "0", "0", "0"}})
 }
 
 func TestAReportThatFailsHalfwayIsNotTakenForTheWhole(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/quarantine"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 const spendPrefix = "/v1/spend/"
@@ -150,7 +150,7 @@ func checkID(name, id string) *problem {
 
 // databaseProblem says that the database didn't answer, or what it refuses; the rest is for the log.
 func databaseProblem(err error) *problem {
-	if why, ok := sql.Explain(err); ok {
+	if why, ok := pgstore.Explain(err); ok {
 		p := databaseRefuses.because("%s; updates are still taken, but asking again doesn't help", why)
 		p.cause = err
 		return p

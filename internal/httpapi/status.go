@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // statusTimeout is how long the status waits for the database.
@@ -17,8 +17,8 @@ type instanceStatus struct {
 	Version string    `json:"version"`
 	Now     time.Time `json:"now"`
 	spendflush.PipelineStatus
-	Database string      `json:"database"`        // ok or unavailable
-	Books    *sql.Counts `json:"books,omitempty"` // what the database has
+	Database string          `json:"database"`        // ok or unavailable
+	Books    *pgstore.Counts `json:"books,omitempty"` // what the database has
 }
 
 // status tells how this instance stands. It answers with the database away as well.
@@ -76,7 +76,7 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) *problem {
 
 // auditAnswer is the answer to GET /v1/audit.
 type auditAnswer struct {
-	sql.AuditReport
+	pgstore.AuditReport
 	Took float64 `json:"took_seconds"`
 }
 

@@ -8,14 +8,14 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // errTooManyRows ends a report that is longer than it may be.
 var errTooManyRows = errors.New("too many rows")
 
 // countNames are the columns behind spend.
-var countNames = sql.CountNames()
+var countNames = pgstore.CountNames()
 
 // usage tells what was spent by time and group.
 func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
@@ -31,8 +31,8 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// A report that is not wanted to its end must not be read to its end, as the database would without this.
-	read := func(yield func(sql.UsageRow) error) error {
-		return a.cfg.Reader.Usage(ctx, q, func(row sql.UsageRow) error {
+	read := func(yield func(pgstore.UsageRow) error) error {
+		return a.cfg.Reader.Usage(ctx, q, func(row pgstore.UsageRow) error {
 			err := yield(row)
 			if err != nil {
 				cancel()
@@ -47,14 +47,14 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 }
 
 // usageRows calls yield for each row of a report.
-type usageRows func(yield func(sql.UsageRow) error) error
+type usageRows func(yield func(pgstore.UsageRow) error) error
 
 // timeName returns the name of the column that says when; "" if there is none.
-func timeName(by sql.Granularity) string {
+func timeName(by pgstore.Granularity) string {
 	switch by {
-	case sql.Hour:
+	case pgstore.Hour:
 		return "hour"
-	case sql.Day:
+	case pgstore.Day:
 		return "date"
 	default:
 		return ""
@@ -62,18 +62,18 @@ func timeName(by sql.Granularity) string {
 }
 
 // appendStart appends what that column says of the row.
-func appendStart(to []byte, q *sql.UsageQuery, start time.Time) []byte {
-	if q.By == sql.Day {
+func appendStart(to []byte, q *pgstore.UsageQuery, start time.Time) []byte {
+	if q.By == pgstore.Day {
 		return start.In(q.Location).AppendFormat(to, time.DateOnly)
 	}
 	return start.In(q.Location).AppendFormat(to, time.RFC3339)
 }
 
 // usageJSON answers with the whole report at once, so that a failure never leaves half of one.
-func (a *API) usageJSON(w http.ResponseWriter, q *sql.UsageQuery, read usageRows) *problem {
+func (a *API) usageJSON(w http.ResponseWriter, q *pgstore.UsageQuery, read usageRows) *problem {
 	body := appendUsageHead(nil, q)
 	rows := 0
-	err := read(func(row sql.UsageRow) error {
+	err := read(func(row pgstore.UsageRow) error {
 		if rows == a.cfg.MaxRows {
 			return errTooManyRows
 		}
@@ -98,7 +98,7 @@ func (a *API) usageProblem(err error, most int, advice string) *problem {
 	return databaseProblem(err)
 }
 
-func appendUsageHead(to []byte, q *sql.UsageQuery) []byte {
+func appendUsageHead(to []byte, q *pgstore.UsageQuery) []byte {
 	member := func(name, value string) {
 		to = append(to, '"')
 		to = append(to, name...)
@@ -130,7 +130,7 @@ func appendUsageHead(to []byte, q *sql.UsageQuery) []byte {
 	return append(to, `],"rows":[`...)
 }
 
-func appendUsageRow(to []byte, q *sql.UsageQuery, row *sql.UsageRow) []byte {
+func appendUsageRow(to []byte, q *pgstore.UsageQuery, row *pgstore.UsageRow) []byte {
 	to = append(to, '{')
 	if name := timeName(q.By); name != "" {
 		to = append(append(append(to, '"'), name...), `":"`...)
@@ -157,7 +157,7 @@ func appendJSONString(to []byte, text string) []byte {
 }
 
 // usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
-func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *sql.UsageQuery, read usageRows) *problem {
+func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQuery, read usageRows) *problem {
 	out := &csvStream{w: w}
 	var head []string
 	if name := timeName(q.By); name != "" {
@@ -167,7 +167,7 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *sql.UsageQuery
 	_ = out.write(head) // it is too short to leave the buffer
 	rows := 0
 	record := make([]string, 0, len(head))
-	err := read(func(row sql.UsageRow) error {
+	err := read(func(row pgstore.UsageRow) error {
 		if rows == a.cfg.MaxCSVRows {
 			return errTooManyRows
 		}
@@ -189,8 +189,8 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *sql.UsageQuery
 	panic(http.ErrAbortHandler)
 }
 
-func appendRecord(to []string, q *sql.UsageQuery, row *sql.UsageRow) []string {
-	if q.By != sql.Total {
+func appendRecord(to []string, q *pgstore.UsageQuery, row *pgstore.UsageRow) []string {
+	if q.By != pgstore.Total {
 		to = append(to, string(appendStart(nil, q, row.Start)))
 	}
 	for _, text := range row.Group {

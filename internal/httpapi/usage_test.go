@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-func usageQuery(t testing.TB, query string, now time.Time) (sql.UsageQuery, bool, *problem) {
+func usageQuery(t testing.TB, query string, now time.Time) (pgstore.UsageQuery, bool, *problem) {
 	t.Helper()
 	return usageOf(httptest.NewRequest("GET", "/v1/usage?"+query, nil), now)
 }
@@ -54,7 +54,7 @@ func TestParametersOfAReportAreReadIntoTheQuery(t *testing.T) {
 	if p != nil {
 		t.Fatal(p.Detail)
 	}
-	if q.EntityType != spend.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != sql.Hour || !asCSV ||
+	if q.EntityType != spend.TeamMember || q.EntityID != "u/1" || q.TeamID != "t" || q.By != pgstore.Hour || !asCSV ||
 		q.Location.String() != "Asia/Tokyo" || !reflect.DeepEqual(q.GroupBy, []string{"model", "tag"}) {
 		t.Errorf("got %+v, csv %t", q, asCSV)
 	}

@@ -11,7 +11,7 @@ import (
 	_ "time/tzdata" // time zones are there wherever this runs
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // Defaults and bounds of a usage report.
@@ -21,10 +21,10 @@ const (
 	maxDays     = 1100 // by day, or in total
 )
 
-var granularities = []sql.Granularity{sql.Hour, sql.Day, sql.Total}
+var granularities = []pgstore.Granularity{pgstore.Hour, pgstore.Day, pgstore.Total}
 
 // usageOf reads the query of GET /v1/usage. now decides what the last days are.
-func usageOf(r *http.Request, now time.Time) (q sql.UsageQuery, asCSV bool, p *problem) {
+func usageOf(r *http.Request, now time.Time) (q pgstore.UsageQuery, asCSV bool, p *problem) {
 	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format", "model",
 		"custom_llm_provider", "order_by", "limit")
 	if p != nil {
@@ -35,11 +35,11 @@ func usageOf(r *http.Request, now time.Time) (q sql.UsageQuery, asCSV bool, p *p
 			return q, false, invalidRequest.because("parameter %s is empty; leave it out, or say what it is", name)
 		}
 	}
-	q = sql.UsageQuery{By: sql.Day, Location: time.UTC}
+	q = pgstore.UsageQuery{By: pgstore.Day, Location: time.UTC}
 	if asCSV, p = wantsCSV(r, values); p != nil {
 		return q, false, p
 	}
-	for _, read := range []func(*sql.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups, readTop} {
+	for _, read := range []func(*pgstore.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups, readTop} {
 		if p := read(&q, values); p != nil {
 			return q, false, p
 		}
@@ -70,7 +70,7 @@ func wantsCSV(r *http.Request, values url.Values) (bool, *problem) {
 	return false, nil
 }
 
-func readEntity(q *sql.UsageQuery, values url.Values) *problem {
+func readEntity(q *pgstore.UsageQuery, values url.Values) *problem {
 	name := values.Get("entity_type")
 	if name == "" {
 		if values.Has("entity_id") || values.Has("team_id") {
@@ -96,11 +96,11 @@ func readEntity(q *sql.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-func readBy(q *sql.UsageQuery, values url.Values) *problem {
+func readBy(q *pgstore.UsageQuery, values url.Values) *problem {
 	if !values.Has("by") {
 		return nil
 	}
-	by := slices.IndexFunc(granularities, func(g sql.Granularity) bool { return g.String() == values.Get("by") })
+	by := slices.IndexFunc(granularities, func(g pgstore.Granularity) bool { return g.String() == values.Get("by") })
 	if by < 0 {
 		return invalidRequest.because("by is %.40q; allowed are hour, day and total", values.Get("by"))
 	}
@@ -121,7 +121,7 @@ var zoneNames = sync.OnceValue(func() map[string]bool {
 	return names
 })
 
-func readZone(q *sql.UsageQuery, values url.Values) *problem {
+func readZone(q *pgstore.UsageQuery, values url.Values) *problem {
 	if !values.Has("tz") {
 		return nil
 	}
@@ -134,11 +134,11 @@ func readZone(q *sql.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-func readGroups(q *sql.UsageQuery, values url.Values) *problem {
+func readGroups(q *pgstore.UsageQuery, values url.Values) *problem {
 	if !values.Has("group_by") {
 		return nil
 	}
-	allowed := sql.GroupNames()
+	allowed := pgstore.GroupNames()
 	for name := range strings.SplitSeq(values.Get("group_by"), ",") {
 		switch {
 		case !slices.Contains(allowed, name):
@@ -153,7 +153,7 @@ func readGroups(q *sql.UsageQuery, values url.Values) *problem {
 
 // readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a full hour of UTC,
 // because that is what the books are kept by.
-func readRange(q *sql.UsageQuery, values url.Values, now time.Time) *problem {
+func readRange(q *pgstore.UsageQuery, values url.Values, now time.Time) *problem {
 	var p *problem
 	year, month, day := now.In(q.Location).Date()
 	q.To = hoursFrom(startOfDay(year, month, day+1, q.Location))
@@ -170,7 +170,7 @@ func readRange(q *sql.UsageQuery, values url.Values, now time.Time) *problem {
 		}
 	}
 	most := maxDays
-	if q.By == sql.Hour {
+	if q.By == pgstore.Hour {
 		most = maxHourDays
 	}
 	switch days := q.To.Sub(q.From).Hours() / 24; {
@@ -223,10 +223,10 @@ func hoursFrom(t time.Time) time.Time {
 func formatTime(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.RFC3339) }
 
 // readTop reads which updates count, and how many of the largest rows are wanted.
-func readTop(q *sql.UsageQuery, values url.Values) *problem {
+func readTop(q *pgstore.UsageQuery, values url.Values) *problem {
 	q.Model, q.Provider, q.OrderBy = values.Get("model"), values.Get("custom_llm_provider"), values.Get("order_by")
-	if q.OrderBy != "" && !slices.Contains(sql.OrderNames(), q.OrderBy) {
-		return invalidRequest.because("order_by is %.40q; allowed are %s", q.OrderBy, strings.Join(sql.OrderNames(), ", "))
+	if q.OrderBy != "" && !slices.Contains(pgstore.OrderNames(), q.OrderBy) {
+		return invalidRequest.because("order_by is %.40q; allowed are %s", q.OrderBy, strings.Join(pgstore.OrderNames(), ", "))
 	}
 	var p *problem
 	q.Limit, p = limitOf(values, 0, 1000)

@@ -1,7 +1,7 @@
 package overview
 
 import (
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -17,14 +17,14 @@ func (s Sources) of(id spend.BooksID) Sources {
 		s.Locker = l.ForBooks(id)
 	}
 	s.Roster = rosterOf(s.Roster, id)
-	if q, ok := s.Unused.(*queues.Redis); ok {
+	if q, ok := s.Unused.(*redisqueue.Queue); ok {
 		s.Unused = q.Of(id)
 	}
 	return s
 }
 
 func rosterOf(r Roster, id spend.BooksID) Roster {
-	if of, ok := r.(*queues.Roster); ok && !id.IsZero() {
+	if of, ok := r.(*redisqueue.Roster); ok && !id.IsZero() {
 		return of.ForBooks(id)
 	}
 	return r

@@ -13,27 +13,27 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// Books is Postgres; *sql.Store is.
+// Books is Postgres; *pgstore.Store is.
 type Books interface {
 	// Glance returns an error that wraps sql.ErrNotMigrated where the tables aren't there.
-	Glance(ctx context.Context) (sql.Glance, error)
+	Glance(ctx context.Context) (pgstore.Glance, error)
 }
 
 // Roster is where instances tell of themselves; *queues.Roster is.
 type Roster interface {
 	Put(ctx context.Context, id string, record []byte) error
 	Remove(ctx context.Context, id string) error
-	List(ctx context.Context) (list []queues.Rostered, now time.Time, err error)
+	List(ctx context.Context) (list []redisqueue.Rostered, now time.Time, err error)
 }
 
-// Leftover says what lies in a queue; *queues.Redis does.
+// Leftover says what lies in a queue; *redisqueue.Queue does.
 type Leftover interface {
-	Left(ctx context.Context) (queues.Left, error)
+	Left(ctx context.Context) (redisqueue.Left, error)
 }
 
 // Sources are what Collect looks at. Books must be set.
@@ -135,11 +135,11 @@ func Collect(ctx context.Context, s Sources) Report {
 // lookAtBooks returns which books these are.
 func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spend.BooksID) {
 	g, err := books.Glance(ctx)
-	r.Postgres.Up = err == nil || errors.Is(err, sql.ErrNotMigrated)
+	r.Postgres.Up = err == nil || errors.Is(err, pgstore.ErrNotMigrated)
 	if err != nil {
 		r.Postgres.Error = err.Error()
 		if !r.Postgres.Up {
-			r.Postgres.Refusal = sql.Refusal(err)
+			r.Postgres.Refusal = pgstore.Refusal(err)
 		}
 		return id
 	}
@@ -265,8 +265,8 @@ func (r *Report) takeShards(s *Sources, shards []lookedAt, clock time.Time) {
 
 // refusal returns what Redis itself answered, or that it is a sentinel; "" if the error isn't an answer of it.
 func refusal(err error) string {
-	if errors.Is(err, queues.ErrSentinel) {
-		return queues.ErrSentinel.Error()
+	if errors.Is(err, redisqueue.ErrSentinel) {
+		return redisqueue.ErrSentinel.Error()
 	}
 	var said redis.Error
 	if errors.As(err, &said) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/internal/terminal"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -31,7 +31,7 @@ func FuzzARecordOfTheRosterHarmsNoReport(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if len(text) > queues.MaxRosterBytes {
+		if len(text) > redisqueue.MaxRosterBytes {
 			return
 		}
 		one, ok := parseRecord(text)

@@ -12,11 +12,13 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -24,26 +26,26 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 // site is a Postgres and a Redis that instances run on.
 type site struct {
 	t      testing.TB
-	store  *sql.Store
+	store  *pgstore.Store
 	client redis.UniversalClient
-	queue  *queues.Redis
-	roster *queues.Roster
+	queue  *redisqueue.Queue
+	roster *redisqueue.Roster
 	id     spend.BooksID
 }
 
 func newSite(t testing.TB, databaseURL, redisURL string) *site {
 	t.Helper()
-	store, err := sql.Open(t.Context(), databaseURL, sql.Options{})
+	store, err := pgstore.Open(t.Context(), databaseURL, pgstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := queues.Dial(redisURL)
+	client, err := redisqueue.Dial(redisURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &site{
 		t: t, store: store, client: client,
-		queue: testserver.Must(queues.NewRedis(client, queues.RedisOptions{})), roster: testserver.Must(queues.NewRoster(client, queues.RosterOptions{})),
+		queue: testserver.Must(redisqueue.New(client, redisqueue.Options{})), roster: testserver.Must(redisqueue.NewRoster(client, redisqueue.RosterOptions{})),
 	}
 	t.Cleanup(func() {
 		client.Close()
@@ -76,9 +78,9 @@ type pod struct {
 
 func (s *site) pod(name string) *pod {
 	s.t.Helper()
-	locker := testserver.Must(lockers.NewRedis(s.client, name, lockers.RedisOptions{}))
+	locker := testserver.Must(redislock.New(s.client, name, redislock.Options{}))
 	pipeline, err := spendflush.New(spendflush.Config{
-		Store: s.store, Queue: s.queue, Locker: locker, DirectLocker: lockers.NewPostgres(s.store.Pool(), name), Instance: name,
+		Store: s.store, Queue: s.queue, Locker: locker, DirectLocker: pglock.New(s.store.Pool(), name), Instance: name,
 		SealInterval: 5 * time.Millisecond, FlushInterval: 10 * time.Millisecond,
 	})
 	if err != nil {
@@ -209,7 +211,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 	})
 
 	// Somebody holds the lock, and says since when.
-	held, err := testserver.Must(lockers.NewRedis(s.client, "b", lockers.RedisOptions{})).Of(s.id).Acquire(t.Context(), "flush/0")
+	held, err := testserver.Must(redislock.New(s.client, "b", redislock.Options{})).Of(s.id).Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,14 +230,14 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 	a := s.pod("a")
 	a.leave()
 	old := &record{Instance: Instance{Instance: "b", Producer: "1", StartedAt: time.Now().Add(-time.Hour), HeldUpdates: 4}}
-	entry := func(one *record, age time.Duration) queues.Rostered {
+	entry := func(one *record, age time.Duration) redisqueue.Rostered {
 		text, err := json.Marshal(one)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return queues.Rostered{ID: one.Instance.Producer, Age: age, Record: text}
+		return redisqueue.Rostered{ID: one.Instance.Producer, Age: age, Record: text}
 	}
-	roster := &fixedRoster{list: []queues.Rostered{entry(old, AliveFor), {ID: "x", Record: []byte(`{"instance": 7}`)}}}
+	roster := &fixedRoster{list: []redisqueue.Rostered{entry(old, AliveFor), {ID: "x", Record: []byte(`{"instance": 7}`)}}}
 	sources := s.sources(nil)
 	sources.Roster = roster
 	r := Collect(t.Context(), sources)
@@ -246,12 +248,12 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 		t.Errorf("problems %+v", r.Problems)
 	}
 	// Newer versions may tell more.
-	locker := lockers.NewMemory("b")
+	locker := memlock.New("b")
 	if _, err := locker.Acquire(t.Context(), "flush/0"); err != nil {
 		t.Fatal(err)
 	}
 	sources.Locker = locker
-	next := queues.Rostered{ID: "2", Age: time.Second, Record: fmt.Appendf(nil,
+	next := redisqueue.Rostered{ID: "2", Age: time.Second, Record: fmt.Appendf(nil,
 		`{"instance":{"instance":"b","producer":"2","started_at":%q,"held_updates":1,"holds_shards":null,"new":{}},"newer":[1],"holds":[{"shard":0,"held_seconds":3},{"shard":9,"held_seconds":3}]}`,
 		time.Now().Format(time.RFC3339))}
 	roster.list = append(roster.list, next)
@@ -267,10 +269,10 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 // fixedRoster has what a test wants: a real one would take its time.
 type fixedRoster struct {
 	Roster
-	list []queues.Rostered
+	list []redisqueue.Rostered
 }
 
-func (f *fixedRoster) List(context.Context) ([]queues.Rostered, time.Time, error) {
+func (f *fixedRoster) List(context.Context) ([]redisqueue.Rostered, time.Time, error) {
 	return f.list, time.Now(), nil
 }
 
@@ -286,7 +288,7 @@ func TestWithRedisOrPostgresAwayTheReportSaysSoAndKnowsTheRest(t *testing.T) {
 	if r.Postgres.Up || r.Postgres.Error == "" || !r.Queue.Up || r.State != Bad || !r.InstancesComplete {
 		t.Errorf("without Postgres: %+v", r)
 	}
-	sources = away.sources(lockers.NewMemory("x"))
+	sources = away.sources(memlock.New("x"))
 	sources.Books = s.store
 	r = Collect(t.Context(), sources)
 	if !r.Postgres.Up || !r.Queue.Used || r.Queue.Up || r.Queue.Error == "" || r.InstancesComplete || r.State != Bad || len(r.Locks) != 0 {

@@ -11,14 +11,14 @@ import (
 	"unicode"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // CountsKnown says whether it is known what the entry counts.
-func CountsKnown(q *sql.Quarantined) bool { return q.Kind == "row" || q.Counted }
+func CountsKnown(q *pgstore.Quarantined) bool { return q.Kind == "row" || q.Counted }
 
 // RequestsOf returns the number of requests that the entry counts, if that is known.
-func RequestsOf(q *sql.Quarantined) int64 {
+func RequestsOf(q *pgstore.Quarantined) int64 {
 	if q.Kind == "row" {
 		return q.Counters.APIRequests()
 	}
@@ -26,7 +26,7 @@ func RequestsOf(q *sql.Quarantined) int64 {
 }
 
 // Describe says in a line what an entry is.
-func Describe(q *sql.Quarantined) string {
+func Describe(q *pgstore.Quarantined) string {
 	switch {
 	case q.Entity != nil:
 		return describeEntity(q.Entity)
@@ -92,7 +92,7 @@ type tallySum struct {
 }
 
 // Add adds what the entry counts.
-func (t *Tally) Add(q *sql.Quarantined) {
+func (t *Tally) Add(q *pgstore.Quarantined) {
 	t.Entries++
 	sum := &t.batches
 	switch {
@@ -196,7 +196,7 @@ func CountsOf(c *spend.Counters) *Counts {
 }
 
 // EntryOf returns the entry as programs see it.
-func EntryOf(q *sql.Quarantined) *Entry {
+func EntryOf(q *pgstore.Quarantined) *Entry {
 	e := &Entry{
 		ID: q.ID, Kind: q.Kind, State: q.State, CreatedAt: q.CreatedAt.UTC(), Shard: q.Shard, Reason: q.Reason,
 		Sequence: q.Sequence, Size: q.Size, Book: q.Book, Series: q.Series, Hour: q.Hour,

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // Result is what became of an entry.
@@ -53,7 +53,7 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 	const tries = 3
 	for try := 1; ; try++ {
 		q, err := store.QuarantinedEntry(ctx, id)
-		if errors.Is(err, sql.ErrNotQuarantined) {
+		if errors.Is(err, pgstore.ErrNotQuarantined) {
 			return Missing(id, NotApplied), nil
 		}
 		if err == nil {
@@ -62,7 +62,7 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 		switch {
 		case err == nil:
 			return Outcome{ID: id, Result: Applied, Detail: Describe(&q), State: "applied"}, nil
-		case errors.Is(err, sql.ErrNotQuarantined):
+		case errors.Is(err, pgstore.ErrNotQuarantined):
 			return settled(ctx, store, id, NotApplied)
 		case errors.Is(err, spend.ErrFenced) && try < tries:
 			continue // the producer's mark has moved meanwhile
@@ -75,10 +75,10 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 			}
 			at, failed := standingOf(ctx, store, &q)
 			return Outcome{ID: id, Result: NotApplied, Detail: turn(&q, at), State: "open", Early: errors.Is(err, spend.ErrGap)}, failed
-		case errors.Is(err, sql.ErrByHand):
+		case errors.Is(err, pgstore.ErrByHand):
 			detail := fmt.Sprintf(`%v; drop this copy with "spendflush quarantine drop %d"`, errors.Unwrap(err), id)
 			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
-		case errors.Is(err, sql.ErrRefused) || errors.Is(err, spend.ErrFenced):
+		case errors.Is(err, pgstore.ErrRefused) || errors.Is(err, spend.ErrFenced):
 			detail := fmt.Sprintf("%v; %s", errors.Unwrap(err), mend(&q, err)) // without the id once more
 			return Outcome{ID: id, Result: NotApplied, Detail: detail, State: "open"}, nil
 		default:
@@ -88,7 +88,7 @@ func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, erro
 }
 
 // mend says what to do about an entry that was refused.
-func mend(q *sql.Quarantined, err error) string {
+func mend(q *pgstore.Quarantined, err error) string {
 	if errors.Is(err, spend.ErrCorruptBatch) {
 		return damaged(q.ID)
 	}
@@ -102,7 +102,7 @@ func mend(q *sql.Quarantined, err error) string {
 // by, who does it, is kept with the entry.
 func Drop(ctx context.Context, store Store, id int64, by string) (Outcome, error) {
 	q, err := store.QuarantinedEntry(ctx, id)
-	if errors.Is(err, sql.ErrNotQuarantined) {
+	if errors.Is(err, pgstore.ErrNotQuarantined) {
 		return Missing(id, NotDropped), nil
 	}
 	if err == nil {
@@ -111,7 +111,7 @@ func Drop(ctx context.Context, store Store, id int64, by string) (Outcome, error
 	switch {
 	case err == nil:
 		return Outcome{ID: id, Result: Dropped, Detail: Describe(&q), State: "dropped"}, nil
-	case errors.Is(err, sql.ErrNotQuarantined):
+	case errors.Is(err, pgstore.ErrNotQuarantined):
 		return settled(ctx, store, id, NotDropped)
 	default:
 		return Outcome{}, err
@@ -137,7 +137,7 @@ func settled(ctx context.Context, store Store, id int64, failed Result) (Outcome
 }
 
 // byWhom says who settled an entry, where that is known.
-func byWhom(q *sql.Quarantined) string {
+func byWhom(q *pgstore.Quarantined) string {
 	if q.SettledBy == "" {
 		return ""
 	}

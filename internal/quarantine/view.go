@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// Store is where the quarantine is; *sql.Store is one.
+// Store is where the quarantine is; *pgstore.Store is one.
 type Store interface {
-	QuarantinedEntry(ctx context.Context, id int64) (sql.Quarantined, error)
+	QuarantinedEntry(ctx context.Context, id int64) (pgstore.Quarantined, error)
 	QuarantinedBytes(ctx context.Context, id int64) ([]byte, error)
 	ApplyQuarantined(ctx context.Context, id int64, by string) error
 	DropQuarantined(ctx context.Context, id int64, by string) error
@@ -49,14 +49,14 @@ type standing struct {
 	forgotten bool // its mark may have been cleaned up
 }
 
-func standingOf(ctx context.Context, store Store, q *sql.Quarantined) (standing, error) {
+func standingOf(ctx context.Context, store Store, q *pgstore.Quarantined) (standing, error) {
 	marks, err := store.Marks(ctx, q.Shard, []spend.ProducerID{q.Producer})
 	return standing{marks.Of[q.Producer], marks.Forgotten(q.Producer)}, err
 }
 
 // View is what is shown of one entry.
 type View struct {
-	entry *sql.Quarantined
+	entry *pgstore.Quarantined
 	at    standing // of the producer of a batch
 
 	bytes []byte       // of a batch
@@ -143,7 +143,7 @@ func (v *View) advice() string {
 }
 
 // turn says whether it is a batch's turn when its producer stands there.
-func turn(q *sql.Quarantined, at standing) string {
+func turn(q *pgstore.Quarantined, at standing) string {
 	mark := at.Sequence
 	switch {
 	case at.forgotten:

@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/redislink"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
 func fine(change func(*redis.Options)) redis.UniversalClient {
@@ -88,7 +88,7 @@ func TestUsualClientsAreTaken(t *testing.T) {
 		client.Close()
 	}
 	for _, url := range []string{"redis://a", "redis://a,b", "redis+sentinel://a/m"} {
-		client, err := queues.Dial(url)
+		client, err := redisqueue.Dial(url)
 		if err != nil {
 			t.Fatal(err)
 		}

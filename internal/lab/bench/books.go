@@ -8,13 +8,13 @@ import (
 
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // check compares the books with what was sent, and audits them. With so many keys that it would take longer than the
 // measurement, only the sum of all is compared, beside the audit.
 func (g *group) check(ctx context.Context, w *load.Workload) error {
-	store, err := sql.Open(ctx, g.place.databaseURL, sql.Options{})
+	store, err := pgstore.Open(ctx, g.place.databaseURL, pgstore.Options{})
 	if err != nil {
 		return err
 	}

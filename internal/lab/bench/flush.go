@@ -17,9 +17,9 @@ import (
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/internal/sqlhook"
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 const flushAbout = `The same rows committed again and again on one connection, every one of them there already. **limit** is the two bare UPSERTs from
@@ -98,7 +98,7 @@ func (r *run) apply(ctx context.Context, flushes []*spend.Flush, rows int, free 
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
-	store, err := sql.Open(ctx, r.place.databaseURL, sql.Options{})
+	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ WHERE $1::smallint >= 0`
 }
 
 // flushesFor returns copies of the flushes, for the books of the store.
-func flushesFor(ctx context.Context, store *sql.Store, flushes []*spend.Flush) ([]*spend.Flush, error) {
+func flushesFor(ctx context.Context, store *pgstore.Store, flushes []*spend.Flush) ([]*spend.Flush, error) {
 	books, err := store.Books(ctx)
 	if err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (r *run) limit(ctx context.Context, flushes []*spend.Flush, rows int) (map[
 	if err := r.place.fresh(ctx); err != nil {
 		return nil, err
 	}
-	store, err := sql.Open(ctx, r.place.databaseURL, sql.Options{})
+	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func captureFlushes(ctx context.Context, keys int) ([]*spend.Flush, int, error) 
 		return nil, 0, err
 	}
 	captured := &capturingStore{}
-	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: lockers.NewMemory("bench"), MaxKeys: 4*keys + 1000})
+	p, err := spendflush.New(spendflush.Config{Store: captured, DirectLocker: memlock.New("bench"), MaxKeys: 4*keys + 1000})
 	if err != nil {
 		return nil, 0, err
 	}

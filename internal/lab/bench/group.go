@@ -14,10 +14,11 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
-	"github.com/spendflush/spendflush/lockers"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // groupConfig says what a group of instances is like. The zero value of a field stands for spendflush's default.
@@ -40,11 +41,11 @@ type group struct {
 
 type member struct {
 	pipeline *spendflush.Pipeline
-	store    *sql.Store
+	store    *pgstore.Store
 	flushes  *watchedStore
 	client   redis.UniversalClient
-	queue    *queues.Redis
-	locker   *lockers.Redis
+	queue    *redisqueue.Queue
+	locker   *redislock.Locker
 }
 
 // group starts the instances on fresh books.
@@ -68,26 +69,26 @@ func (p *place) group(ctx context.Context, c groupConfig) (g *group, err error) 
 
 func (p *place) member(ctx context.Context, name string, c groupConfig) (m *member, err error) {
 	m = &member{}
-	if m.store, err = sql.Open(ctx, p.databaseURL, sql.Options{}); err != nil {
+	if m.store, err = pgstore.Open(ctx, p.databaseURL, pgstore.Options{}); err != nil {
 		return nil, err
 	}
 	m.flushes = &watchedStore{Store: m.store}
-	if m.client, err = queues.Dial(p.redisURL); err != nil {
+	if m.client, err = redisqueue.Dial(p.redisURL); err != nil {
 		m.store.Close()
 		return nil, err
 	}
-	m.queue, err = queues.NewRedis(m.client, queues.RedisOptions{Prefix: keyPrefix})
+	m.queue, err = redisqueue.New(m.client, redisqueue.Options{Prefix: keyPrefix})
 	if err != nil {
 		m.store.Close()
 		return nil, errors.Join(err, m.client.Close())
 	}
-	m.locker, err = lockers.NewRedis(m.client, name, lockers.RedisOptions{Prefix: keyPrefix})
+	m.locker, err = redislock.New(m.client, name, redislock.Options{Prefix: keyPrefix})
 	if err != nil {
 		m.store.Close()
 		return nil, errors.Join(err, m.client.Close())
 	}
 	m.pipeline, err = spendflush.New(spendflush.Config{
-		Store: m.flushes, Queue: m.queue, Locker: m.locker, DirectLocker: lockers.NewPostgres(m.store.Pool(), name),
+		Store: m.flushes, Queue: m.queue, Locker: m.locker, DirectLocker: pglock.New(m.store.Pool(), name),
 		Instance: name, Shards: c.shards, SealInterval: c.seal, FlushInterval: c.flush, MaxKeys: c.maxKeys,
 	})
 	if err != nil {
@@ -98,7 +99,7 @@ func (p *place) member(ctx context.Context, name string, c groupConfig) (m *memb
 
 // watchedStore notes what is asked of Postgres, and how many rows are flushed.
 type watchedStore struct {
-	*sql.Store
+	*pgstore.Store
 
 	mu   sync.Mutex
 	seen seen

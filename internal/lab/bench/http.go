@@ -19,7 +19,7 @@ import (
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 const httpAbout = `Sixteen connections over loopback send POST /v1/updates with a token and wait for each answer. **api** is an instance's HTTP server, with a
@@ -98,7 +98,7 @@ func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	store, err := sql.Open(ctx, r.place.databaseURL, sql.Options{})
+	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spendflush/spendflush/lockers"
+	"github.com/spendflush/spendflush/lockers/pglock"
+	"github.com/spendflush/spendflush/lockers/redislock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -21,9 +22,9 @@ func measureLocks(ctx context.Context, r *run) error {
 		return err
 	}
 	redis := func(owner string) (spend.Locker, error) {
-		return lockers.NewRedis(r.place.client, owner, lockers.RedisOptions{Prefix: keyPrefix})
+		return redislock.New(r.place.client, owner, redislock.Options{Prefix: keyPrefix})
 	}
-	postgres := func(owner string) (spend.Locker, error) { return lockers.NewPostgres(r.place.pool, owner), nil }
+	postgres := func(owner string) (spend.Locker, error) { return pglock.New(r.place.pool, owner), nil }
 	var variants []variant
 	for _, kind := range []struct {
 		name string

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/servers"
 	"github.com/spendflush/spendflush/migrations"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
 // NotEmptyError says that a database holds something, so that nothing was done.
@@ -76,7 +76,7 @@ func openPlace(ctx context.Context, o Options) (p *place, err error) {
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open Postgres: %w", err)
 	}
-	if p.client, err = queues.Dial(p.redisURL); err != nil {
+	if p.client, err = redisqueue.Dial(p.redisURL); err != nil {
 		return nil, fmt.Errorf("redis URL: %w", err)
 	}
 	return p, p.mustBeEmpty(ctx)
@@ -191,7 +191,7 @@ SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_s
 	if err != nil {
 		return Machine{}, fmt.Errorf("ask Postgres for its version: %w", err)
 	}
-	queue, err := queues.NewRedis(p.client, queues.RedisOptions{})
+	queue, err := redisqueue.New(p.client, redisqueue.Options{})
 	if err != nil {
 		return Machine{}, err
 	}

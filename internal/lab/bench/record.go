@@ -11,8 +11,8 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/load"
-	"github.com/spendflush/spendflush/lockers"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/queues/memqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -52,8 +52,8 @@ func measureRecord(ctx context.Context, r *run) error {
 // startPipeline runs a pipeline for that many keys whose queue and store are memory and take everything. end ends it.
 func startPipeline(ctx context.Context, keys int, seal time.Duration) (p *spendflush.Pipeline, end func() error, err error) {
 	p, err = spendflush.New(spendflush.Config{
-		Store: &takingStore{}, Queue: queues.NewMemory(queues.MemoryOptions{}), Locker: lockers.NewMemory("bench"),
-		DirectLocker: lockers.NewMemory("bench"), MaxKeys: 4*keys + 1000, SealInterval: seal,
+		Store: &takingStore{}, Queue: memqueue.New(memqueue.Options{}), Locker: memlock.New("bench"),
+		DirectLocker: memlock.New("bench"), MaxKeys: 4*keys + 1000, SealInterval: seal,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // verdict is what comes out when the clients' ledgers are compared with the books.
@@ -104,7 +104,7 @@ type books struct {
 	*book
 	marked    int64 // updates, as the producers' marks count them
 	deadlocks int64
-	audit     sql.AuditReport
+	audit     pgstore.AuditReport
 }
 
 const counterColumns = `spend::text, successful_requests, failed_requests, prompt_tokens, completion_tokens, cache_read_input_tokens,
@@ -156,7 +156,7 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the marks: %w", err)
 	}
-	store, err := sql.Open(ctx, d.postgres.URL(""), sql.Options{})
+	store, err := pgstore.Open(ctx, d.postgres.URL(""), pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spendflush/spendflush/internal/servers"
 	"github.com/spendflush/spendflush/internal/terminal"
-	"github.com/spendflush/spendflush/sql"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // Config says what a demonstration does.
@@ -146,7 +146,7 @@ func (d *demo) start(ctx context.Context) (err error) {
 
 // lookAtBooks finds out which books the instances have made, for what is theirs in Redis lies under their id.
 func (d *demo) lookAtBooks(ctx context.Context) error {
-	store, err := sql.Open(ctx, d.postgres.URL(""), sql.Options{MaxConns: 1})
+	store, err := pgstore.Open(ctx, d.postgres.URL(""), pgstore.Options{MaxConns: 1})
 	if err != nil {
 		return err
 	}

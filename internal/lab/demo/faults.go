@@ -15,8 +15,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush"
-	"github.com/spendflush/spendflush/lockers"
-	"github.com/spendflush/spendflush/queues"
+	"github.com/spendflush/spendflush/lockers/redislock"
+	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -265,21 +265,21 @@ func (f *faults) get(ctx context.Context, in *instance, path string, read func(i
 // redisView is Redis as the instances use it.
 type redisView struct {
 	client redis.UniversalClient
-	root   *queues.Redis
-	queue  *queues.Redis  // of the books
-	locker *lockers.Redis // of the books
+	root   *redisqueue.Queue
+	queue  *redisqueue.Queue // of the books
+	locker *redislock.Locker // of the books
 }
 
 func viewRedis(url string) (*redisView, error) {
-	client, err := queues.Dial(url)
+	client, err := redisqueue.Dial(url)
 	if err != nil {
 		return nil, err
 	}
-	queue, err := queues.NewRedis(client, queues.RedisOptions{})
+	queue, err := redisqueue.New(client, redisqueue.Options{})
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	locker, err := lockers.NewRedis(client, "demo", lockers.RedisOptions{})
+	locker, err := redislock.New(client, "demo", redislock.Options{})
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}

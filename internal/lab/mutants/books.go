@@ -19,22 +19,22 @@ var booksMutants = []mutant{
 	{
 		name:  "flushes of other books applied",
 		guard: "the transaction of a flush asks whether the database has its books: the address may lead to another one by now",
-		edits: []edit{{"sql/apply.go", "if same != 1 {", "if false {"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/apply.go", "if same != 1 {", "if false {"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAFlushOfOtherBooksLeavesNoTrace", "TestANewIDWaitsForFlushesUnderWay"},
 	},
 	{
 		name:  "a new id doesn't wait",
 		guard: "an id is changed only once flushes that have claimed are over: they would be booked under the new one",
-		edits: []edit{{"sql/statements.go", "IN SHARE ROW EXCLUSIVE MODE", "IN ACCESS SHARE MODE"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/statements.go", "IN SHARE ROW EXCLUSIVE MODE", "IN ACCESS SHARE MODE"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestANewIDWaitsForFlushesUnderWay"},
 	},
 	{
 		name:  "quarantine of other books applied",
 		guard: "a batch in quarantine that is of other books is never applied",
-		edits: []edit{{"sql/byhand.go", "if b.Books != marks.Books {", "if false {"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/byhand.go", "if b.Books != marks.Books {", "if false {"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAQuarantinedBatchOfOtherBooksIsNotApplied"},
 	},
 	{
@@ -61,15 +61,15 @@ var booksMutants = []mutant{
 	{
 		name:  "any witness shown",
 		guard: "a queue goes on showing the witness of the database that uses it: a copy lacks it",
-		edits: []edit{{"queues/witness.lua", "local own = not is\n", "local own = true\n"}},
-		pkg:   "queues",
+		edits: []edit{{"queues/redisqueue/witness.lua", "local own = not is\n", "local own = true\n"}},
+		pkg:   "queues/redisqueue",
 		tests: []string{"TestAQueueShowsTheWitnessOfOneDatabaseOnly"},
 	},
 	{
 		name:  "a stale witness is a copy's",
 		guard: "an instance that can't ask Postgres at the moment knows that others have read the same database later, and goes on with the queue",
-		edits: []edit{{"queues/witness.lua", "if ARGV[2] == string.sub(is, i, i + SIZE - 1) then", "if false then"}},
-		pkg:   "queues",
+		edits: []edit{{"queues/redisqueue/witness.lua", "if ARGV[2] == string.sub(is, i, i + SIZE - 1) then", "if false then"}},
+		pkg:   "queues/redisqueue",
 		tests: []string{"TestAQueueShowsTheWitnessOfOneDatabaseOnly"},
 	},
 	{
@@ -82,8 +82,8 @@ var booksMutants = []mutant{
 	{
 		name:  "one queue for all books",
 		guard: "what belongs to books lies under their keys: the queues of other books are never touched",
-		edits: []edit{{"queues/books.go", "other.opts.Prefix = prefixOf(q.root, id)", "_ = prefixOf(q.root, id)"}},
-		pkg:   "queues",
+		edits: []edit{{"queues/redisqueue/books.go", "other.opts.Prefix = prefixOf(q.root, id)", "_ = prefixOf(q.root, id)"}},
+		pkg:   "queues/redisqueue",
 		tests: []string{"TestQueuesOfTwoBooksHaveNothingToDoWithEachOther"},
 	},
 }

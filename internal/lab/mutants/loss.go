@@ -83,8 +83,8 @@ var lossMutants = []mutant{
 	{
 		name:  "journal drops another chain",
 		guard: "a journal's batch is a copy of another only if it is the same: a process that was put back has others under the same sequences",
-		edits: []edit{{"queues/journal.go", "identity{laneOf(b), b.Sequence, b.Digest()}", "identity{laneOf(b), b.Sequence, spend.Digest{}}"}},
-		pkg:   "queues",
+		edits: []edit{{"queues/diskjournal/journal.go", "identity{laneOf(b), b.Sequence, b.Digest()}", "identity{laneOf(b), b.Sequence, spend.Digest{}}"}},
+		pkg:   "queues/diskjournal",
 		tests: []string{"TestAJournalGivesTwoChainsOfOneProducerBack"},
 	},
 	{
@@ -104,15 +104,15 @@ var lossMutants = []mutant{
 	{
 		name:  "digest of what was found not kept",
 		guard: "Postgres keeps which batch was found for a lost one",
-		edits: []edit{{"sql/find.sql", "coalesce(f.beginning, nullif", "coalesce(nullif"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/find.sql", "coalesce(f.beginning, nullif", "coalesce(nullif"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAMarkKnowsTheDigestOfWhatWasFound"},
 	},
 	{
 		name:  "gap of a clone not told",
 		guard: "the audit says how many producers were cloned and passed over a gap: what is booked behind it may be of either process",
-		edits: []edit{{"sql/audit.go", "if cloned > 0 {", "if cloned > 1 {"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/audit.go", "if cloned > 0 {", "if cloned > 1 {"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAuditTellsOfACloneThatWasPassedOverAGap"},
 	},
 	{
@@ -189,29 +189,29 @@ var lossMutants = []mutant{
 	{
 		name:  "refused batch that was found forgotten as lost",
 		guard: "what is found is noted before what is lost: one that is found and can't be booked stays missing, in quarantine",
-		edits: []edit{{"sql/apply.go", "\tif len(f.Lost) > 0 { // some", "\tif len(f.Lost) > 0 && len(f.Found) == 0 { // some"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/apply.go", "\tif len(f.Lost) > 0 { // some", "\tif len(f.Lost) > 0 && len(f.Found) == 0 { // some"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestALostBatchIsFoundAndSetAsideInOneTransaction"},
 	},
 	{
 		name:  "unclaimed batch taken for the lost one",
 		guard: "a batch of a clone in quarantine says nothing of the lost one in its place, whose producer would let go of it",
-		edits: []edit{{"sql/quarantine_batch.sql", "WHERE NOT u.unclaimed AND", "WHERE"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/quarantine_batch.sql", "WHERE NOT u.unclaimed AND", "WHERE"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace"},
 	},
 	{
 		name:  "lost batch found twice",
 		guard: "a batch that was found is not missing any more: whoever comes second is fenced",
-		edits: []edit{{"sql/find.sql", " AND l.found_at IS NULL", ""}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/find.sql", " AND l.found_at IS NULL", ""}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt"},
 	},
 	{
 		name:  "some finds are enough",
 		guard: "a flush commits only if every batch that it has found was missing",
-		edits: []edit{{"sql/apply.go", " || found != int64(len(f.Found))", ""}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/apply.go", " || found != int64(len(f.Found))", ""}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt"},
 	},
 	{
@@ -231,15 +231,15 @@ var lossMutants = []mutant{
 	{
 		name:  "marks of the living cleaned up",
 		guard: "a living producer keeps its mark however idle it is",
-		edits: []edit{{"sql/tend.sql", "WHERE l.producer < at.old\n", "WHERE false\n"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/tend.sql", "WHERE l.producer < at.old\n", "WHERE false\n"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestALivingProducerKeepsItsMarkHoweverIdleItIs"},
 	},
 	{
 		name:  "marks of the young cleaned up",
 		guard: "only marks of producers older than the horizon are cleaned up: by it a producer that is unknown is told from one that is new",
-		edits: []edit{{"sql/tend.sql", " AND p.producer < at.oldest", ""}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/tend.sql", " AND p.producer < at.oldest", ""}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAMarkOfAProducerThatSeemsYoungIsKept"},
 	},
 	{
@@ -322,8 +322,8 @@ var lossMutants = []mutant{
 	{
 		name:  "lower number of changes published",
 		guard: "the number of changes of the books, as published, isn't replaced by a lower one: who starts after a restore would not notice it",
-		edits: []edit{{"queues/ack.lua", "if tonumber(updates) > (tonumber(redis.call('GET', booked) or 0) or 0) then", "if updates ~= '0' then"}},
-		pkg:   "queues",
+		edits: []edit{{"queues/redisqueue/ack.lua", "if tonumber(updates) > (tonumber(redis.call('GET', booked) or 0) or 0) then", "if updates ~= '0' then"}},
+		pkg:   "queues/redisqueue",
 		tests: []string{"TestRedisIsAKeeper/TheNumberOfChangesOfTheBooksOnlyGrowsUntilItIsForgotten"},
 	},
 	{
@@ -385,22 +385,22 @@ var lossMutants = []mutant{
 	{
 		name:  "flush that only sets aside counts for nothing",
 		guard: "every flush counts as a change of the books, also one that books no update: else a Postgres that was turned back behind it goes unnoticed",
-		edits: []edit{{"sql/encodeflush.go", "if i == 0 || f.Control[i]", "if f.Control[i]"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/encodeflush.go", "if i == 0 || f.Control[i]", "if f.Control[i]"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestMarksCountEveryChangeOfTheShard"},
 	},
 	{
 		name:  "quarantine counts for nothing",
 		guard: "what is set aside without a claim counts as a change of the books",
-		edits: []edit{{"sql/count_change.sql", "SET changes = t.changes + 1", "SET changes = t.changes"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/count_change.sql", "SET changes = t.changes + 1", "SET changes = t.changes"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestMarksCountEveryChangeOfTheShard"},
 	},
 	{
 		name:  "applied by hand counts",
 		guard: "what is applied by hand after a restore makes up for no change that is missing: no instance would notice",
-		edits: []edit{{"sql/byhand.go", "encodeFlush(&e, f, 0)", "encodeFlush(&e, f, 1)"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/byhand.go", "encodeFlush(&e, f, 0)", "encodeFlush(&e, f, 1)"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing"},
 	},
 	{
@@ -413,15 +413,15 @@ var lossMutants = []mutant{
 	{
 		name:  "forgotten producer tended",
 		guard: "a producer whose marks may be cleaned up gets none anew: it would look as if nothing of it had been applied",
-		edits: []edit{{"sql/tend.sql", "(pruned.before IS NULL OR l.producer", "(true OR l.producer"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/tend.sql", "(pruned.before IS NULL OR l.producer", "(true OR l.producer"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAForgottenProducerIsNotTakenForANewOne"},
 	},
 	{
 		name:  "forgotten producer claimed",
 		guard: "the first batch of a producer whose marks may be cleaned up is fenced: it may have been applied a month ago",
-		edits: []edit{{"sql/claim.sql", "(before IS NULL OR", "(true OR"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/claim.sql", "(before IS NULL OR", "(true OR"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestAForgottenProducerIsNotTakenForANewOne"},
 	},
 }

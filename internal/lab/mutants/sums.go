@@ -371,8 +371,8 @@ var sumMutants = []mutant{
 	{
 		name:  "header of a foreign batch believed",
 		guard: "that a lost batch is in quarantine is not noted by the header of a forged one: its producer would forget the real one",
-		edits: []edit{{"sql/quarantine.go", "if !b.Foreign {", "if true {"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/quarantine.go", "if !b.Foreign {", "if true {"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied"},
 	},
 	{
@@ -385,8 +385,8 @@ var sumMutants = []mutant{
 	{
 		name:  "quarantine without a bound",
 		guard: "whoever writes to the queue can't fill the database by way of the quarantine",
-		edits: []edit{{"sql/quarantine.go", "	if fits == 0 {", "	if false {"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/quarantine.go", "	if fits == 0 {", "	if false {"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestQuarantineHasABoundForWhatNobodyHereIsKnownToHaveMade"},
 	},
 	{
@@ -420,8 +420,8 @@ var sumMutants = []mutant{
 	{
 		name:  "quarantine applied unsigned",
 		guard: "an operator books nothing forged by mistake",
-		edits: []edit{{"sql/byhand.go", "t.store.batchKeys.ParseBatch(q.bytes)", "spend.ParseBatch(q.bytes)"}},
-		pkg:   "sql",
+		edits: []edit{{"sql/pgstore/byhand.go", "t.store.batchKeys.ParseBatch(q.bytes)", "spend.ParseBatch(q.bytes)"}},
+		pkg:   "sql/pgstore",
 		tests: []string{"TestABatchThatNoKeyHasSignedIsBelievedNothingAndNotApplied"},
 	},
 }

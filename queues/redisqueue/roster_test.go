@@ -1,0 +1,179 @@
+package redisqueue_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/queues/redisqueue"
+)
+
+// openRoster returns a roster on the client that has no abandoned call left when the test ends.
+func openRoster(t *testing.T, client redis.UniversalClient, o redisqueue.RosterOptions) *redisqueue.Roster {
+	t.Helper()
+	r := testserver.Must(redisqueue.NewRoster(client, o))
+	t.Cleanup(func() {
+		_ = client.Close()
+		r.Wait()
+	})
+	return r
+}
+
+func put(t *testing.T, r *redisqueue.Roster, id, record string) {
+	t.Helper()
+	if err := r.Put(t.Context(), id, []byte(record)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func list(t *testing.T, r *redisqueue.Roster) []redisqueue.Rostered {
+	t.Helper()
+	list, now, err := r.List(t.Context())
+	if err != nil || now.IsZero() {
+		t.Fatal(now, err)
+	}
+	return list
+}
+
+func ids(t *testing.T, r *redisqueue.Roster) (ids []string) {
+	t.Helper()
+	for _, entry := range list(t, r) {
+		ids = append(ids, entry.ID)
+	}
+	return ids
+}
+
+func TestARosterHasTheLastRecordOfEachProcessAndNoneOfThoseThatLeft(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	r := openRoster(t, client, redisqueue.RosterOptions{})
+	other := openRoster(t, client, redisqueue.RosterOptions{Prefix: "other"})
+	if got := ids(t, r); len(got) != 0 {
+		t.Errorf("an empty roster has %q", got)
+	}
+	put(t, r, "a", "first")
+	put(t, r, "b", "\x00any bytes\xff")
+	put(t, other, "c", "of others")
+	put(t, r, "a", "second")
+	records := map[string]string{}
+	for _, entry := range list(t, r) {
+		if entry.Age < 0 {
+			t.Errorf("%s is %s old", entry.ID, entry.Age)
+		}
+		records[entry.ID] = string(entry.Record)
+	}
+	if len(records) != 2 || records["a"] != "second" || records["b"] != "\x00any bytes\xff" {
+		t.Errorf("the roster is %q", records)
+	}
+	for range 2 { // once more does no harm
+		if err := r.Remove(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ids(t, r); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("after a has left there are %q", got)
+	}
+}
+
+func TestARecordThatIsNotWrittenAgainIsForgottenByThoseWhoWriteAndByRedis(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	r := openRoster(t, client, redisqueue.RosterOptions{Keep: 100 * time.Millisecond})
+	keys := []string{"{spendflush:roster}:records", "{spendflush:roster}:seen"}
+	put(t, r, "gone", "record")
+	for client.HExists(t.Context(), keys[0], "gone").Val() { // ends because each write forgets what is too old
+		put(t, r, "alive", "record")
+	}
+	if got := ids(t, r); !slices.Equal(got, []string{"alive"}) {
+		t.Errorf("listed are %q", got)
+	}
+	for client.Exists(t.Context(), keys...).Val() > 0 { // ends because both keys expire
+	}
+	if got := ids(t, r); len(got) != 0 {
+		t.Errorf("listed are %q", got)
+	}
+}
+
+func TestARosterIsBoundedInRecordsAndTheirSize(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	r := openRoster(t, client, redisqueue.RosterOptions{})
+	put(t, r, "largest", strings.Repeat("x", redisqueue.MaxRosterBytes))
+	err := r.Put(t.Context(), "larger", make([]byte, redisqueue.MaxRosterBytes+1))
+	if !errors.Is(err, redisqueue.ErrRosterRecord) || !strings.Contains(err.Error(), "32768") {
+		t.Errorf("too large a record: %v", err)
+	}
+	_, err = client.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+		now := float64(time.Now().UnixMilli())
+		for i := range 1050 {
+			id := fmt.Sprint("many-", i)
+			p.HSet(t.Context(), "{spendflush:roster}:records", id, "record")
+			p.ZAdd(t.Context(), "{spendflush:roster}:seen", redis.Z{Score: now, Member: id})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, "last", "record")
+	if got := ids(t, r); len(got) != 1000 || !slices.Contains(got, "last") || slices.Contains(got, "largest") {
+		t.Errorf("%d records are listed; the last one written: %t; the first: %t", len(got), slices.Contains(got, "last"), slices.Contains(got, "largest"))
+	}
+	if n := client.HLen(t.Context(), "{spendflush:roster}:records").Val(); n != 1000 {
+		t.Errorf("%d records are kept", n)
+	}
+}
+
+// What anybody may have put there who can write to Redis.
+func TestARosterListsNothingThatNoProcessCanHaveWritten(t *testing.T) {
+	client := dial(t, testserver.Redis(t))
+	r := openRoster(t, client, redisqueue.RosterOptions{})
+	plant := func(id string, record []byte) {
+		t.Helper()
+		if err := client.HSet(t.Context(), "{spendflush:roster}:records", id, record).Err(); err != nil {
+			t.Fatal(err)
+		}
+		z := redis.Z{Score: float64(time.Now().UnixMilli()), Member: id}
+		if err := client.ZAdd(t.Context(), "{spendflush:roster}:seen", z).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plant("huge", make([]byte, 64<<20))
+	plant(strings.Repeat("i", 1<<20), []byte("of a huge id"))
+	plant("larger", make([]byte, redisqueue.MaxRosterBytes+1))
+	put(t, r, "a", "record")
+	if got := ids(t, r); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("listed are %d records, the first %.40q", len(got), got[0])
+	}
+	for i := range 300 {
+		plant(fmt.Sprint("many-", i), make([]byte, redisqueue.MaxRosterBytes))
+	}
+	put(t, r, "a", "record")
+	bytes, own := 0, false
+	for _, entry := range list(t, r) {
+		bytes += len(entry.ID) + len(entry.Record)
+		own = own || entry.ID == "a"
+	}
+	if bytes > 8<<20 || bytes < 7<<20 || !own {
+		t.Errorf("%d bytes are listed; the last record written: %t", bytes, own)
+	}
+	if err := r.Put(t.Context(), strings.Repeat("i", 257), nil); !errors.Is(err, redisqueue.ErrRosterRecord) {
+		t.Errorf("too large an id: %v", err)
+	}
+}
+
+func TestARosterWithoutRedisSaysSo(t *testing.T) {
+	r := openRoster(t, dial(t, "redis://127.0.0.1:1"), redisqueue.RosterOptions{})
+	if _, _, err := r.List(t.Context()); err == nil {
+		t.Error("a roster is read from a Redis that isn't there")
+	}
+	if err := r.Put(t.Context(), "a", nil); err == nil {
+		t.Error("a record is written to a Redis that isn't there")
+	}
+	if err := r.Remove(t.Context(), "a"); err == nil {
+		t.Error("a record is removed from a Redis that isn't there")
+	}
+}

@@ -1,0 +1,68 @@
+package pgstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spendflush/spendflush/spend"
+)
+
+// place is where a batch stands among those of its producer.
+type place struct {
+	producer spend.ProducerID
+	sequence uint64
+}
+
+// foundPlaces returns where the batches stand that a flush has found.
+func foundPlaces(f *spend.Flush) []place {
+	places := make([]place, len(f.Found))
+	for i := range f.Found {
+		places[i] = place{f.Found[i].Producer, f.Found[i].Sequence}
+	}
+	return places
+}
+
+// badPlaces returns where batches stand that go to quarantine, as far as their headers are to be believed and they may have
+// been passed as lost.
+func badPlaces(bad []spend.BadBatch) (places []place) {
+	for i := range bad {
+		if bad[i].Foreign || bad[i].Unclaimed {
+			continue
+		}
+		if b, _ := spend.ParseBatch(bad[i].Bytes); b != nil {
+			places = append(places, place{b.Producer, b.Sequence})
+		}
+	}
+	return places
+}
+
+// encodeHeld encodes what hold_marks.sql asks for.
+func encodeHeld(e *encoder, shard int, places []place) {
+	e.int2(int16(shard))
+	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&places[i].producer) })
+}
+
+// encodeSplit encodes what split.sql asks for.
+func encodeSplit(e *encoder, shard int, places []place) {
+	encodeHeld(e, shard, places)
+	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
+}
+
+// adopt books a batch that can't be claimed. The mark of its producer must be held.
+func (t *transaction) adopt(ctx context.Context, b *spend.Batch) error {
+	var e encoder
+	parts := e.parts(func() { encodeSplit(&e, b.Shard, []place{{b.Producer, b.Sequence}}) }, func() {
+		e.int2(int16(b.Shard))
+		e.int8(b.Updates)
+		e.amount(b.Amount)
+		e.uuid(b.Producer)
+		e.int8(int64(b.Sequence))
+	})
+	var same int64
+	err := t.run(ctx, call{name: "split", rows: -1, params: parts[0]}, call{name: "adopt", rows: 1, params: parts[1]},
+		sameBooks(b.Books, &same))
+	if err == nil && same != 1 {
+		err = fmt.Errorf("%w: %w", ErrRefused, otherBooks(b.Books))
+	}
+	return err
+}

@@ -194,6 +194,11 @@ func (s *simulator) disturb(in *simInstance) {
 
 func (a *simActor) is(name string) bool { return strings.HasPrefix(a.name, name+" ") }
 
+// isDirect says whether the actor writes to Postgres without the queue.
+func (a *simActor) isDirect() bool {
+	return a != nil && !a.is("flusher") && !a.is("orphans") && !a.is("watch")
+}
+
 // simRounds is within how many rounds everything must be at rest once nothing goes wrong any more. A gap takes five, and
 // they are passed one after another if there is little room for batches that wait.
 const simRounds = 60

@@ -1,0 +1,139 @@
+package spendflush
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// sqlError is an error of Postgres, as the one of pgx is.
+type sqlError struct{ state, text string }
+
+func (e sqlError) Error() string    { return e.text + " (SQLSTATE " + e.state + ")" }
+func (e sqlError) SQLState() string { return e.state }
+
+var (
+	errTerminated = fmt.Errorf("apply: %w", sqlError{"57P01", "terminating connection due to administrator command"})
+	errRecovering = fmt.Errorf("apply: %w", sqlError{"0A000", "cannot set transaction read-write mode during recovery"})
+)
+
+// changingStore refuses each flush for the reason that is true at the moment.
+type changingStore struct {
+	*memoryStore
+	mu     sync.Mutex
+	reason error
+}
+
+func (s *changingStore) Apply(ctx context.Context, f *Flush) error {
+	s.mu.Lock()
+	reason := s.reason
+	s.mu.Unlock()
+	if reason != nil {
+		return reason
+	}
+	return s.memoryStore.Apply(ctx, f)
+}
+
+func (s *changingStore) fail(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reason = reason
+}
+
+// logged is a log at level info, which nobody reads while it is written.
+type logged struct{ bytes.Buffer }
+
+// errors returns the reasons that lines of this message gave.
+func (l *logged) errors(t *testing.T, message string) (reasons []string) {
+	t.Helper()
+	for line := range strings.Lines(l.String()) {
+		var entry struct{ Msg, Error string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry.Msg == message {
+			reasons = append(reasons, entry.Error)
+		}
+	}
+	return reasons
+}
+
+// While a shard can't be flushed the log has the reason that is true now: the first one, each other one that comes, and
+// once a minute whatever lasts.
+func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logged{}
+		r := newRig(t, true, 1, &faults{})
+		store := &changingStore{memoryStore: r.store, reason: errTerminated}
+		c := r.cfg
+		c.Store, c.Logger = store, slog.New(slog.NewJSONHandler(log, nil))
+		r.Pipeline = newTestPipeline(t, c)
+		r.start(t)
+		r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "a"}})
+
+		const fails, works = "flush fails; batches stay in the queue and are tried again", "flushing works again"
+		want := func(when string, least, most int, reason error) {
+			t.Helper()
+			synctest.Wait()
+			told := 0
+			for _, text := range log.errors(t, fails) {
+				if strings.Contains(text, reason.Error()) {
+					told++
+				}
+			}
+			if told < least || told > most {
+				t.Errorf("%s the log has %q %d times, want %d to %d", when, reason, told, least, most)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		want("in half a minute", 1, 1, errTerminated)
+		store.fail(errRecovering)
+		time.Sleep(30 * time.Second)
+		want("half a minute after it changed", 1, 1, errRecovering)
+		time.Sleep(5 * time.Minute)
+		want("five minutes later", 5, 6, errRecovering)
+		want("at the end", 1, 1, errTerminated)
+
+		store.fail(nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if n := len(log.errors(t, works)); n != 1 {
+			t.Errorf("the log says %d times that flushing works again, want once", n)
+		}
+		r.end(t)
+	})
+}
+
+// Two errors are of one kind if they differ only in what is another one at each try.
+func TestErrorsAreOfOneKindWhateverDiffersFromTryToTry(t *testing.T) {
+	dial := func(port int, errno syscall.Errno) error {
+		return fmt.Errorf("push: %w", &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{Port: port}, Err: errno})
+	}
+	for _, c := range []struct {
+		name string
+		a, b error
+		same bool
+	}{
+		{"ports", &net.OpError{Op: "read", Source: &net.TCPAddr{Port: 1}, Err: syscall.ECONNRESET}, &net.OpError{Op: "read", Source: &net.TCPAddr{Port: 2}, Err: syscall.ECONNRESET}, true},
+		{"nodes of a cluster", dial(1, syscall.ECONNREFUSED), dial(2, syscall.ECONNREFUSED), true},
+		{"dialing and reading", dial(1, syscall.ECONNREFUSED), &net.OpError{Op: "read", Err: syscall.ECONNREFUSED}, false},
+		{"texts of one SQLSTATE", sqlError{"40P01", "process 1 waits"}, fmt.Errorf("again: %w", sqlError{"40P01", "process 2 waits"}), true},
+		{"two SQLSTATEs", errTerminated, errRecovering, false},
+		{"joined errors", errors.Join(context.DeadlineExceeded, errTerminated), errTerminated, true},
+		{"words of Redis", errors.New("READONLY You can't write against a read only replica."), errors.New("NOPERM this user has no permissions"), false},
+	} {
+		if same := kindOf(c.a) == kindOf(c.b); same != c.same {
+			t.Errorf("%s: %q and %q, of one kind: %t, want %t", c.name, kindOf(c.a), kindOf(c.b), same, c.same)
+		}
+	}
+}

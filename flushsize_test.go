@@ -1,0 +1,94 @@
+package spendflush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// narrowStore takes no flush of more rows than there is room for, as a Postgres does that ends what takes too long.
+type narrowStore struct {
+	*memoryStore
+	mu            sync.Mutex
+	room, largest int // rows; 0 is any number
+	failed        int
+}
+
+func (s *narrowStore) Apply(ctx context.Context, f *Flush) error {
+	s.mu.Lock()
+	rows := len(f.Totals) + len(f.Rollups)
+	refuses := s.room > 0 && rows > s.room
+	if refuses {
+		s.failed++
+	} else {
+		s.largest = max(s.largest, rows)
+	}
+	s.mu.Unlock()
+	if refuses {
+		return errors.New("terminating connection due to idle-in-transaction timeout (SQLSTATE 25P03)")
+	}
+	return s.memoryStore.Apply(ctx, f)
+}
+
+func (s *narrowStore) widen(room int) (largest int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	largest, s.room, s.largest = s.largest, room, 0
+	return largest
+}
+
+// What can't be written in one go is written in several; once that works, flushes are as large as before.
+func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const producers = 128 // one batch each, with two rows of its own
+		r := newRig(t, true, 1, &faults{})
+		store := &narrowStore{memoryStore: r.store, room: 4}
+		c := r.cfg
+		c.Store = store
+		r.Pipeline = newTestPipeline(t, c)
+		backlog := func(first int) {
+			for i := range producers {
+				r.queue.insert(0, chainOf(t, first+i, fmt.Sprint("key ", first+i), 1)[0].Bytes())
+			}
+		}
+		committed := func(n int) func() bool {
+			return func() bool {
+				booked, err := r.store.Marks(t.Context(), 0, testProducers(n))
+				return err == nil && len(booked.Of) == n
+			}
+		}
+		backlog(1)
+		r.start(t)
+		time.Sleep(10 * time.Minute)
+		if !committed(producers)() {
+			t.Fatal("a Postgres with little room hasn't got all")
+		}
+		store.mu.Lock()
+		failed := store.failed
+		store.mu.Unlock()
+		if largest := store.widen(0); largest > 4 || failed == 0 {
+			t.Fatalf("the largest flush has %d rows, %d failed; it shows nothing", largest, failed)
+		}
+
+		for range 6 { // a few successes
+			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "a"}})
+			time.Sleep(5 * time.Second)
+		}
+		backlog(producers + 1)
+		eventually(t, "all of the second backlog is there", committed(2*producers))
+		if largest := store.widen(0); largest < 2*producers {
+			t.Errorf("the largest flush afterwards has %d rows, want the whole backlog of %d in one", largest, 2*producers)
+		}
+	})
+}
+
+func testProducers(n int) (list []ProducerID) {
+	for i := range n {
+		list = append(list, testProducer(i+1))
+	}
+	return list
+}

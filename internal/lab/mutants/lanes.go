@@ -78,4 +78,18 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestAJournalHasNoBatchOfWhichItHasACopyForOtherBooks"},
 	},
+	{
+		name:  "gap that nobody fills waited for",
+		guard: "who has dropped batches that a Postgres turned back has lost passes them at once: its acknowledgements would wait for the grace",
+		edits: []edit{{"lane_postgres.go", "return !l.missingSince.IsZero() && (", "return false && ("}},
+		pkg:   ".",
+		tests: []string{"TestABatchThatPostgresLostHoldsUpNoAcknowledgement"},
+	},
+	{
+		name:  "nothing confirmed behind a lost batch",
+		guard: "each batch is confirmed by itself: one that is lost would keep all later ones in memory, and their acknowledgements back",
+		edits: []edit{{"outbox.go", "case mark.Has(b.Sequence):\n\t\t\tb.confirmedAt", "case mark.Has(b.Sequence) && len(left) == 0:\n\t\t\tb.confirmedAt"}},
+		pkg:   ".",
+		tests: []string{"TestOutboxConfirmsEachBatchByItself"},
+	},
 }

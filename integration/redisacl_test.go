@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/internal/servers"
@@ -49,18 +51,95 @@ func TestARedisUserWithTheDocumentedRightsDoesEverything(t *testing.T) {
 	instances := s.startAll(2, "SPENDFLUSH_REWIND_WINDOW=30s", "SPENDFLUSH_SHARDS=2")
 	l := startLoad(t, instances, faultLoad())
 	awaitMore(t, instances, "queue", 10)
-	for _, command := range [][]string{{"status"}, {"status", "--json"}, {"flush"}, {"audit"}} {
-		status, stdout, stderr := run(t, s.variables("SPENDFLUSH_REWIND_WINDOW=30s", "SPENDFLUSH_SHARDS=2"), command...)
-		if status != 0 || strings.Contains(stdout+stderr, "NOPERM") {
-			t.Errorf("spendflush %s: exit status %d\n%s%s", strings.Join(command, " "), status, stdout, stderr)
-		}
-	}
+	s.runAll([]string{"SPENDFLUSH_REWIND_WINDOW=30s", "SPENDFLUSH_SHARDS=2"})
 	s.finish(instances, l)
 
 	// Whatever was refused, also where nobody said so.
 	denied, err := stackOn(t, "", server.URL()).redisClient().Do(t.Context(), "acl", "log").Slice()
 	if err != nil || len(denied) > 0 {
 		t.Errorf("Redis has refused: %v, %v", denied, err)
+	}
+}
+
+// The user is made on every node, as services do. Nodes redirect (ASK, MOVED), are replaced and die: what is needed for
+// that is among the rights, too.
+func TestARedisUserWithTheDocumentedRightsDoesEverythingOnACluster(t *testing.T) {
+	t.Parallel()
+	c := testserver.NewRedisCluster(t)
+	user := []any{"acl", "setuser", "spendflush", "reset", "on"}
+	for _, right := range documentedRights(t) {
+		user = append(user, right)
+	}
+	for n := range c.Servers {
+		if err := c.Client(n).Do(t.Context(), user...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := url.Parse(c.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("spendflush", "acl-password-7c2f")
+	x := &clusterRig{stack: stackOn(t, testserver.Postgres(t), u.String()), cluster: c}
+	variables := []string{fmt.Sprint("SPENDFLUSH_SHARDS=", clusterShards), "SPENDFLUSH_REWIND_WINDOW=30s", "SPENDFLUSH_SHUTDOWN_TIMEOUT=60s"}
+	x.instances = x.startAll(2, variables...)
+	o := faultLoad()
+	o.clients, o.most = 6, 10
+	x.load = startLoad(t, x.instances, o)
+	x.awaitAll()
+	x.runAll(variables)
+
+	slot, err := c.Client(0).ClusterKeySlot(t.Context(), x.tag(0)).Result()
+	x.must(err)
+	from := c.MasterOf(x.tag(0))
+	to := (from + 1) % 3
+	x.must(c.Client(to).Do(t.Context(), "cluster", "setslot", slot, "importing", c.ID(from)).Err())
+	x.must(c.Client(from).Do(t.Context(), "cluster", "setslot", slot, "migrating", c.ID(to)).Err())
+	x.asks(x.tag(0) + ":absent")
+	c.Migrate(t.Context(), int(slot), from, to)
+	x.awaitAll()
+	replica := c.ReplicaOf(to)
+	x.must(c.Client(replica).ClusterFailover(t.Context()).Err())
+	c.MasterOf(x.tag(0), to)
+	x.awaitAll()
+	c.AwaitHealthy(t.Context())
+	x.must(c.Servers[replica].Kill())
+	c.MasterOf(x.tag(0), replica)
+	x.awaitAll()
+	x.end()
+
+	for n := range c.Servers {
+		if n == replica {
+			continue
+		}
+		denied, err := c.Client(n).Do(t.Context(), "acl", "log").Slice()
+		if err != nil || len(denied) > 0 {
+			t.Errorf("node %d has refused: %v, %v", n, denied, err)
+		}
+	}
+}
+
+// asks reads, as the user of the stack's URL, a key that isn't there of a slot that is being moved: its node says where to
+// ask for it.
+func (x *clusterRig) asks(key string) {
+	x.t.Helper()
+	options, err := redis.ParseClusterURL(strings.Replace(x.redis, "cluster=true&", "", 1))
+	x.must(err)
+	client := redis.NewClusterClient(options)
+	defer client.Close()
+	if err := client.Get(x.t.Context(), key).Err(); !errors.Is(err, redis.Nil) {
+		x.t.Errorf("of a slot that is being moved an absent key is read: %v, want that it is absent", err)
+	}
+}
+
+// runAll runs the commands that use Redis: nothing is denied to any of them.
+func (s *stack) runAll(variables []string) {
+	s.t.Helper()
+	for _, command := range [][]string{{"status"}, {"status", "--json"}, {"flush"}, {"audit"}} {
+		status, stdout, stderr := run(s.t, s.variables(variables...), command...)
+		if status != 0 || strings.Contains(stdout+stderr, "NOPERM") {
+			s.t.Errorf("spendflush %s: exit status %d\n%s%s", strings.Join(command, " "), status, stdout, stderr)
+		}
 	}
 }
 

@@ -165,6 +165,23 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinelOnPurpose(t *testing.T) {
 	s.finish(instances, l)
 }
 
+// One address leads to the new master from the moment of the change; all connections lead to what is a replica then.
+func TestSoakTimeFromAFaultToTheNextCommitReadOnly(t *testing.T) {
+	p := newRedisPair(t)
+	s := stackOn(t, testserver.Postgres(t), p.url())
+	instances := s.startAll(2)
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	measure(t, "Redis behind one address: the replica takes over, connections stay open", func() []*instance { return instances }, func() {
+		p.leadTo(1 - p.master)
+		p.change()
+	}, func() {
+		p.awaitReplica()
+		awaitMore(t, instances, "queue", 5)
+	})
+	s.finish(instances, l)
+}
+
 // The time that the old primary takes to stop, and the standby to be promoted, is in the first row. The second one counts
 // from the moment that the new primary takes writes: the five seconds of the contract do so.
 func TestSoakTimeFromAFaultToTheNextCommitPostgres(t *testing.T) {

@@ -16,13 +16,18 @@ import (
 )
 
 // documentedRights returns the rights in docs/security.md as arguments of ACL SETUSER.
-func documentedRights(t *testing.T) (args []string) {
+func documentedRights(t *testing.T) (args []string) { return rightsInBlock(t, 0) }
+
+// documentedSentinelRights is documentedRights of the user for the sentinels.
+func documentedSentinelRights(t *testing.T) (args []string) { return rightsInBlock(t, 1) }
+
+func rightsInBlock(t *testing.T, n int) (args []string) {
 	t.Helper()
-	block := regexp.MustCompile("(?s)```\nACL SETUSER spendflush on (.*?)```").FindStringSubmatch(readText(t, "../docs/security.md"))
-	if block == nil {
-		t.Fatal("docs/security.md has no ACL SETUSER")
+	blocks := regexp.MustCompile("(?s)```\nACL SETUSER spendflush on (.*?)```").FindAllStringSubmatch(readText(t, "../docs/security.md"), -1)
+	if len(blocks) != 2 {
+		t.Fatalf("docs/security.md has ACL SETUSER %d times", len(blocks))
 	}
-	return strings.Fields(strings.Replace(block[1], ">PASSWORD", ">acl-password-7c2f", 1))
+	return strings.Fields(strings.Replace(blocks[n][1], ">PASSWORD", ">acl-password-7c2f", 1))
 }
 
 // setUser gives the user these rights alone, and returns its URL.
@@ -129,6 +134,62 @@ func (x *clusterRig) asks(key string) {
 	defer client.Close()
 	if err := client.Get(x.t.Context(), key).Err(); !errors.Is(err, redis.Nil) {
 		x.t.Errorf("of a slot that is being moved an absent key is read: %v, want that it is absent", err)
+	}
+}
+
+// Both users have the documented rights alone: that of the servers and that of the sentinels.
+func TestUsersWithTheDocumentedRightsDoEverythingBehindSentinels(t *testing.T) {
+	t.Parallel()
+	sentinels := testserver.NewRedisSentinels(t)
+	user := func(rights []string) []any {
+		args := []any{"acl", "setuser", "spendflush", "reset", "on"}
+		for _, right := range rights {
+			args = append(args, right)
+		}
+		return args
+	}
+	for n := range sentinels.Servers {
+		if err := sentinels.Client(n).Do(t.Context(), user(documentedRights(t))...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var watchers []*redis.Client
+	for _, sentinel := range sentinels.Sentinels {
+		client := redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", sentinel.Port()), Password: sentinel.Password()})
+		t.Cleanup(func() { client.Close() })
+		if err := client.Do(t.Context(), user(documentedSentinelRights(t))...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		watchers = append(watchers, client)
+	}
+	u, err := url.Parse(sentinels.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("spendflush", "acl-password-7c2f")
+	q := u.Query()
+	q.Set("sentinel_username", "spendflush")
+	q.Set("sentinel_password", "acl-password-7c2f")
+	u.RawQuery = q.Encode()
+
+	s := stackOn(t, testserver.Postgres(t), u.String())
+	instances := s.startAll(2, "SPENDFLUSH_REWIND_WINDOW=30s")
+	l := startLoad(t, instances, faultLoad())
+	awaitMore(t, instances, "queue", 5)
+	s.runAll([]string{"SPENDFLUSH_REWIND_WINDOW=30s"})
+	sentinels.Failover(t.Context())
+	sentinels.AwaitMaster(t.Context(), 1)
+	awaitMore(t, instances, "queue", 10)
+	s.finish(instances, l)
+
+	for n := range sentinels.Servers {
+		watchers = append(watchers, sentinels.Client(n))
+	}
+	for _, client := range watchers {
+		denied, err := client.Do(t.Context(), "acl", "log").Slice()
+		if err != nil || len(denied) > 0 {
+			t.Errorf("%s has refused: %v, %v", client.Options().Addr, denied, err)
+		}
 	}
 }
 

@@ -212,7 +212,7 @@ func TestSoakTimeFromAFaultToTheNextCommitPostgres(t *testing.T) {
 }
 
 func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
-	for _, ttl := range []string{"800ms", "3s", "500ms"} {
+	for _, ttl := range []string{"800ms", "3s", "1s", "500ms"} {
 		s := newStack(t)
 		client := s.redisClient()
 		instances := s.startAll(3, "SPENDFLUSH_LOCK_TTL="+ttl)

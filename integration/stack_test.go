@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,11 +80,11 @@ func (s *stack) launch(name string, variables ...string) *instance {
 func (in *instance) awaitReady() *instance {
 	in.t.Helper()
 	in.said(&in.stderr, "that it is ready", func(line string) bool {
-		var entry struct{ Msg, Listen string }
+		var entry struct{ Msg, Listen, URL string }
 		if json.Unmarshal([]byte(line), &entry) != nil || entry.Msg != "ready" {
 			return false
 		}
-		in.url = "http://" + entry.Listen
+		in.url = cmp.Or(entry.URL, "http://"+entry.Listen) // older releases don't tell their URL
 		return true
 	})
 	if status, body := in.get("/readyz"); status != http.StatusOK {

@@ -123,7 +123,7 @@ func stopServer(stop func(context.Context) error) error {
 }
 
 func (p *program) greet(in *instance) {
-	url := "http://" + in.listener.Addr().String()
+	url := in.url()
 	auth := ""
 	if in.set.keys.Any() {
 		auth = ` -H "Authorization: Bearer $TOKEN"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/httpapi"
+	"github.com/spendflush/spendflush/internal/keypair"
 	"github.com/spendflush/spendflush/internal/overview"
 )
 
@@ -66,6 +68,7 @@ type instance struct {
 	server    *http.Server
 	listener  net.Listener
 	metrics   *metricsListener // nil: there is none
+	pair      *keypair.Pair    // nil: the API is served without TLS
 	readiness *readiness
 }
 
@@ -79,6 +82,10 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 			}
 		}
 	}()
+	pair, err := set.keyPair()
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", set.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("SPENDFLUSH_LISTEN: %w", err)
@@ -98,9 +105,9 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 		return nil, err
 	}
 
-	in = &instance{parts: ps, metrics: metrics, readiness: newReadiness(log)}
+	in = &instance{parts: ps, metrics: metrics, pair: pair, readiness: newReadiness(log)}
 	registry := newRegistry(ps)
-	registry.MustRegister(in.readiness.collector())
+	registry.MustRegister(in.readiness.collector(), certificateCollector{pair})
 	if in.pipeline, err = ps.pipeline(registry); err != nil {
 		return nil, err
 	}
@@ -149,6 +156,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	})
 	work.Go(func() { in.overview.Publish(hard) })
 	work.Go(func() { in.set.keys.Follow(hard, in.log) })
+	work.Go(func() { in.pair.Follow(hard, in.log) })
 	work.Go(func() {
 		in.probe(first)
 		if err := in.migrate(first); err != nil {
@@ -157,7 +165,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 			}
 			return
 		}
-		in.log.Info("ready", "listen", in.listener.Addr().String())
+		in.log.Info("ready", "listen", in.listener.Addr().String(), "url", in.url())
 		if ready != nil {
 			ready(in)
 		}
@@ -273,7 +281,7 @@ func (in *instance) denied() string {
 	return status.Denied()
 }
 
-// serveAPI makes the server of the API, and the listener that bounds its connections.
+// serveAPI makes the server of the API, and the listener that bounds its connections and speaks TLS.
 func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listener) error {
 	proxies, err := in.set.trustedProxies()
 	if err != nil {
@@ -306,8 +314,20 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 	}
 	registry.MustRegister(api.Collector())
 	in.api, in.server, in.listener = api, api.Server(in.set.Listen), api.Listen(listener)
+	if in.pair != nil {
+		in.listener = tls.NewListener(in.listener, in.pair.Config())
+	}
 	if in.metrics != nil {
 		in.metrics.server, in.metrics.listener = api.MetricsServer(in.metrics.listener)
 	}
 	return nil
+}
+
+// url is where the API is served.
+func (in *instance) url() string {
+	scheme := "http"
+	if in.pair != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + in.listener.Addr().String()
 }

@@ -34,7 +34,9 @@ type settings struct {
 	RedisTLSServerName string `env:"SPENDFLUSH_REDIS_TLS_SERVER_NAME" allowed:"a host name" help:"the name that the certificates of Redis and its sentinels must have (default: the host that is connected to)"`
 
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS or SPENDFLUSH_TOKENS_FILE" help:"address of the HTTP API"`
-	MetricsListen    string        `env:"SPENDFLUSH_METRICS_LISTEN" allowed:"host:port, another than SPENDFLUSH_LISTEN" help:"address of a listener that serves /metrics alone, without a token, to whoever reaches it (default: none; the HTTP API serves them with a token)"`
+	TLSCert          string        `env:"SPENDFLUSH_TLS_CERT_FILE" allowed:"a certificate in PEM, those that lead to its authority after it; with SPENDFLUSH_TLS_KEY_FILE" help:"the HTTP API is served over TLS with it; it is read again when it changes (default: without TLS)"`
+	TLSKey           string        `env:"SPENDFLUSH_TLS_KEY_FILE" allowed:"its key in PEM, without a password; with SPENDFLUSH_TLS_CERT_FILE" help:"the key of the certificate of the HTTP API, read again with it"`
+	MetricsListen    string        `env:"SPENDFLUSH_METRICS_LISTEN" allowed:"host:port, another than SPENDFLUSH_LISTEN" help:"address of a listener that serves /metrics alone, without a token or TLS, to whoever reaches it (default: none; the HTTP API serves them with a token)"`
 	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API, each with all roles"`
 	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
@@ -204,6 +206,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
 	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
+	check("TLSCert", s.TLSCert != "" || s.TLSKey == "")
+	check("TLSKey", s.TLSKey != "" || s.TLSCert == "")
 	check("MetricsListen", s.metricsListenAllowed())
 	check("Tokens", !slices.ContainsFunc(s.Tokens, func(text string) bool { return !access.IsAllowed(text) }))
 	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))

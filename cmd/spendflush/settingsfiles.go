@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spendflush/spendflush/internal/access"
+	"github.com/spendflush/spendflush/internal/reread"
 )
 
 // tokensSetting is the one whose file holds more than its value can, and is read again and again.
@@ -64,7 +65,7 @@ func (s *settings) readSecret(t *setting, path string, values map[string]string)
 
 // readSecretFile returns what the file holds, without line ends at its end. Errors name the file, and nothing that is in it.
 func readSecretFile(path string) (string, error) {
-	text, err := access.ReadText(path)
+	text, err := reread.Text(path)
 	if err != nil {
 		return "", err
 	}

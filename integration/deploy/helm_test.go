@@ -148,6 +148,7 @@ var matrix = map[string]string{
 	"an account of one's own":   required + "serviceAccount: {create: false, name: mine}\n",
 	"neither spread nor limits": required + "topologySpreadConstraints: []\nresources: {limits: null}\n",
 	"time for a stop":           required + "terminationGracePeriodSeconds: 3600\n",
+	"TLS":                       required + "tls: {secretName: spend-tls}\nserviceMonitor: {enabled: true}\n",
 	"all in one ConfigMap":      "image: {repository: r}\nenvFrom: [{configMapRef: {name: all}}]\n",
 }
 
@@ -183,6 +184,7 @@ func TestTheChartNamesWhatIsMissingOrNotAllowed(t *testing.T) {
 		{required + "journal: {enabled: true}\npodSecurityContext: {fsGroup: 1000}\n", "podSecurityContext.fsGroup: allowed with a journal is the number of runAsUser"},
 		{required + "journal: {enabled: true}\npodSecurityContext: {fsGroupChangePolicy: Always}\n", "allowed with a journal is OnRootMismatch"},
 		{required + "probes: {pathPrefix: billing/}\n", "pathPrefix"},
+		{required + "tls: {secret: a}\n", "tls"},
 	} {
 		rendered, said, err := template(t, c.values)
 		if err == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -401,6 +402,51 @@ func TestMigrationsByHookComeBeforeTheInstancesAsTheOwner(t *testing.T) {
 		// The image listens everywhere by default, which nothing without a token may.
 		if set["SPENDFLUSH_LISTEN"].Value != "127.0.0.1:4180" || set["SPENDFLUSH_TOKENS"].ValueFrom != nil || set["REDIS_URL"].ValueFrom != nil {
 			t.Errorf("the Job has %v", slices.Sorted(maps.Keys(set)))
+		}
+	}
+}
+
+func TestInstancesThatServeTLSHaveTheirCertificateAndAreAskedOverIt(t *testing.T) {
+	t.Parallel()
+	const withSecret = required + "tls: {secretName: spend-tls}\nserviceMonitor: {enabled: true}\n"
+	for _, c := range []struct {
+		values       string
+		probes       corev1.URIScheme
+		scrapes      string
+		secret, file string
+	}{
+		{required + "serviceMonitor: {enabled: true}\n", "HTTP", "http", "", ""},
+		{withSecret, "HTTPS", "https", "spend-tls", "/etc/spendflush/tls/tls.crt"},
+		{withSecret + "journal: {enabled: true}\nextraVolumes: [{name: ca, secret: {secretName: ca}}]\n", "HTTPS", "https", "spend-tls", "/etc/spendflush/tls/tls.crt"},
+		{withSecret + "probes: {scheme: HTTP, port: metrics}\n", "HTTP", "https", "spend-tls", "/etc/spendflush/tls/tls.crt"},
+		{required + "serviceMonitor: {enabled: true, port: metrics}\ntls: {secretName: spend-tls}\n", "HTTPS", "http", "spend-tls", "/etc/spendflush/tls/tls.crt"},
+		{required + "serviceMonitor: {enabled: true}\nsettings: {SPENDFLUSH_TLS_CERT_FILE: /own/cert, SPENDFLUSH_TLS_KEY_FILE: /own/key}\n", "HTTPS", "https", "", "/own/cert"},
+	} {
+		objects := render(t, c.values)
+		pod := instances(t, objects).template
+		is := container(t, pod)
+		if live, ready := is.LivenessProbe.HTTPGet.Scheme, is.ReadinessProbe.HTTPGet.Scheme; live != c.probes || ready != c.probes {
+			t.Errorf("%s\nis probed over %s and %s", c.values, live, ready)
+		}
+		if scheme := of[*monitoringv1.ServiceMonitor](objects)[0].Spec.Endpoints[0].Scheme; scheme == nil || scheme.String() != c.scrapes {
+			t.Errorf("%s\nis scraped over %v", c.values, scheme)
+		}
+		if got := variables(t, is)["SPENDFLUSH_TLS_CERT_FILE"].Value; got != c.file {
+			t.Errorf("%s\nthe certificate is in %q", c.values, got)
+		}
+		mounted, secret := "", ""
+		for _, m := range is.VolumeMounts {
+			if m.Name == "tls" && m.SubPath == "" {
+				mounted = m.MountPath
+			}
+		}
+		for _, v := range pod.Spec.Volumes {
+			if v.Name == "tls" && v.Secret != nil {
+				secret = v.Secret.SecretName
+			}
+		}
+		if secret != c.secret || secret != "" && mounted != path.Dir(c.file) {
+			t.Errorf("%s\nthe Secret %q is mounted at %q", c.values, secret, mounted)
 		}
 	}
 }

@@ -3,13 +3,10 @@ package access
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 )
 
 const (
-	maxFile    = 1 << 20
 	maxName    = 64
 	allowedRow = "a line has tokens with commas, which have all roles, or: NAME ROLES TOKEN"
 )
@@ -80,23 +77,6 @@ func isName(text string) bool {
 		isLetter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 		return !isLetter && !(c >= '0' && c <= '9') && !strings.ContainsRune("-_.", c)
 	})
-}
-
-// ReadText returns the text of the file, of at most 1 MiB. Errors name the file, and nothing that is in it.
-func ReadText(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(text) > maxFile {
-		return "", fmt.Errorf("%s has more than %d bytes", path, maxFile)
-	}
-	return string(text), nil
 }
 
 // Parse makes a list of the text of a file. An error names the line.

@@ -19,14 +19,16 @@ type Conn struct {
 
 	// The goroutine that serves the connection uses these. Others may only read from it, or set its
 	// deadline, while a request is being answered.
-	inHeader bool      // no request is being answered
-	begun    bool      // bytes of the header have come
-	until    time.Time // when the header must be there; zero: not in force
-	asked    time.Time // the deadline that the server wants
+	inHandshake bool      // TLS is being agreed on
+	inHeader    bool      // no request is being answered
+	begun       bool      // bytes of the handshake or the header have come
+	until       time.Time // when the handshake or the header must be there; zero: not in force
+	asked       time.Time // the deadline that the server wants
 }
 
 // Read reads. The time for a header begins with the first read after its first byte: of a header
-// that comes in one piece, which is nearly every one, no time need be taken.
+// that comes in one piece, which is nearly every one, no time need be taken. A handshake of TLS has
+// as much time, and the header after it has its own.
 func (c *Conn) Read(b []byte) (int, error) {
 	if !c.inHeader {
 		return c.Conn.Read(b)
@@ -44,6 +46,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // SetReadDeadline sets the deadline, or the one of the header if that is earlier.
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.inHandshake && t.IsZero() {
+		// net/http bounds a handshake, and lifts that bound at its end. No request has begun: clients
+		// open connections ahead.
+		c.inHandshake, c.begun, c.until = false, false, time.Time{}
+	}
 	if c.inHeader {
 		c.asked = t
 		if !c.until.IsZero() && (t.IsZero() || t.After(c.until)) {

@@ -17,13 +17,19 @@ const patience = time.Minute
 // serve runs a server behind a gate until the test ends, and returns its address.
 func serve(t *testing.T, g *Gate, h http.HandlerFunc) string {
 	t.Helper()
+	return serveOn(t, g, h, g.Listen)
+}
+
+// serveOn is serve with another listener than the gate's own.
+func serveOn(t *testing.T, g *Gate, h http.HandlerFunc, listen func(net.Listener) net.Listener) string {
+	t.Helper()
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: h, ReadHeaderTimeout: time.Hour, IdleTimeout: time.Hour, ConnState: g.ConnState, ConnContext: g.ConnContext}
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(g.Listen(raw)) }()
+	go func() { done <- server.Serve(listen(raw)) }()
 	t.Cleanup(func() {
 		server.Close()
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {

@@ -42,7 +42,7 @@ func New(o Options) *Gate {
 }
 
 // Listen returns a listener that lets in what the gate lets in. The server's ConnState and
-// ConnContext must be those of the gate.
+// ConnContext must be those of the gate. The listener may be wrapped by tls.NewListener.
 func (g *Gate) Listen(l net.Listener) net.Listener { return &listener{l, g} }
 
 type listener struct {
@@ -129,7 +129,7 @@ func (g *Gate) Trusts(address netip.Addr) bool {
 
 // ConnState is for http.Server.
 func (g *Gate) ConnState(c net.Conn, state http.ConnState) {
-	if c, ok := c.(*Conn); ok {
+	if c := within(c); c != nil {
 		switch state {
 		case http.StateActive:
 			c.active()
@@ -142,11 +142,27 @@ func (g *Gate) ConnState(c net.Conn, state http.ConnState) {
 type contextKey struct{}
 
 // ConnContext is for http.Server: it lets Of find the connection of a request.
-func (g *Gate) ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*Conn); ok {
-		return context.WithValue(ctx, contextKey{}, c)
+func (g *Gate) ConnContext(ctx context.Context, outer net.Conn) context.Context {
+	c := within(outer)
+	if c == nil {
+		return ctx
 	}
-	return ctx
+	c.inHandshake = outer != net.Conn(c)
+	return context.WithValue(ctx, contextKey{}, c)
+}
+
+// within returns the connection of the gate that TLS runs over, or that it is itself; nil if there is none.
+func within(c net.Conn) *Conn {
+	for {
+		switch is := c.(type) {
+		case *Conn:
+			return is
+		case interface{ NetConn() net.Conn }: // *tls.Conn
+			c = is.NetConn()
+		default:
+			return nil
+		}
+	}
 }
 
 // Of returns the connection of the request with this context, nil if it came through no gate.

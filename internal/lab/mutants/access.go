@@ -29,13 +29,13 @@ var accessMutants = []mutant{
 	{
 		name: "half a file of tokens counts", pkg: "internal/access",
 		guard: "A file counts once two looks found the same: else a token is missing while the file is written.",
-		edits: []edit{{"internal/access/keys.go", "isSettled := text == k.seen", "isSettled := true"}},
+		edits: []edit{{"internal/reread/reread.go", "isSettled := found == s.seen", "isSettled := true"}},
 		tests: []string{"TestAFileThatChangesIsTakenOnceItIsWhole"},
 	},
 	{
 		name: "a wrong file of tokens is silent", pkg: "internal/access",
 		guard: "A file that can't be taken is told by a metric and in the log: else a token that was taken out goes on opening the API unseen.",
-		edits: []edit{{"internal/access/keys.go", "k.stale.Store(true)", "_ = err"}},
+		edits: []edit{{"internal/reread/reread.go", "s.stale.Store(true)", "_ = err"}},
 		tests: []string{"TestAFileThatCannotBeTakenChangesNothingAndIsTold"},
 	},
 	{
@@ -79,5 +79,35 @@ var accessMutants = []mutant{
 		guard: "What Kubernetes sets for a Service named spendflush is let through: else no pod beside it starts.",
 		edits: []edit{{"cmd/spendflush/settingsunknown.go", "|| kubernetesLinks.MatchString(name) {", "{"}},
 		tests: []string{"TestWhatKubernetesSetsForAServiceOfThatNameIsLetThrough"},
+	},
+	{
+		name: "half of a pair is served", pkg: "internal/keypair",
+		guard: "A certificate and a key count once two looks found the same: else half a file is served, or told as a fault, while it is written.",
+		edits: []edit{{"internal/reread/reread.go", "isSettled := found == s.seen", "isSettled := true"}},
+		tests: []string{"TestANewPairIsServedOnceItIsWholeAndHalfOfOneNever"},
+	},
+	{
+		name: "an expired certificate replaces a good one", pkg: "internal/keypair",
+		guard: "A certificate that has expired isn't taken up: else clients that verify it can't come any more.",
+		edits: []edit{{"internal/keypair/keypair.go", "time.Now().After(ends)", "false && ends.IsZero()"}},
+		tests: []string{"TestAPairThatCannotBeReadOrHasExpiredChangesNothingAndIsTold"},
+	},
+	{
+		name: "a connection over TLS is not known", pkg: "internal/gate",
+		guard: "The gate finds its connection within one of TLS: else one at work is closed for a new one, and no header has an end.",
+		edits: []edit{{"internal/gate/gate.go", "c = is.NetConn()", "return nil"}},
+		tests: []string{"TestAtTheLimitAConnectionOverTLSWithoutARequestMakesRoomAndOneAtWorkDoesNot", "TestAHeaderOverTLSHasTheTimeOfAHeaderAndAConnectionDialledAheadThatOfAnIdleOne"},
+	},
+	{
+		name: "a handshake begins a header", pkg: "internal/gate",
+		guard: "The time of a header begins after the handshake: else a connection that is opened ahead is closed in the face of its request.",
+		edits: []edit{{"internal/gate/conn.go", "if c.inHandshake && t.IsZero() {", "if false {"}},
+		tests: []string{"TestAHeaderOverTLSHasTheTimeOfAHeaderAndAConnectionDialledAheadThatOfAnIdleOne"},
+	},
+	{
+		name: "a handshake has no end", pkg: "internal/gate",
+		guard: "A handshake must end in the time of a header: else a client that sends it byte by byte holds a connection.",
+		edits: []edit{{"internal/gate/conn.go", "if !c.inHeader {\n", "if !c.inHeader || c.inHandshake {\n"}},
+		tests: []string{"TestAHandshakeThatIsBegunMustEndInTime"},
 	},
 }

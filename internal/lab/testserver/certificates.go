@@ -18,12 +18,23 @@ import (
 // Certificates are files in PEM: a certificate authority, and certificates with their keys that it has signed.
 type Certificates struct {
 	CA                    string
-	ServerCert, ServerKey string // for localhost, 127.0.0.1 and redis.example
+	ServerCert, ServerKey string // for localhost, 127.0.0.1, redis.example and spend.example
 	ClientCert, ClientKey string
 }
 
 // NewCertificates makes an authority of its own at each call, so that the certificates of two calls don't go together.
 func NewCertificates(t testing.TB) *Certificates {
+	t.Helper()
+	return newCertificates(t, time.Now().Add(24*time.Hour))
+}
+
+// NewExpiredCertificates makes certificates that have expired an hour ago. Their authority hasn't.
+func NewExpiredCertificates(t testing.TB) *Certificates {
+	t.Helper()
+	return newCertificates(t, time.Now().Add(-time.Hour))
+}
+
+func newCertificates(t testing.TB, expire time.Time) *Certificates {
 	t.Helper()
 	dir := privateDir(t)
 	authority := &x509.Certificate{
@@ -36,8 +47,8 @@ func NewCertificates(t testing.TB) *Certificates {
 	issue := func(name string, serial int64, use x509.ExtKeyUsage) (cert, certKey string) {
 		own := newKey(t)
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(24 * time.Hour),
-			ExtKeyUsage: []x509.ExtKeyUsage{use}, DNSNames: []string{"localhost", "redis.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotAfter: expire,
+			ExtKeyUsage: []x509.ExtKeyUsage{use}, DNSNames: []string{"localhost", "redis.example", "spend.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		}
 		secret, err := x509.MarshalECPrivateKey(own)
 		if err != nil {

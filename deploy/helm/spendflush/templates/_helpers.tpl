@@ -79,6 +79,10 @@ app.kubernetes.io/managed-by: {{ $.Release.Service }}
 {{- if .Values.journal.enabled -}}
 {{- $_ := set $defaults "SPENDFLUSH_JOURNAL_DIR" "/var/lib/spendflush/journal" -}}
 {{- end -}}
+{{- if .Values.tls.secretName -}}
+{{- $_ := set $defaults "SPENDFLUSH_TLS_CERT_FILE" "/etc/spendflush/tls/tls.crt" -}}
+{{- $_ := set $defaults "SPENDFLUSH_TLS_KEY_FILE" "/etc/spendflush/tls/tls.key" -}}
+{{- end -}}
 {{- $settings := dict -}}
 {{- range $name, $value := $defaults -}}
 {{- if not (hasKey $.Values.secretSettings $name) -}}
@@ -89,6 +93,12 @@ app.kubernetes.io/managed-by: {{ $.Release.Service }}
 {{- $_ := set $settings $name (include "spendflush.text" $value) -}}
 {{- end -}}
 {{- toJson $settings -}}
+{{- end -}}
+
+{{/* How an instance is spoken to: https or http. */}}
+{{- define "spendflush.scheme" -}}
+{{- $settings := include "spendflush.settings" . | fromJson -}}
+{{- ternary "https" "http" (or (hasKey $settings "SPENDFLUSH_TLS_CERT_FILE") (hasKey .Values.secretSettings "SPENDFLUSH_TLS_CERT_FILE")) -}}
 {{- end -}}
 
 {{/* The port that an instance listens on. */}}

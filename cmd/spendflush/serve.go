@@ -297,6 +297,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Overview:       in.overview,
 		Keys:           in.set.keys,
 		Hosts:          in.set.Hosts,
+		BasePath:       in.set.BasePath,
 		Registry:       registry,
 		Logger:         in.log,
 		AccessLog:      in.set.AccessLog,
@@ -329,5 +330,5 @@ func (in *instance) url() string {
 	if in.pair != nil {
 		scheme = "https"
 	}
-	return scheme + "://" + in.listener.Addr().String()
+	return scheme + "://" + in.listener.Addr().String() + in.set.BasePath
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/internal/httpapi"
 )
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.
@@ -36,6 +37,7 @@ type settings struct {
 	Listen           string        `env:"SPENDFLUSH_LISTEN" envDefault:"127.0.0.1:4180" allowed:"host:port; a host that isn't loopback needs SPENDFLUSH_TOKENS or SPENDFLUSH_TOKENS_FILE" help:"address of the HTTP API"`
 	TLSCert          string        `env:"SPENDFLUSH_TLS_CERT_FILE" allowed:"a certificate in PEM, those that lead to its authority after it; with SPENDFLUSH_TLS_KEY_FILE" help:"the HTTP API is served over TLS with it; it is read again when it changes (default: without TLS)"`
 	TLSKey           string        `env:"SPENDFLUSH_TLS_KEY_FILE" allowed:"its key in PEM, without a password; with SPENDFLUSH_TLS_CERT_FILE" help:"the key of the certificate of the HTTP API, read again with it"`
+	BasePath         string        `env:"SPENDFLUSH_BASE_PATH" envDefault:"/" allowed:"a path such as /spend, of at most 128 letters, digits and any of - . _ ~ between slashes, but no . or .. and not /healthz, /readyz or /metrics" help:"the page and the HTTP API are served below it; /healthz, /readyz and /metrics also without it"`
 	MetricsListen    string        `env:"SPENDFLUSH_METRICS_LISTEN" allowed:"host:port, another than SPENDFLUSH_LISTEN" help:"address of a listener that serves /metrics alone, without a token or TLS, to whoever reaches it (default: none; the HTTP API serves them with a token)"`
 	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API, each with all roles"`
 	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
@@ -155,6 +157,7 @@ func load(environ []string, n need) (*settings, error) {
 	if err := s.makeKeys(); err != nil {
 		return nil, usageError{&settingsError{problems: []string{"SPENDFLUSH_TOKENS: " + err.Error()}}}
 	}
+	s.BasePath, _ = httpapi.CleanBasePath(s.BasePath) // it is allowed
 	if s.Instance == "" {
 		host, _ := os.Hostname()
 		s.Instance = fmt.Sprintf("%s-%d", host, os.Getpid())
@@ -208,6 +211,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("Listen", s.listenAllowed())
 	check("TLSCert", s.TLSCert != "" || s.TLSKey == "")
 	check("TLSKey", s.TLSKey != "" || s.TLSCert == "")
+	_, err := httpapi.CleanBasePath(s.BasePath)
+	check("BasePath", err == nil)
 	check("MetricsListen", s.metricsListenAllowed())
 	check("Tokens", !slices.ContainsFunc(s.Tokens, func(text string) bool { return !access.IsAllowed(text) }))
 	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
@@ -222,7 +227,7 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
 	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)
 	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
-	_, err := s.trustedProxies()
+	_, err = s.trustedProxies()
 	check("TrustedProxies", err == nil)
 	check("QueueKey", isQueueKey(s.QueueKey))
 	check("QueueKeyAccepted", s.QueueKeyAccepted == "" || s.QueueKey != "" && (s.QueueKeyAccepted == unsignedAccepted || isQueueKey(s.QueueKeyAccepted)))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/spendflush/spendflush/internal/httpapi"
 )
 
 func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T) {
@@ -12,7 +14,7 @@ func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T
 		"SPENDFLUSH_SEAL_INTERVAL=soon", "SPENDFLUSH_SHARDS=65", "SPENDFLUSH_MAX_KEYS=0", "SPENDFLUSH_LOG_FORMAT=xml",
 		"SPENDFLUSH_LISTEN=0.0.0.0:4180", "SPENDFLUSH_ROLLUP_DIMENSIONS=model,colour", "SPENDFLUSH_LOCK_TTL=1ms",
 		"USE_REDIS_TRANSACTION_BUFFER=perhaps", "SPENDFLUSH_LOG_LEVEL=loud", "SPENDFLUSH_QUEUE_MAX_BYTES=12",
-		"SPENDFLUSH_AUDIT_INTERVAL=-1h",
+		"SPENDFLUSH_AUDIT_INTERVAL=-1h", "SPENDFLUSH_BASE_PATH=spend", "SPENDFLUSH_TLS_KEY_FILE=/run/key",
 	}, needDatabase|needQueue)
 	var usage usageError
 	if !errors.As(err, &usage) {
@@ -24,6 +26,7 @@ func TestEveryWrongSettingIsNamedAtOnceWithItsValueAndWhatIsAllowed(t *testing.T
 		`SPENDFLUSH_LISTEN: "0.0.0.0:4180" is not allowed`, `SPENDFLUSH_ROLLUP_DIMENSIONS: "model,colour"`,
 		`SPENDFLUSH_LOCK_TTL: "1ms"`, `USE_REDIS_TRANSACTION_BUFFER: "perhaps"`, `SPENDFLUSH_LOG_LEVEL: "loud"`,
 		`SPENDFLUSH_QUEUE_MAX_BYTES: "12"`, `SPENDFLUSH_AUDIT_INTERVAL: "-1h"`, "DATABASE_URL: is not set",
+		`SPENDFLUSH_BASE_PATH: "spend" is not allowed; allowed: ` + httpapi.BasePathAllowed, "SPENDFLUSH_TLS_CERT_FILE: is not set; allowed: a certificate in PEM",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)

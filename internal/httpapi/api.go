@@ -60,6 +60,10 @@ type Config struct {
 	// always among them. None: any with Keys, and no others without.
 	Hosts []string
 
+	// BasePath stands before the paths of all that is served, such as "/spend": the page is at "/spend/" then. /healthz,
+	// /readyz and /metrics are served without it, too. It is one that CleanBasePath returns. Default: "", the root
+	BasePath string
+
 	Instance string // name of this process. Default: "instance"
 	Version  string // of the program. Default: "devel"
 
@@ -161,6 +165,9 @@ func (c Config) validate() error {
 			faults = append(faults, fmt.Errorf("%s: is negative", bound.name))
 		}
 	}
+	if clean, err := CleanBasePath(c.BasePath); err != nil || clean != c.BasePath {
+		faults = append(faults, fmt.Errorf("BasePath: %q is not allowed; allowed is %s, without a slash at its end", c.BasePath, BasePathAllowed))
+	}
 	if c.WaitTimeout > c.MaxWait {
 		faults = append(faults, fmt.Errorf("WaitTimeout: %s is more than MaxWait, %s", c.WaitTimeout, c.MaxWait))
 	}
@@ -174,6 +181,7 @@ type API struct {
 	guesses   *guesses
 	signedOut *signedOut
 	routes    *routes
+	assets    map[string]asset
 	intakes   sync.Pool // of *intake
 	gate      *gate.Gate
 	bodies    *memory
@@ -214,14 +222,15 @@ func New(c Config) (*API, error) {
 		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
 	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
-	a.routes = newRoutes(a.served())
+	a.assets = assetsBelow(a.cfg.BasePath)
+	a.routes = newRoutes(a.cfg.BasePath, a.served())
 	return a, nil
 }
 
 // served lists all that is served.
 func (a *API) served() []*route {
 	metrics := newScrape(a)
-	return []*route{
+	list := []*route{
 		{path: "/v1/updates", role: access.Write, post: a.updates},
 		{path: "/v1/spend", role: access.Read, get: a.spendByQuery},
 		{path: "/v1/spend/{entity...}", role: access.Read, get: a.spendByPath},
@@ -247,6 +256,10 @@ func (a *API) served() []*route {
 		{path: "/assets/{file...}", open: true, page: true, get: a.asset},
 		{path: "/openapi.json", open: true, get: a.asset},
 	}
+	if a.cfg.BasePath != "" {
+		list = append(list, &route{path: "", open: true, page: true, get: a.toPage})
+	}
+	return list
 }
 
 const (

@@ -47,7 +47,12 @@ type asset struct {
 	body        []byte
 }
 
-// assets are the files by the path that each is served at.
+func newAsset(contentType string, body []byte) asset {
+	hash := sha256.Sum256(body)
+	return asset{contentType: contentType, etag: `"` + hex.EncodeToString(hash[:16]) + `"`, body: body}
+}
+
+// assets are the files by the path that each is served at, below the base path.
 var assets = loadAssets(assetFiles)
 
 func loadAssets(from fs.FS) map[string]asset {
@@ -64,12 +69,11 @@ func loadAssets(from fs.FS) map[string]asset {
 		if err != nil {
 			return err
 		}
-		hash := sha256.Sum256(body)
 		at := "/" + name
 		if at == assetPrefix+"index.html" {
 			at = "/"
 		}
-		found[at] = asset{contentType: contentType, etag: `"` + hex.EncodeToString(hash[:16]) + `"`, body: body}
+		found[at] = newAsset(contentType, body)
 		return nil
 	})
 	if err != nil {
@@ -81,7 +85,8 @@ func loadAssets(from fs.FS) map[string]asset {
 // asset serves the file that lies at the path. A browser asks each time whether it has changed, so that a
 // page never runs with the scripts of another version.
 func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
-	file, ok := assets[r.URL.EscapedPath()]
+	path, _ := a.routes.below(r)
+	file, ok := a.assets[path]
 	if !ok {
 		return notFound.because("the page has no file %.200q", r.URL.Path)
 	}

@@ -109,7 +109,7 @@ func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
 // sessionOf returns the session that a cookie of the request has, if it has one that is good, or the one of which that isn't known
 // yet, with the problem notReady.
 func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
-	for _, cookie := range r.CookiesNamed(cookieName(r)) {
+	for _, cookie := range r.CookiesNamed(a.cookieName(r)) {
 		s, ok := opens(a.cfg.Keys.Now(), cookie.Value, time.Now())
 		if !ok {
 			continue

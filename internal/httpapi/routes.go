@@ -13,14 +13,14 @@ type endpoint func(w http.ResponseWriter, r *http.Request) *problem
 // route is what is served at one path.
 type route struct {
 	// path may have {name} for one segment, whatever it is, and {name...} at its end for one or more. What they stand
-	// for is the request's PathValue of that name, escaped as it came.
+	// for is the request's PathValue of that name, escaped as it came. It is below the base path.
 	path string
 
 	open      bool         // needs no token
 	role      access.Roles // one of which the token must have; without one, and unless it is open, it is nobody's
 	page      bool         // a link on a page of another site may lead here: it costs nothing and shows nothing
 	unguarded bool         // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
-	probe     bool         // is asked for by programs again and again, and would drown the rest of the access log
+	probe     bool         // is asked for by programs again and again: it would drown the rest of the access log, and is served without the base path, too
 	get       endpoint     // stands for HEAD too
 	post      endpoint
 	delete    endpoint
@@ -29,12 +29,13 @@ type route struct {
 // routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name, and nothing is cleaned
 // away.
 type routes struct {
+	base     string // stands before all paths; "": nothing does
 	exact    map[string]*route
 	patterns []*route
 }
 
-func newRoutes(list []*route) *routes {
-	rs := &routes{exact: map[string]*route{}}
+func newRoutes(base string, list []*route) *routes {
+	rs := &routes{base: base, exact: map[string]*route{}}
 	for _, found := range list {
 		if strings.Contains(found.path, "{") {
 			rs.patterns = append(rs.patterns, found)
@@ -45,9 +46,19 @@ func newRoutes(list []*route) *routes {
 	return rs
 }
 
-// find returns the route of the request, nil if there is none, and sets the request's path values.
+// find returns the route of the request, nil if there is none, and sets the request's path values. What programs ask for
+// again and again is also found without the base path: a probe or a scrape needn't know it.
 func (rs *routes) find(r *http.Request) *route {
-	path := r.URL.EscapedPath()
+	path, isBelow := rs.below(r)
+	found := rs.at(path, r)
+	if found != nil && !isBelow && !found.probe {
+		return nil
+	}
+	return found
+}
+
+// at returns the route of a path, nil if there is none.
+func (rs *routes) at(path string, r *http.Request) *route {
 	if found := rs.exact[path]; found != nil {
 		return found
 	}

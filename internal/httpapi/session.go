@@ -27,6 +27,9 @@ const (
 	plainCookie = "spendflush_session"
 	// Over TLS the name has a prefix with which browsers take no cookie of another host name, nor one that travels openly.
 	secureCookie = "__Host-" + plainCookie
+	// That prefix wants the path /. Below a base path the cookie goes to that path alone, and the prefix is one with which
+	// browsers take no cookie that travels openly.
+	securePathCookie = "__Secure-" + plainCookie
 
 	sessionFor   = 12 * time.Hour
 	idBytes      = 16
@@ -94,11 +97,14 @@ func isSecure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-func cookieName(r *http.Request) string {
-	if isSecure(r) {
-		return secureCookie
+func (a *API) cookieName(r *http.Request) string {
+	switch {
+	case !isSecure(r):
+		return plainCookie
+	case a.cfg.BasePath != "":
+		return securePathCookie
 	}
-	return plainCookie
+	return secureCookie
 }
 
 // sessionState is the answer to GET /v1/session.
@@ -188,7 +194,7 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 
 func (a *API) setSession(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: cookieName(r), Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: a.cookieName(r), Value: value, Path: a.cfg.BasePath + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: isSecure(r),
 	})
 }

@@ -1,5 +1,8 @@
 // The API of this instance. Failures are Problems, with what the API says of them.
 
+// at is where a path of the API is served: below the address of the page, which may have a path before it.
+export const at = (path) => new URL(`.${path}`, document.baseURI).href;
+
 export class Problem extends Error {
   constructor(status, document, after) {
     super(document.detail || document.title || `The answer is ${status}.`);
@@ -16,7 +19,7 @@ export const on = { signedOut() {}, refused() {} };
 export async function call(path, { method = "GET", body, signal } = {}) {
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(at(path), {
       method, signal, headers: body === undefined ? {} : { "Content-Type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
     });

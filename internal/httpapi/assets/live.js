@@ -1,5 +1,5 @@
 // How the pipeline stands, once a second, for whoever wants to know. Three states: waiting for the first news, live, lost.
-import { call } from "./api.js";
+import { at, call } from "./api.js";
 
 const SILENCE = 6000; // an instance that hangs keeps its connection and says nothing
 const AGAIN = 2000;
@@ -30,7 +30,7 @@ function close() {
 function open() {
   close();
   if (!wanted || document.hidden) return; // hidden pages would use up the browser's few connections
-  const mine = source = new EventSource("/v1/events");
+  const mine = source = new EventSource(at("/v1/events"));
   // An instance ends streams now and then, and has only so many. It is lost if it doesn't answer otherwise either.
   const lost = async () => {
     if (mine !== source) return;

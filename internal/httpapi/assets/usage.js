@@ -1,7 +1,7 @@
 // Parts of a report on what was spent: its totals, its chart, its biggest.
 import { h, id, facts } from "./dom.js";
 import { aligned, count, dollars, units, entityLink } from "./format.js";
-import { report, withQuery } from "./api.js";
+import { at, report, withQuery } from "./api.js";
 import { stack } from "./chart.js";
 import { bounds, slotsOf, GROUPS, MEASURES } from "./scope.js";
 
@@ -52,4 +52,4 @@ export async function topList(group, scope, whose, signal) {
   }));
 }
 
-export const csvAddress = (scope, whose) => withQuery("/v1/usage", { ...whose, ...bounds(scope), by: scope.by, group_by: scope.group, format: "csv" });
+export const csvAddress = (scope, whose) => at(withQuery("/v1/usage", { ...whose, ...bounds(scope), by: scope.by, group_by: scope.group, format: "csv" }));

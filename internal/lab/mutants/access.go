@@ -110,4 +110,22 @@ var accessMutants = []mutant{
 		edits: []edit{{"internal/gate/conn.go", "if !c.inHeader {\n", "if !c.inHeader || c.inHandshake {\n"}},
 		tests: []string{"TestAHandshakeThatIsBegunMustEndInTime"},
 	},
+	{
+		name: "all is served without the base path", pkg: "internal/httpapi",
+		guard: "Without the base path only probes and metrics are served: else what a proxy keeps to itself by path can be reached beside it.",
+		edits: []edit{{"internal/httpapi/routes.go", "&& !isBelow && !found.probe {", "&& !isBelow && !found.probe && false {"}},
+		tests: []string{"TestBelowABasePathAllIsServedAndOnlyProbesAndMetricsAreWithoutIt"},
+	},
+	{
+		name: "the cookie goes to all paths", pkg: "internal/httpapi",
+		guard: "Below a base path the cookie goes to that path alone: else every other service of the host gets it.",
+		edits: []edit{{"internal/httpapi/session.go", "Path: a.cfg.BasePath + \"/\",", "Path: \"/\","}},
+		tests: []string{"TestBelowABasePathTheCookieGoesThereAlone"},
+	},
+	{
+		name: "a base path leads to another host", pkg: "internal/httpapi",
+		guard: "A base path has no empty segments: else //host leads whoever comes without a slash to another host.",
+		edits: []edit{{"internal/httpapi/basepath.go", "[A-Za-z0-9._~-]+)+$", "[A-Za-z0-9._~-]*)+$"}},
+		tests: []string{"TestABasePathIsTakenAsItIsWrittenOrRefused"},
+	},
 }

@@ -89,7 +89,7 @@ simulator: ## what the race detector only makes slow: the simulator as far as it
 
 # Three packages at once, even on two cores: those with servers wait more than they compute.
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer haproxy prometheus promtool chromium systemd-analyze
+	@.ci/need go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
 	$(call go-test,-race -p 3 -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.

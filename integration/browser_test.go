@@ -34,7 +34,7 @@ type browser struct {
 
 // newBrowser starts Chromium. It fails where there is none: .ci/need chromium installs it or names the line.
 // SPENDFLUSH_TEST_BROWSER=off, which is said in the output, turns the browser tests off.
-func newBrowser(t testing.TB) *browser {
+func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	if os.Getenv("SPENDFLUSH_TEST_BROWSER") == "off" {
 		t.Skip("turned off by SPENDFLUSH_TEST_BROWSER=off")
@@ -54,6 +54,7 @@ func newBrowser(t testing.TB) *browser {
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)
 	}
+	options = append(options, more...)
 	allocator, endAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, end := chromedp.NewContext(allocator)
 	b := &browser{t: t, ctx: ctx}

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -209,38 +207,20 @@ func freeAddress(t testing.TB) string {
 // load. Only what deploy/haproxy.cfg says to change elsewhere is changed: the addresses, and Docker's resolvers.
 func startProxy(t testing.TB, s *stack, addresses []string) *instance {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		program = "/usr/sbin/haproxy"
-	}
-	shipped, err := os.ReadFile("../deploy/haproxy.cfg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(shipped)
-	change := func(old, new string) {
-		if strings.Count(text, old) != 1 {
-			t.Fatalf("deploy/haproxy.cfg has %q %d times", old, strings.Count(text, old))
-		}
-		text = strings.Replace(text, old, new, 1)
-	}
 	address := freeAddress(t)
-	change("bind :4180", "bind "+address)
-	change(" resolvers docker init-addr last,libc,none", "")
+	changes := []string{"bind :4180", "bind " + address, " resolvers docker init-addr last,libc,none", ""}
 	for i, to := range addresses {
 		name := fmt.Sprintf("spendflush-%d", i+1)
-		change(fmt.Sprintf("server %s %s:4180", name, name), fmt.Sprintf("server %s %s", name, to))
+		changes = append(changes, fmt.Sprintf("server %s %s:4180", name, name), fmt.Sprintf("server %s %s", name, to))
 	}
+	text := changed(t, "../deploy/haproxy.cfg", changes...)
 	before, rest, _ := strings.Cut(text, "resolvers docker\n")
 	_, after, found := strings.Cut(rest, "\nfrontend ")
 	if !found {
 		t.Fatal("deploy/haproxy.cfg has no frontend behind its resolvers")
 	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(before+"frontend "+after), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	proxy := &instance{process: launchProgram(t, program, "haproxy", nil, "-db", "-f", file), stack: s, url: "http://" + address}
+	file := written(t, t.TempDir(), "haproxy.cfg", before+"frontend "+after)
+	proxy := &instance{process: launchProgram(t, serverProgram(t, "haproxy"), "haproxy", nil, "-db", "-f", file), stack: s, url: "http://" + address}
 	eventually(t, "the proxy has an instance", func() string {
 		if status, body, err := s.do(http.MethodGet, proxy.url+"/readyz", "", nil); err != nil || status != http.StatusOK {
 			return fmt.Sprintf("%d %s %v", status, body, err)

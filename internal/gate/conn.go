@@ -15,7 +15,9 @@ type Conn struct {
 	trusted bool
 	room    *room // nil once it has left; the gate's lock guards it
 
-	idleSince atomic.Int64 // when its last request was answered, by the gate's clock; 0: one is being answered
+	// idleSince is since when the connection may be closed for another one, by the gate's clock. atWork
+	// and given are no times.
+	idleSince atomic.Int64
 
 	// The goroutine that serves the connection uses these. Others may only read from it, or set its
 	// deadline, while a request is being answered.
@@ -25,6 +27,11 @@ type Conn struct {
 	until       time.Time // when the handshake or the header must be there; zero: not in force
 	asked       time.Time // the deadline that the server wants
 }
+
+const (
+	atWork = 0  // a request is being answered whose caller is known
+	given  = -1 // the connection was closed for another one
+)
 
 // Read reads. The time for a header begins with the first read after its first byte: of a header
 // that comes in one piece, which is nearly every one, no time need be taken. A handshake of TLS has
@@ -60,9 +67,10 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// active notes that the header of a request is there.
+// active notes that the header of a request is there. Anybody can send one, so the connection may
+// still be closed: see Work.
 func (c *Conn) active() {
-	c.idleSince.Store(0)
+	c.mark(c.gate.now())
 	c.inHeader, c.begun = false, false
 	if !c.until.IsZero() {
 		c.until = time.Time{}
@@ -73,12 +81,30 @@ func (c *Conn) active() {
 // idle notes that a request was answered and no other has come.
 func (c *Conn) idle() {
 	c.inHeader = true
-	c.idleSince.Store(c.gate.now())
+	c.mark(c.gate.now())
 }
+
+// Work notes that the caller of the request is known: the connection isn't closed before the request
+// is answered. false: it is closed already, and the request must have no effect, because the caller
+// never learns of it.
+func (c *Conn) Work() bool { return c.mark(atWork) }
 
 // Answered notes that what is still read of this connection serves nothing but its end: it may be
 // closed at any time.
-func (c *Conn) Answered() { c.idleSince.Store(c.gate.now()) }
+func (c *Conn) Answered() { c.mark(c.gate.now()) }
+
+// mark sets idleSince. false: the connection was given up before.
+func (c *Conn) mark(since int64) bool {
+	for {
+		was := c.idleSince.Load()
+		if was == given {
+			return false
+		}
+		if c.idleSince.CompareAndSwap(was, since) {
+			return true
+		}
+	}
+}
 
 // InReserve says whether the connection may be used for nothing but health checks.
 func (c *Conn) InReserve() bool {

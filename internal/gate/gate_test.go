@@ -31,6 +31,15 @@ func (g *Gate) mustAdmit(t *testing.T, a string) *Conn {
 	return c
 }
 
+// work has the connection answer a request of a caller that is known.
+func (c *Conn) work(t *testing.T) {
+	t.Helper()
+	c.gate.ConnState(c, http.StateActive)
+	if !c.Work() {
+		t.Fatal("the connection was closed before")
+	}
+}
+
 func newGate(clients int, trusted ...netip.Prefix) *Gate {
 	return New(Options{Clients: clients, Reserve: 4, HeaderTimeout: time.Minute, Trusted: trusted})
 }
@@ -38,11 +47,11 @@ func newGate(clients int, trusted ...netip.Prefix) *Gate {
 func TestAtTheLimitTheConnectionLongestWithoutARequestMakesRoom(t *testing.T) {
 	g := newGate(4)
 	working := g.mustAdmit(t, "10.0.0.1")
-	g.ConnState(working, http.StateActive)
+	working.work(t)
 	oldest := g.mustAdmit(t, "10.0.0.2")
 	used := g.mustAdmit(t, "10.0.0.3")
 	newest := g.mustAdmit(t, "10.0.0.4")
-	g.ConnState(oldest, http.StateActive)
+	oldest.work(t)
 	g.ConnState(oldest, http.StateIdle) // now it is the last that was used
 	last := g.mustAdmit(t, "10.0.0.5")
 	if working.wasClosed() || oldest.wasClosed() || !used.wasClosed() || newest.wasClosed() || last.wasClosed() {
@@ -110,7 +119,7 @@ func TestConnectionsOfAProxyMakeRoomLast(t *testing.T) {
 func TestWithAllAtWorkNewConnectionsGetTheReserveInTurn(t *testing.T) {
 	g := newGate(2)
 	for i := range 2 {
-		g.ConnState(g.mustAdmit(t, fmt.Sprint("10.0.0.", i)), http.StateActive)
+		g.mustAdmit(t, fmt.Sprint("10.0.0.", i)).work(t)
 	}
 	if g.Reserved() {
 		t.Error("the reserve is in use")
@@ -127,7 +136,7 @@ func TestWithAllAtWorkNewConnectionsGetTheReserveInTurn(t *testing.T) {
 		t.Errorf("the oldest connection still has its place in the reserve: %+v", g.Stats())
 	}
 	for _, c := range reserved[1:] {
-		g.ConnState(c, http.StateActive)
+		c.work(t)
 	}
 	if g.admit(from("10.0.2.1")) != nil {
 		t.Error("there are more places than the reserve has")
@@ -139,6 +148,29 @@ func TestWithAllAtWorkNewConnectionsGetTheReserveInTurn(t *testing.T) {
 	}
 	if g.Reserved() || g.Stats().Open != 2 {
 		t.Errorf("places stay taken: %+v", g.Stats())
+	}
+}
+
+func TestARequestKeepsItsPlaceOnceItsCallerIsKnown(t *testing.T) {
+	g := newGate(2)
+	unknown, known := g.mustAdmit(t, "10.0.0.1"), g.mustAdmit(t, "10.0.0.2")
+	g.ConnState(unknown, http.StateActive) // it may never end, or take nothing of its answer
+	known.work(t)
+	g.mustAdmit(t, "10.0.0.3")
+	if !unknown.wasClosed() || known.wasClosed() {
+		t.Error("a request of anybody has kept its place")
+	}
+}
+
+func TestARequestOnAConnectionThatMadeRoomHasNoEffect(t *testing.T) {
+	g := newGate(2)
+	c := g.mustAdmit(t, "10.0.0.1")
+	g.ConnState(c, http.StateActive)
+	g.mustAdmit(t, "10.0.0.2")
+	g.mustAdmit(t, "10.0.0.3")
+	g.ConnState(c, http.StateActive) // of a request that had come with the one before
+	if !c.wasClosed() || c.Work() {
+		t.Error("a request is answered whose caller has been cut off")
 	}
 }
 

@@ -43,7 +43,7 @@ func (r *room) remove(c *Conn) {
 	}
 }
 
-// idlers are the connections of an address that are without a request.
+// idlers are the connections of an address that are without a request of a known caller.
 type idlers struct {
 	trusted bool
 	n       int
@@ -68,7 +68,7 @@ func (r *room) greediest() []*Conn {
 	all := map[netip.Addr]*idlers{}
 	for c := range r.conns {
 		since := c.idleSince.Load()
-		if since == 0 {
+		if since == atWork {
 			continue
 		}
 		if all[c.address] == nil {
@@ -102,14 +102,19 @@ func (r *room) longestIdle(of func(*Conn) bool) []*Conn {
 	}
 	var all []waiting
 	for c := range r.conns {
-		if since := c.idleSince.Load(); since != 0 && of(c) {
+		if since := c.idleSince.Load(); since != atWork && of(c) {
 			all = append(all, waiting{c, since})
 		}
 	}
 	slices.SortFunc(all, func(a, b waiting) int { return int(a.since - b.since) })
 	victims := make([]*Conn, 0, r.each/100+1)
-	for _, w := range all[:min(len(all), cap(victims))] {
-		victims = append(victims, w.conn)
+	for _, w := range all {
+		if len(victims) == cap(victims) {
+			break
+		}
+		if w.conn.idleSince.CompareAndSwap(w.since, given) { // else a request has come
+			victims = append(victims, w.conn)
+		}
 	}
 	return victims
 }

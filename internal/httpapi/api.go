@@ -310,6 +310,15 @@ func (a *API) respond(answer *answer, r *http.Request) {
 	}
 }
 
+// work has the gate keep the connection until the request is answered. Before that, and on routes that
+// are open, the request is that of anybody. If the connection was closed a moment ago, the request ends
+// here: its caller could not learn what became of it.
+func work(r *http.Request) {
+	if conn := gate.Of(r.Context()); conn != nil && !conn.Work() {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // inReserve refuses all but health checks on a connection above MaxClients, which is closed after
 // the answer.
 func (a *API) inReserve(w http.ResponseWriter, r *http.Request) *problem {
@@ -359,6 +368,7 @@ func (a *API) serve(w *answer, r *http.Request) *problem {
 			if p := a.authorize(found, w.from); p != nil {
 				return p
 			}
+			work(r)
 		}
 	}
 	if found == nil {

@@ -200,6 +200,32 @@ func TestWithAllConnectionsAtWorkHealthChecksAreAnsweredAndOthersRefusedAtOnce(t
 	}
 }
 
+func TestARequestThatNeedsNoTokenKeepsNoConnectionFromOthers(t *testing.T) {
+	a, recorder := newAPI(t, func(c *Config) {
+		c.Keys, c.MaxClients, c.BodyGrace = keysOf("secret-1"), 2, time.Hour
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} // else one address has one
+	})
+	url := serve(t, a)
+	for range 2 {
+		conn := dial(t, url)
+		fmt.Fprint(conn, "POST /v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
+			"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, "100 Continue") { // its body is waited for
+			t.Fatal(line, err)
+		}
+	}
+	conn := dial(t, url)
+	fmt.Fprintf(conn, "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
+		"Authorization: Bearer secret-1\r\nContent-Length: %d\r\n\r\n%s", len(plain), plain)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusAccepted || recorder.recorded() != 1 {
+		t.Errorf("%s, %d updates recorded", resp.Status, recorder.recorded())
+	}
+}
+
 func TestARequestWithoutATokenIsRefusedBeforeItsBodyComes(t *testing.T) {
 	a, _ := newAPI(t, func(c *Config) {
 		c.Keys, c.ReadTimeout, c.BodyGrace = keysOf("secret-1"), time.Hour, time.Hour

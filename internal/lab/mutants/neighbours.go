@@ -1,0 +1,23 @@
+package main
+
+// neighbourMutants take away guards against clients that are slow, greedy or not who they seem.
+var neighbourMutants = []mutant{
+	{
+		name: "a request of anybody keeps its connection", pkg: "internal/gate",
+		guard: "A connection is kept for a request once its caller is known: else requests that need no token keep all others out.",
+		edits: []edit{{"internal/gate/conn.go", "c.mark(c.gate.now())\n\tc.inHeader, c.begun", "c.mark(atWork)\n\tc.inHeader, c.begun"}},
+		tests: []string{"TestARequestKeepsItsPlaceOnceItsCallerIsKnown"},
+	},
+	{
+		name: "no request keeps its connection", pkg: "internal/httpapi",
+		guard: "A connection is not closed for another one while a request of a known caller is answered: else the caller doesn't learn what was recorded.",
+		edits: []edit{{"internal/httpapi/api.go", "\t\t\twork(r)\n", ""}},
+		tests: []string{"TestWithAllConnectionsAtWorkHealthChecksAreAnsweredAndOthersRefusedAtOnce"},
+	},
+	{
+		name: "a connection that was given up works on", pkg: "internal/gate",
+		guard: "What comes on a connection that was closed for another one has no effect: else an update is recorded whose caller learns of a failure.",
+		edits: []edit{{"internal/gate/conn.go", "if was == given {", "if false {"}},
+		tests: []string{"TestARequestOnAConnectionThatMadeRoomHasNoEffect"},
+	},
+}

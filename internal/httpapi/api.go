@@ -189,6 +189,7 @@ type API struct {
 	reports   *places
 	looks     *places
 	streams   *places
+	scrapes   *places
 	lingers   *places
 	traffic   traffic
 
@@ -215,6 +216,7 @@ func New(c Config) (*API, error) {
 		reports: newPlaces(c.MaxReports),
 		looks:   newPlaces(maxLooks),
 		streams: newPlaces(maxStreams),
+		scrapes: newPlaces(maxScrapes),
 		lingers: newPlaces(maxLingers),
 		ending:  make(chan struct{}),
 	}
@@ -229,7 +231,6 @@ func New(c Config) (*API, error) {
 
 // served lists all that is served.
 func (a *API) served() []*route {
-	metrics := newScrape(a)
 	list := []*route{
 		{path: "/v1/updates", role: access.Write, post: a.updates},
 		{path: "/v1/spend", role: access.Read, get: a.spendByQuery},
@@ -246,10 +247,7 @@ func (a *API) served() []*route {
 		{path: "/v1/quarantine/{id}/apply", role: access.Operate, post: a.settle("applied", quarantine.Apply)},
 		{path: "/v1/quarantine/{id}/drop", role: access.Operate, post: a.settle("dropped", quarantine.Drop)},
 		{path: "/v1/session", open: true, get: a.session, post: a.signIn, delete: a.signOut},
-		{path: "/metrics", role: access.Read, probe: true, get: func(w http.ResponseWriter, r *http.Request) *problem {
-			metrics.ServeHTTP(w, r)
-			return nil
-		}},
+		{path: "/metrics", role: access.Read, probe: true, get: a.newScrape(a.scrapes)},
 		{path: "/healthz", open: true, unguarded: true, probe: true, get: a.healthz},
 		{path: "/readyz", open: true, unguarded: true, probe: true, get: a.readyz},
 		{path: "/", open: true, page: true, get: a.asset},

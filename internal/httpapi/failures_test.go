@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ var troubles = map[string]func(*trouble){
 			c.body = strings.TrimSpace(c.body)
 		}
 		c.api = func(a *testAPI) {
-			for _, places := range []*places{a.spends, a.reports, a.looks, a.streams} {
+			for _, places := range []*places{a.spends, a.reports, a.looks, a.streams, a.scrapes} {
 				places.taken = places.size
 			}
 		}
@@ -238,20 +239,57 @@ func TestScrapesThatFailOrAreTooManySaySo(t *testing.T) {
 		begun <- struct{}{}
 		<-end
 	})
-	for range maxScrapes {
+	scrape := func(address string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "http://localhost/metrics", nil)
+		r.RemoteAddr = address + ":1000"
+		w := httptest.NewRecorder()
+		slow.ServeHTTP(w, r)
+		return w
+	}
+	for i := range maxScrapes { // of two callers
 		go func() {
-			do(slow, "GET", "/metrics", "")
+			scrape(fmt.Sprint("127.0.0.", 1+i%2))
 			done <- struct{}{}
 		}()
 		<-begun
 	}
-	if w := do(slow, "GET", "/metrics", ""); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
+	wantProblem(t, scrape("127.0.0.3"), busy)
 	close(end)
 	for range maxScrapes {
 		<-done
 	}
+}
+
+func TestOneCallerDoesNotKeepOthersFromTheMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	begun, end := make(chan struct{}, maxScrapes), make(chan struct{})
+	registry.MustRegister(collecting(func(chan<- prometheus.Metric) {
+		begun <- struct{}{}
+		<-end
+	}))
+	a, _ := newAPI(t, func(c *Config) { c.Registry = registry })
+	scrape := a.newScrape(a.scrapes)
+	from := func(address string) *problem {
+		r := httptest.NewRequest("GET", "http://localhost/metrics", nil)
+		r.RemoteAddr = address + ":1000"
+		return scrape(httptest.NewRecorder(), r)
+	}
+	var work sync.WaitGroup
+	for range maxScrapes / 2 {
+		work.Go(func() { from("127.0.0.1") })
+		<-begun
+	}
+	if p := from("127.0.0.1"); p == nil || p.Status != http.StatusServiceUnavailable {
+		t.Error("one caller has more than half of the places")
+	}
+	work.Go(func() { from("127.0.0.2") })
+	select {
+	case <-begun:
+	case <-time.After(patience):
+		t.Error("another caller is kept out")
+	}
+	close(end)
+	work.Wait()
 }
 
 func TestMetricsComeAsProtobufToThosePreferringIt(t *testing.T) {

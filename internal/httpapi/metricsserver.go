@@ -27,17 +27,19 @@ func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
 
 // metricsHandler serves /metrics alone. local: the listener is one that only this machine can reach.
 func (a *API) metricsHandler(local bool) http.Handler {
-	scrape := newScrape(a)
+	scrape := a.newScrape(newPlaces(maxScrapes))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
 		defer func() { a.traffic.answered(answer.status) }()
 		defer a.rescue(answer, r)
 		protect(answer.Header())
-		if p := a.refuseScrape(answer, r, local); p != nil {
-			a.fail(answer, r, p)
-			return
+		p := a.refuseScrape(answer, r, local)
+		if p == nil {
+			p = scrape(answer, r)
 		}
-		scrape.ServeHTTP(answer, r)
+		if p != nil {
+			a.fail(answer, r, p)
+		}
 	})
 }
 
@@ -62,11 +64,19 @@ func (a *API) refuseScrape(w http.ResponseWriter, r *http.Request, local bool) *
 	return nil
 }
 
-// newScrape returns what answers a scrape, maxScrapes of them at once.
-func newScrape(a *API) http.Handler {
-	return promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: maxScrapes,
-	})
+// newScrape returns what answers a scrape, as many at once as there are places. One caller has half of them at
+// most: it may take nothing of its answers, and must not keep Prometheus out by that.
+func (a *API) newScrape(scrapes *places) endpoint {
+	handler := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)})
+	return func(w http.ResponseWriter, r *http.Request) *problem {
+		who := a.partyOf(w, r)
+		if p := scrapes.take(r.Context(), who); p != nil {
+			return p
+		}
+		defer scrapes.give(who)
+		handler.ServeHTTP(w, r)
+		return nil
+	}
 }
 
 func isInReserve(r *http.Request) bool {

@@ -212,6 +212,29 @@ func TestASignOutEndsTheSessionOnAllInstances(t *testing.T) {
 	}
 }
 
+func TestWhoEndsSessionsByTheThousandRevivesNone(t *testing.T) {
+	shared := &endedReader{ended: map[[16]byte]time.Time{}}
+	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1"), shared })
+	of := func(begun time.Duration) string {
+		return "Cookie: " + plainCookie + "=" + newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor-begun))
+	}
+	victim, later := of(time.Hour), of(time.Minute)
+	for i := range fullList { // all that end last; the victim's sign-out is not among them any more
+		id := [16]byte{byte(i), byte(i >> 8)}
+		shared.ended[id] = time.Now().Add(sessionFor - 30*time.Minute)
+	}
+	if look(a); do(a, "GET", "/v1/status", "", victim).Code != http.StatusUnauthorized {
+		t.Error("a session opens that may have been ended")
+	}
+	if do(a, "GET", "/v1/status", "", later).Code != http.StatusOK {
+		t.Error("a session is taken for ended that the list would name")
+	}
+	delete(shared.ended, [16]byte{})
+	if look(a); do(a, "GET", "/v1/status", "", victim).Code != http.StatusOK {
+		t.Error("a list that isn't full is whole")
+	}
+}
+
 func TestAnInstanceThatNeverReadTheEndedSessionsTakesOnlyNewOnes(t *testing.T) {
 	shared := &endedReader{ended: map[[16]byte]time.Time{}, away: errors.New("connection refused")}
 	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1"), shared })

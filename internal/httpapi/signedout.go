@@ -17,6 +17,9 @@ const (
 	signOutTimeout    = 5 * time.Second // for writing to it
 )
 
+// fullList is how many ended sessions Postgres tells at most, those that end last.
+const fullList = 10_000
+
 // signedOut knows the sessions that were ended before their time, by this instance or another one. They are in Postgres,
 // and read again when a cookie comes. While Postgres is away what was read last counts, so that the page, which tells what
 // is wrong then, stays open.
@@ -31,6 +34,7 @@ type signedOut struct {
 	unsaid  map[[16]byte]time.Time // those that Postgres isn't known to have
 	asked   time.Time
 	wasRead bool
+	cut     time.Time // of sessions that end at this time or before, the list may have left some out
 }
 
 func newSignedOut(reader Reader) *signedOut {
@@ -44,6 +48,9 @@ func (o *signedOut) has(ctx context.Context, s session) (ended, unknown bool) {
 	o.refresh(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !s.ends.After(o.cut) {
+		return true, false
+	}
 	if _, ended = o.ended[s.id]; ended || o.wasRead || !s.began().Before(o.started.Truncate(time.Second)) {
 		return ended, false
 	}
@@ -81,9 +88,24 @@ func (o *signedOut) refresh(ctx context.Context) {
 	defer o.mu.Unlock()
 	o.asked = time.Now()
 	if err == nil {
+		o.cut = cutOf(ended)
 		maps.Copy(ended, o.unsaid)
 		o.ended, o.wasRead = ended, true
 	}
+}
+
+// cutOf returns up to which end a list of sessions isn't whole. Whoever has any token can sign in and out
+// until the list is full: no session that was ended by another one may open anything again by that.
+func cutOf(ended map[[16]byte]time.Time) (cut time.Time) {
+	if len(ended) < fullList {
+		return time.Time{}
+	}
+	for _, ends := range ended {
+		if cut.IsZero() || ends.Before(cut) {
+			cut = ends
+		}
+	}
+	return cut
 }
 
 // say tells Postgres of the sessions that were ended here. The caller must have the turn.

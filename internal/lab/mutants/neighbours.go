@@ -20,4 +20,16 @@ var neighbourMutants = []mutant{
 		edits: []edit{{"internal/gate/conn.go", "if was == given {", "if false {"}},
 		tests: []string{"TestARequestOnAConnectionThatMadeRoomHasNoEffect"},
 	},
+	{
+		name: "a full list of ended sessions is whole", pkg: "internal/httpapi",
+		guard: "Of a list of ended sessions that is full, sessions before it are over: else whoever ends thousands of their own revives those of others.",
+		edits: []edit{{"internal/httpapi/signedout.go", "o.cut = cutOf(ended)", "_ = cutOf"}},
+		tests: []string{"TestWhoEndsSessionsByTheThousandRevivesNone"},
+	},
+	{
+		name: "scrapes by anybody", pkg: "internal/httpapi",
+		guard: "One caller has half of the scrapes at once: else one that takes nothing of its answers blinds the monitoring.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "who := a.partyOf(w, r)", "who := party{name: newUUID()}"}},
+		tests: []string{"TestOneCallerDoesNotKeepOthersFromTheMetrics"},
+	},
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,8 +184,10 @@ type API struct {
 	routes    *routes
 	assets    map[string]asset
 	intakes   sync.Pool // of *intake
+	decoders  sync.Pool // of *decoder
 	gate      *gate.Gate
 	bodies    *memory
+	decodes   *places
 	spends    *places
 	reports   *places
 	looks     *places
@@ -212,6 +215,7 @@ func New(c Config) (*API, error) {
 			Clients: c.MaxClients, Reserve: HealthReserve, HeaderTimeout: c.HeaderTimeout, Trusted: c.TrustedProxies,
 		}),
 		bodies:  newMemory(c.MaxBodiesBytes),
+		decodes: newPlaces(max(leastDecodes, 4*runtime.GOMAXPROCS(0))),
 		spends:  newPlaces(maxSpends),
 		reports: newPlaces(c.MaxReports),
 		looks:   newPlaces(maxLooks),
@@ -223,7 +227,8 @@ func New(c Config) (*API, error) {
 	if c.Overview == nil {
 		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
-	a.intakes.New = func() any { return newIntake(c.MaxUpdates) }
+	a.intakes.New = func() any { return &intake{buffer: make([]byte, 0, 4<<10)} }
+	a.decoders.New = func() any { return &decoder{maxUpdates: c.MaxUpdates} }
 	a.assets = assetsBelow(a.cfg.BasePath)
 	a.routes = newRoutes(a.cfg.BasePath, a.served())
 	return a, nil
@@ -264,6 +269,8 @@ const (
 	maxSpends  = 16 // spend look-ups at once; each walks over what is open
 	maxLooks   = 16 // look-ups by an index at once, which slow reports must not keep out: somebody types, or mends the books
 	maxScrapes = 4
+
+	leastDecodes = 16 // bodies above 1 KiB decoded at once, or four for each processor if that is more
 
 	// HealthReserve is how many connections Listen lets in above MaxClients. They serve health
 	// checks only.

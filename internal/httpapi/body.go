@@ -11,29 +11,46 @@ import (
 
 const (
 	freeBodyBytes   = 32 << 10 // a body up to this size isn't counted: connections bound the number of these
-	pooledBodyBytes = 1 << 20  // what is larger is left to the garbage collector
+	freeDecodeBytes = 1 << 10  // a body up to this size is decoded without a place for it
+
+	// What is larger is left to the garbage collector: a body that comes slowly would hold it.
+	pooledBodyBytes = 64 << 10
 	pooledUpdates   = 2048
 )
 
-// intake is what one request with updates needs, to be used again.
+// intake is what the body of one request with updates needs, to be used again.
 type intake struct {
-	decoder
 	buffer []byte
 	holder holder // what the body takes of the memory for bodies
-}
-
-func newIntake(maxUpdates int) *intake {
-	return &intake{decoder: decoder{maxUpdates: maxUpdates}, buffer: make([]byte, 0, 4<<10)}
 }
 
 func (a *API) putIntake(in *intake) {
 	a.bodies.give(&in.holder)
 	in.holder = holder{}
-	if cap(in.buffer) > pooledBodyBytes || cap(in.updates) > pooledUpdates {
-		return
+	if cap(in.buffer) <= pooledBodyBytes {
+		a.intakes.Put(in)
 	}
-	in.reset()
-	a.intakes.Put(in)
+}
+
+// beginDecoding returns a decoder for a body of n bytes, which end gives back. Updates take up to fifty times
+// as much memory as their text, so that few bodies are decoded at once.
+func (a *API) beginDecoding(w http.ResponseWriter, r *http.Request, n int) (d *decoder, end func(), p *problem) {
+	giveBack := func() {}
+	if n > freeDecodeBytes {
+		who := a.partyOf(w, r)
+		if p := a.decodes.take(r.Context(), who); p != nil {
+			return nil, nil, p
+		}
+		giveBack = func() { a.decodes.give(who) }
+	}
+	d = a.decoders.Get().(*decoder)
+	return d, func() {
+		if cap(d.updates) <= pooledUpdates {
+			d.reset()
+			a.decoders.Put(d)
+		}
+		giveBack()
+	}, nil
 }
 
 // read reads the body into the intake's buffer. What is used of it grows with what has arrived, not

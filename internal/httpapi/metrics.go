@@ -77,7 +77,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descBodies, c.a.bodies.inUse())
 	gauge(descBodyLimit, c.a.bodies.limit)
-	for kind, s := range map[string]*places{"spend": c.a.spends, "report": c.a.reports, "look": c.a.looks, "stream": c.a.streams} {
+	for kind, s := range map[string]*places{"spend": c.a.spends, "report": c.a.reports, "look": c.a.looks, "stream": c.a.streams, "scrape": c.a.scrapes, "decode": c.a.decodes} {
 		gauge(descWorking, int64(s.held()), kind)
 		gauge(descWorkLimit, int64(s.size), kind)
 	}

@@ -96,19 +96,24 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spend
 	if p != nil {
 		return spendflush.Receipt{}, 0, p
 	}
-	if err := in.decode(body, form); err != nil {
+	d, end, p := a.beginDecoding(w, r, len(body))
+	if p != nil {
+		return spendflush.Receipt{}, 0, p
+	}
+	defer end()
+	if err := d.decode(body, form); err != nil {
 		return spendflush.Receipt{}, 0, contentTooLarge.because("there are more than %d updates; nothing was recorded, send them in parts", a.cfg.MaxUpdates)
 	}
-	n := len(in.updates)
+	n := len(d.updates)
 	switch {
-	case len(in.faults) > 0:
-		return spendflush.Receipt{}, 0, in.problem(nil)
+	case len(d.faults) > 0:
+		return spendflush.Receipt{}, 0, d.problem(nil)
 	case n == 0:
 		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
 	}
-	receipt, err := a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), in.updates)
+	receipt, err := a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), d.updates)
 	if err != nil {
-		return spendflush.Receipt{}, 0, in.recordProblem(err)
+		return spendflush.Receipt{}, 0, d.recordProblem(err)
 	}
 	if token := callerOf(w).token; token != nil {
 		token.AddBooked(int64(n))
@@ -147,9 +152,13 @@ func (d *decoder) recordProblem(err error) *problem {
 // problem lists what is wrong with the updates: what the decoder has found, and what the root says of the others.
 // refused is what RecordAllFor said, nil if it wasn't asked.
 func (d *decoder) problem(refused *spend.UpdateError) *problem {
+	known := len(d.faults)
 	for i := range d.updates {
 		if d.bad[i] {
 			continue
+		}
+		if len(d.faults)-known == maxFaults { // later ones aren't told
+			break
 		}
 		if r, ok := errors.AsType[*spend.UpdateError](d.updates[i].Check(i)); ok {
 			d.refuseUpdate(r)

@@ -293,6 +293,62 @@ func TestAWaitThatEndsSaysWhatWasReachedAndNotToSendAgain(t *testing.T) {
 	}
 }
 
+func TestFaultsThatAreNotToldTakeNoMemory(t *testing.T) {
+	d := &decoder{maxUpdates: 10_000}
+	if err := d.decode([]byte("["+strings.Repeat(`{"spend":1},`, 9_999)+`{"spend":1}]`), formatJSON); err != nil {
+		t.Fatal(err)
+	}
+	if p := d.problem(nil); len(p.Errors) != maxFaults || len(d.faults) != maxFaults {
+		t.Errorf("%d faults are told, %d are kept", len(p.Errors), len(d.faults))
+	}
+}
+
+// busyRecorder takes an update once it may.
+type busyRecorder struct {
+	Recorder
+	begun, may chan struct{}
+}
+
+func (r *busyRecorder) RecordAllFor(caller string, updates []spendflush.Update) (spendflush.Receipt, error) {
+	r.begun <- struct{}{}
+	<-r.may
+	return r.Recorder.RecordAllFor(caller, updates)
+}
+
+func TestFewBodiesAreDecodedAtOnceAndHalfOfThemOfOneCaller(t *testing.T) {
+	slow := &busyRecorder{begun: make(chan struct{}, 100), may: make(chan struct{})}
+	a, _ := newAPI(t, func(c *Config) {
+		slow.Recorder = c.Recorder
+		c.Recorder, c.Keys = slow, keysOf("secret-1", "secret-2")
+	})
+	large := plain + strings.Repeat(" ", freeDecodeBytes)
+	answers := make(chan int, 100)
+	post := func(token, body string) {
+		answers <- do(a, "POST", "/v1/updates", body, asJSON, "Authorization: Bearer "+token).Code
+	}
+	for range a.decodes.each {
+		go post("secret-1", large)
+		<-slow.begun
+	}
+	post("secret-1", large) // waits for its turn, which doesn't come
+	if status := <-answers; status != http.StatusServiceUnavailable {
+		t.Errorf("%d: one caller has more than half of the places", status)
+	}
+	go post("secret-2", large)
+	go post("secret-1", plain) // a small one needs no place
+	<-slow.begun
+	<-slow.begun
+	close(slow.may)
+	for range a.decodes.each + 2 {
+		if status := <-answers; status != http.StatusAccepted {
+			t.Error(status)
+		}
+	}
+	if n := a.decodes.held(); n != 0 {
+		t.Errorf("%d places are never given back", n)
+	}
+}
+
 func TestAWaitHoldsNoBuffers(t *testing.T) {
 	a, recorder := newAPI(t, nil)
 	recorder.wait = func(_ context.Context, want spendflush.Stage) (spendflush.Stage, error) {

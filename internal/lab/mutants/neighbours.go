@@ -32,4 +32,16 @@ var neighbourMutants = []mutant{
 		edits: []edit{{"internal/httpapi/metricsserver.go", "who := a.partyOf(w, r)", "who := party{name: newUUID()}"}},
 		tests: []string{"TestOneCallerDoesNotKeepOthersFromTheMetrics"},
 	},
+	{
+		name: "any number of bodies decoded at once", pkg: "internal/httpapi",
+		guard: "Few bodies are decoded at once: else those of one client, which take fifty times as much memory as updates, take all there is.",
+		edits: []edit{{"internal/httpapi/body.go", "if n > freeDecodeBytes {", "if false {"}},
+		tests: []string{"TestFewBodiesAreDecodedAtOnceAndHalfOfThemOfOneCaller"},
+	},
+	{
+		name: "all faults kept", pkg: "internal/httpapi",
+		guard: "No more faults of a body are kept than are told: else ten thousand wrong updates take as much memory as they like.",
+		edits: []edit{{"internal/httpapi/updates.go", "if len(d.faults)-known == maxFaults {", "if len(d.faults)-known < 0 {"}},
+		tests: []string{"TestFaultsThatAreNotToldTakeNoMemory"},
+	},
 }

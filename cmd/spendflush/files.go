@@ -24,7 +24,7 @@ func (in *instance) maxClients() (int, error) {
 	if !ok {
 		return in.set.MaxClients, nil
 	}
-	reserved := ownFiles + in.set.MaxConnections + redisConnections(in.client) + httpapi.HealthReserve
+	reserved := in.reservedFiles()
 	most := limit - int64(reserved)
 	if most < fewestPlaces {
 		return 0, usageError{fmt.Errorf("the process may have %d files open; it needs %d at least, or a smaller SPENDFLUSH_MAX_CONNECTIONS "+
@@ -36,6 +36,15 @@ func (in *instance) maxClients() (int, error) {
 	in.log.Warn("SPENDFLUSH_MAX_CLIENTS is more than the limit on open files allows: fewer clients are let in",
 		"max_clients", in.set.MaxClients, "let_in", most, "open_files_limit", limit, "kept_for_postgres_redis_and_files", reserved)
 	return int(most), nil
+}
+
+// reservedFiles returns how many files are kept from clients.
+func (in *instance) reservedFiles() int {
+	n := ownFiles + in.set.MaxConnections + redisConnections(in.client) + httpapi.HealthReserve
+	if in.metrics != nil {
+		n += httpapi.MetricsConnections
+	}
+	return n
 }
 
 // redisConnections returns how many connections to Redis there may be.

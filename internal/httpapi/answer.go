@@ -97,7 +97,7 @@ func (a *API) linger(w *answer, r *http.Request) {
 		return
 	}
 	c := http.NewResponseController(w.ResponseWriter)
-	who := party{address: a.clientOf(r)} // whoever it is, it may have no token
+	who := party{address: gate.NetworkOf(a.clientOf(r))} // whoever it is, it may have no token
 	if c.Flush() == nil && a.lingers.tryTake(who) {
 		defer a.lingers.give(who)
 		if conn := gate.Of(r.Context()); conn != nil {

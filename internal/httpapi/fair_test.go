@@ -456,6 +456,27 @@ func TestAStopDoesNotWaitForWhatComesOfABodyAfterItsAnswer(t *testing.T) {
 	}
 }
 
+func TestTheAddressesOfOneCustomerShareThePlacesOfRefusedBodies(t *testing.T) {
+	a, _ := newAPI(t, withTokens("secret-1"))
+	for range a.lingers.each {
+		if !a.lingers.tryTake(party{address: netip.MustParseAddr("2001:db8::")}) {
+			t.Fatal("there is no place")
+		}
+	}
+	for remote, want := range map[string]bool{"[2001:db8::5]:1": false, "[2001:db8:0:1::5]:1": true} {
+		r := httptest.NewRequest("POST", "/v1/updates", nil)
+		r.RemoteAddr = remote
+		asked := false
+		r.ContentLength, r.Body = 1000, io.NopCloser(readerFunc(func([]byte) (int, error) {
+			asked = true
+			return 0, io.EOF
+		}))
+		if a.ServeHTTP(httptest.NewRecorder(), r); asked != want {
+			t.Errorf("%s: the rest of the body is waited for: %t", remote, asked)
+		}
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

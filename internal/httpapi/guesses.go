@@ -27,7 +27,7 @@ type guesses struct {
 	missing, wrong, paused atomic.Int64 // requests refused, by why
 
 	seed  maphash.Seed
-	right [1024]atomic.Uint64 // hashes of an address and a token that was right from there
+	right [1024]rightSet // of hashes of an address and a token that was right from there
 
 	mu     sync.Mutex
 	until  map[netip.Addr]time.Time // by when the failures of an address are forgiven
@@ -36,6 +36,28 @@ type guesses struct {
 	forgiven time.Time // when forgive last looked
 	unsaid   int       // wrong tokens since the last line of the log
 	clock    func() time.Time
+}
+
+// rightSet has the hashes that share a place in the table: as many as are read at once from memory.
+type rightSet [8]atomic.Uint64
+
+func (s *rightSet) has(hash uint64) bool {
+	for i := range s {
+		if s[i].Load() == hash {
+			return true
+		}
+	}
+	return false
+}
+
+// add puts the hash where nothing is yet, else in place of one of the others.
+func (s *rightSet) add(hash uint64) {
+	for i := range s {
+		if s[i].CompareAndSwap(0, hash) {
+			return
+		}
+	}
+	s[hash>>32%uint64(len(s))].Store(hash)
 }
 
 func newGuesses(log *slog.Logger) *guesses {
@@ -48,13 +70,13 @@ func (g *guesses) judge(from caller) *problem {
 	if from.token != nil {
 		hash := maphash.Comparable(g.seed, from)
 		known := &g.right[hash%uint64(len(g.right))]
-		if known.Load() == hash {
+		if known.has(hash) {
 			return nil
 		}
 		if wait := g.pause(address, false); wait > 0 {
 			return g.tooMany(wait)
 		}
-		known.Store(hash)
+		known.add(hash)
 		return nil
 	}
 	if wait := g.pause(address, true); wait > 0 {

@@ -10,8 +10,13 @@ import (
 	"github.com/spendflush/spendflush/internal/gate"
 )
 
-// maxScrapers is how many connections the listener of the metrics has at once; one address has half of them at most.
-const maxScrapers = 64
+const (
+	maxScrapers    = 64 // connections of the listener of the metrics at once; one address has half of them at most
+	scraperReserve = 1  // connections above these, which are told so
+
+	// MetricsConnections is how many connections the listener of a MetricsServer has open at most.
+	MetricsConnections = maxScrapers + scraperReserve
+)
 
 // MetricsServer returns a server that serves /metrics alone, to whoever reaches the listener, without a token, and the
 // listener that it is to serve, which bounds its connections. A listener on a loopback address answers under loopback
@@ -19,7 +24,7 @@ const maxScrapers = 64
 //
 // The deadlines are those of the API. What it answers counts among the answers of the API.
 func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
-	bounds := gate.New(gate.Options{Clients: maxScrapers, Reserve: 1, HeaderTimeout: a.cfg.HeaderTimeout})
+	bounds := gate.New(gate.Options{Clients: maxScrapers, Reserve: scraperReserve, HeaderTimeout: a.cfg.HeaderTimeout})
 	server := a.newServer(a.metricsHandler(isLoopback(l.Addr().String())), bounds)
 	server.ReadTimeout = a.cfg.ReadTimeout
 	return server, bounds.Listen(l)

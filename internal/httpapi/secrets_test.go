@@ -95,6 +95,29 @@ func TestWhoGuessesTokensHasToPauseAndNobodyElse(t *testing.T) {
 	}
 }
 
+func TestWhoGuessesBehindAProxyKeepsNoneOfManyTokensOut(t *testing.T) {
+	tokens := make([]string, 300)
+	for i := range tokens {
+		tokens[i] = fmt.Sprintf("secret-%d", i)
+	}
+	a, _ := newAPI(t, func(c *Config) { c.Keys = keysOf(tokens...) })
+	slowly(a)
+	const proxy = "203.0.113.9:1000"
+	for _, token := range tokens {
+		if w := from(a, proxy, token); w.Code != http.StatusOK {
+			t.Fatal(w.Code)
+		}
+	}
+	for range guessesAtOnce {
+		wantProblem(t, from(a, proxy, "guess"), unauthorized)
+	}
+	for _, token := range tokens {
+		if w := from(a, proxy, token); w.Code != http.StatusOK {
+			t.Fatalf("%s was right before, and is answered %d", token, w.Code)
+		}
+	}
+}
+
 func TestTheAddressesOfOneCustomerPauseTogetherAndAreNotRememberedForEver(t *testing.T) {
 	a, _ := newAPI(t, withTokens("secret-1"))
 	wait := slowly(a)

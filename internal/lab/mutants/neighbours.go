@@ -44,4 +44,22 @@ var neighbourMutants = []mutant{
 		edits: []edit{{"internal/httpapi/updates.go", "if len(d.faults)-known == maxFaults {", "if len(d.faults)-known < 0 {"}},
 		tests: []string{"TestFaultsThatAreNotToldTakeNoMemory"},
 	},
+	{
+		name: "right tokens push each other out", pkg: "internal/httpapi",
+		guard: "Tokens that were right stay known beside others: else who guesses from an address that many share keeps some of them out.",
+		edits: []edit{{"internal/httpapi/guesses.go", "if s[i].CompareAndSwap(0, hash) {", "if i == 0 {\n\t\t\ts[i].Store(hash)"}},
+		tests: []string{"TestWhoGuessesBehindAProxyKeepsNoneOfManyTokensOut"},
+	},
+	{
+		name: "each address of a customer waits with its body", pkg: "internal/httpapi",
+		guard: "An IPv6 network counts as one address where refusals wait for bodies: else one customer has all the places.",
+		edits: []edit{{"internal/httpapi/answer.go", "gate.NetworkOf(a.clientOf(r))", "a.clientOf(r)"}},
+		tests: []string{"TestTheAddressesOfOneCustomerShareThePlacesOfRefusedBodies"},
+	},
+	{
+		name: "no files for connections that ask for metrics", pkg: "cmd/spendflush",
+		guard: "Open files are kept for the listener of the metrics: else its clients take those of Postgres and Redis.",
+		edits: []edit{{"cmd/spendflush/files.go", "n += httpapi.MetricsConnections", "n += 0"}},
+		tests: []string{"TestConnectionsForMetricsTakeNoFilesFromPostgresAndRedis"},
+	},
 }

@@ -34,6 +34,7 @@ TEST_TIMEOUT ?= 40m
 FUZZTIME ?= 15s
 BENCHTIME ?= 1s
 SOAK_UPDATES ?= 5000000
+HOSTILE_SECONDS ?= 20
 TORTURE_SECONDS ?= 600
 TORTURE_SEED ?=
 MUTANTS ?=
@@ -57,7 +58,7 @@ go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(
 SCENARIOS := -parallel 4
 
 .DEFAULT_GOAL := help
-.PHONY: release-check chart chart-files simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
+.PHONY: hostile release-check chart chart-files simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -183,6 +184,12 @@ soak: ## the long scenarios (SOAK_UPDATES=5000000), up to an hour
 times: ## how long commits stand still after a fault of Redis Cluster, Sentinel, Postgres or the lock holder, ten runs each
 	@.ci/need go postgres redis-server
 	$(call go-test,-tags soak -run TestSoakTime -timeout 60m -v -count=1 $(TESTFLAGS),./integration)
+
+hostile: ## an honest client without and beside each attack: share of failures and p99, as a table (HOSTILE_SECONDS=20 each)
+	@.ci/need go postgres redis-server
+	@echo '| attack | the honest client asks | without the attack | beside it | ratio of p99 |'; echo '|---|---|---|---|---:|'
+	@set -o pipefail; SPENDFLUSH_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(GO) -C integration test -run TestHostile -timeout 60m -v -count=1 . \
+		| sed -nE 's/^ +hostile_linux_test\.go:[0-9]+: (\|.*)/\1/p; /FAIL|failed:|hostile_linux_test.go:[0-9]+: [^|]/p'
 
 screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromium
 	@.ci/need go postgres redis-server chromium

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,9 +26,9 @@ const hostileToken = "integration-token-hostile-55d0"
 
 // hostileFor is how long each attack goes on. SPENDFLUSH_HOSTILE_SECONDS makes it longer, for
 // figures, and SPENDFLUSH_HOSTILE_PROGRAM names another build to be attacked.
-func hostileFor(t *testing.T) (seconds time.Duration, program string) {
+func hostileFor(t testing.TB) (seconds time.Duration, program string) {
 	t.Helper()
-	seconds, program = 3*time.Second, binary
+	seconds, program = 2*time.Second, binary
 	if text := os.Getenv("SPENDFLUSH_HOSTILE_SECONDS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -65,21 +66,30 @@ func newHostile(t *testing.T, variables ...string) *hostile {
 	return h
 }
 
-// connections has n clients connect, send the text and wait, and begin anew once they are answered
-// or cut off. With reading, they take a byte of the answer every half second instead.
-func (h *hostile) connections(n int, reading bool, text string) {
+// manner is what an attacking client does once it has sent its text.
+type manner int
+
+const (
+	waits  manner = iota // for an answer, or until it is cut off
+	sips                 // takes a byte of the answer every half second
+	leaves               // takes nothing of the answer for nine seconds, and goes
+)
+
+// connections has n clients of the address connect, send the text, and begin anew once they are answered
+// or cut off.
+func (h *hostile) connections(n int, from string, how manner, text string) {
 	for range n {
 		h.attack.Go(func() {
 			for h.over.Err() == nil {
-				h.connection(reading, text)
+				h.connection(from, how, text)
 				h.pause(100 * time.Millisecond)
 			}
 		})
 	}
 }
 
-func (h *hostile) connection(reading bool, text string) {
-	dialer := net.Dialer{}
+func (h *hostile) connection(from string, how manner, text string) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	conn, err := dialer.DialContext(h.over, "tcp", h.address)
 	if err != nil {
 		return
@@ -88,11 +98,17 @@ func (h *hostile) connection(reading bool, text string) {
 	stop := context.AfterFunc(h.over, func() { conn.Close() })
 	defer stop()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	if how == leaves {
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // what isn't taken by then is enough
+		_, _ = io.WriteString(conn, text)
+		h.pause(9 * time.Second)
+		return
+	}
 	if _, err := io.WriteString(conn, text); err != nil {
 		return
 	}
 	for one := make([]byte, 1); ; h.pause(500 * time.Millisecond) {
-		if _, err := conn.Read(one); err != nil || !reading {
+		if _, err := conn.Read(one); err != nil || how == waits {
 			return
 		}
 	}
@@ -142,14 +158,39 @@ func (h *hostile) ask(d time.Duration, request func() (*http.Request, error)) (s
 	return seen
 }
 
-// tell says what the client has seen. Any failure fails the test.
-func (seen honest) tell(t *testing.T, what string) {
-	t.Helper()
-	slices.Sort(seen.took)
-	t.Logf("%-40s %5d requests, %5.1f %% failed, p99 %s, longest %s", what, seen.asked, 100*float64(seen.failed)/float64(seen.asked),
-		seen.took[len(seen.took)*99/100].Round(100*time.Microsecond), seen.took[len(seen.took)-1].Round(100*time.Microsecond))
-	if seen.failed > 0 {
-		t.Errorf("%s: %d of %d requests failed: %s", what, seen.failed, seen.asked, seen.why)
+// String is what the client has seen. The times must be sorted.
+func (seen *honest) String() string {
+	return fmt.Sprintf("%d of %d failed, p99 %s", seen.failed, seen.asked, seen.p99().Round(100*time.Microsecond))
+}
+
+func (seen *honest) p99() time.Duration { return seen.took[len(seen.took)*99/100] }
+
+// question is what the honest client asks.
+type question struct {
+	what    string
+	request func() (*http.Request, error)
+}
+
+// beside asks the questions without the attack, and then with it, and says what became of them, as a row of a table. Any failure
+// fails the test; how long answers take is for the reader, because it depends on the machine.
+func (h *hostile) beside(attack string, begin func(), questions ...question) {
+	h.t.Helper()
+	d, _ := hostileFor(h.t)
+	without := make([]honest, len(questions))
+	for i, q := range questions {
+		without[i] = h.ask(d/2, q.request)
+	}
+
+	begin()
+	for i, q := range questions {
+		with := h.ask(d, q.request)
+		for _, seen := range []*honest{&without[i], &with} {
+			slices.Sort(seen.took)
+			if seen.failed > 0 {
+				h.t.Errorf("%s: %s: %s: %s", attack, q.what, seen, seen.why)
+			}
+		}
+		h.t.Logf("| %s | %s | %s | %s | %.1f |", attack, q.what, &without[i], &with, float64(with.p99())/float64(without[i].p99()))
 	}
 }
 
@@ -169,36 +210,137 @@ func (h *hostile) getter(path string) func() (*http.Request, error) {
 
 const honestUpdate = `{"spend":"0.01","api_key":"honest"}`
 
+// send sends an attacker's request and reads the answer, whatever it is.
+func (h *hostile) send(token string, request func() (*http.Request, error)) {
+	r, err := request()
+	if err != nil {
+		return
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	if resp, err := http.DefaultClient.Do(r.WithContext(h.over)); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+}
+
+// attackers are two addresses that have one half of the connections each.
+var attackers = []string{"127.0.0.3", "127.0.0.4"}
+
+func (h *hostile) anUpdate() question   { return question{"an update", h.post("", []byte(honestUpdate))} }
+func (h *hostile) readiness() question  { return question{"`/readyz`", h.getter("/readyz")} }
+func bearer(token string) (line string) { return "Authorization: Bearer " + token + "\r\n" }
+
 func TestHostileHeadersThatDoNotEndKeepNoClientOut(t *testing.T) {
-	d, _ := hostileFor(t)
 	h := newHostile(t, "SPENDFLUSH_MAX_CLIENTS=40")
-	h.connections(60, false, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-")
-	h.ask(d, h.getter("/readyz")).tell(t, "headers: /readyz")
-	h.ask(d, h.post("", []byte(honestUpdate))).tell(t, "headers: an update")
+	h.beside("60 headers that don't end, of 40 connections", func() {
+		h.connections(60, "127.0.0.1", waits, "GET /healthz HTTP/1.1\r\nHost: x\r\nX-")
+	}, h.readiness(), h.anUpdate())
 }
 
 func TestHostileBodiesWithoutATokenKeepNoClientOut(t *testing.T) {
-	d, _ := hostileFor(t)
 	h := newHostile(t, "SPENDFLUSH_MAX_CLIENTS=40")
-	h.connections(60, false, "POST /v1/updates HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-	h.ask(d, h.getter("/readyz")).tell(t, "no token, no body: /readyz")
-	h.ask(d, h.post("", []byte(honestUpdate))).tell(t, "no token, no body: an update")
+	h.beside("60 requests without token or body, of 40 connections", func() {
+		h.connections(60, "127.0.0.1", waits,
+			"POST /v1/updates HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+	}, h.readiness(), h.anUpdate())
+}
+
+func TestHostileSignInsWithoutABodyKeepNoClientOut(t *testing.T) {
+	h := newHostile(t, "SPENDFLUSH_MAX_CLIENTS=40")
+	h.beside("60 sign-ins without a body, of two addresses and 40 connections", func() {
+		for _, address := range attackers {
+			h.connections(30, address, waits,
+				"POST /v1/session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+		}
+	}, h.readiness(), h.anUpdate())
+}
+
+func TestHostileReadersOfPagesKeepNoClientOut(t *testing.T) {
+	h := newHostile(t, "SPENDFLUSH_MAX_CLIENTS=40")
+	h.beside("60 readers of a page that take nothing, of two addresses and 40 connections", func() {
+		for _, address := range attackers {
+			h.connections(30, address, leaves, strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 40))
+		}
+	}, h.readiness(), h.anUpdate())
+}
+
+func TestHostileScrapersKeepPrometheusFromNoMetrics(t *testing.T) {
+	h := newHostile(t)
+	h.beside("8 scrapers that take nothing", func() {
+		h.connections(8, "127.0.0.1", leaves, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n"+bearer(hostileToken)+"\r\n", 40))
+	}, question{"`/metrics`", h.getter("/metrics")})
+}
+
+func TestHostileStreamsKeepNoOtherOut(t *testing.T) {
+	h := newHostile(t)
+	h.beside("100 streams that are asked for", func() {
+		h.connections(100, "127.0.0.1", sips, "GET /v1/events HTTP/1.1\r\nHost: x\r\n"+bearer(hostileToken)+"\r\n")
+	}, question{"a stream", func() (*http.Request, error) { return http.NewRequest("HEAD", h.url+"/v1/events", nil) }}, h.anUpdate())
+}
+
+func TestHostileBodiesOfManySmallUpdatesTakeNoOthersPlace(t *testing.T) {
+	h := newHostile(t)
+	body := "[" + strings.Repeat(`{"spend":1,"user_id":"a"},`, 1200) + `{"spend":1,"user_id":"a"}]`
+	h.beside("100 bodies of 1,200 updates at once, again and again", func() {
+		h.connections(100, "127.0.0.1", waits, fmt.Sprintf("POST /v1/updates HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s"+
+			"Content-Length: %d\r\n\r\n%s", bearer(hostileToken), len(body), body))
+	}, h.readiness(), h.anUpdate(), question{"a body of 2 KiB", h.post("", []byte(honestUpdate+strings.Repeat(" ", 2<<10)))})
+}
+
+func TestHostileGuessesKeepNoTokenOut(t *testing.T) {
+	h := newHostile(t)
+	h.beside("wrong tokens on 4 connections, as fast as they are answered", func() {
+		for range 4 {
+			h.attack.Go(func() {
+				for h.over.Err() == nil {
+					h.send("wrong", h.getter("/v1/status"))
+				}
+			})
+		}
+	}, h.readiness(), h.anUpdate())
+}
+
+func TestHostileNewKeysKeepNoOtherKeyOut(t *testing.T) {
+	h := newHostile(t, "SPENDFLUSH_MAX_KEYS=20000", "SPENDFLUSH_SEAL_INTERVAL=1s")
+	var made atomic.Int64
+	h.beside("new keys, 5,000 a request, with `SPENDFLUSH_MAX_KEYS=20000`", func() {
+		for range 2 {
+			h.attack.Go(func() {
+				for h.over.Err() == nil {
+					var body bytes.Buffer
+					for range 5000 {
+						fmt.Fprintf(&body, `,{"spend":"0.01","api_key":"made-up-%d"}`, made.Add(1))
+					}
+					body.Bytes()[0] = '['
+					body.WriteByte(']')
+					h.send(hostileToken, h.post("", body.Bytes()))
+					h.pause(50 * time.Millisecond)
+				}
+			})
+		}
+	}, h.anUpdate(), question{"an update of a new key", func() (*http.Request, error) {
+		return h.post("", fmt.Appendf(nil, `{"spend":"0.01","api_key":"honest-%d"}`, made.Add(1)))()
+	}})
 }
 
 func TestHostileReadersKeepNoOtherReaderOutAndNoAcknowledgement(t *testing.T) {
-	d, _ := hostileFor(t)
 	h := newHostile(t, "SPENDFLUSH_MAX_CONNECTIONS=4", "USE_REDIS_TRANSACTION_BUFFER=false")
 	h.fill(40_000)
-	h.connections(8, true, "GET /v1/usage?format=csv&by=hour&group_by=api_key,model,endpoint HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+
-		hostileToken+"\r\n\r\n")
-	eventually(t, "a report is being read", func() string {
-		if n := h.metrics().sum("spendflush_http_working", `kind="report"`); n < 1 {
-			return fmt.Sprint(n)
-		}
-		return ""
-	})
-	h.ask(d, h.post("?ack=committed", []byte(honestUpdate))).tell(t, "unread reports: a committed update")
-	h.ask(d, h.getter("/v1/spend/api_key/honest")).tell(t, "unread reports: the spend of a key")
+	status, answer, err := h.postUpdates("committed", "application/json", []byte(honestUpdate))
+	if err != nil || status != http.StatusOK {
+		t.Fatal(status, answer, err)
+	}
+	h.beside("8 reports that aren't read, 40,000 keys, `SPENDFLUSH_MAX_CONNECTIONS=4`, no Redis", func() {
+		h.connections(8, "127.0.0.1", sips, "GET /v1/usage?format=csv&by=hour&group_by=api_key,model,endpoint HTTP/1.1\r\nHost: localhost\r\n"+
+			bearer(hostileToken)+"\r\n")
+		eventually(t, "a report is being read", func() string {
+			if n := h.metrics().sum("spendflush_http_working", `kind="report"`); n < 1 {
+				return fmt.Sprint(n)
+			}
+			return ""
+		})
+	}, question{"an update, `ack=committed`", h.post("?ack=committed", []byte(honestUpdate))},
+		question{"the spend of a key", h.getter("/v1/spend/api_key/honest")})
 }
 
 // fill books updates on as many long keys.
@@ -222,21 +364,21 @@ func (h *hostile) fill(keys int) {
 }
 
 func TestHostileBodiesThatStopLeaveMemoryToOthers(t *testing.T) {
-	d, _ := hostileFor(t)
 	h := newHostile(t)
-	header := "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer " + hostileToken +
-		"\r\nContent-Length: 8388000\r\n\r\n"
-	for _, size := range []int{4<<20 + 9000, 256 << 10, 64 << 10, 33 << 10} { // the small ones fill what the large ones leave
-		h.connections(20, false, header+strings.Repeat(" ", size))
-	}
-	eventually(t, "the attacker holds its share of the memory", func() string {
-		m := h.metrics()
-		if held, limit := m.sum("spendflush_http_body_bytes"), m.sum("spendflush_http_body_bytes_limit"); held < limit/4 {
-			return fmt.Sprint(held)
+	header := "POST /v1/updates HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + bearer(hostileToken) +
+		"Content-Length: 8388000\r\n\r\n"
+	h.beside("80 bodies that stop, 33 KiB to 4 MiB", func() {
+		for _, size := range []int{4<<20 + 9000, 256 << 10, 64 << 10, 33 << 10} { // the small ones fill what the large ones leave
+			h.connections(20, "127.0.0.1", waits, header+strings.Repeat(" ", size))
 		}
-		return ""
-	})
-	h.ask(d, h.post("", []byte(honestUpdate+strings.Repeat(" ", 1200<<10)))).tell(t, "silent bodies: a body of 1.2 MiB")
+		eventually(t, "the attacker holds its share of the memory", func() string {
+			m := h.metrics()
+			if held, limit := m.sum("spendflush_http_body_bytes"), m.sum("spendflush_http_body_bytes_limit"); held < limit/4 {
+				return fmt.Sprint(held)
+			}
+			return ""
+		})
+	}, question{"a body of 1.2 MiB", h.post("", []byte(honestUpdate+strings.Repeat(" ", 1200<<10)))})
 }
 
 func TestReadersThatWaitForPostgresLeaveConnectionsToAcknowledgements(t *testing.T) {

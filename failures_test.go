@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // sqlError is an error of Postgres, as the one of pgx is.
@@ -34,7 +36,7 @@ type changingStore struct {
 	reason error
 }
 
-func (s *changingStore) Apply(ctx context.Context, f *Flush) error {
+func (s *changingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	s.mu.Lock()
 	reason := s.reason
 	s.mu.Unlock()
@@ -79,7 +81,7 @@ func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
 		c.Store, c.Logger = store, slog.New(slog.NewJSONHandler(log, nil))
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
-		r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "a"}})
+		r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}})
 
 		const fails, works = "flush fails; batches stay in the queue and are tried again", "flushing works again"
 		want := func(when string, least, most int, reason error) {

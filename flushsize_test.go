@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/spendflush/spendflush/spend"
 )
 
 // narrowStore takes no flush of more rows than there is room for, as a Postgres does that ends what takes too long.
@@ -18,7 +20,7 @@ type narrowStore struct {
 	failed        int
 }
 
-func (s *narrowStore) Apply(ctx context.Context, f *Flush) error {
+func (s *narrowStore) Apply(ctx context.Context, f *spend.Flush) error {
 	s.mu.Lock()
 	rows := len(f.Totals) + len(f.Rollups)
 	refuses := s.room > 0 && rows > s.room
@@ -75,7 +77,7 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 		}
 
 		for range 6 { // a few successes
-			r.record(t, Update{Spend: Dollars(1), Series: Series{APIKey: "a"}})
+			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}})
 			time.Sleep(5 * time.Second)
 		}
 		backlog(producers + 1)
@@ -86,7 +88,7 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 	})
 }
 
-func testProducers(n int) (list []ProducerID) {
+func testProducers(n int) (list []spend.ProducerID) {
 	for i := range n {
 		list = append(list, testProducer(i+1))
 	}

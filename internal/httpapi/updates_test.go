@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // plain is an update that is taken.
@@ -309,7 +310,7 @@ type busyRecorder struct {
 	begun, may chan struct{}
 }
 
-func (r *busyRecorder) RecordAllFor(caller string, updates []spendflush.Update) (spendflush.Receipt, error) {
+func (r *busyRecorder) RecordAllFor(caller string, updates []spend.Update) (spendflush.Receipt, error) {
 	r.begun <- struct{}{}
 	<-r.may
 	return r.Recorder.RecordAllFor(caller, updates)

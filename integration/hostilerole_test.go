@@ -7,8 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/spendflush/spendflush"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
+	"github.com/spendflush/spendflush/spend"
 )
 
 // hostileSettings are what a role may be set to, to the harm of a program that relies on the defaults.
@@ -50,7 +50,7 @@ func TestNoCommandMindsWhatItsRoleIsSetTo(t *testing.T) {
 	in := s.start("pod-late")
 	mend := owner.brimful()
 	in.post(onTop)
-	owner.enqueue(spendflush.NewProducerID(time.Now()), 1, []byte("no batch"))
+	owner.enqueue(spend.NewProducerID(time.Now()), 1, []byte("no batch"))
 	eventually(t, "both are in quarantine", func() string {
 		if list := s.quarantined(); len(list) != 2 {
 			return strings.Repeat("one ", len(list))

@@ -18,9 +18,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/access"
+	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/internal/httpapi"
 )
 
 // settings are all that the environment can set. The tags make `spendflush env` and the error messages.

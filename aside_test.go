@@ -110,3 +110,17 @@ func TestAQuarantineThatIsAlmostFullIsNotTriedOnceForEachBatch(t *testing.T) {
 		}
 	})
 }
+
+// What a lost identity has only in memory dies with the process until it is in quarantine.
+func TestWhatIsToBeSetAsideCountsAsQueuedOnceItIsInQuarantine(t *testing.T) {
+	l, _, _, stored := hookedLane(t)
+	seal := l.outbox.seal
+	l.changeIdentity(l.identity(), spend.Mark{}, errForgotten)
+	if stage := l.outbox.reached(seal); stage != Accepted {
+		t.Errorf("not in quarantine yet: %s", stage)
+	}
+	l.keepAside(t.Context())
+	if stage := l.outbox.reached(seal); stage < Queued || len(stored.kept()) != 1 {
+		t.Errorf("%d in quarantine: %s", len(stored.kept()), stage)
+	}
+}

@@ -425,6 +425,34 @@ func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 	})
 }
 
+// The mark is pruned, and with it those of producers that are born much later, while the instance runs.
+func TestAnIdentityThatLooksPrunedLaterIsChangedForOneThatDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, 1, &faults{})
+		r.start(t)
+		r.commit(t, key("a"))
+		horizon := time.Now().Truncate(time.Millisecond).Add(40 * 24 * time.Hour)
+		r.store.mu.Lock()
+		for id, mark := range r.store.state.marks[0] {
+			put(r.store.state.pruned, 0, id, mark)
+		}
+		r.store.state.marks[0], r.store.state.horizon[0] = nil, horizon
+		r.store.mu.Unlock()
+
+		lost := key("a") // it goes to quarantine
+		if err := r.Record(&lost); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the identity is one that can't have been pruned", func() bool { return !r.lanes[0].identity().Born().Before(horizon) })
+		for range 5 {
+			r.record(t, key("b"))
+			time.Sleep(time.Second)
+		}
+		eventually(t, "all that is recorded from then on is in the books", func() bool { return r.store.diff(r.want) == "" })
+		r.end(t)
+	})
+}
+
 func TestBatchFlushedAloneSaysWhyItCant(t *testing.T) {
 	b := chained(t, 1, 3)[1]
 	for _, c := range []struct {

@@ -277,3 +277,24 @@ func TestQuarantineThatIsDeniedStopsNothing(t *testing.T) {
 		}
 	})
 }
+
+// Each of many producers has a batch that fails. They fail in one walk, one after the other, and not one a walk.
+func TestManyBatchesThatFailHoldUpOthersForOneWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const failing = 40
+		r := newRig(t, true, 1, &faults{})
+		c := r.cfg
+		c.Store = newLockedStore(r.store, "locked")
+		r.Pipeline = newTestPipeline(t, c)
+		for producer := range failing {
+			r.queue.insert(0, chainOf(t, producer+1, "locked", 1)[0].Bytes())
+		}
+		good := testProducer(failing + 1)
+		r.queue.insert(0, chainOf(t, failing+1, "good", 1)[0].Bytes())
+		r.start(t)
+		eventually(t, "the other producer's batch is committed", func() bool {
+			marks, _ := r.store.Marks(t.Context(), 0, []spend.ProducerID{good})
+			return marks.Of[good].Sequence == 1
+		})
+	})
+}

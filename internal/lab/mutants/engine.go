@@ -94,10 +94,10 @@ var engineMutants = []mutant{
 	},
 	{
 		name:  "one failed try ends the walk",
-		guard: "a batch that fails by itself ends no walk: two producers in trouble would take turns in keeping all others out",
+		guard: "a batch that fails by itself ends no walk: of many in trouble one would fail a walk, and all others would wait for as many walks",
 		edits: []edit{{"commit.go", "\t\t\tif ctx.Err() != nil {\n\t\t\t\treturn err", "\t\t\tif true {\n\t\t\t\treturn err"}},
 		pkg:   ".",
-		tests: []string{"TestBatchesThatFailAtTheHeadOfTheQueueHideNoOther"},
+		tests: []string{"TestManyBatchesThatFailHoldUpOthersForOneWalk"},
 	},
 	{
 		name:  "a failed batch is tried again in the same walk",
@@ -225,7 +225,7 @@ var engineMutants = []mutant{
 		guard: "what a process that lost its identity has only in memory counts as queued when quarantine has it, not earlier",
 		edits: []edit{{"divergence.go", "stage := Accepted", "stage := Queued"}},
 		pkg:   ".",
-		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
+		tests: []string{"TestWhatIsToBeSetAsideCountsAsQueuedOnceItIsInQuarantine"},
 	},
 	{
 		name:  "journal's other chain pushed for ever",

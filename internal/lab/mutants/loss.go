@@ -64,7 +64,7 @@ var lossMutants = []mutant{
 		guard: "an identity that is changed because it looks pruned is changed for one that doesn't",
 		edits: []edit{{"rewind.go", "\tc.horizon = marks.Horizon\n", ""}},
 		pkg:   ".",
-		tests: []string{"TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot"},
+		tests: []string{"TestAnIdentityThatLooksPrunedLaterIsChangedForOneThatDoesNot"},
 	},
 	{
 		name:  "seal without room for what is open",

@@ -1,5 +1,4 @@
-// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process. Package journaltest says
-// what a journal must do.
+// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process.
 //
 // # The directory
 //

@@ -5,8 +5,8 @@
 //
 // The contract: the engine (package spendflush) seals sums into a [Batch], has a [Queue] carry it and a [Journal] keep it,
 // and commits a [Flush] to a [Store] while it holds a [Lease] of a [Locker]. A [Mark] is how far a producer's batches are in
-// the books. Packages queuetest and lockertest say all that a queue and
-// a locker must do.
+// the books. Packages queuetest, storetest, lockertest and
+// journaltest say all that an implementation must do.
 //
 // The package imports nothing of the module. Adapters import it, and not the engine. Those who only record what they spend
 // need package spendflush alone, which has the domain under the same names.

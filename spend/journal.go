@@ -6,7 +6,8 @@ import "errors"
 var ErrJournalInUse = errors.New("journal is in use by another process")
 
 // Journal keeps sealed batches where they survive the death of this process and the loss of the queue together: on a
-// disk. Batches stay in it until Postgres has them for good. Journals are safe for concurrent use.
+// disk. Batches stay in it until Postgres has them for good. Journals are safe for concurrent use. The suite in
+// package journaltest says what an implementation must do.
 type Journal interface {
 	// Append adds batches, in this order, and returns once they are on stable storage. It blocks for the disk. After an
 	// error none of them is in the journal as far as the caller knows: appending them again does no harm. The batches

@@ -303,7 +303,8 @@ var ErrFenced = errors.New("claim lost: a batch of this flush is committed alrea
 // can't set the rows at fault aside. Nothing was written, and trying again can't help.
 var ErrRefused = errors.New("refused")
 
-// Store is the database that has the truth. Stores are safe for concurrent use.
+// Store is the database that has the truth. Stores are safe for concurrent use. The suite in package storetest says what an
+// implementation must do.
 type Store interface {
 	// Books returns which books the database has. Where there are several servers, it asks the one that takes writes.
 	Books(ctx context.Context) (BooksID, error)

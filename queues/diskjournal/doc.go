@@ -1,4 +1,5 @@
-// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process.
+// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process. Package journaltest says
+// what a journal must do.
 //
 // # The directory
 //

@@ -1,0 +1,12 @@
+package pgstore
+
+import (
+	"testing"
+
+	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/storetest"
+)
+
+func TestPostgresIsAStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) spend.Store { return open(t, database(t), Options{}) })
+}

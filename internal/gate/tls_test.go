@@ -77,6 +77,7 @@ func TestAtTheLimitAConnectionOverTLSWithoutARequestMakesRoomAndOneAtWorkDoesNot
 	g := New(Options{Clients: 2, Reserve: 1, HeaderTimeout: time.Minute})
 	begun, release := make(chan struct{}), make(chan struct{})
 	address := serveTLS(t, g, func(w http.ResponseWriter, r *http.Request) {
+		Of(r.Context()).Work() // its caller is known
 		close(begun)
 		<-release
 		hello(w, r)

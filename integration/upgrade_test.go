@@ -12,7 +12,7 @@ import (
 
 // newerBinary is the program as its next release might be: it writes format 2, and reads 1 and 2.
 var newerBinary = sync.OnceValues(func() (string, error) {
-	source, err := filepath.Abs("../batch.go")
+	source, err := filepath.Abs("../spend/batch.go")
 	if err != nil {
 		return "", err
 	}

@@ -31,7 +31,7 @@ func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 	if list := lacking(); !slices.Equal(slices.Sorted(slices.Values(list)), want) {
 		t.Errorf("without any: %q\nwant %q: rights.sql has to list the tables that migrations make", list, want)
 	}
-	testserver.Grant(t, databaseURL, "../docs/runbook.md", role)
+	testserver.Grant(t, databaseURL, "../../docs/runbook.md", role)
 	if list := lacking(); len(list) != 0 {
 		t.Errorf("with those of the runbook: %q", list)
 	}

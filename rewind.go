@@ -189,6 +189,7 @@ func (c *committer) tryBooked(ctx context.Context) {
 
 // checkRewind looks whether Postgres was turned back, and has the queue forget what it has retained for long enough.
 func (c *committer) checkRewind(ctx context.Context) error {
+	books := c.books.id()
 	if err := c.readBooked(ctx); err != nil {
 		return err
 	}
@@ -198,6 +199,9 @@ func (c *committer) checkRewind(ctx context.Context) error {
 	keeper, ok := c.keeper()
 	if !ok || c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
 		return nil
+	}
+	if books.IsZero() || c.books.id() != books {
+		return nil // what was published of these books wasn't read, so it can't be told whether Postgres has everything
 	}
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)

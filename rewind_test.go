@@ -472,3 +472,37 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 		t.Error("it was committed, and the queue isn't trusted")
 	}
 }
+
+// perBooks is a queue whose entries lie under the keys of their books. Without an id it has nothing.
+type perBooks struct {
+	*keepingQueue
+	of *keepingQueue
+}
+
+func (q perBooks) ForBooks(spend.BooksID) spend.Queue { return q.of }
+
+// All instances are away for longer than the window, and Postgres is turned back meanwhile. What was published is read once it
+// is known of which books.
+func TestTheFirstLookAtTheBooksForgetsNothingOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, q := rewindRig(t, true)
+		past := r.store.snapshot()
+		r.commitOfTheDead(t, q, 3)
+		r.end(t)
+		r.store.rewind(past)
+		time.Sleep(2 * time.Minute)
+
+		c := r.cfg
+		c.Queue = perBooks{newKeepingQueue(newMemoryQueue()), q}
+		r.Pipeline = newTestPipeline(t, c)
+		if err := r.lookAtBooks(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if n := q.size(); n != 3 {
+			t.Errorf("%d batches are retained after the first look; want 3", n)
+		}
+		r.start(t)
+		eventually(t, "what Postgres lacks is in the books again", func() bool { return r.store.diff(r.want) == "" })
+		r.end(t)
+	})
+}

@@ -60,6 +60,13 @@ var lossMutants = []mutant{
 		tests: []string{"TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside", "TestSimulatorOneThingThatGoesWrongAgainAndAgain"},
 	},
 	{
+		name:  "first look at the books forgets",
+		guard: "what is retained expires only where the number of changes was read of the same books: an instance that doesn't know its books yet would take a Postgres that was turned back for whole",
+		edits: []edit{{"rewind.go", "if books.IsZero() || c.books.id() != books {", "if false && c.books.id() != books {"}},
+		pkg:   ".",
+		tests: []string{"TestTheFirstLookAtTheBooksForgetsNothingOfThem"},
+	},
+	{
 		name:  "horizon not known to a new identity",
 		guard: "an identity that is changed because it looks pruned is changed for one that doesn't",
 		edits: []edit{{"rewind.go", "\tc.horizon = marks.Horizon\n", ""}},

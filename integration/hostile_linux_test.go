@@ -28,7 +28,7 @@ const hostileToken = "integration-token-hostile-55d0"
 // figures, and SPENDFLUSH_HOSTILE_PROGRAM names another build to be attacked.
 func hostileFor(t testing.TB) (seconds time.Duration, program string) {
 	t.Helper()
-	seconds, program = 2*time.Second, binary
+	seconds, program = time.Second, binary
 	if text := os.Getenv("SPENDFLUSH_HOSTILE_SECONDS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {

@@ -67,7 +67,7 @@ func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
 // look reads the file once.
 func (k *Keys) look(log *slog.Logger) {
 	old := k.Now()
-	taken, err := k.file.Look(k.take)
+	taken, err := k.file.Look()
 	switch now := k.Now(); {
 	case err != nil:
 		log.Error("the tokens can't be read again: those of before go on counting, also such as were taken out of the file since",

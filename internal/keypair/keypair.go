@@ -83,7 +83,7 @@ func (p *Pair) Follow(ctx context.Context, log *slog.Logger) {
 
 // look reads the files once.
 func (p *Pair) look(log *slog.Logger) {
-	taken, err := p.files.Look(p.take)
+	taken, err := p.files.Look()
 	switch {
 	case err != nil:
 		log.Error("the certificate can't be read again: that of before goes on being served", "error", err, "expires", p.Expires())

@@ -17,6 +17,7 @@ const every = time.Second
 // Source is what is read again. Its zero value has no use; make it with Open. One goroutine may use it, but for IsStale.
 type Source[T comparable] struct {
 	read  func() (T, error)
+	take  func(T) error
 	stale atomic.Bool
 
 	taken T      // what counts, or can't be taken
@@ -24,7 +25,7 @@ type Source[T comparable] struct {
 	said  string // the error that was returned
 }
 
-// Open reads for the first time, and has take make of it what counts.
+// Open reads for the first time, and has take make of it what counts. Look calls take with what is new.
 func Open[T comparable](read func() (T, error), take func(T) error) (*Source[T], error) {
 	found, err := read()
 	if err != nil {
@@ -33,7 +34,7 @@ func Open[T comparable](read func() (T, error), take func(T) error) (*Source[T],
 	if err := take(found); err != nil {
 		return nil, err
 	}
-	return &Source[T]{read: read, taken: found, seen: found}, nil
+	return &Source[T]{read: read, take: take, taken: found, seen: found}, nil
 }
 
 // IsStale says whether the last look found what can't be read or taken: what counts is that of before. It is safe for
@@ -42,7 +43,7 @@ func (s *Source[T]) IsStale() bool { return s.stale.Load() }
 
 // Look reads once. taken: take was called with something new, and it counts. Of what can't be read or taken the error is
 // returned once, and what was there before goes on counting.
-func (s *Source[T]) Look(take func(T) error) (taken bool, err error) {
+func (s *Source[T]) Look() (taken bool, err error) {
 	found, err := s.read()
 	if err != nil {
 		var none T
@@ -55,7 +56,7 @@ func (s *Source[T]) Look(take func(T) error) (taken bool, err error) {
 		return false, nil
 	}
 	s.taken = found
-	if err := take(found); err != nil {
+	if err := s.take(found); err != nil {
 		return false, s.keep(err)
 	}
 	s.stale.Store(false)

@@ -8,11 +8,8 @@ import (
 
 // NewRollupRow returns a row for the series, which is not kept.
 func NewRollupRow(s *Series, hour Hour, c Counters) RollupRow {
-	canonical := s.AppendCanonical([]byte{'s'}, AllDimensions)
-	return RollupRow{
-		Key: hashKey(canonical), Hour: hour, texts: uint32(len(canonical)), Counters: c,
-		source: seriesSource{encoded: string(canonical[1:])},
-	}
+	canonical := CanonicalSeries(s.AppendCanonical(nil, AllDimensions))
+	return canonical.Row(canonical.Key(), hour, &c)
 }
 
 // CanonicalSeries is the encoding that identifies a series, as Series.AppendCanonical writes it.

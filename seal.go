@@ -11,7 +11,7 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// maxBatchTokens bounds the sums of one batch, unless one series alone has more; see Control.brimful.
+// maxBatchTokens bounds the sums of one batch, unless one series alone has more; see brimful.
 const maxBatchTokens = 1 << 61
 
 // sealer turns the cells of an ended seal into batches' worth of sorted rows. The shard of a cell is that of its series,

@@ -296,10 +296,10 @@ func ParseBatch(b []byte) (*Batch, error) {
 	return batch, nil
 }
 
-// maxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
+// MaxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
 const MaxBatchRows = 20_000
 
-// maxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
+// MaxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
 // batch has at least one series.
 const MaxBatchTexts = 8 << 20
 
@@ -326,7 +326,7 @@ func (b *Batch) Rows() (*Rows, error) {
 	return b.RowsKnowing(nil)
 }
 
-// rows leaves out the hashes of what is known.
+// RowsKnowing does what Rows does, but for the hashes of what is known.
 func (b *Batch) RowsKnowing(known *KnownKeys) (*Rows, error) {
 	rows, err := decodeRows(&b.Header, string(payloadOf(b.bytes)), known)
 	if err != nil {

@@ -94,7 +94,7 @@ type WitnessedQueue interface {
 	ShowWitnesses(ctx context.Context, own []Witness) (shown []Witness, err error)
 }
 
-// forBooks returns the batch with these books in its header, signed again. Its digest, which leaves the books out, stays.
+// ForBooks returns the batch with these books in its header, signed again. Its digest, which leaves the books out, stays.
 func (b *Batch) ForBooks(id BooksID, keys *BatchKeys) *Batch {
 	other := *b
 	other.Books = id

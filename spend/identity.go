@@ -124,7 +124,7 @@ func (k Key) Compare(other Key) int {
 	return cmp.Compare(binary.BigEndian.Uint64(k[8:]), binary.BigEndian.Uint64(other[8:]))
 }
 
-// shard returns the lane that the row with this key belongs to.
+// Shard returns the lane that the row with this key belongs to.
 func (k Key) Shard(shards int) int {
 	return int(binary.BigEndian.Uint64(k[8:]) % uint64(shards))
 }
@@ -150,12 +150,12 @@ func hashKey(canonical []byte) Key {
 	return Key(sum[:16])
 }
 
-// dimensions is a set of the five dimensions: bit i stands for the i-th of DimensionNames.
+// Dimensions is a set of the five dimensions: bit i stands for the i-th of DimensionNames.
 type Dimensions uint8
 
 const AllDimensions Dimensions = 1<<(seriesFields-seriesIDs) - 1
 
-// appendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
+// AppendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
 // once, each with its length before it. Dimensions not in keep are left empty.
 func (s *Series) AppendCanonical(to []byte, keep Dimensions) []byte {
 	to = appendText(to, s.APIKey)
@@ -222,7 +222,7 @@ func appendText(to []byte, text string) []byte {
 	return append(to, text...)
 }
 
-// entities calls yield for each entity that the series counts on, in the order of their types. Tags must be a set.
+// EachEntity calls yield for each entity that the series counts on, in the order of their types. Tags must be a set.
 func (s *Series) EachEntity(yield func(Entity)) {
 	one := func(t EntityType, id string) {
 		if id != "" {

@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// knownKeys remembers of which texts keys were found to be the hashes. The same rows come with batch after batch, and a
+// KnownKeys remembers of which texts keys were found to be the hashes. The same rows come with batch after batch, and a
 // SHA-256 of each would take longer than all else that is done to decode it. What it forgets is hashed again.
 //
-// nil knows nothing. ownKeys takes all for right.
+// nil knows nothing. OwnKeys takes all for right.
 type KnownKeys struct {
 	mu    sync.Mutex // held while a batch is decoded; no I/O under it
 	size  int        // slots, a power of two
@@ -23,10 +23,10 @@ type knownKey struct {
 	texts uint64 // a hash under the seed, which nobody outside of the process knows
 }
 
-// ownKeys is for batches that this process has sealed and kept in its memory.
+// OwnKeys is for batches that this process has sealed and kept in its memory.
 var OwnKeys = &KnownKeys{}
 
-// newKnownKeys returns an empty one with at most so many slots, and more than half of them.
+// NewKnownKeys returns an empty one with at most so many slots, and more than half of them.
 func NewKnownKeys(slots int) *KnownKeys {
 	return &KnownKeys{seed: maphash.MakeSeed(), size: 1 << (bits.Len(uint(slots)) - 1)}
 }

@@ -74,7 +74,7 @@ func (m *Mark) appendLost(b []byte) []byte {
 	return b
 }
 
-// tooLong says whether the lists are too long to be published.
+// TooLong says whether the lists are too long to be published.
 func (m *Mark) TooLong() bool {
 	return len(m.Lost) > MaxPublishedLost || len(m.Quarantined) > MaxPublishedLost
 }
@@ -187,7 +187,7 @@ type SequenceRange struct{ First, Last uint64 }
 // Len returns how many sequences the range has. First must be 1 at least and at most Last.
 func (r SequenceRange) Len() uint64 { return r.Last - r.First + 1 }
 
-// rangeOf returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
+// FindRange returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
 // has it.
 func FindRange(ranges []SequenceRange, sequence uint64) (place int, has bool) {
 	place, _ = slices.BinarySearchFunc(ranges, sequence, func(r SequenceRange, s uint64) int { return cmp.Compare(r.Last, s) })

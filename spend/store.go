@@ -123,7 +123,7 @@ type Flush struct {
 	Control Control
 }
 
-// batches returns how many batches the flush commits.
+// Batches returns how many batches the flush commits.
 func (f *Flush) Batches() int {
 	n := uint64(len(f.Found)) // a sum that is taken modulo 2^64, and ends at what was read
 	for _, c := range f.Claims {
@@ -177,7 +177,7 @@ type Mark struct {
 	Amount  Amount
 }
 
-// isByHand says whether the batch was booked by hand, and no claim covers it yet.
+// IsByHand says whether the batch was booked by hand, and no claim covers it yet.
 func (m Mark) IsByHand(b *Batch) bool {
 	return slices.Contains(m.ByHand, ByHandBatch{b.Producer, b.Sequence, b.digest})
 }
@@ -201,13 +201,13 @@ func (m Mark) Has(sequence uint64) bool {
 	return sequence <= m.Sequence && !m.Lacks(sequence)
 }
 
-// lacks says whether the batch of that sequence was passed and hasn't been found since.
+// Lacks says whether the batch of that sequence was passed and hasn't been found since.
 func (m Mark) Lacks(sequence uint64) bool {
 	_, missing := FindRange(m.Lost, sequence)
 	return missing
 }
 
-// isAnother says whether the books are known to have another batch in the place of b, at or before the mark, or in the
+// IsAnother says whether the books are known to have another batch in the place of b, at or before the mark, or in the
 // place of the one that b goes on from.
 func (m Mark) IsAnother(b *Batch) bool {
 	if b.Sequence == m.Sequence {
@@ -229,7 +229,7 @@ const (
 	unknownDigest = "\x00\x00\x00\x00"
 )
 
-// append returns what follows r, which is up to the sequence last, when batch b comes next. Those in between are lost.
+// Append returns what follows r, which is up to the sequence last, when batch b comes next. Those in between are lost.
 func (r Recent) Append(last uint64, b *Batch) Recent {
 	lost := min(b.Sequence-last-1, recentBatches)
 	r = slices.Concat(r, make(Recent, lost*recentBytes), b.digest[:recentBytes])
@@ -248,7 +248,7 @@ func (r Recent) at(last, sequence uint64) Recent {
 	return r[len(r)-int(back)*recentBytes:][:recentBytes]
 }
 
-// found returns a copy of r, which is up to the sequence last, that knows of a batch that was lost before, and of the one
+// Found returns a copy of r, which is up to the sequence last, that knows of a batch that was lost before, and of the one
 // that it goes on from.
 func (r Recent) Found(last uint64, b *FoundBatch) Recent {
 	r = slices.Clone(r)
@@ -259,7 +259,7 @@ func (r Recent) Found(last uint64, b *FoundBatch) Recent {
 	return r
 }
 
-// is says whether the batch of that sequence, at or before the sequence last that r is up to, has this digest, if that is
+// Is says whether the batch of that sequence, at or before the sequence last that r is up to, has this digest, if that is
 // known.
 func (r Recent) Is(last, sequence uint64, digest Digest) (is, known bool) {
 	at := r.at(last, sequence)

@@ -169,7 +169,7 @@ type Cost struct {
 	CacheCreationInputTokens int64
 }
 
-// of makes c the cost of the update. It fills c in place, because a struct of this size that a function returns is
+// Of makes c the cost of the update. It fills c in place, because a struct of this size that a function returns is
 // copied twice, which would be a tenth of Record.
 func (c *Cost) Of(u *Update) {
 	c.Spend, c.Time, c.Status = u.Spend, u.Time, u.Status
@@ -191,7 +191,7 @@ func (u *Update) checkAt(index int, now time.Time) error {
 	return u.Series.Check(index)
 }
 
-// validate checks all but the series. now is needed only if Time is set.
+// Check checks the cost against the bounds. now is needed only if Time is set. The error is an *UpdateError of that index.
 func (c *Cost) Check(index int, now time.Time) error {
 	if c.Spend.Cmp(MaxSpend) > 0 || c.Spend.Cmp(minSpend) < 0 { // not Abs: -2^127 has none
 		return refuse(index, "spend", "%s dollars is out of range; allowed are -%s to %s", c.Spend, MaxSpend, MaxSpend)
@@ -225,7 +225,7 @@ func refuse(index int, field, format string, args ...any) error {
 	return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
-// validate checks the texts. Dimensions that the rollup leaves out are checked like the others.
+// Check checks the texts. The error is an *UpdateError of that index. Dimensions that the rollup leaves out are checked like the others.
 func (s *Series) Check(index int) error {
 	anyID := len(s.Tags) > 0
 	for i := range seriesFields {
@@ -282,7 +282,7 @@ type Counters struct {
 // APIRequests returns the number of requests, successful and failed.
 func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
 
-// mostTokens returns the largest of the token counters.
+// MostTokens returns the largest of the token counters.
 func (c *Counters) MostTokens() uint64 {
 	return uint64(max(c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens))
 }
@@ -298,7 +298,7 @@ func (c *Counters) Add(d *Counters) {
 	c.CacheCreationInputTokens += d.CacheCreationInputTokens
 }
 
-// count adds one request to c.
+// Count adds one request to c.
 func (c *Counters) Count(one *Cost) {
 	c.Spend = c.Spend.Add(one.Spend)
 	if one.Status == Failure {

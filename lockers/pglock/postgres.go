@@ -263,7 +263,7 @@ type postgresLink struct {
 	ended func() // called once the connection was given back
 }
 
-// rest listens to the connection, on which nothing is to come but its end.
+// Rest listens to the connection, on which nothing is to come but its end.
 func (k *postgresLink) Rest(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -287,7 +287,7 @@ func (k *postgresLink) Renew(ctx context.Context) error {
 	return nil
 }
 
-// release ends the transaction and gives the connection back. What ctx leaves no time for is done by closing the
+// Release ends the transaction and gives the connection back. What ctx leaves no time for is done by closing the
 // connection, which also frees the lock.
 func (k *postgresLink) Release(ctx context.Context) error {
 	defer k.ended()

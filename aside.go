@@ -89,7 +89,7 @@ func someBad(bad []spend.BadBatch, most int) (n int) {
 }
 
 func (c *committer) keepSome(ctx context.Context, bad []spend.BadBatch) error {
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	ctx, cancel := c.time.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	before := c.rewind.atLeast()
 	if err := c.cfg.Store.Quarantine(ctx, bad); err != nil {

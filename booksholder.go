@@ -184,7 +184,7 @@ func (h *booksHolder) ask(ctx context.Context) (booksView, error) {
 }
 
 func (h *booksHolder) askStore(ctx context.Context) (spend.BooksID, error) {
-	ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+	ctx, cancel := h.p.time.WithTimeout(ctx, booksTimeout)
 	defer cancel()
 	id, err := h.p.cfg.Store.Books(ctx)
 	if err == nil && id.IsZero() {
@@ -213,7 +213,7 @@ func (h *booksHolder) notes() (all []spend.BooksNotes, place string) {
 func (h *booksHolder) readNotes(ctx context.Context) {
 	all, place := h.notes()
 	for _, notes := range all {
-		ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+		ctx, cancel := h.p.time.WithTimeout(ctx, booksTimeout)
 		id, err := notes.NotedBooks(ctx, place)
 		cancel()
 		if err != nil {
@@ -236,7 +236,7 @@ func (h *booksHolder) note(ctx context.Context, id spend.BooksID) {
 	noted = true
 	all, place := h.notes()
 	for _, notes := range all {
-		ctx, cancel := context.WithTimeout(ctx, booksTimeout)
+		ctx, cancel := h.p.time.WithTimeout(ctx, booksTimeout)
 		if err := notes.NoteBooks(ctx, place, id); err != nil {
 			noted = false
 			h.p.log.Debug("the books can't be noted", "error", err)
@@ -289,7 +289,7 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witn
 	var shown []spend.Witness
 	// Again and again: between the two calls another instance may show a newer one, as when many begin at once.
 	for try := 0; try < showTries && len(shown) == 0; try++ {
-		callCtx, cancel := context.WithTimeout(ctx, booksTimeout)
+		callCtx, cancel := h.p.time.WithTimeout(ctx, booksTimeout)
 		// A process that begins shows one that no copy made before has.
 		read, err := store.Witnesses(callCtx, view.id, len(own) == 0)
 		cancel()
@@ -304,7 +304,7 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witn
 			h.p.log.Debug("the database has no witness written down", "error", err)
 			return nil
 		} // else what is shown is kept up by the last ones known, while Postgres is away
-		callCtx, cancel = context.WithTimeout(ctx, booksTimeout)
+		callCtx, cancel = h.p.time.WithTimeout(ctx, booksTimeout)
 		shown, err = queue.ShowWitnesses(callCtx, own)
 		cancel()
 		if err != nil {

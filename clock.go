@@ -18,6 +18,9 @@ type clock interface {
 	// Sleep blocks for d. It returns false if ctx ends or lost is closed before.
 	Sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool
 
+	// WithTimeout is context.WithTimeout.
+	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+
 	// Jitter returns a random duration from 0 to below d.
 	Jitter(d time.Duration) time.Duration
 }
@@ -26,6 +29,10 @@ type clock interface {
 type systemClock struct{}
 
 func (systemClock) Now() time.Time { return time.Now() }
+
+func (systemClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d)
+}
 
 func (systemClock) Jitter(d time.Duration) time.Duration { return rand.N(d) }
 

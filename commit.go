@@ -158,7 +158,7 @@ func (c *committer) learn(ctx context.Context, plan *plan) error {
 func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by via) error {
 	before := c.rewind.atLeast()
 	start := c.time.Now()
-	applyCtx, cancel := context.WithTimeout(ctx, applyTimeout)
+	applyCtx, cancel := c.time.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	if err := c.cfg.Store.Apply(applyCtx, f); err != nil {
 		return err
@@ -251,13 +251,13 @@ func (c *committer) passGaps(ctx context.Context, plan *plan, watch gapWatch, by
 // writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are passed
 // at once, because its producer has nothing more to fill them with.
 func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned spend.ProducerID) error {
-	lockCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+	lockCtx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	lease, err := c.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", c.shard))
 	cancel()
 	if err != nil {
 		return fmt.Errorf("direct lock: %w", err)
 	}
-	defer release(ctx, lease, c.log)
+	defer release(ctx, c.time, lease, c.log)
 
 	c.tryBooked(ctx)
 	plan := c.newPlan()
@@ -278,8 +278,8 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 }
 
 // release gives a lease up even while the pipeline is stopping.
-func release(ctx context.Context, lease spend.Lease, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+func release(ctx context.Context, time clock, lease spend.Lease, log *slog.Logger) {
+	ctx, cancel := time.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := lease.Release(ctx); err != nil {
 		log.Debug("lock can't be released; it will expire", "error", err)

@@ -130,7 +130,7 @@ func (f *flusher) term(ctx context.Context) error {
 	f.log.Debug("lock won", "lock", f.name)
 	defer func() {
 		f.lease.Store(nil)
-		release(ctx, lease, f.log)
+		release(ctx, f.p.time, lease, f.log)
 		f.log.Debug("lock released", "lock", f.name)
 	}()
 	for {
@@ -223,13 +223,13 @@ func (f *flusher) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer release(ctx, lease, f.log)
+	defer release(ctx, f.p.time, lease, f.log)
 	_, err = f.drain(ctx, lease)
 	return err
 }
 
 func (f *flusher) acquire(ctx context.Context) (spend.Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := f.p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	lease, err := f.books.locker.Acquire(ctx, f.name)
 	if err != nil {
@@ -240,7 +240,7 @@ func (f *flusher) acquire(ctx context.Context) (spend.Lease, error) {
 }
 
 func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := f.p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	stats, err := f.books.queue.Stats(ctx, f.shard)
 	if err != nil {
@@ -293,7 +293,7 @@ func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, aft
 		if isLost(lease) {
 			return after, false, nil
 		}
-		readCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		readCtx, cancel := f.p.time.WithTimeout(ctx, queueTimeout)
 		entries, err := f.books.queue.Read(readCtx, f.shard, after, readEntries, readBytes)
 		cancel()
 		if err != nil {
@@ -339,7 +339,7 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
 		timeout = ackAgainTimeout
 	}
 	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	ctx, cancel := f.p.time.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if f.ackErr = f.books.queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
 		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", f.ackErr)

@@ -49,7 +49,7 @@ func (l *lane) pushOnce(ctx context.Context, b *outgoing) error {
 	b.tried = true // from now on it keeps its books
 	batch, previous, queue := b.Batch, b.entry, l.books.queue
 	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	entry, err := queue.Push(ctx, batch, previous)
 	if err != nil {
@@ -92,7 +92,7 @@ func (l *lane) awaitQueue(ctx context.Context) error {
 	if l.toQueue.failingSince.IsZero() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := l.p.time.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	_, err := l.queue().Mark(ctx, l.shard, l.identity())
 	l.toQueue.silent = err != nil
@@ -145,7 +145,7 @@ func (l *lane) readMark(ctx context.Context) {
 		return
 	}
 	defer l.askQueue()()
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	mark, err := l.queue().Mark(ctx, l.shard, producer)
 	if err != nil {

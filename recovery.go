@@ -191,7 +191,7 @@ func (l *leftover) forget(marks spend.Marks, astray map[spend.Digest]bool) error
 // push pushes what isn't in the queue, each producer's batches in order.
 func (l *leftover) push(ctx context.Context) error {
 	for _, b := range l.batches {
-		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		callCtx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
 		entry, err := l.p.books.current().queue.Push(callCtx, b.Batch, b.entry)
 		cancel()
 		if err != nil {

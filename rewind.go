@@ -71,7 +71,7 @@ func (d *rewindDetector) forget() {
 
 // readMarks reads marks, and finds out by it whether Postgres was turned back.
 func (c *committer) readMarks(ctx context.Context, ids []spend.ProducerID) (spend.Marks, error) {
-	ctx, cancel := context.WithTimeout(ctx, marksTimeout)
+	ctx, cancel := c.time.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	atLeast := c.rewind.atLeast() // before the reading, or a commit meanwhile would look like a rewind
 	books := c.books.id()
@@ -158,7 +158,7 @@ func (c *committer) readBooked(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	booked, err := keeper.Booked(ctx, c.shard)
 	if err != nil {
@@ -177,7 +177,7 @@ func (c *committer) tryBooked(ctx context.Context) {
 	if skip {
 		return
 	}
-	bookedCtx, cancel := context.WithTimeout(ctx, probeTimeout)
+	bookedCtx, cancel := c.time.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := c.readBooked(bookedCtx); err != nil {
 		c.log.Debug("a direct write goes on without what the queue knows of the books", "error", err)
@@ -204,7 +204,7 @@ func (c *committer) checkRewind(ctx context.Context) error {
 		return nil // what was published of these books wasn't read, so it can't be told whether Postgres has everything
 	}
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	return keeper.Expire(ctx, c.shard, c.cfg.RewindWindow, c.time.Now())
 }
@@ -249,7 +249,7 @@ func (p *Pipeline) retained(ctx context.Context) []int {
 	if !ok || view.id.IsZero() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	ctx, cancel := p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
 	shards, err := keeper.Retained(ctx)
 	if err != nil {
@@ -273,7 +273,7 @@ func (p *Pipeline) tendMarks(ctx context.Context) {
 // tend keeps this instance's marks from being pruned, prunes those that no process needs any more, and expires what the
 // queue has retained from a time when there was a rewind window.
 func (p *Pipeline) tend(ctx context.Context) error {
-	callCtx, cancel := context.WithTimeout(ctx, marksTimeout)
+	callCtx, cancel := p.time.WithTimeout(ctx, marksTimeout)
 	pruned, err := p.cfg.Store.Tend(callCtx, p.identities(), p.time.Now(), markRetention)
 	cancel()
 	if pruned > 0 {
@@ -283,7 +283,7 @@ func (p *Pipeline) tend(ctx context.Context) error {
 		return err
 	}
 	for _, shard := range p.retained(ctx) {
-		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		callCtx, cancel := p.time.WithTimeout(ctx, queueTimeout)
 		// Other instances may have a window still.
 		if err := p.books.current().queue.(spend.Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
 			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)

@@ -172,7 +172,7 @@ func (l *lane) queueHasAll(ctx context.Context) bool {
 		if !queued {
 			return false
 		}
-		callCtx, cancel := context.WithTimeout(ctx, queueTimeout)
+		callCtx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
 		now, err := l.queue().Push(callCtx, b.Batch, entry)
 		cancel()
 		if err != nil {

@@ -25,6 +25,11 @@ func (c simClock) Now() time.Time {
 	return c.in.s.now.Add(c.in.skew)
 }
 
+// WithTimeout returns ctx as it is: the adapters answer at once, or with the fault that they are to give.
+func (c simClock) WithTimeout(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
+	return ctx, func() {}
+}
+
 func (c simClock) Jitter(d time.Duration) time.Duration {
 	return time.Duration(c.in.s.r.Int64N(int64(d)))
 }

@@ -214,13 +214,7 @@ func (s *simulator) heal() string {
 	rested := 0
 	for range simRounds {
 		s.runLate()
-		for slot, in := range s.instances {
-			if in == nil {
-				in = s.start(slot)
-			}
-			in.skew = 0
-			s.healOne(in)
-		}
+		s.healAll()
 		if s.wrong != "" {
 			return s.wrong
 		}
@@ -246,9 +240,7 @@ func (s *simulator) lookAtRetained() string {
 	}
 	s.now = s.now.Add(s.rules.window)
 	for range 4 {
-		for _, in := range s.living() {
-			s.healOne(in)
-		}
+		s.healAll()
 		s.now = s.now.Add(simGrace / 4)
 	}
 	for _, d := range s.deployments {
@@ -257,6 +249,17 @@ func (s *simulator) lookAtRetained() string {
 		}
 	}
 	return ""
+}
+
+// healAll lets the process of each slot have its turn. One that is dead begins anew.
+func (s *simulator) healAll() {
+	for slot, in := range s.instances {
+		if in == nil {
+			in = s.start(slot)
+		}
+		in.skew = 0
+		s.healOne(in)
+	}
 }
 
 // healOne lets all of a process have its turn.

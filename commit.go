@@ -28,7 +28,7 @@ type committer struct {
 	known     *spend.KnownKeys
 
 	mu      sync.Mutex // no I/O under it
-	limit   flushLimit
+	size    flushSize
 	horizon time.Time          // Marks.Horizon as last read
 	trouble []spend.ProducerID // as in trouble.known, after the last flush
 
@@ -52,7 +52,7 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[spend.ProducerID]spend.Mark) { p.confirmOwn(shard, marks) }, limit: p.cfg.limits.flush, books: &p.books,
+			confirmed: func(marks map[spend.ProducerID]spend.Mark) { p.confirmOwn(shard, marks) }, size: newFlushSize(p.cfg.limits.flush), books: &p.books,
 			known: spend.NewKnownKeys(p.cfg.limits.keys / p.cfg.Shards),
 		}
 		p.committers[shard] = c
@@ -79,7 +79,7 @@ func (c *committer) newPlan() *plan {
 	plan.keys, plan.known = &c.cfg.BatchKeys, c.known
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	plan.limit, plan.trouble = c.limit, newTrouble(c.trouble)
+	plan.limit, plan.trouble = c.size.limit, newTrouble(c.trouble)
 	return plan
 }
 
@@ -122,13 +122,18 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 		default:
 			err = fmt.Errorf("commit: %w", err)
 			b := plan.taken[0]
-			if !plan.failed(f) {
+			alone := plan.failed(f)
+			if alone {
+				c.noteTrouble(plan)
+			} else {
 				c.shrink(plan, f)
-				return err
 			}
-			c.noteTrouble(plan)
 			if ctx.Err() != nil {
 				return err
+			}
+			if !alone { // a Postgres that is away can't tell the marks either: that ends the walk
+				c.log.Warn("a flush fails; a smaller one is tried at once", "rows", len(f.Totals)+len(f.Rollups), "error", err)
+				continue
 			}
 			plan.failure = err
 			c.log.Warn("a batch can't be committed by itself; other producers' go first",
@@ -196,35 +201,21 @@ func (c *committer) tell(f *spend.Flush) {
 	}
 }
 
-// largestFlush is what a flush may have while all goes well.
-var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
-
-// shrink makes the next flush half as large as the one that failed: what can't be written in one go, for its size or for
-// one batch in it, can be in several. At the end it is a single batch.
+// shrink makes the next flush half as large as the one that failed.
 func (c *committer) shrink(plan *plan, f *spend.Flush) {
-	texts := 0
-	for i := range f.Rollups {
-		texts += f.Rollups[i].Texts()
-	}
-	// Also if the flush was larger than its limit, by its last batch: the same one would be made again.
-	limit := flushLimit{
-		rows:  max(1, min(plan.limit.rows, len(f.Totals)+len(f.Rollups))/2),
-		texts: max(1, min(plan.limit.texts, texts)/2),
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit = limit
-	plan.limit = limit
+	c.size.failed(f)
+	plan.limit = c.size.limit
 }
 
-// grow doubles what a flush may have, after a success.
+// grow notes a success: in time flushes get larger again.
 func (c *committer) grow(plan *plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limit.rows = min(2*c.limit.rows, c.cfg.limits.flush.rows)
-	c.limit.texts = min(2*c.limit.texts, c.cfg.limits.flush.texts)
+	c.size.succeeded()
 	c.trouble = slices.Clone(plan.trouble.known)
-	plan.limit = c.limit
+	plan.limit = c.size.limit
 }
 
 // noteTrouble has the next walk know whose batch failed by itself. A flush of it can't get smaller.

@@ -18,6 +18,7 @@ type narrowStore struct {
 	mu            sync.Mutex
 	room, largest int // rows; 0 is any number
 	failed        int
+	committed     int
 }
 
 func (s *narrowStore) Apply(ctx context.Context, f *spend.Flush) error {
@@ -28,6 +29,7 @@ func (s *narrowStore) Apply(ctx context.Context, f *spend.Flush) error {
 		s.failed++
 	} else {
 		s.largest = max(s.largest, rows)
+		s.committed++
 	}
 	s.mu.Unlock()
 	if refuses {
@@ -76,7 +78,7 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 			t.Fatalf("the largest flush has %d rows, %d failed; it shows nothing", largest, failed)
 		}
 
-		for range 6 { // a few successes
+		for range 500 { // successes, each doubling after maxKeep of them at most
 			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}})
 			time.Sleep(5 * time.Second)
 		}
@@ -86,6 +88,72 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 			t.Errorf("the largest flush afterwards has %d rows, want the whole backlog of %d in one", largest, 2*producers)
 		}
 	})
+}
+
+// A Postgres that takes only small flushes gets them one after the other: one walk over the queue commits all, and few
+// flushes fail, since the size that works is remembered.
+func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const batches = 512 // with two rows each
+		r := newRig(t, true, 1, &faults{})
+		store := &narrowStore{memoryStore: r.store, room: 4}
+		c := r.cfg
+		c.Store = store
+		p := newTestPipeline(t, c)
+		for i := range batches {
+			r.queue.insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
+		}
+		if err := p.DrainQueue(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if left := r.queue.len(0); left > 0 {
+			t.Errorf("%d batches are left in the queue", left)
+		}
+		if store.failed < 1 || store.failed > store.committed/8 {
+			t.Errorf("%d flushes failed and %d were committed, want a failure for every eight at most", store.failed, store.committed)
+		}
+	})
+}
+
+// A Postgres that can be read and not written is asked at once for each smaller size, and for each producer's batch, and
+// then no more until the next walk.
+func TestAPostgresThatTakesNothingEndsTheWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const producers = 64
+		r := newRig(t, true, 1, &faults{})
+		store := &narrowStore{memoryStore: r.store, room: 1}
+		c := r.cfg
+		c.Store = store
+		p := newTestPipeline(t, c)
+		for i := range producers {
+			r.queue.insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
+		}
+		if err := p.DrainQueue(t.Context()); err == nil {
+			t.Error("nothing could be written, and no error says so")
+		}
+		if halves := 6; store.failed > halves+producers {
+			t.Errorf("%d flushes failed in the first walk, want %d at most", store.failed, halves+producers)
+		}
+		first := store.failed
+		if err := p.DrainQueue(t.Context()); err == nil || store.failed != first+1 {
+			t.Errorf("%d flushes failed in the second walk, %v; want one", store.failed-first, err)
+		}
+	})
+}
+
+// One failure among flushes that work, as of a Postgres that was away, leaves no trace.
+func TestFlushesAreLargeAgainSoonAfterAPostgresThatWasAway(t *testing.T) {
+	s := newFlushSize(flushLimit{rows: 1024, texts: 1024})
+	flush := &spend.Flush{Rollups: make([]spend.RollupRow, 1000)}
+	for s.limit.rows > 1 {
+		s.failed(flush)
+	}
+	for range 10 {
+		s.succeeded()
+	}
+	if s.limit.rows != 1024 {
+		t.Errorf("a flush may have %d rows after ten successes, want 1024", s.limit.rows)
+	}
 }
 
 func testProducers(n int) (list []spend.ProducerID) {

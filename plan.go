@@ -35,12 +35,6 @@ type plan struct {
 	stats    planStats
 }
 
-// flushLimit is what a flush may have before no more batches are added to it.
-type flushLimit struct {
-	rows  int
-	texts int // bytes of the ids, tags and dimensions of its series
-}
-
 // batchName is under which name a batch is claimed.
 type batchName struct {
 	producer spend.ProducerID

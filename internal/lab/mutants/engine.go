@@ -145,16 +145,30 @@ var engineMutants = []mutant{
 	{
 		name:  "flush that fails made again",
 		guard: "a flush that failed gets smaller each time, down to one batch",
-		edits: []edit{{"commit.go", "c.limit = limit\n\tplan.limit = limit", "_ = limit"}},
+		edits: []edit{{"flushsize.go", "min(s.limit.rows, len(f.Totals)+len(f.Rollups))/2", "s.limit.rows"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain", "TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain"},
 	},
 	{
 		name:  "flushes stay small",
 		guard: "a flush that is committed lets the next one be twice as large: one failure would make flushes slow for ever",
-		edits: []edit{{"commit.go", "c.limit.rows = min(2*c.limit.rows, c.cfg.limits.flush.rows)", ""}},
+		edits: []edit{{"flushsize.go", "s.limit.rows = min(2*s.limit.rows, s.largest.rows)", ""}},
 		pkg:   ".",
-		tests: []string{"TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain"},
+		tests: []string{"TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain", "TestFlushesAreLargeAgainSoonAfterAPostgresThatWasAway"},
+	},
+	{
+		name:  "size that failed forgotten",
+		guard: "a size that works is kept once a larger one has failed: a Postgres that takes only small flushes would fail every other one",
+		edits: []edit{{"flushsize.go", "s.keep = min(max(1, 2*s.keep), maxKeep)", ""}},
+		pkg:   ".",
+		tests: []string{"TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk"},
+	},
+	{
+		name:  "flush that can be smaller ends the walk",
+		guard: "a smaller flush is tried at once: each failure would cost the pause of an outage",
+		edits: []edit{{"commit.go", "\t\t\t\tcontinue\n\t\t\t}\n\t\t\tplan.failure = err", "\t\t\t\treturn err\n\t\t\t}\n\t\t\tplan.failure = err"}},
+		pkg:   ".",
+		tests: []string{"TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk"},
 	},
 	{
 		name:  "only the first reason is told",

@@ -115,7 +115,7 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	in.readiness.watchBooks(in.pipeline)
 	in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
 		Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
-		NotReady: in.readiness.reason,
+		NotReady: in.readiness.reason, Clocks: ps.clocks,
 	})
 	return in, in.serveAPI(registry, listener)
 }

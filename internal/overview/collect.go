@@ -26,7 +26,7 @@ type Books interface {
 
 // Roster is where instances tell of themselves; *queues.Roster is.
 type Roster interface {
-	Put(ctx context.Context, id string, record []byte) error
+	Put(ctx context.Context, id string, record []byte) (now time.Time, err error) // by its own clock
 	Remove(ctx context.Context, id string) error
 	List(ctx context.Context) (list []redisqueue.Rostered, now time.Time, err error)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -22,6 +23,7 @@ type LiveOptions struct {
 	Version   string
 	Deadlocks func() int64  // tries of a flush that ended in one, since the start; nil: it isn't known
 	NotReady  func() string // why the instance isn't ready, "" if it is; nil: it always is
+	Clocks    *clocks.Watch // gets the time by the clock of Redis; nil: clocks aren't compared
 	Logger    *slog.Logger  // nil: nothing is logged
 }
 
@@ -113,7 +115,11 @@ func (l *Live) put(ctx context.Context, roster Roster, id string) {
 	defer cancel()
 	text, err := json.Marshal(l.record())
 	if err == nil {
-		err = roster.Put(ctx, id, text)
+		answered := l.opts.Clocks.Asks(clocks.Redis)
+		var now time.Time
+		if now, err = roster.Put(ctx, id, text); err == nil {
+			answered(now)
+		}
 	}
 	if err != nil {
 		l.log.Debug("the roster can't be written", "error", err)
@@ -148,6 +154,7 @@ func (l *Live) record() *record {
 	if l.opts.NotReady != nil {
 		in.NotReady = l.opts.NotReady()
 	}
+	in.PostgresAhead, in.RedisAhead = l.ahead(clocks.Postgres), l.ahead(clocks.Redis)
 	one.Instance = in
 	for _, f := range s.Flushes {
 		one.Flushes = append(one.Flushes, Flush{
@@ -156,6 +163,12 @@ func (l *Live) record() *record {
 		})
 	}
 	return one
+}
+
+// ahead returns by how many seconds the clock of the server is ahead, 0 as long as it isn't known.
+func (l *Live) ahead(server string) float64 {
+	ahead, _ := l.opts.Clocks.Ahead(server)
+	return ahead.Seconds()
 }
 
 // countDeadlocks returns how many there were, and when the last was noticed.

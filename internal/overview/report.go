@@ -82,6 +82,10 @@ type Instance struct {
 	HoldsShards    []int     `json:"holds_shards"`
 	Deadlocks      int64     `json:"deadlocks"` // tries of a flush that ended in one, since the start
 	LastDeadlock   time.Time `json:"last_deadlock_at,omitzero"`
+
+	// How far the clock of the server is ahead of the instance's; 0 as long as it isn't known.
+	PostgresAhead float64 `json:"postgres_ahead_seconds"`
+	RedisAhead    float64 `json:"redis_ahead_seconds"`
 }
 
 // AliveFor is how long an instance that isn't heard from is taken to be alive. It tells of itself every second.

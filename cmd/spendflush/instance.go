@@ -194,7 +194,7 @@ func (ps *parts) close() {
 func (ps *parts) sources() overview.Sources {
 	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
-		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
+		s.Queue, s.Locker, s.Roster, s.Server = ps.queue, ps.locker, ps.roster, ps.queue.Info
 	}
 	if ps.unused != nil {
 		s.Unused = ps.unused

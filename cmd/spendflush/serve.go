@@ -306,6 +306,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Ready:          in.ready,
 		Refuse:         in.readiness.refusal,
 		Denied:         in.denied,
+		Refused:        in.overview.Refused,
 		MaxClients:     clients,
 		TrustedProxies: proxies,
 		MaxReports:     in.set.maxReports(),

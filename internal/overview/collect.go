@@ -46,6 +46,9 @@ type Sources struct {
 	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
 	Noted func(ctx context.Context) spend.BooksID
 
+	// Server asks Redis about itself. nil: it isn't asked.
+	Server func(ctx context.Context) (redisqueue.Server, error)
+
 	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
 
 	Shards        int   // as the instances have it
@@ -105,6 +108,12 @@ func Collect(ctx context.Context, s Sources) Report {
 				clock = now
 			}
 			r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
+		})
+	}
+	if s.Server != nil {
+		work.Go(func() {
+			server, err := s.Server(ctx)
+			r.Queue.Replica = err == nil && server.IsReplica()
 		})
 	}
 	switch {

@@ -47,7 +47,7 @@ const (
 func judge(r *Report) {
 	r.Problems = []Problem{}
 	for _, look := range []func(*Report) []Problem{
-		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances, lookAtClocks,
+		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtReplica, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances, lookAtClocks,
 	} {
 		r.Problems = append(r.Problems, look(r)...)
 	}
@@ -169,6 +169,19 @@ func lookAtAudit(r *Report) []Problem {
 	}
 	return []Problem{{Bad, fmt.Sprintf("The books did not add up at the last audit, %s ago.", seconds(r.AsOf.Sub(r.LastAudit.At).Seconds())),
 		"Run the audit again and read which check fails: somebody may have changed the tables by hand.", runAudit}}
+}
+
+// lookAtReplica tells of a Redis that takes no writes. Where the books are behind, that is the cause.
+func lookAtReplica(r *Report) []Problem {
+	if !r.Queue.Replica {
+		return nil
+	}
+	severity := Warn
+	if r.Behind > behindBad.Seconds() {
+		severity = Bad
+	}
+	return []Problem{{severity, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits.",
+		"Have REDIS_URL lead to the master, or promote this one. Instances then return to it by themselves. The books stay exact.", runFallback}}
 }
 
 func lookAtDelay(r *Report) []Problem {
@@ -301,7 +314,7 @@ func lookAtLeft(batches int64) []Problem {
 }
 
 func lookAtInstances(r *Report) (list []Problem) {
-	if r.InstancesComplete && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
+	if r.InstancesComplete && !r.Queue.Replica && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
 		list = append(list, Problem{Bad, "No instance is heard from: updates are taken by none, and what is queued is flushed by none.",
 			"Start an instance, or see why those that run can't reach Redis.", runGone})
 	}
@@ -310,12 +323,15 @@ func lookAtInstances(r *Report) (list []Problem) {
 	var held int64
 	for i := range r.Instances {
 		in := &r.Instances[i]
+		if !in.Alive && r.Queue.Replica {
+			continue // it can't tell of itself there
+		}
 		if !in.Alive {
 			gone = append(gone, in.Instance)
 			held += in.HeldUpdates
 			continue
 		}
-		if in.Fallback && r.Queue.Up && !anyShardAway(r) {
+		if in.Fallback && r.Queue.Up && !r.Queue.Replica && !anyShardAway(r) {
 			fallback = append(fallback, in.Instance)
 		}
 		if in.MaxKeys > 0 && float64(in.Keys) > nearBound*float64(in.MaxKeys) {

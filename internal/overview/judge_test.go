@@ -60,6 +60,12 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 		}, Bad, "Each of 2 instances (a, b) is denied access: WRONGTYPE. There are 2 more problems.", runDenied},
 		{"one that is gone was denied", func(r *Report) { r.Instances[0].Alive, r.Instances[0].Denied = false, "WRONGTYPE" }, Warn,
 			"Instance a is not heard from. It held nothing when it was last heard from.", runGone},
+		{"a Redis that is a replica", func(r *Report) {
+			r.Queue.Replica, r.Behind, r.Instances[0].Fallback, r.Instances[1].Alive = true, 11, true, false
+		}, Warn, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits. There is another problem.", runFallback},
+		{"a Redis that is a replica for long", func(r *Report) {
+			r.Queue.Replica, r.Behind, r.Instances[0].Alive, r.Instances[1].Alive = true, 61, false, false
+		}, Bad, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits. There is another problem.", runFallback},
 		{"clocks a minute apart", func(r *Report) { r.Instances[0].RedisAhead, r.Instances[1].PostgresAhead = 60, -60 }, OK, "Books exact and up to date.", ""},
 		{"a clock that is behind", func(r *Report) { r.Instances[1].PostgresAhead = 61 }, Warn,
 			"The clock of instance b is 61 s behind that of Postgres.", runClocks},

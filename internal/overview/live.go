@@ -35,6 +35,7 @@ type Live struct {
 	log      *slog.Logger
 
 	deadlock atomic.Pointer[deadlocks]
+	refused  atomic.Pointer[string] // what Redis answered to the last record, "" if it took it
 
 	turn  chan struct{} // capacity 1; whoever is in it may use what follows
 	last  *Report
@@ -60,6 +61,7 @@ func NewLive(s Sources, p Pipeline, o LiveOptions) *Live {
 		l.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	l.deadlock.Store(&deadlocks{})
+	l.refused.Store(new(string))
 	return l
 }
 
@@ -121,10 +123,16 @@ func (l *Live) put(ctx context.Context, roster Roster, id string) {
 			answered(now)
 		}
 	}
+	refused := refusal(err)
+	l.refused.Store(&refused)
 	if err != nil {
 		l.log.Debug("the roster can't be written", "error", err)
 	}
 }
+
+// Refused returns in the words of Redis why it doesn't take the records of this instance, such as READONLY where it is a
+// replica. "" if it takes them, or doesn't answer at all.
+func (l *Live) Refused() string { return *l.refused.Load() }
 
 // record tells of this instance as it stands now.
 func (l *Live) record() *record {

@@ -98,6 +98,7 @@ type Queue struct {
 	Up       bool         `json:"up"`           // for one shard at least
 	Error    string       `json:"error"`        // of the first shard that has one
 	Refusal  string       `json:"refusal"`      // what Redis itself answered, where it is reached and refuses
+	Replica  bool         `json:"replica"`      // of another Redis: it can be read, and answers READONLY to what is written
 	Batches  int64        `json:"batches"`
 	Bytes    int64        `json:"bytes"`
 	MaxBytes int64        `json:"max_bytes"` // of all shards; 0: no bound

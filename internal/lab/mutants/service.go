@@ -3,6 +3,20 @@ package main
 // serviceMutants are guards of how an instance is run by others.
 var serviceMutants = []mutant{
 	{
+		name:  "Redis that is a replica not asked",
+		guard: "a Redis that answers READONLY is named as the cause, though it can be read",
+		edits: []edit{{"internal/overview/collect.go", "r.Queue.Replica = err == nil && server.IsReplica()", "_, _ = err, server"}},
+		pkg:   "internal/overview",
+		tests: []string{"TestARedisThatBecomesAReplicaIsNamedAsTheCause"},
+	},
+	{
+		name:  "READONLY not told at /readyz",
+		guard: "what Redis answers to what is written is told in its words, also at /readyz",
+		edits: []edit{{"internal/overview/live.go", "refused := refusal(err)", "refused := \"\""}},
+		pkg:   "internal/overview",
+		tests: []string{"TestARedisThatBecomesAReplicaIsNamedAsTheCause"},
+	},
+	{
 		name:  "clocks compared at the start only",
 		guard: "an instance compares its clock with that of Redis as long as it runs",
 		edits: []edit{{"internal/overview/live.go", "err == nil {\n\t\t\tanswered(now)", "err == nil {\n\t\t\t_, _ = answered, now"}},

@@ -94,6 +94,16 @@ func TestARedisThatBecomesAReplicaWithItsConnectionsOpenLosesNothing(t *testing.
 
 	p.change()
 	awaitMore(t, instances, "direct", 5)
+	const words = "Redis answers READONLY: it is a replica."
+	eventually(t, "the page, the command and /readyz name the cause", func() string {
+		_, page := instances[0].get("/v1/pipeline")
+		_, ready := instances[0].get("/readyz")
+		_, stdout, stderr := run(t, s.variables(), "status")
+		if !strings.Contains(page, words) || !strings.Contains(stdout, words) || !strings.Contains(ready, `"refused":"READONLY`) {
+			return page + ready + stdout + stderr
+		}
+		return ""
+	})
 	p.leadTo(p.master)
 	awaitMore(t, instances, "queue", 10)
 

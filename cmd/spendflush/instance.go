@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/internal/overview"
 	"github.com/spendflush/spendflush/internal/terminal"
 	"github.com/spendflush/spendflush/lockers/pglock"
@@ -37,6 +38,7 @@ type parts struct {
 	unused *redisqueue.Queue     // the queue of a Redis that is named and switched off, else nil
 	locker *redislock.Locker     // nil without Redis
 	roster *redisqueue.Roster    // nil without Redis
+	clocks *clocks.Watch
 
 	running *spendflush.Pipeline // of serve, else nil
 	journal *diskjournal.Journal // nil without one, and but for serve
@@ -62,7 +64,7 @@ func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool
 		reads.Close()
 		return nil, fmt.Errorf("open Postgres for locks: %w", err)
 	}
-	ps := &parts{set: set, log: log, store: store, reads: reads, locks: locks}
+	ps := &parts{set: set, log: log, store: store, reads: reads, locks: locks, clocks: clocks.New(log)}
 	redis.SetLogger(redisLog{log})
 	if !set.UseRedis && set.RedisURL != "" {
 		ps.openUnused()
@@ -192,7 +194,7 @@ func (ps *parts) close() {
 func (ps *parts) sources() overview.Sources {
 	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
-		s.Queue, s.Locker, s.Roster = ps.queue, ps.locker, ps.roster
+		s.Queue, s.Locker, s.Roster, s.Server = ps.queue, ps.locker, ps.roster, ps.queue.Info
 	}
 	if ps.unused != nil {
 		s.Unused = ps.unused
@@ -244,10 +246,7 @@ func (ps *parts) probe(ctx context.Context) {
 		if info.InRecovery {
 			ps.log.Warn("Postgres is a standby: nothing can be written until it is promoted")
 		}
-		if info.ClockAhead.Abs() > time.Minute {
-			ps.log.Warn("the clocks of this machine and of Postgres differ: updates without a time are booked by this machine's, and a "+
-				"producer that seems to be a month old is not believed", "postgres_is_ahead_by", info.ClockAhead.Round(time.Second))
-		}
+		ps.clocks.Note(clocks.Postgres, info.ClockAhead)
 		if !info.Fsync {
 			ps.log.Warn("Postgres runs with fsync off: a crash of its machine loses committed spend")
 		}

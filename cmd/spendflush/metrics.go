@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
@@ -56,6 +57,7 @@ var (
 	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
 
 	descBuild       = partDesc("spendflush_build_info", "1; the label is the version of the program.", "version")
+	descClocks      = partDesc("spendflush_clock_difference_seconds", "How far the clock of the server is ahead of this instance's, at its last answer; of a cluster, that of one node. Left out before the first.", "server")
 	descMayEvict    = partDesc("spendflush_redis_may_evict", "1 if the maxmemory-policy of Redis may throw batches away (allkeys-…). Left out if Redis doesn't tell it.")
 	descMemory      = partDesc("spendflush_redis_memory_bytes", "Memory that Redis uses, for anything; of one node of a cluster.")
 	descMemoryLimit = partDesc("spendflush_redis_memory_bytes_limit", "maxmemory of Redis. Left out without one.")
@@ -67,7 +69,7 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- m.desc
 	}
 	for _, d := range []*prometheus.Desc{descQueueLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile,
-		descBuild, descMayEvict, descMemory, descMemoryLimit} {
+		descBuild, descClocks, descMayEvict, descMemory, descMemoryLimit} {
 		ch <- d
 	}
 }
@@ -100,6 +102,11 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(descBuild, 1, programVersion())
+	for _, server := range []string{clocks.Postgres, clocks.Redis} {
+		if ahead, ok := c.ps.clocks.Ahead(server); ok {
+			gauge(descClocks, ahead.Seconds(), server)
+		}
+	}
 	set := c.ps.set
 	if c.ps.queue != nil {
 		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unretained()))

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/migrations"
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
@@ -177,14 +178,19 @@ func (in *instance) migrate(ctx context.Context) error {
 }
 
 // watchRights looks every few seconds whether the role may do what an instance does, until ctx ends. A right that was
-// taken away would otherwise show only once it is needed, and only to the instance that flushes.
+// taken away would otherwise show only once it is needed, and only to the instance that flushes. What it asks also has the clock
+// of Postgres.
 func (in *instance) watchRights(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		lookCtx, cancel := context.WithTimeout(ctx, lookEvery)
-		lacking, err := in.store.Lacking(lookCtx)
+		answered := in.clocks.Asks(clocks.Postgres)
+		lacking, now, err := in.store.Lacking(lookCtx)
 		cancel()
+		if err == nil {
+			answered(now)
+		}
 		switch {
 		case err != nil: // whether Postgres is away is told elsewhere
 		case len(lacking) == 0:

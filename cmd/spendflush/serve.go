@@ -115,7 +115,7 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	in.readiness.watchBooks(in.pipeline)
 	in.overview = overview.NewLive(ps.sources(), in.pipeline, overview.LiveOptions{
 		Version: programVersion(), Logger: log, Deadlocks: func() int64 { return ps.storeStats().Deadlocks },
-		NotReady: in.readiness.reason,
+		NotReady: in.readiness.reason, Clocks: ps.clocks,
 	})
 	return in, in.serveAPI(registry, listener)
 }
@@ -306,6 +306,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Ready:          in.ready,
 		Refuse:         in.readiness.refusal,
 		Denied:         in.denied,
+		Refused:        in.overview.Refused,
 		MaxClients:     clients,
 		TrustedProxies: proxies,
 		MaxReports:     in.set.maxReports(),

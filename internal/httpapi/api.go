@@ -79,6 +79,10 @@ type Config struct {
 	// the same. Anybody may read it, too. nil: nothing is known.
 	Denied func() string
 
+	// Refused says in the words of Redis why it takes no writes of this instance, such as READONLY where it is a replica; "" if
+	// it takes them. Updates are taken all the same. nil: it isn't told.
+	Refused func() string
+
 	// MaxClients bounds the connections that Listen lets in. One address has half of them at most,
 	// unless it is in TrustedProxies, which are believed to tell in X-Forwarded-For where requests
 	// come from. Default: 10000.

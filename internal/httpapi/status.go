@@ -103,12 +103,16 @@ func (a *API) readyz(w http.ResponseWriter, r *http.Request) *problem {
 		}
 	}
 	var body struct {
-		Status string `json:"status"`
-		Denied string `json:"denied,omitempty"`
+		Status  string `json:"status"`
+		Denied  string `json:"denied,omitempty"`
+		Refused string `json:"refused,omitempty"`
 	}
 	body.Status = "ready"
 	if a.cfg.Denied != nil {
 		body.Denied = a.cfg.Denied()
+	}
+	if a.cfg.Refused != nil {
+		body.Refused = a.cfg.Refused()
 	}
 	writeJSON(w, "application/json", http.StatusOK, &body)
 	return nil

@@ -26,7 +26,7 @@ type Books interface {
 
 // Roster is where instances tell of themselves; *queues.Roster is.
 type Roster interface {
-	Put(ctx context.Context, id string, record []byte) error
+	Put(ctx context.Context, id string, record []byte) (now time.Time, err error) // by its own clock
 	Remove(ctx context.Context, id string) error
 	List(ctx context.Context) (list []redisqueue.Rostered, now time.Time, err error)
 }
@@ -45,6 +45,9 @@ type Sources struct {
 
 	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
 	Noted func(ctx context.Context) spend.BooksID
+
+	// Server asks Redis about itself. nil: it isn't asked.
+	Server func(ctx context.Context) (redisqueue.Server, error)
 
 	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
 
@@ -105,6 +108,12 @@ func Collect(ctx context.Context, s Sources) Report {
 				clock = now
 			}
 			r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
+		})
+	}
+	if s.Server != nil {
+		work.Go(func() {
+			server, err := s.Server(ctx)
+			r.Queue.Replica = err == nil && server.IsReplica()
 		})
 	}
 	switch {

@@ -3,10 +3,12 @@ package overview
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -17,6 +19,7 @@ const (
 	nearBound    = 0.8
 	atBound      = 0.95
 	deadlockSeen = 5 * time.Minute // how long one is told of
+	clockBad     = time.Hour       // updates without a time then count in a wrong hour, and nothing is pruned
 	lossIsNew    = 24 * time.Hour  // how long a loss is bad; after that it is known, and nothing can be done about it
 )
 
@@ -37,13 +40,14 @@ const (
 	runOldPrimary  = "spendflusholdprimary"
 	runNotReady    = "spendflushnotready"
 	runDenied      = "spendflushaccessdenied"
+	runClocks      = "spendflushclockdifference"
 )
 
 // judge fills in state, sentence and problems of what was collected.
 func judge(r *Report) {
 	r.Problems = []Problem{}
 	for _, look := range []func(*Report) []Problem{
-		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances,
+		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtReplica, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances, lookAtClocks,
 	} {
 		r.Problems = append(r.Problems, look(r)...)
 	}
@@ -165,6 +169,19 @@ func lookAtAudit(r *Report) []Problem {
 	}
 	return []Problem{{Bad, fmt.Sprintf("The books did not add up at the last audit, %s ago.", seconds(r.AsOf.Sub(r.LastAudit.At).Seconds())),
 		"Run the audit again and read which check fails: somebody may have changed the tables by hand.", runAudit}}
+}
+
+// lookAtReplica tells of a Redis that takes no writes. Where the books are behind, that is the cause.
+func lookAtReplica(r *Report) []Problem {
+	if !r.Queue.Replica {
+		return nil
+	}
+	severity := Warn
+	if r.Behind > behindBad.Seconds() {
+		severity = Bad
+	}
+	return []Problem{{severity, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits.",
+		"Have REDIS_URL lead to the master, or promote this one. Instances then return to it by themselves. The books stay exact.", runFallback}}
 }
 
 func lookAtDelay(r *Report) []Problem {
@@ -297,7 +314,7 @@ func lookAtLeft(batches int64) []Problem {
 }
 
 func lookAtInstances(r *Report) (list []Problem) {
-	if r.InstancesComplete && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
+	if r.InstancesComplete && !r.Queue.Replica && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
 		list = append(list, Problem{Bad, "No instance is heard from: updates are taken by none, and what is queued is flushed by none.",
 			"Start an instance, or see why those that run can't reach Redis.", runGone})
 	}
@@ -306,12 +323,15 @@ func lookAtInstances(r *Report) (list []Problem) {
 	var held int64
 	for i := range r.Instances {
 		in := &r.Instances[i]
+		if !in.Alive && r.Queue.Replica {
+			continue // it can't tell of itself there
+		}
 		if !in.Alive {
 			gone = append(gone, in.Instance)
 			held += in.HeldUpdates
 			continue
 		}
-		if in.Fallback && r.Queue.Up && !anyShardAway(r) {
+		if in.Fallback && r.Queue.Up && !r.Queue.Replica && !anyShardAway(r) {
 			fallback = append(fallback, in.Instance)
 		}
 		if in.MaxKeys > 0 && float64(in.Keys) > nearBound*float64(in.MaxKeys) {
@@ -378,6 +398,50 @@ func lookAtUnready(r *Report) []Problem {
 	}
 	return []Problem{{severity, namesOf(names) + " is not ready: " + why + ".",
 		"Mend what it says. Balancers send to those that are ready meanwhile.", runNotReady}}
+}
+
+// lookAtClocks finds instances whose clock and that of a server differ, and says of the first one by how much.
+func lookAtClocks(r *Report) []Problem {
+	var names []string
+	var what string
+	severity := Warn
+	for i := range r.Instances {
+		in := &r.Instances[i]
+		var differ []string
+		for _, server := range []struct {
+			name  string
+			ahead float64
+		}{{"Postgres", in.PostgresAhead}, {"Redis", in.RedisAhead}} {
+			apart := math.Abs(server.ahead)
+			if !in.Alive || apart <= clocks.Bound.Seconds() {
+				continue
+			}
+			side := "behind"
+			if server.ahead < 0 {
+				side = "ahead of"
+			}
+			differ = append(differ, fmt.Sprintf("%s %s that of %s", seconds(apart), side, server.name))
+			if apart > clockBad.Seconds() {
+				severity = Bad
+			}
+		}
+		if len(differ) == 0 {
+			continue
+		}
+		if names = append(names, in.Instance); what == "" {
+			what = fmt.Sprintf("The clock of instance %s is %s.", in.Instance, strings.Join(differ, " and "))
+		}
+	}
+	switch others := len(names) - 1; {
+	case others < 0:
+		return nil
+	case others == 1:
+		what += " That of " + names[1] + " differs, too."
+	case others > 1:
+		what += fmt.Sprintf(" Those of %d other instances differ, too.", others)
+	}
+	return []Problem{{severity, what, "Set the clock that is wrong, and see why NTP doesn't keep it. Updates are taken and booked meanwhile; " +
+		"those without a time count in the hour of their instance's clock.", runClocks}}
 }
 
 // namesOf names instances, a few of them.

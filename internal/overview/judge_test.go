@@ -60,6 +60,24 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 		}, Bad, "Each of 2 instances (a, b) is denied access: WRONGTYPE. There are 2 more problems.", runDenied},
 		{"one that is gone was denied", func(r *Report) { r.Instances[0].Alive, r.Instances[0].Denied = false, "WRONGTYPE" }, Warn,
 			"Instance a is not heard from. It held nothing when it was last heard from.", runGone},
+		{"a Redis that is a replica", func(r *Report) {
+			r.Queue.Replica, r.Behind, r.Instances[0].Fallback, r.Instances[1].Alive = true, 11, true, false
+		}, Warn, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits. There is another problem.", runFallback},
+		{"a Redis that is a replica for long", func(r *Report) {
+			r.Queue.Replica, r.Behind, r.Instances[0].Alive, r.Instances[1].Alive = true, 61, false, false
+		}, Bad, "Redis answers READONLY: it is a replica. Instances write directly to Postgres, and what is queued waits. There is another problem.", runFallback},
+		{"clocks a minute apart", func(r *Report) { r.Instances[0].RedisAhead, r.Instances[1].PostgresAhead = 60, -60 }, OK, "Books exact and up to date.", ""},
+		{"a clock that is behind", func(r *Report) { r.Instances[1].PostgresAhead = 61 }, Warn,
+			"The clock of instance b is 61 s behind that of Postgres.", runClocks},
+		{"a clock that is far behind", func(r *Report) { r.Instances[1].PostgresAhead = 3 * 3600 }, Bad,
+			"The clock of instance b is 3 h behind that of Postgres.", runClocks},
+		{"a clock that is a year ahead of both", func(r *Report) {
+			r.Instances[0].PostgresAhead, r.Instances[0].RedisAhead = -365*24*3600, -365*24*3600
+		}, Bad, "The clock of instance a is 8760 h ahead of that of Postgres and 8760 h ahead of that of Redis.", runClocks},
+		{"a Redis that is ahead of all", func(r *Report) { r.Instances[0].RedisAhead, r.Instances[1].RedisAhead = 90, 90 }, Warn,
+			"The clock of instance a is 90 s behind that of Redis. That of b differs, too.", runClocks},
+		{"one that is gone had a wrong clock", func(r *Report) { r.Instances[0].Alive, r.Instances[0].RedisAhead = false, 9e9 }, Warn,
+			"Instance a is not heard from. It held nothing when it was last heard from.", runGone},
 		{"no Redis wanted", func(r *Report) { r.Queue, r.Locks = Queue{}, nil }, OK, "Books exact and up to date.", ""},
 		{"one instance without Redis", func(r *Report) { r.Instances[1].Fallback = true }, Warn,
 			"Instance b writes directly to Postgres, although Redis answers here.", runFallback},

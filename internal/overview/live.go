@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/clocks"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -22,6 +23,7 @@ type LiveOptions struct {
 	Version   string
 	Deadlocks func() int64  // tries of a flush that ended in one, since the start; nil: it isn't known
 	NotReady  func() string // why the instance isn't ready, "" if it is; nil: it always is
+	Clocks    *clocks.Watch // gets the time by the clock of Redis; nil: clocks aren't compared
 	Logger    *slog.Logger  // nil: nothing is logged
 }
 
@@ -33,6 +35,7 @@ type Live struct {
 	log      *slog.Logger
 
 	deadlock atomic.Pointer[deadlocks]
+	refused  atomic.Pointer[string] // what Redis answered to the last record, "" if it took it
 
 	turn  chan struct{} // capacity 1; whoever is in it may use what follows
 	last  *Report
@@ -58,6 +61,7 @@ func NewLive(s Sources, p Pipeline, o LiveOptions) *Live {
 		l.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	l.deadlock.Store(&deadlocks{})
+	l.refused.Store(new(string))
 	return l
 }
 
@@ -113,12 +117,22 @@ func (l *Live) put(ctx context.Context, roster Roster, id string) {
 	defer cancel()
 	text, err := json.Marshal(l.record())
 	if err == nil {
-		err = roster.Put(ctx, id, text)
+		answered := l.opts.Clocks.Asks(clocks.Redis)
+		var now time.Time
+		if now, err = roster.Put(ctx, id, text); err == nil {
+			answered(now)
+		}
 	}
+	refused := refusal(err)
+	l.refused.Store(&refused)
 	if err != nil {
 		l.log.Debug("the roster can't be written", "error", err)
 	}
 }
+
+// Refused returns in the words of Redis why it doesn't take the records of this instance, such as READONLY where it is a
+// replica. "" if it takes them, or doesn't answer at all.
+func (l *Live) Refused() string { return *l.refused.Load() }
 
 // record tells of this instance as it stands now.
 func (l *Live) record() *record {
@@ -148,6 +162,7 @@ func (l *Live) record() *record {
 	if l.opts.NotReady != nil {
 		in.NotReady = l.opts.NotReady()
 	}
+	in.PostgresAhead, in.RedisAhead = l.ahead(clocks.Postgres), l.ahead(clocks.Redis)
 	one.Instance = in
 	for _, f := range s.Flushes {
 		one.Flushes = append(one.Flushes, Flush{
@@ -156,6 +171,12 @@ func (l *Live) record() *record {
 		})
 	}
 	return one
+}
+
+// ahead returns by how many seconds the clock of the server is ahead, 0 as long as it isn't known.
+func (l *Live) ahead(server string) float64 {
+	ahead, _ := l.opts.Clocks.Ahead(server)
+	return ahead.Seconds()
 }
 
 // countDeadlocks returns how many there were, and when the last was noticed.

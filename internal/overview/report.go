@@ -82,6 +82,10 @@ type Instance struct {
 	HoldsShards    []int     `json:"holds_shards"`
 	Deadlocks      int64     `json:"deadlocks"` // tries of a flush that ended in one, since the start
 	LastDeadlock   time.Time `json:"last_deadlock_at,omitzero"`
+
+	// How far the clock of the server is ahead of the instance's; 0 as long as it isn't known.
+	PostgresAhead float64 `json:"postgres_ahead_seconds"`
+	RedisAhead    float64 `json:"redis_ahead_seconds"`
 }
 
 // AliveFor is how long an instance that isn't heard from is taken to be alive. It tells of itself every second.
@@ -94,6 +98,7 @@ type Queue struct {
 	Up       bool         `json:"up"`           // for one shard at least
 	Error    string       `json:"error"`        // of the first shard that has one
 	Refusal  string       `json:"refusal"`      // what Redis itself answered, where it is reached and refuses
+	Replica  bool         `json:"replica"`      // of another Redis: it can be read, and answers READONLY to what is written
 	Batches  int64        `json:"batches"`
 	Bytes    int64        `json:"bytes"`
 	MaxBytes int64        `json:"max_bytes"` // of all shards; 0: no bound

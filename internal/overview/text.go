@@ -195,6 +195,9 @@ func (r *Report) queueText() string {
 	if q.MaxBytes > 0 {
 		text += " of " + size(q.MaxBytes)
 	}
+	if q.Replica {
+		text += "; READONLY: a replica"
+	}
 	if q.Error != "" {
 		text += "; NOT REACHED for every shard: " + q.Error
 	}

@@ -97,20 +97,21 @@ func (r *Roster) ForBooks(id spend.BooksID) *Roster {
 func (r *Roster) Wait() { r.calls.Wait() }
 
 // Put writes the record of the process with this id, in place of its last one. The error wraps ErrRosterRecord if it has
-// more than MaxRosterBytes, or its id more than 256 bytes. Like all methods it returns as soon as ctx ends.
-func (r *Roster) Put(ctx context.Context, id string, record []byte) error {
+// more than MaxRosterBytes, or its id more than 256 bytes. It returns the time by the clock of Redis. Like all methods it
+// returns as soon as ctx ends.
+func (r *Roster) Put(ctx context.Context, id string, record []byte) (now time.Time, err error) {
 	if len(record) > MaxRosterBytes || len(id) > maxRosterID {
-		return fmt.Errorf("%w: it has %d bytes and its id %d; allowed are %d and %d", ErrRosterRecord, len(record), len(id),
+		return now, fmt.Errorf("%w: it has %d bytes and its id %d; allowed are %d and %d", ErrRosterRecord, len(record), len(id),
 			MaxRosterBytes, maxRosterID)
 	}
 	text := string(record) // the caller may change it after a call that was given up
-	_, err := abandon.Call(ctx, r.calls, func() (struct{}, error) {
-		return struct{}{}, rosterPutScript.Run(ctx, r.client, r.keys, id, text, r.keep.Milliseconds(), maxRostered).Err()
+	ms, err := abandon.Call(ctx, r.calls, func() (int64, error) {
+		return rosterPutScript.Run(ctx, r.client, r.keys, id, text, r.keep.Milliseconds(), maxRostered).Int64()
 	})
 	if err != nil {
-		return fmt.Errorf("write the roster: %w", err)
+		return now, fmt.Errorf("write the roster: %w", err)
 	}
-	return nil
+	return time.UnixMilli(ms), nil
 }
 
 // Remove takes the record of the process out.

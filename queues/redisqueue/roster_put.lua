@@ -2,7 +2,7 @@
 --
 -- KEYS    records (hash), seen (sorted set)
 -- ARGV    id; record; milliseconds that records are kept; how many are kept at most
--- returns 1
+-- returns the time in milliseconds
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -20,4 +20,4 @@ if #gone > 0 then
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return 1
+return ms

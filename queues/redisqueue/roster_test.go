@@ -27,7 +27,7 @@ func openRoster(t *testing.T, client redis.UniversalClient, o redisqueue.RosterO
 
 func put(t *testing.T, r *redisqueue.Roster, id, record string) {
 	t.Helper()
-	if err := r.Put(t.Context(), id, []byte(record)); err != nil {
+	if _, err := r.Put(t.Context(), id, []byte(record)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -80,6 +80,16 @@ func TestARosterHasTheLastRecordOfEachProcessAndNoneOfThoseThatLeft(t *testing.T
 	}
 }
 
+func TestWhoWritesTheRosterGetsTheTimeOfRedis(t *testing.T) {
+	r := openRoster(t, dial(t, testserver.Redis(t)), redisqueue.RosterOptions{})
+	_, before, _ := r.List(t.Context())
+	now, err := r.Put(t.Context(), "a", nil)
+	_, after, _ := r.List(t.Context())
+	if err != nil || before.IsZero() || now.Before(before) || now.After(after) {
+		t.Errorf("%s, %v; want it between %s and %s", now, err, before, after)
+	}
+}
+
 func TestARecordThatIsNotWrittenAgainIsForgottenByThoseWhoWriteAndByRedis(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	r := openRoster(t, client, redisqueue.RosterOptions{Keep: 100 * time.Millisecond})
@@ -102,7 +112,7 @@ func TestARosterIsBoundedInRecordsAndTheirSize(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	r := openRoster(t, client, redisqueue.RosterOptions{})
 	put(t, r, "largest", strings.Repeat("x", redisqueue.MaxRosterBytes))
-	err := r.Put(t.Context(), "larger", make([]byte, redisqueue.MaxRosterBytes+1))
+	_, err := r.Put(t.Context(), "larger", make([]byte, redisqueue.MaxRosterBytes+1))
 	if !errors.Is(err, redisqueue.ErrRosterRecord) || !strings.Contains(err.Error(), "32768") {
 		t.Errorf("too large a record: %v", err)
 	}
@@ -160,7 +170,7 @@ func TestARosterListsNothingThatNoProcessCanHaveWritten(t *testing.T) {
 	if bytes > 8<<20 || bytes < 7<<20 || !own {
 		t.Errorf("%d bytes are listed; the last record written: %t", bytes, own)
 	}
-	if err := r.Put(t.Context(), strings.Repeat("i", 257), nil); !errors.Is(err, redisqueue.ErrRosterRecord) {
+	if _, err := r.Put(t.Context(), strings.Repeat("i", 257), nil); !errors.Is(err, redisqueue.ErrRosterRecord) {
 		t.Errorf("too large an id: %v", err)
 	}
 }
@@ -170,7 +180,7 @@ func TestARosterWithoutRedisSaysSo(t *testing.T) {
 	if _, _, err := r.List(t.Context()); err == nil {
 		t.Error("a roster is read from a Redis that isn't there")
 	}
-	if err := r.Put(t.Context(), "a", nil); err == nil {
+	if _, err := r.Put(t.Context(), "a", nil); err == nil {
 		t.Error("a record is written to a Redis that isn't there")
 	}
 	if err := r.Remove(t.Context(), "a"); err == nil {

@@ -25,6 +25,10 @@ type Server struct {
 // mark a look into Postgres.
 func (s Server) MayEvict() bool { return strings.HasPrefix(s.EvictionPolicy, "allkeys-") }
 
+// IsReplica says whether Redis is the replica of another one, and so answers READONLY to what is written. Of a cluster it
+// says no: there each master has its own.
+func (s Server) IsReplica() bool { return strings.HasPrefix(s.Role, "slave") && s.Mode != "cluster" }
+
 // String returns one line for a log.
 func (s Server) String() string {
 	unknown := func(s string) string {

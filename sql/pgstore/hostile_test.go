@@ -128,7 +128,7 @@ func readEverything(t *testing.T, s *Store, p spend.ProducerID) {
 	if _, err := s.Probe(ctx); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Lacking(ctx); err != nil {
+	if _, _, err := s.Lacking(ctx); err != nil {
 		t.Error(err)
 	}
 	session := [16]byte(newProducer())

@@ -31,13 +31,12 @@ const (
 )
 
 // Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on spendflush.total", in order.
-// Those that only migrations need aren't among them.
-func (s *Store) Lacking(ctx context.Context) ([]string, error) {
-	lacking, err := readAll(ctx, s, "rights", nil, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look at the rights of the role: %w", err)
+// Those that only migrations need aren't among them. It also returns the time by the clock of Postgres.
+func (s *Store) Lacking(ctx context.Context) (lacking []string, now time.Time, err error) {
+	if err := s.readRow(ctx, "rights", nil, &lacking, &now); err != nil {
+		return nil, now, fmt.Errorf("look at the rights of the role: %w", err)
 	}
-	return lacking, nil
+	return lacking, now, nil
 }
 
 // Probe looks at the server on connections of its own, two at once. The error wraps ErrEncoding if the database can't keep

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 	"github.com/spendflush/spendflush/spend"
@@ -15,7 +16,7 @@ func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 	s, admin := open(t, testserver.Role(t, databaseURL, role), Options{}), open(t, databaseURL, Options{})
 	lacking := func() []string {
 		t.Helper()
-		list, err := s.Lacking(t.Context())
+		list, _, err := s.Lacking(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,8 +40,18 @@ func TestTheRightsThatARoleLacksAreNamed(t *testing.T) {
 	if list := lacking(); !slices.Equal(list, []string{"INSERT, UPDATE on spendflush.total"}) {
 		t.Errorf("after a REVOKE: %q", list)
 	}
-	if list, err := admin.Lacking(t.Context()); err != nil || len(list) != 0 {
+	if list, _, err := admin.Lacking(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("the owner: %q, %v", list, err)
+	}
+}
+
+func TestWithTheRightsComesWhatTheClockOfPostgresSays(t *testing.T) {
+	s := open(t, database(t), Options{})
+	clock := func() time.Time { return query[time.Time](t, s, "SELECT clock_timestamp()") }
+	before := clock()
+	_, now, err := s.Lacking(t.Context())
+	if after := clock(); err != nil || now.Before(before) || now.After(after) {
+		t.Errorf("%s, %v; want it between %s and %s", now, err, before, after)
 	}
 }
 

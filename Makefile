@@ -13,7 +13,9 @@ endif
 export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
 
 VERSION ?= $(or $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null),devel)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# Where the documents are that the program names: "" for those that each instance serves itself, below /docs/.
+DOCS_URL ?=
+LDFLAGS := -s -w -X main.version=$(VERSION) $(if $(DOCS_URL),-X github.com/spendflush/spendflush/internal/docpages.Base=$(DOCS_URL))
 
 # Tools run at exactly these versions and stay out of go.mod, whose graph every user of the library inherits. What only the
 # integration tests need is in integration/go.mod for the same reason.

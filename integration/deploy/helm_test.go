@@ -128,9 +128,11 @@ networkPolicy:
   from: [{namespaceSelector: {matchLabels: {team: gateways}}}]
   egress: [{ports: [{port: 5432}, {port: 6379}, {port: 53, protocol: UDP}]}]
 serviceMonitor: {enabled: true, labels: {release: prometheus}, authorization: {name: spendflush, key: metrics}, scheme: https, tlsConfig: {insecureSkipVerify: true}}
-prometheusRule: {enabled: true, labels: {release: prometheus}}
 dashboards: {enabled: true, annotations: {folder: Money}}
 probes: {scheme: HTTPS, pathPrefix: /billing}
+prometheusRule:
+  enabled: true
+  labels: {release: prometheus}
 `
 
 // matrix are values as people set them.
@@ -141,6 +143,7 @@ var matrix = map[string]string{
 	"migrations by hook":        required + "migrations: {mode: hook}\n",
 	"monitoring":                required + "serviceMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ndashboards: {enabled: true}\n",
 	"only alerts":               required + "prometheusRule: {enabled: true}\n",
+	"documents of its own":      required + "prometheusRule: {enabled: true, docsURL: \"https://spend.example.com/docs/\"}\n",
 	"a network policy":          required + "networkPolicy: {enabled: true}\n",
 	"an autoscaler":             required + "replicas: null\n",
 	"one instance":              required + "replicas: 1\npodDisruptionBudget: {enabled: false}\n",
@@ -185,6 +188,7 @@ func TestTheChartNamesWhatIsMissingOrNotAllowed(t *testing.T) {
 		{required + "journal: {enabled: true}\npodSecurityContext: {fsGroupChangePolicy: Always}\n", "allowed with a journal is OnRootMismatch"},
 		{required + "probes: {pathPrefix: billing/}\n", "pathPrefix"},
 		{required + "tls: {secret: a}\n", "tls"},
+		{required + "prometheusRule: {enabled: true, docsURL: spend.example.com}\n", "/prometheusRule/docsURL"},
 	} {
 		rendered, said, err := template(t, c.values)
 		if err == nil {

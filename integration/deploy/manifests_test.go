@@ -321,6 +321,11 @@ func TestTheRulesOfTheChartAreTheAlerts(t *testing.T) {
 	if string(got) != string(want) || strings.Count(string(got), "alert: ") < 20 {
 		t.Errorf("the rules differ from deploy/prometheus/alerts.yml:\n%s", got)
 	}
+	own := of[*monitoringv1.PrometheusRule](render(t, everything+"  docsURL: https://spend.example.com/docs/\n"))
+	moved, _ := yaml.Marshal(own[0].Spec)
+	if n := strings.Count(string(moved), "https://spend.example.com/docs/runbook#"); n < 20 || strings.Contains(string(moved), "github.com") {
+		t.Errorf("with documents of its own, %d alerts lead there:\n%s", n, moved)
+	}
 	boards := of[*corev1.ConfigMap](render(t, everything))
 	if len(boards) != 1 || strings.TrimSpace(boards[0].Data["spendflush.json"]) != strings.TrimSpace(readText(t, "deploy/grafana/spendflush.json")) {
 		t.Error("the dashboard differs from deploy/grafana/spendflush.json")

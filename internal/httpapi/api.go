@@ -233,7 +233,7 @@ func New(c Config) (*API, error) {
 	}
 	a.intakes.New = func() any { return &intake{buffer: make([]byte, 0, 4<<10)} }
 	a.decoders.New = func() any { return &decoder{maxUpdates: c.MaxUpdates} }
-	a.assets = assetsBelow(a.cfg.BasePath)
+	a.assets = a.placed()
 	a.routes = newRoutes(a.cfg.BasePath, a.served())
 	return a, nil
 }
@@ -262,9 +262,11 @@ func (a *API) served() []*route {
 		{path: "/", open: true, page: true, get: a.asset},
 		{path: "/assets/{file...}", open: true, page: true, get: a.asset},
 		{path: "/openapi.json", open: true, get: a.asset},
+		{path: "/docs", open: true, page: true, get: a.toSlash},
+		{path: "/docs/{document...}", open: true, page: true, get: a.document},
 	}
 	if a.cfg.BasePath != "" {
-		list = append(list, &route{path: "", open: true, page: true, get: a.toPage})
+		list = append(list, &route{path: "", open: true, page: true, get: a.toSlash})
 	}
 	return list
 }

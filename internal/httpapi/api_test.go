@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush"
+	"github.com/spendflush/spendflush/internal/docpages"
 	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
@@ -156,7 +157,7 @@ func checkProblem(t testing.TB, resp *http.Response, kind problemType) problem {
 	if err := json.Unmarshal(body, &p); err != nil {
 		t.Fatalf("status %d, body %q: %v", resp.StatusCode, body, err)
 	}
-	if resp.StatusCode != kind.status || p.Status != kind.status || p.Type != problemBase+kind.slug || p.Title != kind.title {
+	if resp.StatusCode != kind.status || p.Status != kind.status || p.Type != typeOf(kind) || p.Title != kind.title {
 		t.Errorf("status %d, problem %+v; want %+v", resp.StatusCode, p, kind)
 	}
 	if got := resp.Header.Get("Content-Type"); got != "application/problem+json" {
@@ -406,3 +407,6 @@ func waitUntil(t testing.TB, what string, is func() bool) {
 // patience bounds every wait for something that happens sooner or later. No test is quicker or
 // slower to pass for it.
 const patience = time.Minute
+
+// typeOf returns the type of such problems of an instance at the root.
+func typeOf(kind problemType) string { return docpages.URL("api", kind.slug) }

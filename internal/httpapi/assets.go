@@ -8,7 +8,11 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"sync"
 	"time"
+
+	"github.com/spendflush/spendflush/docs"
+	"github.com/spendflush/spendflush/internal/docpages"
 )
 
 // The page for people, whose index.html is served at /, the rest under /assets/; and the description of the API, at
@@ -90,6 +94,35 @@ func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
 	if !ok {
 		return notFound.because("the page has no file %.200q", r.URL.Path)
 	}
+	file.serve(w, r)
+	return nil
+}
+
+// documents are the documents of this version, by the path of each below /docs/. They are made when the first is asked for.
+var documents = sync.OnceValue(func() map[string]asset {
+	pages, err := docpages.Render(docs.Files)
+	if err != nil {
+		panic("httpapi: the documents can't be shown: " + err.Error())
+	}
+	found := make(map[string]asset, len(pages))
+	for name, page := range pages {
+		found[name] = newAsset(contentTypes[".html"], page)
+	}
+	return found
+})
+
+// document serves a document as a page, or the list of all.
+func (a *API) document(w http.ResponseWriter, r *http.Request) *problem {
+	name := r.PathValue("document")
+	file, ok := documents()[name]
+	if !ok {
+		return notFound.because("there is no document %.200q; %s lists them", name, a.cfg.BasePath+"/docs/")
+	}
+	file.serve(w, r)
+	return nil
+}
+
+func (file asset) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", file.contentType)
 	h.Set("Content-Security-Policy", pagePolicy)
@@ -98,5 +131,4 @@ func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", file.etag)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body))
-	return nil
 }

@@ -3,11 +3,15 @@ package httpapi
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"html"
 	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/spendflush/spendflush/internal/docpages"
 )
 
 // BasePathAllowed says what a base path may be.
@@ -34,23 +38,45 @@ func (rs *routes) below(r *http.Request) (path string, isBelow bool) {
 	return strings.CutPrefix(r.URL.EscapedPath(), rs.base)
 }
 
-// toPage leads from the base path without a slash to the page, whose addresses are relative to the one with a slash.
-func (a *API) toPage(w http.ResponseWriter, _ *http.Request) *problem {
-	w.Header().Set("Location", a.cfg.BasePath+"/")
+// toSlash leads to the same path with a slash at its end, which the addresses on the page there are relative to.
+func (a *API) toSlash(w http.ResponseWriter, r *http.Request) *problem {
+	path, _ := a.routes.below(r)
+	w.Header().Set("Location", a.cfg.BasePath+path+"/")
 	w.WriteHeader(http.StatusPermanentRedirect)
 	return nil
 }
 
-var rootServer = []byte(`"servers": [{ "url": "/",`)
+// What the files say of the places of this instance when it is served at the root, and its documents by itself.
+var (
+	rootServer  = []byte(`"servers": [{ "url": "/",`)
+	rootProblem = []byte(`"const": "/docs/api#`)
+	rootDocs    = []byte(`<meta name="docs" content="docs/">`)
+)
 
-// assetsBelow returns the files, with a description of the API that says where it is served.
-func assetsBelow(base string) map[string]asset {
-	if base == "" {
-		return assets
-	}
+// placed returns the files, with a description of the API that says where it is served, and a page that knows where the
+// documents are.
+func (a *API) placed() map[string]asset {
 	own := maps.Clone(assets)
-	document := own["/openapi.json"]
-	server := bytes.Replace(rootServer, []byte(`"/"`), []byte(`"`+base+`"`), 1)
-	own["/openapi.json"] = newAsset(document.contentType, bytes.Replace(document.body, rootServer, server, 1))
+	put := func(path string, what []byte, format, value string) {
+		old := own[path]
+		own[path] = newAsset(old.contentType, bytes.ReplaceAll(old.body, what, fmt.Appendf(nil, format, value)))
+	}
+	if base := a.cfg.BasePath; base != "" {
+		put("/openapi.json", rootServer, `"servers": [{ "url": %q,`, base)
+	}
+	if api := a.docsURL(docpages.URL("api", "")); api != "/docs/api#" {
+		put("/openapi.json", rootProblem, `"const": "%s`, api)
+	}
+	if !strings.HasPrefix(docpages.Base, "/") {
+		put("/", rootDocs, `<meta name="docs" content="%s">`, html.EscapeString(docpages.Base))
+	}
 	return own
+}
+
+// docsURL returns the URL of a document as clients of this instance see it.
+func (a *API) docsURL(of string) string {
+	if strings.HasPrefix(of, "/") {
+		return a.cfg.BasePath + of
+	}
+	return of
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/spendflush/spendflush/internal/docpages"
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
@@ -206,7 +207,7 @@ func slugOf(body []byte) string {
 	value, _ := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	m, _ := value.(map[string]any)
 	text, _ := m["type"].(string)
-	return strings.TrimPrefix(text, problemBase)
+	return strings.TrimPrefix(text, docpages.URL("api", ""))
 }
 
 // checkBody holds the body to its schema.

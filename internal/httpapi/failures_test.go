@@ -202,7 +202,7 @@ func leave(r *http.Request) {
 
 func TestPartsOfFilesAreServedAndStaleOnesAreNot(t *testing.T) {
 	a, _ := newAPI(t, nil)
-	for _, path := range []string{"/", "/assets/page.css", "/openapi.json"} {
+	for _, path := range []string{"/", "/assets/page.css", "/docs/api", "/openapi.json"} {
 		for header, status := range map[string]int{
 			"Range: bytes=0-9":       http.StatusPartialContent,
 			"Range: bytes=99999999-": http.StatusRequestedRangeNotSatisfiable,

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/docpages"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -60,7 +61,7 @@ func (in *instance) book(lines ...string) {
 
 func (in *instance) wantProblem(path string, kind problemType) {
 	in.t.Helper()
-	if status, answer := in.get(path); status != kind.status || answer["type"] != problemBase+kind.slug {
+	if status, answer := in.get(path); status != kind.status || answer["type"] != typeOf(kind) {
 		in.t.Errorf("%s: %d %v, want %s", path, status, answer, kind.slug)
 	}
 }
@@ -277,7 +278,7 @@ func TestAnEntryIsSettledOnceAndOnlyWhenItsTurnHasCome(t *testing.T) {
 		status, answer := in.settle(step.id, step.what)
 		says := fmt.Sprint(answer["result"])
 		if answer["type"] != nil {
-			says = strings.TrimPrefix(fmt.Sprint(answer["type"]), problemBase)
+			says = strings.TrimPrefix(fmt.Sprint(answer["type"]), docpages.URL("api", ""))
 		}
 		if status != step.status || says != step.says || !strings.Contains(fmt.Sprint(answer["detail"]), step.detail) {
 			t.Errorf("%s %d: %d %v; want %d %s, %q", step.what, step.id, status, answer, step.status, step.says, step.detail)

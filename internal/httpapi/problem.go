@@ -9,13 +9,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/docpages"
 	"github.com/spendflush/spendflush/spend"
 )
 
-// problemBase is where the types of problems are explained; each is an anchor on that page.
-const problemBase = "https://github.com/spendflush/spendflush/blob/main/docs/api.md#"
-
-// problemType is a type of problem as clients know it: the slug ends its URI, and both never change their meaning.
+// problemType is a type of problem as clients know it: the slug ends its URI, which leads to a section of docs/api.md,
+// and never changes its meaning.
 type problemType struct {
 	slug   string
 	title  string
@@ -76,7 +75,7 @@ type problem struct {
 }
 
 func (t problemType) because(format string, args ...any) *problem {
-	return &problem{Type: problemBase + t.slug, Title: t.title, Status: t.status, Detail: fmt.Sprintf(format, args...)}
+	return &problem{Type: docpages.URL("api", t.slug), Title: t.title, Status: t.status, Detail: fmt.Sprintf(format, args...)}
 }
 
 func (p *problem) with(name, value string) *problem {
@@ -90,7 +89,7 @@ func (p *problem) with(name, value string) *problem {
 // fail answers with the problem. Failures of this side are logged, with the same name of the occurrence.
 func (a *API) fail(w *answer, r *http.Request, p *problem) {
 	id := newUUID()
-	p.Instance = "urn:uuid:" + id
+	p.Type, p.Instance = a.docsURL(p.Type), "urn:uuid:"+id
 	if w.requestID == "" {
 		w.requestID = id
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spendflush/spendflush/internal/docpages"
 )
 
 func TestTheTypesOfProblemsAreTheSameInTheCodeTheDocumentAndOnThePageTheyPointAt(t *testing.T) {
@@ -29,7 +31,7 @@ func TestTheTypesOfProblemsAreTheSameInTheCodeTheDocumentAndOnThePageTheyPointAt
 		}
 		described = append(described, slug)
 		constant := func(name string) any { return problem.of("properties", name, "const").value }
-		if constant("type") != problemBase+slug {
+		if constant("type") != docpages.URL("api", slug) {
 			t.Errorf("%s has the type %v", name, constant("type"))
 		}
 		// The page says the same as the document: when it is answered, and what to do.

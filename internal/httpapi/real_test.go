@@ -417,7 +417,7 @@ func TestWithPostgresGoneUpdatesAreTakenAndTheTotalIsRefused(t *testing.T) {
 		t.Errorf("%d %v", status, answer)
 	}
 	for _, path := range []string{"/v1/spend/api_key/k", "/v1/usage", "/v1/usage?format=csv", "/v1/audit"} {
-		if status, answer := in.get(path); status != http.StatusServiceUnavailable || answer["type"] != problemBase+databaseUnavailable.slug {
+		if status, answer := in.get(path); status != http.StatusServiceUnavailable || answer["type"] != typeOf(databaseUnavailable) {
 			t.Errorf("%s: %d %v", path, status, answer)
 		}
 	}

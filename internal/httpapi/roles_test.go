@@ -41,6 +41,7 @@ var wanted = map[string]string{
 	"GET /v1/audit": "operate", "POST /v1/quarantine/{id}/apply": "operate", "POST /v1/quarantine/{id}/drop": "operate",
 	"GET /v1/session": "", "POST /v1/session": "", "DELETE /v1/session": "", "GET /healthz": "", "GET /readyz": "",
 	"GET /": "", "GET /assets/{file...}": "", "GET /openapi.json": "",
+	"GET /docs": "", "GET /docs/{document...}": "",
 }
 
 func TestEveryRouteAsksForItsRoleAndNoOtherOpensIt(t *testing.T) {
@@ -64,7 +65,7 @@ func TestEveryRouteAsksForItsRoleAndNoOtherOpensIt(t *testing.T) {
 			if documented := documentedRole(t, method, route.path); documented != want {
 				t.Errorf("%s: the document says that it needs the role %q", target, documented)
 			}
-			path := strings.NewReplacer("{entity...}", "team/t", "{id}", "1", "{file...}", "page.css").Replace(route.path)
+			path := strings.NewReplacer("{entity...}", "team/t", "{id}", "1", "{file...}", "page.css", "{document...}", "api").Replace(route.path)
 			for role, token := range map[string]string{"write": writer, "read": reader, "operate": operator} {
 				w := ask(t, a, method, path, token)
 				if role == want || want == "" {
@@ -94,7 +95,7 @@ func documentedRole(t *testing.T, method, path string) string {
 	if err := json.Unmarshal(assets["/openapi.json"].body, &document); err != nil {
 		t.Fatal(err)
 	}
-	path = strings.NewReplacer("{entity...}", "{entity_type}/{entity_id}", "{file...}", "{file}").Replace(path)
+	path = strings.NewReplacer("{entity...}", "{entity_type}/{entity_id}", "{file...}", "{file}", "{document...}", "{document}").Replace(path)
 	var operation struct{ Security []map[string][]string }
 	if err := json.Unmarshal(document.Paths[path][strings.ToLower(method)], &operation); err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)

@@ -365,7 +365,7 @@ func TestEveryAnswerIsForPagesOfThisOriginAlone(t *testing.T) {
 		c.Keys = keysOf("secret-1")
 		c.Ready = func(context.Context) error { panic("to be rescued") }
 	})
-	for _, target := range []string{"/", "/assets/page.css", "/v1/status", "/v1/usage?format=csv", "/metrics", "/openapi.json", "/nothing", "/healthz", "/readyz"} {
+	for _, target := range []string{"/", "/assets/page.css", "/docs/api", "/v1/status", "/v1/usage?format=csv", "/metrics", "/openapi.json", "/nothing", "/healthz", "/readyz"} {
 		for _, header := range []string{"X: y", "Authorization: Bearer secret-1", "Sec-Fetch-Site: cross-site"} {
 			w := do(a, "GET", target, "", header)
 			if got := w.Header().Get("Cross-Origin-Resource-Policy"); got != "same-origin" {

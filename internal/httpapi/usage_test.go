@@ -70,7 +70,7 @@ func TestAParameterThatIsNotUnderstoodIsRefusedAndNeverIgnored(t *testing.T) {
 		"from=2026-01-02&to=2026-01-01", "from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from=2020-01-01&to=2026-01-01",
 		"by=hour&from=2026-01-01&to=2026-06-01", "%zz",
 	} {
-		if _, _, p := usageQuery(t, query, time.Now()); p == nil || p.Type != problemBase+invalidRequest.slug || p.Detail == "" {
+		if _, _, p := usageQuery(t, query, time.Now()); p == nil || p.Type != typeOf(invalidRequest) || p.Detail == "" {
 			t.Errorf("%s: problem %+v", query, p)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/spendflush/spendflush/internal/docpages"
 	"github.com/spendflush/spendflush/internal/terminal"
 )
 
@@ -18,7 +19,7 @@ func (r *Report) Text(out *terminal.Output) []string {
 		if len(r.Problems) > 1 { // one alone is the sentence
 			lines = append(lines, "", paint(out, p.Severity, strings.ToUpper(string(p.Severity))+": "+p.What))
 		}
-		lines = append(lines, "  "+p.Do, out.Faint("  docs/runbook.md#"+p.Runbook))
+		lines = append(lines, "  "+p.Do, out.Faint("  "+docpages.URL("runbook", p.Runbook)))
 	}
 	for _, part := range [][]string{r.instancesText(out), r.shardsText(), r.factsText()} {
 		if len(part) > 0 {

@@ -85,7 +85,7 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	text := textOf(r)
 	for _, want := range []string{
 		r.Problems[0].What + " There are 5 more problems.\n", "BAD: 2 batches lost", "WARN: Instance pod-bb is not heard from",
-		"docs/runbook.md#spendflushauditfailed\n", "not heard from for 7.0 s", "alive, writes directly, can't write its journal",
+		"/docs/runbook#spendflushauditfailed\n", "not heard from for 7.0 s", "alive, writes directly, can't write its journal",
 		`1 entry open, see "spendflush quarantine list"`, "2, the last noticed 60 min ago", "THE BOOKS DID NOT ADD UP, 5 min ago",
 	} {
 		if !strings.Contains(text, want) {

@@ -15,6 +15,10 @@ const byNumber = (c) => `\\u{${c.codePointAt(0).toString(16)}}`;
 // visible tells characters of a text that have no shape by their numbers. h and renew do it with all texts.
 export const visible = (text) => String(text).replace(UNSEEN, byNumber);
 
+// documentURL is where a section of a document is. The instance serves them itself, unless its build says otherwise.
+export const documentURL = (name, anchor) =>
+  document.querySelector("meta[name=docs]").content + name + (anchor ? `#${anchor}` : "");
+
 // id shows a text that others chose, such as an id: the direction of its script ends with it, and all of its blanks show.
 export const id = (text) => h("bdi.id", {}, String(text).replace(BLANKS, byNumber) || "(none)");
 

@@ -1,6 +1,6 @@
 // The frame of the page: who is signed in, which view is shown, the theme.
 import { call, on } from "./api.js";
-import { h, icon, id, failure, renew, visible } from "./dom.js";
+import { documentURL, h, icon, id, failure, renew, visible } from "./dom.js";
 import { ZONE } from "./format.js";
 import * as live from "./live.js";
 import { showPipeline } from "./pipeline.js";
@@ -200,7 +200,7 @@ live.watch((pipeline, connected) => {
   const self = pipeline?.instances.find((i) => i.self);
   renew(foot, `Times are in ${ZONE}, the zone of this browser.`, self && h("span", {}, "Shown by ", id(self.instance), `, spendflush ${self.version}.`),
     whose() && h("span", {}, "Signed in as ", id(whose().name), `: ${whose().roles.join(", ")}.`),
-    h("a", { href: "https://github.com/spendflush/spendflush/blob/main/docs/runbook.md", rel: "noreferrer" }, "Runbook"));
+    h("a", { href: documentURL("runbook"), rel: "noreferrer" }, "Runbook"), h("a", { href: documentURL(""), rel: "noreferrer" }, "Documents"));
 });
 
 document.getElementById("skip").addEventListener("click", (event) => {

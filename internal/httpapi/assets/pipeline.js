@@ -1,10 +1,9 @@
 // How the pipeline stands, live.
-import { h, icon, id, state, table, renew, visible } from "./dom.js";
+import { documentURL, h, icon, id, state, table, renew, visible } from "./dom.js";
 import { bytes, clock, count, counted, dollars, seconds, since, whenInZone } from "./format.js";
 import { watch } from "./live.js";
 
 const WORDS = { ok: "All is well", warn: "Look at this", bad: "Act now" };
-const RUNBOOK = "https://github.com/spendflush/spendflush/blob/main/docs/runbook.md";
 
 export function showPipeline(place, _, __, signal) {
   const sentence = h("p.sentence");
@@ -31,7 +30,7 @@ function problems(p) {
   if (!p.problems?.length) return [];
   return [h("h2", {}, "What to do"), h("ul.problems", {}, p.problems.map((x) =>
     h(`li.${x.severity}`, {}, state(x.severity, x.what), h("p", {}, x.do),
-      x.runbook && h("a", { href: `${RUNBOOK}#${x.runbook}`, rel: "noreferrer", "aria-label": `Runbook: ${x.what}` }, "Runbook"))))];
+      x.runbook && h("a", { href: documentURL("runbook", x.runbook), rel: "noreferrer", "aria-label": `Runbook: ${x.what}` }, "Runbook"))))];
 }
 
 // path is the picture: four stations in the order that an update passes them.

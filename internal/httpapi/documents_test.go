@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/spendflush/spendflush/internal/docpages"
+)
+
+func TestTheTypeOfEveryProblemLeadsToItsSectionOnThisInstance(t *testing.T) {
+	for _, base := range []string{"", "/billing/spend"} {
+		a := newAPIBelow(t, base)
+		var document struct {
+			Components struct {
+				Schemas map[string]struct {
+					Properties struct {
+						Type struct {
+							Const string `json:"const"`
+						} `json:"type"`
+					} `json:"properties"`
+				} `json:"schemas"`
+			} `json:"components"`
+		}
+		if err := json.Unmarshal(do(a, "GET", base+"/openapi.json", "").Body.Bytes(), &document); err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for name, schema := range document.Components.Schemas {
+			url := schema.Properties.Type.Const
+			if !strings.Contains(url, "#") {
+				continue
+			}
+			seen++
+			path, anchor, _ := strings.Cut(url, "#")
+			w := do(a, "GET", path, "")
+			if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `id="`+anchor+`"`) {
+				t.Errorf("base path %q, problem %s: %s answers %d, and has no such section", base, name, url, w.Code)
+			}
+		}
+		if seen < 20 {
+			t.Errorf("base path %q: %d types of problems", base, seen)
+		}
+		var p problem
+		w := do(a, "GET", base+"/v1/status", "")
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Type != base+"/docs/api#unauthorized" {
+			t.Errorf("base path %q: %d %s (%v)", base, w.Code, w.Body, err)
+		}
+	}
+}
+
+func TestDocumentsAreOpenUnderAStrictPolicyAndOthersAreNot(t *testing.T) {
+	a := newAPIBelow(t, "/spend")
+	for _, path := range []string{"/spend/docs/", "/spend/docs/runbook", "/spend/docs/adr/0001-storage-keys"} {
+		w := do(a, "GET", path, "")
+		h := w.Header()
+		if w.Code != http.StatusOK || h.Get("Content-Type") != "text/html; charset=utf-8" || h.Get("Content-Security-Policy") != pagePolicy || h.Get("ETag") == "" {
+			t.Errorf("%s: %d %v", path, w.Code, h)
+		}
+		if w := do(a, "GET", path, "", "If-None-Match: "+h.Get("ETag")); w.Code != http.StatusNotModified {
+			t.Errorf("%s again: %d", path, w.Code)
+		}
+	}
+	if w := do(a, "GET", "/spend/docs", ""); w.Code != http.StatusPermanentRedirect || w.Header().Get("Location") != "/spend/docs/" {
+		t.Errorf("/spend/docs: %d %v", w.Code, w.Header())
+	}
+	for _, path := range []string{"/spend/docs/nothing", "/spend/docs/runbook.md", "/spend/docs/../api.go", "/spend/docs/adr", "/spend/docs/adr/", "/docs/runbook"} {
+		if w := do(a, "GET", path, "", bearer); w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+}
+
+// A build that has its documents somewhere else says so wherever an instance tells where they are.
+func TestABuildMayHaveItsDocumentsSomewhereElse(t *testing.T) {
+	old := docpages.Base
+	t.Cleanup(func() { docpages.Base = old })
+	docpages.Base = "https://example.com/d/"
+	a := newAPIBelow(t, "/spend")
+	for path, wants := range map[string][]string{
+		"/spend/openapi.json": {`"const": "https://example.com/d/api#not-found"`},
+		"/spend/":             {`<meta name="docs" content="https://example.com/d/">`},
+		"/spend/v1/nothing":   {`"type":"https://example.com/d/api#not-found"`},
+	} {
+		body := do(a, "GET", path, "", bearer).Body.String()
+		for _, want := range wants {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s has no %s", path, want)
+			}
+		}
+	}
+}

@@ -17,7 +17,7 @@ const (
 	Redis    = "redis"
 )
 
-// Watch knows how the clocks differ, as far as somebody has asked the servers. All methods are safe for concurrent use,
+// Watch knows how the clocks differ, as far as the servers have been asked. All methods are safe for concurrent use,
 // and do nothing where it is nil.
 type Watch struct {
 	log *slog.Logger

@@ -218,9 +218,9 @@ const (
 	readEntries     = 1024                   // entries read from the queue at once
 	readBytes       = 8 << 20                // and their bytes
 	flushBytes      = 32 << 20               // bytes of batches read for one flush, about
-	flushTexts      = 64 << 20               // bytes of the texts of its series
+	flushTexts      = 32 << 20               // bytes of the texts of its series
 	flushRows       = 200_000                // rows of one flush, about: what Postgres commits in half a second or so
-	waitingBudget   = 64 << 20               // bytes of batches behind a gap that one walk over the queue keeps in memory
+	waitingBudget   = 32 << 20               // bytes of batches behind a gap that one walk over the queue keeps in memory
 
 	maxRewindWindow = 24 * time.Hour
 	rewindCheck     = 2 * time.Second     // how often it is looked whether Postgres was turned back

@@ -29,6 +29,7 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	cmd := exec.Command("go", "build", "-o", dir, "./cmd/spendflush")
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in make build, whatever the tests have
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, output)
 	}

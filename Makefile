@@ -11,9 +11,11 @@ export HOME := $(shell d=$${TMPDIR:-/tmp}/spendflush-home-$$(id -u); mkdir -m 70
 	if [ -O "$$d" ] && [ ! -L "$$d" ] && [ -z "$$(find "$$d" -prune \( -perm -020 -o -perm -002 \))" ]; then echo "$$d"; else mktemp -d; fi)
 endif
 # All that is built here is compiled in one way, so that nothing is compiled twice: programs, tests, tools and what is only
-# looked at; with -trimpath in every directory. The race detector alone needs another way, with cgo.
+# looked at; with -trimpath in every directory. The race detector alone needs another way: that of go test -race.
 export GOFLAGS := $(strip $(filter-out -buildvcs% -trimpath%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false -trimpath)
 export CGO_ENABLED := 0
+race torture: export GOFLAGS := $(filter-out -trimpath,$(GOFLAGS))
+race torture: export CGO_ENABLED := 1
 
 VERSION ?= $(or $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null),devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -103,7 +105,6 @@ simulator: ## what the race detector only makes slow: the simulator as far as it
 # Two packages at once and the scenarios beside them, even on two cores: those with servers wait more than they compute. What
 # both modules need is built before, so that both find it.
 race: BESIDE := yes
-race: export CGO_ENABLED := 1
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
 	@.ci/need go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
 	$(if $(call beside,$(PKGS)),$(GO) build -race ./...)
@@ -218,7 +219,6 @@ screenshots: ## the pictures of the page in docs/pictures, taken anew in Chromiu
 
 torture: export TORTURE_SECONDS := $(TORTURE_SECONDS)
 torture: export TORTURE_SEED := $(TORTURE_SEED)
-torture: export CGO_ENABLED := 1
 torture: ## faults in random order under load, on four topologies (TORTURE_SECONDS=600 each; TORTURE_SEED=n for the order of an earlier run)
 	@.ci/need go gcc postgres redis-server
 	$(call go-test,-race -tags torture -run Torture -timeout $$((4 * $(TORTURE_SECONDS) + 1800))s -v -count=1,./integration)

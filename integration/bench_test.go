@@ -22,7 +22,7 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	p := launchProgram(t, lab, "bench", nil, "bench", "--quick", "--seconds", "0.05", "--database-url", postgres, "--redis-url", redis,
 		"--json", jsonFile, "--markdown", markdownFile, "--cpuprofile", filepath.Join(dir, "cpu.prof"))
 	t.Parallel() // only now: what takes longest begins before those that wait for their turn
-	<-p.done // later than others have patience for, on a busy machine
+	<-p.done     // later than others have patience for, on a busy machine
 	if status := p.wait(); status != 0 {
 		t.Fatalf("exit status %d", status)
 	}

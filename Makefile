@@ -92,8 +92,15 @@ build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+NEEDED_BY_TESTS := go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
+
+# What only computes, and has no time to be done in, gets what the tests beside it leave of the processors.
+vet staticcheck deployed: GO := nice -n 10 $(GO)
+
 test: ## everything: vet, format, staticcheck, all tests with the race detector on real servers, but those it only makes slow
-	@$(MAKE) --no-print-directory --keep-going lint race simulator deployed
+	@.ci/need $(NEEDED_BY_TESTS)
+	@failed=; $(MAKE) --no-print-directory --keep-going -j2 race lint deployed || failed=yes; \
+	$(MAKE) --no-print-directory simulator || failed=yes; test -z "$$failed"
 
 # What has nothing for the race detector to find, and would take minutes with it: make test runs it without.
 WITHOUT_RACE := ^Test(EveryMutant|QuickMutants|MutantsThat)
@@ -106,7 +113,7 @@ simulator: ## what the race detector only makes slow: the simulator as far as it
 # both modules need is built before, so that both find it.
 race: BESIDE := yes
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
+	@.ci/need $(NEEDED_BY_TESTS)
 	$(if $(call beside,$(PKGS)),$(GO) build -race ./...)
 	$(call go-test,-race -p 2 -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 

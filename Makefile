@@ -31,8 +31,8 @@ CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # Where those are kept that take minutes to build: each version in a directory of its own.
 tool-dir = $(CURDIR)/bin/tools/$(lastword $(subst @, ,$(1)))
 
-# All packages but ./integration/deploy, which only starts programs and reads files, and has a target of its own.
-PKGS ?= ./... ./integration ./integration/containers
+# All packages, the longest first, but ./integration/deploy, which only starts programs and reads files: make deployed tests it.
+PKGS ?= ./sql/... ./internal/httpapi ./... ./integration ./integration/containers
 TESTFLAGS ?=
 POSTGRES_IMAGE ?=
 REDIS_IMAGE ?=

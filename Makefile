@@ -10,7 +10,12 @@ ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo 
 export HOME := $(shell d=$${TMPDIR:-/tmp}/spendflush-home-$$(id -u); mkdir -m 700 "$$d" 2>/dev/null; \
 	if [ -O "$$d" ] && [ ! -L "$$d" ] && [ -z "$$(find "$$d" -prune \( -perm -020 -o -perm -002 \))" ]; then echo "$$d"; else mktemp -d; fi)
 endif
-export GOFLAGS := $(strip $(filter-out -buildvcs%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
+# All that is built here is compiled in one way, so that nothing is compiled twice: programs, tests, tools and what is only
+# looked at; with -trimpath in every directory. The race detector alone needs another way: that of go test -race.
+export GOFLAGS := $(strip $(filter-out -buildvcs% -trimpath%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false -trimpath)
+export CGO_ENABLED := 0
+race torture: export GOFLAGS := $(filter-out -trimpath,$(GOFLAGS))
+race torture: export CGO_ENABLED := 1
 
 VERSION ?= $(or $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null),devel)
 # Where the documents are that the program names: "" for those that each instance serves itself, below /docs/.
@@ -28,7 +33,8 @@ CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # Where those are kept that take minutes to build: each version in a directory of its own.
 tool-dir = $(CURDIR)/bin/tools/$(lastword $(subst @, ,$(1)))
 
-PKGS ?= ./... ./integration/...
+# All packages, the longest first, but ./integration/deploy, which only starts programs and reads files: make deployed tests it.
+PKGS ?= ./sql/... ./internal/httpapi ./... ./integration ./integration/containers
 TESTFLAGS ?=
 POSTGRES_IMAGE ?=
 REDIS_IMAGE ?=
@@ -42,11 +48,15 @@ TORTURE_SEED ?=
 MUTANTS ?=
 
 # $(call go-test,FLAGS,PACKAGES) runs go test and says once more at the end, where one looks first, what failed and the first
-# words of each failure. What is below ./integration is a module of its own (docs/adr/0014-modules.md), so go is run there for it.
+# words of each failure. What is below ./integration is a module of its own (docs/adr/0014-modules.md), so go is run there for it:
+# after the other packages, or, where BESIDE is set, beside them; what it says comes last in any case.
 define go-test
-@set -o pipefail; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=; \
-$(call go-test-in,,$(1),$(filter-out ./integration ./integration/%,$(2))) \
-$(call go-test-in,-C integration,$(SCENARIOS) $(1),$(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(2)))) \
+@set -o pipefail; log=$$(mktemp); scenarios=$$(mktemp); pid=; failed=; trap 'exit 130' INT; trap 'exit 143' TERM; \
+trap 'test -z "$$pid" || kill -INT $$pid; rm -f "$$log" "$$scenarios"' EXIT; \
+$(if $(call beside,$(2)),{ $(call test-scenarios,$(1),$(2)); } >"$$scenarios" 2>&1 & pid=$$!;) \
+$(if $(call in-main,$(2)),{ $(call run-go,,$(1),$(call in-main,$(2))); } 2>&1 | tee -a "$$log" || failed=yes;) \
+$(if $(call beside,$(2)),wait $$pid || failed=yes; pid=; tee -a "$$log" <"$$scenarios";,\
+$(if $(call in-integration,$(2)),{ $(call test-scenarios,$(1),$(2)); } 2>&1 | tee -a "$$log" || failed=yes;)) \
 if [ -n "$$failed" ]; then \
 	printf '\nFAILED:\n'; \
 	awk '/^ *--- FAIL:/ { print; words = 8; next } \
@@ -55,12 +65,16 @@ if [ -n "$$failed" ]; then \
 	exit 1; \
 fi
 endef
-go-test-in = $(if $(3),echo '$(GO) $(1) test $(2) $(3)'; $(GO) $(1) test $(2) $(3) 2>&1 | tee -a "$$log" || failed=yes;)
+BESIDE :=
+in-main = $(filter-out ./integration ./integration/%,$(1))
+in-integration = $(patsubst ./integration%,.%,$(filter ./integration ./integration/%,$(1)))
+beside = $(and $(BESIDE),$(call in-main,$(1)),$(call in-integration,$(1)))
+run-go = echo '$(GO) $(1) test $(2) $(3)'; exec $(GO) $(1) test $(2) $(3)
 # The scenarios wait for servers more than they compute.
-SCENARIOS := -parallel 4
+test-scenarios = $(call run-go,-C integration,-parallel 4 $(1),$(call in-integration,$(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: hostile release-check chart chart-files simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
+.PHONY: hostile deployed release-check chart chart-files simulator times containers versions demo benchmarks screenshots help run build test race lint vet fmt fmt-check staticcheck soak torture fuzz bench clean mutants sim sim-long vulncheck
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,20 +94,30 @@ build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+NEEDED_BY_TESTS := go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
+
+# What only computes, and has no time to be done in, gets what the tests beside it leave of the processors.
+vet staticcheck deployed: GO := nice -n 10 $(GO)
+
 test: ## everything: vet, format, staticcheck, all tests with the race detector on real servers, but those it only makes slow
-	@$(MAKE) --no-print-directory --keep-going lint race simulator
+	@.ci/need $(NEEDED_BY_TESTS)
+	@failed=; $(MAKE) --no-print-directory --keep-going -j2 race lint deployed || failed=yes; \
+	$(MAKE) --no-print-directory simulator || failed=yes; test -z "$$failed"
 
 # What has nothing for the race detector to find, and would take minutes with it: make test runs it without.
-WITHOUT_RACE := ^TestEveryMutant
+WITHOUT_RACE := ^Test(EveryMutant|QuickMutants|MutantsThat)
 
-simulator: ## what the race detector only makes slow: the simulator as far as it takes a minute or two, and that mutants can be made
+simulator: ## what the race detector only makes slow: the simulator as far as it takes a minute or two, quick mutants, and that all can be made
 	@.ci/need go
 	$(call go-test,-run "Simulator|$(WITHOUT_RACE)" -count=1,. ./internal/lab/mutants)
 
-# Three packages at once, even on two cores: those with servers wait more than they compute.
+# Two packages at once and the scenarios beside them, even on two cores: those with servers wait more than they compute. What
+# both modules need is built before, so that both find it.
+race: BESIDE := yes
 race: ## the tests alone (PKGS="./queues/... ./integration" for some, TESTFLAGS="-run Name -v" for more of go test's flags)
-	@.ci/need go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool chromium systemd-analyze
-	$(call go-test,-race -p 3 -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
+	@.ci/need $(NEEDED_BY_TESTS)
+	$(if $(call beside,$(PKGS)),$(GO) build -race ./...)
+	$(call go-test,-race -p 2 -skip "$(WITHOUT_RACE)" -timeout $(TEST_TIMEOUT) $(TESTFLAGS),$(PKGS))
 
 # What starts servers of its own in any case, needs none, or is about speed; the browser sees no difference.
 NOT_IN_CONTAINERS := ^Test(Torture|Page|Bench|Demo|CtrlCWhileADemo|Dev|Alerts|TheDashboard|Prometheus|Compose|PostgresSwitchedOver|PostgresFailedOver|AStandby|TheOnlyAddress|TheOnlyHost|ARestoreUnder|APrimaryThat|PgBouncerThatIs|ARedisCluster|ASlotThat|AReplicaOfACluster|AllNodesOf|ANodeOfACluster|ASentinel|RedisBehindTLS|AClusterBehindTLS|RollingRestarts|NothingIsInstalled|TheRedisOfCompose|TheProxyOfCompose)
@@ -134,6 +158,10 @@ staticcheck:
 	$(GO) -C integration run $(NILNESS) ./...
 
 chart: chart-files ## the Helm chart and what else is in deploy/: lint, values in many ways, manifests against the API's types
+	@.ci/need go systemd-analyze
+	@$(MAKE) --no-print-directory deployed
+
+deployed: ## the same, of the chart as it is
 	@.ci/need go systemd-analyze
 	$(call go-test,-count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS),./integration/deploy)
 

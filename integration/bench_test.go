@@ -75,7 +75,7 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	}
 
 	// It has left nothing, so it may run again; a database with a single table in it is refused, and not touched.
-	again := []string{"bench", "ways", "--quick", "--database-url", postgres, "--redis-url", redis}
+	again := []string{"bench", "locks", "--quick", "--database-url", postgres, "--redis-url", redis}
 	if status, _, stderr := runProgram(t, lab, nil, append(again, "--seconds", "0.01")...); status != 0 {
 		t.Errorf("the second run: exit status %d, %s", status, stderr)
 	}

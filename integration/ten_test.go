@@ -16,7 +16,7 @@ type tenOptions struct {
 }
 
 func TestTenInstancesUnderMixedTrafficBookEveryUpdateOnce(t *testing.T) {
-	tenInstances(t, tenOptions{updates: 200_000, clients: 16, most: 600})
+	tenInstances(t, tenOptions{updates: 60_000, clients: 16, most: 600})
 }
 
 func TestTenInstancesWithFourShardsBookEveryUpdateOnce(t *testing.T) {

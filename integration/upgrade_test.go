@@ -34,8 +34,9 @@ var newerBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "spendflush-newer")
-	cmd := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "./cmd/spendflush")
-	cmd.Dir = ".." // see build
+	cmd := exec.Command("go", "build", "-trimpath", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "./cmd/spendflush")
+	cmd.Dir = ".."                                  // see build
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in make build, whatever the tests have
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", &buildError{err, string(output)}
 	}

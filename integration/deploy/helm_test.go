@@ -59,9 +59,9 @@ func tool(t testing.TB, variable string) string {
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	cmd := exec.Command("go", "install", module+"@"+version)
+	cmd := exec.Command("go", "install", "-trimpath", module+"@"+version)
 	cmd.Dir = t.TempDir() // outside of any module
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go install %s@%s: %v\n%s", module, version, err, output)
 	}

@@ -31,13 +31,22 @@ func signedInWith(t testing.TB, a *testAPI, token string) (cookie *http.Cookie, 
 	return cookies[0], "Cookie: " + cookies[0].Name + "=" + cookies[0].Value
 }
 
-// keysOf are tokens without names of their own, which may do everything.
+// lists are those that keysOf has made, by their texts: the key of a session takes seconds with the
+// race detector, and is the same for all who have the token.
+var lists = map[string]*access.List{}
+
+// keysOf are tokens without names of their own, which may do everything. Keys of the same texts have
+// the same list.
 func keysOf(texts ...string) *access.Keys {
-	list, err := access.Plain(texts...)
-	if err != nil {
-		panic(err)
+	name := strings.Join(texts, ",")
+	if lists[name] == nil {
+		list, err := access.Plain(texts...)
+		if err != nil {
+			panic(err)
+		}
+		lists[name] = list
 	}
-	return access.NewKeys(list)
+	return access.NewKeys(lists[name])
 }
 
 func tokenOf(a *testAPI, text string) *access.Token { return a.cfg.Keys.Now().Find(text) }

@@ -145,7 +145,7 @@ var engineMutants = []mutant{
 	{
 		name:  "flush that fails made again",
 		guard: "a flush that failed gets smaller each time, down to one batch",
-		edits: []edit{{"flushsize.go", "min(s.limit.rows, len(f.Totals)+len(f.Rollups))/2", "s.limit.rows"}},
+		edits: []edit{{"flushsize.go", "min(s.limit.rows, len(f.Totals)+len(f.Rollups))/2", "s.limit.rows"}, {"flushsize.go", "min(s.limit.texts, texts)/2", "s.limit.texts + 0*texts"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorOneThingThatGoesWrongAgainAndAgain", "TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain"},
 	},
@@ -215,7 +215,7 @@ var engineMutants = []mutant{
 	{
 		name:  "unknown outcome taken for success",
 		guard: "after an error whose outcome is unknown the same batches are applied again under the same identity",
-		edits: []edit{{"commit.go", "if !plan.failed(f) {", "plan.applied(f)\nc.confirmed(plan.marks)\nif true {"}},
+		edits: []edit{{"commit.go", "alone := plan.failed(f)", "plan.applied(f)\nc.confirmed(plan.marks)\nalone := false"}},
 		pkg:   ".",
 		tests: []string{"TestEverythingIsCommittedOnceWhateverSingleCallFails", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 		quick: true,

@@ -39,6 +39,12 @@ var neighbourMutants = []mutant{
 		tests: []string{"TestNoTokenTakesThePlacesOfOthersInTheListOfEndedSessions"},
 	},
 	{
+		name: "no word of who holds a lock and is no instance", pkg: ".",
+		guard: "A session that holds a lock and is no instance is named in the log: else flushes stand still and nothing says why.",
+		edits: []edit{{"flusher.go", "ok && held.Holder.Foreign != \"\"", "ok && false"}},
+		tests: []string{"TestTheLogNamesWhoHoldsALockAndIsNoInstance"},
+	},
+	{
 		name: "sessions without a rate", pkg: "internal/httpapi",
 		guard: "A token ends a bounded number of sessions an hour: else each is a row, without a bound, that all instances sort every two seconds.",
 		edits: []edit{{"internal/httpapi/rate.go", "t.forgotten[name] = next", "_ = next"}},

@@ -41,7 +41,7 @@ var neighbourMutants = []mutant{
 	{
 		name: "no word of who holds a lock and is no instance", pkg: ".",
 		guard: "A session that holds a lock and is no instance is named in the log: else flushes stand still and nothing says why.",
-		edits: []edit{{"flusher.go", "ok && held.Holder.Foreign != \"\"", "ok && false"}},
+		edits: []edit{{"flusher.go", "held.Holder.Foreign != \"\"", "held.Holder.Foreign == \"none\""}},
 		tests: []string{"TestTheLogNamesWhoHoldsALockAndIsNoInstance"},
 	},
 	{

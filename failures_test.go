@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -137,5 +138,55 @@ func TestErrorsAreOfOneKindWhateverDiffersFromTryToTry(t *testing.T) {
 		if same := kindOf(c.a) == kindOf(c.b); same != c.same {
 			t.Errorf("%s: %q and %q, of one kind: %t, want %t", c.name, kindOf(c.a), kindOf(c.b), same, c.same)
 		}
+	}
+}
+
+// foreignLocker has its lock held by what may be no instance, until it is let go.
+type foreignLocker struct {
+	*memoryLocker
+	holder atomic.Pointer[spend.Holder]
+}
+
+func (l *foreignLocker) Acquire(ctx context.Context, name string) (spend.Lease, error) {
+	if holder := l.holder.Load(); holder != nil {
+		return nil, &spend.HeldError{Name: name, Holder: *holder}
+	}
+	return l.memoryLocker.Acquire(ctx, name)
+}
+
+// An instance gives a lock up. Whoever else holds it may do so for as long as it likes, and the log names it.
+func TestTheLogNamesWhoHoldsALockAndIsNoInstance(t *testing.T) {
+	for _, withQueue := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &logged{}
+			r := newRig(t, withQueue, 1, &faults{})
+			locker := &foreignLocker{memoryLocker: newMemoryLocker()}
+			c := r.cfg
+			message := "direct write failed; batches are kept and tried again"
+			c.DirectLocker, c.Logger = locker, slog.New(slog.NewJSONHandler(log, nil))
+			if withQueue {
+				message = "flush fails; batches stay in the queue and are tried again"
+				c.DirectLocker, c.Locker = r.cfg.DirectLocker, locker
+			}
+			locker.holder.Store(&spend.Holder{Owner: "another instance"})
+			r.Pipeline = newTestPipeline(t, c)
+			r.start(t)
+			receipt := r.record(t, key("a"))
+			time.Sleep(30 * time.Second)
+			if told := log.errors(t, message); len(told) != 0 {
+				t.Errorf("another instance has the lock, and the log says %q", told)
+			}
+			locker.holder.Store(&spend.Holder{Foreign: `process 7 of role "mallory"`})
+			time.Sleep(30 * time.Second)
+			if told := log.errors(t, message); len(told) != 1 || !strings.Contains(told[0], "mallory") {
+				t.Errorf("the log says %q", told)
+			}
+
+			locker.holder.Store(nil)
+			if stage, err := r.Wait(t.Context(), receipt, Committed); err != nil {
+				t.Errorf("%s, %v", stage, err)
+			}
+			r.end(t)
+		})
 	}
 }

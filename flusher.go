@@ -104,7 +104,7 @@ func (f *flusher) report(ctx context.Context, err error) {
 	case err == nil:
 		f.failures.works(f.log, f.p.time.Now(), "flushing works again")
 		f.pause.reset()
-	case errors.Is(err, spend.ErrHeld):
+	case isHeldByInstance(err):
 		f.pause.reset()
 	case errors.Is(err, spend.ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are told elsewhere
 		f.log.Debug("nothing can be flushed yet", "error", err)
@@ -181,6 +181,12 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// isHeldByInstance says that the lock is held as it is meant to be. What is no instance isn't known to give it up: that is a failure.
+func isHeldByInstance(err error) bool {
+	held, ok := errors.AsType[*spend.HeldError](err)
+	return errors.Is(err, spend.ErrHeld) && !(ok && held.Holder.Foreign != "")
 }
 
 const heldPause = 100 * time.Millisecond

@@ -2,7 +2,6 @@ package spendflush
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -177,7 +176,7 @@ func (l *lane) direct(ctx context.Context) {
 	case err == nil:
 		l.toPostgres.nextDirect = time.Time{}
 		l.toPostgres.directs.works(l.log, now, "direct writes work again")
-	case errors.Is(err, spend.ErrHeld):
+	case isHeldByInstance(err):
 		l.toPostgres.nextDirect = now.Add(heldPause)
 	case ctx.Err() == nil:
 		l.toPostgres.nextDirect = now.Add(retryMost)

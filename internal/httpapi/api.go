@@ -185,6 +185,8 @@ type API struct {
 	log       *slog.Logger
 	guesses   *guesses
 	signedOut *signedOut
+	signIns   *sessionTurns
+	signOuts  *sessionTurns
 	routes    *routes
 	assets    map[string]asset
 	intakes   sync.Pool // of *intake
@@ -215,6 +217,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		cfg: c, log: c.Logger, guesses: newGuesses(c.Logger), signedOut: newSignedOut(c.Reader),
+		signIns: newSessionTurns("begin"), signOuts: newSessionTurns("be ended"),
 		gate: gate.New(gate.Options{
 			Clients: c.MaxClients, Reserve: HealthReserve, HeaderTimeout: c.HeaderTimeout, Trusted: c.TrustedProxies,
 		}),

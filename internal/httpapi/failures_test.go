@@ -56,6 +56,18 @@ var troubles = map[string]func(*trouble){
 			}
 		}
 	},
+	"too-many-sessions": func(c *trouble) {
+		c.config = withTokens("secret-1")
+		c.api = func(a *testAPI) {
+			name := tokenOf(a, "secret-1").Name
+			for range sessionRate.atOnce {
+				a.signIns.take(name)
+				a.signOuts.take(name)
+			}
+			session := newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor))
+			c.headers = append(c.headers, "Cookie: "+plainCookie+"="+session)
+		}
+	},
 	"proxied":                func(c *trouble) { c.headers = append(c.headers, "X-Forwarded-For: 8.8.8.8") },
 	"unknown-host":           func(c *trouble) { c.request = func(r *http.Request) { r.Host = "evil.example" } },
 	"unsupported-media-type": func(c *trouble) { c.headers = []string{"Content-Type: text/plain"} },

@@ -18,6 +18,8 @@ const (
 	warnEvery     = time.Second
 )
 
+var guessRate = rate{guessesAtOnce, guessEvery}
+
 // guesses slows down who tries tokens. An address that has sent ten wrong ones has to pause: none of the tokens that it
 // sends is looked at, but for those that were right before from there. So whoever guesses behind a proxy doesn't keep out
 // those who come by the same way.
@@ -108,15 +110,13 @@ func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
 			until = g.until[key]
 		}
 	}
-	if until.Before(now) {
-		until = now
-	}
-	if wait := until.Sub(now) - (guessesAtOnce-1)*guessEvery; wait > 0 {
+	wait, next := guessRate.next(until, now)
+	if wait > 0 {
 		g.warn(now, address, failed)
 		return wait
 	}
 	if failed {
-		g.until[key] = until.Add(guessEvery)
+		g.until[key] = next
 		g.warn(now, address, true)
 	}
 	return 0

@@ -40,6 +40,7 @@ var (
 	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
 	tooManyGuesses       = problemType{"too-many-guesses", "Too many wrong tokens", http.StatusTooManyRequests}
+	tooManySessions      = problemType{"too-many-sessions", "Too many sessions begin or end", http.StatusTooManyRequests}
 	tooManyNewKeys       = problemType{"too-many-new-keys", "Too many new keys", http.StatusTooManyRequests}
 	internalError        = problemType{"internal-error", "Something went wrong in here", http.StatusInternalServerError}
 	databaseRefuses      = problemType{"database-refuses", "The database refuses the question", http.StatusInternalServerError}

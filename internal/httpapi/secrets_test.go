@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spendflush/spendflush/internal/access"
 )
 
 // from sends a request with a bearer token from an address, and returns the answer.
@@ -237,26 +239,111 @@ func TestASignOutEndsTheSessionOnAllInstances(t *testing.T) {
 	}
 }
 
-func TestWhoEndsSessionsByTheThousandRevivesNone(t *testing.T) {
+func TestWhoEndsSessionsByTheThousandRevivesNoneAndEndsNoOthers(t *testing.T) {
 	shared := &endedReader{ended: map[[16]byte]time.Time{}}
-	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1"), shared })
-	of := func(begun time.Duration) string {
-		return "Cookie: " + plainCookie + "=" + newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor-begun))
+	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1", "secret-2"), shared })
+	greedy, other := tokenOf(a, "secret-1"), tokenOf(a, "secret-2")
+	of := func(token *access.Token, begun time.Duration) string {
+		return "Cookie: " + plainCookie + "=" + newSession(token, time.Now().Add(sessionFor-begun))
 	}
-	victim, later := of(time.Hour), of(time.Minute)
-	for i := range fullList { // all that end last; the victim's sign-out is not among them any more
-		id := [16]byte{byte(i), byte(i >> 8)}
-		shared.ended[id] = time.Now().Add(sessionFor - 30*time.Minute)
+	status := func(header string) int {
+		look(a)
+		return do(a, "GET", "/v1/status", "", header).Code
 	}
-	if look(a); do(a, "GET", "/v1/status", "", victim).Code != http.StatusUnauthorized {
+	idOf := func(token *access.Token, i int) (id [16]byte) {
+		tag := tagOf(token)
+		copy(id[:], tag[:])
+		id[14], id[15] = byte(i>>8), byte(i)
+		return id
+	}
+	victim, later, others, gone := of(greedy, time.Hour), of(greedy, time.Minute), of(other, 11*time.Hour), of(other, time.Hour)
+	if w := do(a, "DELETE", "/v1/session", "", gone); w.Code != http.StatusNoContent {
+		t.Fatal(w.Code)
+	}
+	for i := range fullList - 1 { // all that end last; the victim's sign-out is not among them any more
+		shared.ended[idOf(greedy, i)] = time.Now().Add(sessionFor - 30*time.Minute)
+	}
+	if status(victim) != http.StatusUnauthorized {
 		t.Error("a session opens that may have been ended")
 	}
-	if do(a, "GET", "/v1/status", "", later).Code != http.StatusOK {
+	if status(later) != http.StatusOK {
 		t.Error("a session is taken for ended that the list would name")
 	}
-	delete(shared.ended, [16]byte{})
-	if look(a); do(a, "GET", "/v1/status", "", victim).Code != http.StatusOK {
+	if status(others) != http.StatusOK {
+		t.Error("a session of another token ended")
+	}
+	if status(gone) != http.StatusUnauthorized {
+		t.Error("an ended session of another token opens again")
+	}
+	delete(shared.ended, idOf(greedy, 0))
+	if status(victim) != http.StatusOK {
 		t.Error("a list that isn't full is whole")
+	}
+
+	// Of two that are as long, each may have one place less than the other.
+	clear(shared.ended)
+	for i := range fullList/2 + 1 {
+		shared.ended[idOf(greedy, i)] = time.Now().Add(sessionFor - 30*time.Minute)
+		if i > 1 {
+			shared.ended[idOf(other, i)] = time.Now().Add(sessionFor - 30*time.Minute)
+		}
+	}
+	if len(shared.ended) != fullList || status(victim) != http.StatusUnauthorized || status(others) != http.StatusOK {
+		t.Errorf("of %d, places for %d and %d of two tokens", len(shared.ended), fullList/2+1, fullList/2-1)
+	}
+	delete(shared.ended, idOf(greedy, 0))
+	shared.ended[idOf(other, 0)] = time.Now().Add(sessionFor - 30*time.Minute)
+	if status(victim) != http.StatusUnauthorized || status(others) != http.StatusUnauthorized {
+		t.Error("a session opens that may have been ended, of tokens with as many places")
+	}
+}
+
+func TestSessionsOfOneTokenBeginAndEndNoMoreOftenThanPeopleDo(t *testing.T) {
+	shared := &endedReader{ended: map[[16]byte]time.Time{}}
+	a, _ := newAPI(t, func(c *Config) { c.Keys, c.Reader = keysOf("secret-1", "secret-2"), shared })
+	now := time.Now()
+	clock := func() time.Time { return now }
+	a.signIns.clock, a.signOuts.clock = clock, clock
+	signOut := func(token string) (header string, w *httptest.ResponseRecorder) {
+		header = "Cookie: " + plainCookie + "=" + newSession(tokenOf(a, token), time.Now().Add(sessionFor)) // whoever has the token can make one
+		return header, do(a, "DELETE", "/v1/session", "", header)
+	}
+	refused := func(w *httptest.ResponseRecorder) {
+		t.Helper()
+		if wantProblem(t, w, tooManySessions); w.Header().Get("Retry-After") != "10" || w.Header().Get("Set-Cookie") != "" {
+			t.Error(w.Header())
+		}
+	}
+	first, w := signOut("secret-1")
+	for range sessionRate.atOnce - 1 {
+		if _, w = signOut("secret-1"); w.Code != http.StatusNoContent {
+			t.Fatal(w.Code, w.Body)
+		}
+	}
+	goesOn, w := signOut("secret-1")
+	refused(w)
+	if w := do(a, "GET", "/v1/status", "", goesOn); w.Code != http.StatusOK || len(shared.ended) != sessionRate.atOnce {
+		t.Errorf("a session that wasn't ended: %d; %d were", w.Code, len(shared.ended))
+	}
+	for range 2 { // what is over already needs no turn, and other tokens have their own
+		if w := do(a, "DELETE", "/v1/session", "", first); w.Code != http.StatusNoContent {
+			t.Error(w.Code)
+		}
+		if _, w := signOut("secret-2"); w.Code != http.StatusNoContent {
+			t.Error(w.Code)
+		}
+	}
+
+	for range sessionRate.atOnce { // who can't sign out any more can sign in
+		signedIn(t, a)
+	}
+	refused(do(a, "POST", "/v1/session", signInBody, asJSON))
+	signedInWith(t, a, "secret-2")
+	now = now.Add(sessionRate.every)
+	signedIn(t, a)
+	refused(do(a, "POST", "/v1/session", signInBody, asJSON))
+	if w := do(a, "DELETE", "/v1/session", "", goesOn); w.Code != http.StatusNoContent {
+		t.Error(w.Code)
 	}
 }
 

@@ -34,15 +34,21 @@ const (
 	sessionFor   = 12 * time.Hour
 	idBytes      = 16
 	tagBytes     = 8
-	sessionHead  = 8 + idBytes + tagBytes // when it ends, in Unix seconds; its id; which token it was made with
+	sessionHead  = 8 + idBytes // when it ends, in Unix seconds; its id
 	sessionBytes = sessionHead + sha256.Size
 
 	maxSmallBody = 4 << 10 // of a request that isn't about updates
 )
 
+// sessionID begins with the tag of the token that the session was made with. The rest is random. So a token can only make
+// sessions, and end them, that are seen to be its own.
+type sessionID [idBytes]byte
+
+func (id sessionID) tag() [tagBytes]byte { return [tagBytes]byte(id[:tagBytes]) }
+
 // session is what a cookie tells.
 type session struct {
-	id    [idBytes]byte
+	id    sessionID
 	ends  time.Time
 	token *access.Token // that it was made with
 }
@@ -52,23 +58,24 @@ func (s *session) began() time.Time { return s.ends.Add(-sessionFor) }
 // sign returns the signature of a session.
 func sign(key, head []byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte("spendflush session, version 3\x00"))
+	mac.Write([]byte("spendflush session, version 4\x00"))
 	mac.Write(head)
 	return mac.Sum(nil)
 }
 
 // tagOf tells in a cookie which token it was made with, so that the keys of others needn't be made.
-func tagOf(token *access.Token) []byte {
+func tagOf(token *access.Token) [tagBytes]byte {
 	sum := sha256.Sum256([]byte("spendflush session of\x00" + token.Name))
-	return sum[:tagBytes]
+	return [tagBytes]byte(sum[:tagBytes])
 }
 
 // newSession returns the value of the cookie for whoever has sent the token.
 func newSession(token *access.Token, ends time.Time) string {
 	head := make([]byte, sessionHead, sessionBytes)
 	binary.BigEndian.PutUint64(head, uint64(ends.Unix()))
-	_, _ = rand.Read(head[8 : 8+idBytes]) // never fails
-	copy(head[8+idBytes:], tagOf(token))
+	tag := tagOf(token)
+	copy(head[8:], tag[:])
+	_, _ = rand.Read(head[8+tagBytes:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(append(head, sign(token.SessionKey(), head)...))
 }
 
@@ -80,14 +87,14 @@ func opens(keys *access.List, value string, now time.Time) (s session, ok bool) 
 		return session{}, false
 	}
 	head, signature := raw[:sessionHead], raw[sessionHead:]
+	copy(s.id[:], head[8:])
 	keys.Each(func(t *access.Token) bool { // several may have one name
-		if bytes.Equal(head[8+idBytes:], tagOf(t)) && hmac.Equal(signature, sign(t.SessionKey(), head)) {
+		if s.id.tag() == tagOf(t) && hmac.Equal(signature, sign(t.SessionKey(), head)) {
 			s.token = t
 		}
 		return s.token == nil
 	})
 	s.ends = time.Unix(int64(binary.BigEndian.Uint64(head)), 0)
-	copy(s.id[:], head[8:])
 	left := s.ends.Sub(now)
 	return s, s.token != nil && left > 0 && left <= sessionFor
 }
@@ -160,6 +167,9 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request) *problem {
 		return p
 	}
 	knownAs(w, caller{token, address})
+	if p := a.signIns.take(token.Name); p != nil {
+		return p
+	}
 	a.log.Info("signed in", "token", token.Name, "remote", address)
 	a.setSession(w, r, newSession(token, time.Now().Add(sessionFor)), int(sessionFor/time.Second))
 	w.WriteHeader(http.StatusNoContent)
@@ -171,13 +181,17 @@ func (a *API) signOut(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
 	}
-	a.setSession(w, r, "", -1)
 	s, p := a.sessionOf(r)
 	if p != nil && p.Status == http.StatusUnauthorized {
+		a.setSession(w, r, "", -1)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
 	knownAs(w, caller{s.token, a.clientOf(r)})
+	if p := a.signOuts.take(s.token.Name); p != nil {
+		return p
+	}
+	a.setSession(w, r, "", -1)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), signOutTimeout) // a browser may leave with its page
 	defer cancel()
 	err := a.signedOut.add(ctx, s)

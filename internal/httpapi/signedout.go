@@ -17,7 +17,8 @@ const (
 	signOutTimeout    = 5 * time.Second // for writing to it
 )
 
-// fullList is how many ended sessions Postgres tells at most, those that end last.
+// fullList is how many ended sessions Postgres tells at most: of each token those that end last, and of all tokens as many
+// as there is room for.
 const fullList = 10_000
 
 // signedOut knows the sessions that were ended before their time, by this instance or another one. They are in Postgres,
@@ -30,15 +31,15 @@ type signedOut struct {
 	turn sync.Mutex // held by who asks Postgres
 
 	mu      sync.Mutex // guards what follows; never held while waiting
-	ended   map[[16]byte]time.Time
-	unsaid  map[[16]byte]time.Time // those that Postgres isn't known to have
+	ended   map[[idBytes]byte]time.Time
+	unsaid  map[[idBytes]byte]time.Time // those that Postgres isn't known to have
 	asked   time.Time
 	wasRead bool
-	cut     time.Time // of sessions that end at this time or before, the list may have left some out
+	cuts    map[[tagBytes]byte]time.Time // what cutsOf says of the list
 }
 
 func newSignedOut(reader Reader) *signedOut {
-	return &signedOut{reader: reader, started: time.Now(), ended: map[[16]byte]time.Time{}, unsaid: map[[16]byte]time.Time{}}
+	return &signedOut{reader: reader, started: time.Now(), ended: map[[idBytes]byte]time.Time{}, unsaid: map[[idBytes]byte]time.Time{}}
 }
 
 // has says whether the session was ended. It may ask Postgres, and waits for that for at most a second. While the list
@@ -48,7 +49,7 @@ func (o *signedOut) has(ctx context.Context, s session) (ended, unknown bool) {
 	o.refresh(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !s.ends.After(o.cut) {
+	if !s.ends.After(o.cuts[s.id.tag()]) {
 		return true, false
 	}
 	if _, ended = o.ended[s.id]; ended || o.wasRead || !s.began().Before(o.started.Truncate(time.Second)) {
@@ -80,7 +81,7 @@ func (o *signedOut) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, signedOutTimeout)
 	defer cancel()
 	err := o.say(ctx)
-	var ended map[[16]byte]time.Time
+	var ended map[[idBytes]byte]time.Time
 	if err == nil {
 		ended, err = o.reader.SignedOut(ctx)
 	}
@@ -88,24 +89,31 @@ func (o *signedOut) refresh(ctx context.Context) {
 	defer o.mu.Unlock()
 	o.asked = time.Now()
 	if err == nil {
-		o.cut = cutOf(ended)
+		o.cuts = cutsOf(ended)
 		maps.Copy(ended, o.unsaid)
 		o.ended, o.wasRead = ended, true
 	}
 }
 
-// cutOf returns up to which end a list of sessions isn't whole. Whoever has any token can sign in and out
-// until the list is full: no session that was ended by another one may open anything again by that.
-func cutOf(ended map[[16]byte]time.Time) (cut time.Time) {
+// cutsOf returns, for each token of which the list may have left sessions out, up to which end it may have. Whoever has a
+// token can end sessions of it until the list is full: none that was ended may open anything again by that, and the
+// sessions of other tokens must not end. A full list has the last session of each token before it has the second of any, and so
+// on. What has fewer than the longest but one is whole. (There are more places than MaxTokens has tokens, many times.)
+func cutsOf(ended map[[idBytes]byte]time.Time) map[[tagBytes]byte]time.Time {
 	if len(ended) < fullList {
-		return time.Time{}
+		return nil
 	}
-	for _, ends := range ended {
-		if cut.IsZero() || ends.Before(cut) {
-			cut = ends
+	counts, cuts, most := map[[tagBytes]byte]int{}, map[[tagBytes]byte]time.Time{}, 0
+	for id, ends := range ended {
+		tag := sessionID(id).tag()
+		counts[tag]++
+		most = max(most, counts[tag])
+		if first, ok := cuts[tag]; !ok || ends.Before(first) {
+			cuts[tag] = ends
 		}
 	}
-	return cut
+	maps.DeleteFunc(cuts, func(tag [tagBytes]byte, _ time.Time) bool { return counts[tag] < most-1 })
+	return cuts
 }
 
 // say tells Postgres of the sessions that were ended here. The caller must have the turn.

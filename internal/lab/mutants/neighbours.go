@@ -22,9 +22,33 @@ var neighbourMutants = []mutant{
 	},
 	{
 		name: "a full list of ended sessions is whole", pkg: "internal/httpapi",
-		guard: "Of a list of ended sessions that is full, sessions before it are over: else whoever ends thousands of their own revives those of others.",
-		edits: []edit{{"internal/httpapi/signedout.go", "o.cut = cutOf(ended)", "_ = cutOf"}},
-		tests: []string{"TestWhoEndsSessionsByTheThousandRevivesNone"},
+		guard: "Of a token whose ended sessions don't all fit into the list, sessions before those are over: else whoever ends thousands of them revives others.",
+		edits: []edit{{"internal/httpapi/signedout.go", "o.cuts = cutsOf(ended)", "_ = cutsOf"}},
+		tests: []string{"TestWhoEndsSessionsByTheThousandRevivesNoneAndEndsNoOthers"},
+	},
+	{
+		name: "a full list of ended sessions is full for every token", pkg: "internal/httpapi",
+		guard: "A token with fewer ended sessions than others loses none that goes on: else whoever has one token has everybody sign in again.",
+		edits: []edit{{"internal/httpapi/signedout.go", "counts[tag] < most-1 })", "counts[tag] < 0 })"}},
+		tests: []string{"TestWhoEndsSessionsByTheThousandRevivesNoneAndEndsNoOthers"},
+	},
+	{
+		name: "one token takes all places for ended sessions", pkg: "sql/pgstore",
+		guard: "Of each token, the list has as many ended sessions as of any other that needs the places: else those of one push out the sign-outs of all.",
+		edits: []edit{{"sql/pgstore/signed_out.sql", "ORDER BY place LIMIT", "ORDER BY ends_at DESC LIMIT"}},
+		tests: []string{"TestNoTokenTakesThePlacesOfOthersInTheListOfEndedSessions"},
+	},
+	{
+		name: "no word of who holds a lock and is no instance", pkg: ".",
+		guard: "A session that holds a lock and is no instance is named in the log: else flushes stand still and nothing says why.",
+		edits: []edit{{"flusher.go", "held.Holder.Foreign != \"\"", "held.Holder.Foreign == \"none\""}},
+		tests: []string{"TestTheLogNamesWhoHoldsALockAndIsNoInstance"},
+	},
+	{
+		name: "sessions without a rate", pkg: "internal/httpapi",
+		guard: "A token ends a bounded number of sessions an hour: else each is a row, without a bound, that all instances sort every two seconds.",
+		edits: []edit{{"internal/httpapi/rate.go", "t.forgotten[name] = next", "_ = next"}},
+		tests: []string{"TestSessionsOfOneTokenBeginAndEndNoMoreOftenThanPeopleDo"},
 	},
 	{
 		name: "scrapes by anybody", pkg: "internal/httpapi",

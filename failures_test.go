@@ -31,7 +31,7 @@ var (
 
 // changingStore refuses each flush for the reason that is true at the moment.
 type changingStore struct {
-	*memoryStore
+	*testStore
 	mu     sync.Mutex
 	reason error
 }
@@ -43,7 +43,7 @@ func (s *changingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if reason != nil {
 		return reason
 	}
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func (s *changingStore) fail(reason error) {
@@ -76,7 +76,7 @@ func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logged{}
 		r := newRig(t, true, 1, &faults{})
-		store := &changingStore{memoryStore: r.store, reason: errTerminated}
+		store := &changingStore{testStore: r.store, reason: errTerminated}
 		c := r.cfg
 		c.Store, c.Logger = store, slog.New(slog.NewJSONHandler(log, nil))
 		r.Pipeline = newTestPipeline(t, c)

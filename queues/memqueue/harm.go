@@ -15,10 +15,8 @@ import (
 func (q *Queue) Contents(shard int) (entries, retained []spend.Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shards[shard]
-	if s == nil {
-		return nil, nil
-	}
+	s := q.look(shard)
+	entries, retained = make([]spend.Entry, 0, len(s.entries)), make([]spend.Entry, 0, len(s.retained))
 	for i := range s.entries {
 		entries = append(entries, spend.Entry{ID: s.entries[i].id, Bytes: s.entries[i].bytes})
 	}

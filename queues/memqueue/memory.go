@@ -34,6 +34,7 @@ type Queue struct {
 
 	mu      sync.Mutex // guards what follows
 	shards  map[int]*memoryShard
+	text    []byte    // room for the text of a mark
 	lastAck time.Time // no entry is retained under an earlier time, whatever the clock says
 }
 
@@ -68,6 +69,17 @@ func New(opts Options) *Queue {
 		opts.Now = time.Now
 	}
 	return &Queue{opts: opts}
+}
+
+// noShard is what a shard is before anything was in it. It is never written to.
+var noShard memoryShard
+
+// look returns the shard, to be read only. The caller must hold the lock.
+func (q *Queue) look(number int) *memoryShard {
+	if s := q.shards[number]; s != nil {
+		return s
+	}
+	return &noShard
 }
 
 // shard returns the shard, made if it isn't there. The caller must hold the lock.
@@ -128,7 +140,7 @@ func (q *Queue) add(s *memoryShard, e memoryEntry) spend.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
 	e.place, e.pushed = s.last, q.opts.Now()
-	e.id = spend.EntryID(fmt.Sprintf("%d/%s/%d", e.place, e.producer, e.sequence))
+	e.id = spend.EntryID(strconv.FormatUint(e.place, 10) + "/" + e.producer.String() + "/" + strconv.FormatUint(e.sequence, 10))
 	s.entries = append(s.entries, e)
 	return e.id
 }
@@ -142,7 +154,7 @@ func (q *Queue) Read(
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shard(shard)
+	s := q.look(shard)
 	first, _ := s.behind(after)
 	var entries []spend.Entry
 	bytes := 0
@@ -176,8 +188,8 @@ func (q *Queue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 
 	s.booked = max(s.booked, a.Booked)
 	for producer, mark := range a.Marks {
-		if _, err := mark.AppendText(nil); err == nil {
-			s.marks[producer] = published(mark)
+		if text, err := mark.AppendText(q.text[:0]); err == nil {
+			q.text, s.marks[producer] = text, published(mark)
 		}
 	}
 	return nil
@@ -217,7 +229,7 @@ func (q *Queue) Mark(ctx context.Context, shard int, producer spend.ProducerID) 
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return published(q.shard(shard).marks[producer]), nil
+	return published(q.look(shard).marks[producer]), nil
 }
 
 // Stats looks at the shard without changing it; see spend.Queue.
@@ -227,7 +239,7 @@ func (q *Queue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) 
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shard(shard)
+	s := q.look(shard)
 	stats := spend.QueueStats{Batches: int64(len(s.entries)), Bytes: s.bytes}
 	if len(s.entries) > 0 {
 		stats.Oldest = s.entries[0].pushed
@@ -242,7 +254,7 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.shard(shard).booked, nil
+	return q.look(shard).booked, nil
 }
 
 // Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper.

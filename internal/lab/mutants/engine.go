@@ -215,7 +215,7 @@ var engineMutants = []mutant{
 	{
 		name:  "unknown outcome taken for success",
 		guard: "after an error whose outcome is unknown the same batches are applied again under the same identity",
-		edits: []edit{{"commit.go", "if !plan.failed(f) {", "plan.applied(f)\nc.confirmed(plan.marks)\nif true {"}},
+		edits: []edit{{"commit.go", "alone := plan.failed(f)", "plan.applied(f)\nc.confirmed(plan.marks)\nalone := false"}},
 		pkg:   ".",
 		tests: []string{"TestEverythingIsCommittedOnceWhateverSingleCallFails", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 		quick: true,

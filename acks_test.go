@@ -52,10 +52,10 @@ func TestABatchThatPostgresLostHoldsUpNoAcknowledgement(t *testing.T) {
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
 		r.acknowledged(t, "before", "a")
-		past, gone := r.store.snapshot(), r.want
+		past, gone := r.store.Snapshot(), r.want
 		r.want = newBooks()
 		r.acknowledged(t, "before", "b") // will be gone
-		r.store.rewind(past)
+		r.store.Restore(past)
 		r.want = gone
 
 		for range 20 {

@@ -15,7 +15,7 @@ import (
 
 // smallQuarantine has room for some batches that are Bounded.
 type smallQuarantine struct {
-	*memoryStore
+	*testStore
 	room  atomic.Int64
 	calls atomic.Int64
 }
@@ -28,7 +28,7 @@ func (s *smallQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) 
 			bounded++
 		}
 	}
-	for _, b := range s.kept() {
+	for _, b := range s.quarantined() {
 		if b.Bounded {
 			held++
 		}
@@ -36,13 +36,13 @@ func (s *smallQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) 
 	if bounded > 0 && int64(held+bounded) > s.room.Load() {
 		return fmt.Errorf("%w: %d are there", spend.ErrQuarantineFull, held)
 	}
-	return s.memoryStore.Quarantine(ctx, bad)
+	return s.testStore.Quarantine(ctx, bad)
 }
 
 func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		store := &smallQuarantine{memoryStore: r.store}
+		store := &smallQuarantine{testStore: r.store}
 		store.room.Store(2)
 		c := r.cfg
 		c.Store, c.BatchKeys = store, spend.BatchKeys{Key: testBatchKey(1)}
@@ -52,18 +52,18 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 		id := r.lanes[0].identity()
 		chain := chainOf(t, 7, "stranger", 6) // of an instance with another key, or forged
 		for _, b := range chain[:5] {
-			r.queue.insert(0, b.Bytes())
+			r.queue.Insert(0, b.Bytes())
 		}
 		// Of a process with this one's memory: nobody else can have signed it, and it has to be kept.
 		clone := forge(t, id, spend.Mark{}, c.BatchKeys)
-		r.queue.insert(0, clone.Bytes())
+		r.queue.Insert(0, clone.Bytes())
 		isKept := func(b *spend.Batch) bool {
-			return slices.ContainsFunc(r.store.kept(), func(bad spend.BadBatch) bool { return bytes.Equal(bad.Bytes, b.Bytes()) })
+			return slices.ContainsFunc(r.store.quarantined(), func(bad spend.BadBatch) bool { return bytes.Equal(bad.Bytes, b.Bytes()) })
 		}
 		eventually(t, "what is ours is in quarantine", func() bool { return isKept(clone) })
 		r.commit(t, key("b"))
 		time.Sleep(time.Minute)
-		if kept, left := len(r.store.kept()), r.queue.len(0); kept != 3 || left != 3 {
+		if kept, left := len(r.store.quarantined()), r.queue.len(0); kept != 3 || left != 3 {
 			t.Errorf("%d batches are in quarantine and %d in the queue, want 3 and 3", kept, left)
 		}
 		store.room.Store(4) // somebody has dropped two
@@ -94,18 +94,18 @@ func TestTheBeginningOfAnEntryThatIsTooLargeIsNeverTakenForABatchOfOurs(t *testi
 func TestAQuarantineThatIsAlmostFullIsNotTriedOnceForEachBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		store := &smallQuarantine{memoryStore: r.store}
+		store := &smallQuarantine{testStore: r.store}
 		store.room.Store(700)
 		c := r.cfg
 		c.Store = store
 		r.Pipeline = newTestPipeline(t, c)
 		for i := range 2 * asideBatches {
-			r.queue.insert(0, fmt.Appendf(nil, "no batch %d", i))
+			r.queue.Insert(0, fmt.Appendf(nil, "no batch %d", i))
 		}
 		if err := r.DrainQueue(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if kept, calls := len(r.store.kept()), store.calls.Load(); kept != 700 || calls > 50 {
+		if kept, calls := len(r.store.quarantined()), store.calls.Load(); kept != 700 || calls > 50 {
 			t.Errorf("%d batches are kept by %d calls, want 700 by a few", kept, calls)
 		}
 	})
@@ -120,7 +120,7 @@ func TestWhatIsToBeSetAsideCountsAsQueuedOnceItIsInQuarantine(t *testing.T) {
 		t.Errorf("not in quarantine yet: %s", stage)
 	}
 	l.keepAside(t.Context())
-	if stage := l.outbox.reached(seal); stage < Queued || len(stored.kept()) != 1 {
-		t.Errorf("%d in quarantine: %s", len(stored.kept()), stage)
+	if stage := l.outbox.reached(seal); stage < Queued || len(stored.quarantined()) != 1 {
+		t.Errorf("%d in quarantine: %s", len(stored.quarantined()), stage)
 	}
 }

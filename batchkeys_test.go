@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +29,7 @@ func TestWeakBatchKeysAreRefusedAndNeverShown(t *testing.T) {
 		{Key: good[:spend.MinBatchKeyBytes-1]}, {Key: weak}, {Key: make([]byte, 64)}, {Key: good, Accepted: good[:16]}, {Key: good, Accepted: weak},
 		{Accepted: good}, {Unsigned: true},
 	} {
-		c := Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), BatchKeys: keys}
+		c := Config{Store: newTestStore(), DirectLocker: newTestLocker(), BatchKeys: keys}
 		_, err := New(c)
 		if err == nil || !strings.Contains(err.Error(), "BatchKeys") {
 			t.Errorf("%d and %d bytes: %v", len(keys.Key), len(keys.Accepted), err)
@@ -67,13 +66,6 @@ func (r *rig) commit(t *testing.T, u spend.Update) {
 	}
 }
 
-// kept returns what is in quarantine.
-func (s *memoryStore) kept() []spend.BadBatch {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.quarantine))
-}
-
 func TestForgedBatchesAreNeverAppliedAndTheirProducersGoOn(t *testing.T) {
 	keys := spend.BatchKeys{Key: testBatchKey(1)}
 	for name, by := range map[string]spend.BatchKeys{"unsigned": {}, "another key": {Key: testBatchKey(2)}} {
@@ -86,16 +78,16 @@ func TestForgedBatchesAreNeverAppliedAndTheirProducersGoOn(t *testing.T) {
 				r.start(t)
 				r.commit(t, key("a"))
 				id := r.lanes[0].identity()
-				forged := forge(t, id, r.store.state.marks[0][id].Mark, by)
+				forged := forge(t, id, r.store.mark(0, id), by)
 				if _, err := r.queue.Push(t.Context(), forged, ""); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "it is in quarantine", func() bool { return len(r.store.kept()) == 1 && r.queue.len(0) == 0 })
+				eventually(t, "it is in quarantine", func() bool { return len(r.store.quarantined()) == 1 && r.queue.len(0) == 0 })
 				r.commit(t, key("b"))
 				if now := r.lanes[0].identity(); now != id {
 					t.Error("the producer goes on under another identity")
 				}
-				bad := r.store.kept()[0]
+				bad := r.store.quarantined()[0]
 				if !bad.Foreign || !bytes.Equal(bad.Bytes, forged.Bytes()) || !strings.Contains(bad.Reason, "signed") {
 					t.Errorf("in quarantine is %+v", bad)
 				}
@@ -113,7 +105,7 @@ func TestAForgedBatchOfALivingProducerIsNoticedWithoutAKey(t *testing.T) {
 		r.start(t)
 		r.commit(t, key("a"))
 		id := r.lanes[0].identity()
-		if _, err := r.queue.Push(t.Context(), forge(t, id, r.store.state.marks[0][id].Mark, spend.BatchKeys{}), ""); err != nil {
+		if _, err := r.queue.Push(t.Context(), forge(t, id, r.store.mark(0, id), spend.BatchKeys{}), ""); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "it goes on under another identity", func() bool { return r.lanes[0].identity() != id })
@@ -143,11 +135,11 @@ func TestWhatAJournalHasUnsignedIsSetAsideOnceAKeyIsSet(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-r.ran
-			marks := r.store.state.marks[0]
-			if marks[testProducer(1)].Sequence != 1 || (marks[testProducer(2)].Sequence == 1) != accepted {
-				t.Errorf("accepted %v: marks %+v", accepted, marks)
+			first, second := r.store.mark(0, testProducer(1)), r.store.mark(0, testProducer(2))
+			if first.Sequence != 1 || (second.Sequence == 1) != accepted {
+				t.Errorf("accepted %v: marks %+v, %+v", accepted, first, second)
 			}
-			aside := slices.ContainsFunc(r.store.kept(), func(b spend.BadBatch) bool { return bytes.Equal(b.Bytes, unsigned.Bytes()) && b.Foreign })
+			aside := slices.ContainsFunc(r.store.quarantined(), func(b spend.BadBatch) bool { return bytes.Equal(b.Bytes, unsigned.Bytes()) && b.Foreign })
 			if aside == accepted {
 				t.Errorf("accepted %v, in quarantine %v", accepted, aside)
 			}

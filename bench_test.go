@@ -21,7 +21,7 @@ func benchUpdate(i int) spend.Update {
 }
 
 func benchPipeline(b *testing.B) *Pipeline {
-	p := newTestPipeline(b, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 100_000_000})
+	p := newTestPipeline(b, Config{Store: newTestStore(), DirectLocker: newTestLocker(), MaxKeys: 100_000_000})
 	p.hours.keep() // as in a pipeline that runs
 	return p
 }

@@ -66,22 +66,6 @@ func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
 	}
 }
 
-// become has the store be another database, as when an address leads elsewhere.
-func (s *memoryStore) become(id spend.BooksID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.id, s.state = id, newMemoryStore().state
-}
-
-func (s *memoryStore) quarantined() (list []spend.BadBatch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.quarantine {
-		list = append(list, b)
-	}
-	return list
-}
-
 func TestWhatWasPushedForOtherBooksIsNeitherLostNorBookedAstray(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -116,12 +100,12 @@ func TestWhatWasPushedForOtherBooksIsNeitherLostNorBookedAstray(t *testing.T) {
 
 // notedQueue is a queue with a note.
 type notedQueue struct {
-	*memoryQueue
+	*testQueue
 	faults *faults
 }
 
 func (q notedQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (id spend.EntryID, err error) {
-	err = q.faults.call("Queue.Push", func() error { id, err = q.memoryQueue.Push(ctx, b, previous); return err })
+	err = q.faults.call("Queue.Push", func() error { id, err = q.testQueue.Push(ctx, b, previous); return err })
 	return id, err
 }
 
@@ -141,7 +125,7 @@ func TestWithANoteAnInstancePushesBeforePostgresAnswers(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		queue := notedQueue{r.queue, &faults{}}
 		r.cfg.Store, r.cfg.Queue = placedStore{faultyStore{r.store, storeFaults}}, queue
-		r.store.id = otherTestBooks
+		r.store.become(otherTestBooks)
 		r.start(t)
 		receipt := r.record(t, key("a"))
 		if stage, err := r.Wait(t.Context(), receipt, Queued); err != nil || stage != Queued {
@@ -197,7 +181,7 @@ func TestAWrongNoteCostsNothingWhereNothingWasPushed(t *testing.T) {
 
 // copiedQueue is a queue that another database may use under the same id.
 type copiedQueue struct {
-	*memoryQueue
+	*testQueue
 	taken *atomic.Bool
 }
 
@@ -209,7 +193,7 @@ func (q copiedQueue) ShowWitnesses(_ context.Context, own []spend.Witness) ([]sp
 }
 
 // copiedStore is a store that has witnesses.
-type copiedStore struct{ *memoryStore }
+type copiedStore struct{ *testStore }
 
 func (copiedStore) Witnesses(context.Context, spend.BooksID, bool) ([]spend.Witness, error) {
 	return []spend.Witness{{1}}, nil
@@ -222,7 +206,7 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 		queue.taken.Store(true)
 		r.store.commits = time.Millisecond // longer than a push, which ends the fallback
 		r.cfg.Store, r.cfg.Queue = copiedStore{r.store}, queue
-		r.queue.insert(0, testBatch(t, 1, 1).Bytes()) // the other one's
+		r.queue.Insert(0, testBatch(t, 1, 1).Bytes()) // the other one's
 		r.start(t)
 		if _, err := r.Wait(t.Context(), r.record(t, key("a")), Committed); err != nil {
 			t.Fatal(err)
@@ -237,10 +221,10 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 		r.queue.lose()
 		queue.taken.Store(false)
 		eventually(t, "it is over", func() bool { s := r.Status(); return !s.TwoDatabases })
-		before := r.queue.pushes()
+		before := r.queue.pushes.Load()
 		eventually(t, "what is recorded goes through the queue again", func() bool {
 			r.record(t, key("b")) // the first may still be written directly
-			return r.queue.pushes() > before
+			return r.queue.pushes.Load() > before
 		})
 		r.end(t)
 	})
@@ -248,7 +232,7 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 
 // sharedQueue is a queue that shows witnesses by the rule.
 type sharedQueue struct {
-	*memoryQueue
+	*testQueue
 	mu    sync.Mutex
 	shown []spend.Witness
 }
@@ -267,7 +251,7 @@ func (q *sharedQueue) ShowWitnesses(_ context.Context, own []spend.Witness) ([]s
 
 // writingStore is a store that writes down a witness at each reading, until it is away.
 type writingStore struct {
-	*memoryStore
+	*testStore
 	last atomic.Int64
 	away atomic.Bool
 }
@@ -291,7 +275,7 @@ func witnessesUpTo(last int64) (list []spend.Witness) {
 func TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		queue, store := &sharedQueue{memoryQueue: r.queue}, &writingStore{memoryStore: r.store}
+		queue, store := &sharedQueue{testQueue: r.queue}, &writingStore{testStore: r.store}
 		r.cfg.Store, r.cfg.Queue = store, queue
 		r.start(t)
 		r.commit(t, key("a"))
@@ -318,7 +302,7 @@ func TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse(t *testing.T) 
 }
 
 func TestAFlushOfOtherBooksIsRefusedByTheStore(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	plan := newPlan(0)
 	plan.books = otherTestBooks
 	plan.offer(spend.Entry{ID: "e", Bytes: testBatch(t, 1, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes()})

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -32,7 +33,7 @@ var (
 
 // changingStore refuses each flush for the reason that is true at the moment.
 type changingStore struct {
-	*memoryStore
+	*testStore
 	mu     sync.Mutex
 	reason error
 }
@@ -44,7 +45,7 @@ func (s *changingStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if reason != nil {
 		return reason
 	}
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func (s *changingStore) fail(reason error) {
@@ -77,7 +78,7 @@ func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logged{}
 		r := newRig(t, true, 1, &faults{})
-		store := &changingStore{memoryStore: r.store, reason: errTerminated}
+		store := &changingStore{testStore: r.store, reason: errTerminated}
 		c := r.cfg
 		c.Store, c.Logger = store, slog.New(slog.NewJSONHandler(log, nil))
 		r.Pipeline = newTestPipeline(t, c)
@@ -143,7 +144,7 @@ func TestErrorsAreOfOneKindWhateverDiffersFromTryToTry(t *testing.T) {
 
 // foreignLocker has its lock held by what may be no instance, until it is let go.
 type foreignLocker struct {
-	*memoryLocker
+	*memlock.Locker
 	holder atomic.Pointer[spend.Holder]
 }
 
@@ -151,7 +152,7 @@ func (l *foreignLocker) Acquire(ctx context.Context, name string) (spend.Lease, 
 	if holder := l.holder.Load(); holder != nil {
 		return nil, &spend.HeldError{Name: name, Holder: *holder}
 	}
-	return l.memoryLocker.Acquire(ctx, name)
+	return l.Locker.Acquire(ctx, name)
 }
 
 // An instance gives a lock up. Whoever else holds it may do so for as long as it likes, and the log names it.
@@ -160,7 +161,7 @@ func TestTheLogNamesWhoHoldsALockAndIsNoInstance(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			log := &logged{}
 			r := newRig(t, withQueue, 1, &faults{})
-			locker := &foreignLocker{memoryLocker: newMemoryLocker()}
+			locker := &foreignLocker{Locker: newTestLocker()}
 			c := r.cfg
 			message := "direct write failed; batches are kept and tried again"
 			c.DirectLocker, c.Logger = locker, slog.New(slog.NewJSONHandler(log, nil))

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -110,16 +111,16 @@ func (q faultyQueue) Stats(ctx context.Context, shard int) (stats spend.QueueSta
 }
 
 type faultyLocker struct {
-	*memoryLocker
+	*memlock.Locker
 	*faults
 }
 
 func (l faultyLocker) Acquire(ctx context.Context, name string) (lease spend.Lease, err error) {
-	err = l.call("Locker.Acquire", func() error { lease, err = l.memoryLocker.Acquire(ctx, name); return err })
+	err = l.call("Locker.Acquire", func() error { lease, err = l.Locker.Acquire(ctx, name); return err })
 	if err != nil {
 		if lease != nil { // acquired, but nobody knows
 			forgotten := lease
-			time.AfterFunc(memoryTTL, func() { forgotten.Release(context.Background()) })
+			time.AfterFunc(testTTL, func() { forgotten.Release(context.Background()) })
 		}
 		return nil, err
 	}
@@ -134,7 +135,7 @@ type faultyLease struct {
 func (l faultyLease) Release(ctx context.Context) error {
 	err := l.call("Lease.Release", func() error { return l.Lease.Release(ctx) })
 	if err != nil {
-		time.AfterFunc(memoryTTL, func() { l.Lease.Release(ctx) })
+		time.AfterFunc(testTTL, func() { l.Lease.Release(ctx) })
 	}
 	return err
 }

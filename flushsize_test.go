@@ -14,7 +14,7 @@ import (
 
 // narrowStore takes no flush of more rows than there is room for, as a Postgres does that ends what takes too long.
 type narrowStore struct {
-	*memoryStore
+	*testStore
 	mu            sync.Mutex
 	room, largest int // rows; 0 is any number
 	failed        int
@@ -35,7 +35,7 @@ func (s *narrowStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if refuses {
 		return errors.New("terminating connection due to idle-in-transaction timeout (SQLSTATE 25P03)")
 	}
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func (s *narrowStore) widen(room int) (largest int) {
@@ -50,13 +50,13 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers = 128 // one batch each, with two rows of its own
 		r := newRig(t, true, 1, &faults{})
-		store := &narrowStore{memoryStore: r.store, room: 4}
+		store := &narrowStore{testStore: r.store, room: 4}
 		c := r.cfg
 		c.Store = store
 		r.Pipeline = newTestPipeline(t, c)
 		backlog := func(first int) {
 			for i := range producers {
-				r.queue.insert(0, chainOf(t, first+i, fmt.Sprint("key ", first+i), 1)[0].Bytes())
+				r.queue.Insert(0, chainOf(t, first+i, fmt.Sprint("key ", first+i), 1)[0].Bytes())
 			}
 		}
 		committed := func(n int) func() bool {
@@ -96,12 +96,12 @@ func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const batches = 512 // with two rows each
 		r := newRig(t, true, 1, &faults{})
-		store := &narrowStore{memoryStore: r.store, room: 4}
+		store := &narrowStore{testStore: r.store, room: 4}
 		c := r.cfg
 		c.Store = store
 		p := newTestPipeline(t, c)
 		for i := range batches {
-			r.queue.insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
+			r.queue.Insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
 		}
 		if err := p.DrainQueue(t.Context()); err != nil {
 			t.Error(err)
@@ -121,12 +121,12 @@ func TestAPostgresThatTakesNothingEndsTheWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers = 64
 		r := newRig(t, true, 1, &faults{})
-		store := &narrowStore{memoryStore: r.store, room: 1}
+		store := &narrowStore{testStore: r.store, room: 1}
 		c := r.cfg
 		c.Store = store
 		p := newTestPipeline(t, c)
 		for i := range producers {
-			r.queue.insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
+			r.queue.Insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
 		}
 		if err := p.DrainQueue(t.Context()); err == nil {
 			t.Error("nothing could be written, and no error says so")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/memstore"
 )
 
 // chained returns the first n batches of a producer.
@@ -205,8 +206,8 @@ func TestAGapIsNotPassedToABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
 
 func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 	b := chained(t, 1, 3)
-	store := newMemoryStore()
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	store := newTestStore()
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
 	passing := offered(t, nil, b[0], b[2])
 	passing.passing[testProducer(1)] = "gone"
 	if err := p.committer(0).commit(t.Context(), passing, viaQueue); err != nil {
@@ -224,8 +225,8 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 			t.Errorf("settled are %v", ids)
 		}
 	}
-	if store.state.books.amount != spend.Dollars(6) || store.missing() != 0 {
-		t.Errorf("books have %s dollars, %d batches are missing; want 6 and none", store.state.books.amount, store.missing())
+	if store.Sum().Spend != spend.Dollars(6) || store.missing() != 0 {
+		t.Errorf("books have %s dollars, %d batches are missing; want 6 and none", store.Sum().Spend, store.missing())
 	}
 }
 
@@ -354,9 +355,9 @@ func TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned(t *t
 	for _, withQueue := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, withQueue, 2, &faults{})
-			born := time.Now().Add(40 * 24 * time.Hour) // of the youngest one pruned, by the clocks that are right
+			youngest := time.Now().Add(40 * 24 * time.Hour) // birth of the youngest one pruned, by the clocks that are right
 			for shard := range 2 {
-				r.store.state.horizon[shard] = born
+				r.store.setHorizon(shard, youngest)
 			}
 			r.start(t)
 			for i := range 20 {
@@ -364,14 +365,12 @@ func TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned(t *t
 			}
 			eventually(t, "all is in the books", func() bool { return r.store.diff(r.want) == "" })
 			r.end(t)
-			if n := len(r.store.quarantine); n > 0 {
+			if n := len(r.store.quarantined()); n > 0 {
 				t.Errorf("%d batches are in quarantine", n)
 			}
-			for _, marks := range r.store.state.marks {
-				for id := range marks {
-					if id.Born().Before(born) {
-						t.Errorf("producer %s is born at %s", id, id.Born())
-					}
+			for producer := range r.store.Snapshot().Producers {
+				if born := producer.ID.Born(); born.Before(youngest) {
+					t.Errorf("producer %s is born at %s", producer.ID, born)
 				}
 			}
 		})
@@ -380,9 +379,9 @@ func TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned(t *t
 
 // What was set aside under the identity before isn't committed by that.
 func TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside(t *testing.T) {
-	store := newMemoryStore()
-	store.state.horizon[0] = time.Now().Add(time.Hour)
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	store := newTestStore()
+	store.setHorizon(0, time.Now().Add(time.Hour))
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
 	l := p.lanes[0]
 	before := l.identity()
 	l.outbox.seal = 3
@@ -400,7 +399,7 @@ func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &faults{all: true}
 		r := newRig(t, true, 1, f)
-		r.store.state.horizon[0] = time.Now().Add(40 * 24 * time.Hour)
+		r.store.setHorizon(0, time.Now().Add(40*24*time.Hour))
 		r.start(t)
 		lost := key("a")
 		if err := r.Record(&lost); err != nil {
@@ -408,18 +407,14 @@ func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		f.setAll(false)
-		eventually(t, "the first batch is in quarantine", func() bool {
-			r.store.mu.Lock()
-			defer r.store.mu.Unlock()
-			return len(r.store.quarantine) == 1
-		})
+		eventually(t, "the first batch is in quarantine", func() bool { return len(r.store.quarantined()) == 1 })
 		for range 5 {
 			r.record(t, key("b"))
 			time.Sleep(time.Second)
 		}
 		eventually(t, "all others are in the books", func() bool { return r.store.diff(r.want) == "" })
 		r.end(t)
-		if n := len(r.store.quarantine); n != 1 {
+		if n := len(r.store.quarantined()); n != 1 {
 			t.Errorf("%d batches are in quarantine", n)
 		}
 	})
@@ -432,12 +427,11 @@ func TestAnIdentityThatLooksPrunedLaterIsChangedForOneThatDoesNot(t *testing.T) 
 		r.start(t)
 		r.commit(t, key("a"))
 		horizon := time.Now().Truncate(time.Millisecond).Add(40 * 24 * time.Hour)
-		r.store.mu.Lock()
-		for id, mark := range r.store.state.marks[0] {
-			put(r.store.state.pruned, 0, id, mark)
-		}
-		r.store.state.marks[0], r.store.state.horizon[0] = nil, horizon
-		r.store.mu.Unlock()
+		synctest.Wait()
+		r.store.edit(func(all *memstore.Snapshot) {
+			all.Producers, all.Pruned = nil, all.Producers
+			all.Horizons[0] = horizon
+		})
 
 		lost := key("a") // it goes to quarantine
 		if err := r.Record(&lost); err != nil {
@@ -484,7 +478,7 @@ func TestGapOfADeadProducerIsReportedAndTheRestCommitted(t *testing.T) {
 		r.cfg.GapGrace = time.Minute
 		b := chained(t, 1, 4)
 		for _, i := range []int{0, 2, 3} {
-			r.queue.insert(0, b[i].Bytes())
+			r.queue.Insert(0, b[i].Bytes())
 			r.want.apply(mustRows(t, b[i]).Totals, mustRows(t, b[i]).Rollups)
 		}
 		r.start(t)
@@ -500,8 +494,8 @@ func TestGapOfADeadProducerIsReportedAndTheRestCommitted(t *testing.T) {
 			t.Error(diff)
 		}
 		// It turns up after all.
-		r.queue.insert(0, b[1].Bytes())
-		r.queue.insert(0, b[1].Bytes())
+		r.queue.Insert(0, b[1].Bytes())
+		r.queue.Insert(0, b[1].Bytes())
 		r.want.apply(mustRows(t, b[1]).Totals, mustRows(t, b[1]).Rollups)
 		eventually(t, "it is counted", func() bool { return r.queue.len(0) == 0 })
 		if r.store.missing() != 0 {
@@ -548,7 +542,7 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 
 // refusingStore refuses every flush with a certain amount in it.
 type refusingStore struct {
-	*memoryStore
+	*testStore
 	poison spend.Amount
 }
 
@@ -558,12 +552,12 @@ func (s refusingStore) Apply(ctx context.Context, f *spend.Flush) error {
 			return fmt.Errorf("numeric field overflow: %w", spend.ErrRefused)
 		}
 	}
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
-	store := refusingStore{newMemoryStore(), spend.Dollars(77)}
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	store := refusingStore{newTestStore(), spend.Dollars(77)}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
 	var all []*spend.Batch
 	for producer := range 3 {
 		all = append(all, chained(t, producer+1, 3)...)
@@ -578,15 +572,15 @@ func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
 	if err := p.committer(0).commit(t.Context(), plan, viaQueue); err != nil {
 		t.Fatal(err)
 	}
-	if bad, ok := store.quarantine[string(all[4].Bytes())]; !ok || !strings.Contains(bad.Reason, "overflow") || len(store.quarantine) != 1 {
-		t.Fatalf("in quarantine: %+v", store.quarantine)
+	if bad := store.quarantined(); len(bad) != 1 || !bytes.Equal(bad[0].Bytes, all[4].Bytes()) || !strings.Contains(bad[0].Reason, "overflow") {
+		t.Fatalf("in quarantine: %+v", bad)
 	}
-	if got := store.state.books.amount; got != spend.Dollars(6+1+3+6) {
+	if got := store.Sum().Spend; got != spend.Dollars(6+1+3+6) {
 		t.Errorf("%s dollars are booked; want 16", got)
 	}
-	mark := store.state.marks[0][testProducer(2)]
+	mark := store.mark(0, testProducer(2))
 	if mark.Sequence != 3 || !mark.HasQuarantined(2) || mark.Has(2) || !mark.Has(3) {
-		t.Errorf("the mark is %+v", mark.Mark)
+		t.Errorf("the mark is %+v", mark)
 	}
 	if n, _ := plan.waiting(); n != 0 || len(plan.bad) != 0 || len(plan.ack().Entries) != len(all)+1 {
 		t.Errorf("%d batches wait, %d are set aside outside of the claim", n, len(plan.bad))
@@ -599,7 +593,7 @@ func TestInstanceThatMeetsANewerFormatGivesTheLockUp(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
 		newer[2] = spend.BatchVersion + 1
-		r.queue.insert(0, reframe(newer))
+		r.queue.Insert(0, reframe(newer))
 		r.start(t)
 		free := 0
 		for range 300 {

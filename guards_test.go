@@ -17,12 +17,12 @@ import (
 func TestCorruptEntryStaysInTheQueueUntilItIsQuarantined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{name: "Store.Quarantine", failing: 1})
-		r.queue.insert(0, []byte("no batch"))
+		r.queue.Insert(0, []byte("no batch"))
 		r.start(t)
 		r.record(t, key("a"))
 		eventually(t, "the queue is empty", func() bool { return r.queue.len(0) == 0 })
 		r.end(t)
-		if _, kept := r.store.quarantine["no batch"]; !kept || !r.faults.injected {
+		if !r.store.hasQuarantined([]byte("no batch")) || !r.faults.injected {
 			t.Errorf("the entry is gone and not in quarantine (a quarantine failed: %v)", r.faults.injected)
 		}
 	})
@@ -30,8 +30,8 @@ func TestCorruptEntryStaysInTheQueueUntilItIsQuarantined(t *testing.T) {
 
 // losingQueue takes the lock away when it is read.
 type losingQueue struct {
-	*memoryQueue
-	lease *memoryLease
+	*testQueue
+	lease spend.Lease
 	reads int
 }
 
@@ -39,26 +39,26 @@ func (q *losingQueue) Read(ctx context.Context, shard int, after spend.EntryID, 
 	if q.reads++; q.reads == 1 {
 		q.lease.Release(ctx)
 	}
-	return q.memoryQueue.Read(ctx, shard, after, n, bytes)
+	return q.testQueue.Read(ctx, shard, after, n, bytes)
 }
 
 func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
-	locker, store := newMemoryLocker(), newMemoryStore()
+	locker, store := newTestLocker(), newTestStore()
 	lease, err := locker.Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := &losingQueue{memoryQueue: newMemoryQueue(), lease: lease.(*memoryLease)}
+	q := &losingQueue{testQueue: newTestQueue(), lease: lease}
 	if _, err := q.Push(t.Context(), testBatch(t, 1, 1), ""); err != nil {
 		t.Fatal(err)
 	}
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: q, Locker: locker})
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker(), Queue: q, Locker: locker})
 	f := newFlusher(p, 0)
 	if err := f.learnBooks(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if flushed, err := f.drain(t.Context(), lease); !flushed || err != nil || store.flushes != 1 {
-		t.Errorf("what was read before the loss: flushed %v, %v, %d flushes", flushed, err, store.flushes)
+	if flushed, err := f.drain(t.Context(), lease); !flushed || err != nil || store.flushes.Load() != 1 {
+		t.Errorf("what was read before the loss: flushed %v, %v, %d flushes", flushed, err, store.flushes.Load())
 	}
 	if flushed, err := f.drain(t.Context(), lease); flushed || err != nil {
 		t.Errorf("a walk without the lock: flushed %v, %v", flushed, err)
@@ -70,7 +70,7 @@ func TestFlusherWhoseLockIsLostReadsNoFurther(t *testing.T) {
 
 // slowStore takes its time for a flush.
 type slowStore struct {
-	*memoryStore
+	*testStore
 	takes time.Duration
 	begun []time.Time
 }
@@ -78,14 +78,14 @@ type slowStore struct {
 func (s *slowStore) Apply(ctx context.Context, f *spend.Flush) error {
 	s.begun = append(s.begun, time.Now())
 	time.Sleep(s.takes)
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func TestALongFlushDoesNotAddToTheInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &slowStore{memoryStore: newMemoryStore(), takes: 300 * time.Millisecond}
+		store := &slowStore{testStore: newTestStore(), takes: 300 * time.Millisecond}
 		p := newTestPipeline(t, Config{
-			Store: store, DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+			Store: store, DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 			SealInterval: 20 * time.Millisecond, FlushInterval: 500 * time.Millisecond,
 		})
 		ran := make(chan error, 1)
@@ -112,24 +112,24 @@ func TestALongFlushDoesNotAddToTheInterval(t *testing.T) {
 }
 
 func TestWhatManyReadsFindIsOneFlush(t *testing.T) {
-	q, store := newMemoryQueue(), newMemoryStore()
+	q, store := newTestQueue(), newTestStore()
 	const batches = 2*readEntries + 10
 	for i := range batches {
 		if _, err := q.Push(t.Context(), testBatch(t, 1, uint64(i+1)), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: q, Locker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker(), Queue: q, Locker: newTestLocker()})
 	if err := p.DrainQueue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := q.len(0); store.flushes != 1 || left != 0 {
-		t.Errorf("%d small batches took %d flushes, and %d are left; want one flush", batches, store.flushes, left)
+	if left := q.len(0); store.flushes.Load() != 1 || left != 0 {
+		t.Errorf("%d small batches took %d flushes, and %d are left; want one flush", batches, store.flushes.Load(), left)
 	}
 }
 
 func TestCommittingForOthersConfirmsNothingOfOnesOwn(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	for i := range 3 {
 		u := key(fmt.Sprint(i))
 		if err := p.Record(&u); err != nil {
@@ -147,7 +147,7 @@ func TestCommittingForOthersConfirmsNothingOfOnesOwn(t *testing.T) {
 
 func TestSealsAtTheSameTimeAreOneAfterTheOther(t *testing.T) {
 	const sealers, each = 4, 500
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	var running sync.WaitGroup
 	for w := range sealers {
 		running.Go(func() {

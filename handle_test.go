@@ -13,7 +13,7 @@ import (
 )
 
 func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	want, got := newBooks(), newBooks()
 	u := spend.Update{Spend: spend.Dollars(1), Status: spend.Failure, PromptTokens: 7, CacheReadInputTokens: 2, Series: spend.Series{
 		APIKey: "k", UserID: "u", TeamID: "t", Model: "m", Tags: []string{"b", "a", "b"},
@@ -53,7 +53,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 }
 
 func TestHandleIsSharedByGoroutines(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	h, err := p.Handle(&spend.Series{APIKey: "k"})
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestHandleIsSharedByGoroutines(t *testing.T) {
 }
 
 func TestHandleRefusesWhatRecordRefuses(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), MaxKeys: 1})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker(), MaxKeys: 1})
 	var refused *spend.UpdateError
 	for field, s := range map[string]spend.Series{"": {Model: "m"}, "model": {APIKey: "k", Model: "\xff"}, "tags": {Tags: []string{""}}} {
 		if _, err := p.Handle(&s); !errors.As(err, &refused) || refused.Field != field {
@@ -114,7 +114,7 @@ func TestHandleRefusesWhatRecordRefuses(t *testing.T) {
 }
 
 func TestHandleCostsNoAllocation(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	h, err := p.Handle(&spend.Series{APIKey: "k"})
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +171,8 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 
 // A known cell tells that its texts were checked, but nothing of what isn't part of its key.
 func TestKnownCellVouchesForNothingThatIsNotInItsKey(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), RollupDimensions: []string{"model"}})
-	all := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker(), RollupDimensions: []string{"model"}})
+	all := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	repeated := make([]string, spend.MaxTags+1)
 	for i := range repeated {
 		repeated[i] = "x"
@@ -203,7 +203,7 @@ func TestKnownCellVouchesForNothingThatIsNotInItsKey(t *testing.T) {
 }
 
 func TestGroupNamesTheFirstUpdateThatIsRefused(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	good, badSeries, badCost := key("k"), key("\xff"), key("k")
 	badCost.PromptTokens = -1
 	for _, group := range [][]spend.Update{{good, badSeries, badCost}, {good, badCost, badSeries}, {good, badSeries, badSeries}} {

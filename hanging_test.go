@@ -73,7 +73,7 @@ func hangingRig(t *testing.T, journal spend.Journal) (r *rig, store, queue *hang
 	store, queue = &hangs{}, &hangs{}
 	c := r.cfg
 	c.Store, c.Queue, c.Journal = hangingStore{r.store, store}, hangingQueue{c.Queue, queue}, journal
-	c.DirectLocker = newMemoryLocker()
+	c.DirectLocker = newTestLocker()
 	r.Pipeline = newTestPipeline(t, c)
 	r.start(t)
 	first := r.record(t, key("first"))
@@ -185,13 +185,13 @@ func (q *hookedQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) 
 }
 
 // hookedLane is the only lane of a pipeline that doesn't run, with a batch in its outbox.
-func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, stored *memoryStore) {
-	stored = newMemoryStore()
-	store, queue = &hookedStore{stored, func() {}}, &hookedQueue{newMemoryQueue(), func() {}}
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: queue, Locker: newMemoryLocker(), Journal: &memoryJournal{}})
+func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, stored *testStore) {
+	stored = newTestStore()
+	store, queue = &hookedStore{stored, func() {}}, &hookedQueue{newTestQueue(), func() {}}
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker(), Queue: queue, Locker: newTestLocker(), Journal: &memoryJournal{}})
 	l = p.lanes[0]
 	sealOne(t, p)
-	p.books.learn(stored.id, true)
+	p.books.learn(testBooks, true)
 	l.followBooks()
 	return l, store, queue, stored
 }
@@ -221,7 +221,7 @@ func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, store, _, stored := hookedLane(t)
 			if prune {
-				stored.state.horizon[0] = time.Now().Add(time.Hour)
+				stored.setHorizon(0, time.Now().Add(time.Hour))
 			}
 			var changed spend.ProducerID
 			store.during = func() {

@@ -152,7 +152,7 @@ func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 
 // journaledOnly is a queue that looks whether what it gets is in the journal. While it takes a batch, another one is sealed.
 type journaledOnly struct {
-	*memoryQueue
+	*testQueue
 	j       *memoryJournal
 	t       *testing.T
 	another func()
@@ -166,7 +166,7 @@ func (q journaledOnly) Push(ctx context.Context, b *spend.Batch, previous spend.
 	if b.Sequence%2 == 1 {
 		q.another()
 	}
-	return q.memoryQueue.Push(ctx, b, previous)
+	return q.testQueue.Push(ctx, b, previous)
 }
 
 func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
@@ -203,9 +203,9 @@ func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
 		next := spend.NewBatch(h, rows.Totals, rows.Rollups)
 		other, prior = append(other, next), next.Digest()
 	}
-	store, queue := newMemoryStore(), newMemoryQueue()
+	store, queue := newTestStore(), newTestQueue()
 	j := &memoryJournal{batches: slices.Clone(other)}
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker(), Queue: queue, Locker: newMemoryLocker(), Journal: j})
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker(), Queue: queue, Locker: newTestLocker(), Journal: j})
 	if err := p.committer(0).commit(t.Context(), offered(t, nil, b[0]), viaDirect); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, b := range other {
-		if _, ok := store.quarantine[string(b.Bytes())]; !ok {
+		if !store.hasQuarantined(b.Bytes()) {
 			t.Errorf("batch %d isn't in quarantine", b.Sequence)
 		}
 	}

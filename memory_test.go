@@ -4,391 +4,270 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
+	"github.com/spendflush/spendflush/queues/memqueue"
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/memstore"
 )
-
-// memoryStore is what a Store must do, in its plainest form: marks and sums, moved together or not at all.
-type memoryStore struct {
-	mu         sync.Mutex
-	state      memoryState
-	quarantine map[string]spend.BadBatch
-	flushes    int
-	now        func() time.Time
-	id         spend.BooksID
-	commits    time.Duration // how long a commit takes, on the bubble's clock
-
-	// Stores that are wrong, to see that tests notice.
-	unchecked      bool // claims and batches found are not checked
-	digestsIgnored bool // claims are only checked by their sequence
-	uncheckedFound bool // only batches found aren't checked
-	claimsPruned   bool // a producer whose mark was pruned can be claimed from its first batch on
-	anyBooks       bool // flushes of other books are applied
-	revives        bool // a producer whose mark was pruned gets a new one by tending
-}
-
-// memoryState is what a database has that can be turned back.
-type memoryState struct {
-	marks   map[int]map[spend.ProducerID]memoryMark
-	pruned  map[int]map[spend.ProducerID]memoryMark // a database only has their sums
-	horizon map[int]time.Time                       // producers born before it may be pruned
-	changes map[int]int64                           // of the books and the quarantine of the shard
-	books   *books
-
-	quarantine map[string]spend.BadBatch // of a snapshot alone
-}
-
-type memoryMark struct {
-	spend.Mark
-	booked       int64 // what is in the books of the batches up to the mark
-	bookedAmount spend.Amount
-	seen         time.Time
-}
-
-func (m memoryState) clone() memoryState {
-	m.marks, m.pruned, m.books = cloneMarks(m.marks), cloneMarks(m.pruned), m.books.clone()
-	m.horizon, m.changes = maps.Clone(m.horizon), maps.Clone(m.changes)
-	return m
-}
-
-func cloneMarks(of map[int]map[spend.ProducerID]memoryMark) map[int]map[spend.ProducerID]memoryMark {
-	c := make(map[int]map[spend.ProducerID]memoryMark, len(of))
-	for shard, marks := range of {
-		c[shard] = maps.Clone(marks)
-	}
-	return c
-}
-
-func newMemoryStore() *memoryStore {
-	return &memoryStore{
-		state: memoryState{
-			marks: map[int]map[spend.ProducerID]memoryMark{}, pruned: map[int]map[spend.ProducerID]memoryMark{},
-			horizon: map[int]time.Time{}, changes: map[int]int64{}, books: newBooks(),
-		},
-		quarantine: map[string]spend.BadBatch{},
-		now:        time.Now,
-		id:         testBooks,
-	}
-}
 
 // testBooks are the books of stores in memory.
 var testBooks = spend.BooksID{0xb0, 0x0c}
 
-func (s *memoryStore) Books(context.Context) (spend.BooksID, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.id, nil
+// testStore is a store in memory, and what only tests of the engine need of one.
+type testStore struct {
+	*memstore.Store
+	now     func() time.Time
+	flushes atomic.Int64
+	commits time.Duration // how long a commit takes, on the bubble's clock
+	wrong   wrongStore    // guards that are switched off
 }
 
-func (s *memoryStore) Marks(_ context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := spend.Marks{Of: map[spend.ProducerID]spend.Mark{}, Horizon: s.state.horizon[shard], Changes: s.state.changes[shard], Books: s.id}
-	for _, id := range producers {
-		if mark, ok := s.state.marks[shard][id]; ok {
-			found.Of[id] = mark.Mark
-		}
-	}
-	return found, nil
+func newTestStore() *testStore { return newClockedStore(testBooks, time.Now) }
+
+func newClockedStore(id spend.BooksID, now func() time.Time) *testStore {
+	return &testStore{Store: memstore.New(memstore.Options{Books: id, Now: now}), now: now}
 }
 
-func (s *memoryStore) Tend(_ context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, _ error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	own := s.now()
-	apart := now.Sub(own).Abs()
-	if own.Before(now) {
-		now = own
-	}
-	if apart <= time.Hour {
-		pruned = s.prune(living, now.Add(-idle))
-	}
-	for shard, id := range living {
-		mark, known := s.state.marks[shard][id]
-		old := now.Add(-idle / 4)
-		if !id.Born().Before(old) || !known && id.Born().Before(s.state.horizon[shard]) && !s.revives {
-			continue
-		}
-		if !known || mark.seen.Before(old) {
-			mark.saw(now)
-			put(s.state.marks, shard, id, mark)
-		}
-	}
-	return pruned, nil
-}
-
-// prune prunes the marks of producers that were born before the time and not seen since. The caller holds the lock.
-func (s *memoryStore) prune(living []spend.ProducerID, before time.Time) (pruned int64) {
-	for shard, marks := range s.state.marks {
-		for id, mark := range marks {
-			if slices.Contains(living, id) || !mark.seen.Before(before) || !id.Born().Before(before) {
-				continue
-			}
-			put(s.state.pruned, shard, id, mark)
-			delete(marks, id)
-			pruned++
-			if born := id.Born().Add(time.Millisecond); s.state.horizon[shard].Before(born) {
-				s.state.horizon[shard] = born
-			}
-		}
-	}
-	return pruned
-}
-
-// saw notes that the mark was moved or tended. A clock that was put back doesn't make it look older.
-func (m *memoryMark) saw(now time.Time) {
-	if m.seen.Before(now) {
-		m.seen = now
-	}
-}
-
-func put(in map[int]map[spend.ProducerID]memoryMark, shard int, id spend.ProducerID, mark memoryMark) {
-	if in[shard] == nil {
-		in[shard] = map[spend.ProducerID]memoryMark{}
-	}
-	in[shard][id] = mark
-}
-
-func (s *memoryStore) Apply(_ context.Context, f *spend.Flush) error {
-	if err := checkFlush(f); err != nil {
-		panic(err)
-	}
+// Apply panics at a flush that contradicts itself: the engine makes none.
+func (s *testStore) Apply(ctx context.Context, f *spend.Flush) error {
 	if s.commits > 0 {
 		time.Sleep(s.commits)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f.Books != s.id && !s.anyBooks {
-		return spend.ErrOtherBooks
+	err := s.Store.Apply(ctx, f)
+	if errors.Is(err, memstore.ErrBadFlush) {
+		panic(err)
 	}
-	if s.fences(f) {
-		return spend.ErrFenced
+	if errors.Is(err, spend.ErrFenced) && s.wrong != (wrongStore{}) {
+		err = s.wrong.apply(ctx, s, f)
 	}
-	now := s.now()
-	for _, c := range f.Claims {
-		mark := s.state.marks[f.Shard][c.Producer]
-		mark.Sequence, mark.Digest, mark.Recent = c.Last, c.Digest, c.Recent
-		mark.Updates, mark.Amount = c.SealedUpdates, c.SealedAmount
-		mark.booked, mark.bookedAmount = mark.booked+c.Updates, mark.bookedAmount.Add(c.Amount)
-		mark.saw(now)
-		put(s.state.marks, f.Shard, c.Producer, mark)
+	if err == nil {
+		s.flushes.Add(1)
 	}
-	marks := s.state.marks[f.Shard]
-	for _, b := range f.Found {
-		mark := marks[b.Producer]
-		mark.Lost = withoutSequence(mark.Lost, b.Sequence)
-		mark.Quarantined = without(mark.Quarantined, b.Sequence)
-		mark.Recent = mark.Recent.Found(mark.Sequence, &b)
-		mark.booked, mark.bookedAmount = mark.booked+b.Updates, mark.bookedAmount.Add(b.Amount)
-		mark.saw(now)
-		put(s.state.marks, f.Shard, b.Producer, mark)
-	}
-	for _, l := range f.Lost {
-		mark := marks[l.Producer]
-		mark.Lost = withRange(mark.Lost, spend.SequenceRange{First: l.First, Last: l.Last})
-		if l.Quarantined {
-			mark.Quarantined = with(mark.Quarantined, l.First)
-		}
-		marks[l.Producer] = mark
-	}
-	for _, b := range f.Quarantine {
-		s.quarantine[string(b.Bytes)] = b
-	}
-	s.state.books.apply(f.Totals, f.Rollups)
-	s.state.changes[f.Shard]++
-	s.flushes++
-	return nil
+	return err
 }
 
-// fences says whether a claim of the flush doesn't fit, or a batch found isn't missing.
-func (s *memoryStore) fences(f *spend.Flush) bool {
-	if s.unchecked {
-		return false
+func (s *testStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
+	pruned, err := s.Store.Tend(ctx, living, now, idle)
+	if err == nil && s.wrong.revives {
+		s.wrong.revive(s, living, now, idle)
 	}
-	marks := s.state.marks[f.Shard]
-	for _, c := range f.Claims {
-		mark, known := marks[c.Producer]
-		pruned := !known && c.Producer.Born().Before(s.state.horizon[f.Shard]) && !s.claimsPruned
-		if mark.Sequence != c.First-1 || mark.Digest != c.Prior && !s.digestsIgnored || pruned {
-			return true
-		}
-	}
-	for _, b := range f.Found {
-		if !marks[b.Producer].Lacks(b.Sequence) && !s.uncheckedFound {
-			return true
-		}
-	}
-	return false
+	return pruned, err
 }
 
-// snapshot returns the state as it is now, and rewind turns the store back to one.
-func (s *memoryStore) snapshot() memoryState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	state := s.state.clone()
-	state.quarantine = maps.Clone(s.quarantine)
-	return state
+// edit changes what the store has. Nothing else may change it meanwhile.
+func (s *testStore) edit(change func(*memstore.Snapshot)) {
+	all := s.Snapshot()
+	change(&all)
+	s.Restore(all)
 }
 
-func (s *memoryStore) rewind(to memoryState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state = to.clone()
-	s.quarantine = maps.Clone(to.quarantine)
+// setHorizon makes producers born before it look as if their marks could have been pruned.
+func (s *testStore) setHorizon(shard int, horizon time.Time) {
+	s.edit(func(all *memstore.Snapshot) { all.Horizons[shard] = horizon })
+}
+
+// become has the store be another database, as when an address leads elsewhere.
+func (s *testStore) become(id spend.BooksID) { s.Restore(memstore.Snapshot{Books: id}) }
+
+func (s *testStore) mark(shard int, id spend.ProducerID) spend.Mark {
+	return s.marks(shard, id).Of[id]
+}
+
+func (s *testStore) changes(shard int) int64 { return s.marks(shard).Changes }
+
+func (s *testStore) marks(shard int, ids ...spend.ProducerID) spend.Marks {
+	marks, err := s.Marks(context.Background(), shard, ids)
+	must(err)
+	return marks
 }
 
 // missing returns how many batches are passed as lost.
-func (s *memoryStore) missing() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, marks := range s.state.marks {
-		for _, mark := range marks {
-			for _, r := range mark.Lost {
-				n += int(r.Len())
+func (s *testStore) missing() uint64 {
+	all := s.Snapshot()
+	return all.Missing()
+}
+
+func (s *testStore) quarantined() []spend.BadBatch { return s.Snapshot().Quarantine }
+
+func (s *testStore) hasQuarantined(bytes []byte) bool {
+	return slices.ContainsFunc(s.quarantined(), func(b spend.BadBatch) bool { return string(b.Bytes) == string(bytes) })
+}
+
+func (s *testStore) diff(want *books) string {
+	all := s.Snapshot()
+	got := &books{totals: all.Totals, rollups: map[rollupName]spend.Counters{}}
+	for key, r := range all.Rollups {
+		name := nameOf(key.Hour, &r.Series)
+		sum := got.rollups[name]
+		sum.Add(&r.Counters)
+		got.rollups[name] = sum
+		got.updates, got.amount = got.updates+r.Counters.APIRequests(), got.amount.Add(r.Counters.Spend)
+	}
+	return got.diff(want)
+}
+
+// wrongStore is the guards of a store that are switched off, to see that tests notice.
+type wrongStore struct {
+	unchecked      bool // claims and batches found are not checked
+	uncheckedFound bool // only batches found aren't checked
+	claimsPruned   bool // a producer whose mark was pruned can be claimed from its first batch on
+	revives        bool // a producer whose mark was pruned gets a new one by tending
+}
+
+// apply moves the marks to where the guards that are switched off would have let the flush pass, and applies it then.
+func (w wrongStore) apply(ctx context.Context, s *testStore, f *spend.Flush) error {
+	before := s.Snapshot()
+	all := s.Snapshot()
+	for _, c := range f.Claims {
+		key := memstore.ProducerKey{Shard: f.Shard, ID: c.Producer}
+		p, known := all.Producers[key]
+		if w.unchecked {
+			p.Mark.Sequence, p.Mark.Digest = c.First-1, c.Prior
+		}
+		if w.unchecked || w.claimsPruned && !known {
+			all.Producers[key] = p
+		}
+	}
+	for _, b := range f.Found {
+		key := memstore.ProducerKey{Shard: f.Shard, ID: b.Producer}
+		if p := all.Producers[key]; w.unchecked || w.uncheckedFound {
+			p.Mark.Lost = withRange(p.Mark.Lost, spend.SequenceRange{First: b.Sequence, Last: b.Sequence})
+			all.Producers[key] = p
+		}
+	}
+	s.Restore(all)
+	err := s.Store.Apply(ctx, f)
+	if err != nil {
+		s.Restore(before)
+	}
+	return err
+}
+
+// revive gives living producers that have no mark one, in spite of the horizon.
+func (w wrongStore) revive(s *testStore, living []spend.ProducerID, now time.Time, idle time.Duration) {
+	if own := s.now(); own.Before(now) {
+		now = own
+	}
+	s.edit(func(all *memstore.Snapshot) {
+		for shard, id := range living {
+			key := memstore.ProducerKey{Shard: shard, ID: id}
+			if _, known := all.Producers[key]; !known && id.Born().Before(now.Add(-idle/4)) {
+				all.Producers[key] = memstore.Producer{Seen: now}
 			}
 		}
-	}
-	return n
-}
-
-func (s *memoryStore) Quarantine(_ context.Context, bad []spend.BadBatch) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, b := range bad {
-		s.quarantine[string(b.Bytes)] = b
-		if i == 0 || b.Shard != bad[i-1].Shard {
-			s.state.changes[b.Shard]++
-		}
-		parsed, err := spend.ParseBatch(b.Bytes)
-		if err != nil || b.Unclaimed {
-			continue
-		}
-		if mark, known := s.state.marks[b.Shard][parsed.Producer]; known && mark.Lacks(parsed.Sequence) {
-			mark.Quarantined = with(mark.Quarantined, parsed.Sequence)
-			put(s.state.marks, b.Shard, parsed.Producer, mark)
-		}
-	}
-	return nil
-}
-
-func (s *memoryStore) diff(want *books) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state.books.diff(want)
+	})
 }
 
 // checkFlush says how a flush breaks what its comment promises.
 func checkFlush(f *spend.Flush) error {
-	var updates int64
-	var amount spend.Amount
-	for i, c := range f.Claims {
-		if i > 0 && f.Claims[i-1].Producer.Compare(c.Producer) >= 0 || c.First == 0 || c.Last < c.First {
-			return fmt.Errorf("claim %d of %+v is out of order", i, f.Claims)
-		}
-		updates += c.Updates
-		amount = amount.Add(c.Amount)
-	}
-	var sums spend.Control
-	for i := range f.Totals {
-		if i > 0 && f.Totals[i-1].Key.Compare(f.Totals[i].Key) >= 0 {
-			return fmt.Errorf("total %d is out of order", i)
-		}
-		sums[f.Totals[i].Entity.Type].Add(&f.Totals[i].Counters)
-	}
-	for i := range f.Rollups {
-		if i > 0 && f.Rollups[i-1].Compare(&f.Rollups[i]) >= 0 {
-			return fmt.Errorf("rollup row %d is out of order", i)
-		}
-		sums[0].Add(&f.Rollups[i].Counters)
-	}
-	for _, b := range f.Found {
-		updates += b.Updates
-		amount = amount.Add(b.Amount)
-	}
-	quarantined := 0
-	for i, l := range f.Lost {
-		if l.Quarantined {
-			quarantined++
-		}
-		in := func(c spend.Claim) bool { return c.Producer == l.Producer && c.First <= l.First && l.Last <= c.Last }
-		found := func(b spend.FoundBatch) bool {
-			return b.Producer == l.Producer && b.Sequence == l.First && b.Updates == 0
-		} // it was passed before, and nothing of it is booked
-		if !slices.ContainsFunc(f.Claims, in) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) {
-			return fmt.Errorf("lost range %+v is in no claim", l)
-		}
-		if l.First < 1 || l.Last < l.First || l.Quarantined && l.First < l.Last {
-			return fmt.Errorf("lost range %+v is none", l)
-		}
-		if i > 0 {
-			before := &f.Lost[i-1]
-			if order := before.Producer.Compare(l.Producer); order > 0 || order == 0 && before.Last >= l.First {
-				return fmt.Errorf("lost range %+v is out of order, or twice", l)
-			}
-		}
-	}
-	if quarantined != len(f.Quarantine) {
-		return fmt.Errorf("%d lost batches are quarantined, and %d are in quarantine", quarantined, len(f.Quarantine))
-	}
-	if sums != f.Control || sums[0].APIRequests() != updates || sums[0].Spend != amount {
-		return errors.New("rows, control sums and claims don't agree")
+	err := memstore.New(memstore.Options{Books: f.Books}).Apply(context.Background(), f)
+	if errors.Is(err, memstore.ErrBadFlush) {
+		return err
 	}
 	return nil
 }
 
-// memoryLocker is a Locker for one process. A lock that isn't released ends with memoryTTL.
-type memoryLocker struct {
-	mu   sync.Mutex
-	held map[string]*memoryLease
+// testQueue is a queue in memory, and what only tests of the engine need of one. It retains what is acked.
+type testQueue struct {
+	*memqueue.Queue
+	pushes atomic.Int64
+
+	// published has the numbers of changes as they were published, in a queue that is wrong: it publishes a lower number over
+	// a higher one, to see that tests notice. nil in one that isn't.
+	published map[int]int64
 }
 
-const memoryTTL = 3 * time.Second
+func newTestQueue() *testQueue { return newClockedQueue(time.Now) }
 
-type memoryLease struct {
-	locker *memoryLocker
-	name   string
-	lost   chan struct{}
+func newClockedQueue(now func() time.Time) *testQueue {
+	return &testQueue{Queue: memqueue.New(memqueue.Options{Retain: true, Now: now})}
 }
 
-func newMemoryLocker() *memoryLocker { return &memoryLocker{held: map[string]*memoryLease{}} }
+func (q *testQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
+	q.pushes.Add(1)
+	return q.Queue.Push(ctx, b, previous)
+}
 
-func (l *memoryLocker) Acquire(_ context.Context, name string) (spend.Lease, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[name] != nil {
-		return nil, &spend.HeldError{Name: name, Holder: spend.Holder{Owner: "another"}}
+func (q *testQueue) Ack(ctx context.Context, shard int, a spend.Ack) error {
+	if q.published != nil && a.Booked > 0 {
+		q.published[shard] = a.Booked
 	}
-	lease := &memoryLease{l, name, make(chan struct{})}
-	l.held[name] = lease
-	return lease, nil
+	return q.Queue.Ack(ctx, shard, a)
 }
 
-func (l *memoryLocker) Holder(_ context.Context, name string) (spend.Holder, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.held[name] == nil {
-		return spend.Holder{}, nil
+func (q *testQueue) Booked(ctx context.Context, shard int) (int64, error) {
+	if q.published != nil {
+		return q.published[shard], nil
 	}
-	return spend.Holder{Owner: "instance", Expires: memoryTTL}, nil
+	return q.Queue.Booked(ctx, shard)
 }
 
-func (l *memoryLease) Lost() <-chan struct{} { return l.lost }
+func (q *testQueue) Requeue(ctx context.Context, shard int) (int, error) {
+	delete(q.published, shard)
+	return q.Queue.Requeue(ctx, shard)
+}
 
-func (l *memoryLease) Release(context.Context) error {
-	l.locker.mu.Lock()
-	defer l.locker.mu.Unlock()
-	if l.locker.held[l.name] == l {
-		delete(l.locker.held, l.name)
-		close(l.lost)
+func (q *testQueue) booked(shard int) int64 {
+	n, err := q.Booked(context.Background(), shard)
+	must(err)
+	return n
+}
+
+// entries returns what waits in a shard, and retained what is retained of it.
+func (q *testQueue) entries(shard int) []spend.Entry {
+	entries, _ := q.Contents(shard)
+	return entries
+}
+
+func (q *testQueue) retained(shard int) []spend.Entry {
+	_, retained := q.Contents(shard)
+	return retained
+}
+
+func (q *testQueue) len(shard int) int {
+	stats, err := q.Stats(context.Background(), shard)
+	must(err)
+	return int(stats.Batches)
+}
+
+// size returns how many entries are retained.
+func (q *testQueue) size() (n int) {
+	for shard := range simShards {
+		n += len(q.retained(shard))
 	}
-	return nil
+	return n
 }
+
+// lose makes the queue lose everything. Unlike after Clear, places don't come again.
+func (q *testQueue) lose() {
+	ctx := context.Background()
+	for shard := range simShards {
+		for _, e := range q.entries(shard) {
+			q.Lose(shard, e.ID)
+		}
+		must(q.Expire(ctx, shard, 0, time.Now()))
+		_, err := q.Requeue(ctx, shard) // which forgets the number of changes
+		must(err)
+	}
+	q.ForgetMarks()
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// newTestLocker returns locks of one process.
+func newTestLocker() *memlock.Locker { return memlock.New("another") }
+
+// testTTL is how long a lock stays whose holder doesn't know that it has it.
+const testTTL = 3 * time.Second
 
 var errInjected = errors.New("injected fault")
 

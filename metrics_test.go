@@ -29,7 +29,7 @@ func told(t *testing.T, registry *prometheus.Registry) map[string]map[string]str
 
 func telling(registerer prometheus.Registerer) Config {
 	return Config{
-		Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+		Store: newTestStore(), DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 		Registerer: registerer, LiteLLMMetrics: true,
 	}
 }

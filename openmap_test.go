@@ -229,7 +229,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 }
 
 func TestKnownKeyCostsNoAllocation(t *testing.T) {
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker()})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	u := spend.Update{
 		Spend: spend.Picodollars(1_200_000), Time: time.Now(), PromptTokens: 10,
 		Series: spend.Series{APIKey: "sk-1", UserID: "u", TeamID: "t", Model: "gpt", Tags: []string{"b", "a", "b"}},

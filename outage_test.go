@@ -33,7 +33,7 @@ func postgresAwayForHalfAnHour(t *testing.T, redisAway bool) {
 	postgres, redis := &faults{}, &faults{}
 	r := newRig(t, true, 1, redis)
 	r.cfg.Store = faultyStore{r.store, postgres}
-	r.cfg.DirectLocker = faultyLocker{newMemoryLocker(), postgres}
+	r.cfg.DirectLocker = faultyLocker{newTestLocker(), postgres}
 	if !redisAway {
 		r.cfg.MaxUnconfirmedBytes = bound
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/memstore"
 )
 
 // Every run lets another call fail, the first, the second, … until a run has fewer calls than that.
@@ -95,7 +96,7 @@ func TestQueueThatLosesEverythingLosesNothingOfTheBooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.queue.lose()
-		r.locker.held["flush/0"].Release(t.Context())
+		r.locker.Revoke("flush/0")
 		if stage, err := r.Wait(t.Context(), receipt, Committed); stage != Committed || err != nil {
 			t.Fatalf("%s, %v", stage, err)
 		}
@@ -151,8 +152,8 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queueFaults := &faults{}
 		r := newRig(t, true, 1, queueFaults)
-		r.store.commits = time.Millisecond                           // longer than a push, which ends the fallback
-		r.cfg.Store, r.cfg.DirectLocker = r.store, newMemoryLocker() // only the queue and its lock fail
+		r.store.commits = time.Millisecond                         // longer than a push, which ends the fallback
+		r.cfg.Store, r.cfg.DirectLocker = r.store, newTestLocker() // only the queue and its lock fail
 		r.start(t)
 		r.record(t, key("a"))
 		fallback := func() bool { return r.Status().Shards[0].Fallback }
@@ -181,8 +182,8 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 
 // Somebody else has committed the first of two batches, and the flusher doesn't know.
 func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
-	store := newMemoryStore()
-	p := newTestPipeline(t, Config{Store: store, DirectLocker: newMemoryLocker()})
+	store := newTestStore()
+	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
 	if err := p.committer(0).commit(t.Context(), offered(t, nil, testBatch(t, 1, 1)), viaQueue); err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +192,8 @@ func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSettle(t, stale, "e0", "e1")
-	if mark := store.state.marks[0][testProducer(1)]; mark.Sequence != 2 || store.state.books.amount != spend.Dollars(3) || store.flushes != 2 {
-		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark.Sequence, store.state.books.amount, store.flushes)
+	if mark := store.mark(0, testProducer(1)); mark.Sequence != 2 || store.Sum().Spend != spend.Dollars(3) || store.flushes.Load() != 2 {
+		t.Errorf("mark %d and %s dollars after %d flushes; want 2, 3 and 2", mark.Sequence, store.Sum().Spend, store.flushes.Load())
 	}
 }
 
@@ -201,8 +202,8 @@ func TestIdleInstancePushesNothing(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.start(t)
 		time.Sleep(time.Minute)
-		if r.queue.next != 0 || r.store.flushes != 0 {
-			t.Errorf("%d pushes and %d flushes of nothing", r.queue.next, r.store.flushes)
+		if r.queue.pushes.Load() != 0 || r.store.flushes.Load() != 0 {
+			t.Errorf("%d pushes and %d flushes of nothing", r.queue.pushes.Load(), r.store.flushes.Load())
 		}
 		r.end(t)
 	})
@@ -265,13 +266,12 @@ func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
 			if i%3 == 0 {
 				time.Sleep(time.Second) // what is held now is committed and confirmed before the books are read
 			}
-			r.store.mu.Lock()
-			sum := r.store.state.books.totals[e]
+			books := r.store.Snapshot()
+			sum := books.Totals[e]
 			marks := map[int]spend.Mark{}
 			for shard, id := range held.Producers() {
-				marks[shard] = r.store.state.marks[shard][id].Mark
+				marks[shard] = books.Producers[memstore.ProducerKey{Shard: shard, ID: id}].Mark
 			}
-			r.store.mu.Unlock()
 			beyond := held.NotIn(marks)
 			sum.Add(&beyond)
 			if sum.Spend != spend.Dollars(int64(i+1)) || sum.APIRequests() != int64(i+1) {
@@ -292,17 +292,15 @@ func TestCorruptQueueEntryIsQuarantinedAndItsBatchSentAgain(t *testing.T) {
 		if _, err := r.Wait(t.Context(), receipt, Queued); err != nil {
 			t.Fatal(err)
 		}
-		r.queue.mu.Lock()
-		r.queue.entries[0][0].Bytes[2] ^= 2 // the version: not to be taken for a newer one
-		r.queue.mu.Unlock()
+		r.queue.entries(0)[0].Bytes[2] ^= 2 // the version: not to be taken for a newer one
 		lease.Release(t.Context())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if stage, err := r.Wait(ctx, receipt, Committed); stage != Committed {
 			t.Fatalf("%s, %v", stage, err)
 		}
-		if len(r.store.quarantine) != 1 {
-			t.Errorf("%d batches in quarantine, want 1", len(r.store.quarantine))
+		if len(r.store.quarantined()) != 1 {
+			t.Errorf("%d batches in quarantine, want 1", len(r.store.quarantined()))
 		}
 		r.end(t)
 	})
@@ -311,7 +309,7 @@ func TestCorruptQueueEntryIsQuarantinedAndItsBatchSentAgain(t *testing.T) {
 func TestMetricsAreConsistentAndToldTruthfully(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	p := newTestPipeline(t, Config{
-		Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+		Store: newTestStore(), DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 		Shards: 2, Registerer: registry, LiteLLMMetrics: true, MaxKeys: 1,
 	})
 	u := key("a")
@@ -376,10 +374,7 @@ func TestALockLostBetweenTwoFlushesIsCounted(t *testing.T) {
 			r.record(t, key("k"))
 			time.Sleep(r.cfg.SealInterval)
 			if since, held := r.flushers[0].holds(); held && time.Since(since) > r.cfg.FlushInterval/2 { // it pauses
-				r.locker.mu.Lock()
-				close(r.locker.held["flush/0"].lost)
-				delete(r.locker.held, "flush/0")
-				r.locker.mu.Unlock()
+				r.locker.Revoke("flush/0")
 			}
 			synctest.Wait()
 		}
@@ -389,7 +384,7 @@ func TestALockLostBetweenTwoFlushesIsCounted(t *testing.T) {
 
 func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 	_, err := New(Config{
-		Queue: newMemoryQueue(), Shards: 65, SealInterval: time.Microsecond, FlushInterval: time.Hour, MaxKeys: -1,
+		Queue: newTestQueue(), Shards: 65, SealInterval: time.Microsecond, FlushInterval: time.Hour, MaxKeys: -1,
 		RollupDimensions: []string{"model", "colour"},
 	})
 	if err == nil {
@@ -402,7 +397,7 @@ func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 			t.Errorf("%q is missing in: %v", want, err)
 		}
 	}
-	ok := Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	ok := Config{Store: newTestStore(), DirectLocker: newTestLocker(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	if err := ok.WithDefaults().Validate(); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
 	}

@@ -13,14 +13,14 @@ import (
 )
 
 // rewindRig is a pipeline with a rewind window of a minute.
-func rewindRig(t *testing.T, withQueue bool) (*rig, *keepingQueue) {
+func rewindRig(t *testing.T, withQueue bool) (*rig, *testQueue) {
 	t.Helper()
 	r := newRig(t, withQueue, 1, &faults{})
 	c := r.cfg
 	c.RewindWindow = time.Minute
-	var q *keepingQueue
+	var q *testQueue
 	if withQueue {
-		q = newKeepingQueue(r.queue)
+		q = r.queue
 		c.Queue = q
 	}
 	r.Pipeline = newTestPipeline(t, c)
@@ -29,10 +29,10 @@ func rewindRig(t *testing.T, withQueue bool) (*rig, *keepingQueue) {
 
 // commitOfTheDead starts the pipeline with batches in the queue of a producer that is dead, and waits until they are
 // committed and kept.
-func (r *rig) commitOfTheDead(t *testing.T, q *keepingQueue, batches int) {
+func (r *rig) commitOfTheDead(t *testing.T, q *testQueue, batches int) {
 	t.Helper()
 	for _, b := range chained(t, 1, uint64(batches)) {
-		q.insert(0, b.Bytes())
+		q.Insert(0, b.Bytes())
 		rows := mustRows(t, b)
 		r.want.apply(rows.Totals, rows.Rollups)
 	}
@@ -55,12 +55,12 @@ func TestPostgresTurnedBackWithinTheWindowEndsLikeItsUndisturbedTwin(t *testing.
 					}
 				}
 				traffic(100)
-				past := r.store.snapshot()
+				past := r.store.Snapshot()
 				traffic(200) // 40s
 				if r.store.diff(r.want) == "" {
 					t.Log("nothing is on its way") // as good as any moment
 				}
-				r.store.rewind(past)
+				r.store.Restore(past)
 				if !idle {
 					traffic(50)
 				}
@@ -75,10 +75,10 @@ func TestPostgresTurnedBackWithinTheWindowEndsLikeItsUndisturbedTwin(t *testing.
 func TestBatchesOfADeadProducerComeBackFromTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		r.commitOfTheDead(t, q, 5)
 		time.Sleep(30 * time.Second)
-		r.store.rewind(past)
+		r.store.Restore(past)
 		eventually(t, "they are committed again", func() bool { return r.store.diff(r.want) == "" })
 		time.Sleep(90 * time.Second)
 		if n := q.size(); n != 0 {
@@ -94,10 +94,10 @@ func TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore(t *testing.
 	for _, updates := range []int{0, 1, 5, 50} {
 		synctest.Test(t, func(t *testing.T) {
 			r, q := rewindRig(t, true)
-			past := r.store.snapshot()
+			past := r.store.Snapshot()
 			r.commitOfTheDead(t, q, 5)
 			r.end(t)
-			r.store.rewind(past)
+			r.store.Restore(past)
 			next, _ := rewindRig(t, true)
 			c := next.cfg
 			c.Store, c.Queue, c.SealInterval, c.FlushInterval = r.store, q, time.Millisecond, time.Millisecond
@@ -136,12 +136,12 @@ func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing
 					next.record(t, key("b")) // so that it writes directly from now on
 				}
 				time.Sleep(10*time.Second + 100*time.Millisecond) // both have looked
-				past := r.store.snapshot()
+				past := r.store.Snapshot()
 				r.record(t, key("a"))
 				eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 2 })
 				r.cancel() // a stop as any other
 				<-r.stopped
-				r.store.rewind(past)
+				r.store.Restore(past)
 				for range updates {
 					next.record(t, key("b"))
 					time.Sleep(time.Millisecond)
@@ -158,7 +158,7 @@ func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing
 
 // refusingKeeper is a Keeper that refuses pushes while it is told to.
 type refusingKeeper struct {
-	*keepingQueue
+	*testQueue
 	refused *atomic.Bool
 }
 
@@ -166,7 +166,7 @@ func (q refusingKeeper) Push(ctx context.Context, b *spend.Batch, previous spend
 	if q.refused.Load() {
 		return "", errInjected
 	}
-	return q.keepingQueue.Push(ctx, b, previous)
+	return q.testQueue.Push(ctx, b, previous)
 }
 
 // What is only set aside books no update.
@@ -181,22 +181,18 @@ func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
 			c := r.cfg
 			c.Store = refusingStore{r.store, spend.Dollars(77)}
 			r.Pipeline = newTestPipeline(t, c)
-			past := r.store.snapshot()
-			q.insert(0, bytes(b))
+			past := r.store.Snapshot()
+			q.Insert(0, bytes(b))
 			r.start(t)
-			inQuarantine := func() bool {
-				r.store.mu.Lock()
-				defer r.store.mu.Unlock()
-				return len(r.store.quarantine) == 1
-			}
+			inQuarantine := func() bool { return len(r.store.quarantined()) == 1 }
 			eventually(t, name+": it is in quarantine and retained", func() bool { return inQuarantine() && q.size() == 1 })
 			if !restarted {
 				time.Sleep(5 * time.Second) // of a window of a minute
-				r.store.rewind(past)
+				r.store.Restore(past)
 			} else {
 				r.cancel()
 				<-r.stopped
-				r.store.rewind(past)
+				r.store.Restore(past)
 				next, _ := rewindRig(t, true)
 				c.Queue = q
 				next.Pipeline, next.store = newTestPipeline(t, c), r.store
@@ -214,17 +210,17 @@ func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) 
 		for _, setAside := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
 				r, q := rewindRig(t, true)
-				past := r.store.snapshot()
+				past := r.store.Snapshot()
 				r.commitOfTheDead(t, q, 2)
 				r.end(t)
-				r.store.rewind(past)
+				r.store.Restore(past)
 				next, _ := rewindRig(t, true)
 				c, stuck := next.cfg, &atomic.Bool{}
 				c.Store, c.Queue = r.store, stuckKeeper{q, stuck}
 				next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
 				stuck.Store(true)
 				if setAside {
-					q.insert(0, []byte("no batch"))
+					q.Insert(0, []byte("no batch"))
 				}
 				next.start(t)
 				if !setAside {
@@ -249,10 +245,10 @@ func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) 
 func TestTurnedBackPostgresIsNoticedBeforeAnythingOfAJournalIsSetAside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		r.commitOfTheDead(t, q, 2)
 		r.end(t)
-		r.store.rewind(past)
+		r.store.Restore(past)
 		foreign := spend.BatchKeys{Key: testBatchKey(1)}
 		rows := sealUpdates(t, []spend.Update{key("foreign")}, 0)
 		j := &memoryJournal{batches: []*spend.Batch{foreign.NewBatch(testHeader(testProducer(2), 1), rows.totals, rows.rollups)}}
@@ -279,7 +275,7 @@ func (r *rig) changes(t *testing.T) int64 {
 
 // stuckKeeper is a Keeper that puts nothing back while it is told to.
 type stuckKeeper struct {
-	*keepingQueue
+	*testQueue
 	stuck *atomic.Bool
 }
 
@@ -287,7 +283,7 @@ func (q stuckKeeper) Requeue(ctx context.Context, shard int) (int, error) {
 	if q.stuck.Load() {
 		return 0, errInjected
 	}
-	return q.keepingQueue.Requeue(ctx, shard)
+	return q.testQueue.Requeue(ctx, shard)
 }
 
 // While Postgres is away nobody knows whether it will come back turned back.
@@ -298,7 +294,7 @@ func TestNothingKeptExpiresWhilePostgresIsAway(t *testing.T) {
 		storeFaults := &faults{}
 		c.Store = faultyStore{r.store, storeFaults}
 		r.Pipeline = newTestPipeline(t, c)
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		r.start(t)
 		r.record(t, key("a"))
 		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
@@ -307,7 +303,7 @@ func TestNothingKeptExpiresWhilePostgresIsAway(t *testing.T) {
 		if q.size() != 1 || len(r.lanes[0].outbox.retained) != 1 {
 			t.Fatalf("%d in the queue and %d in memory are kept", q.size(), len(r.lanes[0].outbox.retained))
 		}
-		r.store.rewind(past)
+		r.store.Restore(past)
 		storeFaults.setAll(false)
 		eventually(t, "it is committed again", func() bool { return r.store.diff(r.want) == "" })
 		r.end(t)
@@ -324,13 +320,13 @@ func TestPostgresTurnedBackWithoutAWindowIsToldAndLosesOnlyThat(t *testing.T) {
 		r.start(t)
 		r.record(t, key("a"))
 		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" })
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		gone := r.want
 		r.want = newBooks()
 		r.record(t, key("b")) // will be gone
-		eventually(t, "it is committed", func() bool { return r.store.snapshot().books.updates == 2 })
+		eventually(t, "it is committed", func() bool { sum := r.store.Sum(); return sum.APIRequests() == 2 })
 		time.Sleep(5 * time.Second)
-		r.store.rewind(past)
+		r.store.Restore(past)
 		r.want = gone
 		for range 10 {
 			r.record(t, key("c"))
@@ -367,7 +363,7 @@ func TestReadingMarksBesideACommitIsNotTakenForARewind(t *testing.T) {
 
 // pushlessQueue takes no pushes while it is away.
 type pushlessQueue struct {
-	*keepingQueue
+	*testQueue
 	away atomic.Bool
 }
 
@@ -375,18 +371,18 @@ func (q *pushlessQueue) Push(ctx context.Context, b *spend.Batch, previous spend
 	if q.away.Load() {
 		return "", errInjected
 	}
-	return q.keepingQueue.Push(ctx, b, previous)
+	return q.testQueue.Push(ctx, b, previous)
 }
 
 // Postgres is turned back after the process has ended that wrote directly: only the queue can have what it wrote.
 func TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, kept := rewindRig(t, true)
-		q := &pushlessQueue{keepingQueue: kept}
+		q := &pushlessQueue{testQueue: kept}
 		c := r.cfg
 		c.Queue = q
 		r.Pipeline = newTestPipeline(t, c)
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		q.away.Store(true)
 		r.start(t)
 		for range 3 {
@@ -401,7 +397,7 @@ func TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue(t *testing.T) {
 		eventually(t, "the queue retains it", func() bool { return q.size() == 3 && q.len(0) == 0 })
 		r.end(t)
 
-		r.store.rewind(past)
+		r.store.Restore(past)
 		next, _ := rewindRig(t, true)
 		c = next.cfg
 		c.Store, c.Queue = r.store, kept
@@ -416,7 +412,7 @@ func TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue(t *testing.T) {
 func TestAStopHasTheQueueRetainWhatWasWrittenDirectly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, kept := rewindRig(t, true)
-		q := &pushlessQueue{keepingQueue: kept}
+		q := &pushlessQueue{testQueue: kept}
 		c := r.cfg
 		c.Queue, c.Locker = q, memoryHeld{} // so that no flusher of this process takes it up
 		r.Pipeline = newTestPipeline(t, c)
@@ -443,17 +439,17 @@ func (memoryHeld) Holder(context.Context, string) (spend.Holder, error) { return
 
 // An entry may be gone because its batch is committed. As long as Postgres doesn't say, neither that nor a loss is assumed.
 func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
-	store := newMemoryStore()
+	store := newTestStore()
 	f := &faults{name: "Store.Marks", failing: 1}
 	p := newTestPipeline(t, Config{
-		Store: faultyStore{store, f}, DirectLocker: newMemoryLocker(), Queue: newMemoryQueue(), Locker: newMemoryLocker(),
+		Store: faultyStore{store, f}, DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 	})
 	l := p.lanes[0]
 	if err := p.Record(&spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)
-	batch := l.outbox.batches[0].ForBooks(store.id, &spend.BatchKeys{}) // which the lane would have asked for
+	batch := l.outbox.batches[0].ForBooks(testBooks, &spend.BatchKeys{}) // which the lane would have asked for
 	l.moved = []uint64{1}
 	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || l.writesDirectly() {
 		t.Error("the queue is said to have lost it")
@@ -475,8 +471,8 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 
 // perBooks is a queue whose entries lie under the keys of their books. Without an id it has nothing.
 type perBooks struct {
-	*keepingQueue
-	of *keepingQueue
+	*testQueue
+	of *testQueue
 }
 
 func (q perBooks) ForBooks(spend.BooksID) spend.Queue { return q.of }
@@ -486,14 +482,14 @@ func (q perBooks) ForBooks(spend.BooksID) spend.Queue { return q.of }
 func TestTheFirstLookAtTheBooksForgetsNothingOfThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)
-		past := r.store.snapshot()
+		past := r.store.Snapshot()
 		r.commitOfTheDead(t, q, 3)
 		r.end(t)
-		r.store.rewind(past)
+		r.store.Restore(past)
 		time.Sleep(2 * time.Minute)
 
 		c := r.cfg
-		c.Queue = perBooks{newKeepingQueue(newMemoryQueue()), q}
+		c.Queue = perBooks{newTestQueue(), q}
 		r.Pipeline = newTestPipeline(t, c)
 		if err := r.lookAtBooks(t.Context(), 0); err != nil {
 			t.Fatal(err)

@@ -6,15 +6,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
 )
 
 // rig is a pipeline on stores in memory, all of whose calls can be made to fail.
 type rig struct {
 	*Pipeline
-	store  *memoryStore
-	queue  *memoryQueue
-	locker *memoryLocker
+	store  *testStore
+	queue  *testQueue
+	locker *memlock.Locker
 	faults *faults // of store, queue and locker
 	want   *books
 	ran    chan error
@@ -24,8 +25,8 @@ type rig struct {
 // newRig starts a pipeline in the bubble of a synctest. Without withQueue there is none.
 func newRig(t *testing.T, withQueue bool, shards int, f *faults) *rig {
 	t.Helper()
-	r := &rig{store: newMemoryStore(), queue: newMemoryQueue(), locker: newMemoryLocker(), faults: f, want: newBooks()}
-	c := Config{Store: faultyStore{r.store, f}, DirectLocker: faultyLocker{newMemoryLocker(), f}, Shards: shards}
+	r := &rig{store: newTestStore(), queue: newTestQueue(), locker: newTestLocker(), faults: f, want: newBooks()}
+	c := Config{Store: faultyStore{r.store, f}, DirectLocker: faultyLocker{newTestLocker(), f}, Shards: shards}
 	if withQueue {
 		c.Queue, c.Locker = faultyQueue{r.queue, f}, faultyLocker{r.locker, f}
 	}

@@ -74,10 +74,6 @@ func newBooks() *books {
 	return &books{totals: map[spend.Entity]spend.Counters{}, rollups: map[rollupName]spend.Counters{}}
 }
 
-func (b *books) clone() *books {
-	return &books{maps.Clone(b.totals), maps.Clone(b.rollups), b.updates, b.amount}
-}
-
 // rollupName says what a rollup row is of. An id has no NUL, so the tags can't run together.
 type rollupName struct {
 	hour spend.Hour

@@ -11,7 +11,7 @@ import (
 // A million updates with long ids while Postgres stood still went 27 % above the bound.
 func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 	const bound = 1 << 20
-	p := newTestPipeline(t, Config{Store: newMemoryStore(), DirectLocker: newMemoryLocker(), Shards: 2, MaxUnconfirmedBytes: bound})
+	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker(), Shards: 2, MaxUnconfirmedBytes: bound})
 	n := 0
 	record := func(updates int) {
 		for range updates {

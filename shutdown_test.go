@@ -47,7 +47,7 @@ func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.cfg.Queue = slowQueue{r.queue}         // so that pushing again, as the lane does every stallAfter, is seen
 		r.locker.Acquire(t.Context(), "flush/0") // no instance flushes
-		direct := newMemoryLocker()
+		direct := newTestLocker()
 		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
 		r.cfg.DirectLocker = direct
 		r.start(t)
@@ -74,7 +74,7 @@ func TestShutdownWaitsOnWhenAQueuedBatchMustBeSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queueFaults := &faults{}
 		r := newRig(t, true, 1, &faults{})
-		direct := newMemoryLocker()
+		direct := newTestLocker()
 		r.cfg.Queue, r.cfg.DirectLocker = faultyQueue{r.queue, queueFaults}, direct
 		flush, _ := r.locker.Acquire(t.Context(), "flush/0")
 		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
@@ -100,9 +100,9 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.locker.Acquire(t.Context(), "flush/0") // no instance flushes
-		direct := newMemoryLocker()
+		direct := newTestLocker()
 		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
-		doubting := &doubtingQueue{memoryQueue: r.queue}
+		doubting := &doubtingQueue{testQueue: r.queue}
 		c := r.cfg
 		c.Queue, c.DirectLocker = doubting, direct
 		r.Pipeline = newTestPipeline(t, c)
@@ -126,7 +126,7 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 // doubtingQueue has a lane doubt all that it has pushed as Shutdown, after its grace, pushes the last one of three once more,
 // and hangs from then on.
 type doubtingQueue struct {
-	*memoryQueue
+	*testQueue
 	lane   atomic.Pointer[lane]
 	from   atomic.Int64 // Unix nanoseconds; 0: not yet
 	doubts atomic.Int64
@@ -144,15 +144,15 @@ func (q *doubtingQueue) Push(ctx context.Context, b *spend.Batch, previous spend
 		l.mu.Unlock()
 		q.doubts.Add(1)
 	}
-	return q.memoryQueue.Push(ctx, b, previous)
+	return q.testQueue.Push(ctx, b, previous)
 }
 
 // slowQueue takes its time for a push.
-type slowQueue struct{ *memoryQueue }
+type slowQueue struct{ *testQueue }
 
 func (q slowQueue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	time.Sleep(10 * time.Millisecond)
-	return q.memoryQueue.Push(ctx, b, previous)
+	return q.testQueue.Push(ctx, b, previous)
 }
 
 func TestDrainQueueFlushesWhatOthersLeftWithoutRun(t *testing.T) {
@@ -171,14 +171,14 @@ func TestDrainQueueFlushesWhatOthersLeftWithoutRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, lease := range leases {
-			time.AfterFunc(memoryTTL, func() { lease.Release(context.Background()) })
+			time.AfterFunc(testTTL, func() { lease.Release(context.Background()) })
 		}
 		another := newTestPipeline(t, r.cfg)
 		start := time.Now()
 		if err := another.DrainQueue(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took < memoryTTL {
+		if took := time.Since(start); took < testTTL {
 			t.Errorf("drained after %s, while the lock was held", took)
 		}
 		if diff := r.store.diff(r.want); diff != "" || r.queue.len(0)+r.queue.len(1) > 0 {

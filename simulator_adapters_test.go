@@ -13,6 +13,9 @@ import (
 
 // The adapters that an instance gets. Each call of theirs is one of the running actor.
 
+// simServers is what the servers work under: what has reached them is done whether or not its caller still waits.
+var simServers = context.Background()
+
 // simClock is the clock of an instance. It is never read to measure anything in the adapters.
 type simClock struct{ in *simInstance }
 
@@ -73,7 +76,7 @@ type simStore struct{ *simInstance }
 func (p simStore) Books(ctx context.Context) (spend.BooksID, error) {
 	var id spend.BooksID
 	err := p.call(simPostgres, "ask for the books", func() (err error) {
-		got, err := p.deployment.store.Books(ctx)
+		got, err := p.deployment.store.Books(simServers)
 		id = got
 		return err
 	})
@@ -88,7 +91,7 @@ func (p simStore) Marks(ctx context.Context, shard int, ids []spend.ProducerID) 
 	known := p.knows[shard]
 	var marks spend.Marks
 	err := p.call(simPostgres, "read marks", func() (err error) {
-		got, err := p.deployment.store.Marks(ctx, shard, ids)
+		got, err := p.deployment.store.Marks(simServers, shard, ids)
 		marks = got
 		return err
 	})
@@ -117,7 +120,7 @@ func (p simStore) Apply(ctx context.Context, f *spend.Flush) error {
 		if s.rules.window > 0 && s.current.isDirect() {
 			s.hide(p.deployment, f.Shard) // it has to go on without Redis
 		}
-		err := p.deployment.store.Apply(ctx, f)
+		err := p.deployment.store.Apply(simServers, f)
 		if s.trace != nil {
 			s.note("%s: applies %s: %v", s.current, s.describe(f), err)
 		}
@@ -138,14 +141,15 @@ func (p simStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	bad = slices.Clone(bad)
 	return p.call(simPostgres, "quarantine", func() error {
 		p.s.quarantined(bad)
-		return p.deployment.store.Quarantine(ctx, bad)
+		p.deployment.ledger.quarantine(bad)
+		return p.deployment.store.Quarantine(simServers, bad)
 	})
 }
 
 func (p simStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	living, now = slices.Clone(living), now.Add(p.skew)
 	err = p.call(simPostgres, "tend", func() error {
-		n, err := p.deployment.store.Tend(ctx, living, now, idle)
+		n, err := p.deployment.store.Tend(simServers, living, now, idle)
 		p.s.tally.pruned += int(n)
 		return err
 	})
@@ -155,7 +159,7 @@ func (p simStore) Tend(ctx context.Context, living []spend.ProducerID, now time.
 // simQueue is Redis as an instance sees it: the keys of some books in it.
 type simQueue struct {
 	*simInstance
-	keys *keepingQueue
+	keys *testQueue
 }
 
 func (q simQueue) ForBooks(id spend.BooksID) spend.Queue {
@@ -169,7 +173,7 @@ func (q simQueue) Push(ctx context.Context, b *spend.Batch, previous spend.Entry
 		if s.rules.full > 0 && !s.calm && q.keys.len(b.Shard) >= s.rules.full {
 			return spend.ErrQueueFull
 		}
-		id, err := q.keys.Push(ctx, b, previous)
+		id, err := q.keys.Push(simServers, b, previous)
 		s.note("%s is entry %s of shard %d", s.name(b), id, b.Shard)
 		s.pushed(b)
 		entry = id
@@ -185,7 +189,7 @@ func (q simQueue) Read(ctx context.Context, shard int, after spend.EntryID, n, b
 	n = min(n, 2+(q.run.number+shard)%3) // few enough for a walk to take several
 	var entries []spend.Entry
 	err := q.call(simRedis, "read the queue", func() error {
-		got, err := q.keys.Read(ctx, shard, after, n, bytes)
+		got, err := q.keys.Read(simServers, shard, after, n, bytes)
 		entries = got
 		return err
 	})
@@ -199,14 +203,14 @@ func (q simQueue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	return q.call(simRedis, "ack", func() error {
 		q.s.note("acks %v, publishes %d changes", a.Entries, a.Booked)
 		q.s.lookAtAcked(q, shard, a.Entries)
-		return q.keys.Ack(ctx, shard, a)
+		return q.keys.Ack(simServers, shard, a)
 	})
 }
 
 func (q simQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (spend.Mark, error) {
 	var mark spend.Mark
 	err := q.call(simRedis, "read the published mark", func() error {
-		got, err := q.keys.Mark(ctx, shard, id)
+		got, err := q.keys.Mark(simServers, shard, id)
 		mark = got
 		return err
 	})
@@ -219,11 +223,11 @@ func (q simQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) (spe
 // Stats of the many shards that nobody has are no calls that anything can happen to.
 func (q simQueue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) {
 	if shard >= simShards {
-		return q.keys.Stats(ctx, shard)
+		return q.keys.Stats(simServers, shard)
 	}
 	var stats spend.QueueStats
 	err := q.call(simRedis, "look at the queue", func() error {
-		got, err := q.keys.Stats(ctx, shard)
+		got, err := q.keys.Stats(simServers, shard)
 		stats = got
 		return err
 	})
@@ -237,7 +241,7 @@ func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 	var booked int64
 	ask := func() error {
 		return q.call(simRedis, "read the published number of changes", func() error {
-			got, err := q.keys.Booked(ctx, shard)
+			got, err := q.keys.Booked(simServers, shard)
 			booked = got
 			return err
 		})
@@ -258,7 +262,7 @@ func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 func (q simQueue) Retained(ctx context.Context) ([]int, error) {
 	var shards []int
 	err := q.call(simRedis, "look what is retained", func() error {
-		got, err := q.keys.Retained(ctx)
+		got, err := q.keys.Retained(simServers)
 		shards = got
 		return err
 	})
@@ -271,7 +275,7 @@ func (q simQueue) Retained(ctx context.Context) ([]int, error) {
 func (q simQueue) Requeue(ctx context.Context, shard int) (int, error) {
 	n := 0
 	err := q.call(simRedis, "requeue", func() error {
-		got, err := q.keys.Requeue(ctx, shard)
+		got, err := q.keys.Requeue(simServers, shard)
 		q.s.tally.requeued += got
 		n = got
 		return err
@@ -283,7 +287,7 @@ func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now 
 	now = now.Add(q.skew)
 	return q.call(simRedis, "expire", func() error {
 		q.s.lookAtExpired(shard, age)
-		return q.keys.Expire(ctx, shard, age, now)
+		return q.keys.Expire(simServers, shard, age, now)
 	})
 }
 

@@ -3,6 +3,7 @@ package spendflush
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +15,41 @@ import (
 // simDeployment is a database of its own, and what belongs to its books on the queue's server.
 type simDeployment struct {
 	number       int
-	store        *memoryStore
-	queue        *keepingQueue                // the keys of its books
+	id           spend.BooksID
+	store        *testStore
+	ledger       simLedger
+	queue        *testQueue                   // the keys of its books
 	spoiled      map[spend.EntryID]*simSealed // what entries were before a bit of them was flipped
 	past         []simPast                    // what its Postgres can be turned back to
 	postgresBack int                          // the step at which its Postgres is there again
+}
+
+// simLedger is what a Postgres must have by what it has committed.
+type simLedger struct {
+	updates     int64 // in all batches that were claimed or found
+	amount      spend.Amount
+	quarantined map[string]bool // by their bytes
+}
+
+func (l simLedger) clone() simLedger {
+	l.quarantined = maps.Clone(l.quarantined)
+	return l
+}
+
+func (l *simLedger) apply(f *spend.Flush) {
+	for _, c := range f.Claims {
+		l.updates, l.amount = l.updates+c.Updates, l.amount.Add(c.Amount)
+	}
+	for _, b := range f.Found {
+		l.updates, l.amount = l.updates+b.Updates, l.amount.Add(b.Amount)
+	}
+	l.quarantine(f.Quarantine)
+}
+
+func (l *simLedger) quarantine(bad []spend.BadBatch) {
+	for _, b := range bad {
+		l.quarantined[string(b.Bytes)] = true
+	}
 }
 
 // addDeployments adds the deployments that the rules want.
@@ -29,24 +60,23 @@ func (s *simulator) addDeployments() {
 	}
 	s.noBooks = s.newKeys()
 	for i := range n {
-		d := &simDeployment{number: i, store: newMemoryStore(), queue: s.newKeys(), spoiled: map[spend.EntryID]*simSealed{}}
-		d.store.id[len(d.store.id)-1] = byte(i)
-		d.store.now = func() time.Time { return s.now.Add(s.storeSkew) }
+		d := &simDeployment{number: i, id: testBooks, queue: s.newKeys(), spoiled: map[spend.EntryID]*simSealed{}}
+		d.id[len(d.id)-1] = byte(i)
+		d.store = newClockedStore(d.id, func() time.Time { return s.now.Add(s.storeSkew) })
+		d.ledger.quarantined = map[string]bool{}
 		s.deployments = append(s.deployments, d)
 	}
 	s.tally.shared += n - 1
 }
 
-func (s *simulator) newKeys() *keepingQueue {
-	keys := newKeepingQueue(newMemoryQueue())
-	keys.now = func() time.Time { return s.now.Add(s.queueSkew) }
-	return keys
+func (s *simulator) newKeys() *testQueue {
+	return newClockedQueue(func() time.Time { return s.now.Add(s.queueSkew) })
 }
 
 // keysOf returns what belongs to the books on the queue's server.
-func (s *simulator) keysOf(id spend.BooksID) *keepingQueue {
+func (s *simulator) keysOf(id spend.BooksID) *testQueue {
 	for _, d := range s.deployments {
-		if d.store.id == id {
+		if d.id == id {
 			return d.queue
 		}
 	}
@@ -101,13 +131,13 @@ func (s *simulator) strange(d *simDeployment) {
 	}
 	s.strangeBytes = append(s.strangeBytes, b.Bytes())
 	s.tally.strange++
-	s.note("a batch of other books is entry %s of shard %d of deployment %d", d.queue.insert(shard, slices.Clone(b.Bytes())), shard, d.number)
+	s.note("a batch of other books is entry %s of shard %d of deployment %d", d.queue.Insert(shard, b.Bytes()), shard, d.number)
 }
 
 // misplace copies an entry of the other deployment to the keys of this one, as whoever copies keys by hand may do.
 func (s *simulator) misplace(d *simDeployment, shard int) {
 	other := s.deployments[1-d.number]
-	entries := slices.Concat(other.queue.entries[shard], other.queue.kept[shard])
+	entries := slices.Concat(other.queue.entries(shard), other.queue.retained(shard))
 	if len(entries) == 0 {
 		return
 	}
@@ -117,7 +147,7 @@ func (s *simulator) misplace(d *simDeployment, shard int) {
 	}
 	s.tally.misplaced++
 	s.note("entry %s of deployment %d is entry %s of shard %d of deployment %d, too", e.ID, other.number,
-		d.queue.insert(shard, slices.Clone(e.Bytes)), shard, d.number)
+		d.queue.Insert(shard, e.Bytes), shard, d.number)
 }
 
 // isOfStrangers says whether the bytes are a batch of other books, which is no batch that this simulator has sealed.

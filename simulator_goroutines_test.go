@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -55,10 +56,10 @@ func (c orderTally) mustHaveSeenEverything(t *testing.T) {
 // orders is one order of the goroutines of some instances that share a store, a queue and locks.
 type orders struct {
 	t       *testing.T
-	store   *memoryStore
-	queue   *memoryQueue // nil: there is none
-	locker  *memoryLocker
-	directs *memoryLocker
+	store   *testStore
+	queue   *testQueue // nil: there is none
+	locker  *memlock.Locker
+	directs *memlock.Locker
 	shards  int
 
 	mu       sync.Mutex // guards what follows
@@ -81,11 +82,11 @@ type orderedInstance struct {
 
 func newOrders(t *testing.T, seed uint64, tally *orderTally) *orders {
 	s := &orders{
-		t: t, store: newMemoryStore(), locker: newMemoryLocker(), directs: newMemoryLocker(), shards: 1 + int(seed%3),
+		t: t, store: newTestStore(), locker: newTestLocker(), directs: newTestLocker(), shards: 1 + int(seed%3),
 		r: rand.New(rand.NewPCG(seed, 1)), tally: tally,
 	}
 	if seed%4 != 0 {
-		s.queue = newMemoryQueue()
+		s.queue = newTestQueue()
 	}
 	return s
 }
@@ -277,18 +278,21 @@ func (s *orders) loseLeases(in *orderedInstance) {
 			return
 		case <-time.After(time.Duration(1 + s.below(int(8*time.Second)))):
 		}
-		for _, l := range []*memoryLocker{s.locker, s.directs} {
-			l.mu.Lock()
-			var any *memoryLease
-			for _, lease := range l.held {
-				any = lease
-			}
-			l.mu.Unlock()
-			if any != nil {
-				any.Release(s.t.Context())
-				s.count(&s.tally.lostLeases)
-			}
-		}
+		shard := s.below(s.shards)
+		s.revoke(s.locker, fmt.Sprint("flush/", shard))
+		s.revoke(s.directs, fmt.Sprint("direct/", shard))
+	}
+}
+
+// revoke has a lock expire, if anybody holds it.
+func (s *orders) revoke(l *memlock.Locker, name string) {
+	holder, err := l.Holder(s.t.Context(), name)
+	if err != nil {
+		s.t.Error(err)
+	}
+	if holder.Owner != "" {
+		l.Revoke(name)
+		s.count(&s.tally.lostLeases)
 	}
 }
 
@@ -317,9 +321,7 @@ func (s *orders) drainQueue() {
 
 // times says how often the update is in the books.
 func (s *orders) times(u *spend.Update) int64 {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	c := s.store.state.books.totals[spend.Entity{Type: spend.APIKey, ID: u.APIKey}]
+	c := s.store.Total(spend.Entity{Type: spend.APIKey, ID: u.APIKey})
 	return c.APIRequests()
 }
 
@@ -343,7 +345,7 @@ func (s *orders) verdict() {
 	if diff := s.store.diff(want); diff != "" {
 		s.t.Error(diff)
 	}
-	if n := len(s.store.quarantine); n > 0 {
+	if n := len(s.store.quarantined()); n > 0 {
 		s.t.Errorf("%d batches are in quarantine", n)
 	}
 }

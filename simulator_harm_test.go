@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/memstore"
 )
 
 // loseQueue is what FLUSHALL does.
@@ -16,21 +17,22 @@ func (s *simulator) loseQueue() {
 		}
 	}
 	for _, d := range s.deployments {
-		var lost []memoryEntry
+		var lost []spend.Entry
 		for shard := range simShards {
-			lost = slices.Concat(lost, d.queue.entries[shard], d.queue.kept[shard])
+			lost = slices.Concat(lost, d.queue.entries(shard), d.queue.retained(shard))
 		}
-		d.queue.lose()
+		if again { // ids come again
+			d.queue.Clear()
+		} else {
+			d.queue.lose()
+		}
 		s.note("queue loses everything of deployment %d, %d entries", d.number, len(lost))
 		s.weaken(d, lost)
-		if again {
-			d.queue.next = 0 // ids come again
-		}
 	}
 }
 
 // weaken notes what is in danger after the queue has lost these entries of a deployment.
-func (s *simulator) weaken(d *simDeployment, lost []memoryEntry) {
+func (s *simulator) weaken(d *simDeployment, lost []spend.Entry) {
 	for _, e := range lost {
 		b := s.sealed(e.Bytes)
 		if b != nil && b.deployment == d && !s.isQueued(b) && !s.onDisk(b) && !s.isKnown(b) {
@@ -41,11 +43,11 @@ func (s *simulator) weaken(d *simDeployment, lost []memoryEntry) {
 
 // isQueued says whether the queue has the batch, kept or not.
 func (s *simulator) isQueued(b *simSealed) bool {
-	queue := b.deployment.queue
-	return s.isIn(queue.entries[b.Shard], b) || s.isIn(queue.kept[b.Shard], b)
+	entries, retained := b.deployment.queue.Contents(b.Shard)
+	return s.isIn(entries, b) || s.isIn(retained, b)
 }
 
-func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
+func (s *simulator) isIn(entries []spend.Entry, b *simSealed) bool {
 	for _, e := range entries {
 		if s.is(b, e.Bytes) {
 			return true
@@ -56,7 +58,7 @@ func (s *simulator) isIn(entries []memoryEntry, b *simSealed) bool {
 
 // is says whether these are the bytes of the batch, whether or not it knew its books when it was sealed.
 func (s *simulator) is(b *simSealed, bytes []byte) bool {
-	return string(bytes) == string(b.Bytes()) || b.Books.IsZero() && string(bytes) == string(b.ForBooks(b.deployment.store.id, &spend.BatchKeys{}).Bytes())
+	return string(bytes) == string(b.Bytes()) || b.Books.IsZero() && string(bytes) == string(b.ForBooks(b.deployment.id, &spend.BatchKeys{}).Bytes())
 }
 
 func (s *simulator) onDisk(b *simSealed) bool {
@@ -74,7 +76,7 @@ func (s *simulator) harmQueue(d *simDeployment) {
 	if s.rules.shards > 1 {
 		shard = s.r.IntN(s.rules.shards)
 	}
-	entries := d.queue.entries[shard]
+	entries := d.queue.entries(shard)
 	harm := s.r.IntN(8)
 	if harm == 0 {
 		s.loseQueue()
@@ -87,14 +89,14 @@ func (s *simulator) harmQueue(d *simDeployment) {
 	switch harm {
 	case 1, 2: // as a replica promoted does that didn't have the last ones yet
 		s.note("queue loses its last %d entries", len(entries)-i)
-		d.queue.entries[shard] = slices.Clone(entries[:i])
+		d.lose(shard, entries[i:])
 		s.weaken(d, entries[i:])
 	case 3:
 		s.note("queue loses entry %s", e.ID)
-		d.queue.entries[shard] = slices.Delete(slices.Clone(entries), i, i+1)
-		s.weaken(d, []memoryEntry{e})
+		d.lose(shard, entries[i:i+1])
+		s.weaken(d, entries[i:i+1])
 	case 4, 5:
-		again := d.queue.insert(shard, slices.Clone(e.Bytes))
+		again := d.queue.Insert(shard, e.Bytes)
 		d.spoiled[again] = d.spoiled[e.ID]
 		s.note("entry %s is there again as %s", e.ID, again)
 	case 6:
@@ -104,24 +106,32 @@ func (s *simulator) harmQueue(d *simDeployment) {
 		}
 		s.note("a bit of entry %s is flipped", e.ID)
 		d.spoiled[e.ID] = b
-		whole := memoryEntry{spend.Entry{ID: e.ID, Bytes: slices.Clone(e.Bytes), Fault: ""}, e.at}
+		whole := spend.Entry{ID: e.ID, Bytes: slices.Clone(e.Bytes)}
 		e.Bytes[s.r.IntN(len(e.Bytes))] ^= 1 << s.r.IntN(8)
-		s.weaken(d, []memoryEntry{whole})
+		s.weaken(d, []spend.Entry{whole})
 	case 7:
 		s.note("queue forgets the marks of producers")
-		clear(d.queue.marks)
+		d.queue.ForgetMarks()
+	}
+}
+
+// lose has the queue lose entries.
+func (d *simDeployment) lose(shard int, entries []spend.Entry) {
+	for _, e := range entries {
+		d.queue.Lose(shard, e.ID)
 	}
 }
 
 // simPast is what Postgres was at a time.
 type simPast struct {
-	state memoryState
-	at    time.Time
+	state  memstore.Snapshot
+	ledger simLedger
+	at     time.Time
 }
 
 func (s *simulator) snapshot(d *simDeployment) {
 	s.note("Postgres of deployment %d is backed up", d.number)
-	d.past = append(d.past[max(0, len(d.past)-2):], simPast{d.store.snapshot(), s.now})
+	d.past = append(d.past[max(0, len(d.past)-2):], simPast{d.store.Snapshot(), d.ledger.clone(), s.now})
 }
 
 // turnBack turns Postgres back to one of the last snapshots, within the window if there is one.
@@ -144,10 +154,11 @@ func (s *simulator) turnBack(d *simDeployment) {
 			known = append(known, b)
 		}
 	}
-	updates := d.store.state.books.updates
-	d.store.rewind(to.state)
+	updates := d.ledger.updates
+	d.store.Restore(to.state)
+	d.ledger = to.ledger.clone()
 	d.past = slices.DeleteFunc(d.past, func(p simPast) bool { return p.at.After(to.at) })
-	s.note("Postgres of deployment %d is turned back by %s, from %d updates to %d", d.number, s.now.Sub(to.at), updates, d.store.state.books.updates)
+	s.note("Postgres of deployment %d is turned back by %s, from %d updates to %d", d.number, s.now.Sub(to.at), updates, d.ledger.updates)
 	for _, b := range known {
 		if !s.isKnown(b) {
 			s.expose(b, quiet, quiet && s.willBeNoticed(d, b.Shard))
@@ -185,13 +196,13 @@ func (s *simulator) inOrder(d *simDeployment) (batches []*simSealed) {
 // willBeNoticed says whether all processes of the deployment are about to notice that the shard was turned back: they look
 // at what is published before they add anything, but for those without a queue.
 func (s *simulator) willBeNoticed(d *simDeployment, shard int) bool {
-	changes := d.store.state.changes[shard]
+	changes := d.store.changes(shard)
 	for _, in := range s.livingOf(d) {
 		if in.knows[shard] <= changes && in.p.cfg.Queue == nil {
 			return false
 		}
 	}
-	return s.rules.window > 0 && d.queue.booked[shard] > changes && !s.rules.queueless
+	return s.rules.window > 0 && d.queue.booked(shard) > changes && !s.rules.queueless
 }
 
 // expose notes in what danger a batch is that Postgres had before it was turned back. Without a window it may be gone for
@@ -202,8 +213,8 @@ func (s *simulator) willBeNoticed(d *simDeployment, shard int) bool {
 func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 	run := s.byID[b.Producer]
 	living := s.rules.window > 0 && run.in != nil
-	waits := quiet && s.rules.window > 0 && (s.isIn(b.deployment.queue.entries[b.Shard], b) || s.onDisk(b))
-	kept := noticed && s.isIn(b.deployment.queue.kept[b.Shard], b)
+	waits := quiet && s.rules.window > 0 && (s.isIn(b.deployment.queue.entries(b.Shard), b) || s.onDisk(b))
+	kept := noticed && s.isIn(b.deployment.queue.retained(b.Shard), b)
 	switch {
 	case !living && !waits && !kept:
 		b.gone = true
@@ -219,10 +230,10 @@ func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 // retains, is about to add some. If Postgres was turned back and no process is left that knows, that can make up for what is
 // missing before it is noticed, and then the queue isn't made to put back what it keeps.
 func (s *simulator) hide(d *simDeployment, shard int) {
-	if d.queue.booked[shard] <= d.store.state.changes[shard] {
+	if d.queue.booked(shard) <= d.store.changes(shard) {
 		return
 	}
-	for _, e := range d.queue.kept[shard] {
+	for _, e := range d.queue.retained(shard) {
 		if b := s.sealed(e.Bytes); b != nil && b.deployment == d && !s.isKnown(b) {
 			b.torn = true
 		}

@@ -67,7 +67,7 @@ func (s *simulator) boot(run *simRun, shards int, withQueue bool) *simInstance {
 	in.ctx, in.cancel = context.WithCancel(context.Background())
 	run.in, run.shards, s.instances[run.slot] = in, shards, in
 	c := Config{
-		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres, in.deployment.store.id}, Shards: shards, GapGrace: cmp.Or(s.rules.grace, simGrace), RewindWindow: s.rules.window,
+		Store: simStore{in}, DirectLocker: simLocker{in, simPostgres, in.deployment.id}, Shards: shards, GapGrace: cmp.Or(s.rules.grace, simGrace), RewindWindow: s.rules.window,
 		Instance: fmt.Sprint("process ", run.number), MaxKeys: 1000, Logger: s.log, clock: simClock{in},
 		newProducer: in.newProducer,
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/memstore"
 )
 
 // simRun is a process, living or dead, and all that it ever sealed.
@@ -128,7 +129,7 @@ func (s *simulator) name(b *spend.Batch) string {
 
 // times says how often the update is in the books.
 func (s *simulator) times(u *simUpdate) int64 {
-	c := u.deployment.store.state.books.totals[u.entity]
+	c := u.deployment.store.Total(u.entity)
 	return c.APIRequests()
 }
 
@@ -143,9 +144,8 @@ func (s *simulator) has(b *simSealed) bool {
 }
 
 func (s *simulator) isQuarantined(b *simSealed) bool {
-	store := b.deployment.store
-	_, ok := store.quarantine[string(b.ForBooks(store.id, &spend.BatchKeys{}).Bytes())] // it may have been sealed before its books were known
-	return ok
+	bytes := b.ForBooks(b.deployment.id, &spend.BatchKeys{}).Bytes() // it may have been sealed before its books were known
+	return b.deployment.ledger.quarantined[string(bytes)]
 }
 
 // isSetAside says whether the update is in quarantine, whole, or gone.
@@ -217,6 +217,7 @@ func (s *simulator) isPoisoned(f *spend.Flush) bool {
 // applied sees that a flush which a deployment has committed claims what was sealed there, and that its books are what the
 // marks say.
 func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
+	d.ledger.apply(f)
 	for i := range f.Lost {
 		s.tally.passed += int(f.Lost[i].Len())
 	}
@@ -279,30 +280,22 @@ func (s *simulator) lookAtClaim(d *simDeployment, f *spend.Flush, c spend.Claim)
 	}
 }
 
-// lookAtSums sees that the books are the sum of what the marks say.
+// lookAtSums sees that the books are the sum of what was claimed and found.
 func (s *simulator) lookAtSums(d *simDeployment) {
-	var updates int64
-	var amount spend.Amount
-	for _, shards := range []map[int]map[spend.ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
-		for _, marks := range shards {
-			for _, mark := range marks {
-				updates, amount = updates+mark.booked, amount.Add(mark.bookedAmount)
-			}
-		}
-	}
-	if books := d.store.state.books; books.updates != updates || books.amount != amount {
-		s.fail("books have %d updates of %s, the marks say %d of %s", books.updates, books.amount, updates, amount)
+	sum := d.store.Sum()
+	if l := &d.ledger; sum.APIRequests() != l.updates || sum.Spend != l.amount {
+		s.fail("books have %d updates of %s, claimed and found are %d of %s", sum.APIRequests(), sum.Spend, l.updates, l.amount)
 	}
 }
 
 // lookAtAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
 func (s *simulator) lookAtAcked(q simQueue, shard int, ids []spend.EntryID) {
 	d := q.deployment
-	for _, e := range q.keys.entries[shard] {
+	for _, e := range q.keys.entries(shard) {
 		if !slices.Contains(ids, e.ID) {
 			continue
 		}
-		_, quarantined := d.store.quarantine[string(e.Bytes)]
+		quarantined := d.ledger.quarantined[string(e.Bytes)]
 		b := s.sealed(e.Bytes)
 		if other := s.isOfStrangers(e.Bytes) || b != nil && b.deployment != d; other {
 			if !quarantined && s.tally.restores == 0 { // it may have been read before, and Postgres forgets what is in quarantine too
@@ -349,8 +342,8 @@ func (s *simulator) verdict() string {
 		if fault := s.verdictOn(d); fault != "" {
 			return fault
 		}
-		s.tally.flushes += d.store.flushes
-		s.tally.quarantined += len(d.store.quarantine)
+		s.tally.flushes += int(d.store.flushes.Load())
+		s.tally.quarantined += len(d.ledger.quarantined)
 	}
 	s.tally.schedules++
 	s.tally.calls += s.calls
@@ -360,6 +353,9 @@ func (s *simulator) verdict() string {
 func (s *simulator) verdictOn(d *simDeployment) string {
 	if s.lookAtSums(d); s.wrong != "" {
 		return s.wrong
+	}
+	if n := len(d.store.quarantined()); n != len(d.ledger.quarantined) {
+		return fmt.Sprintf("%d batches are in quarantine, %d were set aside", n, len(d.ledger.quarantined))
 	}
 	want := newBooks()
 	for _, u := range s.updates {
@@ -403,7 +399,7 @@ func (s *simulator) judge(u *simUpdate) string {
 			s.tally.frail++
 			return ""
 		}
-		mark := b.deployment.store.state.marks[b.Shard][b.Producer].Mark
+		mark := b.deployment.store.mark(b.Shard, b.Producer)
 		why = append(why, fmt.Sprintf("%s of process %d, quarantined: %t, mark: %+v", s.name(b.Batch), run.number, quarantined, mark))
 	}
 	if !living && u.stage < Queued && !s.rules.exact {
@@ -418,30 +414,35 @@ func (s *simulator) sharesPoison(b *simSealed) bool {
 
 // isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it.
 func (s *simulator) isPruned(b *simSealed) bool {
-	state := &b.deployment.store.state
-	_, known := state.marks[b.Shard][b.Producer]
-	return !known && b.Producer.Born().Before(state.horizon[b.Shard])
+	return b.deployment.store.marks(b.Shard, b.Producer).Forgotten(b.Producer)
 }
 
-// judgeMarks sees that what the marks say is lost is what is missing of the batches up to them.
+// judgeMarks sees that the books are the sum of what the marks say, and that what these say is lost is what is missing of the
+// batches up to them.
 func (s *simulator) judgeMarks(d *simDeployment) string {
-	for _, shards := range []map[int]map[spend.ProducerID]memoryMark{d.store.state.marks, d.store.state.pruned} {
-		for _, marks := range shards {
-			for id, mark := range marks {
-				if s.byID[id].cloned {
-					continue // behind a gap, the other one's batches may go on
-				}
-				lost, lostAmount := mark.Updates-mark.booked, mark.Amount.Sub(mark.bookedAmount)
-				for digest := mark.Digest; digest != (spend.Digest{}); digest = s.batches[digest].PriorDigest {
-					if b := s.batches[digest]; !mark.Has(b.Sequence) {
-						lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)
-					}
-				}
-				if lost != 0 || lostAmount != (spend.Amount{}) {
-					return fmt.Sprintf("the mark of process %d says that %d updates of %s more are lost than are missing", s.byID[id].number, lost, lostAmount)
+	all := d.store.Snapshot()
+	var updates int64
+	var amount spend.Amount
+	for _, producers := range []map[memstore.ProducerKey]memstore.Producer{all.Producers, all.Pruned} {
+		for key, p := range producers {
+			updates, amount = updates+p.Updates, amount.Add(p.Amount)
+			run := s.byID[key.ID]
+			if run.cloned {
+				continue // behind a gap, the other one's batches may go on
+			}
+			lost, lostAmount := p.Mark.Updates-p.Updates, p.Mark.Amount.Sub(p.Amount)
+			for digest := p.Mark.Digest; digest != (spend.Digest{}); digest = s.batches[digest].PriorDigest {
+				if b := s.batches[digest]; !p.Mark.Has(b.Sequence) {
+					lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)
 				}
 			}
+			if lost != 0 || lostAmount != (spend.Amount{}) {
+				return fmt.Sprintf("the mark of process %d says that %d updates of %s more are lost than are missing", run.number, lost, lostAmount)
+			}
 		}
+	}
+	if sum := d.store.Sum(); sum.APIRequests() != updates || sum.Spend != amount {
+		return fmt.Sprintf("books have %d updates of %s, the marks say %d of %s", sum.APIRequests(), sum.Spend, updates, amount)
 	}
 	return ""
 }

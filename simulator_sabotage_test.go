@@ -24,11 +24,11 @@ func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 		sabotage func(*simulator)
 		runs     uint64 // within how many schedules it must be seen
 	}{
-		"claims aren't checked":                         {all, func(s *simulator) { s.deployments[0].store.unchecked = true }, 200},
-		"batches found aren't checked":                  {with(func(r *simRules) { r.steps, r.grace = 600, time.Second }), func(s *simulator) { s.deployments[0].store.uncheckedFound = true }, 4000},
-		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.deployments[0].store.claimsPruned = true }, 12000},
-		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.deployments[0].store.revives = true }, 4000},
-		"a lower number is published over a higher one": {alone, func(s *simulator) { s.deployments[0].queue.lowers = true }, 20_000},
+		"claims aren't checked":                         {all, func(s *simulator) { s.deployments[0].store.wrong.unchecked = true }, 200},
+		"batches found aren't checked":                  {with(func(r *simRules) { r.steps, r.grace = 600, time.Second }), func(s *simulator) { s.deployments[0].store.wrong.uncheckedFound = true }, 4000},
+		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.deployments[0].store.wrong.claimsPruned = true }, 12000},
+		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.deployments[0].store.wrong.revives = true }, 4000},
+		"a lower number is published over a higher one": {alone, func(s *simulator) { s.deployments[0].queue.published = map[int]int64{} }, 20_000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +54,7 @@ func TestSimulatorSeesThatSchedulesOftenDriftWithoutClaims(t *testing.T) {
 	const runs = 100
 	for seed := uint64(1); seed <= runs; seed++ {
 		s := newSimulator(seed, simRules{slots: 3, shards: 1, harm: true, outages: true, lockless: true, steps: 600})
-		s.deployments[0].store.unchecked = true
+		s.deployments[0].store.wrong.unchecked = true
 		if s.play() != "" {
 			drifted++
 		}

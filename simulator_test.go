@@ -28,7 +28,7 @@ type simulator struct {
 	rules        simRules
 	now          time.Time
 	deployments  []*simDeployment
-	noBooks      *keepingQueue // the keys of no books, where nothing may ever be
+	noBooks      *testQueue // the keys of no books, where nothing may ever be
 	locks        map[simLockName]*simLock
 	disks        []*memoryJournal // one for each slot
 	instances    []*simInstance   // one for each slot, nil while it is down

@@ -7,12 +7,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spendflush/spendflush/lockers/memlock"
 	"github.com/spendflush/spendflush/spend"
 )
 
 // dyingLocker is a lock that another holds until a moment and doesn't renew any more, as it is left by who is killed.
 type dyingLocker struct {
-	*memoryLocker
+	*memlock.Locker
 	ends  time.Time
 	taken atomic.Int64 // when it was won after that, Unix nanoseconds
 }
@@ -22,14 +23,14 @@ func (l *dyingLocker) Acquire(ctx context.Context, name string) (spend.Lease, er
 		return nil, &spend.HeldError{Name: name, Holder: spend.Holder{Owner: "another", Expires: left}}
 	}
 	l.taken.CompareAndSwap(0, time.Now().UnixNano())
-	return l.memoryLocker.Acquire(ctx, name)
+	return l.Locker.Acquire(ctx, name)
 }
 
 func TestALockIsTakenAsSoonAsItsHoldersTimeIsOver(t *testing.T) {
 	for _, left := range []time.Duration{700 * time.Millisecond, 1000 * time.Millisecond, 2990 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, true, 1, &faults{})
-			locker := &dyingLocker{memoryLocker: r.locker, ends: time.Now().Add(left)}
+			locker := &dyingLocker{Locker: r.locker, ends: time.Now().Add(left)}
 			r.cfg.Locker = locker
 			r.start(t)
 			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k"}})

@@ -15,11 +15,11 @@ import (
 
 // lockedStore fails flushes that touch an entity whose row somebody keeps locked (lock_timeout): neither refused nor fenced.
 type lockedStore struct {
-	*memoryStore
+	*testStore
 	locked *sync.Map // the ids of entities
 }
 
-func newLockedStore(s *memoryStore, ids ...string) lockedStore {
+func newLockedStore(s *testStore, ids ...string) lockedStore {
 	locked := lockedStore{s, &sync.Map{}}
 	for _, id := range ids {
 		locked.locked.Store(id, true)
@@ -33,7 +33,7 @@ func (s lockedStore) Apply(ctx context.Context, f *spend.Flush) error {
 			return errors.New("canceling statement due to lock timeout (SQLSTATE 55P03)")
 		}
 	}
-	return s.memoryStore.Apply(ctx, f)
+	return s.testStore.Apply(ctx, f)
 }
 
 func chainOf(t *testing.T, producer int, id string, n int) (list []*spend.Batch) {
@@ -63,7 +63,7 @@ func TestProducersWithABatchThatFailsHoldUpNoOther(t *testing.T) {
 						id = "locked"
 					}
 					for _, b := range chainOf(t, producer, id, 3) {
-						r.queue.insert(0, b.Bytes())
+						r.queue.Insert(0, b.Bytes())
 					}
 				}
 				r.start(t)
@@ -87,8 +87,8 @@ func TestFoundBatchThatFailsHoldsUpNoOther(t *testing.T) {
 		c.Store = store
 		r.Pipeline = newTestPipeline(t, c)
 		b := chainOf(t, 1, "locked", 3)
-		r.queue.insert(0, b[0].Bytes())
-		r.queue.insert(0, b[2].Bytes())
+		r.queue.Insert(0, b[0].Bytes())
+		r.queue.Insert(0, b[2].Bytes())
 		r.start(t)
 		eventually(t, "the gap is passed", func() bool { return r.store.missing() == 1 })
 		store.locked.Store("locked", true)
@@ -114,10 +114,10 @@ func TestBatchesThatFailAtTheHeadOfTheQueueHideNoOther(t *testing.T) {
 		r.Pipeline = newTestPipeline(t, c)
 		r.cfg.limits.bytes = 2000 // flushBytes is 32 MiB; an instance holds 64 MiB unconfirmed
 		for _, b := range chainOf(t, 1, "locked", 200) {
-			r.queue.insert(0, b.Bytes())
+			r.queue.Insert(0, b.Bytes())
 		}
 		for _, b := range chainOf(t, 2, "good", 3) {
-			r.queue.insert(0, b.Bytes())
+			r.queue.Insert(0, b.Bytes())
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
@@ -142,7 +142,7 @@ func TestOrphanedShardThatFailsHidesNoLaterOne(t *testing.T) {
 			h := testHeader(testProducer(shard), 1)
 			h.Shard = shard
 			rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}}, 0)
-			r.queue.insert(shard, spend.NewBatch(h, rows.totals, rows.rollups).Bytes())
+			r.queue.Insert(shard, spend.NewBatch(h, rows.totals, rows.rollups).Bytes())
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
@@ -154,7 +154,7 @@ func TestOrphanedShardThatFailsHidesNoLaterOne(t *testing.T) {
 
 // narrowQuarantine can't keep batches of more than so many bytes in one call within the time given.
 type narrowQuarantine struct {
-	*memoryStore
+	*testStore
 	most int
 }
 
@@ -166,7 +166,7 @@ func (s narrowQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) 
 	if n > s.most {
 		return errors.New("timeout: context deadline exceeded")
 	}
-	return s.memoryStore.Quarantine(ctx, bad)
+	return s.testStore.Quarantine(ctx, bad)
 }
 
 // Entries that can't be set aside in one call are tried together for ever; meanwhile nothing that was committed is taken out of the
@@ -179,10 +179,10 @@ func TestEntriesThatCannotBeSetAsideTogetherStopNothing(t *testing.T) {
 		r.Pipeline = newTestPipeline(t, c)
 		r.cfg.limits.bytes = 5 << 20
 		for range 4 {
-			r.queue.insert(0, make([]byte, 3<<20)) // no batches
+			r.queue.Insert(0, make([]byte, 3<<20)) // no batches
 		}
 		for _, b := range chainOf(t, 2, "good", 30) {
-			r.queue.insert(0, b.Bytes())
+			r.queue.Insert(0, b.Bytes())
 		}
 		r.start(t)
 		time.Sleep(time.Hour)
@@ -265,9 +265,9 @@ func TestQuarantineThatIsDeniedStopsNothing(t *testing.T) {
 		c := r.cfg
 		c.Store = narrowQuarantine{r.store, 0}
 		r.Pipeline = newTestPipeline(t, c)
-		r.queue.insert(0, []byte("no batch"))
+		r.queue.Insert(0, []byte("no batch"))
 		for _, b := range chainOf(t, 2, "good", 30) {
-			r.queue.insert(0, b.Bytes())
+			r.queue.Insert(0, b.Bytes())
 		}
 		r.start(t)
 		time.Sleep(time.Minute)
@@ -287,10 +287,10 @@ func TestManyBatchesThatFailHoldUpOthersForOneWalk(t *testing.T) {
 		c.Store = newLockedStore(r.store, "locked")
 		r.Pipeline = newTestPipeline(t, c)
 		for producer := range failing {
-			r.queue.insert(0, chainOf(t, producer+1, "locked", 1)[0].Bytes())
+			r.queue.Insert(0, chainOf(t, producer+1, "locked", 1)[0].Bytes())
 		}
 		good := testProducer(failing + 1)
-		r.queue.insert(0, chainOf(t, failing+1, "good", 1)[0].Bytes())
+		r.queue.Insert(0, chainOf(t, failing+1, "good", 1)[0].Bytes())
 		r.start(t)
 		eventually(t, "the other producer's batch is committed", func() bool {
 			marks, _ := r.store.Marks(t.Context(), 0, []spend.ProducerID{good})

@@ -22,36 +22,38 @@ type Options struct {
 
 	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. MaxBytes doesn't count it.
 	Retain bool
+
+	// Now is the queue's clock. It says when an entry was pushed and acked, and bounds what Expire forgets. Default: time.Now.
+	// It is called while the queue is locked, so it must not call the queue.
+	Now func() time.Time
 }
 
 // Queue is a queue in the memory of this process, for tests and for a single instance. It never blocks.
 type Queue struct {
 	opts Options
 
-	mu     sync.Mutex // guards what follows
-	shards map[int]*memoryShard
+	mu      sync.Mutex // guards what follows
+	shards  map[int]*memoryShard
+	text    []byte    // room for the text of a mark
+	lastAck time.Time // no entry is retained under an earlier time, whatever the clock says
 }
 
 type memoryShard struct {
 	entries  []memoryEntry // by place
 	last     uint64        // place given last
 	bytes    int64
-	marks    map[spend.ProducerID][]byte // as text
+	marks    map[spend.ProducerID]spend.Mark // without their sums
 	booked   int64
 	retained []memoryRetained // in the order in which they were acked
 }
 
 type memoryEntry struct {
+	id       spend.EntryID
 	place    uint64
 	producer spend.ProducerID
 	sequence uint64
 	bytes    []byte
 	pushed   time.Time
-}
-
-// id stands for the place and what is there: places are given again after Clear.
-func (e *memoryEntry) id() spend.EntryID {
-	return spend.EntryID(fmt.Sprintf("%d/%s/%d", e.place, e.producer, e.sequence))
 }
 
 type memoryRetained struct {
@@ -62,20 +64,29 @@ type memoryRetained struct {
 var _ spend.Keeper = (*Queue)(nil)
 
 // New returns an empty queue.
-func New(opts Options) *Queue { return &Queue{opts: opts} }
+func New(opts Options) *Queue {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	return &Queue{opts: opts}
+}
 
-// Clear loses everything, as a FLUSHALL does: entries, marks, and which places were given.
-func (q *Queue) Clear() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.shards = nil
+// noShard is what a shard is before anything was in it. It is never written to.
+var noShard memoryShard
+
+// look returns the shard, to be read only. The caller must hold the lock.
+func (q *Queue) look(number int) *memoryShard {
+	if s := q.shards[number]; s != nil {
+		return s
+	}
+	return &noShard
 }
 
 // shard returns the shard, made if it isn't there. The caller must hold the lock.
 func (q *Queue) shard(number int) *memoryShard {
 	s := q.shards[number]
 	if s == nil {
-		s = &memoryShard{marks: map[spend.ProducerID][]byte{}}
+		s = &memoryShard{marks: map[spend.ProducerID]spend.Mark{}}
 		if q.shards == nil {
 			q.shards = map[int]*memoryShard{}
 		}
@@ -86,6 +97,9 @@ func (q *Queue) shard(number int) *memoryShard {
 
 // behind returns the index of the first entry behind that one, and the index of that one if it is still there, else -1.
 func (s *memoryShard) behind(id spend.EntryID) (first, found int) {
+	if id == "" {
+		return 0, -1
+	}
 	text, _, _ := strings.Cut(string(id), "/")
 	place, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
@@ -95,7 +109,7 @@ func (s *memoryShard) behind(id spend.EntryID) (first, found int) {
 	switch {
 	case !there:
 		return i, -1
-	case s.entries[i].id() != id:
+	case s.entries[i].id != id:
 		return i + 1, -1
 	default:
 		return i + 1, i
@@ -117,16 +131,18 @@ func (q *Queue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID
 	if q.opts.MaxBytes > 0 && len(s.entries) > 0 && s.bytes+size > q.opts.MaxBytes {
 		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spend.ErrQueueFull, q.opts.MaxBytes)
 	}
-	return s.add(memoryEntry{producer: b.Producer, sequence: b.Sequence, bytes: slices.Clone(b.Bytes())}), nil
+	return q.add(s, memoryEntry{producer: b.Producer, sequence: b.Sequence, bytes: slices.Clone(b.Bytes())}), nil
 }
 
-// add appends the entry to the queue and returns the id that it gives it. The caller must hold the lock.
-func (s *memoryShard) add(e memoryEntry) spend.EntryID {
+// add appends the entry to the shard and returns the id that it gives it: it stands for the place and what is there, for
+// places are given again after Clear. The caller must hold the lock.
+func (q *Queue) add(s *memoryShard, e memoryEntry) spend.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
-	e.place, e.pushed = s.last, time.Now()
+	e.place, e.pushed = s.last, q.opts.Now()
+	e.id = spend.EntryID(strconv.FormatUint(e.place, 10) + "/" + e.producer.String() + "/" + strconv.FormatUint(e.sequence, 10))
 	s.entries = append(s.entries, e)
-	return e.id()
+	return e.id
 }
 
 // Read returns entries of the shard in order, from the first one after the given id; see spend.Queue.
@@ -138,7 +154,7 @@ func (q *Queue) Read(
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shard(shard)
+	s := q.look(shard)
 	first, _ := s.behind(after)
 	var entries []spend.Entry
 	bytes := 0
@@ -147,7 +163,7 @@ func (q *Queue) Read(
 		if len(entries) > 0 && (len(entries) >= maxEntries || bytes > maxBytes) {
 			break
 		}
-		entries = append(entries, spend.Entry{ID: e.id(), Bytes: slices.Clone(e.bytes)})
+		entries = append(entries, spend.Entry{ID: e.id, Bytes: slices.Clone(e.bytes)})
 	}
 	return entries, nil
 }
@@ -161,30 +177,49 @@ func (q *Queue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(shard)
-	acked := make(map[spend.EntryID]bool, len(a.Entries))
-	for _, id := range a.Entries {
-		acked[id] = true
+	if now := q.opts.Now(); q.lastAck.Before(now) {
+		q.lastAck = now
 	}
-
-	now := time.Now()
-	s.entries = slices.DeleteFunc(s.entries, func(e memoryEntry) bool {
-		isAcked := acked[e.id()]
-		if isAcked {
-			s.bytes -= int64(len(e.bytes))
+	for _, e := range s.take(a.Entries) {
+		if q.opts.Retain {
+			s.retained = append(s.retained, memoryRetained{e, q.lastAck})
 		}
-		if isAcked && q.opts.Retain {
-			s.retained = append(s.retained, memoryRetained{e, now})
-		}
-		return isAcked
-	})
+	}
 
 	s.booked = max(s.booked, a.Booked)
 	for producer, mark := range a.Marks {
-		if text, err := mark.AppendText(nil); err == nil {
-			s.marks[producer] = text
+		if text, err := mark.AppendText(q.text[:0]); err == nil {
+			q.text, s.marks[producer] = text, published(mark)
 		}
 	}
 	return nil
+}
+
+// take takes entries out and returns those that were there, in order. The caller must hold the lock.
+func (s *memoryShard) take(ids []spend.EntryID) (taken []memoryEntry) {
+	if len(ids) == 0 {
+		return nil
+	}
+	wanted := make(map[spend.EntryID]bool, len(ids))
+	for _, id := range ids {
+		wanted[id] = true
+	}
+	s.entries = slices.DeleteFunc(s.entries, func(e memoryEntry) bool {
+		if wanted[e.id] {
+			s.bytes -= int64(len(e.bytes))
+			taken = append(taken, e)
+		}
+		return wanted[e.id]
+	})
+	return taken
+}
+
+// published returns what is published of a mark. It shares nothing with it.
+func published(m spend.Mark) spend.Mark {
+	return spend.Mark{
+		Sequence: m.Sequence, Digest: m.Digest, Recent: slices.Clone(m.Recent),
+		Lost: slices.Clone(m.Lost), Quarantined: slices.Clone(m.Quarantined),
+	}
 }
 
 // Mark returns the last published mark of the producer, the zero Mark if none is known; see spend.Queue.
@@ -194,13 +229,7 @@ func (q *Queue) Mark(ctx context.Context, shard int, producer spend.ProducerID) 
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	text, known := q.shard(shard).marks[producer]
-	if !known {
-		return spend.Mark{}, nil
-	}
-	var mark spend.Mark
-	err := mark.UnmarshalText(text)
-	return mark, err
+	return published(q.look(shard).marks[producer]), nil
 }
 
 // Stats looks at the shard without changing it; see spend.Queue.
@@ -210,7 +239,7 @@ func (q *Queue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) 
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shard(shard)
+	s := q.look(shard)
 	stats := spend.QueueStats{Batches: int64(len(s.entries)), Bytes: s.bytes}
 	if len(s.entries) > 0 {
 		stats.Oldest = s.entries[0].pushed
@@ -225,7 +254,7 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.shard(shard).booked, nil
+	return q.look(shard).booked, nil
 }
 
 // Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper.
@@ -254,23 +283,33 @@ func (q *Queue) Requeue(ctx context.Context, shard int) (int, error) {
 	s := q.shard(shard)
 	entries := len(s.retained)
 	for _, r := range s.retained {
-		s.add(r.entry)
+		q.add(s, r.entry)
 	}
 	s.retained, s.booked = nil, 0
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper.
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper. An entry that was acked
+// while the clock was ahead counts as acked now.
 func (q *Queue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("forget what is retained of shard %d: %w", shard, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := q.shard(shard)
-	if own := time.Now(); own.Before(now) {
-		now = own
+	earlier, later := now, q.opts.Now()
+	if later.Before(earlier) {
+		earlier, later = later, earlier
 	}
-	s.retained = slices.DeleteFunc(s.retained, func(r memoryRetained) bool { return age <= 0 || now.Sub(r.acked) >= age })
+	if q.lastAck.After(later) {
+		q.lastAck = later
+	}
+	s := q.shard(shard)
+	for i := range s.retained {
+		if s.retained[i].acked.After(later) {
+			s.retained[i].acked = later
+		}
+	}
+	s.retained = slices.DeleteFunc(s.retained, func(r memoryRetained) bool { return age <= 0 || earlier.Sub(r.acked) >= age })
 	return nil
 }

@@ -174,11 +174,13 @@ func TestTheLogNamesWhoHoldsALockAndIsNoInstance(t *testing.T) {
 			r.start(t)
 			receipt := r.record(t, key("a"))
 			time.Sleep(30 * time.Second)
+			synctest.Wait()
 			if told := log.errors(t, message); len(told) != 0 {
 				t.Errorf("another instance has the lock, and the log says %q", told)
 			}
 			locker.holder.Store(&spend.Holder{Foreign: `process 7 of role "mallory"`})
 			time.Sleep(30 * time.Second)
+			synctest.Wait()
 			if told := log.errors(t, message); len(told) != 1 || !strings.Contains(told[0], "mallory") {
 				t.Errorf("the log says %q", told)
 			}

@@ -410,3 +410,13 @@ const patience = time.Minute
 
 // typeOf returns the type of such problems of an instance at the root.
 func typeOf(kind problemType) string { return docpages.URL("api", kind.slug) }
+
+func TestAnInstanceThatRedisTakesNoWritesOfIsReadyAndSaysSo(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) {
+		c.Refused = func() string { return "READONLY You can't write against a read only replica." }
+	})
+	w := do(a, "GET", "/readyz", "")
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"refused":"READONLY You can't write against a read only replica."`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

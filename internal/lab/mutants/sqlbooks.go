@@ -132,13 +132,6 @@ var sqlMutants = []mutant{
 		tests: []string{"TestClaimsLockMarksInOneOrderWhateverTheyAreSent"},
 	},
 	{
-		name:  "totals written in any order",
-		guard: "the statement sorts the totals that it locks by itself",
-		edits: []edit{{"sql/pgstore/add_totals.sql", "ORDER BY u.entity", ""}},
-		pkg:   "sql/pgstore",
-		tests: []string{"TestStatementsLockRowsInOneOrderWhateverTheyAreSent"},
-	},
-	{
 		name:  "rollups written in any order",
 		guard: "the statement sorts the rollup rows that it locks by itself",
 		edits: []edit{{"sql/pgstore/add_rollups.sql", "ORDER BY u.day, u.hour, u.series", ""}},

@@ -20,6 +20,7 @@ type answer struct {
 	requestID string // "" if it has none
 
 	pieceTimeout time.Duration
+	holding      *holding // the place that it has until it is written; nil if it has none
 }
 
 // pieceBytes is how much of a long answer a client must take within Config.PieceTimeout.
@@ -38,12 +39,12 @@ func (w *answer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write writes b, a long answer in pieces, each with a deadline of its own.
+// Write writes b, an answer that is long or has a place in pieces, each with a deadline of its own.
 func (w *answer) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	if len(b) < pieceBytes && w.bytes < pieceBytes {
+	if w.holding == nil && len(b) < pieceBytes && w.bytes < pieceBytes {
 		n, err := w.ResponseWriter.Write(b)
 		w.bytes += int64(n)
 		return n, err
@@ -51,9 +52,7 @@ func (w *answer) Write(b []byte) (int, error) {
 
 	written := 0
 	for written < len(b) {
-		// An error means that there is no connection, as in a test.
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.pieceTimeout))
-		n, err := w.ResponseWriter.Write(b[written:min(len(b), written+pieceBytes)])
+		n, err := w.writePiece(b[written:min(len(b), written+pieceBytes)])
 		written += n
 		w.bytes += int64(n)
 		if err != nil {
@@ -61,6 +60,15 @@ func (w *answer) Write(b []byte) (int, error) {
 		}
 	}
 	return written, nil
+}
+
+func (w *answer) writePiece(piece []byte) (int, error) {
+	if w.holding != nil {
+		return w.holding.write(w.ResponseWriter, piece, w.pieceTimeout)
+	}
+	// An error means that there is no connection, as in a test.
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.pieceTimeout))
+	return w.ResponseWriter.Write(piece)
 }
 
 // Unwrap is for http.ResponseController.

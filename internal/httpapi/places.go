@@ -8,14 +8,17 @@ import (
 )
 
 // places bound how many requests do something at once. One party has half of them at most, so that
-// no client keeps all others out.
+// no client keeps all others out. One that is given back goes to another party that waits, if there is one.
 type places struct {
 	size, each int
+	patience   time.Duration // how long in all a reader may keep an answer waiting whose place another party waits for
 
 	mu      sync.Mutex
 	taken   int
 	of      map[party]int // of the parties that have any
 	waiting []*turn       // in the order in which they came
+
+	holdings []*holding // of answers that readers may keep waiting
 }
 
 // turn is a request that waits for a place.
@@ -25,7 +28,7 @@ type turn struct {
 }
 
 func newPlaces(size int) *places {
-	return &places{size: size, each: (size + 1) / 2, of: map[party]int{}}
+	return &places{size: size, each: (size + 1) / 2, patience: reportPatience, of: map[party]int{}}
 }
 
 // placeWait is how long a request waits for its turn.
@@ -40,7 +43,10 @@ func (s *places) take(ctx context.Context, who party) *problem {
 	mine := &turn{who: who, come: make(chan struct{})}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, mine)
-	s.callNext() // a place may have become free in between
+	s.callNext(party{}) // a place may have become free in between
+	if slices.Contains(s.waiting, mine) {
+		s.endSlowest(who)
+	}
 	s.mu.Unlock()
 
 	timer := time.NewTimer(placeWait)
@@ -103,20 +109,22 @@ func (s *places) release(who party) {
 	if s.of[who]--; s.of[who] == 0 {
 		delete(s.of, who)
 	}
-	s.callNext()
+	s.callNext(who)
 }
 
-// callNext gives free places to those that wait longest, of the parties that may have one more. The
-// caller holds the lock.
-func (s *places) callNext() {
-	s.waiting = slices.DeleteFunc(s.waiting, func(t *turn) bool {
-		if !s.fits(t.who) {
-			return false
-		}
-		s.hold(t.who)
-		close(t.come)
-		return true
-	})
+// callNext gives free places to those that wait longest, of the parties that may have one more. The one that had a place
+// last comes after all others: else it keeps a single place by waiting for it again and again. The caller holds the lock.
+func (s *places) callNext(last party) {
+	for _, others := range []bool{true, false} {
+		s.waiting = slices.DeleteFunc(s.waiting, func(t *turn) bool {
+			if others && t.who == last || !s.fits(t.who) {
+				return false
+			}
+			s.hold(t.who)
+			close(t.come)
+			return true
+		})
+	}
 }
 
 // held returns how many places are taken.

@@ -49,8 +49,14 @@ func (a *API) begin(places *places, w http.ResponseWriter, r *http.Request) (ctx
 	}
 	a.extend(w, a.cfg.ReportTimeout)
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.ReportTimeout)
+	h := &holding{who: who, cancel: cancel, conn: http.NewResponseController(w)}
+	places.watch(h)
+	if answer, ok := w.(*answer); ok {
+		answer.holding = h
+	}
 	return ctx, func() {
 		cancel()
+		places.unwatch(h)
 		places.give(who)
 	}, nil
 }

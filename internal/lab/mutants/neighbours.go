@@ -135,6 +135,30 @@ var neighbourMutants = []mutant{
 		tests: []string{"TestOnePartyHasHalfOfThePlacesAndAnotherStillGetsOne"},
 	},
 	{
+		name: "the only place goes back to who had it", pkg: "internal/httpapi",
+		guard: "A place goes to another party that waits before the one that had it: else that one keeps a single place for ever.",
+		edits: []edit{{"internal/httpapi/places.go", "others && t.who == last", "others && false"}},
+		tests: []string{"TestAPlaceThatIsGivenBackGoesToAnotherPartyThatWaits"},
+	},
+	{
+		name: "a report that is not read keeps its place", pkg: "internal/httpapi",
+		guard: "Where another caller waits, a report ends whose reader has kept it waiting for 30 s: else it has the only place for two minutes, again and again.",
+		edits: []edit{{"internal/httpapi/places.go", "\t\ts.endSlowest(who)\n", ""}},
+		tests: []string{"TestAReportThatIsNotReadMakesRoomForAnotherCaller"},
+	},
+	{
+		name: "any report makes room", pkg: "internal/httpapi",
+		guard: "A report whose reader takes it makes no room for others, nor does one of the caller's own: else reports that are long never end.",
+		edits: []edit{{"internal/httpapi/slowreaders.go", "h.who != who && waited >= longest", "waited >= 0"}},
+		tests: []string{"TestTheReportThatIsKeptWaitingForLongestMakesRoom"},
+	},
+	{
+		name: "a short report has the time of a long one", pkg: "internal/httpapi",
+		guard: "A short answer that has a place must be taken as soon as each piece of a long one: else it keeps the place for three minutes.",
+		edits: []edit{{"internal/httpapi/answer.go", "if w.holding == nil && len(b)", "if len(b)"}},
+		tests: []string{"TestAShortAnswerThatIsNotTakenKeepsNoPlace"},
+	},
+	{
 		name: "all memory for bodies of one caller", pkg: "internal/httpapi",
 		guard: "One caller has half of the memory for bodies: else nobody else can send a long one.",
 		edits: []edit{{"internal/httpapi/memory.go", "m.held+n <= m.limit && m.of[h.who]+n <= m.each }", "m.held+n <= m.limit }"}},

@@ -93,7 +93,7 @@ func TestAReportThatIsNotReadMakesRoomForAnotherCaller(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		t.Errorf("another caller gets %s", resp.Status)
+		t.Fatalf("another caller gets %s", resp.Status)
 	}
 	if err := <-reader.ended; err == nil {
 		t.Error("the whole report was written to a client that reads nothing")

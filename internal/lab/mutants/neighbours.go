@@ -149,7 +149,7 @@ var neighbourMutants = []mutant{
 	{
 		name: "any report makes room", pkg: "internal/httpapi",
 		guard: "A report whose reader takes it makes no room for others, nor does one of the caller's own: else reports that are long never end.",
-		edits: []edit{{"internal/httpapi/slowreaders.go", "h.who != who && waited >= longest", "waited >= 0"}},
+		edits: []edit{{"internal/httpapi/slowreaders.go", "h.who != who && waited >= longest", "waited >= min(longest, 0)"}},
 		tests: []string{"TestTheReportThatIsKeptWaitingForLongestMakesRoom"},
 	},
 	{

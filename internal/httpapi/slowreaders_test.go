@@ -82,19 +82,7 @@ func TestAReportThatIsNotReadMakesRoomForAnotherCaller(t *testing.T) {
 		return len(a.reports.holdings) == 1 && a.reports.holdings[0].waited(time.Now()) > a.reports.patience
 	})
 
-	r, err := http.NewRequest("GET", url+"/v1/audit", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer secret-b")
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("another caller gets %s", resp.Status)
-	}
+	anotherCallerIsAnswered(t, url+"/v1/audit")
 	if err := <-reader.ended; err == nil {
 		t.Error("the whole report was written to a client that reads nothing")
 	}

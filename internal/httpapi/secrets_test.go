@@ -314,9 +314,9 @@ func TestSessionsOfOneTokenBeginAndEndNoMoreOftenThanPeopleDo(t *testing.T) {
 			t.Error(w.Header())
 		}
 	}
-	first, w := signOut("secret-1")
+	first, _ := signOut("secret-1")
 	for range sessionRate.atOnce - 1 {
-		if _, w = signOut("secret-1"); w.Code != http.StatusNoContent {
+		if _, w := signOut("secret-1"); w.Code != http.StatusNoContent {
 			t.Fatal(w.Code, w.Body)
 		}
 	}

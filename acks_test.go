@@ -82,7 +82,7 @@ func TestABatchThatPostgresRefusesHoldsUpNoAcknowledgement(t *testing.T) {
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
 		r.acknowledged(t, "before", "a")
-		if _, err := r.RecordAll([]Update{{Spend: Dollars(77), Series: Series{APIKey: "poison"}}}); err != nil {
+		if _, err := r.RecordAll([]Update{{Cost: Cost{Spend: Dollars(77)}, Series: Series{APIKey: "poison"}}}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second) // it is a seal by itself

@@ -56,7 +56,7 @@ func forge(t testing.TB, id spend.ProducerID, after spend.Mark, keys spend.Batch
 }
 
 // forgedUpdate is what forge counts.
-var forgedUpdate = spend.Update{Spend: spend.Dollars(1_000_000), Series: spend.Series{APIKey: "victim"}}
+var forgedUpdate = spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1_000_000)}, Series: spend.Series{APIKey: "victim"}}
 
 // commit books the update, and waits for it.
 func (r *rig) commit(t *testing.T, u spend.Update) {

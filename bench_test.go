@@ -11,7 +11,7 @@ import (
 
 func benchUpdate(i int) spend.Update {
 	return spend.Update{
-		Spend: spend.Picodollars(1_234_567), PromptTokens: 812, CompletionTokens: 95,
+		Cost: spend.Cost{Spend: spend.Picodollars(1_234_567), PromptTokens: 812, CompletionTokens: 95},
 		Series: spend.Series{
 			APIKey: fmt.Sprintf("sk-%012d", i), UserID: fmt.Sprint("user-", i%997), TeamID: fmt.Sprint("team-", i%13),
 			OrganizationID: "org-1", Model: "gpt-4o", CustomLLMProvider: "openai", Endpoint: "/v1/chat/completions",
@@ -42,8 +42,7 @@ func BenchmarkHandle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var cost spend.Cost
-	cost.Of(&u)
+	cost := u.Cost
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := h.Record(&cost); err != nil {

@@ -12,7 +12,7 @@
 //	p, err := spendflush.New(spendflush.Config{Store: store, Queue: queue, Locker: locker, DirectLocker: direct})
 //	running := make(chan error, 1)
 //	go func() { running <- p.Run(ctx) }()
-//	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
+//	err = p.Record(&spendflush.Update{Cost: spendflush.Cost{Spend: cost}, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
 //	err = <-running // once ctx has ended and all is drained; or what is left, as a *NotDrainedError
 //
 // The store, the queue and the lockers take the pool and the client that a service has already: see the example

@@ -69,7 +69,7 @@ func Example_ownConnections() {
 	go func() { running <- p.Run(ctx) }()
 
 	cost := spendflush.Dollars(2)
-	err = p.Record(&spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1", Model: "gpt-5"}})
+	err = p.Record(&spendflush.Update{Cost: spendflush.Cost{Spend: cost}, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1", Model: "gpt-5"}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -53,12 +53,12 @@ func Example() {
 		log.Fatal(err)
 	}
 	series := spendflush.Series{APIKey: "key-1", TeamID: "team-1", Model: "gpt-5", Tags: []string{"batch"}}
-	if err := p.Record(&spendflush.Update{Spend: cost, PromptTokens: 12, Series: series}); err != nil {
+	if err := p.Record(&spendflush.Update{Cost: spendflush.Cost{Spend: cost, PromptTokens: 12}, Series: series}); err != nil {
 		log.Fatal(err)
 	}
 
 	// Where it matters that an update is safe, wait for it.
-	receipt, err := p.RecordAll([]spendflush.Update{{Spend: cost, PromptTokens: 30, Series: series}})
+	receipt, err := p.RecordAll([]spendflush.Update{{Cost: spendflush.Cost{Spend: cost, PromptTokens: 30}, Series: series}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func ExampleSeries_Key() {
 }
 
 func ExampleUpdate_Check() {
-	u := spendflush.Update{Spend: spendflush.Dollars(1), PromptTokens: -1, Series: spendflush.Series{APIKey: "sk-1"}}
+	u := spendflush.Update{Cost: spend.Cost{Spend: spendflush.Dollars(1), PromptTokens: -1}, Series: spendflush.Series{APIKey: "sk-1"}}
 	fmt.Println(u.Check(0))
 	// Output: invalid update 0: prompt_tokens: -1 is out of range; allowed are 0 to 1000000000
 }

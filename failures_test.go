@@ -83,7 +83,7 @@ func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
 		c.Store, c.Logger = store, slog.New(slog.NewJSONHandler(log, nil))
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
-		r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}})
+		r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "a"}})
 
 		const fails, works = "flush fails; batches stay in the queue and are tried again", "flushing works again"
 		want := func(when string, least, most int, reason error) {

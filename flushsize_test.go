@@ -79,7 +79,7 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 		}
 
 		for range 500 { // successes, each doubling after maxKeep of them at most
-			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}})
+			r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "a"}})
 			time.Sleep(5 * time.Second)
 		}
 		backlog(producers + 1)

@@ -562,7 +562,7 @@ func TestBatchThatPostgresRefusesIsSetAsideAndTheRestCommitted(t *testing.T) {
 	for producer := range 3 {
 		all = append(all, chained(t, producer+1, 3)...)
 	}
-	rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(77), Series: spend.Series{APIKey: "poison"}}}, 0)
+	rows := sealUpdates(t, []spend.Update{{Cost: spend.Cost{Spend: spend.Dollars(77)}, Series: spend.Series{APIKey: "poison"}}}, 0)
 	all[4] = spend.NewBatch(all[4].Header, rows.totals, rows.rollups)
 	next := mustRows(t, all[5])
 	h := all[5].Header

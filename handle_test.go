@@ -15,14 +15,13 @@ import (
 func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	want, got := newBooks(), newBooks()
-	u := spend.Update{Spend: spend.Dollars(1), Status: spend.Failure, PromptTokens: 7, CacheReadInputTokens: 2, Series: spend.Series{
+	u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1), Status: spend.Failure, PromptTokens: 7, CacheReadInputTokens: 2}, Series: spend.Series{
 		APIKey: "k", UserID: "u", TeamID: "t", Model: "m", Tags: []string{"b", "a", "b"},
 	}}
 	h, err := p.Handle(&u.Series)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cost spend.Cost
 	seal := func() {
 		if seal, dirty, _ := p.open.swap(false); seal != 0 {
 			for _, part := range slices.Concat(p.sealer.parts(seal, dirty)...) {
@@ -33,7 +32,7 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 	}
 	for i := range 200 {
 		u.Spend, u.Time = spend.Picodollars(int64(i)), time.Now().Add(-time.Duration(i/20)*time.Hour)
-		cost.Of(&u)
+		cost := u.Cost
 		for _, err := range []error{h.Record(&cost), p.Record(&u)} {
 			if err != nil {
 				t.Fatal(err)

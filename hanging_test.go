@@ -198,7 +198,7 @@ func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, 
 
 func sealOne(t *testing.T, p *Pipeline) {
 	t.Helper()
-	if err := p.Record(&spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}}); err != nil {
+	if err := p.Record(&spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)

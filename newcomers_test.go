@@ -19,9 +19,7 @@ func tagged(id string, tags int) spend.Update {
 
 func record(m *openMap, caller string, updates ...spend.Update) error {
 	if len(updates) == 1 {
-		var cost spend.Cost
-		cost.Of(&updates[0])
-		_, err := m.add(caller, &updates[0].Series, &cost, 0)
+		_, err := m.add(caller, &updates[0].Series, &updates[0].Cost, 0)
 		return err
 	}
 	_, err := m.addGroup(caller, updates, make([]spot, len(updates)))

@@ -139,11 +139,9 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) 
 		}
 	}
 	var array [keyRoom]byte
-	var one spend.Cost
 	for i := range updates {
 		at := &spots[i]
 		s := at.stripe
-		one.Of(&updates[i])
 		s.mu.Lock()
 		if s.closed { // closing excludes groups, so this is so for the first one or for none
 			s.mu.Unlock()
@@ -157,7 +155,7 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) 
 		if !s.isDirty(at.cell) {
 			reserved -= at.cell.places()
 		}
-		s.count(at.cell, &one)
+		s.count(at.cell, &updates[i].Cost)
 		seal = s.seal
 		s.mu.Unlock()
 	}

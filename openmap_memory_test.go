@@ -36,7 +36,7 @@ func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 	for range 6 {
 		for {
 			number++
-			u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint("k", number), Tags: known}}
+			u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: fmt.Sprint("k", number), Tags: known}}
 			if _, err := m.addUpdate(&u, 0); errors.Is(err, ErrBufferFull) {
 				break
 			} else if err != nil {
@@ -62,7 +62,7 @@ func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 	m, s := newOpenMap(1_000_000, spend.AllDimensions, 0), newSealer(1, 1_000_000)
 	before, known := heapNow(), longTags(0)
 	for i := range combinations {
-		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint("k", i), Tags: known}}
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: fmt.Sprint("k", i), Tags: known}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 	m, s := newOpenMap(150, spend.AllDimensions, 0), newSealer(1, 150)
 	group := make([]spend.Update, 3)
 	for i := range group {
-		group[i] = spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: longTags(i % 2)}}
+		group[i] = spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{Tags: longTags(i % 2)}}
 	}
 	group[2].Series.Tags = group[0].Series.Tags // two combinations, one of them twice
 	if _, err := m.addGroup("", group, make([]spot, 3)); err != nil {
@@ -108,7 +108,7 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
 	m := newOpenMap(3, spend.AllDimensions, 0)
 	update := func(tags ...string) spend.Update {
-		return spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: tags}}
+		return spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{Tags: tags}}
 	}
 	for _, tag := range []string{"a", "b", "c"} {
 		u := update(tag)

@@ -97,7 +97,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 			for !done.Load() {
 				group := make([]spend.Update, 8)
 				for i := range group {
-					group[i] = spend.Update{Spend: spend.Dollars(int64(1 - 2*(i%2))), Series: spend.Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
+					group[i] = spend.Update{Cost: spend.Cost{Spend: spend.Dollars(int64(1 - 2*(i%2)))}, Series: spend.Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
 				}
 				if _, err := m.addGroup("", group, make([]spot, len(group))); err != nil {
 					t.Error(err)
@@ -126,7 +126,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 }
 
 func key(id string) spend.Update {
-	return spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}
+	return spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: id}}
 }
 
 func TestFullBufferStillTakesTheKeysItHas(t *testing.T) {
@@ -231,7 +231,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 func TestKnownKeyCostsNoAllocation(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	u := spend.Update{
-		Spend: spend.Picodollars(1_200_000), Time: time.Now(), PromptTokens: 10,
+		Cost:   spend.Cost{Spend: spend.Picodollars(1_200_000), Time: time.Now(), PromptTokens: 10},
 		Series: spend.Series{APIKey: "sk-1", UserID: "u", TeamID: "t", Model: "gpt", Tags: []string{"b", "a", "b"}},
 	}
 	for range 2 { // the first of each of the two seals makes the lists
@@ -331,7 +331,7 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 	keep := Config{RollupDimensions: []string{"model"}}.keep()
 	m := newOpenMap(100, keep, 0)
 	for i := range 6 {
-		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "k", Model: fmt.Sprint("m", i%2), Endpoint: fmt.Sprint("e", i)}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -351,7 +351,7 @@ func TestDimensionsLeftOutOfTheRollupShareOneRow(t *testing.T) {
 func TestOrderAndRepetitionOfTagsMakeOneRow(t *testing.T) {
 	var updates []spend.Update
 	for _, tags := range [][]string{{"c", "b", "a"}, {"a", "a", "b", "c", "c"}} {
-		updates = append(updates, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{Tags: tags}})
+		updates = append(updates, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{Tags: tags}})
 	}
 	rows := sealUpdates(t, updates, 0)
 	if len(rows.rollups) != 1 || len(rows.totals) != 3 || rows.totals[0].Counters.Spend != spend.Dollars(2) {

@@ -176,14 +176,12 @@ func (p *Pipeline) Record(u *spend.Update) error {
 }
 
 func (p *Pipeline) record(caller string, u *spend.Update) (uint64, error) {
-	var cost spend.Cost
-	cost.Of(u)
-	hour, err := p.check(&cost)
+	hour, err := p.check(&u.Cost)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 		return 0, err
 	}
-	seal, err := p.open.add(caller, &u.Series, &cost, hour)
+	seal, err := p.open.add(caller, &u.Series, &u.Cost, hour)
 	if err != nil {
 		p.metrics.refuse(err, 1)
 	}
@@ -234,13 +232,12 @@ func (p *Pipeline) RecordAllFor(caller string, updates []spend.Update) (Receipt,
 func (p *Pipeline) recordGroup(caller string, updates []spend.Update) (uint64, error) {
 	now := p.time.Now()
 	spots := make([]spot, len(updates))
-	var cost spend.Cost
 	for i := range updates {
-		cost.Of(&updates[i])
+		cost := &updates[i].Cost
 		if err := cost.Check(i, now); err != nil {
 			return 0, firstFault(updates[:i], err)
 		}
-		spots[i].hour = p.hourOf(&cost)
+		spots[i].hour = p.hourOf(cost)
 	}
 	return p.open.addGroup(caller, updates, spots)
 }

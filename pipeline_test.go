@@ -261,7 +261,7 @@ func TestHeldAndCommittedAddUpToWhatWasAccepted(t *testing.T) {
 		r.start(t)
 		e := spend.Entity{Type: spend.Team, ID: "t"}
 		for i := range 100 {
-			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}})
+			r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}})
 			held := r.Held(e)
 			if i%3 == 0 {
 				time.Sleep(time.Second) // what is held now is committed and confirmed before the books are read

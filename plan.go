@@ -183,7 +183,7 @@ func brimful(c *spend.Control) bool {
 	const most = 1 << 61
 	for i := range c {
 		s := &c[i]
-		if max(s.SuccessfulRequests, s.FailedRequests, s.PromptTokens, s.CompletionTokens, s.CacheReadInputTokens, s.CacheCreationInputTokens) >= most {
+		if s.Bound() >= most {
 			return true
 		}
 	}

@@ -42,7 +42,7 @@ var testChains = struct {
 }{of: map[int][]*spend.Batch{}}
 
 func oneUpdate(t testing.TB, h spend.Header) *spend.Batch {
-	u := spend.Update{Spend: spend.Dollars(int64(h.Sequence)), Series: spend.Series{APIKey: fmt.Sprint("key", int(h.Producer[15]-'0'))}}
+	u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(int64(h.Sequence))}, Series: spend.Series{APIKey: fmt.Sprint("key", int(h.Producer[15]-'0'))}}
 	rows := sealUpdates(t, []spend.Update{u}, 0)
 	return spend.NewBatch(h, rows.totals, rows.rollups)
 }
@@ -404,7 +404,7 @@ func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 	const combinations = 2*spend.MaxBatchRows + 1
 	m := newOpenMap(1_000_000, spend.AllDimensions, 0)
 	for i := range combinations {
-		u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: fmt.Sprint(i), TeamID: "t"}}
 		if _, err := m.addUpdate(&u, 0); err != nil {
 			t.Fatal(err)
 		}

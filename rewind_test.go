@@ -176,7 +176,7 @@ func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
 		restarted := i >= 2
 		synctest.Test(t, func(t *testing.T) {
 			r, q := rewindRig(t, true)
-			rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(77), Series: spend.Series{APIKey: "poison"}}}, 0)
+			rows := sealUpdates(t, []spend.Update{{Cost: spend.Cost{Spend: spend.Dollars(77)}, Series: spend.Series{APIKey: "poison"}}}, 0)
 			b := spend.NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups)
 			c := r.cfg
 			c.Store = refusingStore{r.store, spend.Dollars(77)}
@@ -445,7 +445,7 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 		Store: faultyStore{store, f}, DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 	})
 	l := p.lanes[0]
-	if err := p.Record(&spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "a"}}); err != nil {
+	if err := p.Record(&spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)

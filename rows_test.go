@@ -56,9 +56,7 @@ func randomSeries(r *rand.Rand) spend.Series {
 
 func randomUpdate(r *rand.Rand) spend.Update {
 	return spend.Update{
-		Spend: spend.Picodollars(r.Int64N(2_000_000_000_000) - 100_000_000_000), Status: spend.Status(r.IntN(2)), Series: randomSeries(r),
-		PromptTokens: r.Int64N(1000), CompletionTokens: r.Int64N(1000),
-		CacheReadInputTokens: r.Int64N(2), CacheCreationInputTokens: r.Int64N(2) * r.Int64N(spend.MaxTokens),
+		Cost: spend.Cost{Spend: spend.Picodollars(r.Int64N(2_000_000_000_000) - 100_000_000_000), Status: spend.Status(r.IntN(2)), PromptTokens: r.Int64N(1000), CompletionTokens: r.Int64N(1000), CacheReadInputTokens: r.Int64N(2), CacheCreationInputTokens: r.Int64N(2) * r.Int64N(spend.MaxTokens)}, Series: randomSeries(r),
 	}
 }
 
@@ -181,9 +179,7 @@ func (b *books) diff(want *books) string {
 
 // addUpdate adds the update as Record does once it has checked the cost.
 func (m *openMap) addUpdate(u *spend.Update, hour spend.Hour) (seal uint64, err error) {
-	var cost spend.Cost
-	cost.Of(u)
-	return m.add("", &u.Series, &cost, hour)
+	return m.add("", &u.Series, &u.Cost, hour)
 }
 
 // sealed takes what is open as the pipeline does, and returns the rows of each shard, a part for each batch.

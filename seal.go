@@ -11,8 +11,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// maxBatchTokens bounds the sums of one batch, unless one series alone has more; see brimful.
-const maxBatchTokens = 1 << 61
+// maxBatchCount bounds the sums of one batch, unless one series alone has more; see brimful.
+const maxBatchCount = 1 << 61
 
 // sealer turns the cells of an ended seal into batches' worth of sorted rows. The shard of a cell is that of its series,
 // and all rows that an update counts in are in one part, so that they are committed together. One goroutine uses it at
@@ -105,12 +105,12 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 	s.part++
 	s.places = s.places[:0]
-	texts, tokens := 0, uint64(0)
+	texts, most := 0, uint64(0)
 	for to = from; to < len(work.places); to++ {
 		c := work.cells[work.places[to].of]
 		texts += len(c.key)
-		tokens += c.sums[seal%2].MostTokens() * uint64(max(1, len(c.entities)))
-		full := to-from == spend.MaxBatchRows || len(s.places) >= spend.MaxBatchRows || texts > spend.MaxBatchTexts || tokens > maxBatchTokens
+		most += c.sums[seal%2].Bound() * uint64(max(1, len(c.entities)))
+		full := to-from == spend.MaxBatchRows || len(s.places) >= spend.MaxBatchRows || texts > spend.MaxBatchTexts || most > maxBatchCount
 		if full && to > from {
 			break
 		}

@@ -15,7 +15,7 @@ func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 	n := 0
 	record := func(updates int) {
 		for range updates {
-			u := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k", EndUserID: strings.Repeat("x", 200) + fmt.Sprint(n)}}
+			u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "k", EndUserID: strings.Repeat("x", 200) + fmt.Sprint(n)}}
 			if err := p.Record(&u); err != nil {
 				t.Fatal(err)
 			}

@@ -236,7 +236,7 @@ func (s *orders) record(in *orderedInstance) {
 
 func (s *orders) newUpdate() spend.Update {
 	return spend.Update{
-		Spend: spend.Picodollars(int64(1 + s.below(1e9))), Time: time.Now(),
+		Cost:   spend.Cost{Spend: spend.Picodollars(int64(1 + s.below(1e9))), Time: time.Now()},
 		Series: spend.Series{APIKey: fmt.Sprintf("key%d-%d", s.below(1e9), s.below(1e9)), TeamID: fmt.Sprint("team", s.below(3))},
 	}
 }

@@ -73,7 +73,7 @@ func (s *simulator) newUpdate(of *simDeployment) *simUpdate {
 	x ^= x >> 31
 	u := &simUpdate{number: n, deployment: of, at: s.now, hour: spend.HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
 	u.Update = spend.Update{
-		Spend: spend.Picodollars(1 + int64(x>>8&0xffffffff)), Status: spend.Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7),
+		Cost:   spend.Cost{Spend: spend.Picodollars(1 + int64(x>>8&0xffffffff)), Status: spend.Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7)},
 		Series: spend.Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
 	}
 	if u.poison {

@@ -20,7 +20,7 @@ func TestWhatIsHeldAgesFromItsAcceptanceAndNotFromItsSeal(t *testing.T) {
 		f.setAll(true)
 		accepted := time.Now()
 		for range 40 { // more than are sealed while nothing goes on: the last ones wait in the open map
-			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k"}})
+			r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "k"}})
 			time.Sleep(300 * time.Millisecond)
 		}
 		s := r.Status()
@@ -41,7 +41,7 @@ func TestOnlyWhatIsOpenAgesToo(t *testing.T) {
 		f := &faults{}
 		f.setAll(true)
 		r := newRig(t, true, 1, f)
-		r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k"}}) // it doesn't run yet, so nothing is sealed
+		r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "k"}}) // it doesn't run yet, so nothing is sealed
 		made := r.started
 		time.Sleep(10 * time.Second)
 		if s := r.Status(); !s.OldestHeld.Equal(made) {
@@ -59,7 +59,7 @@ func TestStatusTellsTheLastFlushesNewestFirstAndNoMore(t *testing.T) {
 		r.start(t)
 		for n := range int64(25) {
 			for range n + 1 {
-				r.record(t, spend.Update{Spend: spend.Dollars(2), Series: spend.Series{APIKey: "k"}})
+				r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(2)}, Series: spend.Series{APIKey: "k"}})
 			}
 			eventually(t, "the flush", func() bool { return r.Status().OldestHeld.IsZero() })
 		}

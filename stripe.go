@@ -77,15 +77,13 @@ func (s *stripe) find(hash uint64, key []byte) *cell {
 
 // isDirty says whether the cell has updates in the open seal. The caller holds the lock.
 func (s *stripe) isDirty(c *cell) bool {
-	sums := &c.sums[s.seal%2]
-	return sums.SuccessfulRequests|sums.FailedRequests != 0
+	return c.sums[s.seal%2].APIRequests() > 0
 }
 
 // isBrimful says whether the cell's sums have grown so large that nothing more may be added before a seal. The caller
 // holds the lock.
 func (s *stripe) isBrimful(c *cell) bool {
-	sums := &c.sums[s.seal%2]
-	return (sums.PromptTokens|sums.CompletionTokens|sums.CacheReadInputTokens|sums.CacheCreationInputTokens)>>56 != 0
+	return c.sums[s.seal%2].Bound()>>56 != 0
 }
 
 // make returns a new cell for the key with that hash. The caller holds the lock.
@@ -114,7 +112,7 @@ func (s *stripe) count(c *cell, one *spend.Cost) {
 		s.dirty = append(s.dirty, c)
 		s.open += c.places()
 	}
-	c.sums[s.seal%2].Count(one)
+	c.sums[s.seal%2].AddCost(one)
 	s.accepted++
 	s.updates++
 	s.amount = s.amount.Add(one.Spend)

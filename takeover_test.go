@@ -33,7 +33,7 @@ func TestALockIsTakenAsSoonAsItsHoldersTimeIsOver(t *testing.T) {
 			locker := &dyingLocker{Locker: r.locker, ends: time.Now().Add(left)}
 			r.cfg.Locker = locker
 			r.start(t)
-			r.record(t, spend.Update{Spend: spend.Dollars(1), Series: spend.Series{APIKey: "k"}})
+			r.record(t, spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "k"}})
 			eventually(t, "the lock is taken", func() bool { return locker.taken.Load() != 0 })
 			if late := time.Unix(0, locker.taken.Load()).Sub(locker.ends); late >= expirySpread {
 				t.Errorf("the lock was free for %s, with %s left at the start", late, left)

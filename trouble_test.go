@@ -40,7 +40,7 @@ func chainOf(t *testing.T, producer int, id string, n int) (list []*spend.Batch)
 	h := testHeader(testProducer(producer), 1)
 	for i := range n {
 		h.Sequence = uint64(i + 1)
-		rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}}, 0)
+		rows := sealUpdates(t, []spend.Update{{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: id}}}, 0)
 		b := spend.NewBatch(h, rows.totals, rows.rollups)
 		h.PriorDigest, h.PriorUpdates, h.PriorAmount = b.Digest(), h.PriorUpdates+b.Updates, h.PriorAmount.Add(b.Amount)
 		list = append(list, b)
@@ -141,7 +141,7 @@ func TestOrphanedShardThatFailsHidesNoLaterOne(t *testing.T) {
 			}
 			h := testHeader(testProducer(shard), 1)
 			h.Shard = shard
-			rows := sealUpdates(t, []spend.Update{{Spend: spend.Dollars(1), Series: spend.Series{APIKey: id}}}, 0)
+			rows := sealUpdates(t, []spend.Update{{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: id}}}, 0)
 			r.queue.Insert(shard, spend.NewBatch(h, rows.totals, rows.rollups).Bytes())
 		}
 		r.start(t)

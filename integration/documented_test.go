@@ -165,13 +165,12 @@ func (u *update) native() spend.Update {
 		status = spend.Failure
 	}
 	return spend.Update{
-		Spend: u.amount, Time: u.at, Status: status,
+		Cost: spend.Cost{Spend: u.amount, Time: u.at, Status: status, PromptTokens: u.Prompt, CompletionTokens: u.Completion, CacheReadInputTokens: u.CacheRead, CacheCreationInputTokens: u.CacheCreation},
 		Series: spend.Series{
 			APIKey: u.APIKey, UserID: u.UserID, EndUserID: u.EndUserID, TeamID: u.TeamID, OrganizationID: u.OrganizationID,
 			AgentID: u.AgentID, Model: u.Model, ModelGroup: u.ModelGroup, CustomLLMProvider: u.Provider,
 			MCPNamespacedToolName: u.Tool, Endpoint: u.Endpoint, Tags: u.Tags,
 		},
-		PromptTokens: u.Prompt, CompletionTokens: u.Completion, CacheReadInputTokens: u.CacheRead, CacheCreationInputTokens: u.CacheCreation,
 	}
 }
 

@@ -296,7 +296,7 @@ func TestARowThatPostgresRefusesIsQuarantinedAndAppliedOnceItsCauseIsMended(t *t
 	}
 	id := list[0].ID
 	s.wants(0, quarantine("list"), `api_key "full" 1.25 1 numeric field overflow (SQLSTATE 22003)`, "1 entry; rows of api_key: 1 of 1.25 dollars in 1 requests")
-	s.wants(0, quarantine("show", id), "requests 1 successful, 0 failed", "tokens prompt 7,", "reason numeric field overflow")
+	s.wants(0, quarantine("show", id), "successful requests 1", "failed requests 0", "prompt tokens 7", "reason numeric field overflow")
 	s.wants(1, append(quarantine("show", id), "--raw"), "only batches have bytes")
 	s.wants(0, []string{"audit"}, "rows of api_key: 1, of 1.25 dollars in 1 requests", "the books add up")
 	want := `"rows":[{"book":"api_key","entries":1,"spend":"1.25","api_requests":"1"}]`

@@ -41,7 +41,7 @@ func (s seriesSource) series() Series {
 	var series Series
 	r := s.reader()
 	for i := range seriesFields {
-		*series.field(i) = r.text()
+		*series.Text(i) = r.text()
 	}
 	if n := r.count(); n > 0 {
 		series.Tags = make([]string, n)
@@ -209,16 +209,11 @@ func (d *decoder) rollup(row *RollupRow, table []string) {
 	row.Counters = d.counters()
 }
 
-// The bits of the mask before the counters that aren't zero.
+// The mask before the counters says which of them aren't zero: the spend, and the whole numbers in their order.
 const (
-	hasSpend = 1 << iota
-	hasSuccessful
-	hasFailed
-	hasPrompt
-	hasCompletion
-	hasCacheRead
-	hasCacheCreation
-	hasUnknown
+	hasSpend = 1
+	hasCount = 2 // the first one
+	hasAll   = 1<<(Counts+1) - 1
 )
 
 func appendCounters(to []byte, c *Counters) []byte {
@@ -229,10 +224,9 @@ func appendCounters(to []byte, c *Counters) []byte {
 		mask |= hasSpend
 		to = appendAmount(to, c.Spend)
 	}
-	counts := c.counts()
-	for i, n := range counts {
-		if n != 0 {
-			mask |= hasSuccessful << i
+	for i := range Counts {
+		if n := *c.Count(i); n != 0 {
+			mask |= hasCount << i
 			to = binary.AppendUvarint(to, uint64(n))
 		}
 	}
@@ -240,31 +234,19 @@ func appendCounters(to []byte, c *Counters) []byte {
 	return to
 }
 
-// counts returns the counters that are whole numbers, in the order of the mask.
-func (c *Counters) counts() [6]int64 {
-	return [6]int64{
-		c.SuccessfulRequests, c.FailedRequests,
-		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens,
-	}
-}
-
 func (d *decoder) counters() (c Counters) {
 	mask := d.byte()
-	if mask&hasUnknown != 0 {
+	if mask&^hasAll != 0 {
 		d.fail()
 	}
 	if mask&hasSpend != 0 {
 		c.Spend = d.amount()
 	}
-	var counts [6]int64
-	for i := range counts {
-		if mask&(hasSuccessful<<i) != 0 {
-			counts[i] = d.count63()
+	for i := range Counts {
+		if mask&(hasCount<<i) != 0 {
+			*c.Count(i) = d.count63()
 		}
 	}
-	c.SuccessfulRequests, c.FailedRequests = counts[0], counts[1]
-	c.PromptTokens, c.CompletionTokens = counts[2], counts[3]
-	c.CacheReadInputTokens, c.CacheCreationInputTokens = counts[4], counts[5]
 	return c
 }
 

@@ -173,7 +173,7 @@ func (s *Series) AppendCanonical(to []byte, keep Dimensions) []byte {
 	} else {
 		for i := range seriesFields - seriesIDs {
 			if keep&(1<<i) != 0 {
-				to = appendText(to, *s.field(seriesIDs + i))
+				to = appendText(to, *s.Text(seriesIDs + i))
 			} else {
 				to = append(to, 0)
 			}

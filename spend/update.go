@@ -61,18 +61,10 @@ func (s *Status) UnmarshalText(text []byte) error {
 }
 
 // Update is what one request cost and whom and what it counts on. At least one id or tag must be set; an empty id
-// means "none". Its JSON is an object that POST /v1/updates takes.
+// means "none". Its JSON is one flat object, which POST /v1/updates takes.
 type Update struct {
-	Spend  Amount    `json:"spend"`         // may be negative (a credit); size at most MaxSpend
-	Time   time.Time `json:"time,omitzero"` // when the request was; zero means now. Counted in its UTC hour
-	Status Status    `json:"status,omitempty"`
-
-	Series // whom and what it counts on
-
-	PromptTokens             int64 `json:"prompt_tokens,omitempty"` // 0 to MaxTokens, as the other three
-	CompletionTokens         int64 `json:"completion_tokens,omitempty"`
-	CacheReadInputTokens     int64 `json:"cache_read_input_tokens,omitempty"`
-	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens,omitempty"`
+	Cost
+	Series
 }
 
 // Series is a combination of ids, tags and dimensions. All requests of one combination in one hour share one row of
@@ -107,10 +99,15 @@ var seriesFieldNames = [seriesFields]string{
 	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint",
 }
 
+// TextNames returns the names of the texts of a series, as updates, columns and reports have them: its ids, then its
+// dimensions. Tags aren't among them.
+func TextNames() []string { return append([]string(nil), seriesFieldNames[:]...) }
+
 // DimensionNames returns the names of the five dimensions, as Config.RollupDimensions takes them.
 func DimensionNames() []string { return append([]string(nil), seriesFieldNames[seriesIDs:]...) }
 
-func (s *Series) field(i int) *string {
+// Text returns the i-th text of the series, in the order of TextNames.
+func (s *Series) Text(i int) *string {
 	switch i {
 	case 0:
 		return &s.APIKey
@@ -157,24 +154,16 @@ func (e *UpdateError) Error() string {
 // Unwrap returns ErrInvalidUpdate.
 func (e *UpdateError) Unwrap() error { return ErrInvalidUpdate }
 
-// Cost is an Update without its Series: what one request cost.
+// Cost is what one request cost.
 type Cost struct {
-	Spend  Amount    // as in Update
-	Time   time.Time // as in Update
-	Status Status
+	Spend  Amount    `json:"spend"`         // may be negative (a credit); size at most MaxSpend
+	Time   time.Time `json:"time,omitzero"` // when the request was; zero means now. Counted in its UTC hour
+	Status Status    `json:"status,omitempty"`
 
-	PromptTokens             int64 // 0 to MaxTokens, as the other three
-	CompletionTokens         int64
-	CacheReadInputTokens     int64
-	CacheCreationInputTokens int64
-}
-
-// Of makes c the cost of the update. It fills c in place, because a struct of this size that a function returns is
-// copied twice, which would be a tenth of Record.
-func (c *Cost) Of(u *Update) {
-	c.Spend, c.Time, c.Status = u.Spend, u.Time, u.Status
-	c.PromptTokens, c.CompletionTokens = u.PromptTokens, u.CompletionTokens
-	c.CacheReadInputTokens, c.CacheCreationInputTokens = u.CacheReadInputTokens, u.CacheCreationInputTokens
+	PromptTokens             int64 `json:"prompt_tokens,omitempty"` // 0 to MaxTokens, as the other three
+	CompletionTokens         int64 `json:"completion_tokens,omitempty"`
+	CacheReadInputTokens     int64 `json:"cache_read_input_tokens,omitempty"`
+	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens,omitempty"`
 }
 
 // Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
@@ -183,9 +172,7 @@ func (u *Update) Check(index int) error { return u.checkAt(index, time.Now()) }
 
 // checkAt does it by another clock.
 func (u *Update) checkAt(index int, now time.Time) error {
-	var cost Cost
-	cost.Of(u)
-	if err := cost.Check(index, now); err != nil {
+	if err := u.Cost.Check(index, now); err != nil {
 		return err
 	}
 	return u.Series.Check(index)
@@ -211,11 +198,9 @@ func (c *Cost) Check(index int, now time.Time) error {
 }
 
 func (c *Cost) refuseTokens(index int) error {
-	names := [...]string{"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"}
-	values := [...]int64{c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens}
-	for i, v := range values {
-		if v < 0 || v > MaxTokens {
-			return refuse(index, names[i], "%d is out of range; allowed are 0 to %d", v, MaxTokens)
+	for i, name := range TokenNames() {
+		if v := *c.Tokens(i); v < 0 || v > MaxTokens {
+			return refuse(index, name, "%d is out of range; allowed are 0 to %d", v, MaxTokens)
 		}
 	}
 	return nil
@@ -229,7 +214,7 @@ func refuse(index int, field, format string, args ...any) error {
 func (s *Series) Check(index int) error {
 	anyID := len(s.Tags) > 0
 	for i := range seriesFields {
-		text := *s.field(i)
+		text := *s.Text(i)
 		if text == "" {
 			continue
 		}
@@ -266,48 +251,4 @@ func textFault(text string) string {
 		return "is not valid UTF-8"
 	}
 	return ""
-}
-
-// Counters are the sums that every row keeps.
-type Counters struct {
-	Spend                    Amount
-	SuccessfulRequests       int64
-	FailedRequests           int64
-	PromptTokens             int64
-	CompletionTokens         int64
-	CacheReadInputTokens     int64
-	CacheCreationInputTokens int64
-}
-
-// APIRequests returns the number of requests, successful and failed.
-func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
-
-// MostTokens returns the largest of the token counters.
-func (c *Counters) MostTokens() uint64 {
-	return uint64(max(c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens))
-}
-
-// Add adds d to c.
-func (c *Counters) Add(d *Counters) {
-	c.Spend = c.Spend.Add(d.Spend)
-	c.SuccessfulRequests += d.SuccessfulRequests
-	c.FailedRequests += d.FailedRequests
-	c.PromptTokens += d.PromptTokens
-	c.CompletionTokens += d.CompletionTokens
-	c.CacheReadInputTokens += d.CacheReadInputTokens
-	c.CacheCreationInputTokens += d.CacheCreationInputTokens
-}
-
-// Count adds one request to c.
-func (c *Counters) Count(one *Cost) {
-	c.Spend = c.Spend.Add(one.Spend)
-	if one.Status == Failure {
-		c.FailedRequests++
-	} else {
-		c.SuccessfulRequests++
-	}
-	c.PromptTokens += one.PromptTokens
-	c.CompletionTokens += one.CompletionTokens
-	c.CacheReadInputTokens += one.CacheReadInputTokens
-	c.CacheCreationInputTokens += one.CacheCreationInputTokens
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
-	ok := func() Update { return Update{Spend: Dollars(1), Series: Series{APIKey: "k"}} }
+	ok := func() Update { return Update{Cost: Cost{Spend: Dollars(1)}, Series: Series{APIKey: "k"}} }
 	for field, spoil := range map[string][]func(u *Update){
 		"spend": {
 			func(u *Update) { u.Spend = MaxSpend.Add(Picodollars(1)) },
@@ -52,11 +52,11 @@ func TestUpdateOutOfBoundsIsRefusedByTheNameOfItsField(t *testing.T) {
 }
 
 func TestAStatusThatIsNoneIsNeitherWrittenNorRead(t *testing.T) {
-	if text, err := json.Marshal(Update{Status: 2}); err == nil {
+	if text, err := json.Marshal(Update{Cost: Cost{Status: 2}}); err == nil {
 		t.Errorf("written: %s", text)
 	}
 	for _, text := range []string{`"done"`, `""`, `"Success"`, `1`} {
-		u := Update{Status: Failure}
+		u := Update{Cost: Cost{Status: Failure}}
 		if err := json.Unmarshal([]byte(`{"spend":"1","status":`+text+`}`), &u); err == nil || u.Status != Failure {
 			t.Errorf("%s is read as %s: %v", text, u.Status, err)
 		}

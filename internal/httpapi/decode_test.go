@@ -38,12 +38,11 @@ func TestEveryFieldArrivesWhereItBelongs(t *testing.T) {
 	}
 	got.Time = time.Time{}
 	want := spend.Update{
-		Spend: amount(t, "-1.25"), Status: spend.Failure,
+		Cost: spend.Cost{Spend: amount(t, "-1.25"), Status: spend.Failure, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4},
 		Series: spend.Series{
 			APIKey: "k", UserID: "u", EndUserID: "e", TeamID: "t", OrganizationID: "o", AgentID: "a", Tags: []string{"x", "y"},
 			Model: "m", ModelGroup: "g", CustomLLMProvider: "p", MCPNamespacedToolName: "n", Endpoint: "/v1",
 		},
-		PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -124,7 +123,7 @@ func TestNullIsAsGoodAsLeavingAFieldOut(t *testing.T) {
 	if err != nil || len(d.faults) > 0 {
 		t.Fatal(err, d.faults)
 	}
-	if want := (spend.Update{Spend: spend.Dollars(1)}); !reflect.DeepEqual(d.updates[0], want) {
+	if want := (spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}}); !reflect.DeepEqual(d.updates[0], want) {
 		t.Errorf("got %+v", d.updates[0])
 	}
 }
@@ -329,7 +328,7 @@ func TestADecoderUsedAgainKeepsNothingOfTheBodyBefore(t *testing.T) {
 	if err := d.decode([]byte(`{"spend":1,"user_id":"new","tags":["z"]}`), formatJSON); err != nil || len(d.faults) > 0 {
 		t.Fatal(err, d.faults)
 	}
-	want := spend.Update{Spend: spend.Dollars(1), Series: spend.Series{UserID: "new", Tags: []string{"z"}}}
+	want := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{UserID: "new", Tags: []string{"z"}}}
 	if !reflect.DeepEqual(d.updates[0], want) {
 		t.Errorf("got %+v", d.updates[0])
 	}

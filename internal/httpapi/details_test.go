@@ -30,7 +30,7 @@ var member = spend.Entity{Type: spend.TeamMember, TeamID: "crew", ID: "user"}
 func TestUsageCanBeGroupedByEverythingAtOnce(t *testing.T) {
 	in := newInstance(t)
 	in.run()
-	u := spend.Update{Spend: spend.Dollars(2), Series: everything, PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}
+	u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(2), PromptTokens: 1, CompletionTokens: 2, CacheReadInputTokens: 3, CacheCreationInputTokens: 4}, Series: everything}
 	in.book(string(encode(t, &u)))
 	names := pgstore.GroupNames()
 	_, answer := in.get("/v1/usage?by=total&entity_type=team_member&team_id=crew&entity_id=user&group_by=" + strings.Join(names, ","))

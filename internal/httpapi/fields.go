@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"bytes"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,95 +12,46 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// field is a field of an update in JSON.
+// field is a field of an update in JSON: one of those that are named here, then the texts of its series, then its numbers
+// of tokens, each in the order that package spend has them in.
 type field uint8
 
 const (
 	fieldSpend field = iota
 	fieldTime
 	fieldStatus
-	fieldAPIKey
-	fieldUserID
-	fieldEndUserID
-	fieldTeamID
-	fieldOrganizationID
-	fieldAgentID
 	fieldTags
-	fieldModel
-	fieldModelGroup
-	fieldCustomLLMProvider
-	fieldMCPNamespacedToolName
-	fieldEndpoint
-	fieldPromptTokens
-	fieldCompletionTokens
-	fieldCacheReadInputTokens
-	fieldCacheCreationInputTokens
-
-	noField
+	firstText
 )
 
-var fieldNames = [noField]string{
-	"spend", "time", "status",
-	"api_key", "user_id", "end_user_id", "team_id", "organization_id", "agent_id", "tags",
-	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint",
-	"prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
-}
+var (
+	fieldNames    = slices.Concat([]string{"spend", "time", "status", "tags"}, spend.TextNames(), spend.TokenNames())
+	allFieldNames = strings.Join(fieldNames, ", ")
 
-var allFieldNames = strings.Join(fieldNames[:], ", ")
+	firstTokens = firstText + field(len(spend.TextNames()))
+	noField     = field(len(fieldNames))
+
+	quotedFields = func() map[string]field {
+		byName := make(map[string]field, len(fieldNames))
+		for i, name := range fieldNames {
+			byName[strconv.Quote(name)] = field(i)
+		}
+		return byName
+	}()
+)
 
 // fieldOf returns the field that a quoted name stands for.
 func (d *decoder) fieldOf(quoted []byte) field {
-	if f := quotedField(quoted); f != noField || bytes.IndexByte(quoted, '\\') < 0 {
+	if f, ok := quotedFields[string(quoted)]; ok {
 		return f
 	}
 	// A name may be written with escapes, as "\u0073pend".
-	plain, err := jsontext.AppendQuote(nil, d.nameOf(quoted))
-	if err != nil {
-		return noField
-	}
-	return quotedField(plain)
-}
-
-func quotedField(quoted []byte) field {
-	switch string(quoted) {
-	case `"spend"`:
-		return fieldSpend
-	case `"time"`:
-		return fieldTime
-	case `"status"`:
-		return fieldStatus
-	case `"api_key"`:
-		return fieldAPIKey
-	case `"user_id"`:
-		return fieldUserID
-	case `"end_user_id"`:
-		return fieldEndUserID
-	case `"team_id"`:
-		return fieldTeamID
-	case `"organization_id"`:
-		return fieldOrganizationID
-	case `"agent_id"`:
-		return fieldAgentID
-	case `"tags"`:
-		return fieldTags
-	case `"model"`:
-		return fieldModel
-	case `"model_group"`:
-		return fieldModelGroup
-	case `"custom_llm_provider"`:
-		return fieldCustomLLMProvider
-	case `"mcp_namespaced_tool_name"`:
-		return fieldMCPNamespacedToolName
-	case `"endpoint"`:
-		return fieldEndpoint
-	case `"prompt_tokens"`:
-		return fieldPromptTokens
-	case `"completion_tokens"`:
-		return fieldCompletionTokens
-	case `"cache_read_input_tokens"`:
-		return fieldCacheReadInputTokens
-	case `"cache_creation_input_tokens"`:
-		return fieldCacheCreationInputTokens
+	if bytes.IndexByte(quoted, '\\') >= 0 {
+		if plain, err := jsontext.AppendQuote(nil, d.nameOf(quoted)); err == nil {
+			if f, ok := quotedFields[string(plain)]; ok {
+				return f
+			}
+		}
 	}
 	return noField
 }
@@ -125,13 +78,13 @@ func (d *decoder) value(index int, u *spend.Update, f field) error {
 		}
 		return nil
 	}
-	switch f {
-	case fieldSpend:
+	switch {
+	case f == fieldSpend:
 		return d.spend(index, u, kind)
-	case fieldTags:
+	case f == fieldTags:
 		return d.tags(index, u, kind)
-	case fieldPromptTokens, fieldCompletionTokens, fieldCacheReadInputTokens, fieldCacheCreationInputTokens:
-		return d.count(index, countOf(u, f), f, kind)
+	case f >= firstTokens:
+		return d.count(index, u.Tokens(int(f-firstTokens)), f, kind)
 	}
 	if kind != jsontext.KindString {
 		return d.refuseValue(index, fieldNames[f], "want a string, not "+kindName(kind))
@@ -146,48 +99,8 @@ func (d *decoder) value(index int, u *spend.Update, f field) error {
 	case fieldStatus:
 		return d.status(index, u, quoted)
 	}
-	*textOf(u, f) = d.string(quoted)
+	*u.Text(int(f - firstText)) = d.string(quoted)
 	return nil
-}
-
-func countOf(u *spend.Update, f field) *int64 {
-	switch f {
-	case fieldPromptTokens:
-		return &u.PromptTokens
-	case fieldCompletionTokens:
-		return &u.CompletionTokens
-	case fieldCacheReadInputTokens:
-		return &u.CacheReadInputTokens
-	default:
-		return &u.CacheCreationInputTokens
-	}
-}
-
-func textOf(u *spend.Update, f field) *string {
-	switch f {
-	case fieldAPIKey:
-		return &u.APIKey
-	case fieldUserID:
-		return &u.UserID
-	case fieldEndUserID:
-		return &u.EndUserID
-	case fieldTeamID:
-		return &u.TeamID
-	case fieldOrganizationID:
-		return &u.OrganizationID
-	case fieldAgentID:
-		return &u.AgentID
-	case fieldModel:
-		return &u.Model
-	case fieldModelGroup:
-		return &u.ModelGroup
-	case fieldCustomLLMProvider:
-		return &u.CustomLLMProvider
-	case fieldMCPNamespacedToolName:
-		return &u.MCPNamespacedToolName
-	default:
-		return &u.Endpoint
-	}
 }
 
 // string returns the text of the quoted string that json has just read: a part of d.text unless it has escapes.

@@ -256,7 +256,7 @@ func TestAnUpdateIsFoundUnderEveryEntityWhateverItsIdsAreMadeOf(t *testing.T) {
 	in.run()
 	ids := []string{"a/b", "%2F", "ключ 😀", "a?b=c&d#e", "..", " ", "a\nb", strings.Repeat("é", 128)}
 	for _, id := range ids {
-		u := spend.Update{Spend: spend.Dollars(2), Series: spend.Series{
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(2)}, Series: spend.Series{
 			APIKey: id, UserID: id, EndUserID: id, TeamID: id, OrganizationID: id, AgentID: id, Tags: []string{id}, Model: id,
 		}}
 		if status, answer := in.post("?ack=committed", "application/json", string(encode(t, &u))); status != http.StatusOK {

@@ -125,7 +125,7 @@ func (s *site) sources(locker spend.Locker) Sources {
 func (p *pod) record(t testing.TB, n int) {
 	t.Helper()
 	for range n {
-		u := spend.Update{Spend: spend.Dollars(2), Series: spend.Series{TeamID: "t"}}
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(2)}, Series: spend.Series{TeamID: "t"}}
 		if err := p.pipeline.Record(&u); err != nil {
 			t.Fatal(err)
 		}

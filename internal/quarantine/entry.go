@@ -172,28 +172,19 @@ type entityJSON struct {
 	TeamID string `json:"team_id,omitempty"`
 }
 
-// Counts are the sums beside the spend, with the names of the HTTP API.
+// Counts are the sums beside the spend, with the names of the HTTP API. Where it is embedded, the spend is what stands
+// beside it.
 type Counts struct {
-	APIRequests              int64 `json:"api_requests"`
-	SuccessfulRequests       int64 `json:"successful_requests"`
-	FailedRequests           int64 `json:"failed_requests"`
-	PromptTokens             int64 `json:"prompt_tokens"`
-	CompletionTokens         int64 `json:"completion_tokens"`
-	CacheReadInputTokens     int64 `json:"cache_read_input_tokens"`
-	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens"`
+	APIRequests int64 `json:"api_requests"`
+	*spend.Counters
 }
 
 func entityJSONOf(e *spend.Entity) *entityJSON {
 	return &entityJSON{Type: e.Type.String(), ID: e.ID, TeamID: e.TeamID}
 }
 
-// CountsOf gives names to sums.
-func CountsOf(c *spend.Counters) *Counts {
-	return &Counts{
-		c.APIRequests(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
-		c.CacheReadInputTokens, c.CacheCreationInputTokens,
-	}
-}
+// CountsOf returns the sums for JSON. It keeps c.
+func CountsOf(c *spend.Counters) *Counts { return &Counts{c.APIRequests(), c} }
 
 // EntryOf returns the entry as programs see it.
 func EntryOf(q *pgstore.Quarantined) *Entry {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -108,9 +109,9 @@ func (v *View) Print(to io.Writer) error {
 func printCounters(w io.Writer, book string, c *spend.Counters) {
 	fmt.Fprintf(w, "book\t%s\n", book)
 	fmt.Fprintf(w, "dollars\t%s\n", c.Spend)
-	fmt.Fprintf(w, "requests\t%d successful, %d failed\n", c.SuccessfulRequests, c.FailedRequests)
-	fmt.Fprintf(w, "tokens\tprompt %d, completion %d, cache read %d, cache creation %d\n",
-		c.PromptTokens, c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens)
+	for i, name := range spend.CountNames() {
+		fmt.Fprintf(w, "%s\t%d\n", strings.ReplaceAll(name, "_", " "), *c.Count(i))
+	}
 }
 
 func (v *View) printHeader(w io.Writer) {
@@ -184,11 +185,22 @@ func notSigned(id int64) string {
 		`"spendflush quarantine apply %d" with SPENDFLUSH_QUEUE_KEY_ACCEPTED set to unsigned or to that key, else "spendflush quarantine drop %[1]d"`, id)
 }
 
-const counterHeads = "DOLLARS\tSUCCESSFUL\tFAILED\tPROMPT\tCOMPLETION\tCACHE READ\tCACHE CREATION"
+// counterHeads are the heads of a table of counters: what they are called, without what stands behind all of its kind.
+var counterHeads = func() string {
+	heads := []string{"DOLLARS"}
+	for _, name := range spend.CountNames() {
+		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_requests"), "_tokens"), "_input")
+		heads = append(heads, strings.ToUpper(strings.ReplaceAll(name, "_", " ")))
+	}
+	return strings.Join(heads, "\t")
+}()
 
 func counterCells(c *spend.Counters) string {
-	return fmt.Sprintf("%s\t%d\t%d\t%d\t%d\t%d\t%d", c.Spend, c.SuccessfulRequests, c.FailedRequests, c.PromptTokens,
-		c.CompletionTokens, c.CacheReadInputTokens, c.CacheCreationInputTokens)
+	cells := c.Spend.String()
+	for i := range spend.Counts {
+		cells += fmt.Sprintf("\t%d", *c.Count(i))
+	}
+	return cells
 }
 
 func (v *View) printRows(to io.Writer) error {

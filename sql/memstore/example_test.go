@@ -33,7 +33,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	update := spendflush.Update{Spend: cost, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}}
+	update := spendflush.Update{Cost: spendflush.Cost{Spend: cost}, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}}
 	receipt, err := p.RecordAll([]spendflush.Update{update, update})
 	if err != nil {
 		log.Fatal(err)

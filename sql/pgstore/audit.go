@@ -209,12 +209,7 @@ func (a *audit) claims(ctx context.Context, tx querier) error {
 }
 
 // sums are the counters of a book, as texts because sums over a whole book may be larger than any row.
-type sums [7]string
-
-var sumNames = [len(sums{})]string{
-	"spend", "successful_requests", "failed_requests", "prompt_tokens", "completion_tokens",
-	"cache_read_input_tokens", "cache_creation_input_tokens",
-}
+type sums [1 + spend.Counts]string
 
 func (a *audit) books(ctx context.Context, tx querier) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_books"))
@@ -224,7 +219,11 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 	books := map[string]sums{} // by place and book
 	var place, book string
 	var s sums
-	_, err = pgx.ForEachRow(rows, []any{&place, &book, &s[0], &s[1], &s[2], &s[3], &s[4], &s[5], &s[6]}, func() error {
+	into := []any{&place, &book}
+	for i := range s {
+		into = append(into, &s[i])
+	}
+	_, err = pgx.ForEachRow(rows, into, func() error {
 		books[place+" "+book] = s
 		return nil
 	})
@@ -264,7 +263,7 @@ func compare(want, rows, aside sums) string {
 		if !okRows || !okAside {
 			text = "not a number"
 		}
-		differences = append(differences, fmt.Sprintf("%s: %s, should be %s", sumNames[i], text, cmp.Or(want[i], "0")))
+		differences = append(differences, fmt.Sprintf("%s: %s, should be %s", columns[i], text, cmp.Or(want[i], "0")))
 	}
 	return strings.Join(differences, "; ")
 }

@@ -197,7 +197,7 @@ func tamperings() []tampering {
 		{"INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, quarantined) VALUES (gen_random_uuid(), 0, 1, 1, 'r', false)",
 			[]string{checkSealed}, nil, nil, "the pruned marks in shard 0"},
 	}
-	for _, counter := range sumNames[1:] {
+	for _, counter := range columns[1:] {
 		change := " SET " + counter + " = " + counter + " + 1"
 		list = append(list,
 			tampering{"UPDATE spendflush.total" + change + ofTeam3, []string{"totals of team", each}, []string{"team-3"}, nil, ""},

@@ -33,11 +33,7 @@ func (a *audit) setAside(ctx context.Context, tx querier) error {
 		return err
 	}
 	var r asideRow
-	c := &r.counters
-	into := []any{
-		&r.id, &r.book, &r.key, &r.names, &r.day, &r.hour, &r.spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens,
-		&c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens,
-	}
+	into := append([]any{&r.id, &r.book, &r.key, &r.names, &r.day, &r.hour, &r.spend}, countsOf(&r.counters)...)
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		a.aside.add(&r)
 		return nil

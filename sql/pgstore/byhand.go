@@ -78,10 +78,8 @@ type quarantinedEntry struct {
 }
 
 func (s *Store) lockQuarantined(ctx context.Context, from querier, id int64) (q quarantinedEntry, err error) {
-	c := &q.counters
-	err = from.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names,
-		&q.hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
-		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)
+	into := []any{&q.kind, &q.unclaimed, &q.shard, &q.bytes, &q.book, &q.key, &q.names, &q.hour, (*anyAmount)(&q.counters.Spend)}
+	err = from.QueryRow(ctx, s.statement("quarantine_open"), id).Scan(append(into, countsOf(&q.counters)...)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotQuarantined
 	}

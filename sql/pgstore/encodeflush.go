@@ -84,8 +84,8 @@ func encodeTwice(e *encoder, f *spend.Flush) {
 
 func encodeTotals(e *encoder, shard int, rows []spend.TotalRow, places []int) {
 	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&rows[places[i]].Key) })
-	e.counters(len(places), func(i int) *spend.Counters { return &rows[places[i]].Counters })
 	e.int2(int16(shard))
+	e.counters(len(places), func(i int) *spend.Counters { return &rows[places[i]].Counters })
 }
 
 // encodeFreshTotals encodes rows that are perhaps not in the table, and notes them.
@@ -148,6 +148,6 @@ func encodeControl(e *encoder, f *spend.Flush, changes int16) {
 	}
 	e.int2(int16(f.Shard))
 	e.texts(len(books), func(i int) string { return bookName(books[i]) })
-	e.counters(len(books), func(i int) *spend.Counters { return &f.Control[books[i]] })
 	e.int2(changes)
+	e.counters(len(books), func(i int) *spend.Counters { return &f.Control[books[i]] })
 }

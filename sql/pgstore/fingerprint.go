@@ -59,12 +59,13 @@ func (f fingerprint) negative() fingerprint {
 // integer returns v modulo 2^128.
 func integer(v int64) fingerprint { return fingerprint{uint64(v >> 63), uint64(v)} }
 
-func fingerprintCounters(c *spend.Counters) [fingerprintWeights]fingerprint {
+func fingerprintCounters(c *spend.Counters) (values [fingerprintWeights]fingerprint) {
 	hi, lo := c.Spend.Units()
-	return [...]fingerprint{
-		{uint64(hi), lo}, integer(c.SuccessfulRequests), integer(c.FailedRequests), integer(c.PromptTokens),
-		integer(c.CompletionTokens), integer(c.CacheReadInputTokens), integer(c.CacheCreationInputTokens),
+	values[0] = fingerprint{uint64(hi), lo}
+	for i := range spend.Counts {
+		values[1+i] = integer(*c.Count(i))
 	}
+	return values
 }
 
 // signed returns the number from -2^127 that it is modulo 2^128.

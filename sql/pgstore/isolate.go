@@ -121,11 +121,8 @@ func quarantineRow(
 	}
 	var sums encoder
 	sums.amount(c.Spend)
-	for _, n := range []int64{
-		c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
-		c.CacheReadInputTokens, c.CacheCreationInputTokens,
-	} {
-		sums.int8(n)
+	for i := range spend.Counts {
+		sums.int8(*c.Count(i))
 	}
 	return call{name: "quarantine_row", params: append(params, sums.params()...), rows: 1}
 }

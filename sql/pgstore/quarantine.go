@@ -189,10 +189,11 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 	var sequence, updates *int64
 	var names string
 	var hour *int16
-	c := &q.Counters
-	err = row.Scan(&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.SettledBy, &q.Shard, &producer, &sequence, &q.Unclaimed, &q.Size,
-		&updates, &q.Book, &names, &day, &hour, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
-		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens)
+	into := []any{
+		&q.ID, &q.Kind, &q.State, &q.Reason, &q.CreatedAt, &settled, &q.SettledBy, &q.Shard, &producer, &sequence, &q.Unclaimed, &q.Size,
+		&updates, &q.Book, &names, &day, &hour, (*anyAmount)(&q.Counters.Spend),
+	}
+	err = row.Scan(append(into, countsOf(&q.Counters)...)...)
 	if err != nil {
 		return q, err
 	}

@@ -36,10 +36,8 @@ func (s *Store) Spend(ctx context.Context, e spend.Entity, producers []spend.Pro
 	var r SpendReport
 	var shards, lostShards []int32
 	var sequences, first, last []int64
-	c := &r.Committed
-	err := s.readRow(ctx, "spend", []any{[16]byte(e.Key()), asked}, &r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&c.Spend), &c.SuccessfulRequests, &c.FailedRequests,
-		&c.PromptTokens, &c.CompletionTokens, &c.CacheReadInputTokens, &c.CacheCreationInputTokens,
-		&shards, &sequences, &lostShards, &first, &last)
+	into := append([]any{&r.AsOf, &r.Found, &r.UpdatedAt, (*anyAmount)(&r.Committed.Spend)}, countsOf(&r.Committed)...)
+	err := s.readRow(ctx, "spend", []any{[16]byte(e.Key()), asked}, append(into, &shards, &sequences, &lostShards, &first, &last)...)
 	if sqlState(err) == codeOutOfRange {
 		err = fmt.Errorf("%w: %w", ErrOutOfRange, err)
 	}

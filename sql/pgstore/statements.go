@@ -60,7 +60,7 @@ func load(from fs.FS) statements {
 		if err != nil {
 			panic("spendflush/sql: an embedded file can't be read: " + err.Error())
 		}
-		texts[strings.TrimSuffix(name, ".sql")] = withoutComments(string(text))
+		texts[strings.TrimSuffix(name, ".sql")] = render(name, withoutComments(string(text)))
 	}
 	return texts
 }

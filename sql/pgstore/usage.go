@@ -75,16 +75,11 @@ type UsageRow struct {
 	Spend spend.Amount
 
 	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of CountNames.
-	Counts [7]string
+	Counts [1 + spend.Counts]string
 }
 
 // CountNames returns the names of UsageRow.Counts.
-func CountNames() [7]string {
-	return [...]string{
-		"api_requests", "successful_requests", "failed_requests", "prompt_tokens", "completion_tokens",
-		"cache_read_input_tokens", "cache_creation_input_tokens",
-	}
-}
+func CountNames() []string { return append([]string{"api_requests"}, spend.CountNames()...) }
 
 var groupNames = []string{
 	"entity_id", "team_id", "api_key", "user_id", "end_user_id", "organization_id", "agent_id",

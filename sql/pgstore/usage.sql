@@ -40,12 +40,7 @@ SELECT
     ] COLLATE "C" AS names,
     sum(r.spend)::text,
     sum(r.successful_requests::numeric + r.failed_requests)::text,
-    sum(r.successful_requests)::text,
-    sum(r.failed_requests)::text,
-    sum(r.prompt_tokens)::text,
-    sum(r.completion_tokens)::text,
-    sum(r.cache_read_input_tokens)::text,
-    sum(r.cache_creation_input_tokens)::text
+    {{whole "sum(r.%)::text"}}
 FROM counted c
 JOIN spendflush.rollup r ON r.series = c.series
 LEFT JOIN spendflush.series_tag g ON ($7::boolean[])[13] AND g.series = c.series

@@ -209,12 +209,9 @@ func (e *encoder) amounts(n int, at func(int) spend.Amount) {
 // counters encodes an array for each counter, in the order of the statements.
 func (e *encoder) counters(n int, at func(int) *spend.Counters) {
 	e.amounts(n, func(i int) spend.Amount { return at(i).Spend })
-	e.int8s(n, func(i int) int64 { return at(i).SuccessfulRequests })
-	e.int8s(n, func(i int) int64 { return at(i).FailedRequests })
-	e.int8s(n, func(i int) int64 { return at(i).PromptTokens })
-	e.int8s(n, func(i int) int64 { return at(i).CompletionTokens })
-	e.int8s(n, func(i int) int64 { return at(i).CacheReadInputTokens })
-	e.int8s(n, func(i int) int64 { return at(i).CacheCreationInputTokens })
+	for count := range spend.Counts {
+		e.int8s(n, func(i int) int64 { return *at(i).Count(count) })
+	}
 }
 
 const (

@@ -30,12 +30,7 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 	add(&want, w.Sums(0, g.again), 1)
 	add(&want, w.Sums(0, cycle), g.cycles)
 	var got spend.Counters
-	err = g.place.pool.QueryRow(ctx, `
-SELECT coalesce(sum(spend), 0), coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
-    coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
-    coalesce(sum(cache_read_input_tokens), 0)::bigint, coalesce(sum(cache_creation_input_tokens), 0)::bigint
-FROM spendflush.rollup`).Scan(&got.Spend, &got.SuccessfulRequests, &got.FailedRequests, &got.PromptTokens, &got.CompletionTokens,
-		&got.CacheReadInputTokens, &got.CacheCreationInputTokens)
+	err = g.place.pool.QueryRow(ctx, "SELECT "+load.Columns("coalesce(sum(%), 0)")+" FROM spendflush.rollup").Scan(load.Into(&got)...)
 	if err != nil {
 		return fmt.Errorf("read the rollups: %w", err)
 	}

@@ -239,7 +239,7 @@ func encodeBare(conn *pgx.Conn, f *spend.Flush) (b bareFlush, err error) {
 // columns are counters as arrays.
 type columns struct {
 	spend  []pgtype.Numeric
-	counts [6][]int64
+	counts [spend.Counts][]int64
 }
 
 func counterColumns(n int) *columns {
@@ -252,9 +252,8 @@ func counterColumns(n int) *columns {
 
 func (c *columns) set(i int, from *spend.Counters) {
 	c.spend[i] = numeric(from.Spend)
-	for j, x := range []int64{from.SuccessfulRequests, from.FailedRequests, from.PromptTokens, from.CompletionTokens,
-		from.CacheReadInputTokens, from.CacheCreationInputTokens} {
-		c.counts[j][i] = x
+	for j := range c.counts {
+		c.counts[j][i] = *from.Count(j)
 	}
 }
 

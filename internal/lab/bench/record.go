@@ -152,10 +152,8 @@ func handlesOf(p *spendflush.Pipeline, updates []spend.Update) (handles []*spend
 		if handles[i], err = p.Handle(&u.Series); err != nil {
 			return nil, nil, err
 		}
-		costs[i] = spend.Cost{
-			Spend: u.Spend, Status: u.Status, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-			CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
-		}
+		costs[i] = u.Cost
+		costs[i].Time = time.Time{}
 	}
 	return handles, costs, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
@@ -55,7 +56,7 @@ func settle(ledgers []*ledger, got *book) *verdict {
 			endUser := spend.Entity{Type: spend.EndUser, ID: r.endUser}
 			with := want.entities[endUser]
 			for j := range r.updates {
-				c := counters(&r.updates[j])
+				c := load.Counters(&r.updates[j])
 				with.Add(&c)
 			}
 			if got.entities[endUser] != with {
@@ -65,7 +66,7 @@ func settle(ledgers []*ledger, got *book) *verdict {
 			v.counted.add(r)
 			for j := range r.updates {
 				u := &r.updates[j]
-				c := counters(u)
+				c := load.Counters(u)
 				want.add(&u.Series, u.Time.Format(time.DateOnly), &c)
 			}
 		}
@@ -107,9 +108,6 @@ type books struct {
 	audit     pgstore.AuditReport
 }
 
-const counterColumns = `spend::text, successful_requests, failed_requests, prompt_tokens, completion_tokens, cache_read_input_tokens,
-	cache_creation_input_tokens`
-
 func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	b := &books{book: newBook()}
 	conn, err := pgx.Connect(ctx, d.postgres.URL(""))
@@ -118,12 +116,11 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var c spend.Counters
-	counters := []any{&c.Spend, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
-		&c.CacheReadInputTokens, &c.CacheCreationInputTokens}
+	counters, columns := load.Into(&c), load.Columns("%")
 
 	var name string
 	var e spend.Entity
-	rows, _ := conn.Query(ctx, "SELECT entity_type, entity_id, team_id, "+counterColumns+" FROM spendflush.spend") // ForEachRow has the error
+	rows, _ := conn.Query(ctx, "SELECT entity_type, entity_id, team_id, "+columns+" FROM spendflush.spend") // ForEachRow has the error
 	_, err = pgx.ForEachRow(rows, append([]any{&name, &e.ID, &e.TeamID}, counters...), func() (err error) {
 		if e.Type, err = spend.ParseEntityType(name); err != nil {
 			return err
@@ -140,7 +137,7 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	var day time.Time
 	var k daily
 	rows, _ = conn.Query(ctx, `SELECT date, entity_type, entity_id, team_id, api_key, model, model_group, custom_llm_provider,
-		mcp_namespaced_tool_name, endpoint, `+counterColumns+" FROM spendflush.daily_spend")
+		mcp_namespaced_tool_name, endpoint, `+columns+" FROM spendflush.daily_spend")
 	fields := []any{&day, &name, &k.ID, &k.TeamID, &k.apiKey, &k.model, &k.group, &k.provider, &k.tool, &k.endpoint}
 	_, err = pgx.ForEachRow(rows, append(fields, counters...), func() (err error) {
 		k.date = day.Format(time.DateOnly)

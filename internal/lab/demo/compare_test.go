@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -12,7 +13,7 @@ import (
 func sample() *ledger {
 	c := &client{ledger: newLedger()}
 	request := func(cents int64) []spend.Update {
-		u := spend.Update{Spend: spend.Picodollars(cents), Time: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)}
+		u := spend.Update{Cost: spend.Cost{Spend: spend.Picodollars(cents), Time: time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)}}
 		u.APIKey, u.TeamID, u.EndUserID = "key", "team", fmt.Sprintf("client.%d", len(c.ledger.unanswered))
 		return []spend.Update{u, u}
 	}
@@ -32,7 +33,7 @@ func booked(l *ledger, often ...int) *book {
 		for range n {
 			for j := range l.unanswered[i].updates {
 				u := &l.unanswered[i].updates[j]
-				c := counters(u)
+				c := load.Counters(u)
 				b.add(&u.Series, u.Time.Format(time.DateOnly), &c)
 			}
 		}
@@ -56,7 +57,7 @@ func TestWhatCountsTwiceOrInPartIsADifference(t *testing.T) {
 	l := sample()
 	half := booked(l)
 	u := &l.unanswered[0].updates[0]
-	c := counters(u)
+	c := load.Counters(u)
 	half.add(&u.Series, "2026-11-20", &c)
 
 	lost := newBook()

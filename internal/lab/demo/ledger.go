@@ -50,7 +50,7 @@ func (l *ledger) acknowledge(updates []spend.Update) {
 			sum = &ledgerSum{series: u.Series}
 			l.acknowledged[k] = sum
 		}
-		c := counters(u)
+		c := load.Counters(u)
 		sum.counters.Add(&c)
 	}
 }
@@ -58,18 +58,6 @@ func (l *ledger) acknowledge(updates []spend.Update) {
 // doubt notes a request that got no answer.
 func (l *ledger) doubt(updates []spend.Update) {
 	l.unanswered = append(l.unanswered, request{updates[0].EndUserID, updates})
-}
-
-// counters is what one update counts.
-func counters(u *spend.Update) spend.Counters {
-	c := spend.Counters{
-		Spend: u.Spend, SuccessfulRequests: 1, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
-	}
-	if u.Status == spend.Failure {
-		c.SuccessfulRequests, c.FailedRequests = 0, 1
-	}
-	return c
 }
 
 // book is what the books have to say: a row for each entity, and one for each entity, day and combination of dimensions.

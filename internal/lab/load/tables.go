@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,54 +23,40 @@ type Tables struct {
 	addTotal, addRollup string
 }
 
-const makeTables = `
+// types are the columns of the counters, in an order that wastes nothing: the numeric one is last.
+var types = func() string {
+	names := spend.CountNames()
+	for i, name := range names {
+		names[i] = name + " bigint NOT NULL"
+	}
+	return strings.Join(append(names, "spend numeric(38,12) NOT NULL"), ",\n    ")
+}()
+
+var makeTables = `
 CREATE SCHEMA %[1]s;
 CREATE TABLE %[1]s.total (
-    entity                      uuid           PRIMARY KEY,
-    failed_requests             bigint         NOT NULL,
-    cache_creation_input_tokens bigint         NOT NULL,
-    cache_read_input_tokens     bigint         NOT NULL,
-    successful_requests         bigint         NOT NULL,
-    prompt_tokens               bigint         NOT NULL,
-    completion_tokens           bigint         NOT NULL,
-    updated_at                  timestamptz    NOT NULL,
-    spend                       numeric(38,12) NOT NULL
+    entity     uuid        PRIMARY KEY,
+    updated_at timestamptz NOT NULL,
+    ` + types + `
 ) WITH (fillfactor = 50);
 CREATE TABLE %[1]s.rollup (
-    series                      uuid           NOT NULL,
-    day                         date           NOT NULL,
-    hour                        smallint       NOT NULL,
-    failed_requests             bigint         NOT NULL,
-    cache_creation_input_tokens bigint         NOT NULL,
-    cache_read_input_tokens     bigint         NOT NULL,
-    successful_requests         bigint         NOT NULL,
-    prompt_tokens               bigint         NOT NULL,
-    completion_tokens           bigint         NOT NULL,
-    spend                       numeric(38,12) NOT NULL,
+    series uuid     NOT NULL,
+    day    date     NOT NULL,
+    hour   smallint NOT NULL,
+    ` + types + `,
     PRIMARY KEY (day, hour, series)
 ) WITH (fillfactor = 50);
 CREATE INDEX ON %[1]s.rollup (series, day);`
 
-const addCounters = `
-    spend = t.spend + excluded.spend,
-    successful_requests = t.successful_requests + excluded.successful_requests,
-    failed_requests = t.failed_requests + excluded.failed_requests,
-    prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = t.completion_tokens + excluded.completion_tokens,
-    cache_read_input_tokens = t.cache_read_input_tokens + excluded.cache_read_input_tokens,
-    cache_creation_input_tokens = t.cache_creation_input_tokens + excluded.cache_creation_input_tokens`
+var addTotal = `
+INSERT INTO %s.total AS t (entity, updated_at, ` + Columns("%") + `)
+VALUES ($1, now(), ` + values(2) + `)
+ON CONFLICT (entity) DO UPDATE SET updated_at = excluded.updated_at, ` + Columns("% = t.% + excluded.%")
 
-const addTotal = `
-INSERT INTO %s.total AS t (spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
-    cache_read_input_tokens, cache_creation_input_tokens, entity, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now())
-ON CONFLICT (entity) DO UPDATE SET updated_at = excluded.updated_at,` + addCounters
-
-const addRollup = `
-INSERT INTO %s.rollup AS t (spend, successful_requests, failed_requests, prompt_tokens, completion_tokens,
-    cache_read_input_tokens, cache_creation_input_tokens, series, day, hour)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-ON CONFLICT (day, hour, series) DO UPDATE SET` + addCounters
+var addRollup = `
+INSERT INTO %s.rollup AS t (series, day, hour, ` + Columns("%") + `)
+VALUES ($1, $2, $3, ` + values(4) + `)
+ON CONFLICT (day, hour, series) DO UPDATE SET ` + Columns("% = t.% + excluded.%")
 
 // MakeTables makes the tables in a new schema of the name. It fails if there is one already. The pool stays the
 // caller's.
@@ -127,34 +114,27 @@ func (t *Tables) Add(ctx context.Context, to Execer, u *spend.Update) (rows int,
 
 // AddTotal adds to the total of an entity.
 func (t *Tables) AddTotal(ctx context.Context, to Execer, entity spend.Key, c *spend.Counters) error {
-	_, err := to.Exec(ctx, t.addTotal, args(c, entity)...)
+	_, err := to.Exec(ctx, t.addTotal, args(c, [16]byte(entity))...)
 	return err
 }
 
 // AddRollup adds to the rollup of a series in an hour.
 func (t *Tables) AddRollup(ctx context.Context, to Execer, series spend.Key, hour spend.Hour, c *spend.Counters) error {
 	at := hour.Time()
-	_, err := to.Exec(ctx, t.addRollup, append(args(c, series), at, int16(at.Hour()))...)
+	_, err := to.Exec(ctx, t.addRollup, args(c, [16]byte(series), at, int16(at.Hour()))...)
 	return err
-}
-
-func args(c *spend.Counters, key spend.Key) []any {
-	return []any{
-		c.Spend.String(), c.SuccessfulRequests, c.FailedRequests, c.PromptTokens, c.CompletionTokens,
-		c.CacheReadInputTokens, c.CacheCreationInputTokens, [16]byte(key),
-	}
 }
 
 // Updates returns what is in the rollups: each update once.
 func (t *Tables) Updates(ctx context.Context) (spend.Counters, error) {
 	var all spend.Counters
-	row := t.pool.QueryRow(ctx, fmt.Sprintf(`SELECT coalesce(sum(spend), 0)::text, %s FROM %s.rollup`, sumOfCounts, t.schema))
-	return all, wrapRead(scan(row, &all))
+	row := t.pool.QueryRow(ctx, fmt.Sprintf(`SELECT %s FROM %s.rollup`, sumColumns, t.schema))
+	return all, wrapRead(row.Scan(Into(&all)...))
 }
 
 // Entities returns the totals by entity key.
 func (t *Tables) Entities(ctx context.Context) (map[spend.Key]spend.Counters, error) {
-	rows, err := t.pool.Query(ctx, fmt.Sprintf(`SELECT entity, sum(spend)::text, %s FROM %s.total GROUP BY entity`, sumOfCounts, t.schema))
+	rows, err := t.pool.Query(ctx, fmt.Sprintf(`SELECT entity, %s FROM %s.total GROUP BY entity`, sumColumns, t.schema))
 	if err != nil {
 		return nil, wrapRead(err)
 	}
@@ -163,26 +143,12 @@ func (t *Tables) Entities(ctx context.Context) (map[spend.Key]spend.Counters, er
 	for rows.Next() {
 		var key [16]byte
 		var c spend.Counters
-		if err := scan(rows, &c, &key); err != nil {
+		if err := rows.Scan(append([]any{&key}, Into(&c)...)...); err != nil {
 			return nil, wrapRead(err)
 		}
 		all[key] = c
 	}
 	return all, wrapRead(rows.Err())
-}
-
-const sumOfCounts = `coalesce(sum(successful_requests), 0)::bigint, coalesce(sum(failed_requests), 0)::bigint,
-    coalesce(sum(prompt_tokens), 0)::bigint, coalesce(sum(completion_tokens), 0)::bigint,
-    coalesce(sum(cache_read_input_tokens), 0)::bigint, coalesce(sum(cache_creation_input_tokens), 0)::bigint`
-
-func scan(from pgx.Row, c *spend.Counters, first ...any) error {
-	var cost string
-	err := from.Scan(append(first, &cost, &c.SuccessfulRequests, &c.FailedRequests, &c.PromptTokens, &c.CompletionTokens,
-		&c.CacheReadInputTokens, &c.CacheCreationInputTokens)...)
-	if err == nil {
-		c.Spend, err = spend.ParseAmount(cost)
-	}
-	return err
 }
 
 func wrapRead(err error) error {

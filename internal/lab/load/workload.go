@@ -109,7 +109,7 @@ func (w *Workload) Fill(number uint64, u *spend.Update) {
 	random := mix(w.shape.Seed + number)
 	key := w.key(number, random)
 	random = mix(random)
-	*u = spend.Update{Time: w.shape.Time, Series: w.series(key, int(random>>58)%w.shape.Models)}
+	*u = spend.Update{Cost: spend.Cost{Time: w.shape.Time}, Series: w.series(key, int(random>>58)%w.shape.Models)}
 	u.PromptTokens = 20 + int64(random&0xfff)
 	if random>>12&0x3f == 0 { // one in 64
 		u.Status = spend.Failure
@@ -197,20 +197,6 @@ func (w *Workload) Sums(first, count uint64) Sums {
 
 // Combinations returns how many combinations of ids, tags and dimensions the workload can have.
 func (w *Workload) Combinations() int { return w.shape.Keys * w.shape.Models }
-
-// Counters is what one update adds.
-func Counters(u *spend.Update) spend.Counters {
-	c := spend.Counters{
-		Spend: u.Spend, PromptTokens: u.PromptTokens, CompletionTokens: u.CompletionTokens,
-		CacheReadInputTokens: u.CacheReadInputTokens, CacheCreationInputTokens: u.CacheCreationInputTokens,
-	}
-	if u.Status == spend.Failure {
-		c.FailedRequests = 1
-	} else {
-		c.SuccessfulRequests = 1
-	}
-	return c
-}
 
 // Entities returns whom the series counts on, in the order in which a service usually writes them: the key first. The
 // tags must be a set.

@@ -179,14 +179,14 @@ var sqlMutants = []mutant{
 	{
 		name:  "totals overwritten",
 		guard: "a flush adds to a total and doesn't replace it",
-		edits: []edit{{"sql/pgstore/add_totals.sql", "spend = t.spend + excluded.spend", "spend = excluded.spend"}},
+		edits: []edit{{"sql/pgstore/add_totals.sql", `{{each "% = t.% + excluded.%"}}`, `{{each "% = excluded.%"}}`}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestRowsThatAnotherStoreHasMadeAreAddedTo"},
 	},
 	{
 		name:  "totals known to be there overwritten",
 		guard: "so does one of rows that it knows to be there",
-		edits: []edit{{"sql/pgstore/add_known_totals.sql", "spend = t.spend + u.spend", "spend = u.spend"}},
+		edits: []edit{{"sql/pgstore/add_known_totals.sql", `{{each "% = t.% + u.%"}}`, `{{each "% = u.%"}}`}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestClaimsInOrderAreBooked"},
 	},
@@ -468,7 +468,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "totals not compared with rollups",
 		guard: "the audit compares the total of every entity with its rollups",
-		edits: []edit{{"sql/pgstore/audit_entities.sql", "WHERE (t.spend,", "WHERE false AND (t.spend,"}},
+		edits: []edit{{"sql/pgstore/audit_entities.sql", "WHERE ({{", "WHERE false AND ({{"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestTheAuditFindsAndNamesWhatWasChangedByHand"},
 	},

@@ -254,7 +254,6 @@ var sumMutants = []mutant{
 		name:  "spend read through a float",
 		guard: "amounts are parsed from their decimal text: a float keeps 17 digits of them",
 		edits: []edit{
-			{"internal/httpapi/fields.go", "import (", "import (\n\"strconv\""},
 			{"internal/httpapi/fields.go", "if u.Spend, err = spend.ParseAmount([]byte(text)); err != nil {",
 				"float, _ := strconv.ParseFloat(string(text), 64)\nif u.Spend, err = spend.ParseAmount(strconv.FormatFloat(float, 'f', -1, 64)); err != nil {"},
 		},

@@ -198,11 +198,11 @@ mutants: ## the tests of the tests: each guard of the books switched off, some m
 	@.ci/need go postgres redis-server pgbouncer
 	$(GO) run ./internal/lab/mutants -run '$(MUTANTS)'
 
-sim: ## the simulator: 20,000 schedules, and every pair of calls of its scenarios fails (half an hour)
+sim: ## the simulator: 20,000 schedules, and one in twenty pairs of calls of its scenarios fails (some minutes)
 	@.ci/need go
-	$(call go-test,-run Simulator -count=1 -v -timeout 2h,. -sim.runs=20000 -sim.pairs=1 -sim.orders=10000)
+	$(call go-test,-run Simulator -count=1 -v -timeout 2h,. -sim.runs=20000 -sim.pairs=20 -sim.orders=10000)
 
-sim-long: ## the simulator: 1,000,000 schedules on all cores
+sim-long: ## the simulator: 1,000,000 schedules, and every pair of calls of its scenarios fails, on all cores (hours)
 	@.ci/need go
 	$(call go-test,-run Simulator -count=1 -v -timeout 4h,. -sim.runs=1000000 -sim.pairs=1 -sim.orders=100000)
 

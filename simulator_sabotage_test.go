@@ -28,12 +28,12 @@ func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 		"batches found aren't checked":                  {with(func(r *simRules) { r.steps, r.grace = 600, time.Second }), func(s *simulator) { s.deployments[0].store.wrong.uncheckedFound = true }, 4000},
 		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.deployments[0].store.wrong.claimsPruned = true }, 12000},
 		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.deployments[0].store.wrong.revives = true }, 4000},
-		"a lower number is published over a higher one": {alone, func(s *simulator) { s.deployments[0].queue.published = map[int]int64{} }, 20_000},
+		"a lower number is published over a higher one": {alone, func(s *simulator) { s.deployments[0].queue.published = map[int]int64{} }, 200_000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if test.runs == 20_000 && *simRuns < 20_000 {
-				t.Skip("it is seen in one of some thousand long schedules: only with -sim.runs=20000")
+			if test.runs == 200_000 && *simRuns < 1_000_000 {
+				t.Skip("it is seen in one of some ten thousand long schedules: only with -sim.runs=1000000")
 			}
 			for seed := uint64(1); seed <= test.runs; seed++ {
 				s := newSimulator(seed, test.rules)

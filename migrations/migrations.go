@@ -222,6 +222,7 @@ func isBehind(ctx context.Context, db *sql.DB, known *goose.Provider) (bool, err
 
 const (
 	codeNoRight     = "42501"
+	codeIdleTimeout = "25P03"
 	codeLockTimeout = "55P03"
 )
 
@@ -289,14 +290,27 @@ type databaseVersion struct {
 	encoding  string
 }
 
-func read(ctx context.Context, db *sql.DB) (databaseVersion, error) {
-	version := databaseVersion{appliedAt: map[int64]time.Time{}}
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: true})
-	if err == nil {
-		defer tx.Rollback()
-		err = version.read(ctx, tx)
+// readTries is how often it is read where the role's own idle_in_transaction_session_timeout ends the transaction before its
+// settings are there: on a busy machine that may come between BEGIN and the next statement.
+const readTries = 5
+
+func read(ctx context.Context, db *sql.DB) (version databaseVersion, err error) {
+	for range readTries {
+		if version, err = readOnce(ctx, db); sqlState(err) != codeIdleTimeout {
+			break
+		}
 	}
 	return version, wrapRead(err)
+}
+
+func readOnce(ctx context.Context, db *sql.DB) (databaseVersion, error) {
+	version := databaseVersion{appliedAt: map[int64]time.Time{}}
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: true})
+	if err != nil {
+		return version, err
+	}
+	defer tx.Rollback()
+	return version, version.read(ctx, tx)
 }
 
 func (v *databaseVersion) read(ctx context.Context, tx *sql.Tx) error {

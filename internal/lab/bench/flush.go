@@ -229,7 +229,7 @@ func encodeBare(conn *pgx.Conn, f *spend.Flush) (b bareFlush, err error) {
 		series[i], days[i], hours[i] = f.Rollups[i].Key, at, int16(at.Hour())
 		rollups.set(i, &f.Rollups[i].Counters)
 	}
-	if b.totals, err = encodeStatement(conn, "add_totals", append(append([]any{entities}, totals.params()...), int16(f.Shard))); err != nil {
+	if b.totals, err = encodeStatement(conn, "add_totals", append([]any{entities, int16(f.Shard)}, totals.params()...)); err != nil {
 		return b, err
 	}
 	b.rollups, err = encodeStatement(conn, "add_rollups", append([]any{days, hours, series}, rollups.params()...))

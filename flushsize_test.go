@@ -90,19 +90,25 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 	})
 }
 
+// narrowRig returns a pipeline that doesn't run, on a store that takes room rows at a time, and a queue with a batch of two
+// rows of each of so many producers.
+func narrowRig(t *testing.T, room, producers int) (*rig, *narrowStore, *Pipeline) {
+	t.Helper()
+	r := newRig(t, true, 1, &faults{})
+	store := &narrowStore{testStore: r.store, room: room}
+	c := r.cfg
+	c.Store = store
+	for i := range producers {
+		r.queue.Insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
+	}
+	return r, store, newTestPipeline(t, c)
+}
+
 // A Postgres that takes only small flushes gets them one after the other: one walk over the queue commits all, and few
 // flushes fail, since the size that works is remembered.
 func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const batches = 512 // with two rows each
-		r := newRig(t, true, 1, &faults{})
-		store := &narrowStore{testStore: r.store, room: 4}
-		c := r.cfg
-		c.Store = store
-		p := newTestPipeline(t, c)
-		for i := range batches {
-			r.queue.Insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
-		}
+		r, store, p := narrowRig(t, 4, 512)
 		if err := p.DrainQueue(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -120,14 +126,7 @@ func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
 func TestAPostgresThatTakesNothingEndsTheWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers = 64
-		r := newRig(t, true, 1, &faults{})
-		store := &narrowStore{testStore: r.store, room: 1}
-		c := r.cfg
-		c.Store = store
-		p := newTestPipeline(t, c)
-		for i := range producers {
-			r.queue.Insert(0, chainOf(t, 1+i, fmt.Sprint("key ", i), 1)[0].Bytes())
-		}
+		_, store, p := narrowRig(t, 1, producers)
 		if err := p.DrainQueue(t.Context()); err == nil {
 			t.Error("nothing could be written, and no error says so")
 		}

@@ -55,7 +55,13 @@ func Render(files fs.FS) (map[string][]byte, error) {
 	}
 	list := &document{Title: "Documents", Root: "../"}
 	pages := map[string][]byte{}
-	r := &renderer{files: files, names: names, anchors: map[string]map[string]bool{}}
+	r := &renderer{
+		files: files, names: names, anchors: map[string]map[string]bool{},
+		md: goldmark.New(
+			goldmark.WithExtensions(extension.NewTable(extension.WithTableCellAlignMethod(extension.TableCellAlignAttribute)), extension.Strikethrough),
+			goldmark.WithParserOptions(parser.WithAutoHeadingID()),
+		),
+	}
 	for _, name := range names {
 		one, err := r.render(name)
 		if err != nil {
@@ -92,6 +98,7 @@ func documents(files fs.FS) (names []string, err error) {
 
 // renderer makes pages, and remembers what leads where.
 type renderer struct {
+	md      goldmark.Markdown
 	files   fs.FS
 	names   []string
 	anchors map[string]map[string]bool // of each document
@@ -110,16 +117,12 @@ func (r *renderer) render(name string) (*document, error) {
 		return nil, err
 	}
 	ids := &anchors{used: map[string]bool{}}
-	md := goldmark.New(
-		goldmark.WithExtensions(extension.NewTable(extension.WithTableCellAlignMethod(extension.TableCellAlignAttribute)), extension.Strikethrough),
-		goldmark.WithParserOptions(parser.WithAutoHeadingID()),
-	)
-	tree := md.Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(ids))))
+	tree := r.md.Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(ids))))
 	if err := r.redirect(tree, name); err != nil {
 		return nil, err
 	}
 	var body bytes.Buffer
-	if err := md.Renderer().Render(&body, source, tree); err != nil {
+	if err := r.md.Renderer().Render(&body, source, tree); err != nil {
 		return nil, err
 	}
 	r.anchors[name] = ids.used

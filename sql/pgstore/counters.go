@@ -14,7 +14,7 @@ var columns = append([]string{"spend"}, spend.CountNames()...)
 // The functions that files of statements have, so that a new counter changes none of them.
 var counterFuncs = template.FuncMap{
 	// each "t.% = u.%" writes the pattern for each column of the counters; % is its name.
-	"each": func(pattern string) string { return forEach(columns, pattern) },
+	"each": Columns,
 	// whole does it for all but the spend.
 	"whole": func(pattern string) string { return forEach(columns[1:], pattern) },
 
@@ -24,6 +24,10 @@ var counterFuncs = template.FuncMap{
 	"texts":  func(first int) string { return parameters(first, "text[]", "text[]") },
 	"values": func(first int) string { return parameters(first, "numeric", "bigint") },
 }
+
+// Columns writes the pattern for each column of the counters, the spend first, with commas between; % in it is the
+// column's name.
+func Columns(pattern string) string { return forEach(columns, pattern) }
 
 func forEach(names []string, pattern string) string {
 	list := make([]string, len(names))

@@ -30,7 +30,7 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 	add(&want, w.Sums(0, g.again), 1)
 	add(&want, w.Sums(0, cycle), g.cycles)
 	var got spend.Counters
-	err = g.place.pool.QueryRow(ctx, "SELECT "+load.Columns("coalesce(sum(%), 0)")+" FROM spendflush.rollup").Scan(load.Into(&got)...)
+	err = g.place.pool.QueryRow(ctx, "SELECT "+pgstore.Columns("coalesce(sum(%), 0)")+" FROM spendflush.rollup").Scan(load.Into(&got)...)
 	if err != nil {
 		return fmt.Errorf("read the rollups: %w", err)
 	}

@@ -116,7 +116,7 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var c spend.Counters
-	counters, columns := load.Into(&c), load.Columns("%")
+	counters, columns := load.Into(&c), pgstore.Columns("%")
 
 	var name string
 	var e spend.Entity

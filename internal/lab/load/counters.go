@@ -5,20 +5,11 @@ import (
 	"strings"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// Columns writes the pattern for each column of the counters, the spend first, with commas between; % in it is the
-// column's name.
-func Columns(pattern string) string {
-	names := append([]string{"spend"}, spend.CountNames()...)
-	for i, name := range names {
-		names[i] = strings.ReplaceAll(pattern, "%", name)
-	}
-	return strings.Join(names, ", ")
-}
-
 // sumColumns are the sums of the columns of the counters, as Into takes them.
-var sumColumns = Columns("coalesce(sum(%), 0)")
+var sumColumns = pgstore.Columns("coalesce(sum(%), 0)")
 
 // values writes the parameters from a number on that have the counters.
 func values(first int) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spendflush/spendflush/spend"
+	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // Tables are books that are written a row at a time: the total of each entity, and the rollup of each combination and
@@ -49,14 +50,14 @@ CREATE TABLE %[1]s.rollup (
 CREATE INDEX ON %[1]s.rollup (series, day);`
 
 var addTotal = `
-INSERT INTO %s.total AS t (entity, updated_at, ` + Columns("%") + `)
+INSERT INTO %s.total AS t (entity, updated_at, ` + pgstore.Columns("%") + `)
 VALUES ($1, now(), ` + values(2) + `)
-ON CONFLICT (entity) DO UPDATE SET updated_at = excluded.updated_at, ` + Columns("% = t.% + excluded.%")
+ON CONFLICT (entity) DO UPDATE SET updated_at = excluded.updated_at, ` + pgstore.Columns("% = t.% + excluded.%")
 
 var addRollup = `
-INSERT INTO %s.rollup AS t (series, day, hour, ` + Columns("%") + `)
+INSERT INTO %s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
 VALUES ($1, $2, $3, ` + values(4) + `)
-ON CONFLICT (day, hour, series) DO UPDATE SET ` + Columns("% = t.% + excluded.%")
+ON CONFLICT (day, hour, series) DO UPDATE SET ` + pgstore.Columns("% = t.% + excluded.%")
 
 // MakeTables makes the tables in a new schema of the name. It fails if there is one already. The pool stays the
 // caller's.

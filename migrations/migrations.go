@@ -11,6 +11,7 @@ package migrations
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
@@ -296,7 +297,8 @@ const readTries = 5
 
 func read(ctx context.Context, db *sql.DB) (version databaseVersion, err error) {
 	for range readTries {
-		if version, err = readOnce(ctx, db); sqlState(err) != codeIdleTimeout {
+		version, err = readOnce(ctx, db)
+		if sqlState(err) != codeIdleTimeout && !errors.Is(err, driver.ErrBadConn) { // as what was said last may not be read any more
 			break
 		}
 	}

@@ -6,6 +6,13 @@ package main
 // same.
 var sqlMutants = []mutant{
 	{
+		name:  "version read once",
+		guard: "a command goes on where Postgres ended the transaction in which it reads the version, as idle",
+		edits: []edit{{"migrations/migrations.go", "for range readTries {", "for range 1 {"}},
+		pkg:   "migrations",
+		tests: []string{"TestAVersionIsReadAgainWherePostgresHasEndedItsTransactionAsIdle"},
+	},
+	{
 		name:  "texts in the encoding of a caller's session",
 		guard: "a transaction says in which encoding texts are sent: a session of a caller's pool may have another one",
 		edits: []edit{{"internal/pglink/settings.go", "set_config('client_encoding', 'UTF8', true)", "set_config('client_encoding', pg_catalog.current_setting('client_encoding'), true)"}},

@@ -361,23 +361,28 @@ func checkBounds[K comparable](x *rig, name string, least, got, most map[K]sums)
 	}
 }
 
-// checkAside fails if anything is in quarantine, or given up that could still have come.
+// checkAside fails if anything is in quarantine, or given up that could still have come. What was passed while its producer got
+// no processor, and has come since, is in the books.
 func (x *rig) checkAside() {
 	x.t.Helper()
 	if n := x.number("SELECT count(*) FROM spendflush.quarantine"); n != 0 {
 		x.t.Errorf("%d rows in quarantine", n)
 	}
+
 	names := map[string]*podRun{}
 	for _, r := range x.runs {
 		names[r.producerID()] = r
 	}
-	lost := query(x.t, x.stack.postgres, pgx.RowTo[string], "SELECT producer::text FROM spendflush.lost_batches")
-	for _, producer := range lost {
+	lost := query(x.t, x.stack.postgres, pgx.RowTo[string],
+		"SELECT producer || ' in shard ' || shard || ', ' || first_sequence || ' to ' || last_sequence FROM spendflush.lost_batches WHERE found_at IS NULL")
+	for _, batches := range lost {
+		producer, _, _ := strings.Cut(batches, " ")
 		if r := names[producer]; r == nil || !r.exposed {
-			x.t.Errorf("a batch of producer %s is given up as lost, and nothing of its was", producer)
+			x.t.Errorf("batches of producer %s are given up as lost, and nothing of its was", batches)
 		}
 	}
-	x.note("%d batches are given up as lost", len(lost))
+	x.note("%d ranges of batches are given up as lost, and %d batches were until they came", len(lost),
+		x.number("SELECT count(*) FROM spendflush.lost_batches WHERE found_at IS NOT NULL"))
 }
 
 // checkServers looks for what must not have happened in Postgres.

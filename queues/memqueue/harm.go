@@ -29,9 +29,9 @@ func (q *Queue) Contents(shard int) (entries, retained []spend.Entry) {
 // Insert adds an entry of any bytes to the end of the shard, in spite of MaxBytes, as whoever writes to the server can. It
 // returns its id. The bytes are copied.
 func (q *Queue) Insert(shard int, bytes []byte) spend.EntryID {
-	e := memoryEntry{bytes: slices.Clone(bytes), sequence: uint64(crc32.ChecksumIEEE(bytes))}
+	e := memoryEntry{bytes: slices.Clone(bytes), checksum: crc32.ChecksumIEEE(bytes)}
 	if b, err := spend.ParseBatch(bytes); err == nil {
-		e.producer, e.sequence = b.Producer, b.Sequence
+		e = newEntry(b)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -52,6 +52,7 @@ type memoryEntry struct {
 	place    uint64
 	producer spend.ProducerID
 	sequence uint64
+	checksum uint32
 	bytes    []byte
 	pushed   time.Time
 }
@@ -124,14 +125,23 @@ func (q *Queue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := q.shard(b.Shard)
-	if _, i := s.behind(previous); i >= 0 && s.entries[i].producer == b.Producer && s.entries[i].sequence == b.Sequence {
+	if _, i := s.behind(previous); i >= 0 && s.entries[i].isOf(b) {
 		return previous, nil
 	}
 	size := int64(len(b.Bytes()))
 	if q.opts.MaxBytes > 0 && len(s.entries) > 0 && s.bytes+size > q.opts.MaxBytes {
 		return "", fmt.Errorf("push to shard %d: %w: it holds %d bytes at most", b.Shard, spend.ErrQueueFull, q.opts.MaxBytes)
 	}
-	return q.add(s, memoryEntry{producer: b.Producer, sequence: b.Sequence, bytes: slices.Clone(b.Bytes())}), nil
+	return q.add(s, newEntry(b)), nil
+}
+
+func newEntry(b *spend.Batch) memoryEntry {
+	return memoryEntry{producer: b.Producer, sequence: b.Sequence, checksum: b.Checksum(), bytes: slices.Clone(b.Bytes())}
+}
+
+// isOf says whether the entry was added for this batch.
+func (e *memoryEntry) isOf(b *spend.Batch) bool {
+	return e.producer == b.Producer && e.sequence == b.Sequence && e.checksum == b.Checksum()
 }
 
 // add appends the entry to the shard and returns the id that it gives it: it stands for the place and what is there, for
@@ -140,7 +150,7 @@ func (q *Queue) add(s *memoryShard, e memoryEntry) spend.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
 	e.place, e.pushed = s.last, q.opts.Now()
-	e.id = spend.EntryID(strconv.FormatUint(e.place, 10) + "/" + e.producer.String() + "/" + strconv.FormatUint(e.sequence, 10))
+	e.id = spend.EntryID(fmt.Sprintf("%d/%s/%d/%08x", e.place, e.producer, e.sequence, e.checksum))
 	s.entries = append(s.entries, e)
 	return e.id
 }

@@ -76,6 +76,28 @@ func TestAQueueCanBeHarmed(t *testing.T) {
 	}
 }
 
+func TestALateAckLeavesAnotherBatchOfTheSameNameThatGotItsPlace(t *testing.T) {
+	q := memqueue.New(memqueue.Options{})
+	producer := spend.NewProducerID(time.Now())
+	first, err := q.Push(t.Context(), queuetest.NewBatch(producer, 0, 1, 1), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	q.Clear()
+	other := queuetest.NewBatch(producer, 0, 1, 2)
+	second, err := q.Push(t.Context(), other, first)
+	if err != nil || second == first {
+		t.Errorf("%s is given again, as %s, %v", first, second, err)
+	}
+	if err := q.Ack(t.Context(), 0, spend.Ack{Entries: []spend.EntryID{first}}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := q.Push(t.Context(), other, second); again != second {
+		t.Errorf("the batch is gone: %s, %v", again, err)
+	}
+}
+
 // An entry acked under a clock that was a year ahead would be retained for a year, and what was acked after it was put right
 // would look older than it is.
 func TestAClockThatIsPutRightForgetsWhatIsRetainedInTime(t *testing.T) {

@@ -42,11 +42,12 @@ local function isWhole(fields)
   return fields.p and #fields.p == 36 and fields.s and #fields.s <= 20 and fields.b and #fields.b <= LARGEST
 end
 
--- identityOf returns what tells an entry apart from another one that got the same id after a loss: producer and
--- sequence, or of an entry that isn't whole a hash of its size and its beginning, where a batch has its checksum.
+-- identityOf returns what tells an entry apart from another one that got the same id after a loss: producer, sequence
+-- and the checksum in the header of the batch, or of an entry that isn't whole a hash of its size and its beginning.
 local function identityOf(fields)
   if isWhole(fields) then
-    return fields.p .. '/' .. fields.s
+    local checksum = string.gsub(string.sub(fields.b, 5, 8), '.', function(c) return string.format('%02x', string.byte(c)) end)
+    return fields.p .. '/' .. fields.s .. '/' .. checksum
   end
   local b = fields.b or ''
   return string.sub(redis.sha1hex(#b .. '/' .. string.sub(b, 1, 1024)), 1, 16)

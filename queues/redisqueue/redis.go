@@ -163,7 +163,7 @@ func (q *Queue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID
 		return "", fmt.Errorf("push to shard %d: the batch has %d bytes; allowed are %d", b.Shard, n, MaxBatchBytes)
 	}
 	producer, sequence := b.Producer.String(), strconv.FormatUint(b.Sequence, 10)
-	identity := producer + "/" + sequence
+	identity := fmt.Sprintf("%s/%s/%08x", producer, sequence, b.Checksum())
 	id, err := abandon.Call(ctx, q.calls, func() (string, error) {
 		keys := q.shardKeys(b.Shard)
 		if place, ok := parseID(previous); ok {

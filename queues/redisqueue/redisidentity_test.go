@@ -34,39 +34,45 @@ func flushDB(t *testing.T, client redis.UniversalClient) {
 const future = "9999999999999-7"
 
 func TestAnAckAfterALossLeavesTheBatchThatGotTheSameID(t *testing.T) {
+	producer := queuetest.NewProducer()
+	batches := map[string]*spend.Batch{
+		"of another producer": queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1),
+		"of the same name":    queuetest.NewBatch(producer, 0, 1, 2), // as one of other books may have
+	}
 	for name, opts := range map[string]redisqueue.Options{"Deleting": {}, "Retaining": retaining} {
 		for _, index := range []string{"indexed", "not indexed"} {
-			t.Run(name+"/"+index, func(t *testing.T) {
-				client := dial(t, testserver.Redis(t))
-				q := open(t, client, opts)
-				goOnFrom(t, client, future)
-				first := push(t, q, queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1), "")
-				flushDB(t, client)
-				goOnFrom(t, client, future)
-				other := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 1)
-				second := push(t, q, other, "")
-				if inStream(first) != inStream(second) || first == second {
-					t.Fatalf("the ids are %s and %s; this test wants the same place", first, second)
-				}
-				if index == "not indexed" {
-					do(t, client.(*redis.Client), "DEL", key("spendflush", 0, "index"))
-				}
-				before := look(t, q)
+			for which, other := range batches {
+				t.Run(name+"/"+index+"/"+which, func(t *testing.T) {
+					client := dial(t, testserver.Redis(t))
+					q := open(t, client, opts)
+					goOnFrom(t, client, future)
+					first := push(t, q, queuetest.NewBatch(producer, 0, 1, 1), "")
+					flushDB(t, client)
+					goOnFrom(t, client, future)
+					second := push(t, q, other, "")
+					if inStream(first) != inStream(second) || first == second {
+						t.Fatalf("the ids are %s and %s; this test wants the same place", first, second)
+					}
+					if index == "not indexed" {
+						do(t, client.(*redis.Client), "DEL", key("spendflush", 0, "index"))
+					}
+					before := look(t, q)
 
-				ack(t, q, []spend.EntryID{first})
-				if after := look(t, q); after != before {
-					t.Errorf("stats are %+v after a late ack, and were %+v", after, before)
-				}
-				if again := push(t, q, other, second); again != second {
-					t.Errorf("the batch isn't found any more: %s", again)
-				}
-				wantRetained(t, q, 0)
+					ack(t, q, []spend.EntryID{first})
+					if after := look(t, q); after != before {
+						t.Errorf("stats are %+v after a late ack, and were %+v", after, before)
+					}
+					if again := push(t, q, other, second); again != second {
+						t.Errorf("the batch isn't found any more: %s", again)
+					}
+					wantRetained(t, q, 0)
 
-				ack(t, q, []spend.EntryID{first, second})
-				if after := look(t, q); after.Batches != 0 {
-					t.Errorf("stats are %+v after its own ack", after)
-				}
-			})
+					ack(t, q, []spend.EntryID{first, second})
+					if after := look(t, q); after.Batches != 0 {
+						t.Errorf("stats are %+v after its own ack", after)
+					}
+				})
+			}
 		}
 	}
 }

@@ -57,9 +57,21 @@ var redisMutants = []mutant{
 	{
 		name:  "entry of another sequence taken for ours",
 		guard: "an entry counts as this batch's only if the sequence is the same",
-		edits: []edit{{"queues/redisqueue/entry.lua", "return fields.p .. '/' .. fields.s", "return fields.p"}, {"queues/redisqueue/redis.go", `producer + "/" + sequence`, "producer"}},
+		edits: []edit{
+			{"queues/redisqueue/entry.lua", "return fields.p .. '/' .. fields.s .. '/' .. checksum", "return fields.p .. '/' .. checksum"},
+			{"queues/redisqueue/redis.go", `fmt.Sprintf("%s/%s/%08x", producer, sequence, b.Checksum())`, `fmt.Sprintf("%s/%08x", producer, b.Checksum())`},
+			{"spend/batch.go", "return binary.BigEndian.Uint32(b.bytes[4:])", "return 0"},
+			{"queues/redisqueue/entry.lua", "string.byte(c))", "0)"},
+		},
 		pkg:   "queues/redisqueue",
 		tests: []string{"TestRedisIsAQueue/AnEntryOfAnotherBatchIsNotTakenForThisOne"},
+	},
+	{
+		name:  "entry of the same name taken for ours",
+		guard: "an entry counts as this batch's only if its checksum is the same: a late ack would take out another batch of that name, which Postgres hasn't",
+		edits: []edit{{"queues/redisqueue/entry.lua", "string.byte(c))", "0)"}, {"spend/batch.go", "return binary.BigEndian.Uint32(b.bytes[4:])", "return 0"}},
+		pkg:   "queues/redisqueue",
+		tests: []string{"TestAnAckAfterALossLeavesTheBatchThatGotTheSameID"},
 	},
 	{
 		name:  "one producer's mark published as another's",

@@ -24,8 +24,8 @@ func (r *rig) acknowledged(t *testing.T, when, id string) {
 	}
 }
 
-// wantToldOnce fails unless the log has the text in one line.
-func wantToldOnce(t *testing.T, log *strings.Builder, text string) {
+// wantLoggedOnce fails unless the log has the text in one line.
+func wantLoggedOnce(t *testing.T, log *strings.Builder, text string) {
 	t.Helper()
 	if n := strings.Count(log.String(), text); n != 1 {
 		t.Errorf("the log says %d times %q, want once:\n%s", n, text, log.String())
@@ -67,7 +67,7 @@ func TestABatchThatPostgresLostHoldsUpNoAcknowledgement(t *testing.T) {
 			t.Errorf("%d batches are reported as lost, want 1", n)
 		}
 		r.wantNothingHeld(t)
-		wantToldOnce(t, &log, "BATCHES ARE LOST")
+		wantLoggedOnce(t, &log, "BATCHES ARE LOST")
 		r.end(t)
 	})
 }
@@ -91,7 +91,7 @@ func TestABatchThatPostgresRefusesHoldsUpNoAcknowledgement(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		r.wantNothingHeld(t)
-		wantToldOnce(t, &log, "batch quarantined")
+		wantLoggedOnce(t, &log, "batch quarantined")
 		r.end(t)
 	})
 }

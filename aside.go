@@ -29,7 +29,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 	for i, b := range plan.bad {
 		bad[i] = b.BadBatch
 	}
-	kept, err := c.keepBad(ctx, bad)
+	kept, err := c.quarantineBad(ctx, bad)
 	for _, b := range plan.bad[:kept] {
 		plan.done = append(plan.done, b.entry)
 	}
@@ -58,12 +58,12 @@ const (
 	asideBatches = 1000
 )
 
-// keepBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
+// quarantineBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
 // many it has kept, from the first on.
-func (c *committer) keepBad(ctx context.Context, bad []spend.BadBatch) (kept int, err error) {
+func (c *committer) quarantineBad(ctx context.Context, bad []spend.BadBatch) (kept int, err error) {
 	for most := asideBatches; kept < len(bad); {
 		n := someBad(bad[kept:], most)
-		if err = c.keepSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
+		if err = c.quarantineSome(ctx, bad[kept:kept+n]); err != nil && n > 1 {
 			most = 1
 			if errors.Is(err, spend.ErrQuarantineFull) { // perhaps some of them have room: a try each would take as long as they are many
 				most = n / 2
@@ -88,7 +88,7 @@ func someBad(bad []spend.BadBatch, most int) (n int) {
 	return max(n, 1)
 }
 
-func (c *committer) keepSome(ctx context.Context, bad []spend.BadBatch) error {
+func (c *committer) quarantineSome(ctx context.Context, bad []spend.BadBatch) error {
 	ctx, cancel := c.time.WithTimeout(ctx, marksTimeout)
 	defer cancel()
 	before := c.rewind.atLeast()

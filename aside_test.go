@@ -49,7 +49,7 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 		r.Pipeline = newTestPipeline(t, c)
 		r.start(t)
 		r.commit(t, key("a"))
-		id := r.lanes[0].identity()
+		id := r.relays[0].identity()
 		chain := chainOf(t, 7, "stranger", 6) // of an instance with another key, or forged
 		for _, b := range chain[:5] {
 			r.queue.Insert(0, b.Bytes())
@@ -84,7 +84,7 @@ func TestTheBeginningOfAnEntryThatIsTooLargeIsNeverTakenForABatchOfOurs(t *testi
 	keys := spend.BatchKeys{Key: testBatchKey(1)}
 	p := newPlan(0)
 	p.keys = &keys
-	p.offer(spend.Entry{ID: "1", Bytes: signedBatch(t, spend.BatchKeys{}, 1).Bytes(), Fault: "it has too many bytes"})
+	p.addEntry(spend.Entry{ID: "1", Bytes: signedBatch(t, spend.BatchKeys{}, 1).Bytes(), Fault: "it has too many bytes"})
 	if len(p.bad) != 1 || !p.bad[0].Foreign || !p.bad[0].Bounded || len(p.wait) != 0 {
 		t.Errorf("set aside are %+v, and wait %v", p.bad, p.wait)
 	}
@@ -113,14 +113,14 @@ func TestAQuarantineThatIsAlmostFullIsNotTriedOnceForEachBatch(t *testing.T) {
 
 // What a lost identity has only in memory dies with the process until it is in quarantine.
 func TestWhatIsToBeSetAsideCountsAsQueuedOnceItIsInQuarantine(t *testing.T) {
-	l, _, _, stored := hookedLane(t)
-	seal := l.outbox.seal
-	l.changeIdentity(l.identity(), spend.Mark{}, errForgotten)
-	if stage := l.outbox.reached(seal); stage != Accepted {
+	r, _, _, stored := hookedLane(t)
+	seal := r.outbox.seal
+	r.changeIdentity(r.identity(), spend.Mark{}, errPruned)
+	if stage := r.outbox.reached(seal); stage != Accepted {
 		t.Errorf("not in quarantine yet: %s", stage)
 	}
-	l.keepAside(t.Context())
-	if stage := l.outbox.reached(seal); stage < Queued || len(stored.quarantined()) != 1 {
+	r.quarantineAside(t.Context())
+	if stage := r.outbox.reached(seal); stage < Queued || len(stored.quarantined()) != 1 {
 		t.Errorf("%d in quarantine: %s", len(stored.quarantined()), stage)
 	}
 }

@@ -77,14 +77,14 @@ func TestForgedBatchesAreNeverAppliedAndTheirProducersGoOn(t *testing.T) {
 				r.Pipeline = newTestPipeline(t, c)
 				r.start(t)
 				r.commit(t, key("a"))
-				id := r.lanes[0].identity()
+				id := r.relays[0].identity()
 				forged := forge(t, id, r.store.mark(0, id), by)
 				if _, err := r.queue.Push(t.Context(), forged, ""); err != nil {
 					t.Fatal(err)
 				}
 				eventually(t, "it is in quarantine", func() bool { return len(r.store.quarantined()) == 1 && r.queue.len(0) == 0 })
 				r.commit(t, key("b"))
-				if now := r.lanes[0].identity(); now != id {
+				if now := r.relays[0].identity(); now != id {
 					t.Error("the producer goes on under another identity")
 				}
 				bad := r.store.quarantined()[0]
@@ -104,11 +104,11 @@ func TestAForgedBatchOfALivingProducerIsNoticedWithoutAKey(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
 		r.start(t)
 		r.commit(t, key("a"))
-		id := r.lanes[0].identity()
+		id := r.relays[0].identity()
 		if _, err := r.queue.Push(t.Context(), forge(t, id, r.store.mark(0, id), spend.BatchKeys{}), ""); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it goes on under another identity", func() bool { return r.lanes[0].identity() != id })
+		eventually(t, "it goes on under another identity", func() bool { return r.relays[0].identity() != id })
 		r.commit(t, key("b"))
 		r.want.book(&forgedUpdate, 0)
 		r.end(t)

@@ -47,12 +47,12 @@ func TestPlanSetsABatchOfOtherBooksAsideByName(t *testing.T) {
 	newer := []byte(testBatch(t, 3, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes())
 	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(spend.Entry{ID: "foreign", Bytes: foreign.Bytes()})
-	p.offer(spend.Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).ForBooks(spend.BooksID{}, &spend.BatchKeys{}).Bytes()})
-	p.offer(spend.Entry{ID: "newer", Bytes: reframe(newer)})
-	p.offer(spend.Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
+	p.addEntry(spend.Entry{ID: "foreign", Bytes: foreign.Bytes()})
+	p.addEntry(spend.Entry{ID: "nameless", Bytes: testBatch(t, 2, 1).ForBooks(spend.BooksID{}, &spend.BatchKeys{}).Bytes()})
+	p.addEntry(spend.Entry{ID: "newer", Bytes: reframe(newer)})
+	p.addEntry(spend.Entry{ID: "own", Bytes: testBatch(t, 1, 1).Bytes()})
 	p.learn(p.unknown(), spend.Marks{})
-	f := p.take()
+	f := p.next()
 	if f == nil || len(f.Claims) != 1 || f.Batches() != 1 || f.Books != testBooks {
 		t.Fatalf("flush %+v", f)
 	}
@@ -211,7 +211,7 @@ func TestAQueueThatAnotherDatabaseUsesUnderTheSameIDIsLeftToIt(t *testing.T) {
 		if _, err := r.Wait(t.Context(), r.record(t, key("a")), Committed); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(conflictLasts + booksLook)
+		time.Sleep(conflictLasts + booksCheck)
 		if s := r.Status(); !s.TwoDatabases || !strings.Contains(s.BooksTrouble, "new-id") {
 			t.Errorf("status: %t %q", s.TwoDatabases, s.BooksTrouble)
 		}
@@ -284,7 +284,7 @@ func TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse(t *testing.T) 
 			if shown, err := queue.ShowWitnesses(t.Context(), witnessesUpTo(store.last.Add(1))); err != nil || len(shown) == 0 {
 				t.Fatalf("the others: %v, %v", shown, err)
 			}
-			time.Sleep(booksLook)
+			time.Sleep(booksCheck)
 			if err := r.books.mayUseQueue(); err != nil {
 				t.Fatal(err)
 			}
@@ -305,7 +305,7 @@ func TestAFlushOfOtherBooksIsRefusedByTheStore(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	plan := newPlan(0)
 	plan.books = otherTestBooks
-	plan.offer(spend.Entry{ID: "e", Bytes: testBatch(t, 1, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes()})
+	plan.addEntry(spend.Entry{ID: "e", Bytes: testBatch(t, 1, 1).ForBooks(otherTestBooks, &spend.BatchKeys{}).Bytes()})
 	if err := p.committer(0).commit(t.Context(), plan, viaQueue); !errors.Is(err, spend.ErrOtherBooks) {
 		t.Errorf("commit: %v", err)
 	}

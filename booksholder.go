@@ -13,10 +13,10 @@ import (
 
 // booksView is which books a pipeline works for, and what of its servers is theirs. It isn't changed.
 type booksView struct {
-	id     spend.BooksID // zero while they are unknown
-	told   bool          // by Postgres; else by a note
-	queue  spend.Queue   // nil without one
-	locker spend.Locker
+	id           spend.BooksID // zero while they are unknown
+	fromPostgres bool          // by Postgres; else by a note
+	queue        spend.Queue   // nil without one
+	locker       spend.Locker
 }
 
 // booksHolder finds out which books the database has. It is safe for concurrent use.
@@ -29,9 +29,9 @@ type booksHolder struct {
 	asking    bool
 	noted     bool            // the notes say so
 	witnesses []spend.Witness // as last read
-	looked    bool            // it is known whether one does
+	checked   bool            // it is known whether one does
 	conflict  time.Time       // since when another database uses the queue under the same id; zero if none does
-	told      bool            // that it lasts was logged
+	logged    bool            // that it lasts was logged
 	left      string          // what of other books is left in the journal
 	err       error           // why Postgres hasn't told, when it was last asked
 }
@@ -40,7 +40,7 @@ type booksHolder struct {
 const (
 	booksAsk     = time.Second            // while Postgres hasn't told
 	booksFirst   = 100 * time.Millisecond // until it is known whether another database uses the queue
-	booksLook    = 2 * time.Second        // after that
+	booksCheck   = 2 * time.Second        // after that
 	booksTimeout = time.Second            // one question
 )
 
@@ -52,7 +52,7 @@ func (h *booksHolder) current() booksView {
 
 func (h *booksHolder) id() spend.BooksID { return h.current().id }
 
-// conflictLasts is after what time a conflict is no failover that lost the last commits: the witness shown is forgotten
+// conflictLasts is after what time a conflict is no failover that lost the last commits: the witness shown has expired
 // within ten seconds by then.
 const conflictLasts = 15 * time.Second
 
@@ -66,7 +66,7 @@ func (h *booksHolder) trouble() (text string, twoDatabases bool) {
 	return h.left, false
 }
 
-// leave tells of batches of other books that are left in the journal.
+// leave logs batches of other books that are left in the journal.
 func (h *booksHolder) leave(batches []*spend.Batch, here spend.BooksID) {
 	if len(batches) == 0 {
 		return
@@ -84,31 +84,31 @@ func (h *booksHolder) leave(batches []*spend.Batch, here spend.BooksID) {
 		"of_books", of.String(), "books", here.String(), "batches", len(batches), "updates", updates, "amount", amount)
 }
 
-// doubt has Postgres asked anew: it has refused a flush as one of other books.
-func (h *booksHolder) doubt() {
+// recheck has Postgres asked anew: it has refused a flush as one of other books.
+func (h *booksHolder) recheck() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.view.told, h.nextAsk = false, time.Time{}
+	h.view.fromPostgres, h.nextAsk = false, time.Time{}
 }
 
 // learn takes the id that Postgres has told, or a note.
-func (h *booksHolder) learn(id spend.BooksID, told bool) { h.learnShown(id, told, nil) }
+func (h *booksHolder) learn(id spend.BooksID, fromPostgres bool) { h.learnShown(id, fromPostgres, nil) }
 
 // learnShown is learn where it is known already whether another database uses the queue under the same id.
-func (h *booksHolder) learnShown(id spend.BooksID, told bool, s *showing) {
+func (h *booksHolder) learnShown(id spend.BooksID, fromPostgres bool, s *showing) {
 	h.mu.Lock()
 	before := h.view
-	if id == before.id && (told == before.told || before.told) || !told && !before.id.IsZero() {
+	if id == before.id && (fromPostgres == before.fromPostgres || before.fromPostgres) || !fromPostgres && !before.id.IsZero() {
 		h.mu.Unlock()
 		return
 	}
-	h.view.told = told
+	h.view.fromPostgres = fromPostgres
 	if id != before.id {
-		h.view = h.p.viewOf(id, told)
-		h.noted, h.witnesses, h.conflict, h.looked = false, nil, time.Time{}, false
+		h.view = h.p.viewOf(id, fromPostgres)
+		h.noted, h.witnesses, h.conflict, h.checked = false, nil, time.Time{}, false
 	}
 	if s != nil {
-		h.witnesses, h.looked = s.own, true
+		h.witnesses, h.checked = s.own, true
 		if !s.shown && h.conflict.IsZero() {
 			h.conflict = h.p.time.Now()
 		}
@@ -116,13 +116,13 @@ func (h *booksHolder) learnShown(id spend.BooksID, told bool, s *showing) {
 	h.mu.Unlock()
 	if id != before.id {
 		for _, c := range h.p.allCommitters() {
-			c.rewind.forget()
+			c.rewind.reset()
 		}
 	}
 
 	log := h.p.log.With("books", id.String())
 	switch {
-	case before.id.IsZero() && told:
+	case before.id.IsZero() && fromPostgres:
 		log.Info("Postgres has told which books it has")
 	case before.id.IsZero():
 		log.Info("Postgres has not told yet which books it has; a note of an earlier time says so")
@@ -130,14 +130,14 @@ func (h *booksHolder) learnShown(id spend.BooksID, told bool, s *showing) {
 		log.Error("POSTGRES HAS OTHER BOOKS THAN BEFORE: this instance goes on for those that it has now. What was pushed for the "+
 			"books before stays where it is, under their keys, and a copy goes to quarantine", "before", before.id.String())
 	}
-	for _, l := range h.p.lanes {
-		l.poke()
+	for _, r := range h.p.relays {
+		r.wake()
 	}
 }
 
 // viewOf returns what of the servers belongs to the books.
-func (p *Pipeline) viewOf(id spend.BooksID, told bool) booksView {
-	v := booksView{id: id, told: told, queue: p.cfg.Queue, locker: p.cfg.Locker}
+func (p *Pipeline) viewOf(id spend.BooksID, fromPostgres bool) booksView {
+	v := booksView{id: id, fromPostgres: fromPostgres, queue: p.cfg.Queue, locker: p.cfg.Locker}
 	if q, ok := v.queue.(spend.BooksQueue); ok {
 		v.queue = q.ForBooks(id)
 	}
@@ -163,7 +163,7 @@ func (p *Pipeline) allCommitters() (list []*committer) {
 func (h *booksHolder) ask(ctx context.Context) (booksView, error) {
 	now := h.p.time.Now()
 	h.mu.Lock()
-	if h.view.told || h.asking || now.Before(h.nextAsk) {
+	if h.view.fromPostgres || h.asking || now.Before(h.nextAsk) {
 		defer h.mu.Unlock()
 		return h.view, h.err
 	}
@@ -248,10 +248,10 @@ func (h *booksHolder) note(ctx context.Context, id spend.BooksID) {
 	h.noted = noted && h.view.id == id
 }
 
-// look notes the books, and sees whether another database uses the queue under the same id.
-func (h *booksHolder) look(ctx context.Context) {
+// checkWitness notes the books, and sees whether another database uses the queue under the same id.
+func (h *booksHolder) checkWitness(ctx context.Context) {
 	view := h.current()
-	if !view.told {
+	if !view.fromPostgres {
 		return
 	}
 	h.note(ctx, view.id)
@@ -295,7 +295,7 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witn
 		cancel()
 		switch {
 		case errors.Is(err, spend.ErrOtherBooks):
-			h.doubt()
+			h.recheck()
 			return nil
 		case err == nil:
 			own = append(slices.Clip(read), except(own, read)...)
@@ -334,18 +334,18 @@ func (h *booksHolder) conclude(id spend.BooksID, s *showing) {
 		h.mu.Unlock()
 		return
 	}
-	before, told := h.conflict, h.told
-	h.witnesses, h.looked = s.own, true
+	before, loggedBefore := h.conflict, h.logged
+	h.witnesses, h.checked = s.own, true
 	now := h.p.time.Now()
 	switch {
 	case shown:
-		h.conflict, h.told = time.Time{}, false
+		h.conflict, h.logged = time.Time{}, false
 	case before.IsZero():
 		h.conflict = now
 	default:
-		h.told = now.Sub(before) >= conflictLasts
+		h.logged = now.Sub(before) >= conflictLasts
 	}
-	lasts := h.told && !told
+	lasts := h.logged && !loggedBefore
 	h.mu.Unlock()
 
 	log := h.p.log.With("books", id.String())
@@ -364,11 +364,11 @@ func (h *booksHolder) conclude(id spend.BooksID, s *showing) {
 // watchBooks works until ctx ends.
 func (p *Pipeline) watchBooks(ctx context.Context) {
 	for {
-		if view, _ := p.books.ask(ctx); view.told {
-			p.books.look(ctx)
+		if view, _ := p.books.ask(ctx); view.fromPostgres {
+			p.books.checkWitness(ctx)
 		}
-		wait := booksLook
-		if !p.books.current().told || errors.Is(p.books.mayUseQueue(), errNotLooked) {
+		wait := booksCheck
+		if !p.books.current().fromPostgres || errors.Is(p.books.mayUseQueue(), errUnchecked) {
 			wait = booksFirst // batches wait for it, and whoever reads marks may be told
 		}
 		if !p.time.Sleep(ctx, wait, nil) {
@@ -377,8 +377,8 @@ func (p *Pipeline) watchBooks(ctx context.Context) {
 	}
 }
 
-// errNotLooked is why the queue isn't used for a moment.
-var errNotLooked = fmt.Errorf("%w, nor whether another database uses the queue", spend.ErrBooksUnknown)
+// errUnchecked is why the queue isn't used for a moment.
+var errUnchecked = fmt.Errorf("%w, nor whether another database uses the queue", spend.ErrBooksUnknown)
 
 // mayUseQueue returns why the queue isn't to be used now, nil if it is.
 func (h *booksHolder) mayUseQueue() error {
@@ -388,8 +388,8 @@ func (h *booksHolder) mayUseQueue() error {
 	switch {
 	case !h.conflict.IsZero():
 		return spend.ErrTwoDatabases
-	case h.view.told && can && !h.looked:
-		return errNotLooked
+	case h.view.fromPostgres && can && !h.checked:
+		return errUnchecked
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // committer brings batches of one shard into Postgres, wherever they come from: from the queue, from an outbox, or from a
-// journal. It reads marks, applies flushes, passes gaps and quarantines what can't be booked. It is safe for concurrent
+// journal. It reads marks, applies flushes, skips gaps and quarantines what can't be booked. It is safe for concurrent
 // use.
 type committer struct {
 	shard     int
@@ -22,7 +22,7 @@ type committer struct {
 	log       *slog.Logger
 	metrics   *metrics
 	recent    *recentFlushes
-	confirmed func(marks map[spend.ProducerID]spend.Mark) // told of each commit
+	confirmed func(marks map[spend.ProducerID]spend.Mark) // called for each commit
 	rewind    rewindDetector
 	books     *booksHolder
 	known     *spend.KnownKeys
@@ -62,13 +62,13 @@ func (p *Pipeline) committer(shard int) *committer {
 
 // confirmOwn spares this instance's own outbox the way over the queue.
 func (p *Pipeline) confirmOwn(shard int, marks map[spend.ProducerID]spend.Mark) {
-	if shard >= len(p.lanes) {
+	if shard >= len(p.relays) {
 		return
 	}
-	l := p.lanes[shard]
-	id := l.identity()
+	r := p.relays[shard]
+	id := r.identity()
 	if mark, ok := marks[id]; ok {
-		l.confirm(id, mark)
+		r.confirm(id, mark)
 	}
 }
 
@@ -93,7 +93,7 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 		if c.awaitsRequeue(by) {
 			return errNotRequeued
 		}
-		f := plan.take()
+		f := plan.next()
 		if f == nil {
 			return nil
 		}
@@ -112,7 +112,7 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 
 		case errors.Is(err, spend.ErrOtherBooks):
 			plan.fenced(f)
-			c.books.doubt()
+			c.books.recheck()
 			return fmt.Errorf("commit: %w", err)
 
 		case errors.Is(err, spend.ErrRefused):
@@ -159,7 +159,7 @@ func (c *committer) learn(ctx context.Context, plan *plan) error {
 	return nil
 }
 
-// apply commits one flush of the plan, and tells of it.
+// apply commits one flush of the plan, and reports it.
 func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by via) error {
 	before := c.rewind.atLeast()
 	start := c.time.Now()
@@ -173,7 +173,7 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	c.rewind.observe(before + 1)
 	c.metrics.flushed(f, string(by), end.Sub(start))
 	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
-	c.tell(f)
+	c.logFlush(f)
 	plan.applied(f)
 	c.grow(plan)
 	c.confirmed(plan.marks)
@@ -182,8 +182,8 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	return nil
 }
 
-// tell says loudly what a committed flush has passed as lost or set aside, and what was found again.
-func (c *committer) tell(f *spend.Flush) {
+// logFlush says loudly what a committed flush has skipped as lost or set aside, and what was found again.
+func (c *committer) logFlush(f *spend.Flush) {
 	for _, l := range f.Lost {
 		if l.Quarantined {
 			c.log.Error("batch quarantined", "of_producer", l.Producer.String(), "sequence", l.First, "reason", l.Reason)
@@ -225,21 +225,21 @@ func (c *committer) noteTrouble(plan *plan) {
 	c.trouble = slices.Clone(plan.trouble.known)
 }
 
-// passGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
+// skipGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
 // that the earlier one is lost. The plan has seen the whole queue.
-func (c *committer) passGaps(ctx context.Context, plan *plan, watch gapWatch, by via) error {
+func (c *committer) skipGaps(ctx context.Context, plan *plan, watch gapWatch, by via) error {
 	overdue := watch.overdue(plan.gaps(), c.time.Now(), c.cfg.GapGrace)
 	if len(overdue) == 0 {
 		return nil
 	}
 	for _, id := range overdue {
-		plan.passing[id] = fmt.Sprintf("missing for %s", c.cfg.GapGrace)
+		plan.skipping[id] = fmt.Sprintf("missing for %s", c.cfg.GapGrace)
 	}
-	defer clear(plan.passing)
+	defer clear(plan.skipping)
 	return c.commit(ctx, plan, by)
 }
 
-// writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are passed
+// writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are skipped
 // at once, because its producer has nothing more to fill them with.
 func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned spend.ProducerID) error {
 	lockCtx, cancel := c.time.WithTimeout(ctx, queueTimeout)
@@ -253,16 +253,16 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	c.tryBooked(ctx)
 	plan := c.newPlan()
 	for _, b := range batches {
-		plan.offer(spend.Entry{Bytes: b.Bytes()}) // nothing of the queue is acked by it
+		plan.addEntry(spend.Entry{Bytes: b.Bytes()}) // nothing of the queue is acked by it
 	}
 	if abandoned != (spend.ProducerID{}) {
-		plan.passing[abandoned] = "Postgres was turned back, and the producer has them no more"
+		plan.skipping[abandoned] = "Postgres was turned back, and the producer has them no more"
 	}
 	if err := c.commit(ctx, plan, viaDirect); err != nil {
 		return err
 	}
-	clear(plan.passing)
-	if err := c.passGaps(ctx, plan, gaps, viaDirect); err != nil {
+	clear(plan.skipping)
+	if err := c.skipGaps(ctx, plan, gaps, viaDirect); err != nil {
 		return err
 	}
 	return errors.Join(c.quarantine(ctx, plan, viaDirect), plan.failure)

@@ -35,7 +35,7 @@ type Config struct {
 	// Instance names this process in locks, logs and metrics. Default: "instance".
 	Instance string
 
-	// Shards is the number of independent lanes, 1 to MaxShards. All instances should have the same. Default: 1.
+	// Shards is the number of independent shards, 1 to MaxShards. All instances should have the same. Default: 1.
 	Shards int
 
 	// SealInterval is how often the open map is sealed, from 1ms. Default: 200ms.
@@ -58,13 +58,13 @@ type Config struct {
 	MaxUnconfirmedBytes int
 
 	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from the queue. After it the
-	// missing one is reported as lost and passed; should it turn up later, it is counted nevertheless. From 1s. Default:
+	// missing one is reported as lost and skipped; should it turn up later, it is counted nevertheless. From 1s. Default:
 	// 10m.
 	GapGrace time.Duration
 
 	// RewindWindow is how far back Postgres may be turned (restored from a backup, failed over to a standby that lags)
-	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Keeper, there. 0:
-	// not at all. With it, a Queue must be a Keeper.
+	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Retainer, there. 0:
+	// not at all. With it, a Queue must be a Retainer.
 	RewindWindow time.Duration
 
 	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default: 10s.
@@ -166,8 +166,8 @@ func (c Config) Validate() error {
 	if c.RewindWindow < 0 || c.RewindWindow > maxRewindWindow {
 		fault("RewindWindow: %s; allowed are 0 to 24h", c.RewindWindow)
 	}
-	if _, ok := c.Queue.(spend.Keeper); c.RewindWindow > 0 && c.Queue != nil && !ok {
-		fault("RewindWindow: %s; the Queue must be a Keeper", c.RewindWindow)
+	if _, ok := c.Queue.(spend.Retainer); c.RewindWindow > 0 && c.Queue != nil && !ok {
+		fault("RewindWindow: %s; the Queue must be a Retainer", c.RewindWindow)
 	}
 	if err := c.BatchKeys.Validate(); err != nil {
 		fault("BatchKeys: %w", err)
@@ -199,11 +199,11 @@ type limits struct {
 
 // How the engine waits. These are not settings: nobody has a reason to change them.
 const (
-	maxExposed = 8 // batches of a lane neither queued, journaled nor committed, above which the open map goes on summing
+	maxAtRisk = 8 // batches of a relay neither queued, journaled nor committed, above which the open map goes on summing
 
 	clockInterval = time.Second // how often the clock is read for updates without a time
 
-	confirmInterval = 50 * time.Millisecond // how often an unconfirmed lane looks for its mark
+	confirmInterval = 50 * time.Millisecond // how often an unconfirmed relay looks for its mark
 	stallAfter      = 2 * time.Second       // no progress for so long: ask Postgres, and see to it that the queue has all
 	fallbackAfter   = time.Second           // pushes failing for so long: write directly
 	retryFirst      = 50 * time.Millisecond // pause after a failure, doubled at each

@@ -14,7 +14,7 @@ type denial struct {
 	at   time.Time
 }
 
-// denialLasts is how long one is told of after it can't be seen whether it goes on: another instance has the lock, or
+// denialLasts is how long one is reported after it can't be seen whether it goes on: another instance has the lock, or
 // nothing is left to push.
 const denialLasts = 10 * time.Second
 
@@ -32,22 +32,22 @@ func (f *flusher) noteDenied(ctx context.Context, err error) {
 }
 
 // noteDenied takes note of whether a server has denied a call, for people.
-func (l *lane) noteDenied(last *denial, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (r *relay) noteDenied(last *denial, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	*last = denial{}
 	if errors.Is(err, spend.ErrDenied) {
-		*last = denial{err.Error(), l.p.time.Now()}
+		*last = denial{err.Error(), r.p.time.Now()}
 	}
 }
 
-// denied tells of the last denial. Where nothing is left to be tried again it is soon old news. The caller must hold mu.
-func (l *lane) denied() string {
-	last := l.queueDenied
-	if l.directDenied.text != "" {
-		last = l.directDenied
+// denied returns the last denial. Where nothing is left to be tried again it is soon old news. The caller must hold mu.
+func (r *relay) denied() string {
+	last := r.queueDenied
+	if r.directDenied.text != "" {
+		last = r.directDenied
 	}
-	if len(l.outbox.batches) == 0 && l.p.time.Now().Sub(last.at) > denialLasts {
+	if len(r.outbox.batches) == 0 && r.p.time.Now().Sub(last.at) > denialLasts {
 		return ""
 	}
 	return last.text

@@ -15,8 +15,8 @@ func diverged(b *spend.Batch) error {
 }
 
 var (
-	// errForgotten is why a batch is set aside whose producer's mark was pruned.
-	errForgotten = errors.New("this instance was out of touch with Postgres for so long that its mark was pruned: it can't be told " +
+	// errPruned is why a batch is set aside whose producer's mark was pruned.
+	errPruned = errors.New("this instance was out of touch with Postgres for so long that its mark was pruned: it can't be told " +
 		"whether this batch was booked")
 	// errPerhapsBooked is why a batch is set aside that was under way when its process was cloned or put back.
 	errPerhapsBooked = errors.New("its process was cloned, or put back to an earlier state: it can't be told whether this batch was booked")
@@ -26,23 +26,23 @@ var (
 // has sealed: another process has the same memory, or had it before this one was put back to it. What is known to be in
 // the books is done; all else can't be booked under this identity any more and goes to quarantine, from where an operator
 // can apply it. mark is what Postgres says of the producer. It does nothing if the identity is another one already.
-func (l *lane) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error) {
-	l.p.sealing.Lock()
-	defer l.p.sealing.Unlock()
-	l.mu.Lock()
-	if l.outbox.producer != of || cause == spend.ErrDiverged && l.outbox.follows(mark) {
-		l.mu.Unlock()
+func (r *relay) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error) {
+	r.p.sealing.Lock()
+	defer r.p.sealing.Unlock()
+	r.mu.Lock()
+	if r.outbox.producer != of || cause == spend.ErrDiverged && r.outbox.follows(mark) {
+		r.mu.Unlock()
 		return
 	}
-	tell := l.renewIdentity(mark, cause)
-	l.mu.Unlock()
-	tell()
+	report := r.renewIdentity(mark, cause)
+	r.mu.Unlock()
+	report()
 }
 
-// renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls tell without mu.
-func (l *lane) renewIdentity(mark spend.Mark, cause error) (tell func()) {
-	old := l.outbox
-	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), l.commits.pruned()), l.p.cfg.RewindWindow)
+// renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls report without mu.
+func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
+	old := r.outbox
+	fresh := newOutbox(r.p.cfg.newProducer(r.p.time.Now(), r.commits.pruned()), r.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = old.seal, old.setAside
 
 	var updates int64
@@ -59,55 +59,55 @@ func (l *lane) renewIdentity(mark spend.Mark, cause error) (tell func()) {
 			stage = Queued
 		}
 		fresh.noteAside(b.seal, stage)
-		l.aside = append(l.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
+		r.aside = append(r.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
-	l.outbox, l.diverged, l.moved = fresh, false, nil
-	l.missing, l.missingSince, l.gaps = 0, time.Time{}, gapWatch{}
+	r.outbox, r.diverged, r.moved = fresh, false, nil
+	r.missing, r.missingSince, r.gaps = 0, time.Time{}, gapWatch{}
 
 	return func() {
-		l.p.metrics.identities.Inc()
-		l.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
+		r.p.metrics.identities.Inc()
+		r.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
 			"reason", cause, "old_producer", old.producer.String(), "new_producer", fresh.producer.String(),
 			"mark", mark.Sequence, "sealed", old.next-1, "batches", batches, "updates", updates, "amount", amount)
 		if confirmed > 0 {
-			l.p.advanced()
+			r.p.advanced()
 		}
-		l.poke()
+		r.wake()
 	}
 }
 
 // checkBirth looks, before anything is sealed under the identity, whether it looks like that of a producer whose mark was
 // pruned, because this machine's clock is far behind. Then another one is made that doesn't. If Postgres can't be asked,
 // it is tried again as long as nothing is sealed.
-func (l *lane) checkBirth(ctx context.Context) {
-	l.mu.Lock()
-	unused, producer := l.outbox.next == 1, l.outbox.producer
-	l.mu.Unlock()
-	if !unused || l.toPostgres.isBorn {
+func (r *relay) checkBirth(ctx context.Context) {
+	r.mu.Lock()
+	unused, producer := r.outbox.next == 1, r.outbox.producer
+	r.mu.Unlock()
+	if !unused || r.toPostgres.isBorn {
 		return
 	}
-	marks, err := l.commits.readMarks(ctx, []spend.ProducerID{producer})
+	marks, err := r.commits.readMarks(ctx, []spend.ProducerID{producer})
 	if err != nil {
-		l.log.Debug("it can't be looked whether this clock is far behind", "error", err)
+		r.log.Debug("it can't be looked whether this clock is far behind", "error", err)
 		return
 	}
-	l.toPostgres.isBorn = true
-	if !marks.Forgotten(producer) {
+	r.toPostgres.isBorn = true
+	if !marks.Pruned(producer) {
 		return
 	}
-	l.p.sealing.Lock()
-	defer l.p.sealing.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.outbox.next > 1 || l.outbox.producer != producer {
+	r.p.sealing.Lock()
+	defer r.p.sealing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.outbox.next > 1 || r.outbox.producer != producer {
 		return // what was sealed meanwhile is set aside when the mark is read
 	}
-	fresh := newOutbox(l.p.cfg.newProducer(l.p.time.Now(), marks.Horizon), l.p.cfg.RewindWindow)
-	fresh.seal, fresh.setAside = l.outbox.seal, l.outbox.setAside
-	l.outbox = fresh
-	l.log.Warn("the clock of this machine is far behind: the identity gets a later time, or its batches would go to quarantine",
-		"clock", l.p.time.Now().UTC(), "pruned_before", marks.Horizon.UTC(), "new_producer", fresh.producer.String())
+	fresh := newOutbox(r.p.cfg.newProducer(r.p.time.Now(), marks.Horizon), r.p.cfg.RewindWindow)
+	fresh.seal, fresh.setAside = r.outbox.seal, r.outbox.setAside
+	r.outbox = fresh
+	r.log.Warn("the clock of this machine is far behind: the identity gets a later time, or its batches would go to quarantine",
+		"clock", r.p.time.Now().UTC(), "pruned_before", marks.Horizon.UTC(), "new_producer", fresh.producer.String())
 }
 
 // reasonAside says why a batch can't be booked under its identity any more, nil if it is in the books.
@@ -128,37 +128,37 @@ func reasonAside(mark spend.Mark, b *spend.Batch, cause error) error {
 	return errPerhapsBooked
 }
 
-// keepAside brings what was set aside into quarantine.
-func (l *lane) keepAside(ctx context.Context) {
-	l.mu.Lock()
-	list := l.aside
-	l.mu.Unlock()
+// quarantineAside brings what was set aside into quarantine.
+func (r *relay) quarantineAside(ctx context.Context) {
+	r.mu.Lock()
+	list := r.aside
+	r.mu.Unlock()
 	if len(list) == 0 {
 		return
 	}
 	bad := make([]spend.BadBatch, len(list))
 	for i, b := range list {
-		bad[i] = spend.BadBatch{Shard: l.shard, Reason: b.reason.Error(), Bytes: b.Bytes(), Unclaimed: true}
+		bad[i] = spend.BadBatch{Shard: r.shard, Reason: b.reason.Error(), Bytes: b.Bytes(), Unclaimed: true}
 	}
-	kept, err := l.commits.keepBad(ctx, bad)
+	kept, err := r.commits.quarantineBad(ctx, bad)
 	if err != nil {
-		l.log.Debug("batches can't be quarantined yet", "error", err)
+		r.log.Debug("batches can't be quarantined yet", "error", err)
 	}
 	if kept == 0 {
 		return
 	}
 
-	l.mu.Lock()
-	l.aside = l.aside[kept:]
-	if l.p.cfg.Journal != nil {
-		l.kept = append(l.kept, list[:kept]...)
+	r.mu.Lock()
+	r.aside = r.aside[kept:]
+	if r.p.cfg.Journal != nil {
+		r.quarantined = append(r.quarantined, list[:kept]...)
 	}
 	for _, b := range list[:kept] {
-		if !slices.ContainsFunc(l.aside, func(a aside) bool { return a.seal == b.seal }) {
-			l.outbox.setAside[b.seal] = Queued
+		if !slices.ContainsFunc(r.aside, func(a aside) bool { return a.seal == b.seal }) {
+			r.outbox.setAside[b.seal] = Queued
 		}
 	}
-	l.mu.Unlock()
-	l.poke() // the journal has no need of it any more
-	l.p.advanced()
+	r.mu.Unlock()
+	r.wake() // the journal has no need of it any more
+	r.p.advanced()
 }

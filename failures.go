@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// failureLog tells of something that fails again and again: when it begins, when the kind of error changes, and once a
+// failureLog logs something that fails again and again: when it begins, when the kind of error changes, and once a
 // minute while it lasts. One goroutine uses it.
 type failureLog struct {
-	kind  string // of the error told last; "" while all is well
-	since time.Time
-	told  time.Time
+	kind   string // of the error logged last; "" while all is well
+	since  time.Time
+	logged time.Time
 }
 
 const failureInterval = time.Minute
@@ -26,8 +26,8 @@ func (f *failureLog) failed(log *slog.Logger, now time.Time, message string, err
 		f.since = now
 	}
 	level := slog.LevelDebug
-	if kind != f.kind || now.Sub(f.told) >= failureInterval {
-		level, f.told = slog.LevelWarn, now
+	if kind != f.kind || now.Sub(f.logged) >= failureInterval {
+		level, f.logged = slog.LevelWarn, now
 	}
 	f.kind = kind
 	log.Log(context.Background(), level, message, "error", err, "failing_for", now.Sub(f.since).Round(time.Millisecond).String())

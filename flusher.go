@@ -34,7 +34,7 @@ type flusher struct {
 	ackErr     error     // of the last ack of this term
 	seenNewer  bool      // batches of a newer format were seen, and that was logged
 	overBudget bool      // too many batches waited behind gaps, and that was logged
-	toldLeft   time.Time // when it was last logged that entries are left; zero while there are none
+	loggedLeft time.Time // when it was last logged that entries are left; zero while there are none
 }
 
 type heldLease struct {
@@ -106,7 +106,7 @@ func (f *flusher) report(ctx context.Context, err error) {
 		f.pause.reset()
 	case isHeldByInstance(err):
 		f.pause.reset()
-	case errors.Is(err, spend.ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are told elsewhere
+	case errors.Is(err, spend.ErrBooksUnknown): // Postgres may be away, or not migrated yet: both are logged elsewhere
 		f.log.Debug("nothing can be flushed yet", "error", err)
 	case ctx.Err() == nil:
 		f.failures.failed(f.log, f.p.time.Now(), "flush fails; batches stay in the queue and are tried again", err)
@@ -143,14 +143,14 @@ func (f *flusher) term(ctx context.Context) error {
 		// What came while the last flush committed has gathered already.
 		if !f.p.time.Sleep(ctx, f.p.cfg.FlushInterval-f.p.time.Now().Sub(begun), lease.Lost()) {
 			if ctx.Err() == nil {
-				f.tellLockLost()
+				f.logLockLost()
 			}
 			return nil
 		}
 	}
 }
 
-func (f *flusher) tellLockLost() {
+func (f *flusher) logLockLost() {
 	f.p.metrics.locksLost.WithLabelValues(fmt.Sprint(f.shard)).Inc()
 	f.log.Warn("lock lost; another instance goes on", "lock", f.name)
 }
@@ -165,7 +165,7 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	var failed []error
 	for shard := range spend.MaxShards {
 		f := newFlusher(p, shard)
-		waiting, err := f.look(ctx)
+		waiting, err := f.anythingToFlush(ctx)
 		if err != nil {
 			return errors.Join(append(failed, fmt.Errorf("shard %d: %w", shard, err))...)
 		}
@@ -194,12 +194,12 @@ const heldPause = 100 * time.Millisecond
 // learnBooks finds out whose queue is to be flushed. Only Postgres can tell: a note won't do.
 func (f *flusher) learnBooks(ctx context.Context) error {
 	view := f.p.books.current()
-	if !view.told {
+	if !view.fromPostgres {
 		var err error
-		if view, err = f.p.books.ask(ctx); !view.told && err == nil {
+		if view, err = f.p.books.ask(ctx); !view.fromPostgres && err == nil {
 			err = spend.ErrBooksUnknown // another goroutine asks just now
 		}
-		if !view.told {
+		if !view.fromPostgres {
 			return fmt.Errorf("ask Postgres for its books: %w", err)
 		}
 	}
@@ -207,8 +207,8 @@ func (f *flusher) learnBooks(ctx context.Context) error {
 	return f.p.books.mayUseQueue()
 }
 
-// look says whether there is anything in the queue of the books.
-func (f *flusher) look(ctx context.Context) (waiting bool, err error) {
+// anythingToFlush says whether there is anything in the queue of the books.
+func (f *flusher) anythingToFlush(ctx context.Context) (waiting bool, err error) {
 	if err := f.learnBooks(ctx); err != nil {
 		return false, err
 	}
@@ -217,7 +217,7 @@ func (f *flusher) look(ctx context.Context) (waiting bool, err error) {
 
 // once flushes what is in the queue, if there is anything.
 func (f *flusher) once(ctx context.Context) error {
-	if waiting, err := f.look(ctx); err != nil || !waiting {
+	if waiting, err := f.anythingToFlush(ctx); err != nil || !waiting {
 		return err
 	}
 	return f.flush(ctx)
@@ -277,14 +277,14 @@ func (f *flusher) drain(ctx context.Context, lease spend.Lease) (flushed bool, e
 		}
 		flushed = f.ack(ctx, plan) || flushed
 		// The walk goes on in any case: what fills the gaps may be at the end of the queue.
-		left := plan.trim(f.p.cfg.limits.waiting)
+		left := plan.evict(f.p.cfg.limits.waiting)
 		if left > 0 && !f.overBudget {
 			f.log.Warn("many batches wait behind gaps; some are left for a later walk", "bytes", left)
 		}
 		f.overBudget = left > 0
 	}
 	if isLost(lease) {
-		f.tellLockLost()
+		f.logLockLost()
 		return flushed, nil
 	}
 	err = f.finish(ctx, plan)
@@ -311,7 +311,7 @@ func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, aft
 		after = entries[len(entries)-1].ID
 		for _, e := range entries {
 			bytes += len(e.Bytes)
-			plan.offer(e)
+			plan.addEntry(e)
 		}
 	}
 	return after, true, nil
@@ -320,17 +320,17 @@ func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, aft
 // finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.
 func (f *flusher) finish(ctx context.Context, plan *plan) error {
 	f.p.metrics.gaps.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(len(plan.gaps())))
-	return f.commits.passGaps(ctx, plan, f.gaps, viaQueue)
+	return f.commits.skipGaps(ctx, plan, f.gaps, viaQueue)
 }
 
 // ack quarantines what can't be applied and takes what Postgres has out of the queue. That the queue doesn't take an ack
-// is no failure of the flush: the batches are committed, and their entries are dropped as duplicates when they are met
+// is no failure of the flush: the batches are committed, and their entries are dropped as duplicates when they are read
 // again. Nor does it end the walk that what can't be applied isn't taken into quarantine: it stays in the queue, and plan.failure
 // says why.
 func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
 	if err := f.commits.quarantine(ctx, plan, viaQueue); err != nil {
 		plan.failure = errors.Join(plan.failure, err)
-		plan.bad = nil // it is met again in the next walk
+		plan.bad = nil // it is read again in the next walk
 	}
 	ack := plan.ack()
 	if len(ack.Entries) == 0 {
@@ -367,17 +367,17 @@ func (f *flusher) note(plan *plan) {
 	f.seenNewer = plan.stats.newer > 0
 }
 
-// leftEvery is how often it is told that entries are left.
+// leftEvery is how often it is logged that entries are left.
 const leftEvery = time.Minute
 
-// noteLeft tells of entries that quarantine has no room for.
+// noteLeft logs entries that quarantine has no room for.
 func (f *flusher) noteLeft(s planStats) {
 	now := f.p.time.Now()
 	switch {
 	case s.left == 0:
-		f.toldLeft = time.Time{}
-	case f.toldLeft.IsZero() || now.Sub(f.toldLeft) >= leftEvery:
-		f.toldLeft = now
+		f.loggedLeft = time.Time{}
+	case f.loggedLeft.IsZero() || now.Sub(f.loggedLeft) >= leftEvery:
+		f.loggedLeft = now
 		f.log.Error("THE QUARANTINE IS FULL of batches that no instance of these books is known to have made: more of them are left in the "+
 			"queue, where they take its room. Somebody else writes to the queue, or an instance has another key",
 			"batches", s.left, "bytes", s.leftBytes)

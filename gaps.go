@@ -8,33 +8,33 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// passTo adds to the flush, as lost, what is missing between the claim and the batch: one range, however long. The error
+// skipGap adds to the flush, as lost, what is missing between the claim and the batch: one range, however long. The error
 // wraps ErrDiverged.
-func (p *plan) passTo(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error {
+func (p *plan) skipGap(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error {
 	// A batch has an update at least. Where those between can't have had any, it goes on from others.
 	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates < claim.SealedUpdates || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {
 		return diverged(b)
 	}
 	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
-		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.passing[b.Producer])
+		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.skipping[b.Producer])
 	f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: claim.Last + 1, Last: b.Sequence - 1, Reason: reason})
 	return nil
 }
 
-// takeFound takes a batch that was passed as lost. One that can't be booked is set aside by the same flush.
-func (p *plan) takeFound(b entryBatch, f *spend.Flush, sums *sums) {
+// claimFound takes a batch that was skipped as lost. One that can't be booked is set aside by the same flush.
+func (p *plan) claimFound(b entryBatch, f *spend.Flush, sums *sums) {
 	found := spend.FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest(), PriorDigest: b.PriorDigest}
-	if p.takeRows(b.Batch, f, sums) {
+	if p.addRows(b.Batch, f, sums) {
 		found.Updates, found.Amount = b.Updates, b.Amount
 	}
 	p.taken = append(p.taken, b)
 	f.Found = append(f.Found, found)
 }
 
-// takeRows adds the rows of a batch that the flush claims. It says whether the batch counts by that claim: one that can't be
+// addRows adds the rows of a batch that the flush claims. It says whether the batch counts by that claim: one that can't be
 // booked is set aside instead. One that an operator has booked by hand beside all claims counts by this one from now on, and its
 // rows are there.
-func (p *plan) takeRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool) {
+func (p *plan) addRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool) {
 	if p.marks[b.Producer].IsByHand(b) {
 		f.ByHand = append(f.ByHand, spend.ByHandBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest()})
 		sums.batches++

@@ -34,13 +34,13 @@ func lostOf(f *spend.Flush) (sequences []uint64) {
 	return sequences
 }
 
-func TestPassedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
+func TestSkippedGapIsPartOfTheClaimAndSaysHowMuchIsLost(t *testing.T) {
 	b := chained(t, 1, 7)
 	p := offered(t, map[int]uint64{1: 1}, b[1], b[4], b[6])
 	p.marks[testProducer(1)] = testMark(t, 1, 1)
 	p.applied(mustTake(t, p, "0001:2-2 $2"))
 	mustTake(t, p, "") // 3 and 4 are waited for
-	p.passing[testProducer(1)] = "gone"
+	p.skipping[testProducer(1)] = "gone"
 	f := mustTake(t, p, "0001:3-7 $12")
 	if got := lostOf(f); !slices.Equal(got, []uint64{3, 4, 6}) {
 		t.Fatalf("lost are %v, want 3, 4 and 6", got)
@@ -76,7 +76,7 @@ func TestLostBatchThatTurnsUpIsClaimedOnce(t *testing.T) {
 	if mark := p.marks[testProducer(1)]; mark.Contiguous() != 5 {
 		t.Errorf("mark is %+v", mark)
 	}
-	p.offer(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
+	p.addEntry(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "again")
 }
@@ -86,7 +86,7 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	b := chained(t, 1, 6)
 	p := testPlan()
 	for _, i := range []int{1, 3} {
-		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
+		p.addEntry(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i+1)), Bytes: b[i].Bytes()})
 	}
 	p.marks[testProducer(1)] = testMark(t, 1, 5, 1, 2, 4)
 	p.single = true
@@ -113,7 +113,7 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 2}}) || !mark.Has(4) {
 		t.Errorf("published is %+v", mark)
 	}
-	p.offer(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
+	p.addEntry(spend.Entry{ID: "again", Bytes: b[1].Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "again")
 }
@@ -137,19 +137,19 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 	one, other := twins(t, 6)
 	p := testPlan()
 	mark := recentMark(t, 1, 3)
-	p.offer(spend.Entry{ID: "sixth", Bytes: other[5].Bytes()})
+	p.addEntry(spend.Entry{ID: "sixth", Bytes: other[5].Bytes()})
 	p.marks[testProducer(1)] = mark
-	p.passing[testProducer(1)] = "gone"
+	p.skipping[testProducer(1)] = "gone"
 	p.applied(mustTake(t, p, "0001:4-6 $6"))
-	clear(p.passing)
+	clear(p.skipping)
 	p.done = nil
 
-	p.offer(spend.Entry{ID: "one", Bytes: one[4].Bytes()})
+	p.addEntry(spend.Entry{ID: "one", Bytes: one[4].Bytes()})
 	mustTake(t, p, "")
 	if len(p.bad) != 1 || !p.bad[0].Unclaimed {
 		t.Fatalf("set aside: %+v", p.bad)
 	}
-	p.offer(spend.Entry{ID: "other", Bytes: other[4].Bytes()})
+	p.addEntry(spend.Entry{ID: "other", Bytes: other[4].Bytes()})
 	f := mustTake(t, p, "")
 	if len(f.Found) != 1 || f.Found[0].Digest != other[4].Digest() {
 		t.Fatalf("found are %+v", f.Found)
@@ -158,7 +158,7 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 
 	// And that one says which fourth batch it goes on from, and this one can't be, because the third is another one.
 	for i, b := range []*spend.Batch{one[3], other[3]} {
-		p.offer(spend.Entry{ID: "fourth", Bytes: b.Bytes()})
+		p.addEntry(spend.Entry{ID: "fourth", Bytes: b.Bytes()})
 		if mustTake(t, p, ""); len(p.bad) != 2+i || p.stats.duplicates != 0 {
 			t.Errorf("%d set aside, %d taken for repetitions", len(p.bad), p.stats.duplicates)
 		}
@@ -176,11 +176,11 @@ func TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition(t *testing.T) {
 		mark := testMark(t, 1, 5, 3, 4)
 		mark.Recent = append(make(spend.Recent, 4*recentBytes), mark.Digest[:recentBytes]...)
 		p.marks[testProducer(1)] = mark
-		p.offer(spend.Entry{ID: "one", Bytes: one[2].Bytes()})
+		p.addEntry(spend.Entry{ID: "one", Bytes: one[2].Bytes()})
 		if !together {
 			p.applied(mustTake(t, p, ""))
 		}
-		p.offer(spend.Entry{ID: "other", Bytes: other[2].Bytes()})
+		p.addEntry(spend.Entry{ID: "other", Bytes: other[2].Bytes()})
 		if f := mustTake(t, p, ""); together {
 			p.applied(f)
 		}
@@ -190,15 +190,15 @@ func TestOfTwoBatchesForOneLostPlaceTheSecondIsNoRepetition(t *testing.T) {
 	}
 }
 
-func TestAGapIsNotPassedToABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
+func TestAGapIsNotSkippedForABatchWhoseSumsCannotGoOnFromTheMark(t *testing.T) {
 	b := testBatch(t, 1, 5)
 	rows := mustRows(t, b)
 	h := b.Header
 	h.PriorUpdates = 3 // two at the mark, and two batches in between
 	p := testPlan()
-	p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
+	p.addEntry(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
 	p.marks[testProducer(1)] = testMark(t, 1, 2)
-	p.passing[testProducer(1)] = "gone"
+	p.skipping[testProducer(1)] = "gone"
 	if mustTake(t, p, ""); len(p.bad) != 1 || !p.bad[0].Unclaimed {
 		t.Errorf("set aside: %+v", p.bad)
 	}
@@ -208,9 +208,9 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 	b := chained(t, 1, 3)
 	store := newTestStore()
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
-	passing := offered(t, nil, b[0], b[2])
-	passing.passing[testProducer(1)] = "gone"
-	if err := p.committer(0).commit(t.Context(), passing, viaQueue); err != nil {
+	skipping := offered(t, nil, b[0], b[2])
+	skipping.skipping[testProducer(1)] = "gone"
+	if err := p.committer(0).commit(t.Context(), skipping, viaQueue); err != nil {
 		t.Fatal(err)
 	}
 	stale := offered(t, nil, b[1])
@@ -230,13 +230,13 @@ func TestFoundBatchThatSomebodyElseClaimedIsNotCountedAgain(t *testing.T) {
 	}
 }
 
-func TestGapIsNotPassedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
+func TestGapIsNotSkippedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(spend.Entry{ID: "a", Bytes: reframe(newer)})
-	p.offer(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
-	p.offer(spend.Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
+	p.addEntry(spend.Entry{ID: "a", Bytes: reframe(newer)})
+	p.addEntry(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.addEntry(spend.Entry{ID: "c", Bytes: testBatch(t, 2, 2).Bytes()})
 	learn(t, p, nil)
 	mustTake(t, p, "")
 	if gaps := p.gaps(); len(gaps) != 1 || gaps[testProducer(2)] != 0 {
@@ -254,10 +254,10 @@ func farBatch(t testing.TB, sequence uint64) *spend.Batch {
 }
 
 // Postgres was turned back by that much, and the producer goes on. Its batches would wait for ever.
-func TestAGapIsPassedAsOneRangeHoweverLongItIs(t *testing.T) {
+func TestAGapIsSkippedAsOneRangeHoweverLongItIs(t *testing.T) {
 	for _, last := range []uint64{1_000_002, 3_000_000_002, math.MaxInt64} {
 		p := offered(t, nil, farBatch(t, last))
-		p.passing[testProducer(1)] = "gone"
+		p.skipping[testProducer(1)] = "gone"
 		f := mustTake(t, p, fmt.Sprintf("0001:1-%d $2", last))
 		if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != last-1 || f.Batches() != 1 || len(p.bad) > 0 {
 			t.Fatalf("up to %d: %+v, set aside %+v", last, f, p.bad)
@@ -274,7 +274,7 @@ func TestAGapIsPassedAsOneRangeHoweverLongItIs(t *testing.T) {
 		if last == math.MaxInt64 {
 			continue
 		}
-		p.offer(spend.Entry{ID: "found", Bytes: farBatch(t, 1_000_000).Bytes()})
+		p.addEntry(spend.Entry{ID: "found", Bytes: farBatch(t, 1_000_000).Bytes()})
 		p.applied(mustTake(t, p, ""))
 		if mark := p.marks[testProducer(1)]; !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 999_999}, {First: 1_000_001, Last: last - 1}}) || !mark.Has(1_000_000) {
 			t.Errorf("after one was found, the mark is %+v", mark)
@@ -283,16 +283,16 @@ func TestAGapIsPassedAsOneRangeHoweverLongItIs(t *testing.T) {
 }
 
 // A batch has an update at least: by its sums, a sequence can't have been reached.
-func TestASequenceThatTheSumsDoNotReachIsNotPassedToHoweverFarItIs(t *testing.T) {
+func TestASequenceThatTheSumsDoNotReachIsNotSkippedToHoweverFarItIs(t *testing.T) {
 	for _, sequence := range []uint64{12, 3_000_000_000, math.MaxInt64} {
 		for _, prior := range []int64{0, 1, 10} {
 			b := testBatch(t, 1, 2)
 			rows, h := mustRows(t, b), b.Header
 			h.Sequence, h.PriorUpdates = sequence, prior
 			p := testPlan()
-			p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
+			p.addEntry(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, rows.Totals, rows.Rollups).Bytes()})
 			p.marks[testProducer(1)] = testMark(t, 1, 2)
-			p.passing[testProducer(1)] = "gone"
+			p.skipping[testProducer(1)] = "gone"
 			if mustTake(t, p, ""); len(p.bad) != 1 || !p.bad[0].Unclaimed {
 				t.Errorf("sequence %d after %d updates: set aside %+v", sequence, prior, p.bad)
 			}
@@ -325,7 +325,7 @@ func TestBatchesBehindGapsAreKeptFromTheOldestProducerNearestToItsMark(t *testin
 	p := offered(t, nil, testBatch(t, 2, 2), testBatch(t, 1, 5), testBatch(t, 1, 3), testBatch(t, 1, 4))
 	_, all := p.waiting()
 	kept := len(testBatch(t, 1, 3).Bytes()) + len(testBatch(t, 1, 4).Bytes())
-	if left := p.trim(kept + 1); left != all-kept {
+	if left := p.evict(kept + 1); left != all-kept {
 		t.Errorf("%d bytes are left for later, want %d", left, all-kept)
 	}
 	if kept := p.wait[testProducer(1)]; len(kept) != 2 || kept[0].Sequence != 3 || kept[1].Sequence != 4 || len(p.wait[testProducer(2)]) != 0 {
@@ -339,10 +339,10 @@ func TestBatchOfAProducerWhoseMarkMayBeCleanedUpIsSetAside(t *testing.T) {
 	known := spend.NewProducerID(testNow.Add(-2 * time.Hour))
 	p := testPlan()
 	for _, id := range []spend.ProducerID{old, young, known} {
-		p.offer(spend.Entry{ID: spend.EntryID(id.String()), Bytes: spend.NewBatch(testHeader(id, 1), nil, nil).Bytes()})
+		p.addEntry(spend.Entry{ID: spend.EntryID(id.String()), Bytes: spend.NewBatch(testHeader(id, 1), nil, nil).Bytes()})
 	}
 	p.learn(p.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{known: {}}, Horizon: testNow})
-	if f := p.take(); len(f.Claims) != 2 {
+	if f := p.next(); len(f.Claims) != 2 {
 		t.Errorf("claims are %+v", f.Claims)
 	}
 	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, old.String()) || !strings.Contains(p.bad[0].Reason, "cleaned up") {
@@ -382,14 +382,14 @@ func TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside(t *t
 	store := newTestStore()
 	store.setHorizon(0, time.Now().Add(time.Hour))
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})
-	l := p.lanes[0]
-	before := l.identity()
-	l.outbox.seal = 3
-	l.outbox.noteAside(2, Queued)
-	if l.checkBirth(t.Context()); l.identity() == before {
+	r := p.relays[0]
+	before := r.identity()
+	r.outbox.seal = 3
+	r.outbox.noteAside(2, Queued)
+	if r.checkBirth(t.Context()); r.identity() == before {
 		t.Fatal("the identity looks pruned, and isn't changed")
 	}
-	if aside, next := l.outbox.reached(2), l.outbox.reached(3); aside != Queued || next != Committed {
+	if aside, next := r.outbox.reached(2), r.outbox.reached(3); aside != Queued || next != Committed {
 		t.Errorf("the seals are %s and %s", aside, next)
 	}
 }
@@ -437,7 +437,7 @@ func TestAnIdentityThatLooksPrunedLaterIsChangedForOneThatDoesNot(t *testing.T) 
 		if err := r.Record(&lost); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the identity is one that can't have been pruned", func() bool { return !r.lanes[0].identity().Born().Before(horizon) })
+		eventually(t, "the identity is one that can't have been pruned", func() bool { return !r.relays[0].identity().Born().Before(horizon) })
 		for range 5 {
 			r.record(t, key("b"))
 			time.Sleep(time.Second)
@@ -506,7 +506,7 @@ func TestGapOfADeadProducerIsReportedAndTheRestCommitted(t *testing.T) {
 }
 
 // An instance was cut off for so long that its gap was passed. It still has the batch.
-func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
+func TestInstanceThatComesBackSendsWhatWasSkippedAsLost(t *testing.T) {
 	for _, withQueue := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, withQueue, 1, &faults{all: true})
@@ -515,7 +515,7 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 				r.record(t, key("a"))
 				time.Sleep(300 * time.Millisecond)
 			}
-			_, batches, _ := r.lanes[0].unconfirmed()
+			_, batches, _ := r.relays[0].unconfirmed()
 			if len(batches) < 3 {
 				t.Fatalf("%d batches are sealed", len(batches))
 			}
@@ -523,12 +523,12 @@ func TestInstanceThatComesBackSendsWhatWasPassedAsLost(t *testing.T) {
 			p := testPlan()
 			for i, b := range batches[:len(batches)-1] {
 				if i != 1 {
-					p.offer(spend.Entry{ID: "e", Bytes: b.ForBooks(testBooks, &spend.BatchKeys{}).Bytes()})
+					p.addEntry(spend.Entry{ID: "e", Bytes: b.ForBooks(testBooks, &spend.BatchKeys{}).Bytes()})
 				}
 			}
 			p.learn(p.unknown(), spend.Marks{})
-			p.passing[r.Producer()] = "not heard of"
-			if err := r.store.Apply(t.Context(), p.take()); err != nil || r.store.missing() != 1 {
+			p.skipping[r.Producer()] = "not heard of"
+			if err := r.store.Apply(t.Context(), p.next()); err != nil || r.store.missing() != 1 {
 				t.Fatalf("%d missing, %v", r.store.missing(), err)
 			}
 			r.faults.setAll(false)
@@ -621,10 +621,10 @@ func TestABatchThatWasBookedByHandIsClaimedWithoutItsRows(t *testing.T) {
 	p := newPlan(0)
 	p.books = testBooks
 	for _, b := range b[:2] {
-		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint(b.Sequence)), Bytes: b.Bytes()})
+		p.addEntry(spend.Entry{ID: spend.EntryID(fmt.Sprint(b.Sequence)), Bytes: b.Bytes()})
 	}
 	p.learn(p.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{testProducer(1): {ByHand: []spend.ByHandBatch{byHand(b[1])}}}})
-	f := p.take()
+	f := p.next()
 	if f == nil || !slices.Equal(f.ByHand, []spend.ByHandBatch{byHand(b[1])}) || f.Claims[0].Last != 2 ||
 		f.Claims[0].Updates != b[0].Updates+b[1].Updates || f.Control[0].APIRequests() != b[0].Updates {
 		t.Errorf("%+v", f)
@@ -632,10 +632,10 @@ func TestABatchThatWasBookedByHandIsClaimedWithoutItsRows(t *testing.T) {
 
 	lost := newPlan(0)
 	lost.books = testBooks
-	lost.offer(spend.Entry{ID: "2", Bytes: b[1].Bytes()})
+	lost.addEntry(spend.Entry{ID: "2", Bytes: b[1].Bytes()})
 	mark := spend.Mark{Sequence: 3, Digest: b[2].Digest(), Lost: []spend.SequenceRange{{First: 1, Last: 2}}, ByHand: []spend.ByHandBatch{byHand(b[1])}}
 	lost.learn(lost.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{testProducer(1): mark}})
-	f = lost.take()
+	f = lost.next()
 	if f == nil || !slices.Equal(f.ByHand, []spend.ByHandBatch{byHand(b[1])}) || len(f.Found) != 1 || f.Found[0].Updates != b[1].Updates ||
 		f.Control != (spend.Control{}) {
 		t.Errorf("%+v", f)

@@ -140,7 +140,7 @@ func TestCommittingForOthersConfirmsNothingOfOnesOwn(t *testing.T) {
 	if err := p.committer(0).commit(t.Context(), offered(t, nil, testBatch(t, 1, 1), testBatch(t, 1, 2)), viaQueue); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(p.lanes[0].outbox.batches); n != 3 {
+	if n := len(p.relays[0].outbox.batches); n != 3 {
 		t.Errorf("%d of 3 batches are left, and none of them is committed", n)
 	}
 }
@@ -162,7 +162,7 @@ func TestSealsAtTheSameTimeAreOneAfterTheOther(t *testing.T) {
 	}
 	running.Wait()
 	var updates int64
-	for _, b := range p.lanes[0].outbox.batches {
+	for _, b := range p.relays[0].outbox.batches {
 		updates += b.Updates
 	}
 	if updates != sealers*each {

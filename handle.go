@@ -12,7 +12,7 @@ import (
 type Handle struct {
 	p       *Pipeline
 	key     string // a cell's key with the hour left open
-	current atomic.Pointer[spot]
+	current atomic.Pointer[slot]
 }
 
 // Handle returns a handle for the series, which is copied. It is for callers that know whom the next requests count
@@ -45,7 +45,7 @@ func (h *Handle) Record(c *spend.Cost) error {
 }
 
 // locate finds or makes the cell of the hour, and remembers it.
-func (h *Handle) locate(hour spend.Hour) *spot {
+func (h *Handle) locate(hour spend.Hour) *slot {
 	m, key := h.p.open, []byte(h.key)
 	putHour(key, hour)
 	hash := maphash.Bytes(m.seed, key)
@@ -53,7 +53,7 @@ func (h *Handle) locate(hour spend.Hour) *spot {
 	s.mu.Lock()
 	c := s.findOrMake(hash, key, m.maxKeys)
 	s.mu.Unlock()
-	at := &spot{hour: hour, stripe: s, cell: c}
+	at := &slot{hour: hour, stripe: s, cell: c}
 	h.current.Store(at)
 	return at
 }

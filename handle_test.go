@@ -12,7 +12,7 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) {
+func TestHandleCountsWhereRecordCountsWhateverIsSealedOrEvicted(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	want, got := newBooks(), newBooks()
 	u := spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1), Status: spend.Failure, PromptTokens: 7, CacheReadInputTokens: 2}, Series: spend.Series{
@@ -43,8 +43,8 @@ func TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten(t *testing.T) 
 			seal()
 		}
 		if i%11 == 0 {
-			p.open.forgetIdle()
-			p.open.forgetIdle()
+			p.open.evictIdle()
+			p.open.evictIdle()
 		}
 	}
 	seal()
@@ -169,7 +169,7 @@ func TestUpdateWithoutTimeCountsInTheHourThatHasBegun(t *testing.T) {
 }
 
 // A known cell tells that its texts were checked, but nothing of what isn't part of its key.
-func TestKnownCellVouchesForNothingThatIsNotInItsKey(t *testing.T) {
+func TestKnownCellSkipsNoValidationOfWhatIsNotInItsKey(t *testing.T) {
 	p := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker(), RollupDimensions: []string{"model"}})
 	all := newTestPipeline(t, Config{Store: newTestStore(), DirectLocker: newTestLocker()})
 	repeated := make([]string, spend.MaxTags+1)

@@ -98,7 +98,7 @@ func (r *rig) reaches(t *testing.T, want Stage, within time.Duration) (updates i
 	return updates
 }
 
-// soon is the next seal and a look of the lane. One seal is left out where more than eight batches are just being pushed again.
+// soon is the next seal and a look of the relay. One seal is left out where more than eight batches are just being pushed again.
 const soon = 2*200*time.Millisecond + confirmInterval
 
 func TestAPostgresThatHangsHoldsUpNoPush(t *testing.T) {
@@ -114,7 +114,7 @@ func TestAPostgresThatHangsHoldsUpNoPush(t *testing.T) {
 	})
 }
 
-// The queue fails, so that the lane writes directly; that hangs, and meanwhile the queue is back.
+// The queue fails, so that the relay writes directly; that hangs, and meanwhile the queue is back.
 func TestADirectWriteThatHangsHoldsUpNoPush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, store, _ := hangingRig(t, nil)
@@ -184,16 +184,16 @@ func (q *hookedQueue) Mark(ctx context.Context, shard int, id spend.ProducerID) 
 	return q.Queue.Mark(ctx, shard, id)
 }
 
-// hookedLane is the only lane of a pipeline that doesn't run, with a batch in its outbox.
-func hookedLane(t *testing.T) (l *lane, store *hookedStore, queue *hookedQueue, stored *testStore) {
+// hookedLane is the only relay of a pipeline that doesn't run, with a batch in its outbox.
+func hookedLane(t *testing.T) (r *relay, store *hookedStore, queue *hookedQueue, stored *testStore) {
 	stored = newTestStore()
 	store, queue = &hookedStore{stored, func() {}}, &hookedQueue{newTestQueue(), func() {}}
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker(), Queue: queue, Locker: newTestLocker(), Journal: &memoryJournal{}})
-	l = p.lanes[0]
+	r = p.relays[0]
 	sealOne(t, p)
 	p.books.learn(testBooks, true)
-	l.followBooks()
-	return l, store, queue, stored
+	r.followBooks()
+	return r, store, queue, stored
 }
 
 func sealOne(t *testing.T, p *Pipeline) {
@@ -204,13 +204,13 @@ func sealOne(t *testing.T, p *Pipeline) {
 	p.seal(false)
 }
 
-// replace has the lane go on under a new identity, and seals a batch under that.
-func replace(t *testing.T, l *lane) {
+// replace has the relay go on under a new identity, and seals a batch under that.
+func replace(t *testing.T, r *relay) {
 	t.Helper()
-	before := l.identity()
-	l.changeIdentity(before, spend.Mark{}, errForgotten)
-	sealOne(t, l.p)
-	if l.identity() == before || len(l.outbox.batches) != 1 {
+	before := r.identity()
+	r.changeIdentity(before, spend.Mark{}, errPruned)
+	sealOne(t, r.p)
+	if r.identity() == before || len(r.outbox.batches) != 1 {
 		t.Fatal("the identity isn't changed")
 	}
 }
@@ -219,24 +219,24 @@ func replace(t *testing.T, l *lane) {
 func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 	for name, prune := range map[string]bool{"it has a mark": false, "it looks pruned": true} {
 		t.Run(name, func(t *testing.T) {
-			l, store, _, stored := hookedLane(t)
+			r, store, _, stored := hookedLane(t)
 			if prune {
 				stored.setHorizon(0, time.Now().Add(time.Hour))
 			}
 			var changed spend.ProducerID
 			store.during = func() {
 				store.during = func() {}
-				replace(t, l)
-				changed = l.identity()
+				replace(t, r)
+				changed = r.identity()
 			}
-			if err := l.readStoredMark(t.Context()); err != nil {
+			if err := r.readStoredMark(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if l.identity() != changed || len(l.outbox.batches) != 1 || len(l.aside) != 1 || l.diverged {
-				t.Errorf("%d batches are on their way, %d are set aside; diverged: %t", len(l.outbox.batches), len(l.aside), l.diverged)
+			if r.identity() != changed || len(r.outbox.batches) != 1 || len(r.aside) != 1 || r.diverged {
+				t.Errorf("%d batches are on their way, %d are set aside; diverged: %t", len(r.outbox.batches), len(r.aside), r.diverged)
 			}
-			l.confirm(spend.ProducerID{1}, spend.Mark{Sequence: 1})
-			if l.diverged || len(l.outbox.batches) != 1 {
+			r.confirm(spend.ProducerID{1}, spend.Mark{Sequence: 1})
+			if r.diverged || len(r.outbox.batches) != 1 {
 				t.Error("a mark of another producer is taken for its own")
 			}
 		})
@@ -245,44 +245,44 @@ func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 
 // A batch is pushed while Postgres tells of other books, or of another process with the same memory.
 func TestAPushThatAnIdentityDoesNotOutliveSaysNothingOfTheNextOne(t *testing.T) {
-	l, _, queue, _ := hookedLane(t)
-	l.outbox.batches[0].entry = "0-1" // so that it moves
+	r, _, queue, _ := hookedLane(t)
+	r.outbox.batches[0].entry = "0-1" // so that it moves
 	queue.during = func() {
 		queue.during = func() {}
-		replace(t, l)
+		replace(t, r)
 	}
-	b := l.outbox.batches[0]
-	if err := l.pushOnce(t.Context(), b); err != nil {
+	b := r.outbox.batches[0]
+	if err := r.pushOnce(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	if len(l.moved) != 0 || l.outbox.batches[0].queued {
-		t.Errorf("the new identity has %v moved; its batch is queued: %t", l.moved, l.outbox.batches[0].queued)
+	if len(r.moved) != 0 || r.outbox.batches[0].queued {
+		t.Errorf("the new identity has %v moved; its batch is queued: %t", r.moved, r.outbox.batches[0].queued)
 	}
 
-	l.outbox.batches[0].tried = false
-	l.toQueue.failingSince = l.p.time.Now() // the queue is asked first whether it answers
-	b = l.outbox.batches[0]
+	r.outbox.batches[0].tried = false
+	r.toQueue.failingSince = r.p.time.Now() // the queue is asked first whether it answers
+	b = r.outbox.batches[0]
 	queue.during = func() {
 		queue.during = func() { t.Error("what is set aside is pushed") }
-		replace(t, l)
+		replace(t, r)
 	}
-	if err := l.pushOnce(t.Context(), b); err != nil || b.tried {
+	if err := r.pushOnce(t.Context(), b); err != nil || b.tried {
 		t.Errorf("%v; tried: %t", err, b.tried)
 	}
 }
 
 // Between the two reads of Postgres another entry turns out to be gone.
 func TestAnEntryThatGoesWhilePostgresIsAskedIsAskedAboutAgain(t *testing.T) {
-	l, store, _, _ := hookedLane(t)
-	sealOne(t, l.p)
-	l.moved = []uint64{1}
+	r, store, _, _ := hookedLane(t)
+	sealOne(t, r.p)
+	r.moved = []uint64{1}
 	store.during = func() {
 		store.during = func() {}
-		l.moved = append(l.moved, 2)
+		r.moved = append(r.moved, 2)
 	}
-	l.checkQueue(t.Context())
-	if !slices.Equal(l.moved, []uint64{2}) || l.p.trustsQueue() {
-		t.Errorf("moved: %v, trusted: %t", l.moved, l.p.trustsQueue())
+	r.checkQueue(t.Context())
+	if !slices.Equal(r.moved, []uint64{2}) || r.p.trustsQueue() {
+		t.Errorf("moved: %v, trusted: %t", r.moved, r.p.trustsQueue())
 	}
 }
 
@@ -300,18 +300,18 @@ func (j *slowJournal) Append(batches []*spend.Batch) error {
 // Postgres tells of other books while the journal writes a batch that isn't pushed yet. The copy that it gets names the
 // books before, and their instance would be needed to bring it on.
 func TestAJournalHasNoBatchOfWhichItHasACopyForOtherBooks(t *testing.T) {
-	l, _, _, _ := hookedLane(t)
+	r, _, _, _ := hookedLane(t)
 	j := &slowJournal{&memoryJournal{}, func() {}}
-	l.p.cfg.Journal = j
+	r.p.cfg.Journal = j
 	j.during = func() {
 		j.during = func() {}
-		l.p.books.learn(spend.BooksID{7}, true)
-		l.followBooks()
+		r.p.books.learn(spend.BooksID{7}, true)
+		r.followBooks()
 	}
-	if l.writeJournal(); l.outbox.batches[0].journaled {
+	if r.writeJournal(); r.outbox.batches[0].journaled {
 		t.Error("it is said to have the batch")
 	}
-	if l.writeJournal(); !l.outbox.batches[0].journaled || j.batches[1].Books != (spend.BooksID{7}) {
+	if r.writeJournal(); !r.outbox.batches[0].journaled || j.batches[1].Books != (spend.BooksID{7}) {
 		t.Error("it doesn't have the batch under its books")
 	}
 }

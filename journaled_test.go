@@ -33,7 +33,7 @@ func (j *memoryJournal) Append(batches []*spend.Batch) error {
 	return nil
 }
 
-func (j *memoryJournal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
+func (j *memoryJournal) Truncate(shard int, producer spend.ProducerID, mark uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.batches = slices.DeleteFunc(j.batches, func(b *spend.Batch) bool {
@@ -42,7 +42,7 @@ func (j *memoryJournal) Forget(shard int, producer spend.ProducerID, mark uint64
 	return nil
 }
 
-func (j *memoryJournal) Left() ([]*spend.Batch, error) {
+func (j *memoryJournal) Recovered() ([]*spend.Batch, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.batches), nil
@@ -159,7 +159,7 @@ type journaledOnly struct {
 }
 
 func (q journaledOnly) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
-	left, _ := q.j.Left()
+	left, _ := q.j.Recovered()
 	if !slices.ContainsFunc(left, func(other *spend.Batch) bool { return other.Sequence == b.Sequence }) {
 		q.t.Errorf("batch %d is pushed before it is in the journal", b.Sequence)
 	}
@@ -209,7 +209,7 @@ func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
 	if err := p.committer(0).commit(t.Context(), offered(t, nil, b[0]), viaDirect); err != nil {
 		t.Fatal(err)
 	}
-	shards := p.leftovers(other)
+	shards := p.recoveries(other)
 	if err := shards[0].step(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -9,19 +9,19 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// lane is the producer's side of one shard: it brings the batches of its outbox to the journal, to the queue and on to
+// relay is the producer's side of one shard: it brings the batches of its outbox to the journal, to the queue and on to
 // Postgres. Each of its tasks has a goroutine of its own, so that none waits for the server of another one: whatever
 // Postgres does, what is sealed is in the journal and in the queue at once. What they share, and share with the sealer and
 // the flusher, is under the mutex.
 //
 // The task of Postgres and that of the queue may both change the identity or the books, while the others have calls under
 // way. So what comes of a call counts only if the outbox still is that of the producer that it was made for.
-type lane struct {
+type relay struct {
 	p       *Pipeline
 	shard   int
 	log     *slog.Logger
 	commits *committer
-	tasks   []*laneTask
+	tasks   []*relayTask
 
 	mu             sync.Mutex // no I/O under it
 	outbox         *outbox
@@ -32,7 +32,7 @@ type lane struct {
 	journalFailing bool      // the last try to write to the journal failed
 	diverged       bool      // a mark doesn't belong to the outbox; Postgres has to be asked
 	aside          []aside   // what can't be booked under its identity, until Postgres keeps it in quarantine
-	kept           []aside   // what Postgres keeps of it, until the journal is told
+	quarantined    []aside   // what of it is in quarantine, until the journal is truncated
 	moved          []uint64  // batches whose entries are gone from the queue, until Postgres says whether it has them
 	missing        uint64    // batches that Postgres has lost and this process doesn't have, as last logged
 	missingSince   time.Time // since when there are any, and what comes behind them waits
@@ -49,7 +49,7 @@ type lane struct {
 type (
 	journalTask struct {
 		next      time.Time
-		of        spend.ProducerID // whose batches it was told to forget
+		of        spend.ProducerID // whose batches were truncated
 		truncated uint64           // up to where
 	}
 	queueTask struct {
@@ -62,14 +62,14 @@ type (
 	postgresTask struct {
 		directs     failureLog
 		nextDirect  time.Time
-		nextLook    time.Time // when to look whether Postgres was turned back
+		nextCheck   time.Time // when to look whether Postgres was turned back
 		directUntil time.Time // the queue has lost something: nothing is left to it alone until then
 		isBorn      bool      // Postgres was asked whether the identity looks like one that was pruned
 	}
 )
 
-// laneTask is a part of the work of a lane. One goroutine runs it.
-type laneTask struct {
+// relayTask is a part of the work of a relay. One goroutine runs it.
+type relayTask struct {
 	name string
 	wake chan struct{} // capacity 1: there is something to do
 	step func(ctx context.Context) (again time.Duration)
@@ -92,27 +92,27 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.last = 0 }
 
-func newLane(p *Pipeline, shard int) *lane {
-	l := &lane{
+func newRelay(p *Pipeline, shard int) *relay {
+	r := &relay{
 		p: p, shard: shard, log: p.log.With("shard", shard), commits: p.committer(shard),
 		outbox: newOutbox(p.producer, p.cfg.RewindWindow), gaps: gapWatch{},
 	}
 	add := func(name string, step func(context.Context) time.Duration) {
-		l.tasks = append(l.tasks, &laneTask{name, make(chan struct{}, 1), step})
+		r.tasks = append(r.tasks, &relayTask{name, make(chan struct{}, 1), step})
 	}
 	if p.cfg.Journal != nil {
-		add("journal", l.stepJournal)
+		add("journal", r.stepJournal)
 	}
 	if p.cfg.Queue != nil {
-		add("queue", l.stepQueue)
+		add("queue", r.stepQueue)
 	}
-	add("postgres", l.stepPostgres)
-	return l
+	add("postgres", r.stepPostgres)
+	return r
 }
 
-// poke has the tasks look whether there is something to do.
-func (l *lane) poke() {
-	for _, t := range l.tasks {
+// wake has the tasks look whether there is something to do.
+func (r *relay) wake() {
+	for _, t := range r.tasks {
 		select {
 		case t.wake <- struct{}{}:
 		default:
@@ -121,7 +121,7 @@ func (l *lane) poke() {
 }
 
 // run works until ctx ends.
-func (t *laneTask) run(ctx context.Context) {
+func (t *relayTask) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -140,13 +140,13 @@ func (t *laneTask) run(ctx context.Context) {
 }
 
 // again says after what time there may be more to do, 0 if only a new batch brings more.
-func (l *lane) again() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (r *relay) again() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
-	case len(l.outbox.batches)+len(l.aside)+len(l.kept)+len(l.moved) > 0 || l.diverged:
+	case len(r.outbox.batches)+len(r.aside)+len(r.quarantined)+len(r.moved) > 0 || r.diverged:
 		return confirmInterval
-	case len(l.outbox.retained) > 0:
+	case len(r.outbox.retained) > 0:
 		return rewindCheck
 	default:
 		return 0
@@ -154,64 +154,64 @@ func (l *lane) again() time.Duration {
 }
 
 // identity returns the producer under which batches are sealed.
-func (l *lane) identity() spend.ProducerID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.outbox.producer
+func (r *relay) identity() spend.ProducerID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.outbox.producer
 }
 
 // header returns what the next batch goes on from. The caller holds Pipeline.sealing, without which nothing changes it.
-func (l *lane) header() spend.Header {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	o := l.outbox
+func (r *relay) header() spend.Header {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outbox
 	return spend.Header{
-		Shard: l.shard, Producer: o.producer, Sequence: o.next, PriorUpdates: o.updates, PriorAmount: o.amount, PriorDigest: o.digest,
-		Books: l.books.id,
+		Shard: r.shard, Producer: o.producer, Sequence: o.next, PriorUpdates: o.updates, PriorAmount: o.amount, PriorDigest: o.digest,
+		Books: r.books.id,
 	}
 }
 
 // add takes the freshly sealed batches of a seal, whose updates were accepted after since. There may be none.
-func (l *lane) add(batches []*spend.Batch, seal uint64, since, now time.Time) {
-	l.mu.Lock()
-	if len(l.outbox.batches) == 0 {
-		l.progress = now
+func (r *relay) add(batches []*spend.Batch, seal uint64, since, now time.Time) {
+	r.mu.Lock()
+	if len(r.outbox.batches) == 0 {
+		r.progress = now
 	}
-	l.outbox.add(batches, seal, since)
-	l.mu.Unlock()
+	r.outbox.add(batches, seal, since)
+	r.mu.Unlock()
 	if len(batches) > 0 {
-		l.poke()
+		r.wake()
 	}
 }
 
 // confirm takes note of a mark of the producer: that of a commit, or one that was published.
-func (l *lane) confirm(of spend.ProducerID, mark spend.Mark) {
-	l.mu.Lock()
-	if l.outbox.producer != of {
-		l.mu.Unlock()
+func (r *relay) confirm(of spend.ProducerID, mark spend.Mark) {
+	r.mu.Lock()
+	if r.outbox.producer != of {
+		r.mu.Unlock()
 		return // the identity has changed meanwhile
 	}
-	if !l.outbox.follows(mark) {
-		l.diverged = true
-		l.mu.Unlock()
-		l.poke()
+	if !r.outbox.follows(mark) {
+		r.diverged = true
+		r.mu.Unlock()
+		r.wake()
 		return
 	}
-	now := l.p.time.Now()
-	t := l.outbox.confirm(mark, now)
+	now := r.p.time.Now()
+	t := r.outbox.confirm(mark, now)
 	if t.confirmed+len(t.quarantined) > 0 {
-		l.progress = now
+		r.progress = now
 	}
-	l.mu.Unlock()
-	l.tell(t)
+	r.mu.Unlock()
+	r.report(t)
 }
 
-// tell says what a mark has brought.
-func (l *lane) tell(t taken) {
+// report says what a mark has brought.
+func (r *relay) report(t taken) {
 	for _, b := range t.quarantined {
-		l.log.Error("a batch of this instance can't be booked; it is in quarantine", "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+		r.log.Error("a batch of this instance can't be booked; it is in quarantine", "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
 	}
 	if t.confirmed+len(t.quarantined) > 0 {
-		l.p.advanced()
+		r.p.advanced()
 	}
 }

@@ -86,7 +86,7 @@ func (s *testStore) marks(shard int, ids ...spend.ProducerID) spend.Marks {
 	return marks
 }
 
-// missing returns how many batches are passed as lost.
+// missing returns how many batches are skipped as lost.
 func (s *testStore) missing() uint64 {
 	all := s.Snapshot()
 	return all.Missing()
@@ -254,7 +254,7 @@ func (q *testQueue) lose() {
 		_, err := q.Requeue(ctx, shard) // which forgets the number of changes
 		must(err)
 	}
-	q.ForgetMarks()
+	q.DropMarks()
 }
 
 func must(err error) {

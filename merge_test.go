@@ -55,7 +55,7 @@ func flushOf(t *testing.T, r *rand.Rand, updates []spend.Update) *spend.Flush {
 		batches = append(batches, batches[r.IntN(len(batches))])
 	}
 	r.Shuffle(len(batches), func(i, j int) { batches[i], batches[j] = batches[j], batches[i] })
-	f := offered(t, nil, batches...).take()
+	f := offered(t, nil, batches...).next()
 	if err := checkFlush(f); err != nil {
 		t.Fatal(err)
 	}

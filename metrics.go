@@ -20,7 +20,7 @@ type metrics struct {
 	sealed       prometheus.Counter
 	pushed       prometheus.Counter
 	pushFailures prometheus.Counter
-	doubts       prometheus.Counter
+	redeliveries prometheus.Counter
 	duplicates   prometheus.Counter
 	newer        *prometheus.GaugeVec
 	quarantined  prometheus.Counter
@@ -33,9 +33,9 @@ type metrics struct {
 	found        prometheus.Counter
 	rewinds      prometheus.Counter
 	restored     prometheus.Counter
-	forgotten    prometheus.Counter
+	queueLost    prometheus.Counter
 	identities   prometheus.Counter
-	leftover     prometheus.Gauge
+	recovering   prometheus.Gauge
 
 	journalFailures prometheus.Counter
 
@@ -60,7 +60,7 @@ func newMetrics(shards int) *metrics {
 		sealed:       counter("spendflush_batches_sealed_total", "Batches sealed by this instance."),
 		pushed:       counter("spendflush_batches_pushed_total", "Pushes that succeeded, repeated ones included."),
 		pushFailures: counter("spendflush_push_failures_total", "Pushes that failed or whose outcome is unknown; they are repeated."),
-		doubts:       counter("spendflush_redelivery_checks_total", "Times that unconfirmed batches were pushed again in case the queue lost them."),
+		redeliveries: counter("spendflush_redelivery_checks_total", "Times that unconfirmed batches were pushed again in case the queue lost them."),
 		duplicates:   counter("spendflush_duplicates_dropped_total", "Queue entries dropped because their batch was committed already."),
 		newer: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spendflush_newer_batches",
 			Help: "Batches of a newer format seen in the queue at the last flush of this instance."}, []string{"shard"}),
@@ -78,10 +78,10 @@ func newMetrics(shards int) *metrics {
 		found:    counter("spendflush_found_batches_total", "Batches passed as lost that turned up and were committed by this instance."),
 		rewinds:  counter("spendflush_rewinds_total", "Times that this instance found Postgres turned back."),
 		restored: counter("spendflush_restored_batches_total", "Committed batches that this instance sent again because Postgres was turned back."),
-		forgotten: counter("spendflush_queue_lost_batches_total", "Batches that the queue had taken and lost before they were committed, "+
+		queueLost: counter("spendflush_queue_lost_batches_total", "Batches that the queue had taken and lost before they were committed, "+
 			"as this instance found out. They are written directly."),
 		identities: counter("spendflush_identities_lost_total", "Times that another process had used this one's identity, so that it went on under a new one."),
-		leftover: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_journal_leftover_batches",
+		recovering: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spendflush_journal_leftover_batches",
 			Help: "Batches of earlier processes in the journal that aren't in Postgres yet."}),
 		journalFailures: counter("spendflush_journal_failures_total", "Writes to the journal that failed; they are repeated."),
 		locksWon:        counters("spendflush_locks_won_total", "Times that this instance won the flush lock.", "shard"),
@@ -117,9 +117,9 @@ func (m *metrics) begin(shards int) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.refused, m.sealed, m.pushed, m.pushFailures, m.doubts, m.duplicates, m.newer, m.quarantined, m.foreign, m.left, m.unsigned, m.fenced,
+		m.refused, m.sealed, m.pushed, m.pushFailures, m.redeliveries, m.duplicates, m.newer, m.quarantined, m.foreign, m.left, m.unsigned, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
-		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.forgotten, m.identities, m.leftover, m.journalFailures,
+		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.queueLost, m.identities, m.recovering, m.journalFailures,
 	}
 }
 
@@ -150,7 +150,7 @@ func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration) {
 	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))
 }
 
-// collector tells the metrics of one pipeline. States are looked up when it is asked.
+// collector reports the metrics of one pipeline. States are looked up when it is asked.
 type collector struct{ p *Pipeline }
 
 // register registers the metrics of a pipeline, in place of those of one that has ended.
@@ -259,8 +259,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descUnconfirmed, float64(lane.Unconfirmed), shard)
 		gauge(descUnconfBytes, float64(lane.Bytes), shard)
 		gauge(descOldest, age(now, lane.Oldest), shard)
-		gauge(descKeptBatches, float64(lane.Kept), shard)
-		gauge(descKeptBytes, float64(lane.KeptBytes), shard)
+		gauge(descKeptBatches, float64(lane.Retained), shard)
+		gauge(descKeptBytes, float64(lane.RetainedBytes), shard)
 		if c.p.cfg.Journal != nil {
 			gauge(descUnjournaled, oneIf(lane.JournalFailing), shard)
 		}
@@ -276,7 +276,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descMemoryDaily, float64(rollups))
 	}
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
-	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.fresh.total()))
+	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.newcomers.total()))
 	gauge(descOpenKeys, float64(s.Open.Keys))
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
 	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))
@@ -295,7 +295,7 @@ const scrapeTimeout = time.Second
 func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	all := make([]spend.QueueStats, len(c.p.lanes))
+	all := make([]spend.QueueStats, len(c.p.relays))
 	errs := make([]error, len(all))
 	var work sync.WaitGroup
 	for shard := range all { // at once: one node of a cluster may hang

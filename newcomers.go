@@ -16,7 +16,7 @@ var ErrShareFull = errors.New("this caller has its share of new keys")
 // ErrDayFull is wrapped, together with ErrShareFull, where the caller has brought as many new keys as it may in a day.
 var ErrDayFull = errors.New("this caller has brought as many new keys as it may in a day")
 
-// newcomers bounds what is new in the open seal: combinations that have no cell, and the entities of these that weren't met
+// newcomers bounds what is new in the open seal: combinations that have no cell, and the entities of these that weren't seen
 // lately. A tenth of the places is kept for combinations of entities that were, and no caller has more than half of what
 // the others leave. An update whose combination has a cell never comes here.
 type newcomers struct {
@@ -26,10 +26,10 @@ type newcomers struct {
 
 	mu       sync.Mutex // nothing slow runs under it; taken below openMap.group and a stripe
 	known    map[uint64]struct{}
-	older    map[uint64]struct{} // known before the last rotation: what isn't met until the next one is forgotten
+	older    map[uint64]struct{} // known before the last rotation: what isn't seen until the next one is evicted
 	entities int64               // new in the open seal
 	shares   map[string]*share   // by caller, of the open seal
-	met      int64               // new entities since the start
+	admitted int64               // new entities since the start
 	today    map[string]int64    // by caller, what is new; of those beyond maxCallers together, under ""
 	ticks    int                 // calls of forgetIdle of this day
 }
@@ -78,7 +78,7 @@ func (n *newcomers) admit(caller string, open, cells int64, series ...*spend.Ser
 		n.known[hash] = struct{}{}
 	}
 	n.entities += entities
-	n.met += entities
+	n.admitted += entities
 	if int64(len(n.known)) > n.most {
 		n.rotate()
 	}
@@ -140,7 +140,7 @@ func (n *newcomers) sealed() {
 	clear(n.shares)
 }
 
-func (n *newcomers) forgetIdle() {
+func (n *newcomers) evictIdle() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.rotate()
@@ -156,5 +156,5 @@ func (n *newcomers) rotate() { n.older, n.known = n.known, map[uint64]struct{}{}
 func (n *newcomers) total() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.met
+	return n.admitted
 }

@@ -22,7 +22,7 @@ func record(m *openMap, caller string, updates ...spend.Update) error {
 		_, err := m.add(caller, &updates[0].Series, &updates[0].Cost, 0)
 		return err
 	}
-	_, err := m.addGroup(caller, updates, make([]spot, len(updates)))
+	_, err := m.addGroup(caller, updates, make([]slot, len(updates)))
 	return err
 }
 
@@ -117,12 +117,12 @@ func TestWhatIsRefusedIsNotKnownByThat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := m.fresh.total(); n != 45 {
+	if n := m.newcomers.total(); n != 45 {
 		t.Errorf("%d new entities, want 45", n)
 	}
 }
 
-func TestKnownEntitiesAreForgotten(t *testing.T) {
+func TestKnownEntitiesAreEvicted(t *testing.T) {
 	m, s := newOpenMap(640, spend.AllDimensions, 0), newSealer(1, 640)
 	for i := range 20_000 {
 		if err := record(m, "", key(fmt.Sprint(i))); err != nil {
@@ -132,12 +132,12 @@ func TestKnownEntitiesAreForgotten(t *testing.T) {
 			sealed(m, s)
 		}
 	}
-	if n := len(m.fresh.known) + len(m.fresh.older); n > 2*640+2 {
+	if n := len(m.newcomers.known) + len(m.newcomers.older); n > 2*640+2 {
 		t.Errorf("%d entities are remembered", n)
 	}
-	m.forgetIdle()
-	m.forgetIdle()
-	if n := len(m.fresh.known) + len(m.fresh.older); n != 0 {
+	m.evictIdle()
+	m.evictIdle()
+	if n := len(m.newcomers.known) + len(m.newcomers.older); n != 0 {
 		t.Errorf("%d entities are remembered", n)
 	}
 }
@@ -169,7 +169,7 @@ func TestOneCallerBringsNoMoreNewKeysInADayThanItMay(t *testing.T) {
 			t.Errorf("another caller's new key: %v", err)
 		}
 		for range ticksPerDay {
-			m.forgetIdle()
+			m.evictIdle()
 		}
 		if err := record(m, "greedy", key("the next day")); err != nil {
 			t.Errorf("the next day: %v", err)

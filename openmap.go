@@ -25,12 +25,12 @@ var ErrClosed = errors.New("pipeline is shut down")
 // sums: updates go to the one that the number of the stripe's open seal selects, while the sealer reads and clears
 // the other. Swapping is thus a matter of counting that number up.
 type openMap struct {
-	seed    maphash.Seed
-	keep    spend.Dimensions
-	maxKeys int64
-	stripes [stripeCount]stripe
-	fresh   *newcomers
-	keys    atomic.Int64 // places of cells with updates in the open seal, and those reserved by groups being added
+	seed      maphash.Seed
+	keep      spend.Dimensions
+	maxKeys   int64
+	stripes   [stripeCount]stripe
+	newcomers *newcomers
+	keys      atomic.Int64 // places of cells with updates in the open seal, and those reserved by groups being added
 
 	// group is held shared while the updates of one call are added and exclusively while the stripes are swapped, so
 	// that no seal tears a call apart.
@@ -40,7 +40,7 @@ type openMap struct {
 const stripeCount = 64
 
 func newOpenMap(maxKeys int, keep spend.Dimensions, day int64) *openMap {
-	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), fresh: newNewcomers(int64(maxKeys), day)}
+	m := &openMap{seed: maphash.MakeSeed(), keep: keep, maxKeys: int64(maxKeys), newcomers: newNewcomers(int64(maxKeys), day)}
 	for i := range m.stripes {
 		m.stripes[i].cells = map[uint64]*cell{}
 		m.stripes[i].seal = 1
@@ -49,7 +49,7 @@ func newOpenMap(maxKeys int, keep spend.Dimensions, day int64) *openMap {
 }
 
 // add counts one request and returns the number of the seal that will hold it. It allocates only for a combination
-// that it hasn't met lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
+// that it hasn't seen lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
 // combination that is known, the texts are known to be right.
 func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour spend.Hour) (seal uint64, err error) {
 	var array [keyRoom]byte
@@ -58,7 +58,7 @@ func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour
 	s := m.stripe(hash)
 	s.mu.Lock()
 	c := s.find(hash, key)
-	if !m.vouches(c, series) {
+	if !m.skipsValidation(c, series) {
 		s.mu.Unlock()
 		if err := series.Check(0); err != nil {
 			return 0, err
@@ -68,7 +68,7 @@ func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour
 	}
 	defer s.mu.Unlock()
 	if c == nil && !s.closed {
-		if err := m.fresh.admit(caller, m.keys.Load(), places(len(key)), series); err != nil {
+		if err := m.newcomers.admit(caller, m.keys.Load(), places(len(key)), series); err != nil {
 			return 0, err
 		}
 	}
@@ -78,9 +78,9 @@ func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour
 // keyRoom is how long a cell's key may be without an allocation.
 const keyRoom = 384
 
-// vouches says whether the series needn't be checked because its cell is known. The cell tells nothing of dimensions
+// skipsValidation says whether the series needn't be checked because its cell is known. The cell tells nothing of dimensions
 // that aren't kept, nor of a tag that stands there twice.
-func (m *openMap) vouches(c *cell, s *spend.Series) bool {
+func (m *openMap) skipsValidation(c *cell, s *spend.Series) bool {
 	return c != nil && m.keep == spend.AllDimensions && len(s.Tags) <= spend.MaxTags
 }
 
@@ -109,30 +109,30 @@ func (m *openMap) countOne(s *stripe, c *cell, hash uint64, key []byte, one *spe
 	return s.seal, nil
 }
 
-// spot is where an update of a group counts.
-type spot struct {
+// slot is where an update of a group counts.
+type slot struct {
 	hour   spend.Hour
 	stripe *stripe
 	cell   *cell // nil: not made yet
 }
 
-// addGroup counts all the updates or, with an error, none; all are in one seal. The spots tell their hours; the rest
+// addGroup counts all the updates or, with an error, none; all are in one seal. The slots have their hours; the rest
 // of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull, ErrClosed.
-func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) (seal uint64, err error) {
+func (m *openMap) addGroup(caller string, updates []spend.Update, slots []slot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
-	reserved, err := m.locate(updates, spots)
+	reserved, err := m.locate(updates, slots)
 	if err != nil {
 		return 0, err
 	}
-	if err := m.admitGroup(caller, updates, spots); err != nil {
+	if err := m.admitGroup(caller, updates, slots); err != nil {
 		return 0, err
 	}
 	if m.keys.Add(reserved) > m.maxKeys {
 		m.keys.Add(-reserved)
 		// Perhaps they need fewer, because some are dirty or stand there twice. No seal can come in between, so none of the keys found
 		// dirty now becomes clean.
-		reserved = m.newKeys(updates, spots)
+		reserved = m.newKeys(updates, slots)
 		if m.keys.Add(reserved) > m.maxKeys {
 			m.keys.Add(-reserved)
 			return 0, m.full()
@@ -140,7 +140,7 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) 
 	}
 	var array [keyRoom]byte
 	for i := range updates {
-		at := &spots[i]
+		at := &slots[i]
 		s := at.stripe
 		s.mu.Lock()
 		if s.closed { // closing excludes groups, so this is so for the first one or for none
@@ -164,22 +164,22 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, spots []spot) 
 }
 
 // admitGroup has the newcomers take the combinations of the group that have no cell, each once.
-func (m *openMap) admitGroup(caller string, updates []spend.Update, spots []spot) error {
+func (m *openMap) admitGroup(caller string, updates []spend.Update, slots []slot) error {
 	var series []*spend.Series
 	var cells int64
-	var met map[uint64]struct{}
+	var seen map[uint64]struct{}
 	var array [keyRoom]byte
 	for i := range updates {
-		if spots[i].cell != nil {
+		if slots[i].cell != nil {
 			continue
 		}
-		if met == nil {
-			met = map[uint64]struct{}{}
+		if seen == nil {
+			seen = map[uint64]struct{}{}
 		}
-		key := appendCellKey(array[:0], spots[i].hour, &updates[i].Series, m.keep)
+		key := appendCellKey(array[:0], slots[i].hour, &updates[i].Series, m.keep)
 		hash := maphash.Bytes(m.seed, key)
-		if _, ok := met[hash]; !ok {
-			met[hash] = struct{}{}
+		if _, ok := seen[hash]; !ok {
+			seen[hash] = struct{}{}
 			series = append(series, &updates[i].Series)
 			cells += places(len(key))
 		}
@@ -187,17 +187,17 @@ func (m *openMap) admitGroup(caller string, updates []spend.Update, spots []spot
 	if len(series) == 0 {
 		return nil
 	}
-	return m.fresh.admit(caller, m.keys.Load(), cells, series...)
+	return m.newcomers.admit(caller, m.keys.Load(), cells, series...)
 }
 
 // locate finds the cells of the updates, and checks the series of those that have none. It returns the places that they
-// need at most. A cell that is forgotten
+// need at most. A cell that is evicted
 // before it is used has a second one beside it; see rotate.
-func (m *openMap) locate(updates []spend.Update, spots []spot) (most int64, err error) {
+func (m *openMap) locate(updates []spend.Update, slots []slot) (most int64, err error) {
 	var array [keyRoom]byte
 	for i := range updates {
 		series := &updates[i].Series
-		key := appendCellKey(array[:0], spots[i].hour, series, m.keep)
+		key := appendCellKey(array[:0], slots[i].hour, series, m.keep)
 		hash := maphash.Bytes(m.seed, key)
 		s := m.stripe(hash)
 		s.mu.Lock()
@@ -208,8 +208,8 @@ func (m *openMap) locate(updates []spend.Update, spots []spot) (most int64, err 
 			return 0, errBrimful
 		}
 		most += places(len(key))
-		spots[i].stripe, spots[i].cell = s, c
-		if !m.vouches(c, series) {
+		slots[i].stripe, slots[i].cell = s, c
+		if !m.skipsValidation(c, series) {
 			if err := series.Check(i); err != nil {
 				return 0, err
 			}
@@ -219,14 +219,14 @@ func (m *openMap) locate(updates []spend.Update, spots []spot) (most int64, err 
 }
 
 // newKeys returns the places of the cells that the updates would make dirty.
-func (m *openMap) newKeys(updates []spend.Update, spots []spot) int64 {
+func (m *openMap) newKeys(updates []spend.Update, slots []slot) int64 {
 	fresh, n := map[string]struct{}{}, int64(0)
 	for i := range updates {
-		key := appendCellKey(nil, spots[i].hour, &updates[i].Series, m.keep)
-		s := spots[i].stripe
+		key := appendCellKey(nil, slots[i].hour, &updates[i].Series, m.keep)
+		s := slots[i].stripe
 		s.mu.Lock()
 		if c := s.find(maphash.Bytes(m.seed, key), key); c == nil || !s.isDirty(c) {
-			if _, met := fresh[string(key)]; !met {
+			if _, seen := fresh[string(key)]; !seen {
 				fresh[string(key)] = struct{}{}
 				n += places(len(key))
 			}
@@ -246,9 +246,9 @@ func (m *openMap) full() error {
 
 func (m *openMap) stripe(hash uint64) *stripe { return &m.stripes[hash%stripeCount] }
 
-// forgetIdle rotates all stripes.
-func (m *openMap) forgetIdle() {
-	m.fresh.forgetIdle()
+// evictIdle rotates all stripes.
+func (m *openMap) evictIdle() {
+	m.newcomers.evictIdle()
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
@@ -285,7 +285,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.mu.Unlock()
 	}
 	m.keys.Add(-sum.places)
-	m.fresh.sealed()
+	m.newcomers.sealed()
 	return seal, dirty, sum
 }
 
@@ -339,5 +339,5 @@ func (m *openMap) entity(e spend.Entity, shards int) []spend.Counters {
 	return sums
 }
 
-// idleAfter is how often cells not used in the meantime are forgotten.
+// idleAfter is how often cells not used in the meantime are evicted.
 const idleAfter = 10 * time.Minute

@@ -68,8 +68,8 @@ func TestRememberedEntityDoesntKeepTheKeyItWasMetIn(t *testing.T) {
 		}
 	}
 	sealed(m, s)
-	m.forgetIdle()
-	m.forgetIdle()
+	m.evictIdle()
+	m.evictIdle()
 	m.recycle(make([][]*cell, stripeCount))
 	if used := (heapNow() - before) / combinations; used > 2000 {
 		t.Errorf("an entity takes %d bytes once the cells are forgotten; its id has 4", used)
@@ -85,7 +85,7 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 		group[i] = spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{Tags: longTags(i % 2)}}
 	}
 	group[2].Series.Tags = group[0].Series.Tags // two combinations, one of them twice
-	if _, err := m.addGroup("", group, make([]spot, 3)); err != nil {
+	if _, err := m.addGroup("", group, make([]slot, 3)); err != nil {
 		t.Fatal(err)
 	}
 	want := 2 * places(len(appendCellKey(nil, 0, &group[0].Series, m.keep)))
@@ -93,7 +93,7 @@ func TestGroupOfLongCombinationsTakesTheirPlacesAndGivesThemBack(t *testing.T) {
 		t.Fatalf("two long combinations take %d places, want %d", got, want)
 	}
 	group[1].Series.Tags, group[2].Series.Tags = longTags(5), longTags(6)
-	if _, err := m.addGroup("", group, make([]spot, 3)); !errors.Is(err, ErrBufferFull) {
+	if _, err := m.addGroup("", group, make([]slot, 3)); !errors.Is(err, ErrBufferFull) {
 		t.Fatalf("a group without room: %v", err)
 	}
 	if got := m.keys.Load(); got != want {
@@ -121,7 +121,7 @@ func TestNewCombinationsOfKnownEntitiesAreBoundedToo(t *testing.T) {
 		t.Errorf("a fourth combination: %v; want ErrBufferFull", err)
 	}
 	group := []spend.Update{update("a", "c"), update("b", "c")}
-	if _, err := m.addGroup("", group, make([]spot, 2)); !errors.Is(err, ErrBufferFull) {
+	if _, err := m.addGroup("", group, make([]slot, 2)); !errors.Is(err, ErrBufferFull) {
 		t.Errorf("a group of two more: %v; want ErrBufferFull", err)
 	}
 	if got := m.keys.Load(); got != 3 {

@@ -35,15 +35,15 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 					i++
 					continue
 				}
-				group, spots := make([]spend.Update, 1+r.IntN(5)), make([]spot, 5)
+				group, slots := make([]spend.Update, 1+r.IntN(5)), make([]slot, 5)
 				for j := range group {
-					group[j], spots[j].hour = randomUpdate(r), spend.Hour(r.IntN(2))
+					group[j], slots[j].hour = randomUpdate(r), spend.Hour(r.IntN(2))
 				}
-				if _, err := m.addGroup("", group, spots[:len(group)]); err != nil {
+				if _, err := m.addGroup("", group, slots[:len(group)]); err != nil {
 					continue
 				}
 				for j := range group {
-					want[w].book(&group[j], spots[j].hour)
+					want[w].book(&group[j], slots[j].hour)
 				}
 				i += len(group)
 			}
@@ -99,7 +99,7 @@ func TestSealNeverTearsAGroupApart(t *testing.T) {
 				for i := range group {
 					group[i] = spend.Update{Cost: spend.Cost{Spend: spend.Dollars(int64(1 - 2*(i%2)))}, Series: spend.Series{APIKey: fmt.Sprint("k", r.IntN(100))}}
 				}
-				if _, err := m.addGroup("", group, make([]spot, len(group))); err != nil {
+				if _, err := m.addGroup("", group, make([]slot, len(group))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -166,7 +166,7 @@ func TestGroupThatDoesntFitIsRefusedWhole(t *testing.T) {
 		for _, id := range ids {
 			updates = append(updates, key(id))
 		}
-		_, err := m.addGroup("", updates, make([]spot, len(updates)))
+		_, err := m.addGroup("", updates, make([]slot, len(updates)))
 		return err
 	}
 	if err := group("a", "b"); err != nil {
@@ -199,7 +199,7 @@ func TestNothingIsRecordedAfterTheLastSeal(t *testing.T) {
 				if i%2 == 0 {
 					_, err = m.addUpdate(&u, 0)
 				} else {
-					_, err = m.addGroup("", []spend.Update{u, u}, make([]spot, 2))
+					_, err = m.addGroup("", []spend.Update{u, u}, make([]slot, 2))
 				}
 				if err != nil {
 					if !errors.Is(err, ErrClosed) {
@@ -249,7 +249,7 @@ func TestKnownKeyCostsNoAllocation(t *testing.T) {
 	}
 }
 
-func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
+func TestCellEvictedWhileItHasUpdatesIsStillCounted(t *testing.T) {
 	m := newOpenMap(1000, spend.AllDimensions, 0)
 	want := newBooks()
 	add := func() {
@@ -260,8 +260,8 @@ func TestCellForgottenWhileItHasUpdatesIsStillCounted(t *testing.T) {
 		want.book(&u, 0)
 	}
 	add()
-	m.forgetIdle()
-	m.forgetIdle() // the cell is in neither map now, only in the dirty list
+	m.evictIdle()
+	m.evictIdle() // the cell is in neither map now, only in the dirty list
 	add()
 	add()
 	if sums := m.sums(); sums.keys != 2 {

@@ -20,7 +20,7 @@ func (p *Pipeline) flushOrphans(ctx context.Context) {
 				flushers[shard] = newFlusher(p, shard)
 			}
 			f := flushers[shard]
-			waiting, err := f.look(ctx)
+			waiting, err := f.anythingToFlush(ctx)
 			if err != nil {
 				p.log.Debug("shards of instances with more of them can't be looked at", "shard", shard, "error", err)
 				break // the queue is away

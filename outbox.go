@@ -44,7 +44,7 @@ type outgoing struct {
 	queued      bool          // it was there
 	inDoubt     bool          // whether it still is must be looked at
 	journaled   bool          // it is known to be in the journal
-	lost        bool          // Postgres has passed it as lost
+	lost        bool          // Postgres has skipped it as lost
 	since       time.Time     // its updates were accepted after it
 	confirmedAt time.Time
 }
@@ -115,8 +115,8 @@ func (o *outbox) toJournal() (batches []*outgoing) {
 	return batches
 }
 
-// exposed returns how many batches would be lost with this process: those neither in the queue nor in the journal.
-func (o *outbox) exposed() (n int) {
+// atRisk returns how many batches would be lost with this process: those neither in the queue nor in the journal.
+func (o *outbox) atRisk() (n int) {
 	for _, b := range o.batches {
 		if (!b.queued || b.inDoubt) && !b.journaled {
 			n++
@@ -165,7 +165,7 @@ func (o *outbox) follows(mark spend.Mark) bool {
 	case mark.Sequence == o.last.sequence && mark.Digest != o.last.digest:
 		return false
 	}
-	// A mark that was passed over a gap is of the chain of its last batch alone. So each batch is compared.
+	// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is compared.
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
 		for _, b := range list {
 			if b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch) {
@@ -194,7 +194,7 @@ type taken struct {
 	missing     uint64      // batches that Postgres had and has no more, and that aren't here any more
 }
 
-// confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was passed as lost stays, to
+// confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was skipped as lost stays, to
 // be pushed once more.
 func (o *outbox) confirm(mark spend.Mark, now time.Time) (t taken) {
 	o.confirmed = max(o.confirmed, mark.Sequence)
@@ -340,8 +340,8 @@ func (o *outbox) dropped() uint64 {
 	return first - 1
 }
 
-// doubt forgets that batches are in the queue: each is pushed again, which adds nothing while its entry is there.
-func (o *outbox) doubt() {
+// resetPushed has each batch that is in the queue pushed again, which adds nothing while its entry is there.
+func (o *outbox) resetPushed() {
 	for _, b := range o.batches {
 		b.inDoubt = b.queued
 	}

@@ -115,12 +115,12 @@ func TestOutboxInDoubtPushesAllAgainUnderTheirEntries(t *testing.T) {
 	o := testOutbox(t, 2, 0)
 	o.atQueue(mustPush(t, o, 1), "e1")
 	o.atQueue(mustPush(t, o, 2), "e2")
-	o.doubt()
+	o.resetPushed()
 	if stage := o.reached(2); stage != Queued {
 		t.Errorf("a batch in doubt is %s: what was said once is taken back", stage)
 	}
-	if o.exposed() != 2 {
-		t.Errorf("%d batches in doubt are exposed, want 2", o.exposed())
+	if o.atRisk() != 2 {
+		t.Errorf("%d batches in doubt are exposed, want 2", o.atRisk())
 	}
 	b := mustPush(t, o, 1)
 	if b.entry != "e1" {
@@ -136,7 +136,7 @@ func TestOutboxInDoubtPushesAllAgainUnderTheirEntries(t *testing.T) {
 	if o.atQueue(b, "e2") {
 		t.Error("an entry that is there is taken for gone")
 	}
-	o.doubt()
+	o.resetPushed()
 	if b := mustPush(t, o, 1); b.entry != "e7" {
 		t.Fatalf("batch 1 keeps the entry %q that the queue lost", b.entry)
 	}

@@ -22,7 +22,7 @@ type Pipeline struct {
 	time     clock
 	hours    *hourClock
 	open     *openMap
-	lanes    []*lane
+	relays   []*relay
 	flushers []*flusher
 	metrics  *metrics
 
@@ -47,8 +47,8 @@ type Pipeline struct {
 	committersMu sync.Mutex // no I/O under it
 	committers   [spend.MaxShards]*committer
 
-	queueForgotAt atomic.Int64 // Unix nanoseconds: when the queue was last found to have lost something
-	hurrying      atomic.Bool  // Shutdown waits: nothing is left to the queue alone
+	queueLostAt atomic.Int64 // Unix nanoseconds: when the queue was last found to have lost something
+	hurrying    atomic.Bool  // Shutdown waits: nothing is left to the queue alone
 
 	running atomic.Bool
 	stop    chan struct{} // closed once all is drained or given up
@@ -84,7 +84,7 @@ func New(c Config) (*Pipeline, error) {
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
 	p.metrics = newMetrics(c.Shards)
 	for shard := range c.Shards {
-		p.lanes = append(p.lanes, newLane(p, shard))
+		p.relays = append(p.relays, newRelay(p, shard))
 		if c.Queue != nil {
 			p.flushers = append(p.flushers, newFlusher(p, shard))
 		}
@@ -120,8 +120,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	work.Go(func() { p.keepHour(workCtx) })
 	work.Go(func() { p.sealAll(workCtx) })
 	work.Go(func() { p.watchBooks(workCtx) })
-	for _, l := range p.lanes {
-		for _, t := range l.tasks {
+	for _, r := range p.relays {
+		for _, t := range r.tasks {
 			work.Go(func() { t.run(workCtx) })
 		}
 	}
@@ -155,8 +155,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	work.Wait()
 	lastCtx, done := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer done()
-	for _, l := range p.lanes {
-		l.finish(lastCtx)
+	for _, r := range p.relays {
+		r.finish(lastCtx)
 	}
 	if ctx.Err() == nil {
 		return nil
@@ -231,15 +231,15 @@ func (p *Pipeline) RecordAllFor(caller string, updates []spend.Update) (Receipt,
 
 func (p *Pipeline) recordGroup(caller string, updates []spend.Update) (uint64, error) {
 	now := p.time.Now()
-	spots := make([]spot, len(updates))
+	slots := make([]slot, len(updates))
 	for i := range updates {
 		cost := &updates[i].Cost
 		if err := cost.Check(i, now); err != nil {
 			return 0, firstFault(updates[:i], err)
 		}
-		spots[i].hour = p.hourOf(cost)
+		slots[i].hour = p.hourOf(cost)
 	}
-	return p.open.addGroup(caller, updates, spots)
+	return p.open.addGroup(caller, updates, slots)
 }
 
 // firstFault returns what is wrong with the first of the updates whose series is refused, or else next.
@@ -301,10 +301,10 @@ func (p *Pipeline) Wait(ctx context.Context, r Receipt, want Stage) (Stage, erro
 
 func (p *Pipeline) reached(r Receipt) Stage {
 	reached := Committed
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		reached = min(reached, l.outbox.reached(r.seal))
-		l.mu.Unlock()
+	for _, relay := range p.relays {
+		relay.mu.Lock()
+		reached = min(reached, relay.outbox.reached(r.seal))
+		relay.mu.Unlock()
 	}
 	return reached
 }
@@ -319,14 +319,14 @@ func (p *Pipeline) advanced() {
 func (p *Pipeline) sealAll(ctx context.Context) {
 	ticker := time.NewTicker(p.cfg.SealInterval)
 	defer ticker.Stop()
-	forget := time.NewTicker(idleAfter)
-	defer forget.Stop()
+	evict := time.NewTicker(idleAfter)
+	defer evict.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-forget.C:
-			p.open.forgetIdle()
+		case <-evict.C:
+			p.open.evictIdle()
 		case <-ticker.C:
 			if p.haveRoom() {
 				p.seal(false)
@@ -363,17 +363,17 @@ func (p *Pipeline) seal(last bool) {
 	}
 	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
-	sealed := make([][]*spend.Batch, len(p.lanes))
+	sealed := make([][]*spend.Batch, len(p.relays))
 	now := p.time.Now()
-	for i, l := range p.lanes {
-		h := l.header()
+	for i, r := range p.relays {
+		h := r.header()
 		h.SealedAt = now
 		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
 	p.keyBytes.Store(bytesPerKey(sealed, p.between.places))
 	p.endSeal(sealed, seal, now)
-	p.advanced() // the first lane may have brought its part on before the last one knew of the seal
+	p.advanced() // the first relay may have brought its part on before the last one knew of the seal
 }
 
 // beginSeal takes what is open out of the open map. The seal is 0 if that is nothing.
@@ -388,12 +388,12 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 	return seal, dirty
 }
 
-// endSeal puts the batches of each lane into its outbox.
+// endSeal puts the batches of each relay into its outbox.
 func (p *Pipeline) endSeal(batches [][]*spend.Batch, seal uint64, now time.Time) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
-	for i, l := range p.lanes {
-		l.add(batches[i], seal, p.between.since, now)
+	for i, r := range p.relays {
+		r.add(batches[i], seal, p.between.since, now)
 	}
 	p.between = beingSealed{}
 }

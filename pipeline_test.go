@@ -218,7 +218,7 @@ func TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing(t *testing.T) {
 		r.cfg.MaxUnconfirmedBytes = bound
 		storeFaults.setAll(false)
 		r.start(t)
-		eventually(t, "Postgres has told its books", func() bool { return r.books.current().told })
+		eventually(t, "Postgres has told its books", func() bool { return r.books.current().fromPostgres })
 		storeFaults.setAll(true)
 		most := 0
 		for i := range 2400 {
@@ -226,7 +226,7 @@ func TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 			s := r.Status().Shards[0]
 			most = max(most, s.Bytes)
-			if i == 60 && (s.Unconfirmed <= maxExposed || s.Unqueued > 1) {
+			if i == 60 && (s.Unconfirmed <= maxAtRisk || s.Unqueued > 1) {
 				t.Errorf("after 3s %d batches, %d of them not in the queue: what is open would be lost with the process", s.Unconfirmed, s.Unqueued)
 			}
 		}
@@ -247,8 +247,8 @@ func TestRedisAndPostgresAwayBoundTheBatchesAndLoseNothing(t *testing.T) {
 			r.record(t, key("a"))
 			time.Sleep(100 * time.Millisecond)
 		}
-		if s := r.Status().Shards[0]; s.Unconfirmed != maxExposed {
-			t.Errorf("%d unconfirmed batches; want %d", s.Unconfirmed, maxExposed)
+		if s := r.Status().Shards[0]; s.Unconfirmed != maxAtRisk {
+			t.Errorf("%d unconfirmed batches; want %d", s.Unconfirmed, maxAtRisk)
 		}
 		f.setAll(false)
 		r.end(t)

@@ -14,25 +14,25 @@ import (
 // plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and entries to ack
 // come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
 type plan struct {
-	shard    int
-	books    spend.BooksID // whose batches are taken
-	keys     *spend.BatchKeys
-	known    *spend.KnownKeys
-	marks    map[spend.ProducerID]spend.Mark // as last read from Postgres; a producer read as unknown has the zero Mark
-	wait     map[spend.ProducerID][]entryBatch
-	passing  map[spend.ProducerID]string // producers whose gaps are passed, and why
-	newer    map[spend.ProducerID]bool   // producers with batches of a newer format
-	taken    []entryBatch                // the batches of the flush being committed
-	single   bool                        // take one batch at a time
-	limit    flushLimit
-	trouble  trouble               // producers whose batches can't be committed even by themselves
-	failure  error                 // why something of this walk is left, though the walk goes on
-	refusals map[batchName]error   // batches that the store refuses for what they are
-	astray   map[spend.Digest]bool // batches of another chain than that in the books
-	done     []spend.EntryID       // entries that Postgres has no need of any more
-	bad      []badEntry
-	compared bool // whether marks were read, and with them whether Postgres was turned back
-	stats    planStats
+	shard     int
+	books     spend.BooksID // whose batches are taken
+	keys      *spend.BatchKeys
+	known     *spend.KnownKeys
+	marks     map[spend.ProducerID]spend.Mark // as last read from Postgres; a producer read as unknown has the zero Mark
+	wait      map[spend.ProducerID][]entryBatch
+	skipping  map[spend.ProducerID]string // producers whose gaps are skipped, and why
+	newer     map[spend.ProducerID]bool   // producers with batches of a newer format
+	taken     []entryBatch                // the batches of the flush being committed
+	single    bool                        // take one batch at a time
+	limit     flushLimit
+	trouble   trouble               // producers whose batches can't be committed even by themselves
+	failure   error                 // why something of this walk is left, though the walk goes on
+	refusals  map[batchName]error   // batches that the store refuses for what they are
+	divergent map[spend.Digest]bool // batches of another chain than that in the books
+	done      []spend.EntryID       // entries that Postgres has no need of any more
+	bad       []badEntry
+	compared  bool // whether marks were read, and with them whether Postgres was turned back
+	stats     planStats
 }
 
 // batchName is under which name a batch is claimed.
@@ -65,13 +65,13 @@ type planStats struct {
 func newPlan(shard int) *plan {
 	return &plan{
 		shard: shard, keys: &spend.BatchKeys{}, limit: largestFlush, marks: map[spend.ProducerID]spend.Mark{}, wait: map[spend.ProducerID][]entryBatch{},
-		passing: map[spend.ProducerID]string{}, newer: map[spend.ProducerID]bool{}, refusals: map[batchName]error{}, astray: map[spend.Digest]bool{},
+		skipping: map[spend.ProducerID]string{}, newer: map[spend.ProducerID]bool{}, refusals: map[batchName]error{}, divergent: map[spend.Digest]bool{},
 		trouble: newTrouble(nil),
 	}
 }
 
-// offer takes an entry read from the queue.
-func (p *plan) offer(e spend.Entry) {
+// addEntry takes an entry read from the queue.
+func (p *plan) addEntry(e spend.Entry) {
 	if e.Fault != "" {
 		err := fmt.Errorf("%w: %s", spend.ErrCorruptBatch, e.Fault)
 		if len(p.keys.Key) > 0 { // whatever its first bytes are signed by
@@ -117,7 +117,7 @@ func (p *plan) refuse(e spend.Entry, err error) {
 // divert sets a batch aside that is of another chain than that in the books.
 func (p *plan) divert(b entryBatch) {
 	p.reject(b.entry, b.Bytes(), diverged(b.Batch))
-	p.astray[b.Digest()] = true
+	p.divergent[b.Digest()] = true
 }
 
 // unknown returns the producers that wait and whose marks are to be read.
@@ -133,12 +133,12 @@ func (p *plan) unknown() []spend.ProducerID {
 }
 
 // learn takes the marks of the producers asked for. Batches of an unknown producer that is so old that its mark may
-// have been cleaned up are set aside: nobody can tell whether they were applied.
+// have been cleaned up are set aside: it isn't known whether they were applied.
 func (p *plan) learn(asked []spend.ProducerID, marks spend.Marks) {
 	p.compared = true
 	for _, id := range asked {
 		p.marks[id] = marks.Of[id]
-		if !marks.Forgotten(id) {
+		if !marks.Pruned(id) {
 			continue
 		}
 		for _, b := range p.wait[id] {
@@ -149,10 +149,10 @@ func (p *plan) learn(asked []spend.ProducerID, marks spend.Marks) {
 	}
 }
 
-// take returns what to commit next: for every producer whose mark is known, its batches that go on from the mark
-// without a gap, or with one that is being passed. Duplicates are marked done, corrupt batches are set aside, the rest
+// next returns what to commit next: for every producer whose mark is known, its batches that go on from the mark
+// without a gap, or with one that is being skipped. Duplicates are marked done, corrupt batches are set aside, the rest
 // goes on waiting. It returns nil if nothing can be committed. Applied or fenced must be called before the next take.
-func (p *plan) take() *spend.Flush {
+func (p *plan) next() *spend.Flush {
 	f := &spend.Flush{Shard: p.shard, Books: p.books}
 	sums := newSums()
 	for _, id := range p.order() {
@@ -161,7 +161,7 @@ func (p *plan) take() *spend.Flush {
 		}
 		single := p.single
 		p.single = single || p.trouble.has(id) // it would have the others fail with it, and claims must be in order
-		p.takeFrom(id, f, sums)
+		p.nextOf(id, f, sums)
 		p.single = single
 	}
 	if len(f.Claims)+len(f.Found) == 0 {
@@ -196,8 +196,8 @@ func (p *plan) enough(sums *sums) bool {
 	return sums.batches > 0 && (p.single || sums.rows() >= p.limit.rows || sums.texts() >= p.limit.texts || brimful(&sums.control))
 }
 
-// takeFrom adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
-func (p *plan) takeFrom(id spend.ProducerID, f *spend.Flush, sums *sums) {
+// nextOf adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
+func (p *plan) nextOf(id spend.ProducerID, f *spend.Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	claim := spend.ClaimAfter(id, mark)
@@ -210,7 +210,7 @@ func (p *plan) takeFrom(id spend.ProducerID, f *spend.Flush, sums *sums) {
 		}
 		found := len(lost) > 0 && lost[0].First <= b.Sequence && b.Sequence != last && !mark.HasQuarantined(b.Sequence)
 		switch {
-		case p.astray[b.PriorDigest]:
+		case p.divergent[b.PriorDigest]:
 			p.divert(b) // it isn't to be taken for one behind a gap
 		case found && mark.IsAnother(b.Batch):
 			p.divert(b)
@@ -222,13 +222,13 @@ func (p *plan) takeFrom(id spend.ProducerID, f *spend.Flush, sums *sums) {
 			if p.enough(sums) {
 				p.add(b)
 			} else {
-				p.takeFound(b, f, sums)
+				p.claimFound(b, f, sums)
 				last = b.Sequence
 			}
-		case b.Sequence > claim.Last+1 && p.passing[id] == "" || p.enough(sums):
+		case b.Sequence > claim.Last+1 && p.skipping[id] == "" || p.enough(sums):
 			p.add(b)
 		default:
-			p.takeNext(b, &claim, f, sums)
+			p.claimNext(b, &claim, f, sums)
 		}
 	}
 	if claim.Last >= claim.First {
@@ -244,23 +244,23 @@ func (p *plan) rowsOf(b *spend.Batch) (*spend.Rows, error) {
 	return b.RowsKnowing(p.known)
 }
 
-// takeNext takes the batch that the claim goes on with, or one behind a gap that is being passed. A batch that can't be
+// claimNext takes the batch that the claim goes on with, or one behind a gap that is being skipped. A batch that can't be
 // booked is set aside by the claim itself, so that those behind it needn't wait.
-func (p *plan) takeNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums *sums) {
+func (p *plan) claimNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums *sums) {
 	gap := b.Sequence > claim.Last+1
 	if !gap && b.PriorDigest != claim.Digest {
 		p.divert(b)
 		return
 	}
 	if gap {
-		if err := p.passTo(b.Batch, claim, f); err != nil {
+		if err := p.skipGap(b.Batch, claim, f); err != nil {
 			p.divert(b)
 			return
 		}
 	}
 	p.taken = append(p.taken, b)
 	claim.MoveTo(b.Batch)
-	if !p.takeRows(b.Batch, f, sums) {
+	if !p.addRows(b.Batch, f, sums) {
 		return
 	}
 	claim.Updates += b.Updates
@@ -366,7 +366,7 @@ func (p *plan) failed(f *spend.Flush) (alone bool) {
 	return alone
 }
 
-// ack returns what to take out of the queue, which it forgets, and the marks to publish with it.
+// ack returns what to take out of the queue, once, and the marks to publish with it.
 func (p *plan) ack() spend.Ack {
 	a := spend.Ack{Entries: p.done, Marks: maps.Clone(p.marks)}
 	p.done = nil
@@ -375,10 +375,10 @@ func (p *plan) ack() spend.Ack {
 	return a
 }
 
-// trim leaves batches that wait in the queue, to be met again in a later walk, until those kept have no more bytes than
-// allowed. It keeps the oldest producers' batches, nearest to their marks first, so that whoever's gap is passed has
+// evict leaves batches that wait in the queue, to be read again in a later walk, until those kept have no more bytes than
+// allowed. It keeps the oldest producers' batches, nearest to their marks first, so that a producer whose gap is skipped has
 // them. It returns the bytes left out. What can't be committed in this walk any more takes no room from it.
-func (p *plan) trim(allowed int) (left int) {
+func (p *plan) evict(allowed int) (left int) {
 	maps.DeleteFunc(p.wait, func(id spend.ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
 	for _, id := range slices.SortedFunc(maps.Keys(p.wait), spend.ProducerID.Compare) {
 		batches := p.wait[id]

@@ -67,7 +67,7 @@ func offered(t *testing.T, marks map[int]uint64, batches ...*spend.Batch) *plan 
 	t.Helper()
 	p := testPlan()
 	for i, b := range batches {
-		p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
+		p.addEntry(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 	}
 	learn(t, p, marks)
 	return p
@@ -94,7 +94,7 @@ func claims(f *spend.Flush) string {
 
 func mustTake(t *testing.T, p *plan, want string) *spend.Flush {
 	t.Helper()
-	f := p.take()
+	f := p.next()
 	if got := claims(f); got != want {
 		t.Fatalf("take claims %q, want %q", got, want)
 	}
@@ -133,7 +133,7 @@ func TestPlanCountsARepeatedBatchOnce(t *testing.T) {
 	mustSettle(t, p, "e0", "e3") // Postgres has these already
 	p.applied(f)
 	mustSettle(t, p, "e1", "e2", "e4")
-	p.offer(spend.Entry{ID: "late", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.addEntry(spend.Entry{ID: "late", Bytes: testBatch(t, 1, 2).Bytes()})
 	mustTake(t, p, "")
 	mustSettle(t, p, "late")
 	if p.stats.duplicates != 4 {
@@ -149,17 +149,17 @@ func TestPlanWaitsBehindAGapUntilALaterEntryFillsIt(t *testing.T) {
 	if n, size := p.waiting(); n != 3 || size == 0 {
 		t.Fatalf("%d batches of %d bytes wait, want 3", n, size)
 	}
-	p.offer(spend.Entry{ID: "f", Bytes: testBatch(t, 1, 1).Bytes()})
+	p.addEntry(spend.Entry{ID: "f", Bytes: testBatch(t, 1, 1).Bytes()})
 	f = mustTake(t, p, "0001:1-3 $6")
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "f")
 	if n, _ := p.waiting(); n != 1 {
 		t.Fatalf("%d batches wait, want only the fifth", n)
 	}
-	if p.trim(0) == 0 {
+	if p.evict(0) == 0 {
 		t.Fatal("nothing is left for a later walk")
 	}
-	p.offer(spend.Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
+	p.addEntry(spend.Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
 	p.applied(mustTake(t, p, "0001:4-4 $4"))
 	mustSettle(t, p, "g") // the fifth stays in the queue
 }
@@ -169,10 +169,10 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	broken := bytes.Clone(good.Bytes())
 	broken[len(broken)-1] ^= 1
 	p := testPlan()
-	p.offer(spend.Entry{ID: "broken", Bytes: broken})
-	p.offer(spend.Entry{ID: "junk", Bytes: []byte("SET key value")})
-	p.offer(spend.Entry{ID: "good", Bytes: good.Bytes()})
-	p.offer(spend.Entry{ID: "next", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.addEntry(spend.Entry{ID: "broken", Bytes: broken})
+	p.addEntry(spend.Entry{ID: "junk", Bytes: []byte("SET key value")})
+	p.addEntry(spend.Entry{ID: "good", Bytes: good.Bytes()})
+	p.addEntry(spend.Entry{ID: "next", Bytes: testBatch(t, 1, 2).Bytes()})
 	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $3")
 	p.applied(f)
@@ -196,8 +196,8 @@ func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) 
 	h := testBatch(t, 1, 2).Header
 	h.PriorDigest = mustParse(t, undecodable).Digest()
 	p := testPlan()
-	p.offer(spend.Entry{ID: "a", Bytes: undecodable})
-	p.offer(spend.Entry{ID: "b", Bytes: spend.NewBatch(h, next.Totals, next.Rollups).Bytes()})
+	p.addEntry(spend.Entry{ID: "a", Bytes: undecodable})
+	p.addEntry(spend.Entry{ID: "b", Bytes: spend.NewBatch(h, next.Totals, next.Rollups).Bytes()})
 	learn(t, p, nil)
 	f := mustTake(t, p, "0001:1-2 $2")
 	if len(f.Lost) != 1 || f.Lost[0].First != 1 || f.Lost[0].Last != 1 || !f.Lost[0].Quarantined || len(f.Quarantine) != 1 || string(f.Quarantine[0].Bytes) != string(undecodable) {
@@ -236,10 +236,10 @@ func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 	} {
 		p := testPlan()
 		for i, b := range c.batches {
-			p.offer(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
+			p.addEntry(spend.Entry{ID: spend.EntryID(fmt.Sprint("e", i)), Bytes: b.Bytes()})
 		}
 		p.marks[testProducer(1)] = c.mark
-		p.passing[testProducer(1)] = "missing" // nor is it passed over to them
+		p.skipping[testProducer(1)] = "missing" // nor is it passed over to them
 		f := mustTake(t, p, c.want)
 		if f != nil {
 			p.applied(f)
@@ -275,8 +275,8 @@ func TestPlanLeavesANewerBatchToANewerProgram(t *testing.T) {
 	newer := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	newer[2] = spend.BatchVersion + 1
 	p := testPlan()
-	p.offer(spend.Entry{ID: "a", Bytes: reframe(newer)})
-	p.offer(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
+	p.addEntry(spend.Entry{ID: "a", Bytes: reframe(newer)})
+	p.addEntry(spend.Entry{ID: "b", Bytes: testBatch(t, 1, 2).Bytes()})
 	learn(t, p, nil)
 	mustTake(t, p, "")
 	mustSettle(t, p)
@@ -289,7 +289,7 @@ func TestPlanRejectsABatchOfAnotherShard(t *testing.T) {
 	h := testHeader(testProducer(1), 1)
 	h.Shard = 1
 	p := testPlan()
-	p.offer(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, nil, nil).Bytes()})
+	p.addEntry(spend.Entry{ID: "a", Bytes: spend.NewBatch(h, nil, nil).Bytes()})
 	if len(p.bad) != 1 || !strings.Contains(p.bad[0].Reason, "another shard") || len(p.unknown()) != 0 {
 		t.Fatalf("set aside: %+v", p.bad)
 	}
@@ -317,13 +317,13 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 			batches = append(batches, testBatch(t, producer, sequence))
 		}
 	}
-	all := offered(t, nil, batches...).take() // few rows, so all at once
+	all := offered(t, nil, batches...).next() // few rows, so all at once
 	for rows := 1; rows <= len(all.Totals)+len(all.Rollups); rows++ {
 		p := offered(t, nil, batches...)
 		p.limit.rows = rows
 		var claimed, flushes int
 		var control spend.Control
-		for f := p.take(); f != nil; f = p.take() {
+		for f := p.next(); f != nil; f = p.next() {
 			if err := checkFlush(f); err != nil {
 				t.Fatal(err)
 			}
@@ -341,7 +341,7 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 	}
 }
 
-// A lane is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
+// A shard is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
 func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	r := newRand(t)
 	m, want := newOpenMap(100_000, spend.AllDimensions, 0), newBooks()

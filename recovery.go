@@ -9,9 +9,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// leftover is what earlier processes left in the journal for one shard. Its batches go the way of all batches, under
+// recovery is what earlier processes left in the journal for one shard. Its batches go the way of all batches, under
 // their own producers, until Postgres has them.
-type leftover struct {
+type recovery struct {
 	p            *Pipeline
 	shard        int
 	commits      *committer
@@ -22,27 +22,27 @@ type leftover struct {
 
 // replay brings what earlier processes left in the journal to Postgres. It works until that is done or ctx ends.
 func (p *Pipeline) replay(ctx context.Context) {
-	left, err := p.cfg.Journal.Left()
-	for pause := (backoff{}); err != nil; left, err = p.cfg.Journal.Left() {
+	left, err := p.cfg.Journal.Recovered()
+	for pause := (backoff{}); err != nil; left, err = p.cfg.Journal.Recovered() {
 		p.log.Error("the journal can't be read; trying again", "error", err)
 		if !p.time.Sleep(ctx, pause.next(), nil) {
 			return
 		}
 	}
-	shards := p.leftovers(left)
+	shards := p.recoveries(left)
 	if len(left) > 0 {
 		p.log.Info("the journal has batches of earlier processes; bringing them to Postgres", "batches", len(left))
 	}
 	for pause := (backoff{}); len(shards) > 0; {
 		n := 0
-		for _, l := range shards {
-			if err := l.step(ctx); err != nil && ctx.Err() == nil {
-				p.log.Debug("what the journal has can't be brought to Postgres yet", "shard", l.shard, "error", err)
+		for _, r := range shards {
+			if err := r.step(ctx); err != nil && ctx.Err() == nil {
+				p.log.Debug("what the journal has can't be brought to Postgres yet", "shard", r.shard, "error", err)
 			}
-			n += len(l.batches)
+			n += len(r.batches)
 		}
-		shards = slices.DeleteFunc(shards, func(l *leftover) bool { return len(l.batches) == 0 })
-		p.metrics.leftover.Set(float64(n))
+		shards = slices.DeleteFunc(shards, func(r *recovery) bool { return len(r.batches) == 0 })
+		p.metrics.recovering.Set(float64(n))
 		if len(shards) == 0 {
 			p.log.Info("all batches that the journal had are in Postgres")
 		} else if !p.time.Sleep(ctx, pause.next(), nil) {
@@ -51,59 +51,59 @@ func (p *Pipeline) replay(ctx context.Context) {
 	}
 }
 
-// leftovers sorts what the journal has by shards.
-func (p *Pipeline) leftovers(batches []*spend.Batch) (shards []*leftover) {
+// recoveries sorts what the journal has by shards.
+func (p *Pipeline) recoveries(batches []*spend.Batch) (shards []*recovery) {
 	for _, b := range batches {
-		i := slices.IndexFunc(shards, func(l *leftover) bool { return l.shard == b.Shard })
+		i := slices.IndexFunc(shards, func(r *recovery) bool { return r.shard == b.Shard })
 		if i < 0 {
 			i = len(shards)
-			shards = append(shards, &leftover{p: p, shard: b.Shard, commits: p.committer(b.Shard), gaps: gapWatch{}})
+			shards = append(shards, &recovery{p: p, shard: b.Shard, commits: p.committer(b.Shard), gaps: gapWatch{}})
 		}
 		shards[i].batches = append(shards[i].batches, &outgoing{Batch: b, journaled: true})
 	}
 	return shards
 }
 
-// step forgets what Postgres has and brings on what it doesn't have.
-func (l *leftover) step(ctx context.Context) error {
-	if err := l.followBooks(ctx); err != nil || len(l.batches) == 0 {
+// step drops what Postgres has and brings on what it doesn't have.
+func (r *recovery) step(ctx context.Context) error {
+	if err := r.followBooks(ctx); err != nil || len(r.batches) == 0 {
 		return err
 	}
-	l.commits.tryBooked(ctx)
-	marks, err := l.commits.readMarks(ctx, l.producers())
+	r.commits.tryBooked(ctx)
+	marks, err := r.commits.readMarks(ctx, r.producers())
 	if err != nil {
 		return err
 	}
-	astray := l.astray(marks)
-	if err := l.setAside(ctx, marks, astray); err != nil {
+	divergent := r.divergent(marks)
+	if err := r.setAside(ctx, marks, divergent); err != nil {
 		return err
 	}
-	if err := l.forget(marks, astray); err != nil || len(l.batches) == 0 {
+	if err := r.truncate(marks, divergent); err != nil || len(r.batches) == 0 {
 		return err
 	}
-	if l.p.cfg.Queue != nil && l.p.books.mayUseQueue() == nil {
-		err := l.push(ctx)
-		if err == nil || l.p.time.Now().Sub(l.failingSince) < fallbackAfter {
+	if r.p.cfg.Queue != nil && r.p.books.mayUseQueue() == nil {
+		err := r.push(ctx)
+		if err == nil || r.p.time.Now().Sub(r.failingSince) < fallbackAfter {
 			return err
 		}
 	}
-	return l.commits.writeDirectly(ctx, l.batches, l.gaps, spend.ProducerID{})
+	return r.commits.writeDirectly(ctx, r.batches, r.gaps, spend.ProducerID{})
 }
 
 // followBooks has batches that name no books be of those that the database has: their process never learned which ones it
 // was to have. Those of other books are left where they are, for an instance of these books.
-func (l *leftover) followBooks(ctx context.Context) error {
-	view, err := l.p.books.ask(ctx)
-	if !view.told && err == nil {
+func (r *recovery) followBooks(ctx context.Context) error {
+	view, err := r.p.books.ask(ctx)
+	if !view.fromPostgres && err == nil {
 		err = spend.ErrBooksUnknown // another goroutine asks just now
 	}
-	if !view.told {
+	if !view.fromPostgres {
 		return fmt.Errorf("ask Postgres for its books: %w", err)
 	}
 	var others []*spend.Batch
-	l.batches = slices.DeleteFunc(l.batches, func(b *outgoing) bool {
+	r.batches = slices.DeleteFunc(r.batches, func(b *outgoing) bool {
 		if b.Books.IsZero() {
-			keys := &l.p.cfg.BatchKeys
+			keys := &r.p.cfg.BatchKeys
 			if keys.Check(b.Bytes()) != nil {
 				keys = &spend.BatchKeys{} // it isn't the deployment's own, and must not become so
 			}
@@ -115,60 +115,60 @@ func (l *leftover) followBooks(ctx context.Context) error {
 		others = append(others, b.Batch)
 		return true
 	})
-	l.p.books.leave(others, view.id)
+	r.p.books.leave(others, view.id)
 	return nil
 }
 
-// astray returns the batches of another chain than that in the books.
-func (l *leftover) astray(marks spend.Marks) map[spend.Digest]bool {
-	astray := map[spend.Digest]bool{}
-	for _, b := range l.batches {
+// divergent returns the batches of another chain than that in the books.
+func (r *recovery) divergent(marks spend.Marks) map[spend.Digest]bool {
+	divergent := map[spend.Digest]bool{}
+	for _, b := range r.batches {
 		mark := marks.Of[b.Producer]
 		switch {
-		case l.p.cfg.BatchKeys.Check(b.Bytes()) != nil:
-		case astray[b.PriorDigest],
+		case r.p.cfg.BatchKeys.Check(b.Bytes()) != nil:
+		case divergent[b.PriorDigest],
 			b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch),
 			b.Sequence == mark.Sequence+1 && b.PriorDigest != mark.Digest:
-			astray[b.Digest()] = true
+			divergent[b.Digest()] = true
 		}
 	}
-	return astray
+	return divergent
 }
 
 // setAside quarantines the batches of which it can't be told whether they were applied, and those of another chain than
 // that in the books, and those that no key of this deployment has signed.
-func (l *leftover) setAside(ctx context.Context, marks spend.Marks, astray map[spend.Digest]bool) error {
-	plan := l.commits.newPlan()
-	for _, b := range l.batches {
+func (r *recovery) setAside(ctx context.Context, marks spend.Marks, divergent map[spend.Digest]bool) error {
+	plan := r.commits.newPlan()
+	for _, b := range r.batches {
 		foreign := plan.keys.Check(b.Bytes())
 		switch {
 		case foreign != nil:
 			plan.reject("", b.Bytes(), foreign)
-		case marks.Forgotten(b.Producer):
+		case marks.Pruned(b.Producer):
 			plan.add(entryBatch{Batch: b.Batch})
-		case astray[b.Digest()]:
+		case divergent[b.Digest()]:
 			plan.reject("", b.Bytes(), diverged(b.Batch))
 		}
 	}
 	plan.learn(plan.unknown(), marks)
-	return l.commits.quarantine(ctx, plan, viaDirect)
+	return r.commits.quarantine(ctx, plan, viaDirect)
 }
 
-func (l *leftover) producers() (ids []spend.ProducerID) {
-	for _, b := range l.batches {
+func (r *recovery) producers() (ids []spend.ProducerID) {
+	for _, b := range r.batches {
 		ids = append(ids, b.Producer)
 	}
 	slices.SortFunc(ids, spend.ProducerID.Compare)
 	return slices.Compact(ids)
 }
 
-// forget drops the batches that Postgres has, in the books or in quarantine, and has the journal forget them.
-func (l *leftover) forget(marks spend.Marks, astray map[spend.Digest]bool) error {
+// truncate drops the batches that Postgres has, in the books or in quarantine, and truncates the journal up to them.
+func (r *recovery) truncate(marks spend.Marks, divergent map[spend.Digest]bool) error {
 	var needed []*outgoing
 	first := map[spend.ProducerID]uint64{} // of the batches that are still needed
-	for _, b := range l.batches {
+	for _, b := range r.batches {
 		mark := marks.Of[b.Producer]
-		if l.p.cfg.BatchKeys.Check(b.Bytes()) != nil || marks.Forgotten(b.Producer) || astray[b.Digest()] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
+		if r.p.cfg.BatchKeys.Check(b.Bytes()) != nil || marks.Pruned(b.Producer) || divergent[b.Digest()] || mark.Has(b.Sequence) || mark.HasQuarantined(b.Sequence) {
 			continue
 		}
 		needed = append(needed, b)
@@ -176,31 +176,31 @@ func (l *leftover) forget(marks spend.Marks, astray map[spend.Digest]bool) error
 			first[b.Producer] = b.Sequence
 		}
 	}
-	for _, b := range l.batches {
+	for _, b := range r.batches {
 		if at, ok := first[b.Producer]; ok && b.Sequence >= at {
 			continue
 		}
-		if err := l.p.cfg.Journal.Forget(l.shard, b.Producer, b.Sequence); err != nil {
+		if err := r.p.cfg.Journal.Truncate(r.shard, b.Producer, b.Sequence); err != nil {
 			return err
 		}
 	}
-	l.batches = needed
+	r.batches = needed
 	return nil
 }
 
 // push pushes what isn't in the queue, each producer's batches in order.
-func (l *leftover) push(ctx context.Context) error {
-	for _, b := range l.batches {
-		callCtx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
-		entry, err := l.p.books.current().queue.Push(callCtx, b.Batch, b.entry)
+func (r *recovery) push(ctx context.Context) error {
+	for _, b := range r.batches {
+		callCtx, cancel := r.p.time.WithTimeout(ctx, queueTimeout)
+		entry, err := r.p.books.current().queue.Push(callCtx, b.Batch, b.entry)
 		cancel()
 		if err != nil {
-			if l.failingSince.IsZero() {
-				l.failingSince = l.p.time.Now()
+			if r.failingSince.IsZero() {
+				r.failingSince = r.p.time.Now()
 			}
 			return err
 		}
-		b.entry, l.failingSince = entry, time.Time{}
+		b.entry, r.failingSince = entry, time.Time{}
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (d *rewindDetector) compare(atLeast, changes int64) (turnedBack bool) {
 		d.changes = max(d.changes, changes)
 		return false
 	}
-	turnedBack = d.changes == atLeast // else another read has told already
+	turnedBack = d.changes == atLeast // else another read has reported it already
 	d.changes = changes
 	d.requeue = true
 	return turnedBack
@@ -62,8 +62,8 @@ func (d *rewindDetector) requeued() {
 	d.requeue = false
 }
 
-// forget begins anew, for other books.
-func (d *rewindDetector) forget() {
+// reset begins anew, for other books.
+func (d *rewindDetector) reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.changes, d.requeue = 0, false
@@ -102,19 +102,19 @@ func (c *committer) pruned() time.Time {
 	return c.horizon
 }
 
-// keeper returns the queue if it retains what is acked, and there is a rewind window.
-func (c *committer) keeper() (spend.Keeper, bool) {
-	keeper, ok := c.books.current().queue.(spend.Keeper)
-	return keeper, ok && c.cfg.RewindWindow > 0
+// retainer returns the queue if it retains what is acked, and there is a rewind window.
+func (c *committer) retainer() (spend.Retainer, bool) {
+	retainer, ok := c.books.current().queue.(spend.Retainer)
+	return retainer, ok && c.cfg.RewindWindow > 0
 }
 
 // requeue has the queue put back what it retains, if Postgres was turned back and that wasn't done yet.
 func (c *committer) requeue(ctx context.Context) {
-	keeper, ok := c.keeper()
+	retainer, ok := c.retainer()
 	if !ok || !c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
 		return
 	}
-	entries, err := keeper.Requeue(ctx, c.shard)
+	entries, err := retainer.Requeue(ctx, c.shard)
 	if err != nil {
 		c.log.Warn("what the queue retains can't be put back yet; it is tried again", "error", err)
 		c.mu.Lock()
@@ -142,7 +142,7 @@ const requeuePatience = time.Minute
 // awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what it lacks. A direct write
 // doesn't wait for the queue.
 func (c *committer) awaitsRequeue(by via) bool {
-	if _, ok := c.keeper(); !ok || by != viaQueue || !c.rewind.mustRequeue() {
+	if _, ok := c.retainer(); !ok || by != viaQueue || !c.rewind.mustRequeue() {
 		return false
 	}
 	c.mu.Lock()
@@ -154,13 +154,13 @@ func (c *committer) awaitsRequeue(by via) bool {
 // that this process commits by: what it adds could make up for what a turned-back Postgres lacks, and then that would
 // go unnoticed. Without a rewind window, or a queue that retains anything, there is no such number.
 func (c *committer) readBooked(ctx context.Context) error {
-	keeper, ok := c.keeper()
+	retainer, ok := c.retainer()
 	if !ok {
 		return nil
 	}
 	ctx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	booked, err := keeper.Booked(ctx, c.shard)
+	booked, err := retainer.Booked(ctx, c.shard)
 	if err != nil {
 		return fmt.Errorf("read how many changes the books had: %w", err)
 	}
@@ -187,7 +187,7 @@ func (c *committer) tryBooked(ctx context.Context) {
 	}
 }
 
-// checkRewind looks whether Postgres was turned back, and has the queue forget what it has retained for long enough.
+// checkRewind looks whether Postgres was turned back, and expires what the queue has retained for long enough.
 func (c *committer) checkRewind(ctx context.Context) error {
 	books := c.books.id()
 	if err := c.readBooked(ctx); err != nil {
@@ -196,7 +196,7 @@ func (c *committer) checkRewind(ctx context.Context) error {
 	if _, err := c.readMarks(ctx, nil); err != nil {
 		return err
 	}
-	keeper, ok := c.keeper()
+	retainer, ok := c.retainer()
 	if !ok || c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
 		return nil
 	}
@@ -206,7 +206,7 @@ func (c *committer) checkRewind(ctx context.Context) error {
 	// Postgres was just seen to have everything, so what was committed a window ago can go.
 	ctx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	return keeper.Expire(ctx, c.shard, c.cfg.RewindWindow, c.time.Now())
+	return retainer.Expire(ctx, c.shard, c.cfg.RewindWindow, c.time.Now())
 }
 
 // watchRewinds looks whether Postgres was turned back, also while nothing is flushed. It works until ctx ends.
@@ -219,14 +219,14 @@ func (p *Pipeline) watchRewinds(ctx context.Context) {
 			shards = append(shards, p.retainedOrphans(ctx)...)
 		}
 		for _, shard := range shards {
-			if err := p.lookAtBooks(ctx, shard); err != nil {
+			if err := p.checkRewind(ctx, shard); err != nil {
 				p.log.Debug("it can't be looked whether Postgres was turned back", "shard", shard, "error", err)
 			}
 		}
 	}
 }
 
-func (p *Pipeline) lookAtBooks(ctx context.Context, shard int) error {
+func (p *Pipeline) checkRewind(ctx context.Context, shard int) error {
 	return p.committer(shard).checkRewind(ctx)
 }
 
@@ -245,13 +245,13 @@ func (p *Pipeline) retainedOrphans(ctx context.Context) []int {
 // retained returns the shards of which the queue retains something, none if it doesn't say.
 func (p *Pipeline) retained(ctx context.Context) []int {
 	view := p.books.current()
-	keeper, ok := view.queue.(spend.Keeper)
+	retainer, ok := view.queue.(spend.Retainer)
 	if !ok || view.id.IsZero() {
 		return nil
 	}
 	ctx, cancel := p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	shards, err := keeper.Retained(ctx)
+	shards, err := retainer.Retained(ctx)
 	if err != nil {
 		p.log.Debug("what the queue retains can't be looked at", "error", err)
 		return nil
@@ -285,7 +285,7 @@ func (p *Pipeline) tend(ctx context.Context) error {
 	for _, shard := range p.retained(ctx) {
 		callCtx, cancel := p.time.WithTimeout(ctx, queueTimeout)
 		// Other instances may have a window still.
-		if err := p.books.current().queue.(spend.Keeper).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
+		if err := p.books.current().queue.(spend.Retainer).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
 			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)
 		}
 		cancel()

@@ -128,7 +128,7 @@ func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing
 				refused.Store(direct)
 				c := r.cfg
 				c.SealInterval, c.FlushInterval, c.Instance = 10*time.Millisecond, time.Second, "standing"
-				c.Queue = refusingKeeper{q, refused}
+				c.Queue = refusingRetainer{q, refused}
 				next, _ := rewindRig(t, true)
 				next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
 				next.start(t)
@@ -156,13 +156,13 @@ func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing
 	}
 }
 
-// refusingKeeper is a Keeper that refuses pushes while it is told to.
-type refusingKeeper struct {
+// refusingRetainer is a Retainer that refuses pushes while it is told to.
+type refusingRetainer struct {
 	*testQueue
 	refused *atomic.Bool
 }
 
-func (q refusingKeeper) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
+func (q refusingRetainer) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if q.refused.Load() {
 		return "", errInjected
 	}
@@ -216,7 +216,7 @@ func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) 
 				r.store.Restore(past)
 				next, _ := rewindRig(t, true)
 				c, stuck := next.cfg, &atomic.Bool{}
-				c.Store, c.Queue = r.store, stuckKeeper{q, stuck}
+				c.Store, c.Queue = r.store, stuckRetainer{q, stuck}
 				next.Pipeline, next.store, next.want = newTestPipeline(t, c), r.store, r.want
 				stuck.Store(true)
 				if setAside {
@@ -273,13 +273,13 @@ func (r *rig) changes(t *testing.T) int64 {
 	return marks.Changes
 }
 
-// stuckKeeper is a Keeper that puts nothing back while it is told to.
-type stuckKeeper struct {
+// stuckRetainer is a Retainer that puts nothing back while it is told to.
+type stuckRetainer struct {
 	*testQueue
 	stuck *atomic.Bool
 }
 
-func (q stuckKeeper) Requeue(ctx context.Context, shard int) (int, error) {
+func (q stuckRetainer) Requeue(ctx context.Context, shard int) (int, error) {
 	if q.stuck.Load() {
 		return 0, errInjected
 	}
@@ -300,8 +300,8 @@ func TestNothingKeptExpiresWhilePostgresIsAway(t *testing.T) {
 		eventually(t, "it is committed", func() bool { return r.store.diff(r.want) == "" && q.size() == 1 })
 		storeFaults.setAll(true)
 		time.Sleep(time.Hour)
-		if q.size() != 1 || len(r.lanes[0].outbox.retained) != 1 {
-			t.Fatalf("%d in the queue and %d in memory are kept", q.size(), len(r.lanes[0].outbox.retained))
+		if q.size() != 1 || len(r.relays[0].outbox.retained) != 1 {
+			t.Fatalf("%d in the queue and %d in memory are kept", q.size(), len(r.relays[0].outbox.retained))
 		}
 		r.store.Restore(past)
 		storeFaults.setAll(false)
@@ -444,14 +444,14 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 	p := newTestPipeline(t, Config{
 		Store: faultyStore{store, f}, DirectLocker: newTestLocker(), Queue: newTestQueue(), Locker: newTestLocker(),
 	})
-	l := p.lanes[0]
+	r := p.relays[0]
 	if err := p.Record(&spend.Update{Cost: spend.Cost{Spend: spend.Dollars(1)}, Series: spend.Series{APIKey: "a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p.seal(false)
-	batch := l.outbox.batches[0].ForBooks(testBooks, &spend.BatchKeys{}) // which the lane would have asked for
-	l.moved = []uint64{1}
-	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || l.writesDirectly() {
+	batch := r.outbox.batches[0].ForBooks(testBooks, &spend.BatchKeys{}) // which the relay would have asked for
+	r.moved = []uint64{1}
+	if r.checkQueue(t.Context()); p.queueLostAt.Load() != 0 || r.writesDirectly() {
 		t.Error("the queue is said to have lost it")
 	}
 	if p.trustsQueue() {
@@ -464,7 +464,7 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 	if err := store.Apply(t.Context(), flush); err != nil {
 		t.Fatal(err)
 	}
-	if l.checkQueue(t.Context()); p.queueForgotAt.Load() != 0 || !p.trustsQueue() || len(l.outbox.batches) != 0 {
+	if r.checkQueue(t.Context()); p.queueLostAt.Load() != 0 || !p.trustsQueue() || len(r.outbox.batches) != 0 {
 		t.Error("it was committed, and the queue isn't trusted")
 	}
 }
@@ -491,7 +491,7 @@ func TestTheFirstLookAtTheBooksForgetsNothingOfThem(t *testing.T) {
 		c := r.cfg
 		c.Queue = perBooks{newTestQueue(), q}
 		r.Pipeline = newTestPipeline(t, c)
-		if err := r.lookAtBooks(t.Context(), 0); err != nil {
+		if err := r.checkRewind(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 		if n := q.size(); n != 3 {

@@ -18,19 +18,19 @@ const maxBatchCount = 1 << 61
 // and all rows that an update counts in are in one part, so that they are committed together. One goroutine uses it at
 // a time.
 //
-// It remembers the entities that it has met for their keys, so that a cell that keeps coming costs no hash and no
+// It remembers the entities that it has seen for their keys, so that a cell that keeps coming costs no hash and no
 // allocation. A cell has the numbers of its entities, which are good for one generation.
 type sealer struct {
 	shards     int
-	limit      int // entities above this are forgotten
+	limit      int // entities above this are evicted
 	seed       maphash.Seed
 	index      map[uint64]uint32 // numbers by the hash of the entity; of two entities with the same hash the later one is found
 	entities   [][]sealedEntity  // by number, in chunks so that they needn't move
 	count      uint32
 	generation uint32
-	part       uint64  // number of the last part
-	places     []place // of the totals of a part, to be used again
-	sizes      []int   // cells of each shard in the seal before
+	part       uint64    // number of the last part
+	order      []sortKey // of the totals of a part, to be used again
+	sizes      []int     // cells of each shard in the seal before
 }
 
 // sealedEntity is one entity that the sealer remembers.
@@ -51,18 +51,18 @@ type rowsPart struct {
 
 // shardCells is what a seal has for one shard before the rows are made.
 type shardCells struct {
-	cells  []*cell
-	places []place
+	cells []*cell
+	order []sortKey
 }
 
 func newSealer(shards, maxKeys int) *sealer {
 	s := &sealer{shards: shards, limit: maxKeys, seed: maphash.MakeSeed(), sizes: make([]int, shards)}
-	s.forget()
+	s.evictAll()
 	return s
 }
 
-// forget forgets all entities. It makes the numbers that cells have worthless.
-func (s *sealer) forget() {
+// evictAll evicts all entities. It makes the numbers that cells have worthless.
+func (s *sealer) evictAll() {
 	s.index, s.entities, s.count = map[uint64]uint32{}, nil, 0
 	s.generation++
 }
@@ -71,15 +71,15 @@ func (s *sealer) forget() {
 func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 	work := make([]shardCells, s.shards)
 	for i, size := range s.sizes {
-		work[i] = shardCells{make([]*cell, 0, size), make([]place, 0, size)}
+		work[i] = shardCells{make([]*cell, 0, size), make([]sortKey, 0, size)}
 	}
 	for _, list := range dirty {
 		for _, c := range list {
 			if c.generation != s.generation {
-				s.meet(c)
+				s.numberEntities(c)
 			}
 			w := &work[c.id.Shard(s.shards)]
-			w.places = append(w.places, placeOf(&c.id, c.hour(), uint32(len(w.cells))))
+			w.order = append(w.order, sortKeyOf(&c.id, c.hour(), uint32(len(w.cells))))
 			w.cells = append(w.cells, c)
 		}
 	}
@@ -87,15 +87,15 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 	shards := make([][]rowsPart, s.shards)
 	for i := range work {
 		s.sizes[i] = len(work[i].cells)
-		sortPlaces(work[i].places)
-		for from := 0; from < len(work[i].places); {
+		sortByKey(work[i].order)
+		for from := 0; from < len(work[i].order); {
 			to := s.cut(seal, &work[i], from)
 			shards[i] = append(shards[i], s.rows(seal, &work[i], from, to))
 			from = to
 		}
 	}
 	if int(s.count) > s.limit {
-		s.forget()
+		s.evictAll()
 	}
 	return shards
 }
@@ -104,20 +104,20 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 // the part's totals in s.places.
 func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 	s.part++
-	s.places = s.places[:0]
+	s.order = s.order[:0]
 	texts, most := 0, uint64(0)
-	for to = from; to < len(work.places); to++ {
-		c := work.cells[work.places[to].of]
+	for to = from; to < len(work.order); to++ {
+		c := work.cells[work.order[to].of]
 		texts += len(c.key)
 		most += c.sums[seal%2].Bound() * uint64(max(1, len(c.entities)))
-		full := to-from == spend.MaxBatchRows || len(s.places) >= spend.MaxBatchRows || texts > spend.MaxBatchTexts || most > maxBatchCount
+		full := to-from == spend.MaxBatchRows || len(s.order) >= spend.MaxBatchRows || texts > spend.MaxBatchTexts || most > maxBatchCount
 		if full && to > from {
 			break
 		}
 		for _, number := range c.entities {
 			if e := s.entity(number); e.part != s.part {
 				e.part = s.part
-				s.places = append(s.places, placeOf(&e.key, 0, number))
+				s.order = append(s.order, sortKeyOf(&e.key, 0, number))
 			}
 		}
 	}
@@ -126,17 +126,17 @@ func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 
 // rows makes the rows of the part that was cut last.
 func (s *sealer) rows(seal uint64, work *shardCells, from, to int) rowsPart {
-	sortPlaces(s.places)
-	totals := make([]spend.TotalRow, len(s.places))
-	for i := range s.places {
-		e := s.entity(s.places[i].of)
+	sortByKey(s.order)
+	totals := make([]spend.TotalRow, len(s.order))
+	for i := range s.order {
+		e := s.entity(s.order[i].of)
 		totals[i].Key, totals[i].Entity = e.key, e.of
 		e.row = uint32(i)
 	}
 
 	rollups := make([]spend.RollupRow, to-from)
 	for i := range rollups {
-		c := work.cells[work.places[from+i].of]
+		c := work.cells[work.order[from+i].of]
 		sums := &c.sums[seal%2]
 		rollups[i] = c.series().Row(c.id, c.hour(), sums)
 		for _, number := range c.entities {
@@ -152,8 +152,8 @@ func (s *sealer) entity(number uint32) *sealedEntity {
 	return &s.entities[number/entityChunk][number%entityChunk]
 }
 
-// meet fills in what the sealer needs to know of a cell.
-func (s *sealer) meet(c *cell) {
+// numberEntities fills in what the sealer needs to know of a cell.
+func (s *sealer) numberEntities(c *cell) {
 	c.id = c.series().Key()
 	series := c.series().Series()
 	var array [16]uint32
@@ -196,29 +196,29 @@ func batches(parts []rowsPart, h spend.Header, keys *spend.BatchKeys) []*spend.B
 	return list
 }
 
-// place is what a row is sorted by, before it is made.
-type place struct {
+// sortKey is what a row is sorted by, before it is made.
+type sortKey struct {
 	high, low uint64 // the key
 	hour      spend.Hour
-	of        uint32 // the number of the entity, or the place of the cell among the lane's
+	of        uint32 // the number of the entity, or the place of the cell among the relay's
 }
 
-func placeOf(key *spend.Key, hour spend.Hour, of uint32) place {
-	return place{binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]), hour, of}
+func sortKeyOf(key *spend.Key, hour spend.Hour, of uint32) sortKey {
+	return sortKey{binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]), hour, of}
 }
 
-// sortPlaces sorts the places by hour and key. Keys are hashes and so evenly spread: dealt out to buckets by their leading
+// sortByKey sorts the places by hour and key. Keys are hashes and so evenly spread: dealt out to buckets by their leading
 // bits, in place, only the few of a bucket are left to be compared (American flag sort: McIlroy, Bostic and McIlroy,
 // Engineering Radix Sort, 1993). Somebody who makes ids whose hashes begin alike gets a sort that isn't slower than usual ones.
-func sortPlaces(places []place) {
+func sortByKey(order []sortKey) {
 	const perBucket = 4
-	width := bits.Len(uint(len(places) / perBucket))
-	bucket := func(p *place) uint64 { return p.high >> (64 - width) }
+	width := bits.Len(uint(len(order) / perBucket))
+	bucket := func(p *sortKey) uint64 { return p.high >> (64 - width) }
 	next := make([]uint32, 1<<width) // where the next place of the bucket goes
 	hours := false
-	for i := range places {
-		next[bucket(&places[i])]++
-		hours = hours || places[i].hour != places[0].hour
+	for i := range order {
+		next[bucket(&order[i])]++
+		hours = hours || order[i].hour != order[0].hour
 	}
 	ends := make([]uint32, 1<<width)
 	end := uint32(0)
@@ -230,15 +230,15 @@ func sortPlaces(places []place) {
 	from := uint32(0)
 	for b := range next {
 		for next[b] < ends[b] {
-			p := &places[next[b]]
+			p := &order[next[b]]
 			if to := bucket(p); to != uint64(b) {
-				*p, places[next[to]] = places[next[to]], *p
+				*p, order[next[to]] = order[next[to]], *p
 				next[to]++
 				continue
 			}
 			next[b]++
 		}
-		slices.SortFunc(places[from:ends[b]], func(a, b place) int {
+		slices.SortFunc(order[from:ends[b]], func(a, b sortKey) int {
 			if a.high != b.high {
 				return cmp.Compare(a.high, b.high)
 			}
@@ -247,6 +247,6 @@ func sortPlaces(places []place) {
 		from = ends[b]
 	}
 	if hours {
-		slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.hour, b.hour) })
+		slices.SortStableFunc(order, func(a, b sortKey) int { return cmp.Compare(a.hour, b.hour) })
 	}
 }

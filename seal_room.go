@@ -7,11 +7,11 @@ import "github.com/spendflush/spendflush/spend"
 // go on being made and queued, so that the death of this process costs no more than what was accepted since the last seal.
 func (p *Pipeline) haveRoom() bool {
 	bytes := 0
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		full := l.outbox.exposed() >= maxExposed
-		bytes += l.outbox.bytes()
-		l.mu.Unlock()
+	for _, r := range p.relays {
+		r.mu.Lock()
+		full := r.outbox.atRisk() >= maxAtRisk
+		bytes += r.outbox.bytes()
+		r.mu.Unlock()
 		if full {
 			return false
 		}

@@ -23,9 +23,9 @@ func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 		}
 	}
 	unconfirmed := func() (bytes int) {
-		for _, l := range p.lanes {
-			bytes += l.outbox.bytes()
-			for _, b := range l.outbox.batches {
+		for _, r := range p.relays {
+			bytes += r.outbox.bytes()
+			for _, b := range r.outbox.batches {
 				b.queued = true // so that only their bytes matter
 			}
 		}
@@ -47,8 +47,8 @@ func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 	}
 
 	// What is open is more than the bound by now. It is sealed once nothing else is unconfirmed: nothing would get on else.
-	for _, l := range p.lanes {
-		l.outbox.batches = nil
+	for _, r := range p.relays {
+		r.outbox.batches = nil
 	}
 	if !p.haveRoom() {
 		t.Error("what is open is never sealed")

@@ -24,20 +24,20 @@ func TestPlacesAreSortedByHourAndKeyWhateverTheKeys(t *testing.T) {
 		for _, hours := range []int{1, 3} {
 			for _, n := range []int{0, 1, 2, 3, 16, 17, 5000} {
 				t.Run(fmt.Sprintf("%s/%d hours/%d", name, hours, n), func(t *testing.T) {
-					places := make([]place, n)
-					for i := range places {
-						places[i] = place{k.high(), k.low(), spend.Hour(-r.IntN(hours)), uint32(i)}
+					order := make([]sortKey, n)
+					for i := range order {
+						order[i] = sortKey{k.high(), k.low(), spend.Hour(-r.IntN(hours)), uint32(i)}
 					}
-					got := slices.Clone(places)
-					sortPlaces(got)
-					inOrder := func(a, b place) int {
+					got := slices.Clone(order)
+					sortByKey(got)
+					inOrder := func(a, b sortKey) int {
 						return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low))
 					}
 					if !slices.IsSortedFunc(got, inOrder) {
 						t.Error("they aren't in order")
 					}
-					byNumber := func(a, b place) int { return cmp.Compare(a.of, b.of) }
-					if slices.SortFunc(got, byNumber); !slices.Equal(got, places) {
+					byNumber := func(a, b sortKey) int { return cmp.Compare(a.of, b.of) }
+					if slices.SortFunc(got, byNumber); !slices.Equal(got, order) {
 						t.Error("they aren't those that were given")
 					}
 				})

@@ -123,18 +123,18 @@ func (p *Pipeline) drained(ctx context.Context) error {
 	}
 }
 
-// hurry has the lanes leave nothing to the queue alone any more.
+// hurry has the relays leave nothing to the queue alone any more.
 func (p *Pipeline) hurry() {
 	p.hurrying.Store(true)
-	for _, l := range p.lanes {
-		l.poke()
+	for _, r := range p.relays {
+		r.wake()
 	}
 }
 
 // queueHasAll says whether the queue still has every batch that isn't committed, and has lost none lately.
 func (p *Pipeline) queueHasAll(ctx context.Context) bool {
-	for _, l := range p.lanes {
-		if !l.queueHasAll(ctx) {
+	for _, r := range p.relays {
+		if !r.queueHasAll(ctx) {
 			return false
 		}
 	}
@@ -143,46 +143,46 @@ func (p *Pipeline) queueHasAll(ctx context.Context) bool {
 
 // trustsQueue says whether the queue hasn't lost anything lately, and no entry is gone of which it isn't known why.
 func (p *Pipeline) trustsQueue() bool {
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		unknown := len(l.moved) > 0
-		l.mu.Unlock()
+	for _, r := range p.relays {
+		r.mu.Lock()
+		unknown := len(r.moved) > 0
+		r.mu.Unlock()
 		if unknown {
 			return false
 		}
 	}
-	at := p.queueForgotAt.Load()
+	at := p.queueLostAt.Load()
 	return at == 0 || p.time.Now().Sub(time.Unix(0, at)) >= distrust
 }
 
 // queueHasAll looks whether the queue still has every batch that isn't committed, by pushing each once more: one that is
 // there stays where it is.
-func (l *lane) queueHasAll(ctx context.Context) bool {
-	if l.p.books.mayUseQueue() != nil {
+func (r *relay) queueHasAll(ctx context.Context) bool {
+	if r.p.books.mayUseQueue() != nil {
 		return false
 	}
-	l.mu.Lock()
-	list := slices.Clone(l.outbox.batches)
-	safe := len(l.aside) == 0
-	l.mu.Unlock()
+	r.mu.Lock()
+	list := slices.Clone(r.outbox.batches)
+	safe := len(r.aside) == 0
+	r.mu.Unlock()
 	for _, b := range list {
-		l.mu.Lock()
+		r.mu.Lock()
 		queued, entry := b.queued && !b.inDoubt, b.entry
-		l.mu.Unlock()
+		r.mu.Unlock()
 		if !queued {
 			return false
 		}
-		callCtx, cancel := l.p.time.WithTimeout(ctx, queueTimeout)
-		now, err := l.queue().Push(callCtx, b.Batch, entry)
+		callCtx, cancel := r.p.time.WithTimeout(ctx, queueTimeout)
+		now, err := r.queue().Push(callCtx, b.Batch, entry)
 		cancel()
 		if err != nil {
 			return false
 		}
-		l.mu.Lock()
-		moved := l.outbox.atQueue(b, now)
-		l.mu.Unlock()
+		r.mu.Lock()
+		moved := r.outbox.atQueue(b, now)
+		r.mu.Unlock()
 		if moved {
-			l.p.queueForgotAt.Store(l.p.time.Now().UnixNano())
+			r.p.queueLostAt.Store(r.p.time.Now().UnixNano())
 		}
 	}
 	return safe
@@ -191,18 +191,18 @@ func (l *lane) queueHasAll(ctx context.Context) bool {
 // stages says whether every batch is committed, and whether every batch is at least in the queue.
 func (p *Pipeline) stages() (committed, queued bool) {
 	committed, queued = true, true
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		committed = committed && len(l.outbox.batches)+len(l.aside) == 0
-		queued = queued && len(l.aside) == 0 && l.outbox.toPush() == nil
-		l.mu.Unlock()
+	for _, r := range p.relays {
+		r.mu.Lock()
+		committed = committed && len(r.outbox.batches)+len(r.aside) == 0
+		queued = queued && len(r.aside) == 0 && r.outbox.toPush() == nil
+		r.mu.Unlock()
 	}
 	return committed, queued
 }
 
 // notDrained returns what is neither in Postgres nor in a queue that can be relied on, as far as known, and nil if that
 // is nothing. It may be called once draining has ended. If that ended well, each batch was just seen in the queue: doubts that
-// a lane began since, and can't settle any more, say nothing.
+// a relay began since, and can't settle any more, say nothing.
 func (p *Pipeline) notDrained() *NotDrainedError {
 	left := &NotDrainedError{Cause: p.ended}
 	if left.Cause == nil {
@@ -218,17 +218,17 @@ func (p *Pipeline) notDrained() *NotDrainedError {
 			left.JournaledAmount = left.JournaledAmount.Add(b.Amount)
 		}
 	}
-	for _, l := range p.lanes {
-		l.mu.Lock()
-		for _, b := range l.outbox.batches {
+	for _, r := range p.relays {
+		r.mu.Lock()
+		for _, b := range r.outbox.batches {
 			if !b.queued || !seen && (!trusted || b.inDoubt) {
 				add(b.Batch, b.journaled)
 			}
 		}
-		for _, b := range l.aside {
+		for _, b := range r.aside {
 			add(b.Batch, false)
 		}
-		l.mu.Unlock()
+		r.mu.Unlock()
 	}
 	if left.Updates == 0 {
 		return nil

@@ -45,7 +45,7 @@ func TestShutdownSaysExactlyWhatItCouldNotDrain(t *testing.T) {
 func TestShutdownDoesntWaitForPostgresOnceTheQueueHasEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
-		r.cfg.Queue = slowQueue{r.queue}         // so that pushing again, as the lane does every stallAfter, is seen
+		r.cfg.Queue = slowQueue{r.queue}         // so that pushing again, as the relay does every stallAfter, is seen
 		r.locker.Acquire(t.Context(), "flush/0") // no instance flushes
 		direct := newTestLocker()
 		direct.Acquire(t.Context(), "direct/0") // nor is there a way round the queue
@@ -95,7 +95,7 @@ func TestShutdownWaitsOnWhenAQueuedBatchMustBeSentAgain(t *testing.T) {
 	})
 }
 
-// A lane doubts now and then whether the queue still has what waits there for long. It may begin so just as draining ends.
+// A relay doubts now and then whether the queue still has what waits there for long. It may begin so just as draining ends.
 func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -106,7 +106,7 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 		c := r.cfg
 		c.Queue, c.DirectLocker = doubting, direct
 		r.Pipeline = newTestPipeline(t, c)
-		doubting.lane.Store(r.lanes[0])
+		doubting.lane.Store(r.relays[0])
 		r.start(t)
 		for range 3 {
 			r.record(t, key("a"))
@@ -123,11 +123,11 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 	})
 }
 
-// doubtingQueue has a lane doubt all that it has pushed as Shutdown, after its grace, pushes the last one of three once more,
+// doubtingQueue has a relay doubt all that it has pushed as Shutdown, after its grace, pushes the last one of three once more,
 // and hangs from then on.
 type doubtingQueue struct {
 	*testQueue
-	lane   atomic.Pointer[lane]
+	lane   atomic.Pointer[relay]
 	from   atomic.Int64 // Unix nanoseconds; 0: not yet
 	doubts atomic.Int64
 }
@@ -138,10 +138,10 @@ func (q *doubtingQueue) Push(ctx context.Context, b *spend.Batch, previous spend
 		return "", ctx.Err()
 	}
 	if from := q.from.Load(); from > 0 && time.Now().UnixNano() >= from && b.Sequence == 3 {
-		l := q.lane.Load()
-		l.mu.Lock()
-		l.outbox.doubt()
-		l.mu.Unlock()
+		r := q.lane.Load()
+		r.mu.Lock()
+		r.outbox.resetPushed()
+		r.mu.Unlock()
 		q.doubts.Add(1)
 	}
 	return q.testQueue.Push(ctx, b, previous)

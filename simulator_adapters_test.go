@@ -202,7 +202,7 @@ func (q simQueue) Read(ctx context.Context, shard int, after spend.EntryID, n, b
 func (q simQueue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	return q.call(simRedis, "ack", func() error {
 		q.s.note("acks %v, publishes %d changes", a.Entries, a.Booked)
-		q.s.lookAtAcked(q, shard, a.Entries)
+		q.s.checkAcked(q, shard, a.Entries)
 		return q.keys.Ack(simServers, shard, a)
 	})
 }
@@ -286,7 +286,7 @@ func (q simQueue) Requeue(ctx context.Context, shard int) (int, error) {
 func (q simQueue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	now = now.Add(q.skew)
 	return q.call(simRedis, "expire", func() error {
-		q.s.lookAtExpired(shard, age)
+		q.s.checkExpired(shard, age)
 		return q.keys.Expire(simServers, shard, age, now)
 	})
 }
@@ -307,15 +307,15 @@ func (j simJournal) Append(batches []*spend.Batch) error {
 	})
 }
 
-func (j simJournal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
+func (j simJournal) Truncate(shard int, producer spend.ProducerID, mark uint64) error {
 	return j.call(simDisk, "forget", func() error {
-		j.s.lookAtForgotten(j.disk, shard, producer, mark)
-		return j.disk.Forget(shard, producer, mark)
+		j.s.checkPruned(j.disk, shard, producer, mark)
+		return j.disk.Truncate(shard, producer, mark)
 	})
 }
 
-func (j simJournal) Left() ([]*spend.Batch, error) {
-	batches, err := j.disk.Left()
+func (j simJournal) Recovered() ([]*spend.Batch, error) {
+	batches, err := j.disk.Recovered()
 	return slices.DeleteFunc(batches, func(b *spend.Batch) bool { return !slices.Contains(j.left, b) }), err
 }
 

@@ -111,7 +111,7 @@ func (s *simulator) harmQueue(d *simDeployment) {
 		s.weaken(d, []spend.Entry{whole})
 	case 7:
 		s.note("queue forgets the marks of producers")
-		d.queue.ForgetMarks()
+		d.queue.DropMarks()
 	}
 }
 

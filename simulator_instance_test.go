@@ -235,13 +235,13 @@ func (in *simInstance) stop() {
 	})
 }
 
-// look sees what the instance says of its updates, after it did anything.
-func (in *simInstance) look() {
+// check sees what the instance says of its updates, after it did anything.
+func (in *simInstance) check() {
 	in.noteSealed()
-	in.lookAtReceipts()
+	in.checkReceipts()
 }
 
-func (in *simInstance) lookAtReceipts() {
+func (in *simInstance) checkReceipts() {
 	waits := in.receipts[:0]
 	for _, r := range in.receipts {
 		reached, _ := in.p.Wait(simDoneCtx, r.Receipt, Committed)

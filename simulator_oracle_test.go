@@ -22,7 +22,7 @@ type simRun struct {
 	cloned     bool         // there is, or was, another process of the same identity
 	in         *simInstance // nil once it has died
 	seals      []simSeal
-	seen       [simShards]spend.Digest // the newest batch of each lane, as the simulator knows
+	seen       [simShards]spend.Digest // the newest batch of each shard, as the simulator knows
 
 	identities int // that it has had
 
@@ -219,11 +219,11 @@ func (s *simulator) isPoisoned(f *spend.Flush) bool {
 func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
 	d.ledger.apply(f)
 	for i := range f.Lost {
-		s.tally.passed += int(f.Lost[i].Len())
+		s.tally.skipped += int(f.Lost[i].Len())
 	}
 	s.tally.found += len(f.Found)
 	for _, c := range f.Claims {
-		s.lookAtClaim(d, f, c)
+		s.checkClaim(d, f, c)
 	}
 	for i := range f.Rollups {
 		if key := f.Rollups[i].Series().APIKey; isStrange(key) {
@@ -243,11 +243,11 @@ func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
 		}
 	}
 	s.quarantined(f.Quarantine)
-	s.lookAtSums(d)
+	s.checkSums(d)
 }
 
-// lookAtClaim follows the digests of a claim from its last batch back to the mark.
-func (s *simulator) lookAtClaim(d *simDeployment, f *spend.Flush, c spend.Claim) {
+// checkClaim follows the digests of a claim from its last batch back to the mark.
+func (s *simulator) checkClaim(d *simDeployment, f *spend.Flush, c spend.Claim) {
 	last := s.batches[c.Digest]
 	if last == nil || last.deployment != d || last.Producer != c.Producer || last.Shard != f.Shard || last.Sequence != c.Last {
 		s.fail("claim %+v: there is no such last batch", c)
@@ -280,16 +280,16 @@ func (s *simulator) lookAtClaim(d *simDeployment, f *spend.Flush, c spend.Claim)
 	}
 }
 
-// lookAtSums sees that the books are the sum of what was claimed and found.
-func (s *simulator) lookAtSums(d *simDeployment) {
+// checkSums sees that the books are the sum of what was claimed and found.
+func (s *simulator) checkSums(d *simDeployment) {
 	sum := d.store.Sum()
 	if l := &d.ledger; sum.APIRequests() != l.updates || sum.Spend != l.amount {
 		s.fail("books have %d updates of %s, claimed and found are %d of %s", sum.APIRequests(), sum.Spend, l.updates, l.amount)
 	}
 }
 
-// lookAtAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
-func (s *simulator) lookAtAcked(q simQueue, shard int, ids []spend.EntryID) {
+// checkAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
+func (s *simulator) checkAcked(q simQueue, shard int, ids []spend.EntryID) {
 	d := q.deployment
 	for _, e := range q.keys.entries(shard) {
 		if !slices.Contains(ids, e.ID) {
@@ -321,8 +321,8 @@ func (s *simulator) lookAtAcked(q simQueue, shard int, ids []spend.EntryID) {
 	}
 }
 
-// lookAtForgotten sees that the journal forgets nothing that Postgres doesn't have.
-func (s *simulator) lookAtForgotten(disk *memoryJournal, shard int, producer spend.ProducerID, mark uint64) {
+// checkPruned sees that the journal forgets nothing that Postgres doesn't have.
+func (s *simulator) checkPruned(disk *memoryJournal, shard int, producer spend.ProducerID, mark uint64) {
 	for _, b := range disk.batches {
 		if b.Shard != shard || b.Producer != producer || b.Sequence > mark {
 			continue
@@ -333,8 +333,8 @@ func (s *simulator) lookAtForgotten(disk *memoryJournal, shard int, producer spe
 	}
 }
 
-// lookAtExpired sees that the queue forgets nothing that Postgres lacks.
-func (s *simulator) lookAtExpired(int, time.Duration) {}
+// checkExpired sees that the queue forgets nothing that Postgres lacks.
+func (s *simulator) checkExpired(int, time.Duration) {}
 
 // verdict compares the books with everything that the simulator knows, to the last update. Everything is at rest.
 func (s *simulator) verdict() string {
@@ -351,7 +351,7 @@ func (s *simulator) verdict() string {
 }
 
 func (s *simulator) verdictOn(d *simDeployment) string {
-	if s.lookAtSums(d); s.wrong != "" {
+	if s.checkSums(d); s.wrong != "" {
 		return s.wrong
 	}
 	if n := len(d.store.quarantined()); n != len(d.ledger.quarantined) {
@@ -362,7 +362,7 @@ func (s *simulator) verdictOn(d *simDeployment) string {
 		if !u.accepted || u.deployment != d {
 			continue
 		}
-		if fault := s.judge(u); fault != "" {
+		if fault := s.checkAll(u); fault != "" {
 			return fmt.Sprintf("update %d: %s", u.number, fault)
 		}
 		if s.times(u) > 0 {
@@ -372,11 +372,11 @@ func (s *simulator) verdictOn(d *simDeployment) string {
 	if diff := d.store.diff(want); diff != "" {
 		return fmt.Sprintf("%s by the updates of deployment %d", diff, d.number)
 	}
-	return s.judgeMarks(d)
+	return s.checkMarks(d)
 }
 
-// judge says what is wrong with an update in the end.
-func (s *simulator) judge(u *simUpdate) string {
+// checkAll says what is wrong with an update in the end.
+func (s *simulator) checkAll(u *simUpdate) string {
 	if n := s.times(u); n > 0 {
 		if n > 1 {
 			return fmt.Sprintf("it is in the books %d times", n)
@@ -414,12 +414,12 @@ func (s *simulator) sharesPoison(b *simSealed) bool {
 
 // isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it.
 func (s *simulator) isPruned(b *simSealed) bool {
-	return b.deployment.store.marks(b.Shard, b.Producer).Forgotten(b.Producer)
+	return b.deployment.store.marks(b.Shard, b.Producer).Pruned(b.Producer)
 }
 
-// judgeMarks sees that the books are the sum of what the marks say, and that what these say is lost is what is missing of the
+// checkMarks sees that the books are the sum of what the marks say, and that what these say is lost is what is missing of the
 // batches up to them.
-func (s *simulator) judgeMarks(d *simDeployment) string {
+func (s *simulator) checkMarks(d *simDeployment) string {
 	all := d.store.Snapshot()
 	var updates int64
 	var amount spend.Amount

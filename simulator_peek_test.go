@@ -8,17 +8,17 @@ import (
 
 // All that the simulator needs of the inside of a Pipeline is here: what its goroutines do, and the batches that it has.
 
-// sealedBatches returns the batches of a lane that wait for Postgres.
+// sealedBatches returns the batches of a relay that wait for Postgres.
 func (p *Pipeline) sealedBatches(shard int) []*spend.Batch {
-	_, batches, _ := p.lanes[shard].unconfirmed()
+	_, batches, _ := p.relays[shard].unconfirmed()
 	return batches
 }
 
 // beginAll begins the goroutines of Run.
 func (in *simInstance) beginAll() {
 	p := in.p
-	for _, l := range p.lanes {
-		for _, t := range l.tasks {
+	for _, r := range p.relays {
+		for _, t := range r.tasks {
 			in.begin("lane "+t.name, func(ctx context.Context) { t.step(ctx) })
 		}
 	}

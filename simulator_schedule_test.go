@@ -159,8 +159,8 @@ var simDisturbances = []struct {
 
 // isRetained says whether the queue has all that the process holds or retains, so that nothing ends with it.
 func (in *simInstance) isRetained() bool {
-	for _, l := range in.p.lanes {
-		for _, b := range slices.Concat(l.outbox.batches, l.outbox.retained) {
+	for _, r := range in.p.relays {
+		for _, b := range slices.Concat(r.outbox.batches, r.outbox.retained) {
 			if !in.s.isQueued(in.s.batches[b.Digest()]) {
 				return false
 			}
@@ -171,8 +171,8 @@ func (in *simInstance) isRetained() bool {
 
 // mustRetain says whether the process has written something directly that its queue, which is there, should have by now.
 func (in *simInstance) mustRetain() bool {
-	for _, l := range in.p.lanes {
-		if _, ok := l.commits.keeper(); ok && l.outbox.toRetain() != nil {
+	for _, r := range in.p.relays {
+		if _, ok := r.commits.retainer(); ok && r.outbox.toRetain() != nil {
 			return true
 		}
 	}
@@ -223,7 +223,7 @@ func (s *simulator) heal() string {
 				if fault := s.verdict(); fault != "" {
 					return fault
 				}
-				return s.lookAtRetained()
+				return s.checkRetained()
 			}
 		} else {
 			rested = 0
@@ -233,8 +233,8 @@ func (s *simulator) heal() string {
 	return fmt.Sprintf("after healing it never comes to rest: %s", s.unrest())
 }
 
-// lookAtRetained sees that nothing is retained for much longer than the window.
-func (s *simulator) lookAtRetained() string {
+// checkRetained sees that nothing is retained for much longer than the window.
+func (s *simulator) checkRetained() string {
 	if s.rules.window == 0 {
 		return ""
 	}
@@ -292,7 +292,7 @@ func (s *simulator) finish(in *simInstance) {
 			s.run(a, simRound)
 		}
 	}
-	in.look()
+	in.check()
 	left := in.p.notDrained()
 	if left == nil {
 		left = &NotDrainedError{}

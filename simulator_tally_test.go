@@ -4,14 +4,14 @@ import "testing"
 
 // simTally counts what happened, to see that it happens at all.
 type simTally struct {
-	schedules, calls, flushes, fenced, passed, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
+	schedules, calls, flushes, fenced, skipped, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
 
 	strange, misplaced, shared int // batches of other books, those of the other deployment, schedules with two deployments
 }
 
 func (t *simTally) add(o simTally) {
 	for to, n := range map[*int]int{
-		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.passed: o.passed,
+		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.skipped: o.skipped,
 		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.stops: o.stops, &t.restores: o.restores,
 		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities,
 		&t.strange: o.strange, &t.misplaced: o.misplaced, &t.shared: o.shared,
@@ -24,7 +24,7 @@ func (t *simTally) add(o simTally) {
 func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
 	tb.Helper()
 	for what, n := range map[string]int{
-		"a claim lost": t.fenced, "a gap passed": t.passed, "a batch found": t.found, "a batch quarantined": t.quarantined,
+		"a claim lost": t.fenced, "a gap passed": t.skipped, "a batch found": t.found, "a batch quarantined": t.quarantined,
 		"a process that died": t.crashes, "a process that was stopped": t.stops, "Postgres turned back": t.restores,
 		"marks pruned": t.pruned, "a process cloned": t.clones,
 		"two deployments on one queue": t.shared, "a batch among the keys of the other deployment": t.misplaced,

@@ -15,7 +15,7 @@ import (
 
 // simulator runs several instances on one queue and one Postgres, or two deployments with a Postgres each on one queue,
 // in an order and with faults that a seed decides. There are no servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers, journal and
-// clock are the simulator's. Its goroutines are coroutines whose bodies are the real steps: one of a lane, one term of a
+// clock are the simulator's. Its goroutines are coroutines whose bodies are the real steps: one of a relay, one term of a
 // flusher, one look at the books. They give way to the others before and after each call, so that everything can come
 // in between.
 //
@@ -288,7 +288,7 @@ func (s *simulator) run(a *simActor, budget int) {
 		s.kill(a.simInstance)
 		return
 	}
-	a.look()
+	a.check()
 }
 
 var errSimFault = errors.New("injected fault")

@@ -100,8 +100,8 @@ type ShardStatus struct {
 	Sealed      uint64       `json:"sealed_sequence"`
 	Fallback    bool         `json:"fallback"`
 
-	Kept           int  `json:"kept_batches"` // committed ones, kept in case Postgres is turned back
-	KeptBytes      int  `json:"kept_bytes"`
+	Retained       int  `json:"kept_batches"` // committed ones, kept in case Postgres is turned back
+	RetainedBytes  int  `json:"kept_bytes"`
 	JournalFailing bool `json:"journal_failing"`
 
 	// Denied is the error of the last push, flush or direct write, if it wraps ErrDenied; else "".
@@ -124,7 +124,7 @@ func (s *PipelineStatus) Denied() string {
 	return ""
 }
 
-// Status returns how this instance stands. It does no I/O. What is being sealed just now is told as open.
+// Status returns how this instance stands. It does no I/O. What is being sealed just now is reported as open.
 func (p *Pipeline) Status() PipelineStatus {
 	p.moving.Lock()
 	defer p.moving.Unlock()
@@ -144,8 +144,8 @@ func (p *Pipeline) Status() PipelineStatus {
 	case open.updates > 0:
 		s.OldestHeld = since
 	}
-	for i, l := range p.lanes {
-		shard := l.status()
+	for i, r := range p.relays {
+		shard := r.status()
 		if i < len(p.flushers) {
 			shard.HeldSince, shard.HoldsLock = p.flushers[i].holds()
 			shard.HeldSince = shard.HeldSince.UTC()
@@ -161,14 +161,14 @@ func (p *Pipeline) Status() PipelineStatus {
 	return s
 }
 
-func (l *lane) status() ShardStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	o := l.outbox
+func (r *relay) status() ShardStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outbox
 	s := ShardStatus{
-		Shard: l.shard, Unconfirmed: len(o.batches), Bytes: o.bytes(), Oldest: o.oldest().UTC(), Confirmed: o.confirmed,
-		Sealed: o.next - 1, Fallback: l.leavesQueue(), Kept: len(o.retained), KeptBytes: sizeOf(o.retained), JournalFailing: l.journalFailing,
-		Denied: l.denied(),
+		Shard: r.shard, Unconfirmed: len(o.batches), Bytes: o.bytes(), Oldest: o.oldest().UTC(), Confirmed: o.confirmed,
+		Sealed: o.next - 1, Fallback: r.leavesQueue(), Retained: len(o.retained), RetainedBytes: sizeOf(o.retained), JournalFailing: r.journalFailing,
+		Denied: r.denied(),
 	}
 	if len(o.batches) > 0 {
 		s.acceptedSince = o.batches[0].since
@@ -220,9 +220,9 @@ func (p *Pipeline) Held(e spend.Entity) Held {
 	defer p.sealing.Unlock()
 	key := e.Key()
 	h := Held{}
-	open := p.open.entity(e, len(p.lanes))
-	for shard, l := range p.lanes {
-		producer, batches, next := l.unconfirmed()
+	open := p.open.entity(e, len(p.relays))
+	for shard, r := range p.relays {
+		producer, batches, next := r.unconfirmed()
 		h.of = append(h.of, producer)
 		h.parts = append(h.parts, heldPart{shard, next, open[shard]})
 		for _, b := range batches {
@@ -241,20 +241,20 @@ func (p *Pipeline) Held(e spend.Entity) Held {
 
 // identities returns under which identity each shard is sealed.
 func (p *Pipeline) identities() (ids []spend.ProducerID) {
-	for _, l := range p.lanes {
-		producer, _, _ := l.unconfirmed()
+	for _, r := range p.relays {
+		producer, _, _ := r.unconfirmed()
 		ids = append(ids, producer)
 	}
 	return ids
 }
 
-// unconfirmed returns the identity of the lane, its batches that aren't known to be in Postgres, and the sequence that the
+// unconfirmed returns the identity of the relay, its batches that aren't known to be in Postgres, and the sequence that the
 // next one gets.
-func (l *lane) unconfirmed() (producer spend.ProducerID, batches []*spend.Batch, next uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, b := range l.outbox.batches {
+func (r *relay) unconfirmed() (producer spend.ProducerID, batches []*spend.Batch, next uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.outbox.batches {
 		batches = append(batches, b.Batch)
 	}
-	return l.outbox.producer, batches, l.outbox.next
+	return r.outbox.producer, batches, r.outbox.next
 }

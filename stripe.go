@@ -11,7 +11,7 @@ import (
 type stripe struct {
 	mu     sync.Mutex       // nothing slow runs under it
 	cells  map[uint64]*cell // by the hash of the key; of two keys with the same hash the later one is found
-	older  map[uint64]*cell // the cells map before the last rotation: cells not used since are forgotten at the next
+	older  map[uint64]*cell // the cells map before the last rotation: cells not used since are evicted at the next
 	dirty  []*cell          // cells with updates in the open seal, each once
 	spare  []*cell          // the emptied dirty list of the seal before
 	open   int64            // places of the cells in dirty
@@ -31,7 +31,7 @@ type cell struct {
 	key  string // four bytes of hour and the canonical encoding of the series
 	sums [2]spend.Counters
 
-	// The rest belongs to the sealer, which fills it in when it first meets the cell.
+	// The rest belongs to the sealer, which fills it in when it first sees the cell.
 	id         spend.Key
 	entities   []uint32
 	generation uint32
@@ -118,7 +118,7 @@ func (s *stripe) count(c *cell, one *spend.Cost) {
 	s.amount = s.amount.Add(one.Spend)
 }
 
-// rotate forgets the cells not used since the rotation before. Those with updates stay in the dirty list; should
+// rotate evicts the cells not used since the rotation before. Those with updates stay in the dirty list; should
 // their key come again before the seal, it gets a second cell, and the sealer adds the two up. So it is with a cell
 // whose place another key of the same hash has taken.
 func (s *stripe) rotate() {

@@ -14,7 +14,7 @@ type trouble struct {
 	spent  bool                      // one that was known has failed in this walk
 }
 
-// maxTrouble is how many producers are remembered. One that is forgotten is found again at the cost of a failure.
+// maxTrouble is how many producers are remembered. One that is evicted is found again at the cost of a failure.
 const maxTrouble = 1000
 
 func newTrouble(known []spend.ProducerID) trouble {

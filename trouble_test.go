@@ -77,7 +77,7 @@ func TestProducersWithABatchThatFailsHoldUpNoOther(t *testing.T) {
 	}
 }
 
-// A batch that was passed as lost, turned up, and can't be committed for now.
+// A batch that was skipped as lost, turned up, and can't be committed for now.
 func TestFoundBatchThatFailsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -226,7 +226,7 @@ func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 			tried = nil
 			plan := commits.newPlan()
 			for _, b := range batches {
-				plan.offer(spend.Entry{ID: "1", Bytes: b.Bytes()})
+				plan.addEntry(spend.Entry{ID: "1", Bytes: b.Bytes()})
 			}
 			if err := commits.commit(t.Context(), plan, viaQueue); err != nil {
 				return err

@@ -17,7 +17,7 @@ func manyKeys(n int) []byte {
 	return body.Bytes()
 }
 
-// The lock of a direct write and the flush made under it need a connection each. Were both of one pool, lanes that hold
+// The lock of a direct write and the flush made under it need a connection each. Were both of one pool, relays that hold
 // their lock would wait for each other.
 func TestWithoutRedisAnyNumberOfShardsAndConnectionsCommitsAndDrains(t *testing.T) {
 	for _, c := range []struct{ shards, connections int }{{8, 8}, {16, 8}, {16, 4}, {64, 4}} {

@@ -69,10 +69,10 @@ func (o *observer) run(ctx context.Context) error {
 	for {
 		for _, in := range o.instances {
 			// Postgres is looked at more often than each instance.
-			if err := o.lookAtPostgres(ctx, conn); err != nil {
+			if err := o.checkPostgres(ctx, conn); err != nil {
 				return err
 			}
-			if err := o.lookAtLock(in); err != nil {
+			if err := o.checkLock(in); err != nil {
 				return err
 			}
 		}
@@ -85,7 +85,7 @@ func (o *observer) run(ctx context.Context) error {
 	}
 }
 
-func (o *observer) lookAtPostgres(ctx context.Context, conn *pgx.Conn) error {
+func (o *observer) checkPostgres(ctx context.Context, conn *pgx.Conn) error {
 	var connections, writers int64
 	// A flush locks what it writes to. What else an instance writes (a witness of the books, an audit's outcome) may
 	// well be at the same time.
@@ -100,10 +100,10 @@ func (o *observer) lookAtPostgres(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// lookAtLock notes the times in which the instance held locks. Scrapes of several instances aren't made at one moment,
+// checkLock notes the times in which the instance held locks. Scrapes of several instances aren't made at one moment,
 // so two may rightly say 1 one after the other. But when a scrape says 1 and for how long already, the instance held
 // the lock from that long before the answer came to when it was asked for.
-func (o *observer) lookAtLock(in *instance) error {
+func (o *observer) checkLock(in *instance) error {
 	asked := time.Now()
 	m, err := in.scrape()
 	answered := time.Now()

@@ -17,8 +17,8 @@ func TestOnlyKeysThatCanBeDoneWithoutExpire(t *testing.T) {
 	awaitMore(t, instances, "queue", 5)
 
 	// The queue itself is a key only while something is in it.
-	wanted := []string{":queue", ":index", ":bytes", ":retained", ":changes", "{spendflush:books:", ":mark:", ":lock:flush", ":roster}:records", ":witness}", ":window", ":lastwindow"}
-	expires := []string{":mark:", ":lock:flush", ":roster}:", ":witness}", ":window", ":lastwindow"}
+	wanted := []string{":queue", ":index", ":bytes", ":retained", ":changes", "{spendflush:books:", ":mark:", ":lock:flush", ":heartbeats}:records", ":witness}", ":window", ":lastwindow"}
+	expires := []string{":mark:", ":lock:flush", ":heartbeats}:", ":witness}", ":window", ":lastwindow"}
 	holds := func(list []string, key string) bool {
 		for _, part := range list {
 			if strings.Contains(key, part) {

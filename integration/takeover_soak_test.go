@@ -263,7 +263,7 @@ func TestSoakCostOfALease(t *testing.T) {
 					}
 					return n
 				}
-				var pexpires int64 // renewals call it, and the roster, twice a second for each instance
+				var pexpires int64 // renewals call it, and heartbeats, twice a second for each instance
 				fmt.Sscanf(info["Commandstats"]["cmdstat_pexpire"], "calls=%d", &pexpires)
 				return int64(number("Stats", "total_commands_processed")), pexpires,
 					number("CPU", "used_cpu_sys") + number("CPU", "used_cpu_user")

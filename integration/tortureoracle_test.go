@@ -78,8 +78,8 @@ func (w *tortureWatch) audit() {
 	}
 }
 
-// lookAtDeadlocks counts the deadlocks that Postgres remembers. It has to be called before it forgets them.
-func (w *tortureWatch) lookAtDeadlocks() {
+// countDeadlocks counts the deadlocks that Postgres remembers. It has to be called before it forgets them.
+func (w *tortureWatch) countDeadlocks() {
 	_ = w.rig.database(func(ctx context.Context, conn *pgx.Conn) error { // no matter: its log is looked at too
 		var n int64
 		err := conn.QueryRow(ctx, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").Scan(&n)
@@ -128,8 +128,8 @@ func (x *rig) awaitFewConnections() {
 	})
 }
 
-// leftovers returns how many entries in the queue aren't in Postgres, by the producer's text.
-func (x *rig) leftovers() (map[string]int, error) {
+// unbooked returns how many entries in the queue aren't in Postgres, by the producer's text.
+func (x *rig) unbooked() (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	type place struct {
@@ -174,7 +174,7 @@ func (x *rig) leftovers() (map[string]int, error) {
 
 // noteSettled notes which ended runs have nothing in Redis any more: what happens to Redis later is nothing to them.
 func (x *rig) noteSettled() {
-	left, err := x.leftovers()
+	left, err := x.unbooked()
 	if err != nil {
 		return
 	}
@@ -238,7 +238,7 @@ func (x *rig) awaitEmptyQueue() {
 	x.t.Helper()
 	behind := 0
 	took := x.await("the queue is empty", patience, func() string {
-		left, err := x.leftovers()
+		left, err := x.unbooked()
 		if err != nil {
 			return err.Error()
 		}
@@ -388,7 +388,7 @@ func (x *rig) checkAside() {
 // checkServers looks for what must not have happened in Postgres.
 func (x *rig) checkServers() {
 	x.t.Helper()
-	x.watch.lookAtDeadlocks()
+	x.watch.countDeadlocks()
 	log, err := os.ReadFile(filepath.Join(x.server.postgres.Dir(), "postgres.log")) // of a couple, that of the last primary
 	x.try("read Postgres's log", err)
 	if n := bytes.Count(log, []byte("deadlock detected")); n > 0 || x.watch.deadlocks > 0 {

@@ -160,7 +160,7 @@ type switchover struct{}
 
 func (f *switchover) begin(x *rig) {
 	x.note("Postgres is switched over")
-	x.watch.lookAtDeadlocks()
+	x.watch.countDeadlocks()
 	ctx, cancel := x.couple.within()
 	defer cancel()
 	x.try("stop the primary", x.couple.primary.Stop(ctx))
@@ -178,7 +178,7 @@ type postgresFailover struct {
 
 func (f *postgresFailover) begin(x *rig) {
 	x.makeSynchronous()
-	x.watch.lookAtDeadlocks()
+	x.watch.countDeadlocks()
 	x.note("the primary of Postgres is lost; frozen: %t", f.freeze)
 	if f.freeze {
 		x.try("freeze the primary", x.couple.primary.Freeze())

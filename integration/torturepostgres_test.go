@@ -19,7 +19,7 @@ type postgresKilled struct{}
 
 func (f *postgresKilled) begin(x *rig) {
 	x.note("kill -9 Postgres")
-	x.watch.lookAtDeadlocks() // a crash forgets how many there were
+	x.watch.countDeadlocks() // a crash forgets how many there were
 	x.try("kill Postgres", x.server.postgres.Kill())
 }
 
@@ -146,7 +146,7 @@ type diskFull struct{}
 func (f *diskFull) file(x *rig) string { return filepath.Join(x.disk, "filler") }
 
 func (f *diskFull) begin(x *rig) {
-	x.watch.lookAtDeadlocks()
+	x.watch.countDeadlocks()
 	file, err := os.Create(f.file(x))
 	x.try("fill the disk", err)
 	defer file.Close()

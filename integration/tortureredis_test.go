@@ -86,7 +86,7 @@ func (f *gapLeft) begin(x *rig) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	x.kill(f.victim)
-	left, err := x.leftovers()
+	left, err := x.unbooked()
 	x.note("FLUSHALL, then kill -9 %s; in the queue are %d later batches of it (%v)", f.victim.name, left[f.victim.producerID()], err)
 }
 

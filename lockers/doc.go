@@ -69,7 +69,7 @@
 // advisory lock, but only one with rights on the tables knows beforehand which ones are used here.
 //
 // A lease takes a connection for as long as it lasts, and what is done under it another one. So the connections of locks
-// are a pool of their own, and WithMaxLeases bounds them: a lane that gets none is told so at once, as if the lock were
+// are a pool of their own, and WithMaxLeases bounds them: a relay that gets none is told so at once, as if the lock were
 // held, and tries again soon, while those that have one finish.
 //
 // The open transaction has no snapshot and no transaction id. It doesn't hold back VACUUM.

@@ -23,8 +23,8 @@ type session struct {
 	idle                      time.Duration
 }
 
-// lookAtHolder returns the session that holds an advisory lock, and whether there is one.
-func lookAtHolder(t testing.TB, admin *pgxpool.Pool) (s session, found bool) {
+// findHolder returns the session that holds an advisory lock, and whether there is one.
+func findHolder(t testing.TB, admin *pgxpool.Pool) (s session, found bool) {
 	t.Helper()
 	rows, err := admin.Query(t.Context(), `
 		SELECT application_name, state, query, backend_xmin IS NOT NULL, backend_xid IS NOT NULL, clock_timestamp() - state_change
@@ -56,7 +56,7 @@ func awaitHolder(t testing.TB, admin *pgxpool.Pool, wanted func(s session, found
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		s, found := lookAtHolder(t, admin)
+		s, found := findHolder(t, admin)
 		if wanted(s, found) {
 			return
 		}
@@ -88,7 +88,7 @@ func TestAHeldLockDoesNotHoldBackVacuumWhateverTheDefaults(t *testing.T) {
 		}
 		return s.state == "idle in transaction"
 	})
-	if s, _ := lookAtHolder(t, admin); s.application != "spendflush/a" {
+	if s, _ := findHolder(t, admin); s.application != "spendflush/a" {
 		t.Errorf("the application is %q", s.application)
 	}
 }
@@ -133,7 +133,7 @@ func TestNothingOfALockStaysInThePoolersSession(t *testing.T) {
 		if err := lease.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if _, found := lookAtHolder(t, admin); found {
+		if _, found := findHolder(t, admin); found {
 			t.Error("the lock stayed behind")
 		}
 		if a, to := show(); a != application || to != timeout {
@@ -203,7 +203,7 @@ func TestAKilledHoldersLockIsFree(t *testing.T) {
 			if err := lease.Release(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if s, found := lookAtHolder(t, admin); found {
+			if s, found := findHolder(t, admin); found {
 				t.Errorf("a lock stayed behind: %+v", s)
 			}
 		})
@@ -227,7 +227,7 @@ func TestASilentHoldersLockIsFreeAfterItsTTL(t *testing.T) {
 			if err := lease.Release(t.Context()); err != nil {
 				t.Logf("release of the lost lease: %v", err)
 			}
-			if s, found := lookAtHolder(t, admin); !found || s.application != "spendflush/successor" {
+			if s, found := findHolder(t, admin); !found || s.application != "spendflush/successor" {
 				t.Errorf("the holder is %+v, %t", s, found)
 			}
 		})

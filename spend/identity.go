@@ -124,7 +124,7 @@ func (k Key) Compare(other Key) int {
 	return cmp.Compare(binary.BigEndian.Uint64(k[8:]), binary.BigEndian.Uint64(other[8:]))
 }
 
-// Shard returns the lane that the row with this key belongs to.
+// Shard returns the shard that the row with this key belongs to.
 func (k Key) Shard(shards int) int {
 	return int(binary.BigEndian.Uint64(k[8:]) % uint64(shards))
 }

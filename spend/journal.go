@@ -14,11 +14,11 @@ type Journal interface {
 	// aren't changed, and not kept after the call.
 	Append(batches []*Batch) error
 
-	// Forget says that Postgres has, for good, the batches of the producer in the shard up to this sequence. What is no
-	// longer needed is deleted sooner or later. It may be told of producers and batches that the journal never had.
-	Forget(shard int, producer ProducerID, mark uint64) error
+	// Truncate drops the batches of the producer in the shard up to this sequence: Postgres has them for good. What is no
+	// longer needed is deleted sooner or later. It may be called for producers and batches that the journal never had.
+	Truncate(shard int, producer ProducerID, mark uint64) error
 
-	// Left returns the batches that earlier processes left when the journal was opened, and that weren't forgotten
-	// since, each producer's in the order in which they were appended. They stay until they are forgotten.
-	Left() ([]*Batch, error)
+	// Recovered returns the batches that earlier processes left when the journal was opened, and that weren't truncated
+	// since, each producer's in the order in which they were appended. They stay until they are truncated.
+	Recovered() ([]*Batch, error)
 }

@@ -51,7 +51,7 @@ func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 	}
 }
 
-func TestKnownKeysForgetRatherThanGrow(t *testing.T) {
+func TestKnownKeysEvictRatherThanGrow(t *testing.T) {
 	for _, shards := range []int{1, 3, MaxShards} {
 		k := NewKnownKeys(testSlots / shards)
 		k.use()()

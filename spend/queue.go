@@ -36,13 +36,13 @@ type Ack struct {
 	Entries []EntryID           // entries that are not needed any more
 	Marks   map[ProducerID]Mark // to publish: how far the producers are in the books
 
-	// Booked is how many changes the books of the shard have had (Marks.Changes), at least, if the queue is a Keeper and there is a rewind
+	// Booked is how many changes the books of the shard have had (Marks.Changes), at least, if the queue is a Retainer and there is a rewind
 	// window; else 0, and then it isn't published.
 	Booked int64
 }
 
 // Queue carries batches from the instances to whoever holds the lock. Entries stay until they are acked. A queue
-// may lose entries, repeat them and forget marks: batches stay with their producer until Postgres confirms them, and
+// may lose entries, repeat them and lose marks: batches stay with their producer until Postgres confirms them, and
 // the claim drops repetitions. Queues are safe for concurrent use. The suite in package queuetest says all that an
 // implementation must do.
 type Queue interface {
@@ -70,13 +70,13 @@ type Queue interface {
 	Stats(ctx context.Context, shard int) (QueueStats, error)
 }
 
-// Keeper is a Queue that can retain, for a while, what was acked, so that it is there for a database that is turned
+// Retainer is a Queue that can retain, for a while, what was acked, so that it is there for a database that is turned
 // back to an earlier state.
 //
 // With what it retains it keeps how many changes the books of the shard have had, as Ack publishes it. By that number
-// processes that haven't seen the books change notice that a database was turned back. So a Keeper never replaces it by a
+// processes that haven't seen the books change notice that a database was turned back. So a Retainer never replaces it by a
 // lower one, which comes from a process that is behind or late, until Requeue has forgotten it.
-type Keeper interface {
+type Retainer interface {
 	Queue
 
 	// Booked returns the number of changes that was published last, 0 if none is known.

@@ -26,7 +26,7 @@ func (b *Batch) Alone() (*Flush, error) {
 }
 
 // Places says whether the mark tells of this very batch what it is to it: the next one, one that is in the books, or one that
-// was passed as lost. It doesn't for one that may be of another chain.
+// was skipped as lost. It doesn't for one that may be of another chain.
 func (m Mark) Places(b *Batch) bool {
 	if b.Sequence == m.Sequence+1 {
 		return b.PriorDigest == m.Digest
@@ -36,7 +36,7 @@ func (m Mark) Places(b *Batch) bool {
 }
 
 // Flush returns the flush that commits this batch alone, given the mark of its producer in its shard: by a claim if it
-// is the next one, or as found if it was passed as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
+// is the next one, or as found if it was skipped as lost or set aside. The error wraps ErrApplied, ErrGap, ErrDiverged or
 // ErrCorruptBatch.
 func (b *Batch) Flush(mark Mark) (*Flush, error) {
 	f, err := b.Alone()

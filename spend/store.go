@@ -38,7 +38,7 @@ func (c *Claim) MoveTo(b *Batch) {
 	c.SealedUpdates, c.SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 }
 
-// LostRange is batches that a claim passes without booking them, or one that was passed and found, and can't be booked.
+// LostRange is batches that a claim skips without booking them, or one that was skipped and found, and can't be booked.
 type LostRange struct {
 	Producer    ProducerID
 	First, Last uint64 // their sequences, from 1
@@ -49,7 +49,7 @@ type LostRange struct {
 // Len returns how many batches these are.
 func (l *LostRange) Len() uint64 { return SequenceRange{l.First, l.Last}.Len() }
 
-// FoundBatch is a batch that was passed as lost and has turned up. One that can't be booked has no updates, and is among
+// FoundBatch is a batch that was skipped as lost and has turned up. One that can't be booked has no updates, and is among
 // Flush.Lost as quarantined.
 type FoundBatch struct {
 	Producer    ProducerID
@@ -160,11 +160,11 @@ var ErrQuarantineFull = errors.New("the quarantine is full")
 
 // Mark is how far the batches of a producer in a shard are in the books.
 type Mark struct {
-	Sequence uint64 // every batch up to here was applied, or passed as lost
+	Sequence uint64 // every batch up to here was applied, or skipped as lost
 	Digest   Digest // of the batch Sequence
 	Recent   Recent // of the last batches up to Sequence
 
-	// Those of them that were passed and haven't been found since, ascending. No two ranges meet: what is missing in a row
+	// Those of them that were skipped and haven't been found since, ascending. No two ranges meet: what is missing in a row
 	// is one range, however long.
 	Lost        []SequenceRange
 	Quarantined []uint64 // those of Lost whose bytes are in quarantine, ascending
@@ -201,7 +201,7 @@ func (m Mark) Has(sequence uint64) bool {
 	return sequence <= m.Sequence && !m.Lacks(sequence)
 }
 
-// Lacks says whether the batch of that sequence was passed and hasn't been found since.
+// Lacks says whether the batch of that sequence was skipped and hasn't been found since.
 func (m Mark) Lacks(sequence uint64) bool {
 	_, missing := FindRange(m.Lost, sequence)
 	return missing
@@ -219,7 +219,7 @@ func (m Mark) IsAnother(b *Batch) bool {
 }
 
 // Recent has the beginnings of the digests of the last batches up to a mark, the last one at the end: four bytes each, at
-// most recentBatches of them. A batch that was passed as lost has what the one behind it says of it, and zeros where that
+// most recentBatches of them. A batch that was skipped as lost has what the one behind it says of it, and zeros where that
 // is lost, too, until it is found.
 type Recent []byte
 
@@ -287,9 +287,9 @@ type Marks struct {
 	Changes int64
 }
 
-// Forgotten says whether the mark of the producer, one of those asked for, may have been cleaned up, so that it can't be
+// Pruned says whether the mark of the producer, one of those asked for, may have been cleaned up, so that it can't be
 // told what was applied of it.
-func (m Marks) Forgotten(id ProducerID) bool {
+func (m Marks) Pruned(id ProducerID) bool {
 	_, known := m.Of[id]
 	return !known && id.Born().Before(m.Horizon)
 }

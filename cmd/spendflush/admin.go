@@ -145,7 +145,7 @@ func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, t
 }
 
 func (ps *parts) queued(ctx context.Context) (batches int64, err error) {
-	left, err := ps.queue.Left(ctx)
+	left, err := ps.queue.Remainder(ctx)
 	return left.Batches, err
 }
 
@@ -186,7 +186,7 @@ Exit status: 0 the books add up, 1 they don't or can't be read, 2 wrong usage or
 func (ps *parts) lastAuditTook(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, overview.Timeout)
 	defer cancel()
-	books, err := ps.reads.Glance(ctx)
+	books, err := ps.reads.Summary(ctx)
 	if err != nil || books.LastAudit == nil {
 		return 0
 	}

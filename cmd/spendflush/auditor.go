@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	auditLook    = time.Minute      // how often it is looked whether an audit is due
+	auditCheck   = time.Minute      // how often it is looked whether an audit is due
 	auditTimeout = 15 * time.Minute // of one; its snapshot keeps Postgres from cleaning up
 )
 
@@ -17,7 +17,7 @@ func (ps *parts) auditRegularly(ctx context.Context) {
 	if every == 0 {
 		return
 	}
-	ticker := time.NewTicker(min(every, auditLook))
+	ticker := time.NewTicker(min(every, auditCheck))
 	defer ticker.Stop()
 	for {
 		select {

@@ -36,7 +36,7 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	books, err := c.ps.reads.Glance(ctx)
+	books, err := c.ps.reads.Summary(ctx)
 	if err != nil {
 		gauge(descPostgresUp, 0)
 		return

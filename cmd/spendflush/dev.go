@@ -28,7 +28,7 @@ Exit status: 0 stopped with everything drained, 1 something could not be started
 		Example: `  spendflush dev
   SPENDFLUSH_LISTEN=127.0.0.1:0 spendflush dev --dir ~/books`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			outliveReaders()
+			ignoreSIGPIPE()
 			return p.dev(c.Context(), dir)
 		},
 	}

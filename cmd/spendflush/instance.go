@@ -28,17 +28,17 @@ const keyPrefix = "spendflush"
 
 // parts are what an instance is made of, by its settings.
 type parts struct {
-	set    *settings
-	log    *slog.Logger
-	store  *pgstore.Store        // of the pipeline
-	reads  *pgstore.Store        // of everything else that asks Postgres, with connections of its own
-	locks  *pgxpool.Pool         // connections of the direct locks
-	client redis.UniversalClient // nil without Redis
-	queue  *redisqueue.Queue     // nil without Redis
-	unused *redisqueue.Queue     // the queue of a Redis that is named and switched off, else nil
-	locker *redislock.Locker     // nil without Redis
-	roster *redisqueue.Roster    // nil without Redis
-	clocks *clocks.Watch
+	set        *settings
+	log        *slog.Logger
+	store      *pgstore.Store         // of the pipeline
+	reads      *pgstore.Store         // of everything else that asks Postgres, with connections of its own
+	locks      *pgxpool.Pool          // connections of the direct locks
+	client     redis.UniversalClient  // nil without Redis
+	queue      *redisqueue.Queue      // nil without Redis
+	unused     *redisqueue.Queue      // the queue of a Redis that is named and switched off, else nil
+	locker     *redislock.Locker      // nil without Redis
+	heartbeats *redisqueue.Heartbeats // nil without Redis
+	clocks     *clocks.Watch
 
 	running *spendflush.Pipeline // of serve, else nil
 	journal *diskjournal.Journal // nil without one, and but for serve
@@ -113,14 +113,14 @@ func (ps *parts) useRedis() error {
 	if err != nil {
 		return err
 	}
-	roster, err := redisqueue.NewRoster(ps.client, redisqueue.RosterOptions{Prefix: keyPrefix})
+	heartbeats, err := redisqueue.NewHeartbeats(ps.client, redisqueue.HeartbeatOptions{Prefix: keyPrefix})
 	if err != nil {
 		return err
 	}
 	if err := ps.openQueue(); err != nil {
 		return err
 	}
-	ps.locker, ps.roster = locker, roster
+	ps.locker, ps.heartbeats = locker, heartbeats
 	return nil
 }
 
@@ -137,8 +137,8 @@ func (ps *parts) openUnused() {
 	}
 }
 
-// lockPool returns connections for direct locks alone. A lane that holds such a lock needs another connection for its
-// flush: were they of one pool, the locks of many lanes could take all, and each lane wait for the others.
+// lockPool returns connections for direct locks alone. A relay that holds such a lock needs another connection for its
+// flush: were they of one pool, the locks of many relays could take all, and each relay wait for the others.
 func lockPool(ctx context.Context, store *pgstore.Store, set *settings) (*pgxpool.Pool, error) {
 	config := store.Pool().Config()
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(set.lockConnections()), 0, 0
@@ -183,7 +183,7 @@ func (ps *parts) close() {
 	if ps.queue != nil {
 		ps.queue.Wait()
 		ps.locker.Wait()
-		ps.roster.Wait()
+		ps.heartbeats.Wait()
 	}
 	ps.locks.Close()
 	ps.store.Close()
@@ -194,7 +194,7 @@ func (ps *parts) close() {
 func (ps *parts) sources() overview.Sources {
 	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
 	if ps.queue != nil {
-		s.Queue, s.Locker, s.Roster, s.Server = ps.queue, ps.locker, ps.roster, ps.queue.Info
+		s.Queue, s.Locker, s.Heartbeats, s.Server = ps.queue, ps.locker, ps.heartbeats, ps.queue.Info
 	}
 	if ps.unused != nil {
 		s.Unused = ps.unused
@@ -274,9 +274,9 @@ func (ps *parts) probe(ctx context.Context) {
 // probeUnused looks whether anything lies in the Redis that is switched off, and says so.
 func (ps *parts) probeUnused(ctx context.Context) (found []any) {
 	id, err := ps.booksID(ctx)
-	var left redisqueue.Left
+	var left redisqueue.Remainder
 	if err == nil {
-		left, err = ps.unused.Of(id).Left(ctx)
+		left, err = ps.unused.Of(id).Remainder(ctx)
 	}
 	switch {
 	case err != nil:

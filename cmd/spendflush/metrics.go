@@ -50,11 +50,11 @@ var storeMetrics = []partMetric{
 }
 
 var (
-	descQueueLimit  = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
-	descQueueKept   = partDesc("spendflush_queue_kept_bytes", "Bytes of acknowledged batches retained in Redis in case Postgres is turned back.", "shard")
-	descQueueUnkept = partDesc("spendflush_queue_unkept_total", "Acknowledged batches that this instance could not retain because Redis was out of memory.")
-	descJournal     = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
-	descJournalFile = partDesc("spendflush_journal_files", "Files of the journal.")
+	descQueueLimit       = partDesc("spendflush_queue_bytes_limit", "Bytes of a shard's queue above which batches stay in memory. Left out without a bound.")
+	descQueueKept        = partDesc("spendflush_queue_kept_bytes", "Bytes of acknowledged batches retained in Redis in case Postgres is turned back.", "shard")
+	descRetentionDropped = partDesc("spendflush_queue_unkept_total", "Acknowledged batches that this instance could not retain because Redis was out of memory.")
+	descJournal          = partDesc("spendflush_journal_bytes", "Bytes of the journal's files.")
+	descJournalFile      = partDesc("spendflush_journal_files", "Files of the journal.")
 
 	descBuild       = partDesc("spendflush_build_info", "1; the label is the version of the program.", "version")
 	descClocks      = partDesc("spendflush_clock_difference_seconds", "How far the clock of the server is ahead of this instance's, at its last answer; of a cluster, that of one node. Left out before the first.", "server")
@@ -68,7 +68,7 @@ func (c *partsCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range storeMetrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{descQueueLimit, descQueueKept, descQueueUnkept, descJournal, descJournalFile,
+	for _, d := range []*prometheus.Desc{descQueueLimit, descQueueKept, descRetentionDropped, descJournal, descJournalFile,
 		descBuild, descClocks, descMayEvict, descMemory, descMemoryLimit} {
 		ch <- d
 	}
@@ -109,7 +109,7 @@ func (c *partsCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	set := c.ps.set
 	if c.ps.queue != nil {
-		ch <- prometheus.MustNewConstMetric(descQueueUnkept, prometheus.CounterValue, float64(c.ps.queue.Unretained()))
+		ch <- prometheus.MustNewConstMetric(descRetentionDropped, prometheus.CounterValue, float64(c.ps.queue.Unretained()))
 	}
 	if c.ps.queue != nil && set.QueueMaxBytes > 0 {
 		gauge(descQueueLimit, float64(set.QueueMaxBytes))

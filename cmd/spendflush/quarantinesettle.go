@@ -63,7 +63,7 @@ type outcomes struct {
 	count  map[quarantine.Result]int
 }
 
-func (o *outcomes) tell(one *quarantine.Outcome) error {
+func (o *outcomes) report(one *quarantine.Outcome) error {
 	if o.count == nil {
 		o.count = map[quarantine.Result]int{}
 	}
@@ -119,7 +119,7 @@ type applier struct {
 func (a *applier) begin(ctx context.Context, ids []int64) {
 	a.total = int64(len(ids))
 	if a.total == 0 {
-		if books, err := a.ps.reads.Glance(ctx); err == nil {
+		if books, err := a.ps.reads.Summary(ctx); err == nil {
 			a.total = books.Quarantined
 		}
 	}
@@ -190,7 +190,7 @@ func (a *applier) apply(ctx context.Context, id int64, later bool) error {
 	}
 	a.done++
 	a.progress.Set(a.done, max(a.done, a.total))
-	return a.tell(&one)
+	return a.report(&one)
 }
 
 func (p *program) quarantineDropCommand() *cobra.Command {
@@ -238,7 +238,7 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, 
 	for _, id := range ids {
 		one, err := quarantine.Drop(ctx, ps.reads, id, byThisUser())
 		if err == nil {
-			err = told.tell(&one)
+			err = told.report(&one)
 		}
 		if err != nil {
 			return err

@@ -21,8 +21,8 @@ const (
 	// refuseAfter is how long updates are taken although the role may not make, or not read, the tables. It leaves the
 	// owner time to migrate beside the start of new instances.
 	refuseAfter = 30 * time.Second
-	// lookEvery is how often the rights of the role are looked at.
-	lookEvery = 5 * time.Second
+	// checkEvery is how often the rights of the role are looked at.
+	checkEvery = 5 * time.Second
 )
 
 // readiness is why this instance isn't ready, as far as that lies with Postgres. What it tells holds no secret: anyone
@@ -153,10 +153,10 @@ func (in *instance) migrate(ctx context.Context) error {
 		case errors.Is(err, migrations.ErrNotOwner):
 			r.lacks("the tables are missing or older than this program, and its role may not change them: " +
 				"run `spendflush migrate up` as the owner")
-			pause = min(pause, lookEvery)
+			pause = min(pause, checkEvery)
 		case errors.Is(err, migrations.ErrNoRights):
 			r.lacks("the role may not read the tables of spendflush: grant it the rights that docs/runbook.md lists under Roles")
-			pause = min(pause, lookEvery)
+			pause = min(pause, checkEvery)
 		case errors.Is(err, pgstore.ErrStandby):
 			r.does("the server is a standby, which takes no writes")
 		default:
@@ -181,10 +181,10 @@ func (in *instance) migrate(ctx context.Context) error {
 // taken away would otherwise show only once it is needed, and only to the instance that flushes. What it asks also has the clock
 // of Postgres.
 func (in *instance) watchRights(ctx context.Context) {
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(checkEvery)
 	defer ticker.Stop()
 	for {
-		lookCtx, cancel := context.WithTimeout(ctx, lookEvery)
+		lookCtx, cancel := context.WithTimeout(ctx, checkEvery)
 		answered := in.clocks.Asks(clocks.Postgres)
 		lacking, now, err := in.store.Lacking(lookCtx)
 		cancel()

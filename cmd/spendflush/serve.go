@@ -37,7 +37,7 @@ usage or settings.`,
 		Example: `  DATABASE_URL=postgres://localhost/spend REDIS_URL=redis://localhost spendflush serve
   USE_REDIS_TRANSACTION_BUFFER=false DATABASE_URL=postgres://localhost/spend spendflush serve`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			outliveReaders()
+			ignoreSIGPIPE()
 			set, err := load(p.environ, needDatabase|needQueue)
 			if err != nil {
 				return err
@@ -120,10 +120,10 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	return in, in.serveAPI(registry, listener)
 }
 
-// outliveReaders has the program go on to its end, its output lost, when whoever reads its standard output or error has
+// ignoreSIGPIPE has the program go on to its end, its output lost, when whoever reads its standard output or error has
 // gone: by default the signal for that would end it with all that it holds. Were it ignored, the processes that are
 // started would inherit that; so it is sent to nobody.
-func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+func ignoreSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	// The first signal asks for a stop with everything drained, the second one ends that.
@@ -248,11 +248,11 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	defer stopWaiting.Stop()
 	work.Wait()
 	cancelHard()
-	in.tellStopped(err, time.Since(start))
+	in.logStopped(err, time.Since(start))
 	return err
 }
 
-func (in *instance) tellStopped(err error, took time.Duration) {
+func (in *instance) logStopped(err error, took time.Duration) {
 	left, ok := errors.AsType[*spendflush.NotDrainedError](err)
 	switch {
 	case !ok:

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	watchEvery     = 2 * time.Second
-	mostOftenLook  = 100 * time.Millisecond
-	leastOftenLook = time.Hour
+	watchEvery        = 2 * time.Second
+	mostOftenRefresh  = 100 * time.Millisecond
+	leastOftenRefresh = time.Hour
 )
 
 // statusFlags are how `status` tells.
@@ -48,14 +48,14 @@ that is only worth a look; 2 wrong usage or settings.`,
 			switch {
 			case watches && f.check:
 				return usageError{errors.New("status: --watch or --check, not both")}
-			case watches && (f.watch < mostOftenLook || f.watch > leastOftenLook):
+			case watches && (f.watch < mostOftenRefresh || f.watch > leastOftenRefresh):
 				return usageError{fmt.Errorf("--watch: %s is not allowed; allowed are 100ms to 1h", f.watch)}
 			}
 			return p.withParts(c, needDatabase|needQueue|standbyWillDo, func(ctx context.Context, ps *parts) error {
 				if watches {
 					return p.watchStatus(ctx, ps, f)
 				}
-				return p.tellStatus(ctx, ps, f)
+				return p.printStatus(ctx, ps, f)
 			})
 		},
 	}
@@ -75,7 +75,7 @@ func statusArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func (p *program) tellStatus(ctx context.Context, ps *parts, f statusFlags) error {
+func (p *program) printStatus(ctx context.Context, ps *parts, f statusFlags) error {
 	r := overview.Collect(ctx, ps.sources())
 	if ctx.Err() != nil { // what it has cut short says nothing
 		return ctx.Err()

@@ -130,11 +130,11 @@ func TestAFileThatChangesIsTakenOnceItIsWhole(t *testing.T) {
 	a.AddBooked(7)
 
 	write(t, path, "a all "+one+"\nb write "+two+"\nc read "+three+"\n")
-	keys.look(log)
+	keys.check(log)
 	if keys.Now().Find(three) != nil {
 		t.Error("it is taken at the first look: it may be half of a file")
 	}
-	keys.look(log)
+	keys.check(log)
 	now := keys.Now()
 	if now.Find(one) != a || !now.Has(a) || &now.Find(one).SessionKey()[0] != &key[0] {
 		t.Error("a token that is as before isn't the same: its sessions end")
@@ -148,8 +148,8 @@ func TestAFileThatChangesIsTakenOnceItIsWhole(t *testing.T) {
 
 	// Another token under the name: the old one opens nothing, and the name's count goes on.
 	write(t, path, "a all other-0123456789abcdef\n")
-	keys.look(log)
-	keys.look(log)
+	keys.check(log)
+	keys.check(log)
 	if keys.Now().Find(one) != nil || keys.Now().Has(a) || keys.Now().Len() != 1 || keys.Now().Booked()["a"] != 7 || len(keys.Now().Booked()) != 1 {
 		t.Errorf("%d tokens, booked %v", keys.Now().Len(), keys.Now().Booked())
 	}
@@ -177,7 +177,7 @@ func TestAFileThatCannotBeTakenChangesNothingAndIsTold(t *testing.T) {
 		a := keys.Now().Find(one)
 		spoil(path)
 		for range 5 {
-			keys.look(log)
+			keys.check(log)
 		}
 		if !keys.IsStale() || !keys.Any() || !keys.Now().Has(a) {
 			t.Errorf("%s: stale %t, %d tokens", what, keys.IsStale(), keys.Now().Len())
@@ -187,14 +187,14 @@ func TestAFileThatCannotBeTakenChangesNothingAndIsTold(t *testing.T) {
 		}
 		os.Remove(path)
 		write(t, path, "a all "+one+"\n") // as it was
-		keys.look(log)
-		keys.look(log)
+		keys.check(log)
+		keys.check(log)
 		if keys.IsStale() || keys.Now().Find(one) != a {
 			t.Errorf("%s, mended: stale %t", what, keys.IsStale())
 		}
 		write(t, path, "b all "+two+"\n")
-		keys.look(log)
-		keys.look(log)
+		keys.check(log)
+		keys.check(log)
 		if keys.Now().Find(two) == nil || keys.Now().Find(one) != nil {
 			t.Errorf("%s: what is right then isn't taken", what)
 		}

@@ -60,12 +60,12 @@ func (k *Keys) IsStale() bool { return k != nil && k.file != nil && k.file.IsSta
 // Keys that are no file's don't change: it returns at once.
 func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
 	if k.file != nil {
-		reread.Follow(ctx, func() { k.look(log) })
+		reread.Follow(ctx, func() { k.check(log) })
 	}
 }
 
-// look reads the file once.
-func (k *Keys) look(log *slog.Logger) {
+// check reads the file once.
+func (k *Keys) check(log *slog.Logger) {
 	old := k.Now()
 	taken, err := k.file.Look()
 	switch now := k.Now(); {

@@ -36,8 +36,8 @@ type reading struct {
 
 // difference is how far the clock of a server is ahead of this machine's.
 type difference struct {
-	ahead time.Duration
-	told  time.Duration // when that was logged; 0: the clocks agree
+	ahead  time.Duration
+	logged time.Duration // when that was logged; 0: the clocks agree
 }
 
 // New returns a watch that logs.
@@ -56,9 +56,9 @@ func (w *Watch) Asks(server string) (answered func(clock time.Time)) {
 	if w == nil {
 		return func(time.Time) {}
 	}
-	asked := w.look()
+	asked := w.check()
 	return func(clock time.Time) {
-		now := w.look()
+		now := w.check()
 		took := now.ran - asked.ran
 		if took > Bound/2 {
 			return // it says too little
@@ -82,13 +82,13 @@ func (w *Watch) Note(server string, ahead time.Duration) {
 	}
 	d.ahead = ahead
 	switch apart := ahead.Abs(); {
-	case apart > Bound && (d.told == 0 || (ahead-d.told).Abs() > Bound):
-		d.told = ahead
+	case apart > Bound && (d.logged == 0 || (ahead-d.logged).Abs() > Bound):
+		d.logged = ahead
 		w.log.Warn("the clock of this machine and that of a server differ: set the one that is wrong. Updates without a time are booked "+
 			"by this machine's, and a producer that seems to be a month old is not believed",
 			"server", server, "server_is_ahead_by", ahead.Round(time.Second))
-	case apart <= Bound/2 && d.told != 0: // not at Bound, where it would come and go
-		d.told = 0
+	case apart <= Bound/2 && d.logged != 0: // not at Bound, where it would come and go
+		d.logged = 0
 		w.log.Info("the clock of this machine and that of a server agree again", "server", server,
 			"server_is_ahead_by", ahead.Round(time.Millisecond))
 	}
@@ -108,8 +108,8 @@ func (w *Watch) Ahead(server string) (ahead time.Duration, ok bool) {
 	return d.ahead, true
 }
 
-// look reads the clocks of this machine, and logs if the one was set: they then have not run on by the same time.
-func (w *Watch) look() reading {
+// check reads the clocks of this machine, and logs if the one was set: they then have not run on by the same time.
+func (w *Watch) check() reading {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()

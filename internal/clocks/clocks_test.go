@@ -37,7 +37,7 @@ func (m *machine) said() string {
 	return m.log.String()
 }
 
-func (m *machine) mustSay(t *testing.T, lines ...string) {
+func (m *machine) wantReport(t *testing.T, lines ...string) {
 	t.Helper()
 	said := m.said()
 	if n := strings.Count(said, "\n"); n != len(lines) {
@@ -62,20 +62,20 @@ func TestAServersClockIsToldOnceAndOnceMoreWhenItIsRight(t *testing.T) {
 			}
 		}
 		ask(Bound)
-		m.mustSay(t)
+		m.wantReport(t)
 		ask(off)
-		m.mustSay(t, "level=WARN msg=\"the clock of this machine and that of a server differ")
+		m.wantReport(t, "level=WARN msg=\"the clock of this machine and that of a server differ")
 		ask(off)
 		ask(off / 2)
 		if off.Abs() == year {
-			m.mustSay(t, "server_is_ahead_by="+(off/2).String()) // it was set again
+			m.wantReport(t, "server_is_ahead_by="+(off/2).String()) // it was set again
 		} else {
-			m.mustSay(t)
+			m.wantReport(t)
 		}
 		ask(0)
-		m.mustSay(t, "agree again")
+		m.wantReport(t, "agree again")
 		ask(0)
-		m.mustSay(t)
+		m.wantReport(t)
 	}
 }
 
@@ -83,9 +83,9 @@ func TestEachServerHasAClockOfItsOwn(t *testing.T) {
 	m := newMachine()
 	m.Note(Postgres, 2*time.Hour)
 	m.Note(Redis, -3*time.Hour)
-	m.mustSay(t, "server=postgres server_is_ahead_by=2h0m0s", "server=redis server_is_ahead_by=-3h0m0s")
+	m.wantReport(t, "server=postgres server_is_ahead_by=2h0m0s", "server=redis server_is_ahead_by=-3h0m0s")
 	m.Note(Redis, 0)
-	m.mustSay(t, "agree again\" server=redis")
+	m.wantReport(t, "agree again\" server=redis")
 	if got, _ := m.Ahead(Postgres); got != 2*time.Hour {
 		t.Errorf("Postgres is ahead by %s", got)
 	}
@@ -99,7 +99,7 @@ func TestAnAnswerThatTookLongSaysNothing(t *testing.T) {
 	if _, ok := m.Ahead(Postgres); ok {
 		t.Error("it is taken")
 	}
-	m.mustSay(t)
+	m.wantReport(t)
 }
 
 // The clock of this machine is set, and later set right, while no server answers.
@@ -110,16 +110,16 @@ func TestTheMachinesOwnClockIsToldWhenItIsSet(t *testing.T) {
 		m.Asks(Postgres)
 		m.pass(5*time.Second, 100*time.Millisecond) // slewed
 		m.Asks(Postgres)
-		m.mustSay(t)
+		m.wantReport(t)
 		m.pass(5*time.Second, set)
 		m.Asks(Postgres)
-		m.mustSay(t, "was set, or the machine was asleep: updates without a time are booked by what it says now\" by="+set.String())
+		m.wantReport(t, "was set, or the machine was asleep: updates without a time are booked by what it says now\" by="+set.String())
 		m.pass(5*time.Second, 0)
 		m.Asks(Postgres)
-		m.mustSay(t)
+		m.wantReport(t)
 		m.pass(5*time.Second, -set)
 		m.Asks(Postgres)
-		m.mustSay(t, "by="+(-set).String())
+		m.wantReport(t, "by="+(-set).String())
 	}
 }
 

@@ -181,26 +181,26 @@ func (c Config) validate() error {
 
 // API is an http.Handler. Make it with New.
 type API struct {
-	cfg       Config
-	log       *slog.Logger
-	guesses   *guesses
-	signedOut *signedOut
-	signIns   *sessionTurns
-	signOuts  *sessionTurns
-	routes    *routes
-	assets    map[string]asset
-	intakes   sync.Pool // of *intake
-	decoders  sync.Pool // of *decoder
-	gate      *gate.Gate
-	bodies    *memory
-	decodes   *places
-	spends    *places
-	reports   *places
-	looks     *places
-	streams   *places
-	scrapes   *places
-	lingers   *places
-	traffic   traffic
+	cfg           Config
+	log           *slog.Logger
+	guesses       *guesses
+	signedOut     *signedOut
+	signIns       *sessionTurns
+	signOuts      *sessionTurns
+	routes        *routes
+	assets        map[string]asset
+	requestBodies sync.Pool // of *intake
+	decoders      sync.Pool // of *decoder
+	gate          *gate.Gate
+	bodies        *memory
+	decodes       *places
+	spends        *places
+	reports       *places
+	looks         *places
+	streams       *places
+	scrapes       *places
+	lingers       *places
+	traffic       traffic
 
 	draining atomic.Bool  // Drain was called
 	active   atomic.Int64 // requests being answered
@@ -234,7 +234,7 @@ func New(c Config) (*API, error) {
 	if c.Overview == nil {
 		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
-	a.intakes.New = func() any { return &intake{buffer: make([]byte, 0, 4<<10)} }
+	a.requestBodies.New = func() any { return &requestBody{buffer: make([]byte, 0, 4<<10)} }
 	a.decoders.New = func() any { return &decoder{maxUpdates: c.MaxUpdates} }
 	a.assets = a.placed()
 	a.routes = newRoutes(a.cfg.BasePath, a.served())
@@ -307,7 +307,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) respond(answer *answer, r *http.Request) {
 	a.active.Add(1)
 	defer a.active.Add(-1)
-	defer a.rescue(answer, r)
+	defer a.recoverPanic(answer, r)
 	protect(answer.Header())
 	if a.draining.Load() {
 		answer.Header()["Connection"] = closes
@@ -401,8 +401,8 @@ func (a *API) serve(w *answer, r *http.Request) *problem {
 	}
 }
 
-// rescue turns a panic into a problem, or cuts the connection if the answer has begun.
-func (a *API) rescue(w *answer, r *http.Request) {
+// recoverPanic turns a panic into a problem, or cuts the connection if the answer has begun.
+func (a *API) recoverPanic(w *answer, r *http.Request) {
 	reason := recover()
 	if reason == nil {
 		return

@@ -104,8 +104,8 @@ func (f *failingReader) Audit(context.Context) (pgstore.AuditReport, error) {
 		Rows: []pgstore.AuditRows{}, Batches: pgstore.AuditBatches{Spend: "0", Updates: "0"},
 	}}, f.err
 }
-func (f *failingReader) Glance(context.Context) (pgstore.Glance, error) {
-	return pgstore.Glance{}, f.err
+func (f *failingReader) Summary(context.Context) (pgstore.Summary, error) {
+	return pgstore.Summary{}, f.err
 }
 func (f *failingReader) SignedOut(context.Context) (map[[16]byte]time.Time, error) {
 	return map[[16]byte]time.Time{}, f.err

@@ -89,7 +89,7 @@ func (a *API) authorize(found *route, from caller) *problem {
 // checkToken returns the token with the text.
 func (a *API) checkToken(address netip.Addr, text string) (*access.Token, *problem) {
 	token := a.cfg.Keys.Now().Find(text)
-	if p := a.guesses.judge(caller{token, address}); p != nil {
+	if p := a.guesses.check(caller{token, address}); p != nil {
 		return nil, p
 	}
 	return token, nil

@@ -18,17 +18,17 @@ const (
 	pooledUpdates   = 2048
 )
 
-// intake is what the body of one request with updates needs, to be used again.
-type intake struct {
+// requestBody is what the body of one request with updates needs, to be used again.
+type requestBody struct {
 	buffer []byte
 	holder holder // what the body takes of the memory for bodies
 }
 
-func (a *API) putIntake(in *intake) {
+func (a *API) putBody(in *requestBody) {
 	a.bodies.give(&in.holder)
 	in.holder = holder{}
 	if cap(in.buffer) <= pooledBodyBytes {
-		a.intakes.Put(in)
+		a.requestBodies.Put(in)
 	}
 }
 
@@ -55,7 +55,7 @@ func (a *API) beginDecoding(w http.ResponseWriter, r *http.Request, n int) (d *d
 
 // read reads the body into the intake's buffer. What is used of it grows with what has arrived, not
 // with what the header promises.
-func (a *API) read(in *intake, w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
+func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	limit := a.cfg.MaxBodyBytes
 	if r.ContentLength > limit {
 		return nil, a.tooLarge()
@@ -97,7 +97,7 @@ func (a *API) read(in *intake, w http.ResponseWriter, r *http.Request) ([]byte, 
 }
 
 // takeMemory takes n more bytes for the body, if that is above 0.
-func (a *API) takeMemory(in *intake, w http.ResponseWriter, r *http.Request, n int64) *problem {
+func (a *API) takeMemory(in *requestBody, w http.ResponseWriter, r *http.Request, n int64) *problem {
 	if n <= 0 {
 		return nil
 	}

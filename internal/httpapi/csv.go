@@ -33,9 +33,9 @@ func appendLine(to []byte, fields []string) []byte {
 // formulaStarts begin what a spreadsheet runs; the last four are their full-width forms.
 const formulaStarts = "=+-@＝＋－＠"
 
-// harmless puts an apostrophe before a text that a spreadsheet could run as a formula, and before one that has such an
+// escapeFormula puts an apostrophe before a text that a spreadsheet could run as a formula, and before one that has such an
 // apostrophe already, so that they stay apart. JSON has the text as it is.
-func harmless(text string) string {
+func escapeFormula(text string) string {
 	bare := strings.TrimLeft(text, "'")
 	if bare == "" || !isFormula(bare) {
 		return text

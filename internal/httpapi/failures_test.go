@@ -52,7 +52,7 @@ var troubles = map[string]func(*trouble){
 		c.config, c.body, c.headers = withTokens("secret-1"), `{"token":"wrong"}`, []string{asJSON, "Authorization: Bearer wrong"}
 		c.api = func(a *testAPI) {
 			for range guessesAtOnce {
-				a.guesses.judge(caller{address: netip.MustParseAddr("192.0.2.1")}) // which httptest asks from
+				a.guesses.check(caller{address: netip.MustParseAddr("192.0.2.1")}) // which httptest asks from
 			}
 		}
 	},

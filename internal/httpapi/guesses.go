@@ -66,8 +66,8 @@ func newGuesses(log *slog.Logger) *guesses {
 	return &guesses{log: log, seed: maphash.MakeSeed(), until: map[netip.Addr]time.Time{}, clock: time.Now}
 }
 
-// judge returns nil if the token that the address has sent opens the API. A wrong one is nil.
-func (g *guesses) judge(from caller) *problem {
+// check returns nil if the token that the address has sent opens the API. A wrong one is nil.
+func (g *guesses) check(from caller) *problem {
 	address := from.address
 	if from.token != nil {
 		hash := maphash.Comparable(g.seed, from)

@@ -149,7 +149,7 @@ func madeUp(t testing.TB, producer spend.ProducerID, sequence uint64, costs ...c
 	return b
 }
 
-// commit books a batch past the queue, with those before it from the given one on passed as lost.
+// commit books a batch past the queue, with those before it from the given one on skipped as lost.
 func (in *instance) commit(b *spend.Batch, from uint64) {
 	in.t.Helper()
 	f, err := b.Flush(spend.Mark{Sequence: b.Sequence - 1, Digest: b.PriorDigest})

@@ -36,7 +36,7 @@ func (a *API) metricsHandler(local bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
 		defer func() { a.traffic.answered(answer.status) }()
-		defer a.rescue(answer, r)
+		defer a.recoverPanic(answer, r)
 		protect(answer.Header())
 		p := a.refuseScrape(answer, r, local)
 		if p == nil {

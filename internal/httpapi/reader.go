@@ -15,7 +15,7 @@ type Reader interface {
 	Usage(ctx context.Context, q pgstore.UsageQuery, yield func(pgstore.UsageRow) error) error
 	Audit(ctx context.Context) (pgstore.AuditReport, error)
 	Counts(ctx context.Context) (pgstore.Counts, error)
-	Glance(ctx context.Context) (pgstore.Glance, error)
+	Summary(ctx context.Context) (pgstore.Summary, error)
 	Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]pgstore.EntityTotal, error)
 	LostBatches(ctx context.Context, state string, after *pgstore.LostID, limit int) ([]pgstore.Lost, error)
 	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]pgstore.Quarantined, error)

@@ -67,12 +67,12 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 	}
 	queue := testserver.Must(redisqueue.New(client, redisqueue.Options{}))
 	locker := testserver.Must(redislock.New(client, "here", redislock.Options{}))
-	roster := testserver.Must(redisqueue.NewRoster(client, redisqueue.RosterOptions{}))
+	heartbeats := testserver.Must(redisqueue.NewHeartbeats(client, redisqueue.HeartbeatOptions{}))
 	t.Cleanup(func() {
 		client.Close()
 		queue.Wait()
 		locker.Wait()
-		roster.Wait()
+		heartbeats.Wait()
 	})
 	registry := prometheus.NewPedanticRegistry()
 	pipeline, err := spendflush.New(spendflush.Config{
@@ -87,7 +87,7 @@ func newInstanceOn(t testing.TB, databaseURL string) *instance {
 			status := pipeline.Status()
 			return status.Denied()
 		},
-		Overview: overview.NewLive(overview.Sources{Books: store, Queue: queue, Locker: locker, Roster: roster, Shards: 1}, pipeline,
+		Overview: overview.NewLive(overview.Sources{Books: store, Queue: queue, Locker: locker, Heartbeats: heartbeats, Shards: 1}, pipeline,
 			overview.LiveOptions{Version: "v0"})})
 	in := &instance{t: t, api: a, url: serve(t, a), pipeline: pipeline, store: store, client: client}
 	ctx, cancel := context.WithCancel(context.Background())

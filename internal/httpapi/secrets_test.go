@@ -131,7 +131,7 @@ func TestTheAddressesOfOneCustomerPauseTogetherAndAreNotRememberedForEver(t *tes
 	wantProblem(t, from(a, "[2001:db8::ffff]:1", "guess"), tooManyGuesses)
 	wantProblem(t, from(a, "[2001:db8:0:1::1]:1", "guess"), unauthorized)
 	for i := range 2 * maxGuessers {
-		a.guesses.judge(caller{address: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})})
+		a.guesses.check(caller{address: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})})
 	}
 	if n := len(a.guesses.until); n > maxGuessers+1 {
 		t.Errorf("%d addresses are remembered", n)

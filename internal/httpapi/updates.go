@@ -90,8 +90,8 @@ func (a *API) ackOf(r *http.Request) (want spendflush.Stage, wait time.Duration,
 // record reads, decodes and records the updates of the body. Its buffers are free again when it returns, so that a
 // wait holds none.
 func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spendflush.Receipt, int, *problem) {
-	in := a.intakes.Get().(*intake)
-	defer a.putIntake(in)
+	in := a.requestBodies.Get().(*requestBody)
+	defer a.putBody(in)
 	body, p := a.read(in, w, r)
 	if p != nil {
 		return spendflush.Receipt{}, 0, p

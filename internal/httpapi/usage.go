@@ -194,7 +194,7 @@ func appendRecord(to []string, q *pgstore.UsageQuery, row *pgstore.UsageRow) []s
 		to = append(to, string(appendStart(nil, q, row.Start)))
 	}
 	for _, text := range row.Group {
-		to = append(to, harmless(text))
+		to = append(to, escapeFormula(text))
 	}
 	return append(append(to, row.Spend.String()), row.Counts[:]...)
 }

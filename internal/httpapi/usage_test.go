@@ -124,7 +124,7 @@ func TestNoFormulaReachesASpreadsheetAndJSONHasTheTextAsItIs(t *testing.T) {
 	for text, want := range map[string]string{"": "", "gpt-5": "gpt-5", "=A1": "'=A1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\t=": "'\t=", "\r=": "'\r=", "a=": "a=",
 		"\n=1+1": "'\n=1+1", "\nplain": "'\nplain", "＝1": "'＝1", "＋1": "'＋1", "－1": "'－1", "＠x": "'＠x", " =1": "' =1",
 		"\u200b=1": "'\u200b=1", "\u00a0@x": "'\u00a0@x", "'=x": "''=x", "''=x": "'''=x", "'x": "'x", "'": "'", " a": " a", "\u200b": "\u200b"} {
-		if got := harmless(text); got != want {
+		if got := escapeFormula(text); got != want {
 			t.Errorf("%q became %q", text, got)
 		}
 	}
@@ -134,7 +134,7 @@ func TestTextsThatDifferInOneByteDifferInCSV(t *testing.T) {
 	texts := []string{"ab", "a\rb", "a\nb", "a\r\nb", `a"b`, "a,b", " ab", "ab ", `"`, "", "a\r", "a\n", "=x", "'=x", "''=x", "é\r"}
 	seen := map[string]string{}
 	for _, text := range texts {
-		line := string(appendLine(nil, []string{harmless(text), "2"}))
+		line := string(appendLine(nil, []string{escapeFormula(text), "2"}))
 		if other, ok := seen[line]; ok {
 			t.Errorf("%q and %q are both %q", text, other, line)
 		}
@@ -144,7 +144,7 @@ func TestTextsThatDifferInOneByteDifferInCSV(t *testing.T) {
 		if quoted, is := strings.CutPrefix(field, `"`); is {
 			field = strings.ReplaceAll(strings.TrimSuffix(quoted, `"`), `""`, `"`)
 		}
-		if !ok || field != harmless(text) {
+		if !ok || field != escapeFormula(text) {
 			t.Errorf("%q became %q", text, line)
 		}
 		if again, err := csv.NewReader(strings.NewReader(line)).Read(); err != nil || len(again) != 2 {

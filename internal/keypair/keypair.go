@@ -77,12 +77,12 @@ func (p *Pair) IsStale() bool { return p.files.IsStale() }
 // nothing, and is logged once. Of a nil Pair it returns at once.
 func (p *Pair) Follow(ctx context.Context, log *slog.Logger) {
 	if p != nil {
-		reread.Follow(ctx, func() { p.look(log) })
+		reread.Follow(ctx, func() { p.check(log) })
 	}
 }
 
-// look reads the files once.
-func (p *Pair) look(log *slog.Logger) {
+// check reads the files once.
+func (p *Pair) check(log *slog.Logger) {
 	taken, err := p.files.Look()
 	switch {
 	case err != nil:

@@ -90,7 +90,7 @@ func TestANewPairIsServedOnceItIsWholeAndHalfOfOneNever(t *testing.T) {
 
 	replace(t, at.cert, renewed.ServerCert)
 	for range 4 {
-		p.look(log)
+		p.check(log)
 		if err := serves(t, p, old); err != nil {
 			t.Errorf("with half of a new pair: %v", err)
 		}
@@ -99,11 +99,11 @@ func TestANewPairIsServedOnceItIsWholeAndHalfOfOneNever(t *testing.T) {
 		t.Errorf("stale: %t; the log is\n%s", p.IsStale(), &text)
 	}
 	replace(t, at.key, renewed.ServerKey)
-	p.look(log)
+	p.check(log)
 	if serves(t, p, renewed) == nil {
 		t.Error("it is taken at the first look: a file may be half written")
 	}
-	p.look(log)
+	p.check(log)
 	if err := serves(t, p, renewed); err != nil || p.IsStale() || strings.Count(text.String(), "was read again") != 1 {
 		t.Errorf("%v, stale: %t; the log is\n%s", err, p.IsStale(), &text)
 	}
@@ -129,7 +129,7 @@ func TestAPairThatCannotBeReadOrHasExpiredChangesNothingAndIsTold(t *testing.T) 
 			log := slog.New(slog.NewTextHandler(&text, nil))
 			spoil(t, at)
 			for range 4 {
-				p.look(log)
+				p.check(log)
 			}
 			if err := serves(t, p, from); err != nil || !p.IsStale() {
 				t.Errorf("%v, stale: %t", err, p.IsStale())
@@ -139,8 +139,8 @@ func TestAPairThatCannotBeReadOrHasExpiredChangesNothingAndIsTold(t *testing.T) 
 			}
 			replace(t, at.cert, from.ServerCert) // as it was
 			replace(t, at.key, from.ServerKey)
-			p.look(log)
-			p.look(log)
+			p.check(log)
+			p.check(log)
 			if err := serves(t, p, from); err != nil || p.IsStale() {
 				t.Errorf("mended: %v, stale: %t", err, p.IsStale())
 			}
@@ -186,8 +186,8 @@ func TestConnectionsOfBeforeOutliveANewPair(t *testing.T) {
 		peers = append(peers, string(resp.TLS.PeerCertificates[0].Raw))
 		replace(t, at.cert, renewed.ServerCert)
 		replace(t, at.key, renewed.ServerKey)
-		p.look(slog.New(slog.DiscardHandler))
-		p.look(slog.New(slog.DiscardHandler))
+		p.check(slog.New(slog.DiscardHandler))
+		p.check(slog.New(slog.DiscardHandler))
 	}
 	if peers[0] != peers[1] {
 		t.Error("a connection that was open was not used again")

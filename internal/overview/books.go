@@ -16,15 +16,15 @@ func (s Sources) of(id spend.BooksID) Sources {
 	if l, ok := s.Locker.(spend.BooksLocker); ok {
 		s.Locker = l.ForBooks(id)
 	}
-	s.Roster = rosterOf(s.Roster, id)
+	s.Heartbeats = heartbeatsOf(s.Heartbeats, id)
 	if q, ok := s.Unused.(*redisqueue.Queue); ok {
 		s.Unused = q.Of(id)
 	}
 	return s
 }
 
-func rosterOf(r Roster, id spend.BooksID) Roster {
-	if of, ok := r.(*redisqueue.Roster); ok && !id.IsZero() {
+func heartbeatsOf(r Heartbeats, id spend.BooksID) Heartbeats {
+	if of, ok := r.(*redisqueue.Heartbeats); ok && !id.IsZero() {
 		return of.ForBooks(id)
 	}
 	return r

@@ -15,14 +15,14 @@ import (
 	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
-// turnedRoster is that of a Redis whose clock is turned, as it looks to who writes it.
-type turnedRoster struct {
-	*redisqueue.Roster
+// turnedHeartbeats are those of a Redis whose clock is turned, as it looks to an instance that writes there.
+type turnedHeartbeats struct {
+	*redisqueue.Heartbeats
 	ahead atomic.Int64
 }
 
-func (r *turnedRoster) Put(ctx context.Context, id string, record []byte) (time.Time, error) {
-	now, err := r.Roster.Put(ctx, id, record)
+func (r *turnedHeartbeats) Put(ctx context.Context, id string, record []byte) (time.Time, error) {
+	now, err := r.Heartbeats.Put(ctx, id, record)
 	return now.Add(time.Duration(r.ahead.Load())), err
 }
 
@@ -32,9 +32,9 @@ func TestAClockOfRedisThatIsWrongForAWhileIsToldAsLongAsItIs(t *testing.T) {
 	s.migrate(databaseURL)
 	p := s.pod("a")
 	p.leave()
-	roster := &turnedRoster{Roster: s.roster}
+	heartbeats := &turnedHeartbeats{Heartbeats: s.heartbeats}
 	sources := s.sources(memlock.New("a"))
-	sources.Roster = roster
+	sources.Heartbeats = heartbeats
 	var log bytes.Buffer
 	live := NewLive(sources, p.pipeline, LiveOptions{Clocks: clocks.New(slog.New(slog.NewTextHandler(&log, nil)))})
 	for _, step := range []struct {
@@ -46,9 +46,9 @@ func TestAClockOfRedisThatIsWrongForAWhileIsToldAsLongAsItIs(t *testing.T) {
 		{-365 * 24 * time.Hour, "The clock of instance a is 8760 h ahead of that of Redis.", "level=WARN"},
 		{0, "Books exact and up to date.", "agree again"},
 	} {
-		roster.ahead.Store(int64(step.ahead))
-		live.put(t.Context(), roster, p.pipeline.Status().Producer)
-		live.put(t.Context(), roster, p.pipeline.Status().Producer) // with what the first has found
+		heartbeats.ahead.Store(int64(step.ahead))
+		live.put(t.Context(), heartbeats, p.pipeline.Status().Producer)
+		live.put(t.Context(), heartbeats, p.pipeline.Status().Producer) // with what the first has found
 		if said := log.String(); strings.Count(said, "\n") != min(1, len(step.logged)) || !strings.Contains(said, step.logged) {
 			t.Errorf("%s: %q is logged, want one line with %q", step.ahead, said, step.logged)
 		}

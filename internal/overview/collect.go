@@ -20,28 +20,28 @@ import (
 
 // Books is Postgres; *pgstore.Store is.
 type Books interface {
-	// Glance returns an error that wraps sql.ErrNotMigrated where the tables aren't there.
-	Glance(ctx context.Context) (pgstore.Glance, error)
+	// Summary returns an error that wraps sql.ErrNotMigrated where the tables aren't there.
+	Summary(ctx context.Context) (pgstore.Summary, error)
 }
 
-// Roster is where instances tell of themselves; *queues.Roster is.
-type Roster interface {
+// Heartbeats has a record of each instance; *redisqueue.Heartbeats is.
+type Heartbeats interface {
 	Put(ctx context.Context, id string, record []byte) (now time.Time, err error) // by its own clock
 	Remove(ctx context.Context, id string) error
-	List(ctx context.Context) (list []redisqueue.Rostered, now time.Time, err error)
+	List(ctx context.Context) (list []redisqueue.Heartbeat, now time.Time, err error)
 }
 
-// Leftover says what lies in a queue; *redisqueue.Queue does.
-type Leftover interface {
-	Left(ctx context.Context) (redisqueue.Left, error)
+// Remainder says what lies in a queue; *redisqueue.Queue does.
+type Remainder interface {
+	Remainder(ctx context.Context) (redisqueue.Remainder, error)
 }
 
 // Sources are what Collect looks at. Books must be set.
 type Sources struct {
-	Books  Books
-	Queue  spend.Queue  // nil: none is used
-	Locker spend.Locker // of the flush locks; nil: locks aren't looked at
-	Roster Roster       // nil: only this instance is known
+	Books      Books
+	Queue      spend.Queue  // nil: none is used
+	Locker     spend.Locker // of the flush locks; nil: locks aren't looked at
+	Heartbeats Heartbeats   // nil: only this instance is known
 
 	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
 	Noted func(ctx context.Context) spend.BooksID
@@ -49,7 +49,7 @@ type Sources struct {
 	// Server asks Redis about itself. nil: it isn't asked.
 	Server func(ctx context.Context) (redisqueue.Server, error)
 
-	Unused Leftover // the queue of a Redis that is switched off; nil: there is none
+	Unused Remainder // the queue of a Redis that is switched off; nil: there is none
 
 	Shards        int   // as the instances have it
 	QueueMaxBytes int64 // of each shard; 0: no bound
@@ -57,7 +57,7 @@ type Sources struct {
 	self *record // nil: this is no instance
 }
 
-// record is what an instance tells of itself on the roster. What newer versions add is ignored.
+// record is the heartbeat of an instance. What newer versions add is ignored.
 type record struct {
 	Instance Instance        `json:"instance"`
 	Holds    atMost[holding] `json:"holds"`
@@ -75,7 +75,7 @@ type holding struct {
 const Timeout = 2 * time.Second
 
 // Collect looks at everything at once, for at most Timeout, and says how it stands. What doesn't answer is a problem in
-// the report and not an error. Without a Roster, or with none that answers, the report knows of no other instance.
+// the report and not an error. Without Heartbeats, or with ones that don't answer, the report knows of no other instance.
 func Collect(ctx context.Context, s Sources) Report {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -85,12 +85,12 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	var others []record
 	clock := time.Now()
-	var told, noted spend.BooksID
-	var shards []lookedAt
+	var fromPostgres, noted spend.BooksID
+	var shards []shardState
 	var work sync.WaitGroup
 	booksCtx, cancelBooks := context.WithTimeout(ctx, Timeout/2) // the rest is for Redis, which is asked by what Postgres tells
 	work.Go(func() {
-		if told = r.lookAtBooks(booksCtx, s.Books); !told.IsZero() {
+		if fromPostgres = r.readBooks(booksCtx, s.Books); !fromPostgres.IsZero() {
 			cancelBooks() // no need to wait for the note, which a node of Redis may have that hangs
 		}
 	})
@@ -99,12 +99,12 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	work.Wait()
 	cancelBooks()
-	id := cmp.Or(told, noted)
+	id := cmp.Or(fromPostgres, noted)
 	s = s.of(id)
-	if s.Roster != nil {
+	if s.Heartbeats != nil {
 		work.Go(func() {
 			var now time.Time
-			if others, now, r.InstancesComplete = listed(ctx, s.Roster); r.InstancesComplete {
+			if others, now, r.InstancesComplete = listed(ctx, s.Heartbeats); r.InstancesComplete {
 				clock = now
 			}
 			r.InstancesComplete = r.InstancesComplete && (!id.IsZero() || s.Noted == nil)
@@ -118,10 +118,10 @@ func Collect(ctx context.Context, s Sources) Report {
 	}
 	switch {
 	case s.Queue != nil:
-		work.Go(func() { shards = lookAtShards(ctx, &s) })
+		work.Go(func() { shards = readShards(ctx, &s) })
 	case s.Unused != nil:
 		work.Go(func() {
-			left, err := s.Unused.Left(ctx)
+			left, err := s.Unused.Remainder(ctx)
 			r.Queue.Left = left.Batches
 			if err != nil {
 				r.Queue.Error = err.Error()
@@ -137,13 +137,13 @@ func Collect(ctx context.Context, s Sources) Report {
 			r.Behind = max(r.Behind, r.Instances[i].Behind)
 		}
 	}
-	judge(&r)
+	diagnose(&r)
 	return r
 }
 
-// lookAtBooks returns which books these are.
-func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spend.BooksID) {
-	g, err := books.Glance(ctx)
+// readBooks returns which books these are.
+func (r *Report) readBooks(ctx context.Context, books Books) (id spend.BooksID) {
+	g, err := books.Summary(ctx)
 	r.Postgres.Up = err == nil || errors.Is(err, pgstore.ErrNotMigrated)
 	if err != nil {
 		r.Postgres.Error = err.Error()
@@ -166,9 +166,9 @@ func (r *Report) lookAtBooks(ctx context.Context, books Books) (id spend.BooksID
 	return g.Books
 }
 
-// listed reads the roster. Records that can't be read are left out. ok is false if there is no roster to be had.
-func listed(ctx context.Context, roster Roster) (list []record, now time.Time, ok bool) {
-	entries, now, err := roster.List(ctx)
+// listed reads the heartbeats. Records that can't be read are left out. ok is false if there are none to be had.
+func listed(ctx context.Context, heartbeats Heartbeats) (list []record, now time.Time, ok bool) {
+	entries, now, err := heartbeats.List(ctx)
 	if err != nil {
 		return nil, now, false
 	}
@@ -220,17 +220,17 @@ func (l *atMost[T]) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// lookedAt is what a shard's queue and lock are found like.
-type lookedAt struct {
+// shardState is what a shard's queue and lock are found like.
+type shardState struct {
 	stats  spend.QueueStats
 	holder spend.Holder
 	err    error
 }
 
-// lookAtShards looks at the queue and the lock of all shards at once: in a cluster one node may hang, and the others
+// readShards looks at the queue and the lock of all shards at once: in a cluster one node may hang, and the others
 // answer.
-func lookAtShards(ctx context.Context, s *Sources) []lookedAt {
-	shards := make([]lookedAt, s.Shards)
+func readShards(ctx context.Context, s *Sources) []shardState {
+	shards := make([]shardState, s.Shards)
 	var work sync.WaitGroup
 	for shard := range shards {
 		work.Go(func() {
@@ -246,7 +246,7 @@ func lookAtShards(ctx context.Context, s *Sources) []lookedAt {
 }
 
 // takeShards fills in what was found. clock is what Redis takes the time to be, as far as it is known.
-func (r *Report) takeShards(s *Sources, shards []lookedAt, clock time.Time) {
+func (r *Report) takeShards(s *Sources, shards []shardState, clock time.Time) {
 	q := &r.Queue
 	q.MaxBytes = s.QueueMaxBytes * int64(len(shards))
 	for shard, found := range shards {
@@ -284,7 +284,7 @@ func refusal(err error) string {
 	return ""
 }
 
-// take fills in what instances tell of themselves. self goes before what the roster has of this instance.
+// take fills in the heartbeats. self goes before the heartbeat of this instance.
 func (r *Report) take(others []record, self *record) {
 	var all []record
 	if self != nil {

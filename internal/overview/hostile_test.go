@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// FuzzARecordOfTheRosterHarmsNoReport reads what anybody may have written who can write to Redis.
-func FuzzARecordOfTheRosterHarmsNoReport(f *testing.F) {
+// FuzzAHeartbeatHarmsNoReport reads what anybody may have written who can write to Redis.
+func FuzzAHeartbeatHarmsNoReport(f *testing.F) {
 	good, err := json.Marshal(&record{
 		Instance: Instance{Instance: "a", Producer: "1", StartedAt: time.Unix(1, 0), HoldsShards: []int{0}},
 		Holds:    []holding{{0, 3}}, Flushes: []Flush{{Shard: 1, Path: "queue"}},
@@ -31,7 +31,7 @@ func FuzzARecordOfTheRosterHarmsNoReport(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if len(text) > redisqueue.MaxRosterBytes {
+		if len(text) > redisqueue.MaxHeartbeatBytes {
 			return
 		}
 		one, ok := parseRecord(text)
@@ -43,7 +43,7 @@ func FuzzARecordOfTheRosterHarmsNoReport(f *testing.F) {
 		}
 		r := Report{AsOf: time.Unix(1_700_000_000, 0), Locks: []Lock{{Shard: 0, Holder: one.Instance.Instance}}}
 		r.take([]record{one, one}, nil)
-		judge(&r)
+		diagnose(&r)
 		answer, err := json.Marshal(&r)
 		if err != nil {
 			t.Fatalf("the report can't be told any more: %v", err)

@@ -43,11 +43,11 @@ const (
 	runClocks      = "spendflushclockdifference"
 )
 
-// judge fills in state, sentence and problems of what was collected.
-func judge(r *Report) {
+// diagnose fills in state, sentence and problems of what was collected.
+func diagnose(r *Report) {
 	r.Problems = []Problem{}
 	for _, look := range []func(*Report) []Problem{
-		lookAtPostgres, lookAtDenials, lookAtLosses, lookAtAudit, lookAtReplica, lookAtDelay, lookAtLocks, lookAtQueue, lookAtInstances, lookAtClocks,
+		diagnosePostgres, diagnoseDenials, diagnoseLosses, diagnoseAudit, diagnoseReplica, diagnoseDelay, diagnoseLocks, diagnoseQueue, diagnoseInstances, diagnoseClocks,
 	} {
 		r.Problems = append(r.Problems, look(r)...)
 	}
@@ -110,7 +110,7 @@ func count(n int64, noun string) string {
 const doGrant = "Grant the rights that docs/security.md lists, or take away what is under spendflush's keys. Nothing is lost meanwhile, " +
 	"as long as the instances live."
 
-func lookAtPostgres(r *Report) []Problem {
+func diagnosePostgres(r *Report) []Problem {
 	switch {
 	case r.Postgres.Refusal != "":
 		return []Problem{{Bad, "Postgres refuses: " + r.Postgres.Refusal + ". Updates are taken and kept until it doesn't.",
@@ -128,8 +128,8 @@ func lookAtPostgres(r *Report) []Problem {
 	return nil
 }
 
-// lookAtDenials finds instances that a server answers and refuses. Where that is so, it is the cause of all else.
-func lookAtDenials(r *Report) []Problem {
+// diagnoseDenials finds instances that a server answers and refuses. Where that is so, it is the cause of all else.
+func diagnoseDenials(r *Report) []Problem {
 	var names []string
 	var what string
 	for i := range r.Instances {
@@ -143,7 +143,7 @@ func lookAtDenials(r *Report) []Problem {
 	return []Problem{{Bad, namesOf(names) + " is denied access: " + what + ".", doGrant, runDenied}}
 }
 
-func lookAtLosses(r *Report) (list []Problem) {
+func diagnoseLosses(r *Report) (list []Problem) {
 	if r.LostBatches > 0 {
 		p := Problem{Bad, count(r.LostBatches, "batch") + " lost: missing from the books for good, unless found.",
 			"See which under Lost batches, with their updates and amount. A batch that turns up is counted by itself.", runLost}
@@ -163,7 +163,7 @@ func lookAtLosses(r *Report) (list []Problem) {
 	return list
 }
 
-func lookAtAudit(r *Report) []Problem {
+func diagnoseAudit(r *Report) []Problem {
 	if r.LastAudit == nil || r.LastAudit.OK {
 		return nil
 	}
@@ -171,8 +171,8 @@ func lookAtAudit(r *Report) []Problem {
 		"Run the audit again and read which check fails: somebody may have changed the tables by hand.", runAudit}}
 }
 
-// lookAtReplica tells of a Redis that takes no writes. Where the books are behind, that is the cause.
-func lookAtReplica(r *Report) []Problem {
+// diagnoseReplica reports a Redis that takes no writes. Where the books are behind, that is the cause.
+func diagnoseReplica(r *Report) []Problem {
 	if !r.Queue.Replica {
 		return nil
 	}
@@ -184,7 +184,7 @@ func lookAtReplica(r *Report) []Problem {
 		"Have REDIS_URL lead to the master, or promote this one. Instances then return to it by themselves. The books stay exact.", runFallback}}
 }
 
-func lookAtDelay(r *Report) []Problem {
+func diagnoseDelay(r *Report) []Problem {
 	severity := Warn
 	switch behind := time.Duration(r.Behind * float64(time.Second)); {
 	case behind <= behindWarn:
@@ -196,9 +196,9 @@ func lookAtDelay(r *Report) []Problem {
 		"See where updates wait: in an instance, in the queue, or for Postgres.", runBehind}}
 }
 
-// lookAtLocks finds shards that nobody flushes. That is a problem only when batches have waited for a while: instances
+// diagnoseLocks finds shards that nobody flushes. That is a problem only when batches have waited for a while: instances
 // look for work at intervals, and give the lock up when there is none.
-func lookAtLocks(r *Report) (list []Problem) {
+func diagnoseLocks(r *Report) (list []Problem) {
 	for _, lock := range r.Locks {
 		i := slices.IndexFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Shard == lock.Shard })
 		if lock.Holder != "" || i < 0 || r.Queue.Shards[i].Oldest <= behindWarn.Seconds() {
@@ -223,15 +223,15 @@ func waiting(batches int64) string {
 	return fmt.Sprintf("%d batches have waited", batches)
 }
 
-func lookAtQueue(r *Report) (list []Problem) {
+func diagnoseQueue(r *Report) (list []Problem) {
 	q := &r.Queue
 	if !q.Used {
-		return lookAtLeft(q.Left)
+		return diagnoseLeft(q.Left)
 	}
 	if !q.Up {
-		return lookAtRedis(r)
+		return diagnoseRedis(r)
 	}
-	list = append(list, lookAtShardsAway(r)...)
+	list = append(list, diagnoseShardsAway(r)...)
 	if q.MaxBytes == 0 {
 		return list
 	}
@@ -251,8 +251,8 @@ func lookAtQueue(r *Report) (list []Problem) {
 	return list
 }
 
-// lookAtRedis tells what is wrong where Redis answers for no shard.
-func lookAtRedis(r *Report) []Problem {
+// diagnoseRedis reports what is wrong where Redis answers for no shard.
+func diagnoseRedis(r *Report) []Problem {
 	q := &r.Queue
 	if !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Self }) {
 		what := "Redis can't be reached from here, so no instance is known of."
@@ -270,8 +270,8 @@ func lookAtRedis(r *Report) []Problem {
 		"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
 }
 
-// lookAtShardsAway tells of shards whose node in Redis doesn't answer or refuses, while others are well.
-func lookAtShardsAway(r *Report) (list []Problem) {
+// diagnoseShardsAway reports shards whose node in Redis doesn't answer or refuses, while others are well.
+func diagnoseShardsAway(r *Report) (list []Problem) {
 	var shards []string
 	refusal := ""
 	for _, shard := range r.Queue.Shards {
@@ -300,8 +300,8 @@ func lookAtShardsAway(r *Report) (list []Problem) {
 	return list
 }
 
-// lookAtLeft tells of batches that were acknowledged before Redis was switched off.
-func lookAtLeft(batches int64) []Problem {
+// diagnoseLeft reports batches that were acknowledged before Redis was switched off.
+func diagnoseLeft(batches int64) []Problem {
 	if batches == 0 {
 		return nil
 	}
@@ -313,13 +313,13 @@ func lookAtLeft(batches int64) []Problem {
 		`Say "spendflush flush", which brings them to Postgres whether or not Redis is switched off.`, runFallback}}
 }
 
-func lookAtInstances(r *Report) (list []Problem) {
+func diagnoseInstances(r *Report) (list []Problem) {
 	if r.InstancesComplete && !r.Queue.Replica && !slices.ContainsFunc(r.Instances, func(in Instance) bool { return in.Alive }) {
 		list = append(list, Problem{Bad, "No instance is heard from: updates are taken by none, and what is queued is flushed by none.",
 			"Start an instance, or see why those that run can't reach Redis.", runGone})
 	}
-	list = append(list, lookAtUnready(r)...)
-	var gone, fallback, full, unkept, deadlocked []string
+	list = append(list, diagnoseUnready(r)...)
+	var gone, fallback, full, retentionDropped, deadlocked []string
 	var held int64
 	for i := range r.Instances {
 		in := &r.Instances[i]
@@ -338,7 +338,7 @@ func lookAtInstances(r *Report) (list []Problem) {
 			full = append(full, in.Instance)
 		}
 		if in.JournalFailing {
-			unkept = append(unkept, in.Instance)
+			retentionDropped = append(retentionDropped, in.Instance)
 		}
 		if !in.LastDeadlock.IsZero() && r.AsOf.Sub(in.LastDeadlock) < deadlockSeen {
 			deadlocked = append(deadlocked, in.Instance)
@@ -359,20 +359,20 @@ func lookAtInstances(r *Report) (list []Problem) {
 		"See whether that instance reaches Redis, and whether Redis is out of memory or takes no writes.", runFallback)
 	problem(full, "has its memory for distinct keys more than 80 % full.",
 		"See why its updates don't get on. When it is full, updates are refused; SPENDFLUSH_MAX_KEYS is the bound.", runMemoryBound)
-	problem(unkept, "can't write its journal.",
+	problem(retentionDropped, "can't write its journal.",
 		"See its disk. Until then its batches would be lost if it and Redis died together.", runJournal)
 	problem(deadlocked, "had a deadlock in Postgres within the last 5 minutes, and tried again.",
 		"See who else writes to the tables of spendflush: its own flushes don't deadlock.", runDeadlocks)
 	return list
 }
 
-// anyShardAway says whether that some write directly is explained by what lookAtShardsAway tells.
+// anyShardAway says whether that some write directly is explained by what diagnoseShardsAway reports.
 func anyShardAway(r *Report) bool {
 	return slices.ContainsFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Error != "" })
 }
 
-// lookAtUnready finds instances that live and aren't ready, and says why the first of them isn't.
-func lookAtUnready(r *Report) []Problem {
+// diagnoseUnready finds instances that live and aren't ready, and says why the first of them isn't.
+func diagnoseUnready(r *Report) []Problem {
 	var names []string
 	var why string
 	alive, copied := 0, false
@@ -400,8 +400,8 @@ func lookAtUnready(r *Report) []Problem {
 		"Mend what it says. Balancers send to those that are ready meanwhile.", runNotReady}}
 }
 
-// lookAtClocks finds instances whose clock and that of a server differ, and says of the first one by how much.
-func lookAtClocks(r *Report) []Problem {
+// diagnoseClocks finds instances whose clock and that of a server differ, and says of the first one by how much.
+func diagnoseClocks(r *Report) []Problem {
 	var names []string
 	var what string
 	severity := Warn

@@ -158,7 +158,7 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := well()
 			c.change(&r)
-			judge(&r)
+			diagnose(&r)
 			if r.State != c.state || r.Sentence != c.sentence {
 				t.Errorf("%s: %q\nwant %s: %q", r.State, r.Sentence, c.state, c.sentence)
 			}

@@ -84,10 +84,10 @@ func (l *Live) Report(ctx context.Context) (*Report, error) {
 	return l.last, nil
 }
 
-// Publish tells of this instance on the roster every second until ctx ends, and then leaves the roster. Without a roster
+// Publish writes the heartbeat of this instance every second until ctx ends, and then removes it. Without heartbeats
 // it returns at once. What fails is logged at debug level only: nothing depends on it.
 func (l *Live) Publish(ctx context.Context) {
-	if l.sources.Roster == nil {
+	if l.sources.Heartbeats == nil {
 		return
 	}
 	ticker := time.NewTicker(publishEvery)
@@ -96,7 +96,7 @@ func (l *Live) Publish(ctx context.Context) {
 	id := status.Producer
 	for ctx.Err() == nil {
 		status = l.pipeline.Status()
-		l.put(ctx, l.roster(status.Books), id)
+		l.put(ctx, l.heartbeats(status.Books), id)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -104,29 +104,29 @@ func (l *Live) Publish(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishEvery)
 	defer cancel()
-	if err := l.roster(status.Books).Remove(ctx, id); err != nil {
-		l.log.Debug("the roster can't be left", "error", err)
+	if err := l.heartbeats(status.Books).Remove(ctx, id); err != nil {
+		l.log.Debug("the heartbeat can't be removed", "error", err)
 	}
 }
 
-// roster returns that of the books, which may not be known yet.
-func (l *Live) roster(id spend.BooksID) Roster { return rosterOf(l.sources.Roster, id) }
+// heartbeats returns those of the books, which may not be known yet.
+func (l *Live) heartbeats(id spend.BooksID) Heartbeats { return heartbeatsOf(l.sources.Heartbeats, id) }
 
-func (l *Live) put(ctx context.Context, roster Roster, id string) {
+func (l *Live) put(ctx context.Context, heartbeats Heartbeats, id string) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	text, err := json.Marshal(l.record())
 	if err == nil {
 		answered := l.opts.Clocks.Asks(clocks.Redis)
 		var now time.Time
-		if now, err = roster.Put(ctx, id, text); err == nil {
+		if now, err = heartbeats.Put(ctx, id, text); err == nil {
 			answered(now)
 		}
 	}
 	refused := refusal(err)
 	l.refused.Store(&refused)
 	if err != nil {
-		l.log.Debug("the roster can't be written", "error", err)
+		l.log.Debug("the heartbeat can't be written", "error", err)
 	}
 }
 
@@ -134,7 +134,7 @@ func (l *Live) put(ctx context.Context, roster Roster, id string) {
 // replica. "" if it takes them, or doesn't answer at all.
 func (l *Live) Refused() string { return *l.refused.Load() }
 
-// record tells of this instance as it stands now.
+// record returns the heartbeat of this instance.
 func (l *Live) record() *record {
 	now := time.Now()
 	s := l.pipeline.Status()

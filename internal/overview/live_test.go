@@ -25,12 +25,12 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 
 // site is a Postgres and a Redis that instances run on.
 type site struct {
-	t      testing.TB
-	store  *pgstore.Store
-	client redis.UniversalClient
-	queue  *redisqueue.Queue
-	roster *redisqueue.Roster
-	id     spend.BooksID
+	t          testing.TB
+	store      *pgstore.Store
+	client     redis.UniversalClient
+	queue      *redisqueue.Queue
+	heartbeats *redisqueue.Heartbeats
+	id         spend.BooksID
 }
 
 func newSite(t testing.TB, databaseURL, redisURL string) *site {
@@ -45,12 +45,12 @@ func newSite(t testing.TB, databaseURL, redisURL string) *site {
 	}
 	s := &site{
 		t: t, store: store, client: client,
-		queue: testserver.Must(redisqueue.New(client, redisqueue.Options{})), roster: testserver.Must(redisqueue.NewRoster(client, redisqueue.RosterOptions{})),
+		queue: testserver.Must(redisqueue.New(client, redisqueue.Options{})), heartbeats: testserver.Must(redisqueue.NewHeartbeats(client, redisqueue.HeartbeatOptions{})),
 	}
 	t.Cleanup(func() {
 		client.Close()
 		s.queue.Wait()
-		s.roster.Wait()
+		s.heartbeats.Wait()
 		store.Close()
 	})
 	return s
@@ -65,7 +65,7 @@ func (s *site) migrate(databaseURL string) {
 	if s.id, err = s.store.Books(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
-	s.queue, s.roster = s.queue.Of(s.id), s.roster.ForBooks(s.id) // also for pods that don't run, and so don't ask
+	s.queue, s.heartbeats = s.queue.Of(s.id), s.heartbeats.ForBooks(s.id) // also for pods that don't run, and so don't ask
 }
 
 // pod is an instance.
@@ -119,7 +119,7 @@ func (s *site) pod(name string) *pod {
 }
 
 func (s *site) sources(locker spend.Locker) Sources {
-	return Sources{Books: s.store, Queue: s.queue, Locker: locker, Roster: s.roster, Shards: 1, QueueMaxBytes: 1 << 20}
+	return Sources{Books: s.store, Queue: s.queue, Locker: locker, Heartbeats: s.heartbeats, Shards: 1, QueueMaxBytes: 1 << 20}
 }
 
 func (p *pod) record(t testing.TB, n int) {
@@ -230,16 +230,16 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 	a := s.pod("a")
 	a.leave()
 	old := &record{Instance: Instance{Instance: "b", Producer: "1", StartedAt: time.Now().Add(-time.Hour), HeldUpdates: 4}}
-	entry := func(one *record, age time.Duration) redisqueue.Rostered {
+	entry := func(one *record, age time.Duration) redisqueue.Heartbeat {
 		text, err := json.Marshal(one)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return redisqueue.Rostered{ID: one.Instance.Producer, Age: age, Record: text}
+		return redisqueue.Heartbeat{ID: one.Instance.Producer, Age: age, Record: text}
 	}
-	roster := &fixedRoster{list: []redisqueue.Rostered{entry(old, AliveFor), {ID: "x", Record: []byte(`{"instance": 7}`)}}}
+	heartbeats := &fixedHeartbeats{list: []redisqueue.Heartbeat{entry(old, AliveFor), {ID: "x", Record: []byte(`{"instance": 7}`)}}}
 	sources := s.sources(nil)
-	sources.Roster = roster
+	sources.Heartbeats = heartbeats
 	r := Collect(t.Context(), sources)
 	if in := r.instance("b"); in.Alive || len(r.Instances) != 1 || !r.InstancesComplete || len(r.Locks) != 0 {
 		t.Errorf("instances %+v", r.Instances)
@@ -253,10 +253,10 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 		t.Fatal(err)
 	}
 	sources.Locker = locker
-	next := redisqueue.Rostered{ID: "2", Age: time.Second, Record: fmt.Appendf(nil,
+	next := redisqueue.Heartbeat{ID: "2", Age: time.Second, Record: fmt.Appendf(nil,
 		`{"instance":{"instance":"b","producer":"2","started_at":%q,"held_updates":1,"holds_shards":null,"new":{}},"newer":[1],"holds":[{"shard":0,"held_seconds":3},{"shard":9,"held_seconds":3}]}`,
 		time.Now().Format(time.RFC3339))}
-	roster.list = append(roster.list, next)
+	heartbeats.list = append(heartbeats.list, next)
 	r = Collect(t.Context(), sources)
 	if in := r.instance("b"); !in.Alive || in.HeldUpdates != 1 || len(r.Instances) != 1 || in.HoldsShards == nil {
 		t.Errorf("instances %+v", r.Instances)
@@ -266,13 +266,13 @@ func TestAnInstanceThatIsNotHeardFromIsMissedUnlessItsSuccessorRuns(t *testing.T
 	}
 }
 
-// fixedRoster has what a test wants: a real one would take its time.
-type fixedRoster struct {
-	Roster
-	list []redisqueue.Rostered
+// fixedHeartbeats has what a test wants: a real one would take its time.
+type fixedHeartbeats struct {
+	Heartbeats
+	list []redisqueue.Heartbeat
 }
 
-func (f *fixedRoster) List(context.Context) ([]redisqueue.Rostered, time.Time, error) {
+func (f *fixedHeartbeats) List(context.Context) ([]redisqueue.Heartbeat, time.Time, error) {
 	return f.list, time.Now(), nil
 }
 

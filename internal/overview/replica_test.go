@@ -28,7 +28,7 @@ func TestARedisThatBecomesAReplicaIsNamedAsTheCause(t *testing.T) {
 		if err := s.client.Do(t.Context(), step.replicaOf...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		p.put(t.Context(), s.roster, p.pipeline.Status().Producer)
+		p.put(t.Context(), s.heartbeats, p.pipeline.Status().Producer)
 		if got := p.Refused(); got != step.refused && (step.refused == "" || !strings.HasPrefix(got, step.refused)) {
 			t.Errorf("%v: refused is %q, want %q", step.replicaOf, got, step.refused)
 		}

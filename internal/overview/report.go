@@ -2,7 +2,7 @@
 // one plain sentence whether the books are exact and how far they are behind.
 //
 // Collect looks at everything once, and judge, which is a pure function, says what is wrong with it and what to do. Live is for an
-// instance: it puts the instance's own record on the roster every second, and keeps what was collected for a moment, so
+// instance: it writes the instance's own heartbeat every second, and keeps what was collected for a moment, so
 // that many can look at once.
 //
 // It is for looking at: everything here may be a second old or missing, and nothing that counts depends on it.

@@ -28,7 +28,7 @@ func busy() *Report {
 		Postgres:  Postgres{Up: true, Migrated: true, Version: "16.2", Connections: 9, MaxConnections: 100, Updates: 1200, Amount: spend.Dollars(7)},
 		LastAudit: &Audit{At: now.Add(-5 * time.Minute), OK: true, Took: 0.5},
 	}
-	judge(r)
+	diagnose(r)
 	return r
 }
 
@@ -39,7 +39,7 @@ func textOf(r *Report) string {
 func TestTheTextTellsOfAShardWhoseNodeIsAway(t *testing.T) {
 	r := busy()
 	r.Queue.Shards[1].Error, r.Queue.Error = "i/o timeout", "i/o timeout"
-	judge(r)
+	diagnose(r)
 	text := textOf(r)
 	for _, want := range []string{
 		"Redis doesn't answer for shard 1 of 2: it is written directly to Postgres.\n", "1      NOT REACHED     -        -       ?            -\n",
@@ -81,7 +81,7 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	r.Quarantined, r.LostBatches, r.LastLost, r.LastAudit.OK = 1, 2, r.AsOf.Add(-time.Hour), false
 	r.Instances[1].Alive, r.Instances[1].SeenAt = false, r.AsOf.Add(-7*time.Second)
 	r.Instances[0].Fallback, r.Instances[0].JournalFailing = true, true
-	judge(r)
+	diagnose(r)
 	text := textOf(r)
 	for _, want := range []string{
 		r.Problems[0].What + " There are 5 more problems.\n", "BAD: 2 batches lost", "WARN: Instance pod-bb is not heard from",
@@ -99,7 +99,7 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 	}
 	r = busy()
 	r.Postgres, r.Queue, r.Locks, r.Instances, r.InstancesComplete = Postgres{Error: "no route\nto host"}, Queue{Used: true, Error: "refused"}, nil, nil, false
-	judge(r)
+	diagnose(r)
 	text = textOf(r)
 	for _, want := range []string{"Postgres can't be reached", "NOT REACHED: no route to host\n", "NOT REACHED: refused\n", "is known from Redis alone"} {
 		if !strings.Contains(text, want) {
@@ -119,7 +119,7 @@ func TestNothingThatAnInstanceSaysMovesTheCursorOrBreaksATable(t *testing.T) {
 	r.Locks[0].Holder = r.Instances[0].Instance
 	r.Flushes[0].Instance = r.Instances[0].Instance
 	r.Instances[0].Fallback = true
-	judge(r)
+	diagnose(r)
 	if text := textOf(r) + r.Line(); strings.ContainsAny(text, "\x1b\t") || strings.Count(text, "\n") != strings.Count(textOf(busy()), "\n")+2 {
 		t.Errorf("%q", text)
 	}

@@ -24,11 +24,11 @@ var errSilent = errors.New("it doesn't answer, while another server takes writes
 
 const (
 	silentAfter  = time.Second            // a server that owes an answer for that long may be frozen
-	lookTimeout  = time.Second            // for one look at all servers
+	probeTimeout = time.Second            // for one look at all servers
 	lookSoonest  = time.Second            // from one look to the next
 	lookAnyway   = 10 * time.Second       // with nothing amiss
 	watchTick    = 250 * time.Millisecond // between looks whether a server is silent
-	tellInterval = time.Minute            // between two lines that say the same
+	logInterval  = time.Minute            // between two lines that say the same
 )
 
 // Hosts are the servers of a URL that names several. It finds out which of them is the one to write to where a
@@ -52,7 +52,7 @@ type Hosts struct {
 	left      map[string]error  // by address: why it isn't connected to
 	timelines map[string]uint32 // the highest by system
 	old       string            // says which servers are old primaries
-	told      time.Time
+	logged    time.Time
 }
 
 // newHosts takes over the dialing of the configuration.
@@ -70,7 +70,7 @@ func newHosts(config *pgx.ConnConfig, log *slog.Logger) *Hosts {
 		}
 		c := config.Copy().Config
 		c.Host, c.Port, c.TLSConfig, c.Fallbacks = f.Host, f.Port, f.TLSConfig, nil
-		c.ValidateConnect, c.ConnectTimeout = nil, lookTimeout // a standby is looked at too
+		c.ValidateConnect, c.ConnectTimeout = nil, probeTimeout // a standby is looked at too
 		h.configs = append(h.configs, &c)
 	}
 	config.DialFunc = h.dialHost
@@ -108,7 +108,7 @@ func (h *Hosts) Watch(ctx context.Context) {
 			}
 		}
 		if time.Since(last) >= due {
-			h.look(ctx)
+			h.probe(ctx)
 			last = time.Now()
 		}
 	}
@@ -135,9 +135,9 @@ type seen struct {
 	timeline  uint32 // 0 if that can't be told
 }
 
-// look looks at all servers and takes note of what they are.
-func (h *Hosts) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// probe looks at all servers and takes note of what they are.
+func (h *Hosts) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	all := make([]seen, len(h.configs))
 	var work sync.WaitGroup
@@ -228,12 +228,12 @@ func (h *Hosts) note(all []seen) {
 	}
 	h.left, h.old = left, strings.Join(old, "; ")
 	ended := h.ofNoUse()
-	tell := h.old != "" && time.Since(h.told) > tellInterval
+	tell := h.old != "" && time.Since(h.logged) > logInterval
 	if tell {
-		h.told = time.Now()
+		h.logged = time.Now()
 	}
 	if h.old == "" {
-		h.told = time.Time{}
+		h.logged = time.Time{}
 	}
 	h.mu.Unlock()
 
@@ -278,7 +278,7 @@ func (h *Hosts) poke() {
 
 // dialHost is a pgconn.DialFunc.
 func (h *Hosts) dialHost(ctx context.Context, network, address string) (net.Conn, error) {
-	h.first.Do(func() { h.look(ctx) }) // which of them is old isn't known by any single one
+	h.first.Do(func() { h.probe(ctx) }) // which of them is old isn't known by any single one
 	conn, err := net.Conn(nil), h.refused(address)
 	if err == nil {
 		conn, err = h.dial(ctx, network, address)

@@ -52,7 +52,7 @@ type standing struct {
 
 func standingOf(ctx context.Context, store Store, q *pgstore.Quarantined) (standing, error) {
 	marks, err := store.Marks(ctx, q.Shard, []spend.ProducerID{q.Producer})
-	return standing{marks.Of[q.Producer], marks.Forgotten(q.Producer)}, err
+	return standing{marks.Of[q.Producer], marks.Pruned(q.Producer)}, err
 }
 
 // View is what is shown of one entry.

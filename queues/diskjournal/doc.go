@@ -10,9 +10,9 @@
 //	0000000007.batches.damaged  a file in which something was unreadable, kept for people, never read again
 //
 // Files with other names are left alone. A file gets batches until it has 16 MiB; then the next number is begun. A
-// process writes only to files that it made itself. A file is deleted when all batches in it are forgotten, wherever it
+// process writes only to files that it made itself. A file is deleted when all batches in it are truncated, wherever it
 // is in the order, and the one in use is made empty then, so that a journal of an instance that keeps up is small. That
-// something was forgotten is written nowhere: after a crash more is left than is needed, never less, and who pushes what
+// something was truncated is written nowhere: after a crash more is left than is needed, never less, and who pushes what
 // is left relies on the marks in Postgres, as with every repetition.
 //
 // What happens on each fault:
@@ -21,7 +21,7 @@
 //	the machine dies             likewise: Append syncs the file, and the directory when it made the file
 //	either, amid an Append       the beginning of a batch at the end of a file is ignored and reported (Journal.Damage)
 //	bytes changed on the disk    the next batch with a right checksum is looked for, and all such are left; what is
-//	                             between them is reported, and the file kept as .damaged once the rest is forgotten, and
+//	                             between them is reported, and the file kept as .damaged once the rest is truncated, and
 //	                             not earlier, so that another crash before then loses nothing either
 //	the last batch has changed   likewise, if it is as long as it says; if not it is taken for one that wasn't finished
 //	the disk is full             Append returns an error; what it wrote is taken back; it works again when there is room
@@ -29,7 +29,7 @@
 //	  taken back
 //	an fsync fails               likewise, since a later fsync may succeed without having written what that one didn't;
 //	                             all batches of the calls that shared it must be appended again
-//	a file can't be deleted      Forget returns an error, and each later Forget tries again
+//	a file can't be deleted      Truncate returns an error, and each later Truncate tries again
 //	a file can't be read         Open and Left return an error that names it
 //	a second process             Open returns spend.ErrJournalInUse
 //	no right in the directory    Open returns an error that names the path, what is needed, and the user

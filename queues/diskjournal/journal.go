@@ -45,8 +45,8 @@ type journalAppend struct {
 // JournalStats says what is in a Journal.
 type JournalStats struct {
 	Files   int   // files of batches, without those kept because they are damaged
-	Bytes   int64 // and their bytes, those of forgotten batches included that share a file with others
-	Batches int   // batches that weren't forgotten, copies included
+	Bytes   int64 // and their bytes, those of truncated batches included that share a file with others
+	Batches int   // batches that weren't truncated, copies included
 }
 
 var _ spend.Journal = (*Journal)(nil)
@@ -93,7 +93,7 @@ func openJournal(dir string, lock io.Closer, files journalFiles, limit int64) (*
 
 // Append adds batches, in this order, and returns once they are on stable storage. It blocks for the disk: for one
 // fsync, and for one more call of Append, whose batches were being written when this one came. Batches of calls that
-// wait at the same time share an fsync. Batches must be appended before they are forgotten: Forget doesn't cover what is
+// wait at the same time share an fsync. Batches must be appended before they are truncated: Truncate doesn't cover what is
 // appended after it.
 //
 // An error names the operation and the file; it wraps what the system said (such as syscall.ENOSPC), or os.ErrClosed
@@ -122,17 +122,17 @@ func (j *Journal) Append(batches []*spend.Batch) error {
 	return <-call.done
 }
 
-// Forget says that Postgres has, for good, the batches of the producer in the shard up to and including the sequence
+// Truncate says that Postgres has, for good, the batches of the producer in the shard up to and including the sequence
 // mark. It may name any shard, producer and sequence, and blocks for the disk only when a file is no longer needed by
-// it. An error, which names the operation and the file, says that such a file is still there; the batches are forgotten
+// it. An error, which names the operation and the file, says that such a file is still there; the batches are truncated
 // nonetheless, for this process, and the next call tries again. The error wraps os.ErrClosed after Close.
 //
 // A process that was put back to an earlier state while its journal wasn't has two chains of batches under one producer.
-// Left returns both of what earlier processes left; Forget goes by sequences alone, and covers both.
+// Left returns both of what earlier processes left; Truncate goes by sequences alone, and covers both.
 //
-// That something was forgotten isn't itself kept: a file is there, whole, as long as one batch in it is needed, and
+// That something was truncated isn't itself kept: a file is there, whole, as long as one batch in it is needed, and
 // after a crash all of its batches are left again.
-func (j *Journal) Forget(shard int, producer spend.ProducerID, mark uint64) error {
+func (j *Journal) Truncate(shard int, producer spend.ProducerID, mark uint64) error {
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
@@ -140,7 +140,7 @@ func (j *Journal) Forget(shard int, producer spend.ProducerID, mark uint64) erro
 	}
 	spare := false
 	for _, s := range j.segments {
-		s.forget(journalLane{shard, producer}, mark)
+		s.truncate(journalLane{shard, producer}, mark)
 		spare = spare || s.spare()
 	}
 	j.mu.Unlock()
@@ -155,17 +155,17 @@ func (j *Journal) Forget(shard int, producer spend.ProducerID, mark uint64) erro
 	return j.sweep()
 }
 
-// Left returns the batches that earlier processes left when the journal was opened, and that weren't forgotten since,
+// Recovered returns the batches that earlier processes left when the journal was opened, and that weren't truncated since,
 // each producer's in the order in which they were appended, and none twice. They stay in the journal, and are returned
-// again, until they are forgotten.
+// again, until they are truncated.
 //
 // They may include batches that Postgres has already, since forgetting isn't kept, and whose Append failed. They may
 // also include batches of a newer format (spend.ErrNewerBatch): their headers can be used, and they can be pushed,
 // but only a newer program reads their rows.
 //
-// Left reads the files anew, and blocks for that; Append and Forget wait meanwhile. An error names the file. The result
+// Left reads the files anew, and blocks for that; Append and Truncate wait meanwhile. An error names the file. The result
 // is the caller's and holds all the bytes in memory.
-func (j *Journal) Left() ([]*spend.Batch, error) {
+func (j *Journal) Recovered() ([]*spend.Batch, error) {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()
 	if j.closed {

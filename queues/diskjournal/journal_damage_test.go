@@ -187,7 +187,7 @@ func FuzzJournalFile(f *testing.F) {
 			t.Fatalf("%d of %d bytes are accounted for", covered, len(content))
 		}
 		j, disk := asLeft(t, content)
-		left, err := j.Left()
+		left, err := j.Recovered()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,7 +123,7 @@ func TestAJournalOfAnotherProcessIsRefusedUntilThatProcessDies(t *testing.T) {
 	}
 }
 
-// appendForEver appends and forgets in three shards, and says so: when Append has returned, and before Forget is called.
+// appendForEver appends and forgets in three shards, and says so: when Append has returned, and before Truncate is called.
 func appendForEver(t *testing.T, dir string) {
 	lock, err := enterJournal(dir)
 	if err != nil {
@@ -144,7 +144,7 @@ func appendForEver(t *testing.T, dir string) {
 				fmt.Printf("appended %s %d %d\n", producer, shard, sequence+1)
 				if sequence%10 == 1 && sequence > 20 {
 					fmt.Printf("forgotten %s %d %d\n", producer, shard, sequence-20)
-					if err := j.Forget(shard, producer, sequence-20); err != nil {
+					if err := j.Truncate(shard, producer, sequence-20); err != nil {
 						panic(err)
 					}
 				}
@@ -189,7 +189,7 @@ func TestAJournalHasWhatWasAppendedBeforeItsProcessWasKilled(t *testing.T) {
 		_ = child.Wait()
 
 		j := reopen(t, dir, 3000)
-		left, err := j.Left()
+		left, err := j.Recovered()
 		if err != nil {
 			t.Fatal(err)
 		}

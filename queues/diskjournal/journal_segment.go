@@ -70,7 +70,7 @@ func (s *journalSegment) release(batches []*spend.Batch) {
 	}
 }
 
-func (s *journalSegment) forget(lane journalLane, mark uint64) {
+func (s *journalSegment) truncate(lane journalLane, mark uint64) {
 	sequences := s.held[lane]
 	end, found := slices.BinarySearch(sequences, mark)
 	for found && end < len(sequences) && sequences[end] == mark {
@@ -236,7 +236,7 @@ func (j *Journal) ready() error {
 	if j.active != nil {
 		return nil
 	}
-	_ = j.sweep() // makes room, where a segment that was given up holds nothing; the next Forget reports errors
+	_ = j.sweep() // makes room, where a segment that was given up holds nothing; the next Truncate reports errors
 	return j.begin()
 }
 
@@ -246,7 +246,7 @@ func (j *Journal) writeCall(batches []*spend.Batch) error {
 	if s.broken {
 		return fmt.Errorf("write %s: an earlier write could not be taken back", j.path(s))
 	}
-	// Held before they are there, so that one that is forgotten meanwhile isn't held for ever.
+	// Held before they are there, so that one that is truncated meanwhile isn't held for ever.
 	j.mu.Lock()
 	s.hold(batches)
 	j.mu.Unlock()

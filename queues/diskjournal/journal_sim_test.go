@@ -250,8 +250,8 @@ func (r *simRun) append(j *Journal, producer, shard int, sequences ...uint64) {
 	}
 }
 
-func (r *simRun) forget(j *Journal, producer, shard int, mark uint64) {
-	if err := j.Forget(shard, r.producers[producer], mark); err != nil && !errors.Is(err, errDisk) {
+func (r *simRun) truncate(j *Journal, producer, shard int, mark uint64) {
+	if err := j.Truncate(shard, r.producers[producer], mark); err != nil && !errors.Is(err, errDisk) {
 		r.t.Fatalf("forget: %v", err)
 	}
 	maps.DeleteFunc(r.acknowledged, func(b simBatch, _ bool) bool {
@@ -266,15 +266,15 @@ func (r *simRun) first() {
 		return
 	}
 	r.append(j, 0, 0, 1)
-	r.forget(j, 0, 0, 1)
+	r.truncate(j, 0, 0, 1)
 	r.append(j, 0, 0, 2, 3)
 	r.append(j, 0, 1, 1)
 	for sequence := uint64(4); sequence < 12; sequence++ {
 		r.append(j, 0, 0, sequence)
 	}
-	r.forget(j, 0, 0, 9)
+	r.truncate(j, 0, 0, 9)
 	r.append(j, 0, 1, 2, 3, 4)
-	r.forget(j, 0, 1, 4)
+	r.truncate(j, 0, 1, 4)
 	r.append(j, 0, 1, 5, 6)
 }
 
@@ -285,9 +285,9 @@ func (r *simRun) second() {
 		return
 	}
 	r.append(j, 1, 0, 1, 2, 3)
-	r.forget(j, 0, 0, 12)
+	r.truncate(j, 0, 0, 12)
 	r.append(j, 1, 0, 4, 5)
-	r.forget(j, 1, 0, 2)
+	r.truncate(j, 1, 0, 2)
 	if err := j.Close(); err != nil && !errors.Is(err, errDisk) {
 		r.t.Fatalf("close: %v", err)
 	}
@@ -300,7 +300,7 @@ func (r *simRun) check(name string, disk *simDisk) {
 		r.t.Errorf("%s: open: %v", name, err)
 		return
 	}
-	left, err := j.Left()
+	left, err := j.Recovered()
 	if err != nil {
 		r.t.Errorf("%s: left: %v", name, err)
 	}

@@ -54,7 +54,7 @@ func mustAppend(t *testing.T, j *Journal, batches ...*spend.Batch) {
 
 func mustForget(t *testing.T, j *Journal, shard int, producer spend.ProducerID, mark uint64) {
 	t.Helper()
-	if err := j.Forget(shard, producer, mark); err != nil {
+	if err := j.Truncate(shard, producer, mark); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,7 +62,7 @@ func mustForget(t *testing.T, j *Journal, shard int, producer spend.ProducerID, 
 // wantLeft checks that exactly these are left, in this order, byte for byte.
 func wantLeft(t *testing.T, j *Journal, want ...*spend.Batch) {
 	t.Helper()
-	got, err := j.Left()
+	got, err := j.Recovered()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func wantNames(t *testing.T, dir string, want ...string) {
 	}
 }
 
-func TestAJournalGivesBackWhatIsNotForgottenByteForByteAndInOrder(t *testing.T) {
+func TestAJournalGivesBackWhatIsNotTruncatedByteForByteAndInOrder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "there")
 	a, b := queuetest.NewProducer(), queuetest.NewProducer()
 	j := reopen(t, dir, 1<<20)
@@ -125,7 +125,7 @@ func TestAJournalGivesBackWhatIsNotForgottenByteForByteAndInOrder(t *testing.T) 
 	if len(j.Damage()) > 0 {
 		t.Errorf("damage: %q", j.Damage())
 	}
-	// That the first two were forgotten isn't kept, because their file is still needed.
+	// That the first two were truncated isn't kept, because their file is still needed.
 	wantLeft(t, j, slices.Concat(first, second, other)...)
 	mustForget(t, j, 0, a, 3)
 	mustForget(t, j, 1, a, 0)
@@ -280,8 +280,8 @@ func TestAClosedJournalSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, left := j.Left()
-	for _, err := range []error{j.Append(sequences(producer, 0, 1, 1)), j.Forget(0, producer, 1), left} {
+	_, left := j.Recovered()
+	for _, err := range []error{j.Append(sequences(producer, 0, 1, 1)), j.Truncate(0, producer, 1), left} {
 		if !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), j.dir) {
 			t.Errorf("the error is %v", err)
 		}
@@ -364,7 +364,7 @@ func TestAJournalSyncsOnceForAllCallsThatWait(t *testing.T) {
 	})
 }
 
-func TestAJournalDoesNotKeepForEverWhatIsForgottenWhileItIsWritten(t *testing.T) {
+func TestAJournalDoesNotKeepForEverWhatIsTruncatedWhileItIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := newSimDisk()
 		gate := make(chan bool)
@@ -400,7 +400,7 @@ func TestAJournalDoesNotMixUpShardsThatUseItAtTheSameTime(t *testing.T) {
 					t.Error(err)
 				}
 				if sequence > 6 && sequence < last-10 {
-					if err := j.Forget(shard, producer, sequence-6); err != nil {
+					if err := j.Truncate(shard, producer, sequence-6); err != nil {
 						t.Error(err)
 					}
 				}
@@ -410,7 +410,7 @@ func TestAJournalDoesNotMixUpShardsThatUseItAtTheSameTime(t *testing.T) {
 	calls.Go(func() {
 		for range 200 {
 			j.Stats()
-			if _, err := j.Left(); err != nil {
+			if _, err := j.Recovered(); err != nil {
 				t.Error(err)
 			}
 		}
@@ -422,7 +422,7 @@ func TestAJournalDoesNotMixUpShardsThatUseItAtTheSameTime(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	left, err := reopen(t, dir, 2000).Left()
+	left, err := reopen(t, dir, 2000).Recovered()
 	if err != nil {
 		t.Fatal(err)
 	}

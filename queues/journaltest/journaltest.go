@@ -25,10 +25,10 @@ func Run(t *testing.T, make func(t *testing.T) Open) {
 		{"WhatThisProcessAppendsIsNotLeftToItself", testOwn},
 		{"BatchesComeBackAsTheyWere", testBytes},
 		{"EachProducersBatchesComeInOrder", testOrder},
-		{"WhatIsForgottenIsNotLeft", testForget},
+		{"WhatIsTruncatedIsNotRecovered", testTruncate},
 		{"ForgettingGoesByShardAndProducer", testForgetOne},
-		{"WhatIsLeftStaysUntilItIsForgotten", testStays},
-		{"WhatIsNotThereCanBeForgotten", testForgetUnknown},
+		{"WhatIsRecoveredStaysUntilItIsTruncated", testStays},
+		{"WhatIsNotThereCanBeTruncated", testTruncateUnknown},
 		{"AppendingAgainDoesNoHarm", testAgain},
 		{"AppendingNothingDoesNothing", testNothing},
 		{"ManyMayAppendAtOnce", testConcurrent},
@@ -58,16 +58,16 @@ func appendTo(t *testing.T, j spend.Journal, batches ...*spend.Batch) {
 	}
 }
 
-func forget(t *testing.T, j spend.Journal, of *spend.Batch, mark uint64) {
+func truncate(t *testing.T, j spend.Journal, of *spend.Batch, mark uint64) {
 	t.Helper()
-	if err := j.Forget(of.Shard, of.Producer, mark); err != nil {
+	if err := j.Truncate(of.Shard, of.Producer, mark); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func left(t *testing.T, j spend.Journal) []*spend.Batch {
+func recovered(t *testing.T, j spend.Journal) []*spend.Batch {
 	t.Helper()
-	batches, err := j.Left()
+	batches, err := j.Recovered()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func left(t *testing.T, j spend.Journal) []*spend.Batch {
 // mustLeave fails the test if other batches are left than these. Producers may come in any order.
 func mustLeave(t *testing.T, j spend.Journal, want ...*spend.Batch) {
 	t.Helper()
-	got := left(t, j)
+	got := recovered(t, j)
 	same := func(a, b *spend.Batch) int {
 		if c := a.Producer.Compare(b.Producer); c != 0 {
 			return c
@@ -112,7 +112,7 @@ func testOwn(t *testing.T, open Open) {
 func testBytes(t *testing.T, open Open) {
 	b := chain(3, 1)[0]
 	appendTo(t, open(t), b)
-	if got := left(t, open(t)); len(got) != 1 || got[0].Header != b.Header || got[0].Digest() != b.Digest() {
+	if got := recovered(t, open(t)); len(got) != 1 || got[0].Header != b.Header || got[0].Digest() != b.Digest() {
 		t.Errorf("%+v; want %+v", got, b.Header)
 	}
 }
@@ -126,17 +126,17 @@ func testOrder(t *testing.T, open Open) {
 	mustLeave(t, open(t), append(one, two...)...)
 }
 
-func testForget(t *testing.T, open Open) {
+func testTruncate(t *testing.T, open Open) {
 	b := chain(0, 3)
 	j := open(t)
 	appendTo(t, j, b...)
-	forget(t, j, b[0], 2)
+	truncate(t, j, b[0], 2)
 	// More may be left than is needed, never less.
-	if got := left(t, open(t)); len(got) == 0 || !bytes.Equal(got[len(got)-1].Bytes(), b[2].Bytes()) {
+	if got := recovered(t, open(t)); len(got) == 0 || !bytes.Equal(got[len(got)-1].Bytes(), b[2].Bytes()) {
 		t.Errorf("%d batches are left; want the last one among them", len(got))
 	}
 	j = open(t)
-	forget(t, j, b[0], 3)
+	truncate(t, j, b[0], 3)
 	mustLeave(t, j)
 	mustLeave(t, open(t))
 }
@@ -145,7 +145,7 @@ func testForgetOne(t *testing.T, open Open) {
 	one, otherShard, otherProducer := chain(0, 1)[0], chain(1, 1)[0], chain(0, 1)[0]
 	appendTo(t, open(t), one, otherShard, otherProducer)
 	j := open(t)
-	forget(t, j, one, 1)
+	truncate(t, j, one, 1)
 	mustLeave(t, j, otherShard, otherProducer)
 }
 
@@ -155,15 +155,15 @@ func testStays(t *testing.T, open Open) {
 	j := open(t)
 	mustLeave(t, j, b...)
 	mustLeave(t, j, b...)
-	forget(t, j, b[0], 1)
+	truncate(t, j, b[0], 1)
 	mustLeave(t, j, b[1])
 }
 
-func testForgetUnknown(t *testing.T, open Open) {
+func testTruncateUnknown(t *testing.T, open Open) {
 	b := chain(0, 1)
 	appendTo(t, open(t), b...)
 	j := open(t)
-	forget(t, j, chain(7, 1)[0], 99)
+	truncate(t, j, chain(7, 1)[0], 99)
 	mustLeave(t, j, b...)
 }
 
@@ -172,13 +172,13 @@ func testAgain(t *testing.T, open Open) {
 	j := open(t)
 	appendTo(t, j, b)
 	appendTo(t, j, b)
-	for _, got := range left(t, open(t)) {
+	for _, got := range recovered(t, open(t)) {
 		if !bytes.Equal(got.Bytes(), b.Bytes()) {
 			t.Errorf("%+v is left", got.Header)
 		}
 	}
 	j = open(t)
-	forget(t, j, b, 1)
+	truncate(t, j, b, 1)
 	mustLeave(t, j)
 }
 

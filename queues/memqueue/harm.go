@@ -45,8 +45,8 @@ func (q *Queue) Lose(shard int, ids ...spend.EntryID) {
 	q.shard(shard).take(ids)
 }
 
-// ForgetMarks forgets the published marks of all producers.
-func (q *Queue) ForgetMarks() {
+// DropMarks drops the published marks of all producers.
+func (q *Queue) DropMarks() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range q.shards {

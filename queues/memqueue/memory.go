@@ -62,7 +62,7 @@ type memoryRetained struct {
 	acked time.Time
 }
 
-var _ spend.Keeper = (*Queue)(nil)
+var _ spend.Retainer = (*Queue)(nil)
 
 // New returns an empty queue.
 func New(opts Options) *Queue {
@@ -257,7 +257,7 @@ func (q *Queue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) 
 	return stats, nil
 }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spend.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spend.Retainer.
 func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("read the number of changes of shard %d: %w", shard, err)
@@ -267,7 +267,7 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	return q.look(shard).booked, nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper.
+// Retained returns the shards that have retained entries or a published number of changes; see spend.Retainer.
 func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look which shards retain anything: %w", err)
@@ -283,7 +283,7 @@ func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	return shards, nil
 }
 
-// Requeue adds the retained entries of the shard to the end of its queue; see spend.Keeper.
+// Requeue adds the retained entries of the shard to the end of its queue; see spend.Retainer.
 func (q *Queue) Requeue(ctx context.Context, shard int) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("requeue what is retained of shard %d: %w", shard, err)
@@ -299,7 +299,7 @@ func (q *Queue) Requeue(ctx context.Context, shard int) (int, error) {
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper. An entry that was acked
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Retainer. An entry that was acked
 // while the clock was ahead counts as acked now.
 func (q *Queue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	if err := ctx.Err(); err != nil {

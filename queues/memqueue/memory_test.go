@@ -20,8 +20,8 @@ func TestMemoryIsAQueue(t *testing.T) {
 	})
 }
 
-func TestMemoryIsAKeeper(t *testing.T) {
-	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+func TestMemoryIsARetainer(t *testing.T) {
+	queuetest.RunRetainer(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
 		q := memqueue.New(memqueue.Options{MaxBytes: maxBytes, Retain: true})
 		return queuetest.Opened{Queue: q, Lose: q.Clear}
 	})
@@ -61,7 +61,7 @@ func TestAQueueCanBeHarmed(t *testing.T) {
 	if err := q.Ack(t.Context(), 0, spend.Ack{Marks: map[spend.ProducerID]spend.Mark{producer: {Sequence: 7}}}); err != nil {
 		t.Fatal(err)
 	}
-	q.ForgetMarks()
+	q.DropMarks()
 	if mark, err := q.Mark(t.Context(), 0, producer); err != nil || mark.Sequence != 0 {
 		t.Errorf("%+v, %v", mark, err)
 	}

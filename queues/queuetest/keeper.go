@@ -12,9 +12,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// RunKeeper runs what a spend.Keeper must do, all of Run included. open is as for Run; its queues are Keepers that
+// RunRetainer runs what a spend.Retainer must do, all of Run included. open is as for Run; its queues are Retainers that
 // retain what is acked.
-func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
+func RunRetainer(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	Run(t, open)
 	for _, test := range []struct {
 		name     string
@@ -33,7 +33,7 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"TheBoundOfTheQueueDoesNotStopRequeue", 10, testRequeueFull},
 		{"WhatIsRetainedCountsForNothingInTheQueue", 10, testRetainedCountsForNothing},
 		{"MarksArePublishedWithWhatIsRetained", 0, testRetainedMarks},
-		{"TheNumberOfChangesOfTheBooksOnlyGrowsUntilItIsForgotten", 0, testBooked},
+		{"TheNumberOfChangesOfTheBooksOnlyGrowsUntilItIsRequeued", 0, testBooked},
 		{"ShardsThatRetainAnythingAreKnown", 0, testRetained},
 		{"ExpireGoesByTheEarlierClock", 0, testExpireEarlierClock},
 		{"ExpireForgetsAllByAnAgeOfNothing", 0, testExpireAll},
@@ -44,12 +44,12 @@ func RunKeeper(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 		{"WhatIsRetainedMayBeLost", 0, testRetainedLost},
 		{"AForeignEntryIsAckedAmongOthers", 0, testRetainedForeign},
 		{"ConcurrentAckAndRequeueLoseNothing", 0, testAckWhileRequeuing},
-		{"AnEndedContextStopsTheCallsOfAKeeper", 0, testKeeperEndedContext},
+		{"AnEndedContextStopsTheCallsOfARetainer", 0, testRetainerEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			q := open(t, test.maxBytes)
-			if _, ok := q.Queue.(spend.Keeper); !ok {
-				t.Fatalf("%T is no Keeper", q.Queue)
+			if _, ok := q.Queue.(spend.Retainer); !ok {
+				t.Fatalf("%T is no Retainer", q.Queue)
 			}
 			test.run(t, q)
 		})
@@ -61,7 +61,7 @@ const clockStep = 10 * time.Millisecond
 
 func requeue(t *testing.T, q Opened, shard int) int {
 	t.Helper()
-	n, err := q.Queue.(spend.Keeper).Requeue(t.Context(), shard)
+	n, err := q.Queue.(spend.Retainer).Requeue(t.Context(), shard)
 	if err != nil {
 		t.Fatalf("requeue: %v", err)
 	}
@@ -77,7 +77,7 @@ func wantRequeued(t *testing.T, q Opened, shard, want int) {
 
 func expire(t *testing.T, q Opened, shard int, age time.Duration) {
 	t.Helper()
-	if err := q.Queue.(spend.Keeper).Expire(t.Context(), shard, age, time.Now()); err != nil {
+	if err := q.Queue.(spend.Retainer).Expire(t.Context(), shard, age, time.Now()); err != nil {
 		t.Fatalf("expire: %v", err)
 	}
 }
@@ -241,7 +241,7 @@ func testExpireAll(t *testing.T, q Opened) {
 
 func wantBooked(t *testing.T, q Opened, shard int, want int64) {
 	t.Helper()
-	got, err := q.Queue.(spend.Keeper).Booked(t.Context(), shard)
+	got, err := q.Queue.(spend.Retainer).Booked(t.Context(), shard)
 	if err != nil || got != want {
 		t.Errorf("booked in shard %d are %d updates, %v; want %d", shard, got, err, want)
 	}
@@ -279,7 +279,7 @@ func testBooked(t *testing.T, q Opened) {
 
 func wantRetained(t *testing.T, q Opened, want ...int) {
 	t.Helper()
-	got, err := q.Queue.(spend.Keeper).Retained(t.Context())
+	got, err := q.Queue.(spend.Retainer).Retained(t.Context())
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("the shards %v retain something, %v; want %v", got, err, want)
 	}
@@ -314,7 +314,7 @@ func testExpireEarlierClock(t *testing.T, q Opened) {
 	} {
 		ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 3), nil)
 		<-time.After(clockStep)
-		if err := q.Queue.(spend.Keeper).Expire(t.Context(), 0, c.age, time.Now().Add(c.off)); err != nil {
+		if err := q.Queue.(spend.Retainer).Expire(t.Context(), 0, c.age, time.Now().Add(c.off)); err != nil {
 			t.Fatal(err)
 		}
 		wantRequeued(t, q, 0, 3)
@@ -423,7 +423,7 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 	})
 	running.Go(func() {
 		for range rounds {
-			if _, err := q.Queue.(spend.Keeper).Requeue(t.Context(), 0); err != nil {
+			if _, err := q.Queue.(spend.Retainer).Requeue(t.Context(), 0); err != nil {
 				failures <- err
 				return
 			}
@@ -454,19 +454,19 @@ func testAckWhileRequeuing(t *testing.T, q Opened) {
 	}
 }
 
-func testKeeperEndedContext(t *testing.T, q Opened) {
+func testRetainerEndedContext(t *testing.T, q Opened) {
 	ctx := endedContext(t)
 	ack(t, q, 0, pushSequences(t, q, NewProducer(), 0, 2), nil)
-	if _, err := q.Queue.(spend.Keeper).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Retainer).Requeue(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Requeue returned %v", err)
 	}
-	if err := q.Queue.(spend.Keeper).Expire(ctx, 0, 0, time.Now()); !errors.Is(err, context.Canceled) {
+	if err := q.Queue.(spend.Retainer).Expire(ctx, 0, 0, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Expire returned %v", err)
 	}
-	if _, err := q.Queue.(spend.Keeper).Booked(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Retainer).Booked(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Booked returned %v", err)
 	}
-	if _, err := q.Queue.(spend.Keeper).Retained(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := q.Queue.(spend.Retainer).Retained(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Retained returned %v", err)
 	}
 	wantSequences(t, q, 0)

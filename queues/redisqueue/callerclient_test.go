@@ -32,7 +32,7 @@ func TestAClientOfTheCallersCarriesAQueue(t *testing.T) {
 		"RESP2, without retries": func(o *redis.Options) { o.Protocol, o.MaxRetries, o.PoolSize = 2, -1, 4 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+			queuetest.RunRetainer(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
 				return opened(t, callersClient(t, change), redisqueue.Options{MaxBytes: maxBytes, Retain: true})
 			})
 			q := open(t, callersClient(t, change), redisqueue.Options{})
@@ -43,12 +43,12 @@ func TestAClientOfTheCallersCarriesAQueue(t *testing.T) {
 	}
 }
 
-func TestAClientThatDoesNotObeyContextsCarriesNeitherAQueueNorARoster(t *testing.T) {
+func TestAClientThatDoesNotObeyContextsCarriesNeitherAQueueNorHeartbeats(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	defer client.Close()
 	_, queueErr := redisqueue.New(client, redisqueue.Options{})
-	_, rosterErr := redisqueue.NewRoster(client, redisqueue.RosterOptions{})
-	for _, err := range []error{queueErr, rosterErr} {
+	_, heartbeatsErr := redisqueue.NewHeartbeats(client, redisqueue.HeartbeatOptions{})
+	for _, err := range []error{queueErr, heartbeatsErr} {
 		if !errors.Is(err, redisqueue.ErrClient) || !strings.Contains(err.Error(), "ContextTimeoutEnabled: false; allowed is true") {
 			t.Errorf("the error is %v", err)
 		}

@@ -102,8 +102,8 @@ func (c *cluster) nodes() []string {
 func (c *cluster) ask(ctx context.Context, address string) ([]redis.ClusterSlot, error) {
 	client := redis.NewClient(&redis.Options{
 		Addr: address, Username: c.opts.Username, Password: c.opts.Password, Protocol: c.opts.Protocol,
-		Dialer: c.dial, OnConnect: c.opts.OnConnect, ContextTimeoutEnabled: true, DialTimeout: lookTimeout,
-		ReadTimeout: lookTimeout, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, PipelinePoolSize: -1, DisableIdentity: true,
+		Dialer: c.dial, OnConnect: c.opts.OnConnect, ContextTimeoutEnabled: true, DialTimeout: refreshTimeout,
+		ReadTimeout: refreshTimeout, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, PipelinePoolSize: -1, DisableIdentity: true,
 		MaintNotificationsConfig: c.opts.MaintNotificationsConfig,
 	})
 	defer client.Close()

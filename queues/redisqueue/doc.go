@@ -84,14 +84,14 @@
 // itself; a field of a hash can't expire in the versions of Redis that are to be supported. A mark is a hint that may
 // be forgotten at any time, so no harm is done when one expires under a producer that has been idle for a day.
 //
-// # The roster
+// # Heartbeats
 //
 // Instances write a record of themselves every second, for people to see them all from any one of them. All records are
-// in one hash, {prefix:roster}:records, and the times that they were written at, by the clock of Redis, in a sorted set
+// in one hash, {prefix:heartbeats}:records, and the times that they were written at, by the clock of Redis, in a sorted set
 // beside it, so that one script each writes and lists, in one slot of a cluster. What isn't written again is
 // forgotten, by whoever writes next or with both keys. A user of Redis needs for it
 //
 //	+evalsha +eval +time +hset +hget +hdel +zadd +zcard +zrange +zrangebyscore +zrevrangebyscore +zrem +pexpire
 //
-// and without these rights all works but the roster.
+// and without these rights all works but the heartbeats.
 package redisqueue

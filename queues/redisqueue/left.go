@@ -10,15 +10,15 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Left is what lies in all shards of a queue, whoever uses it.
-type Left struct {
+// Remainder is what lies in all shards of a queue, whoever uses it.
+type Remainder struct {
 	Batches  int64 // that wait
 	Retained int64 // that were acked and are retained
 	Shards   []int // that have any of them, ascending
 }
 
-// Left looks what is in all shards, in one round trip, to each node of a Cluster.
-func (q *Queue) Left(ctx context.Context) (Left, error) {
+// Remainder looks what is in all shards, in one round trip, to each node of a Cluster.
+func (q *Queue) Remainder(ctx context.Context) (Remainder, error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for shard := range spend.MaxShards {
@@ -29,9 +29,9 @@ func (q *Queue) Left(ctx context.Context) (Left, error) {
 		})
 	})
 	if err != nil {
-		return Left{}, fmt.Errorf("look what is left in the queue: %w", err)
+		return Remainder{}, fmt.Errorf("look what is left in the queue: %w", err)
 	}
-	var left Left
+	var left Remainder
 	for shard := range spend.MaxShards {
 		batches, retained := replies[2*shard].(*redis.IntCmd).Val(), replies[2*shard+1].(*redis.IntCmd).Val()
 		left.Batches, left.Retained = left.Batches+batches, left.Retained+retained

@@ -12,22 +12,22 @@ import (
 
 func TestWhatIsLeftIsSeenInEveryShard(t *testing.T) {
 	q := open(t, dial(t, testserver.Redis(t)), retaining)
-	want := func(want redisqueue.Left) {
+	want := func(want redisqueue.Remainder) {
 		t.Helper()
-		got, err := q.Left(t.Context())
+		got, err := q.Remainder(t.Context())
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("left is %+v, %v; want %+v", got, err, want)
 		}
 	}
-	want(redisqueue.Left{})
+	want(redisqueue.Remainder{})
 	producer := queuetest.NewProducer()
 	push(t, q, queuetest.NewBatch(producer, 0, 1, 1), "")
 	const last = spend.MaxShards - 1
 	push(t, q, queuetest.NewBatch(producer, last, 1, 1), "")
 	id := push(t, q, queuetest.NewBatch(producer, 5, 1, 1), "")
-	want(redisqueue.Left{Batches: 3, Shards: []int{0, 5, last}})
+	want(redisqueue.Remainder{Batches: 3, Shards: []int{0, 5, last}})
 	if err := q.Ack(t.Context(), 5, spend.Ack{Entries: []spend.EntryID{id}}); err != nil {
 		t.Fatal(err)
 	}
-	want(redisqueue.Left{Batches: 2, Retained: 1, Shards: []int{0, 5, last}})
+	want(redisqueue.Remainder{Batches: 2, Retained: 1, Shards: []int{0, 5, last}})
 }

@@ -85,7 +85,7 @@ type Queue struct {
 	now        func() time.Time
 }
 
-// ErrClient is wrapped by the errors of New and NewRoster.
+// ErrClient is wrapped by the errors of New and NewHeartbeats.
 var ErrClient = redislink.ErrClient
 
 // New returns a queue on the client, which stays the caller's, who may use it for anything else. It doesn't talk to

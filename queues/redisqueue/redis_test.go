@@ -71,8 +71,8 @@ func TestRedisIsAQueue(t *testing.T) {
 	})
 }
 
-func TestRedisIsAKeeper(t *testing.T) {
-	queuetest.RunKeeper(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
+func TestRedisIsARetainer(t *testing.T) {
+	queuetest.RunRetainer(t, func(t *testing.T, maxBytes int64) queuetest.Opened {
 		return opened(t, dial(t, testserver.Redis(t)), redisqueue.Options{MaxBytes: maxBytes, Retain: true})
 	})
 }

@@ -119,7 +119,7 @@ func await(t *testing.T, client *redis.Client, want ...string) {
 	}
 }
 
-// suite is queuetest.Run or queuetest.RunKeeper.
+// suite is queuetest.Run or queuetest.RunRetainer.
 type suite func(t *testing.T, open func(t *testing.T, maxBytes int64) queuetest.Opened)
 
 func TestRedisClusterIsAQueue(t *testing.T) {
@@ -133,7 +133,7 @@ func TestRedisClusterIsAQueue(t *testing.T) {
 		})
 	}
 	run(t, queuetest.Run, redisqueue.Options{})
-	t.Run("Keeping", func(t *testing.T) { run(t, queuetest.RunKeeper, redisqueue.Options{Retain: true}) })
+	t.Run("Keeping", func(t *testing.T) { run(t, queuetest.RunRetainer, redisqueue.Options{Retain: true}) })
 	t.Run("OneAddressIsEnough", func(t *testing.T) {
 		first, _, _ := strings.Cut(url, ",")
 		q := open(t, dial(t, first+"?cluster=true"), redisqueue.Options{Prefix: "one"})
@@ -143,12 +143,12 @@ func TestRedisClusterIsAQueue(t *testing.T) {
 		if server, err := q.Info(t.Context()); err != nil || server.Mode != "cluster" {
 			t.Errorf("the server is %+v, %v", server, err)
 		}
-		roster := openRoster(t, dial(t, url), redisqueue.RosterOptions{})
-		put(t, roster, "a", "record")
-		if list := ids(t, roster); len(list) != 1 {
-			t.Errorf("on the roster are %q", list)
+		heartbeats := openHeartbeats(t, dial(t, url), redisqueue.HeartbeatOptions{})
+		put(t, heartbeats, "a", "record")
+		if list := ids(t, heartbeats); len(list) != 1 {
+			t.Errorf("the heartbeats are of %q", list)
 		}
-		if err := roster.Remove(t.Context(), "a"); err != nil {
+		if err := heartbeats.Remove(t.Context(), "a"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -173,7 +173,7 @@ func TestAUserWithFewRightsIsEnough(t *testing.T) {
 	run(t, queuetest.Run, redisqueue.Options{})
 	t.Run("Keeping", func(t *testing.T) {
 		do(t, admin, "ACL", "SETUSER", "few", "+xrevrange", "+xtrim", "+time", "+getrange", "+pttl")
-		run(t, queuetest.RunKeeper, redisqueue.Options{Retain: true})
+		run(t, queuetest.RunRetainer, redisqueue.Options{Retain: true})
 		if _, _, err := open(t, dial(t, url), redisqueue.Options{}).RetainedStats(t.Context(), 0); err != nil {
 			t.Error(err)
 		}

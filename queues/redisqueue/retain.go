@@ -30,7 +30,7 @@ var (
 // errReply is what a script returns only if another program has changed it.
 var errReply = errors.New("the reply of the script makes no sense")
 
-var _ spend.Keeper = (*Queue)(nil)
+var _ spend.Retainer = (*Queue)(nil)
 
 func (q *Queue) retainedKey(shard int) string { return q.key(shard, "retained") }
 
@@ -38,7 +38,7 @@ func (q *Queue) bookedKey(shard int) string { return q.key(shard, "changes") }
 
 func (q *Queue) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spend.Keeper.
+// Booked returns the number of changes that was published last, 0 if none is known; see spend.Retainer.
 func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	text, err := q.text(ctx, q.bookedKey(shard), len("-9223372036854775808"))
 	if errors.Is(err, redis.Nil) {
@@ -54,7 +54,7 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	return max(changes, 0), nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spend.Keeper. It
+// Retained returns the shards that have retained entries or a published number of changes; see spend.Retainer. It
 // asks for all of them in one round trip, to each node of a Cluster.
 func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
@@ -78,7 +78,7 @@ func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	return shards, nil
 }
 
-// Requeue adds the retained entries of the shard to the end of its queue; see spend.Keeper. Those acked while it
+// Requeue adds the retained entries of the shard to the end of its queue; see spend.Retainer. Those acked while it
 // runs may stay retained. It needs no memory of Redis but what one batch takes, so it does its work when there is none
 // left. Many entries take several round trips; each moves its share wholly or not at all. What was moved by one whose
 // reply was lost isn't in the number returned. The error may wrap ErrIDsExhausted.
@@ -107,7 +107,7 @@ func (q *Queue) Requeue(ctx context.Context, shard int) (entries int, err error)
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Keeper. Ages are
+// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Retainer. Ages are
 // counted in milliseconds; an age of 0 forgets all.
 //
 // Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead say a time that is

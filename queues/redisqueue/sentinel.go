@@ -62,7 +62,7 @@ func (v *failover) master(ctx context.Context) (string, error) {
 func (v *failover) ask(ctx context.Context, sentinel string) (string, error) {
 	client := redis.NewSentinelClient(&redis.Options{
 		Addr: sentinel, Username: v.opts.SentinelUsername, Password: v.opts.SentinelPassword,
-		Dialer: v.dial, ContextTimeoutEnabled: true, DialTimeout: lookTimeout, ReadTimeout: lookTimeout,
+		Dialer: v.dial, ContextTimeoutEnabled: true, DialTimeout: refreshTimeout, ReadTimeout: refreshTimeout,
 		PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
 	})
 	defer client.Close()

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	slowCall     = 500 * time.Millisecond // a call that takes longer makes the client look who is master
-	lookInterval = 250 * time.Millisecond // it looks no more often
-	lookTimeout  = time.Second            // and asks for no longer
-	demotedFor   = time.Minute            // how long a node that was a master isn't dialed
+	slowCall        = 500 * time.Millisecond // a call that takes longer makes the client look who is master
+	refreshInterval = 250 * time.Millisecond // it looks no more often
+	refreshTimeout  = time.Second            // and asks for no longer
+	demotedFor      = time.Minute            // how long a node that was a master isn't dialed
 )
 
 var errDemoted = errors.New("this node is no master any more")
@@ -34,7 +34,7 @@ type topology struct {
 	dial dialFunc
 	find func() // begins to look for the masters; whatever is found goes to found
 
-	looked atomic.Int64 // when it began to look for the last time, Unix nanoseconds
+	refreshed atomic.Int64 // when it began to look for the last time, Unix nanoseconds
 
 	mu      sync.Mutex // guards what follows; no I/O under it
 	masters map[string]bool
@@ -48,10 +48,10 @@ func newTopology(dial dialFunc) *topology {
 	}
 }
 
-// look begins to look for the masters, unless it has just done so.
-func (t *topology) look() {
-	now, last := time.Now().UnixNano(), t.looked.Load()
-	if now-last >= int64(lookInterval) && t.looked.CompareAndSwap(last, now) {
+// refresh begins to look for the masters, unless it has just done so.
+func (t *topology) refresh() {
+	now, last := time.Now().UnixNano(), t.refreshed.Load()
+	if now-last >= int64(refreshInterval) && t.refreshed.CompareAndSwap(last, now) {
 		t.find()
 	}
 }
@@ -88,13 +88,13 @@ func (t *topology) dialNode(ctx context.Context, network, address string) (net.C
 	_, demoted := t.demoted[address]
 	t.mu.Unlock()
 	if demoted {
-		t.look()
+		t.refresh()
 		return nil, &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("%s: %w", address, errDemoted)}
 	}
 
 	conn, err := t.dial(ctx, network, address)
 	if err != nil {
-		t.look()
+		t.refresh()
 		return nil, err
 	}
 	w := &watched{Conn: conn, address: address, t: t}
@@ -139,7 +139,7 @@ func (w *watchedSocket) SyscallConn() (syscall.RawConn, error) { return w.raw.Sy
 func (t *topology) watch() (done func()) {
 	var timer atomic.Pointer[time.Timer]
 	timer.Store(time.AfterFunc(slowCall, func() {
-		t.look()
+		t.refresh()
 		if again := timer.Load(); again != nil {
 			again.Reset(slowCall)
 		}
@@ -155,7 +155,7 @@ func (t *topology) consider(err error) {
 	if isRefusal(err) && !redis.IsReadOnlyError(err) && !redis.IsClusterDownError(err) && !redis.IsMasterDownError(err) {
 		return
 	}
-	t.look()
+	t.refresh()
 }
 
 func (t *topology) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -188,7 +188,7 @@ func poll[T any](
 		answer T
 		err    error
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
 	replies := make(chan reply, len(addresses))
 	for _, address := range addresses {

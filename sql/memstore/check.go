@@ -85,7 +85,7 @@ func checkLost(f *spend.Flush) error {
 			quarantined++
 		}
 		claimed := func(c spend.Claim) bool { return c.Producer == l.Producer && c.First <= l.First && l.Last <= c.Last }
-		found := func(b spend.FoundBatch) bool { // it was passed before, and nothing of it is booked
+		found := func(b spend.FoundBatch) bool { // it was skipped before, and nothing of it is booked
 			return b.Producer == l.Producer && b.Sequence == l.First && b.Updates == 0
 		}
 		if !slices.ContainsFunc(f.Claims, claimed) && !(l.Quarantined && slices.ContainsFunc(f.Found, found)) {

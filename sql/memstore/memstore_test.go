@@ -179,7 +179,7 @@ func TestTheClockDecidesWhatIsPruned(t *testing.T) {
 		t.Errorf("%d pruned", n)
 	}
 	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{living[0].Producer, dead[0].Producer})
-	if err != nil || !marks.Forgotten(dead[0].Producer) || marks.Of[living[0].Producer].Sequence != 1 {
+	if err != nil || !marks.Pruned(dead[0].Producer) || marks.Of[living[0].Producer].Sequence != 1 {
 		t.Errorf("%+v, %v", marks, err)
 	}
 	f, err := dead[0].Flush(spend.Mark{})

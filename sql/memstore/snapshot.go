@@ -52,7 +52,7 @@ type Producer struct {
 	Seen time.Time // when the mark was moved or tended last
 }
 
-// Missing returns how many batches of all producers were passed without being booked, and haven't been found since. They
+// Missing returns how many batches of all producers were skipped without being booked, and haven't been found since. They
 // are lost, or in quarantine.
 func (s *Snapshot) Missing() (batches uint64) {
 	for _, p := range s.Producers {

@@ -42,7 +42,7 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 		if errors.Is(err, errUnknown) {
 			return applyError(f, err)
 		}
-		todo := cure(ctx, err)
+		todo := classify(ctx, err)
 		if todo == isolate && isolating {
 			if !isOfOthers(sqlState(err)) { // else nothing says that it was a row
 				err = fmt.Errorf("%w: %w", ErrRefused, err)
@@ -53,7 +53,7 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 			return applyError(f, err)
 		}
 		if todo == relearn {
-			s.known.forget()
+			s.known.evictAll()
 			s.stats.relearned.Add(1)
 		}
 		isolating = isolating || todo == isolate
@@ -164,7 +164,7 @@ func (t *transaction) beginAndClaim(ctx context.Context, f *spend.Flush, encoded
 	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
 }
 
-// claim moves the marks, notes the batches that are passed as lost, and claims those that are found. The error wraps
+// claim moves the marks, notes the batches that are skipped as lost, and claims those that are found. The error wraps
 // ErrFenced if a mark isn't where it should be, or a batch found isn't missing.
 func (t *transaction) claim(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, nil, f, encoded)
@@ -230,21 +230,21 @@ func (t *transaction) addAll(ctx context.Context, f *spend.Flush, encoded encode
 // until they were sent. It never returns nil.
 func (t *transaction) prepare(e *encoder, f *spend.Flush) []call {
 	known := &t.store.known
-	totals, epoch := known.part(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
-	rollups, _ := known.part(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })
-	t.epoch = epoch // the earlier one: if everything was forgotten in between, nothing is learned
+	totals, epoch := known.partition(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
+	rollups, _ := known.partition(len(f.Rollups), func(i int) row { return rollupOf(&f.Rollups[i]) })
+	t.epoch = epoch // the earlier one: if everything was evicted in between, nothing is learned
 
 	params := e.parts(
-		func() { encodeTotals(e, f.Shard, f.Totals, totals.there) },
-		func() { t.encodeFreshTotals(e, f.Shard, f.Totals, totals.fresh) },
-		func() { encodeRollups(e, f.Rollups, rollups.there) },
-		func() { t.encodeFreshRollups(e, f.Rollups, rollups.fresh) },
+		func() { encodeTotals(e, f.Shard, f.Totals, totals.present) },
+		func() { t.encodeFreshTotals(e, f.Shard, f.Totals, totals.unsure) },
+		func() { encodeRollups(e, f.Rollups, rollups.present) },
+		func() { t.encodeFreshRollups(e, f.Rollups, rollups.unsure) },
 	)
-	calls := t.internEntities([]call{}, f.Totals, totals.strange)
-	calls = t.internSeries(calls, f.Rollups, rollups.strange)
+	calls := t.internEntities([]call{}, f.Totals, totals.missing)
+	calls = t.internSeries(calls, f.Rollups, rollups.missing)
 	for i, c := range []call{
-		{name: "add_known_totals", rows: len(totals.there)}, {name: "add_totals", rows: len(totals.fresh)},
-		{name: "add_known_rollups", rows: len(rollups.there)}, {name: "add_rollups", rows: len(rollups.fresh)},
+		{name: "add_known_totals", rows: len(totals.present)}, {name: "add_totals", rows: len(totals.unsure)},
+		{name: "add_known_rollups", rows: len(rollups.present)}, {name: "add_rollups", rows: len(rollups.unsure)},
 	} {
 		if c.rows > 0 {
 			c.params = params[i]

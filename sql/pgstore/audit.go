@@ -19,7 +19,7 @@ type AuditReport struct {
 	AsOf        time.Time    `json:"as_of"`        // when the snapshot was taken, by Postgres's clock
 	Checks      []AuditCheck `json:"checks"`       // all that were made
 	Quarantined int64        `json:"quarantined"`  // open entries of the quarantine
-	LostBatches int64        `json:"lost_batches"` // passed as lost and not found since; nothing is known of their rows
+	LostBatches int64        `json:"lost_batches"` // skipped as lost and not found since; nothing is known of their rows
 
 	// What producers sealed and isn't in the books because batches are lost.
 	LostUpdates int64        `json:"lost_updates"`
@@ -29,7 +29,7 @@ type AuditReport struct {
 	Quarantine AuditQuarantine `json:"quarantine"` // what the open entries count
 }
 
-// AuditSetAside are whole batches that were passed, and whose bytes are in quarantine. They are not in the books, and
+// AuditSetAside are whole batches that were skipped, and whose bytes are in quarantine. They are not in the books, and
 // not among the lost ones.
 type AuditSetAside struct {
 	Batches int64        `json:"batches"`
@@ -112,7 +112,7 @@ const (
 //
 // It reads everything, in a time that grows with the rollups, while flushes go on. Meanwhile it holds a snapshot, but
 // for the keys, which are read after it: VACUUM can't clean up what is older, and CREATE INDEX CONCURRENTLY waits. An
-// error means that the books couldn't be read; that they don't add up is in the report. The result is kept for Glance,
+// error means that the books couldn't be read; that they don't add up is in the report. The result is kept for Summary,
 // where the database lets it: a standby, and a role that may only read, can be audited too.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()

@@ -1,8 +1,8 @@
--- What producers sealed and isn't booked, against the batches that were passed: those that are lost, of which only the sums
+-- What producers sealed and isn't booked, against the batches that were skipped: those that are lost, of which only the sums
 -- over all of them are known, and those whose bytes are in quarantine, which say what they count. One row: the time; lost
 -- batches, their updates and amount; batches in quarantine, how many of these were dropped, their updates and amount; the
 -- places where this doesn't come out even, and the first one; open entries of the quarantine; how many producers were cloned
--- or put back, and were passed over a gap.
+-- or put back, and were moved over a gap.
 -- $1 the largest amount of one update
 WITH copies AS (
     -- Two copies of a batch that differ have been seen: a restored machine. Then the sums lie between theirs.

@@ -261,7 +261,7 @@ func troubledTamperings() []tampering {
 func troubledBooks(t *testing.T, s *Store) {
 	t.Helper()
 	p := newProducer()
-	apply(t, s, passing(sequenceOf(p, 2)[1], 1)) // the first one is missing
+	apply(t, s, skippingGap(sequenceOf(p, 2)[1], 1)) // the first one is missing
 	q := newProducer()
 	b := sequenceOf(q, 2)
 	apply(t, s, settingAside(b[0], b[1]))
@@ -303,7 +303,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 // settingAside returns the flush that books the second batch and has the first one's bytes in quarantine.
 func settingAside(bad, good *spend.Batch) *spend.Flush {
-	f := passing(good, bad.Sequence)
+	f := skippingGap(good, bad.Sequence)
 	f.Lost[0].Quarantined = true
 	f.Quarantine = []spend.BadBatch{{Reason: "refused", Bytes: bad.Bytes()}}
 	return f

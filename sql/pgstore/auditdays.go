@@ -40,11 +40,11 @@ func (a *audit) days(ctx context.Context, tx querier) error {
 	for day, f := range a.aside.days {
 		at(day).rows.add(*f)
 	}
-	a.report.Checks = append(a.report.Checks, judgeDays(days))
+	a.report.Checks = append(a.report.Checks, compareDays(days))
 	return nil
 }
 
-func judgeDays(days map[int32]*auditedDay) AuditCheck {
+func compareDays(days map[int32]*auditedDay) AuditCheck {
 	var wrong []int32
 	compared, before := 0, 0
 	for day, d := range days {

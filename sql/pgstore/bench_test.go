@@ -94,7 +94,7 @@ func BenchmarkFirstApply(b *testing.B) {
 		b.StopTimer()
 		c := &f.Claims[0]
 		c.First, c.Last, c.Prior, c.Digest = c.Last+1, c.Last+1, c.Digest, digestAt(c.Last+1)
-		s.known.forget()
+		s.known.evictAll()
 		execute(b, s.pool, "TRUNCATE spendflush.entity, spendflush.total, spendflush.series, spendflush.series_tag, spendflush.rollup")
 		b.StartTimer()
 	}

@@ -29,7 +29,7 @@ func TestEveryDatabaseGetsAnIDOfItsOwn(t *testing.T) {
 	if marks, err := s.Marks(t.Context(), 0, nil); err != nil || marks.Books != id {
 		t.Errorf("marks are of %s, %v", marks.Books, err)
 	}
-	if g, err := s.Glance(t.Context()); err != nil || g.Books != id {
+	if g, err := s.Summary(t.Context()); err != nil || g.Books != id {
 		t.Errorf("at a glance: %s, %v", g.Books, err)
 	}
 }

@@ -30,7 +30,7 @@ func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error
 		}
 		final := errors.Is(err, ErrNotQuarantined) || errors.Is(err, ErrRefused) || errors.Is(err, ErrByHand) || errors.Is(err, spend.ErrFenced) ||
 			errors.Is(err, spend.ErrApplied) || errors.Is(err, spend.ErrGap) || errors.Is(err, errUnknown) ||
-			cure(ctx, err) != retry
+			classify(ctx, err) != retry
 		if final || try == maxTries || !pause(ctx, try) {
 			return fmt.Errorf("apply quarantine %d: %w", id, err)
 		}
@@ -52,7 +52,7 @@ func (s *Store) applyQuarantined(ctx context.Context, conn *pgx.Conn, id int64, 
 	} else {
 		err = tx.applyRow(ctx, entry)
 	}
-	if cure(ctx, err) == isolate {
+	if classify(ctx, err) == isolate {
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err != nil {
@@ -125,7 +125,7 @@ func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64,
 // flushByHand returns the flush of the batch, and whether it is to be booked beside all claims.
 func flushByHand(b *spend.Batch, marks spend.Marks, unclaimed bool) (f *spend.Flush, beside bool, err error) {
 	switch mark := marks.Of[b.Producer]; {
-	case marks.Forgotten(b.Producer):
+	case marks.Pruned(b.Producer):
 		beside = true
 	case unclaimed:
 		f, err = b.Flush(mark)
@@ -172,7 +172,7 @@ func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.F
 	if err != nil {
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
-	t.store.known.forget() // a statement more, and nothing to think about
+	t.store.known.evictAll() // a statement more, and nothing to think about
 	var rows encoder
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
 }

@@ -150,13 +150,13 @@ func TestABatchThatWasAppliedByHandIsNotBookedAgainByTheFlusherThatMeetsIt(t *te
 	}
 
 	// A flusher that doesn't know of it passes the gap. All of that is undone.
-	past := passing(batches[3], 2)
+	past := skippingGap(batches[3], 2)
 	past.Claims[0].Prior, past.Claims[0].SealedUpdates = mark.Digest, 4
 	past.Claims[0].Recent = append(append(spend.Recent{}, make([]byte, 8)...), append(prefix(batches[2]), prefix(batches[3])...)...)
 	wantFenced(t, s, past)
 
 	// One that does claims it without its sums, and then the one before it.
-	covering := passing(batches[3], 2)
+	covering := skippingGap(batches[3], 2)
 	covering.Claims[0].Prior, covering.Claims[0].Recent = mark.Digest, past.Claims[0].Recent
 	covering.Totals, covering.Rollups, covering.Control = nil, nil, spend.Control{}
 	covering.ByHand = []spend.ByHandBatch{{Producer: p, Sequence: 4, Digest: batches[3].Digest()}}

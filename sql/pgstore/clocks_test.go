@@ -16,7 +16,7 @@ const year = 365 * 24 * time.Hour
 func keepsMark(t *testing.T, s *Store, p spend.ProducerID, next uint64) {
 	t.Helper()
 	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
-	if err != nil || marks.Forgotten(p) || marks.Of[p].Sequence != next-1 {
+	if err != nil || marks.Pruned(p) || marks.Of[p].Sequence != next-1 {
 		t.Fatalf("%+v, %v", marks, err)
 	}
 	apply(t, s, flushOf(p, next, next, costOne))

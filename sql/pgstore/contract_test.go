@@ -62,12 +62,12 @@ func TestABatchIsSetAsideOnlyIfItsClaimIsCommitted(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// It was passed as lost, turned up, and can't be booked.
+// It was skipped as lost, turned up, and can't be booked.
 func TestALostBatchIsFoundAndSetAsideInOneTransaction(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
 	batches := sequenceOf(p, 4)
-	apply(t, s, passing(batches[3], 1))
+	apply(t, s, skippingGap(batches[3], 1))
 	f := &spend.Flush{
 		Books:      testBooks,
 		Found:      []spend.FoundBatch{{Producer: p, Sequence: 2}},
@@ -106,7 +106,7 @@ func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
 	b := sequenceOf(p, 6)
-	f := passing(b[5], 1)
+	f := skippingGap(b[5], 1)
 	f.Claims[0].Recent = slices.Concat(make(spend.Recent, 4*4), spend.Recent{0xff, 1, 2, 3})
 	apply(t, s, f) // it knows of the last five
 	digest := func(n byte) spend.Digest { return spend.Digest{n, n, n, n, 9} }
@@ -125,11 +125,11 @@ func TestAMarkKnowsTheDigestOfWhatWasFound(t *testing.T) {
 	}
 }
 
-func TestAuditTellsOfACloneThatWasPassedOverAGap(t *testing.T) {
+func TestAuditTellsOfACloneThatWasMovedOverAGap(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
 	b := sequenceOf(p, 3)
-	apply(t, s, passing(b[2], 1))
+	apply(t, s, skippingGap(b[2], 1))
 	told := func() bool {
 		report, err := s.Audit(t.Context())
 		if err != nil || !report.OK {
@@ -156,7 +156,7 @@ func TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace(t *testing.T) {
 		s := open(t, database(t), Options{})
 		p := newProducer()
 		batches := sequenceOf(p, last+1)
-		apply(t, s, passing(batches[last], 1))
+		apply(t, s, skippingGap(batches[last], 1))
 		err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "another", Bytes: batches[0].Bytes(), Unclaimed: true}})
 		if err != nil {
 			t.Fatal(err)

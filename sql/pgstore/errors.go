@@ -18,13 +18,13 @@ var ErrRefused = spend.ErrRefused
 // errShort is wrapped where a statement did less than it was sent, so that the transaction was rolled back.
 var errShort = errors.New("fewer rows than were sent")
 
-// remedy says what to do about a failed try of a transaction whose COMMIT wasn't sent, or was refused.
-type remedy int
+// action says what to do about a failed try of a transaction whose COMMIT wasn't sent, or was refused.
+type action int
 
 const (
-	giveUp  remedy = iota
+	giveUp  action = iota
 	retry          // the same again, after a pause
-	relearn        // the dictionary isn't as remembered: forget it, then the same again
+	relearn        // the dictionary isn't as cached: evict all, then the same again
 	isolate        // a row can't be written: find out which
 )
 
@@ -90,8 +90,8 @@ func Explain(err error) (explanation string, ok bool) {
 	return "", false
 }
 
-// cure classifies the error of a try.
-func cure(ctx context.Context, err error) remedy {
+// classify classifies the error of a try.
+func classify(ctx context.Context, err error) action {
 	code := sqlState(err)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, spend.ErrOtherBooks):

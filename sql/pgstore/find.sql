@@ -1,4 +1,4 @@
--- Claims batches that were passed as lost and have turned up, and notes of what digest they are. Answers how many of them were
+-- Claims batches that were skipped as lost and have turned up, and notes of what digest they are. Answers how many of them were
 -- still missing. It comes after split.sql, so that each has a row by itself.
 -- $1 shard, $2 producers, $3 sequences, $4 updates, $5 amounts, $6 digests, and $7 those of the batches that they go on from
 WITH found AS (

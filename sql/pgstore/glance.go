@@ -9,8 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Glance is what an operator wants to see of Postgres every second.
-type Glance struct {
+// Summary is what an operator wants to see of Postgres every second.
+type Summary struct {
 	Books          spend.BooksID
 	Version        string // of the server, such as "15.6"
 	Connections    int    // to the server, by whomever
@@ -18,7 +18,7 @@ type Glance struct {
 	Updates        int64  // in the books
 	Amount         spend.Amount
 	Quarantined    int64      // open entries
-	LostBatches    int64      // passed as lost and not found since
+	LostBatches    int64      // skipped as lost and not found since
 	LastLost       time.Time  // when the last of these was noticed; zero if there are none
 	LastAudit      *LastAudit // nil if there was none
 
@@ -30,10 +30,10 @@ type Glance struct {
 // ErrNotMigrated is wrapped where Postgres answers but the tables aren't there.
 var ErrNotMigrated = errors.New("the tables are missing")
 
-// Glance looks at the books and the server in one statement, whose cost doesn't grow with the history. The error wraps
+// Summary looks at the books and the server in one statement, whose cost doesn't grow with the history. The error wraps
 // ErrNotMigrated where the tables aren't there, or lack a column.
-func (s *Store) Glance(ctx context.Context) (Glance, error) {
-	g := Glance{OldPrimary: s.hosts.OldPrimary()}
+func (s *Store) Summary(ctx context.Context) (Summary, error) {
+	g := Summary{OldPrimary: s.hosts.OldPrimary()}
 	var lost, asOf *time.Time
 	var ok *bool
 	var seconds *float64
@@ -45,7 +45,7 @@ func (s *Store) Glance(ctx context.Context) (Glance, error) {
 		err = fmt.Errorf("%w: %w", ErrNotMigrated, err)
 	}
 	if err != nil {
-		return Glance{}, fmt.Errorf("look at the books: %w", err)
+		return Summary{}, fmt.Errorf("look at the books: %w", err)
 	}
 	if lost != nil {
 		g.LastLost = *lost

@@ -30,7 +30,7 @@ func useEverything(t *testing.T, s, aside *Store) {
 	apply(t, s, flushOf(p, 1, 1, requests...)) // fresh rows
 	apply(t, s, flushOf(p, 2, 2, requests...)) // known ones
 	batches := sequenceOf(lost, 3)
-	apply(t, s, passing(batches[2], 1))
+	apply(t, s, skippingGap(batches[2], 1))
 	found, err := batches[1].Flush(markOf(t, s, lost))
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func readEverything(t *testing.T, s *Store, p spend.ProducerID) {
 	if counts, err := s.Counts(ctx); err != nil || counts.Updates == 0 {
 		t.Errorf("counts: %+v, %v", counts, err)
 	}
-	if _, err := s.Glance(ctx); err != nil {
+	if _, err := s.Summary(ctx); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.ClaimAudit(ctx, time.Hour); err != nil {

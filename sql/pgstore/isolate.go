@@ -69,7 +69,7 @@ func (t *transaction) halve(
 	written := len(t.written)
 	part := append([]call{{name: "savepoint", rows: -1}}, calls(from, to)...)
 	err := t.run(ctx, append(part, call{name: "release", rows: -1})...)
-	if err == nil || cure(ctx, err) != isolate {
+	if err == nil || classify(ctx, err) != isolate {
 		return err
 	}
 	t.written = t.written[:written]

@@ -6,18 +6,18 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// known remembers keys whose texts are in the dictionary, so that they needn't be sent again, and their rows, so that
+// keyCache remembers keys whose texts are in the dictionary, so that they needn't be sent again, and their rows, so that
 // they are updated and not upserted, which takes a third more time and log. It decides nothing: rows are kept under the
 // keys themselves, a sum whose key isn't in the dictionary is refused, and an update that finds fewer rows than were sent
 // is undone.
 //
-// It is bounded by two generations: when the young one is full, the old one is forgotten. What is in use is carried
+// It is bounded by two generations: when the young one is full, the old one is evicted. What is in use is carried
 // over. The zero value remembers nothing.
-type known struct {
+type keyCache struct {
 	mu         sync.Mutex
 	limit      int // keys in one generation
 	young, old map[spend.Key]spend.Hour
-	epoch      uint64 // counts how often everything was forgotten
+	epoch      uint64 // counts how often everything was evicted
 }
 
 // row names a row of the totals, whose hour is 0, or of the rollup.
@@ -26,74 +26,74 @@ type row struct {
 	hour spend.Hour
 }
 
-// parted are the places of rows by what is known of them.
-type parted struct {
-	there   []int // in the table
-	fresh   []int // perhaps not
-	strange []int // those of the fresh ones whose texts have to be sent
+// partition are the places of rows by what is known of them.
+type partition struct {
+	present []int // in the table
+	unsure  []int // perhaps not
+	missing []int // those of the unsure ones whose texts have to be sent
 }
 
-// part looks n rows up, and says at which epoch that was.
-func (k *known) part(n int, at func(int) row) (p parted, epoch uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// partition looks n rows up, and says at which epoch that was.
+func (c *keyCache) partition(n int, at func(int) row) (p partition, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i := range n {
 		r := at(i)
-		hour, ok := k.young[r.key]
+		hour, ok := c.young[r.key]
 		if !ok {
-			if hour, ok = k.old[r.key]; ok {
-				k.put(row{r.key, hour})
+			if hour, ok = c.old[r.key]; ok {
+				c.put(row{r.key, hour})
 			}
 		}
 		if ok && hour == r.hour {
-			p.there = append(p.there, i)
+			p.present = append(p.present, i)
 			continue
 		}
-		p.fresh = append(p.fresh, i)
+		p.unsure = append(p.unsure, i)
 		if !ok {
-			p.strange = append(p.strange, i)
+			p.missing = append(p.missing, i)
 		}
 	}
-	return p, k.epoch
+	return p, c.epoch
 }
 
-// learn notes rows that a transaction has written which is committed. If everything was forgotten since the epoch,
+// learn notes rows that a transaction has written which is committed. If everything was evicted since the epoch,
 // they are in doubt too, and not noted. Of a series the last hour is remembered.
-func (k *known) learn(rows []row, epoch uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.epoch != epoch {
+func (c *keyCache) learn(rows []row, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
 		return
 	}
 	for _, r := range rows {
-		if hour, ok := k.young[r.key]; !ok || hour < r.hour {
-			k.put(r)
+		if hour, ok := c.young[r.key]; !ok || hour < r.hour {
+			c.put(r)
 		}
 	}
 }
 
 // put needs the mutex to be held.
-func (k *known) put(r row) {
-	if k.limit == 0 {
+func (c *keyCache) put(r row) {
+	if c.limit == 0 {
 		return
 	}
-	if len(k.young) >= k.limit || k.young == nil {
-		k.young, k.old = make(map[spend.Key]spend.Hour), k.young
+	if len(c.young) >= c.limit || c.young == nil {
+		c.young, c.old = make(map[spend.Key]spend.Hour), c.young
 	}
-	k.young[r.key] = r.hour
+	c.young[r.key] = r.hour
 }
 
-// forget makes all keys unknown.
-func (k *known) forget() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.young, k.old = nil, nil
-	k.epoch++
+// evictAll evicts all keys.
+func (c *keyCache) evictAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old = nil, nil
+	c.epoch++
 }
 
 // size returns how many keys are remembered. A key in both generations counts twice.
-func (k *known) size() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return len(k.young) + len(k.old)
+func (c *keyCache) size() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.young) + len(c.old)
 }

@@ -14,56 +14,56 @@ func keyOf(n int) (key spend.Key) {
 }
 
 // missing asks for one key.
-func missing(k *known, n int) bool {
-	parted, _ := k.part(1, func(int) row { return row{key: keyOf(n)} })
-	return len(parted.strange) == 1
+func missing(c *keyCache, n int) bool {
+	partition, _ := c.partition(1, func(int) row { return row{key: keyOf(n)} })
+	return len(partition.missing) == 1
 }
 
 func TestKnownKeysAreBoundedAndThoseInUseStay(t *testing.T) {
-	k := &known{limit: 100}
-	k.learn([]row{{key: keyOf(0)}}, 0)
+	c := &keyCache{limit: 100}
+	c.learn([]row{{key: keyOf(0)}}, 0)
 	for n := 1; n < 10_000; n++ {
-		k.learn([]row{{key: keyOf(n)}}, 0)
-		if missing(k, 0) {
+		c.learn([]row{{key: keyOf(n)}}, 0)
+		if missing(c, 0) {
 			t.Fatalf("a key that every flush asks for is forgotten after %d others", n)
 		}
-		if size := k.size(); size > 2*k.limit {
+		if size := c.size(); size > 2*c.limit {
 			t.Fatalf("%d keys are remembered", size)
 		}
 	}
-	if !missing(k, 1) {
+	if !missing(c, 1) {
 		t.Error("a key not asked for is remembered for ever")
 	}
 }
 
-func TestWhatATransactionLearnedFromBeforeAllWasForgottenIsNotRemembered(t *testing.T) {
-	k := &known{limit: 100}
-	_, epoch := k.part(1, func(int) row { return row{key: keyOf(1)} })
-	k.forget()
-	k.learn([]row{{key: keyOf(1)}}, epoch)
-	if !missing(k, 1) {
+func TestWhatATransactionLearnedFromBeforeAllWasEvictedIsNotRemembered(t *testing.T) {
+	c := &keyCache{limit: 100}
+	_, epoch := c.partition(1, func(int) row { return row{key: keyOf(1)} })
+	c.evictAll()
+	c.learn([]row{{key: keyOf(1)}}, epoch)
+	if !missing(c, 1) {
 		t.Error("the key is remembered though the dictionary is in doubt")
 	}
-	k.learn([]row{{key: keyOf(1)}}, epoch+1)
-	if missing(k, 1) {
+	c.learn([]row{{key: keyOf(1)}}, epoch+1)
+	if missing(c, 1) {
 		t.Error("the key isn't remembered")
 	}
 }
 
 func TestAStoreMayBeToldToRememberNothing(t *testing.T) {
-	k := &known{}
-	k.learn([]row{{key: keyOf(1)}}, 0)
-	if !missing(k, 1) || k.size() != 0 {
+	c := &keyCache{}
+	c.learn([]row{{key: keyOf(1)}}, 0)
+	if !missing(c, 1) || c.size() != 0 {
 		t.Error("a key is remembered")
 	}
 }
 
 func TestOfASeriesTheLastHourIsKnown(t *testing.T) {
-	k := &known{limit: 100}
-	k.learn([]row{{keyOf(1), 8}, {keyOf(1), 7}}, 0) // a late update comes to an earlier hour
+	c := &keyCache{limit: 100}
+	c.learn([]row{{keyOf(1), 8}, {keyOf(1), 7}}, 0) // a late update comes to an earlier hour
 	for hour, want := range map[spend.Hour]bool{7: false, 8: true, 9: false} {
-		p, _ := k.part(1, func(int) row { return row{keyOf(1), hour} })
-		if got := len(p.there) == 1; got != want || len(p.strange) != 0 || len(p.there)+len(p.fresh) != 1 {
+		p, _ := c.partition(1, func(int) row { return row{keyOf(1), hour} })
+		if got := len(p.present) == 1; got != want || len(p.missing) != 0 || len(p.present)+len(p.unsure) != 1 {
 			t.Errorf("hour %d: %+v", hour, p)
 		}
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-func glance(t *testing.T, s *Store) Glance {
+func summary(t *testing.T, s *Store) Summary {
 	t.Helper()
-	g, err := s.Glance(t.Context())
+	g, err := s.Summary(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,12 +22,12 @@ func glance(t *testing.T, s *Store) Glance {
 func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 	databaseURL := database(t)
 	auditor, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
-	if g := glance(t, other); g.Quarantined != 0 || g.LostBatches != 0 || g.LastAudit != nil {
+	if g := summary(t, other); g.Quarantined != 0 || g.LostBatches != 0 || g.LastAudit != nil {
 		t.Errorf("empty books stand like this: %+v", g)
 	}
 	apply(t, auditor, flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "a"}, noon, one("1")}))
 	wantAudit(t, auditor)
-	first := glance(t, other).LastAudit
+	first := summary(t, other).LastAudit
 	if first == nil || !first.OK || first.Failed != "" || first.Took <= 0 || time.Since(first.AsOf).Abs() > time.Hour {
 		t.Fatalf("after an audit of books in order: %+v", first)
 	}
@@ -35,14 +35,14 @@ func TestTheLastAuditIsKnownToWhoeverLooks(t *testing.T) {
 	if _, err := auditor.Audit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if last := glance(t, other).LastAudit; last.OK || last.Failed != "totals of api_key, each total = its rollups" || !last.AsOf.After(first.AsOf) {
+	if last := summary(t, other).LastAudit; last.OK || last.Failed != "totals of api_key, each total = its rollups" || !last.AsOf.After(first.AsOf) {
 		t.Errorf("after an audit of books that are wrong: %+v", last)
 	}
 	// One that began earlier and ended later.
 	if err := auditor.noteAudit(t.Context(), AuditReport{OK: true, AsOf: first.AsOf}, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if last := glance(t, other).LastAudit; last.OK {
+	if last := summary(t, other).LastAudit; last.OK {
 		t.Error("an older audit has replaced a later one")
 	}
 }
@@ -54,7 +54,7 @@ func TestWhatIsSetAsideOrLostIsSeen(t *testing.T) {
 	}
 	execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason, found_at)
 		VALUES (gen_random_uuid(), 0, 1, 7, 'r', NULL), (gen_random_uuid(), 0, 2, 2, 'r', now())`)
-	if st := glance(t, s); st.Quarantined != 1 || st.LostBatches != 7 {
+	if st := summary(t, s); st.Quarantined != 1 || st.LostBatches != 7 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -72,7 +72,7 @@ func TestBooksThatMayOnlyBeReadAreAuditedAllTheSame(t *testing.T) {
 	u.User = url.UserPassword("reads_only", "reads")
 	reader := open(t, u.String(), Options{})
 	wantAudit(t, reader)
-	if last := glance(t, reader).LastAudit; last != nil {
+	if last := summary(t, reader).LastAudit; last != nil {
 		t.Errorf("the audit was noted: %+v", last)
 	}
 }

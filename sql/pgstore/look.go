@@ -50,14 +50,14 @@ func (s *Store) Entities(ctx context.Context, types []spend.EntityType, begin st
 // behindAll goes behind every id: none is longer than so many of the last character.
 var behindAll = strings.Repeat("\U0010ffff", spend.MaxIDBytes/len("\U0010ffff"))
 
-// LostID names a range of batches that were passed as lost, by the first of them.
+// LostID names a range of batches that were skipped as lost, by the first of them.
 type LostID struct {
 	Producer spend.ProducerID
 	Shard    int
 	First    uint64 // sequence
 }
 
-// Lost is a range of batches that were passed as lost together. One that is found or in quarantine stands by itself.
+// Lost is a range of batches that were skipped as lost together. One that is found or in quarantine stands by itself.
 type Lost struct {
 	LostID
 	Last      uint64 // sequence
@@ -65,7 +65,7 @@ type Lost struct {
 	NoticedAt time.Time
 	FoundAt   time.Time // when it turned up after all and was counted; zero if it didn't
 
-	Quarantined bool // its bytes are in quarantine, or were when it was passed
+	Quarantined bool // its bytes are in quarantine, or were when it was skipped
 
 	// What is missing from the books of all lost batches of the producer in the shard, and how many these are; what is in
 	// quarantine is left out. Of one alone it isn't known. Known is false if the producer's mark was pruned.
@@ -82,7 +82,7 @@ const (
 	LostFound       = "found"       // it is in the books
 )
 
-// LostBatches returns at most limit ranges of the batches passed as lost, in the given state or, with "", in any. The latest
+// LostBatches returns at most limit ranges of the batches skipped as lost, in the given state or, with "", in any. The latest
 // producers come first, and of each the latest ranges. after is the last one of the call before; nil begins.
 func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, limit int) ([]Lost, error) {
 	var producer *[16]byte

@@ -1,4 +1,4 @@
--- Notes batches that the claims of this transaction have passed without booking them, and those that were found and can't
+-- Notes batches that the claims of this transaction have skipped without booking them, and those that were found and can't
 -- be booked. It comes after find.sql, which has noted these as found.
 -- $1 shard, $2 producers, $3 the first and $4 the last sequences of ranges, $5 reasons, $6 whether it is one batch whose bytes are
 -- in quarantine

@@ -7,43 +7,43 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// place is where a batch stands among those of its producer.
-type place struct {
+// position is where a batch stands among those of its producer.
+type position struct {
 	producer spend.ProducerID
 	sequence uint64
 }
 
 // foundPlaces returns where the batches stand that a flush has found.
-func foundPlaces(f *spend.Flush) []place {
-	places := make([]place, len(f.Found))
+func foundPlaces(f *spend.Flush) []position {
+	places := make([]position, len(f.Found))
 	for i := range f.Found {
-		places[i] = place{f.Found[i].Producer, f.Found[i].Sequence}
+		places[i] = position{f.Found[i].Producer, f.Found[i].Sequence}
 	}
 	return places
 }
 
 // badPlaces returns where batches stand that go to quarantine, as far as their headers are to be believed and they may have
-// been passed as lost.
-func badPlaces(bad []spend.BadBatch) (places []place) {
+// been skipped as lost.
+func badPlaces(bad []spend.BadBatch) (places []position) {
 	for i := range bad {
 		if bad[i].Foreign || bad[i].Unclaimed {
 			continue
 		}
 		if b, _ := spend.ParseBatch(bad[i].Bytes); b != nil {
-			places = append(places, place{b.Producer, b.Sequence})
+			places = append(places, position{b.Producer, b.Sequence})
 		}
 	}
 	return places
 }
 
 // encodeHeld encodes what hold_marks.sql asks for.
-func encodeHeld(e *encoder, shard int, places []place) {
+func encodeHeld(e *encoder, shard int, places []position) {
 	e.int2(int16(shard))
 	e.keys(len(places), func(i int) *[16]byte { return (*[16]byte)(&places[i].producer) })
 }
 
 // encodeSplit encodes what split.sql asks for.
-func encodeSplit(e *encoder, shard int, places []place) {
+func encodeSplit(e *encoder, shard int, places []position) {
 	encodeHeld(e, shard, places)
 	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
 }
@@ -51,7 +51,7 @@ func encodeSplit(e *encoder, shard int, places []place) {
 // adopt books a batch that can't be claimed. The mark of its producer must be held.
 func (t *transaction) adopt(ctx context.Context, b *spend.Batch) error {
 	var e encoder
-	parts := e.parts(func() { encodeSplit(&e, b.Shard, []place{{b.Producer, b.Sequence}}) }, func() {
+	parts := e.parts(func() { encodeSplit(&e, b.Shard, []position{{b.Producer, b.Sequence}}) }, func() {
 		e.int2(int16(b.Shard))
 		e.int8(b.Updates)
 		e.amount(b.Amount)

@@ -1,4 +1,4 @@
--- Ranges of batches passed as lost, the latest producers first, and within one the latest ranges. With each, what is missing from
+-- Ranges of batches skipped as lost, the latest producers first, and within one the latest ranges. With each, what is missing from
 -- the books of all lost batches of its producer and shard together, those in quarantine left out, and how many these are:
 -- of one range alone it isn't known.
 -- $1 producer, $2 shard and $3 first sequence to go on behind, the first NULL to begin; $4 'missing', 'quarantined', 'found', or ''

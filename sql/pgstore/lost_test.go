@@ -27,8 +27,8 @@ func sequenceOf(p spend.ProducerID, n uint64) (batches []*spend.Batch) {
 	return batches
 }
 
-// passing returns the flush that commits this batch and passes those before it, from the first.
-func passing(b *spend.Batch, first uint64) *spend.Flush {
+// skippingGap returns the flush that commits this batch and passes those before it, from the first.
+func skippingGap(b *spend.Batch, first uint64) *spend.Flush {
 	f := flushOf(b.Producer, first, b.Sequence, costOne)
 	f.Claims[0].SealedUpdates, f.Claims[0].SealedAmount = b.PriorUpdates+b.Updates, b.PriorAmount.Add(b.Amount)
 	if first < b.Sequence {
@@ -58,12 +58,12 @@ func wantLost(t testing.TB, s *Store, batches int64, amount string) {
 	}
 }
 
-func TestAGapIsPassedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *testing.T) {
+func TestAGapIsSkippedInTheTransactionThatSaysSoAndTheAuditKnowsTheAmount(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
 	b := sequenceOf(p, 5)
 	apply(t, s, flushOf(p, 1, 1, costOne))
-	f := passing(b[3], 2)
+	f := skippingGap(b[3], 2)
 	// All or nothing: with a claim that is lost, nothing is noted as lost either.
 	stale := *f
 	stale.Claims = []spend.Claim{f.Claims[0], flushOf(newProducer(), 7, 7, costOne).Claims[0]}
@@ -83,7 +83,7 @@ func TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
 	p := newProducer()
 	b := sequenceOf(p, 5)
-	apply(t, s, passing(b[3], 1))
+	apply(t, s, skippingGap(b[3], 1))
 	wantLost(t, s, 3, "3")
 	stale := markOf(t, s, p)
 	var group errgroup.Group
@@ -126,14 +126,14 @@ func TestALostBatchThatTurnsUpIsCountedOnceWhoeverFindsIt(t *testing.T) {
 	}
 }
 
-func TestAQuarantinedBatchThatWasPassedAsLostIsAppliedAsFound(t *testing.T) {
+func TestAQuarantinedBatchThatWasSkippedAsLostIsAppliedAsFound(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 1})
 	p := newProducer()
 	b := sequenceOf(p, 2)
 	if err := s.Quarantine(t.Context(), []spend.BadBatch{{Reason: "refused by an older program", Bytes: b[0].Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
-	apply(t, s, passing(b[1], 1))
+	apply(t, s, skippingGap(b[1], 1))
 	wantLost(t, s, 1, "1")
 	open, err := s.Quarantined(t.Context(), false, 0, 10)
 	if err != nil || len(open) != 1 {
@@ -234,7 +234,7 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	s := open(t, database(t), Options{})
 	gone, alsoGone, fresh := bornAgo(40*24*time.Hour), bornAgo(50*24*time.Hour), bornAgo(60*24*time.Hour)
 	apply(t, s, flushOf(gone, 1, 1, costOne))
-	apply(t, s, passing(sequenceOf(alsoGone, 3)[2], 1)) // with two that are lost
+	apply(t, s, skippingGap(sequenceOf(alsoGone, 3)[2], 1)) // with two that are lost
 	age(t, s, 31*24*time.Hour)
 	apply(t, s, flushOf(fresh, 1, 1, costOne))
 	apply(t, s, flushOf(bornAgo(45*24*time.Hour), 1, 1, costOne))
@@ -249,7 +249,7 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	if want := gone.Born().Add(time.Millisecond); !marks.Horizon.Equal(want) { // the younger one of the two
 		t.Errorf("the horizon is %s, want %s", marks.Horizon, want)
 	}
-	if !marks.Forgotten(gone) || marks.Forgotten(fresh) || marks.Forgotten(bornAgo(35*24*time.Hour)) {
+	if !marks.Pruned(gone) || marks.Pruned(fresh) || marks.Pruned(bornAgo(35*24*time.Hour)) {
 		t.Error("it isn't told apart who may have been cleaned up")
 	}
 	// Once more, onto the same row.
@@ -324,7 +324,7 @@ func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	wantAudit(t, s)
 }
 
-func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
+func TestABatchOfAPrunedProducerIsAppliedByHandOnce(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := bornAgo(40 * 24 * time.Hour)
 	apply(t, s, flushOf(p, 1, 1, costOne))
@@ -363,7 +363,7 @@ func TestABatchOfAForgottenProducerIsAppliedByHandOnce(t *testing.T) {
 	}
 }
 
-func TestAForgottenProducerIsNotTakenForANewOne(t *testing.T) {
+func TestAPrunedProducerIsNotTakenForANewOne(t *testing.T) {
 	s := open(t, database(t), Options{})
 	gone, never := bornAgo(40*24*time.Hour), bornAgo(45*24*time.Hour)
 	apply(t, s, flushOf(gone, 1, 1, costOne))
@@ -373,7 +373,7 @@ func TestAForgottenProducerIsNotTakenForANewOne(t *testing.T) {
 	for _, p := range []spend.ProducerID{gone, never} {
 		tend(t, s, p, 0)
 		marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
-		if err != nil || !marks.Forgotten(p) {
+		if err != nil || !marks.Pruned(p) {
 			t.Errorf("%+v, %v", marks, err)
 		}
 		wantFenced(t, s, flushOf(p, 1, 1, costOne))

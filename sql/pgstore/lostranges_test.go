@@ -23,7 +23,7 @@ func batchAt(p spend.ProducerID, sequence uint64) *spend.Batch {
 	}, f.Totals, f.Rollups)
 }
 
-// find books a batch that was passed as lost.
+// find books a batch that was skipped as lost.
 func find(t testing.TB, s *Store, b *spend.Batch) {
 	t.Helper()
 	f, err := b.Flush(markOf(t, s, b.Producer))
@@ -61,17 +61,17 @@ func wantRanges(t testing.TB, s *Store, p spend.ProducerID, marked, missing stri
 }
 
 // Postgres was turned back by more batches than there could be a row for each.
-func TestAGapOfThreeBillionBatchesIsPassedByOneClaimAsOneRow(t *testing.T) {
+func TestAGapOfThreeBillionBatchesIsSkippedByOneClaimAsOneRow(t *testing.T) {
 	const far = 3_000_000_001
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	apply(t, s, passing(batchAt(p, far), 1))
+	apply(t, s, skippingGap(batchAt(p, far), 1))
 	wantRanges(t, s, p, "1-3000000000", "1-3000000000")
 	wantLost(t, s, far-1, "3000000000")
 	if n := query[int](t, s, "SELECT count(*) FROM spendflush.lost_batches"); n != 1 {
 		t.Errorf("%d rows", n)
 	}
-	if g := glance(t, s); g.LostBatches != far-1 {
+	if g := summary(t, s); g.LostBatches != far-1 {
 		t.Errorf("at a glance: %+v", g)
 	}
 	if c, err := s.Counts(t.Context()); err != nil || c.LostBatches != far-1 {
@@ -108,7 +108,7 @@ func TestABatchThatIsFoundLeavesTheRestOfItsRangeLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProducer()
-			apply(t, s, passing(batchAt(p, c.lost+1), 1))
+			apply(t, s, skippingGap(batchAt(p, c.lost+1), 1))
 			stale := markOf(t, s, p)
 			for _, sequence := range c.found {
 				find(t, s, batchAt(p, sequence))
@@ -127,8 +127,8 @@ func TestABatchThatIsFoundLeavesTheRestOfItsRangeLost(t *testing.T) {
 func TestBatchesOfOneRangeAreFoundByOneFlush(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	apply(t, s, passing(batchAt(p, 10), 1))
-	apply(t, s, passing(batchAt(p, 20), 11))
+	apply(t, s, skippingGap(batchAt(p, 10), 1))
+	apply(t, s, skippingGap(batchAt(p, 20), 11))
 	found := func(sequences ...uint64) *spend.Flush {
 		requests := make([]request, len(sequences))
 		for i := range requests {
@@ -156,7 +156,7 @@ func TestABatchThatIsSetAsideLeavesTheRestOfItsRangeLost(t *testing.T) {
 	s := open(t, database(t), Options{})
 	for sequence, missing := range map[uint64]string{1: "2-5", 3: "1-2,4-5", 5: "1-4"} {
 		p := newProducer()
-		apply(t, s, passing(batchAt(p, 6), 1))
+		apply(t, s, skippingGap(batchAt(p, 6), 1))
 		for range 2 {
 			setAside(t, s, batchAt(p, sequence))
 			wantRanges(t, s, p, "1-5", missing)
@@ -167,7 +167,7 @@ func TestABatchThatIsSetAsideLeavesTheRestOfItsRangeLost(t *testing.T) {
 		wantAudit(t, s)
 	}
 	p := newProducer()
-	apply(t, s, passing(batchAt(p, 6), 1))
+	apply(t, s, skippingGap(batchAt(p, 6), 1))
 	err := s.Quarantine(t.Context(), []spend.BadBatch{
 		{Reason: "another", Bytes: batchAt(p, 2).Bytes(), Unclaimed: true}, {Reason: "somebody's", Bytes: batchAt(p, 3).Bytes(), Foreign: true},
 		{Reason: "not lost", Bytes: batchAt(p, 6).Bytes()}, {Reason: "refused", Bytes: batchAt(p, 5).Bytes()}, {Reason: "refused", Bytes: batchAt(p, 4).Bytes()},
@@ -184,7 +184,7 @@ func TestABatchThatIsSetAsideLeavesTheRestOfItsRangeLost(t *testing.T) {
 func TestABatchOfARangeThatWasSetAsideIsFoundByHandAndOneThatWasFoundIsNotSetAside(t *testing.T) {
 	s := open(t, database(t), Options{})
 	p := newProducer()
-	apply(t, s, passing(batchAt(p, 9), 1))
+	apply(t, s, skippingGap(batchAt(p, 9), 1))
 	setAside(t, s, batchAt(p, 4))
 	find(t, s, batchAt(p, 7))
 	setAside(t, s, batchAt(p, 7)) // a copy of it that came late
@@ -209,7 +209,7 @@ func TestABatchOfARangeThatWasSetAsideIsFoundByHandAndOneThatWasFoundIsNotSetAsi
 func TestBatchesOfOneRangeThatTurnUpAtOnceAllCount(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
 	p := newProducer()
-	apply(t, s, passing(batchAt(p, 13), 1))
+	apply(t, s, skippingGap(batchAt(p, 13), 1))
 	stale := markOf(t, s, p)
 	var group errgroup.Group
 	for sequence := uint64(1); sequence <= 12; sequence++ {
@@ -236,10 +236,10 @@ func TestBatchesOfOneRangeThatTurnUpAtOnceAllCount(t *testing.T) {
 }
 
 // The producer's mark was pruned: nothing but the row of what was pruned stands for it.
-func TestBatchesOfARangeOfAForgottenProducerAreAppliedAtOnceAndAreNotLostAnyMore(t *testing.T) {
+func TestBatchesOfARangeOfAPrunedProducerAreAppliedAtOnceAndAreNotLostAnyMore(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 8})
 	p := bornAgo(40 * 24 * time.Hour)
-	apply(t, s, passing(batchAt(p, 9), 1))
+	apply(t, s, skippingGap(batchAt(p, 9), 1))
 	age(t, s, 31*24*time.Hour)
 	tend(t, s, newProducer(), 1)
 	for sequence := uint64(2); sequence <= 7; sequence++ {
@@ -269,7 +269,7 @@ func TestRangesOfAnyLengthAreCounted(t *testing.T) {
 		execute(t, s.pool, `INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason)
 			VALUES (gen_random_uuid(), 0, 1, 9223372036854775807, 'r')`)
 	}
-	if g := glance(t, s); g.LostBatches != math.MaxInt64 {
+	if g := summary(t, s); g.LostBatches != math.MaxInt64 {
 		t.Errorf("%+v", g)
 	}
 	if c, err := s.Counts(t.Context()); err != nil || c.LostBatches != math.MaxInt64 {
@@ -290,7 +290,7 @@ func TestALostRangeThatIsNoneIsRefused(t *testing.T) {
 		"from zero": {Last: 3}, "backwards": {First: 3, Last: 2}, "beyond 63 bits": {First: 1, Last: 1 << 63}, "several in quarantine": {First: 1, Last: 2, Quarantined: true},
 	} {
 		l.Producer = p
-		f := passing(batchAt(p, 4), 1)
+		f := skippingGap(batchAt(p, 4), 1)
 		f.Lost = []spend.LostRange{l}
 		if err := s.Apply(t.Context(), f); !errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v", name, err)

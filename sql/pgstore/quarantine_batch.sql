@@ -1,4 +1,4 @@
--- Keeps batches that can't be applied, each once. One that was passed as lost is noted to be kept, but not if another one
+-- Keeps batches that can't be applied, each once. One that was skipped as lost is noted to be kept, but not if another one
 -- may have its place: the producer of that one would let go of it. It comes after split.sql, where it may be in a range.
 -- $1 shard, $2 reasons, $3 bytes; $4 producers, $5 sequences, $6 updates and $7 amounts, where they could be read;
 -- $8 whether another batch has their place

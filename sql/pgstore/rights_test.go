@@ -57,7 +57,7 @@ func TestWithTheRightsComesWhatTheClockOfPostgresSays(t *testing.T) {
 
 func TestWhatARoleLacksIsARefusalAndNoOutage(t *testing.T) {
 	s := open(t, testserver.Role(t, database(t), "sql_refused"), Options{})
-	_, err := s.Glance(t.Context())
+	_, err := s.Summary(t.Context())
 	if got := Refusal(err); !strings.Contains(got, "permission denied") || !strings.Contains(got, "42501") {
 		t.Errorf("%q of %v", got, err)
 	}
@@ -66,7 +66,7 @@ func TestWhatARoleLacksIsARefusalAndNoOutage(t *testing.T) {
 		t.Errorf("%q of %v", got, err)
 	}
 	away := open(t, "postgres://nobody@127.0.0.1:1/nothing", Options{})
-	if _, err := away.Glance(t.Context()); err == nil || Refusal(err) != "" {
+	if _, err := away.Summary(t.Context()); err == nil || Refusal(err) != "" {
 		t.Errorf("%q of %v", Refusal(err), err)
 	}
 }

@@ -1,4 +1,4 @@
--- Cuts batches out of the ranges that were passed as lost: each gets a row by itself, and what is left of the range stays
+-- Cuts batches out of the ranges that were skipped as lost: each gets a row by itself, and what is left of the range stays
 -- lost. A batch that isn't in a range of several is left alone.
 -- $1 shard, $2 producers, $3 sequences
 WITH wanted AS (

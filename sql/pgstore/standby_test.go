@@ -169,7 +169,7 @@ func TestOfTwoPrimariesTheOneOfTheLowerTimelineIsLeft(t *testing.T) {
 	if got := s.hosts.OldPrimary(); got != want {
 		t.Errorf("the old primary is said to be %q, want %q", got, want)
 	}
-	if g, err := s.Glance(t.Context()); err != nil || g.OldPrimary != want {
+	if g, err := s.Summary(t.Context()); err != nil || g.OldPrimary != want {
 		t.Errorf("%+v, %v", g, err)
 	}
 	// Once it is stopped nothing is wrong any more. What was seen isn't forgotten.

@@ -71,7 +71,7 @@ type Store struct {
 	hosts     *pglink.Hosts     // nil unless the URL names several
 	watch     sync.WaitGroup
 	unwatch   context.CancelFunc
-	known     known
+	known     keyCache
 	stats     counters
 	batchKeys spend.BatchKeys
 	encoders  sync.Pool

@@ -110,8 +110,8 @@ func commit(t *testing.T, s spend.Store, batches ...*spend.Batch) {
 	}
 }
 
-// passing returns the flush that commits the batch and passes all that lies between the mark and it.
-func passing(t *testing.T, b *spend.Batch, mark spend.Mark) *spend.Flush {
+// skippingGap returns the flush that commits the batch and skips all that lies between the mark and it.
+func skippingGap(t *testing.T, b *spend.Batch, mark spend.Mark) *spend.Flush {
 	t.Helper()
 	f, err := b.Alone()
 	if err != nil {
@@ -138,7 +138,7 @@ func testBooks(t *testing.T, s spend.Store) {
 
 func testEmpty(t *testing.T, s spend.Store) {
 	id := spend.NewProducerID(time.Now())
-	if m := marks(t, s, 0, id); len(m.Of) != 0 || m.Forgotten(id) {
+	if m := marks(t, s, 0, id); len(m.Of) != 0 || m.Pruned(id) {
 		t.Errorf("%+v", m)
 	}
 }
@@ -216,7 +216,7 @@ func testOtherBooks(t *testing.T, s spend.Store) {
 
 func testLost(t *testing.T, s spend.Store) {
 	b := chain(t, s, 0, 1, 2, 3, 4)
-	apply(t, s, passing(t, b[3], spend.Mark{}))
+	apply(t, s, skippingGap(t, b[3], spend.Mark{}))
 	mark := markOf(t, s, b[0])
 	if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 3}}) || mark.Has(2) || !mark.Has(4) || mark.Updates != 4 {
 		t.Errorf("%+v", mark)
@@ -225,7 +225,7 @@ func testLost(t *testing.T, s spend.Store) {
 
 func testFound(t *testing.T, s spend.Store) {
 	b := chain(t, s, 0, 1, 2, 3, 4)
-	apply(t, s, passing(t, b[3], spend.Mark{}))
+	apply(t, s, skippingGap(t, b[3], spend.Mark{}))
 	commit(t, s, b[1])
 	mark := markOf(t, s, b[0])
 	if !slices.Equal(mark.Lost, []spend.SequenceRange{{First: 1, Last: 1}, {First: 3, Last: 3}}) || !mark.Has(2) || mark.Sequence != 4 {
@@ -235,7 +235,7 @@ func testFound(t *testing.T, s spend.Store) {
 
 func testFoundTwice(t *testing.T, s spend.Store) {
 	b := chain(t, s, 0, 1, 2)
-	apply(t, s, passing(t, b[1], spend.Mark{}))
+	apply(t, s, skippingGap(t, b[1], spend.Mark{}))
 	f := flushOf(t, b[0], markOf(t, s, b[0]))
 	apply(t, s, f)
 	mustFence(t, s, f)
@@ -305,7 +305,7 @@ func testTend(t *testing.T, s spend.Store) {
 	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{b.Producer}, time.Now(), 30*24*time.Hour); err != nil || pruned != 0 {
 		t.Fatalf("%d pruned, %v", pruned, err)
 	}
-	if m := marks(t, s, 0, b.Producer); m.Of[b.Producer].Sequence != 1 || m.Forgotten(b.Producer) {
+	if m := marks(t, s, 0, b.Producer); m.Of[b.Producer].Sequence != 1 || m.Pruned(b.Producer) {
 		t.Errorf("%+v", m)
 	}
 }

@@ -73,7 +73,7 @@ func Parts() (names, abouts []string) {
 // run is one call of Run.
 type run struct {
 	Options
-	place  *place
+	env    *env
 	report *Report
 
 	done, total int
@@ -91,11 +91,11 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		r.total += p.steps(r)
 	}
 	r.tell("the servers start")
-	if r.place, err = openPlace(ctx, o); err != nil {
+	if r.env, err = openEnv(ctx, o); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.place.close(ctx)) }()
-	if r.report.Machine, err = r.place.machine(ctx); err != nil {
+	defer func() { err = errors.Join(err, r.env.close(ctx)) }()
+	if r.report.Machine, err = r.env.machine(ctx); err != nil {
 		return nil, err
 	}
 	for _, p := range chosen {

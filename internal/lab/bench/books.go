@@ -14,7 +14,7 @@ import (
 // check compares the books with what was sent, and audits them. With so many keys that it would take longer than the
 // measurement, only the sum of all is compared, beside the audit.
 func (g *group) check(ctx context.Context, w *load.Workload) error {
-	store, err := pgstore.Open(ctx, g.place.databaseURL, pgstore.Options{})
+	store, err := pgstore.Open(ctx, g.env.databaseURL, pgstore.Options{})
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 	add(&want, w.Sums(0, g.again), 1)
 	add(&want, w.Sums(0, cycle), g.cycles)
 	var got spend.Counters
-	err = g.place.pool.QueryRow(ctx, "SELECT "+pgstore.Columns("coalesce(sum(%), 0)")+" FROM spendflush.rollup").Scan(load.Into(&got)...)
+	err = g.env.pool.QueryRow(ctx, "SELECT "+pgstore.Columns("coalesce(sum(%), 0)")+" FROM spendflush.rollup").Scan(load.Into(&got)...)
 	if err != nil {
 		return fmt.Errorf("read the rollups: %w", err)
 	}
@@ -40,7 +40,7 @@ func (g *group) check(ctx context.Context, w *load.Workload) error {
 	if w.Shape().Keys > maxCheckedKeys {
 		return nil
 	}
-	return g.place.checkTotals(ctx, want.Entities)
+	return g.env.checkTotals(ctx, want.Entities)
 }
 
 const maxCheckedKeys = 100_000
@@ -70,7 +70,7 @@ func multiple(c spend.Counters, n uint64) (sum spend.Counters) {
 	return sum
 }
 
-func (p *place) checkTotals(ctx context.Context, want map[spend.Entity]spend.Counters) error {
+func (p *env) checkTotals(ctx context.Context, want map[spend.Entity]spend.Counters) error {
 	rows, err := p.pool.Query(ctx, "SELECT entity_type, entity_id, team_id, spend, api_requests FROM spendflush.spend")
 	if err != nil {
 		return fmt.Errorf("read the totals: %w", err)

@@ -118,14 +118,14 @@ func (in *usualInstance) pushAll(ctx context.Context, to redis.UniversalClient, 
 
 // drainRows runs the usual cure. The time runs until the list is empty.
 func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[string]float64, error) {
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
-	tables, err := load.MakeTables(ctx, r.place.pool, directSchema)
+	tables, err := load.MakeTables(ctx, r.env.pool, directSchema)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := r.place.connect(ctx)
+	conn, err := r.env.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +154,9 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[strin
 		})
 	}
 	for _, in := range instances {
-		pushing.Go(func() error { return in.pushAll(ctx, r.place.client, over) })
+		pushing.Go(func() error { return in.pushAll(ctx, r.env.client, over) })
 	}
-	d := drain{from: r.place.client, to: conn, tables: tables}
+	d := drain{from: r.env.client, to: conn, tables: tables}
 	draining.Go(func() error { return d.run(ctx, pushed) })
 	err = recording.Wait()
 	close(over)

@@ -22,7 +22,7 @@ func (r *run) play(ctx context.Context, w *load.Workload, e episode) (numbers ma
 	if e.work == nil {
 		e.work = func(ctx context.Context, g *group) error { return g.flood(ctx, w, r.Duration) }
 	}
-	g, err := r.place.group(ctx, e.groupConfig)
+	g, err := r.env.group(ctx, e.groupConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -33,18 +33,18 @@ func (r *run) play(ctx context.Context, w *load.Workload, e episode) (numbers ma
 		}
 	}
 	g.flushed() // those of the warm-up
-	before, err := r.place.activity(ctx)
+	before, err := r.env.activity(ctx)
 	if err != nil {
 		return nil, err
 	}
-	watch := r.place.watch(ctx, cmp.Or(e.looks, 20*time.Millisecond))
+	watch := r.env.watch(ctx, cmp.Or(e.looks, 20*time.Millisecond))
 	first, begun := g.all(), time.Now()
 	err = errors.Join(e.work(ctx, g), g.drain(ctx))
 	seconds := time.Since(begun).Seconds()
 	if err := errors.Join(err, watch.end()); err != nil {
 		return nil, err
 	}
-	after, err := r.place.activity(ctx)
+	after, err := r.env.activity(ctx)
 	if err != nil {
 		return nil, err
 	}

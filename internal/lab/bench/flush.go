@@ -73,7 +73,7 @@ func (r *run) repeat(ctx context.Context, rows int, once func() error) (map[stri
 			return nil, err
 		}
 	}
-	before, err := r.place.activity(ctx)
+	before, err := r.env.activity(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (r *run) repeat(ctx context.Context, rows int, once func() error) (map[stri
 		}
 	}
 	took := time.Since(begun).Seconds()
-	after, err := r.place.activity(ctx)
+	after, err := r.env.activity(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -95,10 +95,10 @@ func (r *run) repeat(ctx context.Context, rows int, once func() error) (map[stri
 
 // apply commits the flushes through a Store.
 func (r *run) apply(ctx context.Context, flushes []*spend.Flush, rows int, free bool) (map[string]float64, error) {
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
-	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
+	store, err := pgstore.Open(ctx, r.env.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -168,10 +168,10 @@ func flushesFor(ctx context.Context, store *pgstore.Store, flushes []*spend.Flus
 
 // limit is the bare UPSERT of the rows of these flushes.
 func (r *run) limit(ctx context.Context, flushes []*spend.Flush, rows int) (map[string]float64, error) {
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
-	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
+	store, err := pgstore.Open(ctx, r.env.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (r *run) limit(ctx context.Context, flushes []*spend.Flush, rows int) (map[
 	if err != nil {
 		return nil, err
 	}
-	conn, err := r.place.connect(ctx)
+	conn, err := r.env.connect(ctx)
 	if err != nil {
 		return nil, err
 	}

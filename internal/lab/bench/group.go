@@ -30,7 +30,7 @@ type groupConfig struct {
 
 // group is some instances in this process, each with its own connections.
 type group struct {
-	place     *place
+	env       *env
 	instances []*member
 	running   errgroup.Group
 	drained   bool
@@ -49,11 +49,11 @@ type member struct {
 }
 
 // group starts the instances on fresh books.
-func (p *place) group(ctx context.Context, c groupConfig) (g *group, err error) {
+func (p *env) group(ctx context.Context, c groupConfig) (g *group, err error) {
 	if err := p.fresh(ctx); err != nil {
 		return nil, err
 	}
-	g = &group{place: p}
+	g = &group{env: p}
 	for i := range max(1, c.instances) {
 		m, err := p.member(ctx, fmt.Sprintf("instance-%d", i+1), c)
 		if err != nil {
@@ -67,7 +67,7 @@ func (p *place) group(ctx context.Context, c groupConfig) (g *group, err error) 
 	return g, nil
 }
 
-func (p *place) member(ctx context.Context, name string, c groupConfig) (m *member, err error) {
+func (p *env) member(ctx context.Context, name string, c groupConfig) (m *member, err error) {
 	m = &member{}
 	if m.store, err = pgstore.Open(ctx, p.databaseURL, pgstore.Options{}); err != nil {
 		return nil, err

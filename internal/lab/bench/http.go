@@ -93,12 +93,12 @@ func requestOf(w *load.Workload, n int) ([]byte, error) {
 
 // api floods an instance's HTTP server.
 func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) (numbers map[string]float64, err error) {
-	g, err := r.place.group(ctx, groupConfig{})
+	g, err := r.env.group(ctx, groupConfig{})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	store, err := pgstore.Open(ctx, r.place.databaseURL, pgstore.Options{})
+	store, err := pgstore.Open(ctx, r.env.databaseURL, pgstore.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) 
 		return nil, err
 	}
 	var booked int64
-	if err := r.place.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
+	if err := r.env.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
 		return nil, fmt.Errorf("read the totals: %w", err)
 	}
 	if want := sent * int64(n); booked != want {

@@ -18,13 +18,13 @@ func locksSteps(r *run) int { return 4 * r.Rounds }
 
 func measureLocks(ctx context.Context, r *run) error {
 	// A Postgres lock's key is salted from a table of the schema.
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return err
 	}
 	redis := func(owner string) (spend.Locker, error) {
-		return redislock.New(r.place.client, owner, redislock.Options{Prefix: keyPrefix})
+		return redislock.New(r.env.client, owner, redislock.Options{Prefix: keyPrefix})
 	}
-	postgres := func(owner string) (spend.Locker, error) { return pglock.New(r.place.pool, owner), nil }
+	postgres := func(owner string) (spend.Locker, error) { return pglock.New(r.env.pool, owner), nil }
 	var variants []variant
 	for _, kind := range []struct {
 		name string

@@ -41,8 +41,8 @@ var postgresSettings = map[string]string{
 	"max_connections": "300", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
 }
 
-// place is where it is measured.
-type place struct {
+// env is where it is measured.
+type env struct {
 	databaseURL, redisURL string
 
 	pool   *pgxpool.Pool
@@ -54,9 +54,9 @@ type place struct {
 	ours     bool // what is in the databases was made here
 }
 
-// openPlace starts the servers, or looks whether those given hold nothing.
-func openPlace(ctx context.Context, o Options) (p *place, err error) {
-	p = &place{databaseURL: o.DatabaseURL, redisURL: o.RedisURL}
+// openEnv starts the servers, or looks whether those given hold nothing.
+func openEnv(ctx context.Context, o Options) (p *env, err error) {
+	p = &env{databaseURL: o.DatabaseURL, redisURL: o.RedisURL}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close(ctx))
@@ -82,7 +82,7 @@ func openPlace(ctx context.Context, o Options) (p *place, err error) {
 	return p, p.mustBeEmpty(ctx)
 }
 
-func (p *place) start(ctx context.Context) (err error) {
+func (p *env) start(ctx context.Context) (err error) {
 	if p.dir, err = os.MkdirTemp("", "spendflush-bench-"); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT IN ('pg_cata
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1 LIMIT 1`
 
-func (p *place) mustBeEmpty(ctx context.Context) error {
+func (p *env) mustBeEmpty(ctx context.Context) error {
 	var found string
 	switch err := p.pool.QueryRow(ctx, anyRelation).Scan(&found); {
 	case err == nil:
@@ -128,7 +128,7 @@ func (p *place) mustBeEmpty(ctx context.Context) error {
 }
 
 // fresh makes empty books, and writes out what was dirty before.
-func (p *place) fresh(ctx context.Context) error {
+func (p *env) fresh(ctx context.Context) error {
 	if err := p.clear(ctx); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (p *place) fresh(ctx context.Context) error {
 }
 
 // clear removes all that was made.
-func (p *place) clear(ctx context.Context) error {
+func (p *env) clear(ctx context.Context) error {
 	for _, schema := range []string{"spendflush", directSchema} {
 		if _, err := p.pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+schema+" CASCADE"); err != nil {
 			return fmt.Errorf("drop what was measured with: %w", err)
@@ -159,7 +159,7 @@ func (p *place) clear(ctx context.Context) error {
 }
 
 // close leaves everything as it was found. It does so after the end of ctx, too.
-func (p *place) close(ctx context.Context) (err error) {
+func (p *env) close(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if p.ours && p.dir == "" {
@@ -183,7 +183,7 @@ func (p *place) close(ctx context.Context) (err error) {
 	return err
 }
 
-func (p *place) machine(ctx context.Context) (Machine, error) {
+func (p *env) machine(ctx context.Context) (Machine, error) {
 	m := Machine{Cores: runtime.GOMAXPROCS(0), CPU: cpuName(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
 	err := p.pool.QueryRow(ctx, `
 SELECT format('%s (fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_size %s)', split_part(current_setting('server_version'), ' ', 1),
@@ -210,7 +210,7 @@ type activity struct {
 }
 
 // activity is exact as to deadlocks once the connections that had them are closed.
-func (p *place) activity(ctx context.Context) (a activity, err error) {
+func (p *env) activity(ctx context.Context) (a activity, err error) {
 	err = p.pool.QueryRow(ctx, `
 SELECT deadlocks, (pg_current_wal_insert_lsn() - '0/0')::float8
 FROM pg_stat_database WHERE datname = current_database()`).Scan(&a.deadlocks, &a.wal)
@@ -221,7 +221,7 @@ FROM pg_stat_database WHERE datname = current_database()`).Scan(&a.deadlocks, &a
 }
 
 // connect opens a connection of its own.
-func (p *place) connect(ctx context.Context) (*pgx.Conn, error) {
+func (p *env) connect(ctx context.Context) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(p.databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)

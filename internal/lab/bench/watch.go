@@ -27,21 +27,21 @@ SELECT count(*), count(*) FILTER (WHERE state = 'active'),
 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'spendflush'`
 
 // watch begins to look this often.
-func (p *place) watch(ctx context.Context, every time.Duration) *watch {
+func (p *env) watch(ctx context.Context, every time.Duration) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{every: every, cancel: cancel, ended: make(chan error, 1)}
 	go func() { w.ended <- w.run(ctx, p) }()
 	return w
 }
 
-func (w *watch) run(ctx context.Context, p *place) error {
+func (w *watch) run(ctx context.Context, p *env) error {
 	conn, err := p.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	for {
-		if err := w.look(ctx, conn); err != nil {
+		if err := w.sample(ctx, conn); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -55,7 +55,7 @@ func (w *watch) run(ctx context.Context, p *place) error {
 	}
 }
 
-func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
+func (w *watch) sample(ctx context.Context, conn *pgx.Conn) error {
 	var all, busy, lockWaits, logWaits float64
 	if err := conn.QueryRow(ctx, look).Scan(&all, &busy, &lockWaits, &logWaits); err != nil {
 		return err

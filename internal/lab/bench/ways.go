@@ -87,12 +87,12 @@ func measureWays(ctx context.Context, r *run) error {
 
 // direct is load.Direct.
 func (r *run) direct(ctx context.Context, w *load.Workload, buffer int) (_ map[string]float64, err error) {
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
-	c := load.DirectConfig{DatabaseURL: r.place.databaseURL, Schema: directSchema, Writers: waysInstances, Buffer: buffer}
+	c := load.DirectConfig{DatabaseURL: r.env.databaseURL, Schema: directSchema, Writers: waysInstances, Buffer: buffer}
 	var superuser bool
-	if err := r.place.pool.QueryRow(ctx, "SELECT current_setting('is_superuser') = 'on'").Scan(&superuser); err != nil {
+	if err := r.env.pool.QueryRow(ctx, "SELECT current_setting('is_superuser') = 'on'").Scan(&superuser); err != nil {
 		return nil, fmt.Errorf("ask Postgres for the role: %w", err)
 	}
 	if superuser {
@@ -117,16 +117,16 @@ func (r *run) direct(ctx context.Context, w *load.Workload, buffer int) (_ map[s
 
 // perRequest writes each update by itself.
 func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]float64, error) {
-	if err := r.place.fresh(ctx); err != nil {
+	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
-	tables, err := load.MakeTables(ctx, r.place.pool, directSchema)
+	tables, err := load.MakeTables(ctx, r.env.pool, directSchema)
 	if err != nil {
 		return nil, err
 	}
 	var conns [waysInstances]*pgx.Conn
 	for i := range conns {
-		if conns[i], err = r.place.connect(ctx); err != nil {
+		if conns[i], err = r.env.connect(ctx); err != nil {
 			return nil, err
 		}
 		defer conns[i].Close(context.WithoutCancel(ctx))

@@ -176,7 +176,7 @@ func (c *client) send(ctx context.Context, updates []spend.Update) error {
 			c.all.acknowledged.Add(n)
 			return nil
 		case errors.Is(err, errUnanswered):
-			c.ledger.doubt(updates)
+			c.ledger.noteUnanswered(updates)
 			c.all.unanswered.Add(n)
 			return nil
 		case !errors.Is(err, errRefused):

@@ -18,8 +18,8 @@ func sample() *ledger {
 		return []spend.Update{u, u}
 	}
 	c.ledger.acknowledge(request(100))
-	c.ledger.doubt(request(10))
-	c.ledger.doubt(request(1))
+	c.ledger.noteUnanswered(request(10))
+	c.ledger.noteUnanswered(request(1))
 	return c.ledger
 }
 

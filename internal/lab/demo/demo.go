@@ -141,11 +141,11 @@ func (d *demo) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return d.lookAtBooks(ctx)
+	return d.checkBooks(ctx)
 }
 
-// lookAtBooks finds out which books the instances have made, for what is theirs in Redis lies under their id.
-func (d *demo) lookAtBooks(ctx context.Context) error {
+// checkBooks finds out which books the instances have made, for what is theirs in Redis lies under their id.
+func (d *demo) checkBooks(ctx context.Context) error {
 	store, err := pgstore.Open(ctx, d.postgres.URL(""), pgstore.Options{MaxConns: 1})
 	if err != nil {
 		return err

@@ -55,8 +55,8 @@ func (l *ledger) acknowledge(updates []spend.Update) {
 	}
 }
 
-// doubt notes a request that got no answer.
-func (l *ledger) doubt(updates []spend.Update) {
+// noteUnanswered notes a request that got no answer.
+func (l *ledger) noteUnanswered(updates []spend.Update) {
 	l.unanswered = append(l.unanswered, request{updates[0].EndUserID, updates})
 }
 

@@ -61,7 +61,7 @@ func (w *watch) run(ctx context.Context) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
-		n := w.look(ctx)
+		n := w.sample(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -80,7 +80,7 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-func (w *watch) look(ctx context.Context) (n numbers) {
+func (w *watch) sample(ctx context.Context) (n numbers) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	n = w.last // what can't be read stays as it was

@@ -156,7 +156,7 @@ func (p *Proxy) serve(client net.Conn) {
 	if !p.keep(client, server) {
 		return
 	}
-	defer p.forget(client, server)
+	defer p.remove(client, server)
 	c := &connection{}
 	var passing sync.WaitGroup
 	pass := func(to, from net.Conn, gate func([]byte) error) {
@@ -179,7 +179,7 @@ func (p *Proxy) keep(conns ...net.Conn) bool {
 	return !p.closed && !p.refusing
 }
 
-func (p *Proxy) forget(conns ...net.Conn) {
+func (p *Proxy) remove(conns ...net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range conns {

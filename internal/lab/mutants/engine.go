@@ -3,7 +3,7 @@ package main
 // engineMutants are about the way of a batch: outbox, queue, plan, commit.
 //
 // Left out, because without them nothing can be told apart from outside:
-//   - the direct path and a lane in doubt read the stored mark first: without that they claim what is committed already,
+//   - the direct path and a relay in doubt read the stored mark first: without that they claim what is committed already,
 //     are fenced, or meet a duplicate, and read the mark then;
 //   - the sleep between two flushes ends when the lease is lost: the next walk looks at the lease before anything else.
 var engineMutants = []mutant{
@@ -17,7 +17,7 @@ var engineMutants = []mutant{
 	{
 		name:  "plan takes batches behind a gap",
 		guard: "a producer's batches are taken in sequence without a gap: the mark would pass one that is missing, and that is lost when it comes",
-		edits: []edit{{"plan.go", "case b.Sequence > claim.Last+1 && p.passing[id] == \"\" || p.enough(sums):", "case p.enough(sums):"}, {"plan.go", "gap := b.Sequence > claim.Last+1", "gap := false"}},
+		edits: []edit{{"plan.go", "case b.Sequence > claim.Last+1 && p.skipping[id] == \"\" || p.enough(sums):", "case p.enough(sums):"}, {"plan.go", "gap := b.Sequence > claim.Last+1", "gap := false"}},
 		pkg:   ".",
 		tests: []string{"TestPlanWaitsBehindAGapUntilALaterEntryFillsIt", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 		quick: true,
@@ -81,7 +81,7 @@ var engineMutants = []mutant{
 	{
 		name:  "another chain passed over to",
 		guard: "what follows a batch of another chain is set aside with it: behind the grace it would be booked as if there were a gap",
-		edits: []edit{{"plan.go", "case p.astray[b.PriorDigest]:", "case false:"}},
+		edits: []edit{{"plan.go", "case p.divergent[b.PriorDigest]:", "case false:"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsBatchesOfAnotherChainAside"},
 	},
@@ -138,7 +138,7 @@ var engineMutants = []mutant{
 	{
 		name:  "a quarantine that fails keeps acks back",
 		guard: "what is committed leaves the queue, whether or not anything can be set aside",
-		edits: []edit{{"flusher.go", "plan.bad = nil // it is met again in the next walk", "return false"}},
+		edits: []edit{{"flusher.go", "plan.bad = nil // it is read again in the next walk", "return false"}},
 		pkg:   ".",
 		tests: []string{"TestQuarantineThatIsDeniedStopsNothing"},
 	},
@@ -180,7 +180,7 @@ var engineMutants = []mutant{
 	{
 		name:  "what lasts is told once",
 		guard: "the log tells once a minute what lasts: its last line would be of a time long ago",
-		edits: []edit{{"failures.go", "kind != f.kind || now.Sub(f.told) >= failureInterval", "kind != f.kind"}},
+		edits: []edit{{"failures.go", "kind != f.kind || now.Sub(f.logged) >= failureInterval", "kind != f.kind"}},
 		pkg:   ".",
 		tests: []string{"TestTheLogSaysWhyFlushesFailNow"},
 	},
@@ -272,7 +272,7 @@ var engineMutants = []mutant{
 	{
 		name:  "failed push taken for success",
 		guard: "a push whose outcome is unknown is repeated before the next batch goes, and its batch doesn't count as queued",
-		edits: []edit{{"lane_queue.go", "l.pushOnce(ctx, b); err != nil {\n", "l.pushOnce(ctx, b); err != nil {\n\t\t\tl.mu.Lock()\nl.outbox.atQueue(b, \"\")\nl.mu.Unlock()\n"}},
+		edits: []edit{{"lane_queue.go", "r.pushOnce(ctx, b); err != nil {\n", "r.pushOnce(ctx, b); err != nil {\n\t\t\tr.mu.Lock()\nr.outbox.atQueue(b, \"\")\nr.mu.Unlock()\n"}},
 		pkg:   ".",
 		tests: []string{"TestShutdownSaysExactlyWhatItCouldNotDrain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -307,7 +307,7 @@ var engineMutants = []mutant{
 	{
 		name:  "no way round the queue",
 		guard: "while the queue fails, instances write to Postgres directly",
-		edits: []edit{{"lane_queue.go", ">= fallbackAfter && l.setFallback", ">= 1<<62 && l.setFallback"}},
+		edits: []edit{{"lane_queue.go", ">= fallbackAfter && r.setFallback", ">= 1<<62 && r.setFallback"}},
 		pkg:   ".",
 		tests: []string{"TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack"},
 	},
@@ -342,7 +342,7 @@ var engineMutants = []mutant{
 	{
 		name:  "Wait says what it was asked for",
 		guard: "Wait says committed only of what every shard has confirmed",
-		edits: []edit{{"pipeline.go", "reached = min(reached, l.outbox.reached(r.seal))", "reached = l.outbox.reached(r.seal)"}},
+		edits: []edit{{"pipeline.go", "reached = min(reached, relay.outbox.reached(r.seal))", "reached = relay.outbox.reached(r.seal)"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorBooksAreExactWhateverTheOrderOfTheGoroutines"},
 	},

@@ -12,15 +12,15 @@ import (
 type verdict string
 
 const (
-	caught   verdict = "caught"
-	survived verdict = "SURVIVED"      // the tests pass
-	elsewise verdict = "NOT BY THESE"  // something fails, but none of the tests that must
-	broken   verdict = "DOESN'T BUILD" // an error of the mutant, no catch
-	untried  verdict = "NOT RUN"       // the text isn't there, there is no such test, or the time was over
+	caught          verdict = "caught"
+	survived        verdict = "SURVIVED"      // the tests pass
+	caughtElsewhere verdict = "NOT BY THESE"  // something fails, but none of the tests that must
+	broken          verdict = "DOESN'T BUILD" // an error of the mutant, no catch
+	untried         verdict = "NOT RUN"       // the text isn't there, there is no such test, or the time was over
 )
 
-// judged is a verdict and what it rests on.
-type judged struct {
+// classified is a verdict and what it rests on.
+type classified struct {
 	verdict verdict
 	failed  []string // the expected tests that failed; with elsewise, those that failed
 	passed  []string // the expected tests that passed
@@ -77,9 +77,9 @@ func (t *tally) failed(test string) bool {
 	return false
 }
 
-// judge says what became of a mutant that these tests must catch.
-func (t *tally) judge(expected []string) judged {
-	j := judged{output: t.output.String()}
+// classify says what became of a mutant that these tests must catch.
+func (t *tally) classify(expected []string) classified {
+	j := classified{output: t.output.String()}
 	for _, test := range expected {
 		switch {
 		case t.failed(test):
@@ -98,7 +98,7 @@ func (t *tally) judge(expected []string) judged {
 	case !t.packageFail:
 		j.verdict = survived
 	default:
-		j.verdict = elsewise
+		j.verdict = caughtElsewhere
 		for test := range t.states {
 			if t.failed(test) {
 				j.failed = append(j.failed, test)

@@ -16,10 +16,10 @@ func TestAVerdictRestsOnTheTestsThatWereNamed(t *testing.T) {
 			"run A,fail A,run B,pass B,run C,pass C,fail", caught, []string{"A"},
 		},
 		"only another one fails": {
-			"run A,pass A,run B,pass B,run C,fail C,fail", elsewise, []string{"C"},
+			"run A,pass A,run B,pass B,run C,fail C,fail", caughtElsewhere, []string{"C"},
 		},
 		"all pass":                  {"run A,pass A,run B,pass B,pass", survived, nil},
-		"all pass, and a leak":      {"run A,pass A,run B,pass B,fail", elsewise, nil},
+		"all pass, and a leak":      {"run A,pass A,run B,pass B,fail", caughtElsewhere, nil},
 		"a panic ends the program":  {"run A,pass A,run B,fail", caught, []string{"B"}},
 		"one waits while it hangs":  {"run A,pause A,run B,fail", caught, []string{"B"}},
 		"there is no such test":     {"run A,pass A,pass", untried, nil},
@@ -41,7 +41,7 @@ func TestAVerdictRestsOnTheTestsThatWereNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if j := tally.judge([]string{"A", "B"}); j.verdict != c.verdict || !slices.Equal(j.failed, c.failed) {
+		if j := tally.classify([]string{"A", "B"}); j.verdict != c.verdict || !slices.Equal(j.failed, c.failed) {
 			t.Errorf("%s: %s, failed %v; want %s, %v", name, j.verdict, j.failed, c.verdict, c.failed)
 		}
 	}

@@ -1,6 +1,6 @@
 package main
 
-// laneMutants are about the goroutines of a lane: that none waits for the server of another one, and what each may take from a
+// laneMutants are about the goroutines of a relay: that none waits for the server of another one, and what each may take from a
 // call during which another one went on.
 //
 // Left out: a mark that was read for an identity which is changed by then. It doesn't follow the chain of the new one either.
@@ -8,14 +8,14 @@ var laneMutants = []mutant{
 	{
 		name:  "Postgres asked where pushes are made",
 		guard: "no call to Postgres stands between a seal and its push: a Postgres that hangs would hold up all",
-		edits: []edit{{"lane_queue.go", "\tl.readMark(ctx)\n\treturn", "\tl.readMark(ctx)\n\tif l.isStalled() {\n\t\tl.redeliver(ctx)\n\t}\n\treturn"}},
+		edits: []edit{{"lane_queue.go", "\tr.readMark(ctx)\n\treturn", "\tr.readMark(ctx)\n\tif r.isStalled() {\n\t\tr.redeliver(ctx)\n\t}\n\treturn"}},
 		pkg:   ".",
 		tests: []string{"TestAPostgresThatHangsHoldsUpNoPush"},
 	},
 	{
 		name:  "direct writes made where pushes are made",
 		guard: "a direct write that hangs holds up no push once the queue is back",
-		edits: []edit{{"lane_queue.go", "\tl.readMark(ctx)\n\treturn", "\tl.readMark(ctx)\n\tif l.writesDirectly() {\n\t\tl.direct(ctx)\n\t}\n\treturn"}},
+		edits: []edit{{"lane_queue.go", "\tr.readMark(ctx)\n\treturn", "\tr.readMark(ctx)\n\tif r.writesDirectly() {\n\t\tr.direct(ctx)\n\t}\n\treturn"}},
 		pkg:   ".",
 		tests: []string{"TestADirectWriteThatHangsHoldsUpNoPush"},
 	},
@@ -23,8 +23,8 @@ var laneMutants = []mutant{
 		name:  "journal written where pushes are made",
 		guard: "no call to the queue stands between a seal and the journal",
 		edits: []edit{
-			{"lane.go", "add(\"journal\", l.stepJournal)", "add(\"journal\", func(context.Context) time.Duration { return 0 })"},
-			{"lane_queue.go", "\tl.pushAll(ctx)\n", "\tl.stepJournal(ctx)\n\tl.pushAll(ctx)\n"},
+			{"lane.go", "add(\"journal\", r.stepJournal)", "add(\"journal\", func(context.Context) time.Duration { return 0 })"},
+			{"lane_queue.go", "\tr.pushAll(ctx)\n", "\tr.stepJournal(ctx)\n\tr.pushAll(ctx)\n"},
 		},
 		pkg:   ".",
 		tests: []string{"TestServersThatHangHoldUpNoJournal"},
@@ -32,42 +32,42 @@ var laneMutants = []mutant{
 	{
 		name:  "queue that hangs waited for",
 		guard: "direct writes begin once a call to the queue has had no answer for a second, not when it has timed out",
-		edits: []edit{{"lane_queue.go", "return l.fallback || !l.askedQueue.IsZero() &&", "return l.fallback || false &&"}},
+		edits: []edit{{"lane_queue.go", "return r.fallback || !r.askedQueue.IsZero() &&", "return r.fallback || false &&"}},
 		pkg:   ".",
 		tests: []string{"TestAQueueThatHangsIsGoneRoundAfterASecond"},
 	},
 	{
 		name:  "identity changed for what was said of the one before",
 		guard: "what Postgres says of an identity that was changed meanwhile doesn't set aside the batches of the new one",
-		edits: []edit{{"divergence.go", "l.outbox.producer != of || cause", "cause"}},
+		edits: []edit{{"divergence.go", "r.outbox.producer != of || cause", "cause"}},
 		pkg:   ".",
 		tests: []string{"TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne"},
 	},
 	{
 		name:  "any producer's mark confirmed",
 		guard: "a mark of the identity before is none of the new one",
-		edits: []edit{{"lane.go", "if l.outbox.producer != of {", "if false {"}},
+		edits: []edit{{"lane.go", "if r.outbox.producer != of {", "if false {"}},
 		pkg:   ".",
 		tests: []string{"TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne"},
 	},
 	{
 		name:  "pushed although it is set aside",
 		guard: "a batch that is set aside while the queue is asked whether it answers isn't pushed any more: the queue may be that of other books by then",
-		edits: []edit{{"lane_queue.go", "if b.Producer != l.outbox.producer {", "if false {"}},
+		edits: []edit{{"lane_queue.go", "if b.Producer != r.outbox.producer {", "if false {"}},
 		pkg:   ".",
 		tests: []string{"TestAPushThatAnIdentityDoesNotOutliveSaysNothingOfTheNextOne"},
 	},
 	{
 		name:  "entry of the identity before taken for a lost one",
 		guard: "that an entry is gone is noted for the identity that it was of: the queue would be said to have lost a batch of the new one",
-		edits: []edit{{"lane_queue.go", "l.outbox.atQueue(b, entry) && b.Producer == l.outbox.producer", "l.outbox.atQueue(b, entry)"}},
+		edits: []edit{{"lane_queue.go", "r.outbox.atQueue(b, entry) && b.Producer == r.outbox.producer", "r.outbox.atQueue(b, entry)"}},
 		pkg:   ".",
 		tests: []string{"TestAPushThatAnIdentityDoesNotOutliveSaysNothingOfTheNextOne"},
 	},
 	{
 		name:  "entry forgotten that goes meanwhile",
 		guard: "an entry that is found gone while Postgres is asked about others is asked about again: the queue would be trusted although it has lost one",
-		edits: []edit{{"lane_postgres.go", "slices.Clone(l.moved[len(moved):])", "nil"}},
+		edits: []edit{{"lane_postgres.go", "slices.Clone(r.moved[len(moved):])", "nil"}},
 		pkg:   ".",
 		tests: []string{"TestAnEntryThatGoesWhilePostgresIsAskedIsAskedAboutAgain"},
 	},
@@ -81,7 +81,7 @@ var laneMutants = []mutant{
 	{
 		name:  "gap that nobody fills waited for",
 		guard: "who has dropped batches that a Postgres turned back has lost passes them at once: its acknowledgements would wait for the grace",
-		edits: []edit{{"lane_postgres.go", "return !l.missingSince.IsZero() && (", "return false && ("}},
+		edits: []edit{{"lane_postgres.go", "return !r.missingSince.IsZero() && (", "return false && ("}},
 		pkg:   ".",
 		tests: []string{"TestABatchThatPostgresLostHoldsUpNoAcknowledgement"},
 	},

@@ -109,18 +109,18 @@ var redisMutants = []mutant{
 		tests: []string{"TestTextsThatAreLongerThanAnyOfOursStayInRedis"},
 	},
 	{
-		name:  "records of the roster of any length read",
-		guard: "a record of the roster that no instance can have written isn't read into the memory of every instance",
-		edits: []edit{{"queues/redisqueue/roster_list.lua", "#record <= mostRecord", "true"}},
+		name:  "heartbeats of any length read",
+		guard: "a heartbeat that no instance can have written isn't read into the memory of every instance",
+		edits: []edit{{"queues/redisqueue/heartbeats_list.lua", "#record <= mostRecord", "true"}},
 		pkg:   "queues/redisqueue",
-		tests: []string{"TestARosterListsNothingThatNoProcessCanHaveWritten"},
+		tests: []string{"TestHeartbeatsListNothingThatNoProcessCanHaveWritten"},
 	},
 	{
 		name:  "retained entries expire by one clock",
 		guard: "the earlier clock decides what is old: one that jumps ahead would forget what a turned-back Postgres needs",
 		edits: []edit{{"queues/redisqueue/expire.lua", "math.min(own, callers) - age, 0", "math.max(own, callers) - age, 0"}},
 		pkg:   "queues/redisqueue",
-		tests: []string{"TestRedisIsAKeeper/ExpireGoesByTheEarlierClock"},
+		tests: []string{"TestRedisIsARetainer/ExpireGoesByTheEarlierClock"},
 	},
 	{
 		name:  "entries of a clock that was ahead go early",
@@ -159,7 +159,7 @@ var redisMutants = []mutant{
 	},
 	{
 		name:  "direct locks without a bound",
-		guard: "a locker takes no more connections than it has: lanes that hold their lock would wait for each other",
+		guard: "a locker takes no more connections than it has: relays that hold their lock would wait for each other",
 		edits: []edit{{"lockers/pglock/postgres.go", "	if !l.take() {", "	if !l.take() && false {"}},
 		pkg:   "lockers",
 		tests: []string{"TestBeyondItsLeasesALockerAnswersAtOnceAndTheirEndMakesRoom"},

@@ -28,25 +28,25 @@ const buildTime = 5 * time.Minute
 const unchangedTime = 20 * time.Minute
 
 // try builds the mutant and runs the tests that must catch it. An error is one of the mutant or of this machine.
-func (r *runner) try(ctx context.Context, m *mutant) (judged, error) {
+func (r *runner) try(ctx context.Context, m *mutant) (classified, error) {
 	dir, err := os.MkdirTemp("", "spendflush-mutant-")
 	if err != nil {
-		return judged{verdict: untried}, err
+		return classified{verdict: untried}, err
 	}
 	defer os.RemoveAll(dir)
 	overlay, err := r.writeOverlay(dir, m)
 	if err != nil {
-		return judged{verdict: untried}, err
+		return classified{verdict: untried}, err
 	}
 	return r.test(ctx, r.timeout, m.pkg, m.tests, "-overlay", overlay)
 }
 
 // unchanged runs tests on the program as it is.
-func (r *runner) unchanged(ctx context.Context, pkg string, tests []string) (judged, error) {
+func (r *runner) unchanged(ctx context.Context, pkg string, tests []string) (classified, error) {
 	return r.test(ctx, unchangedTime, pkg, tests)
 }
 
-func (r *runner) test(ctx context.Context, timeout time.Duration, pkg string, tests []string, flags ...string) (judged, error) {
+func (r *runner) test(ctx context.Context, timeout time.Duration, pkg string, tests []string, flags ...string) (classified, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout+buildTime)
 	defer cancel()
 	args := append([]string{"test", "-json", "-count=1", "-vet=off", "-timeout", timeout.String()}, flags...)
@@ -59,7 +59,7 @@ func (r *runner) test(ctx context.Context, timeout time.Duration, pkg string, te
 	failed := cmd.Run()
 	t, err := read(&stdout)
 	t.output.Write(stderr.Bytes())
-	j := t.judge(tests)
+	j := t.classify(tests)
 	if ctx.Err() != nil {
 		j.verdict, err = untried, context.Cause(ctx)
 	} else if failed != nil && !t.packageFail {

@@ -26,7 +26,7 @@ var serviceMutants = []mutant{
 	{
 		name:  "clocks that are wrong told for ever",
 		guard: "it is told once that clocks differ, and once that they agree again",
-		edits: []edit{{"internal/clocks/clocks.go", "(d.told == 0 || (ahead-d.told).Abs() > Bound)", "true"}},
+		edits: []edit{{"internal/clocks/clocks.go", "(d.logged == 0 || (ahead-d.logged).Abs() > Bound)", "true"}},
 		pkg:   "internal/clocks",
 		tests: []string{"TestAServersClockIsToldOnceAndOnceMoreWhenItIsRight"},
 		quick: true,

@@ -164,7 +164,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "short update taken for a whole one",
 		guard: "an update of rows taken for known is undone if one isn't there",
-		edits: []edit{{"sql/pgstore/apply.go", `{name: "add_known_totals", rows: len(totals.there)}`, `{name: "add_known_totals", rows: -len(totals.there)}`},
+		edits: []edit{{"sql/pgstore/apply.go", `{name: "add_known_totals", rows: len(totals.present)}`, `{name: "add_known_totals", rows: -len(totals.present)}`},
 			{"sql/pgstore/apply.go", "if c.rows > 0 {", "if c.rows != 0 {"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries", "TestARowThatIsGoneIsMadeAgain"},
@@ -389,7 +389,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "wrong dictionary still believed",
 		guard: "where the dictionary isn't as remembered, everything remembered is forgotten",
-		edits: []edit{{"sql/pgstore/apply.go", "s.known.forget()", ""}},
+		edits: []edit{{"sql/pgstore/apply.go", "s.known.evictAll()", ""}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries"},
 	},
@@ -403,9 +403,9 @@ var sqlMutants = []mutant{
 	{
 		name:  "keys remembered past a forgetting",
 		guard: "a transaction that began before everything was forgotten teaches nothing",
-		edits: []edit{{"sql/pgstore/known.go", "if k.epoch != epoch {", "if false {"}},
+		edits: []edit{{"sql/pgstore/known.go", "if c.epoch != epoch {", "if false {"}},
 		pkg:   "sql/pgstore",
-		tests: []string{"TestWhatATransactionLearnedFromBeforeAllWasForgottenIsNotRemembered"},
+		tests: []string{"TestWhatATransactionLearnedFromBeforeAllWasEvictedIsNotRemembered"},
 	},
 	{
 		name:  "refused rows dropped",

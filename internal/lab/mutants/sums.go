@@ -84,7 +84,7 @@ var sumMutants = []mutant{
 		guard: "texts that are no part of a cell's key are checked though the cell is known",
 		edits: []edit{{"openmap.go", "c != nil && m.keep == spend.AllDimensions && len(s.Tags) <= spend.MaxTags", "c != nil"}},
 		pkg:   ".",
-		tests: []string{"TestKnownCellVouchesForNothingThatIsNotInItsKey"},
+		tests: []string{"TestKnownCellSkipsNoValidationOfWhatIsNotInItsKey"},
 	},
 	{
 		name:  "keys of one hash taken for one",
@@ -98,7 +98,7 @@ var sumMutants = []mutant{
 		guard: "a handle counts in the hour of the request, not of its cell",
 		edits: []edit{{"handle.go", "if at == nil || at.hour != hour {", "if at == nil {"}},
 		pkg:   ".",
-		tests: []string{"TestHandleCountsWhereRecordCountsWhateverIsSealedOrForgotten"},
+		tests: []string{"TestHandleCountsWhereRecordCountsWhateverIsSealedOrEvicted"},
 	},
 	{
 		name:  "hour that nobody keeps",
@@ -117,7 +117,7 @@ var sumMutants = []mutant{
 	{
 		name:  "hours sealed out of order",
 		guard: "the rows of a batch are in order: one whose rows aren't would go to quarantine",
-		edits: []edit{{"seal.go", "hours = hours || places[i].hour != places[0].hour", ""}},
+		edits: []edit{{"seal.go", "hours = hours || order[i].hour != order[0].hour", ""}},
 		pkg:   ".",
 		tests: []string{"TestPlacesAreSortedByHourAndKeyWhateverTheKeys"},
 	},
@@ -126,7 +126,7 @@ var sumMutants = []mutant{
 		guard: "two cells of one combination in a seal become one row: an UPSERT takes no row twice",
 		edits: []edit{{"seal.go", "addEqual(rollups, rollupRows)}", "rollups}"}},
 		pkg:   ".",
-		tests: []string{"TestCellForgottenWhileItHasUpdatesIsStillCounted"},
+		tests: []string{"TestCellEvictedWhileItHasUpdatesIsStillCounted"},
 	},
 	{
 		name:  "equal rows of two batches lost",
@@ -320,7 +320,7 @@ var sumMutants = []mutant{
 	{
 		name:  "new entities are free",
 		guard: "new entities are bounded as combinations are: one update may have 70",
-		edits: []edit{{"newcomers.go", "n.entities += entities\n\tn.met", "n.met"}},
+		edits: []edit{{"newcomers.go", "n.entities += entities\n\tn.admitted", "n.admitted"}},
 		pkg:   ".",
 		tests: []string{"TestNewEntitiesCountAsKeysDo"},
 	},

@@ -40,14 +40,14 @@ var booksMutants = []mutant{
 	{
 		name:  "pushed batches renamed",
 		guard: "a batch that may have been pushed for some books stays theirs: under another name it could be booked in both",
-		edits: []edit{{"lane_books.go", "if !b.tried {", "if true {"}},
+		edits: []edit{{"relay_books.go", "if !b.tried {", "if true {"}},
 		pkg:   ".",
 		tests: []string{"TestWhatWasPushedForOtherBooksIsNeitherLostNorBookedAstray"},
 	},
 	{
 		name:  "pushes before the books are known",
 		guard: "nothing is pushed before Postgres, or a note, has told the books: it would lie under keys of none",
-		edits: []edit{{"lane_books.go", "return !view.id.IsZero()", "return true"}},
+		edits: []edit{{"relay_books.go", "return !view.id.IsZero()", "return true"}},
 		pkg:   ".",
 		tests: []string{"TestWithoutANoteNothingIsPushedBeforePostgresAnswers"},
 	},

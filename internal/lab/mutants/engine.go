@@ -272,7 +272,7 @@ var engineMutants = []mutant{
 	{
 		name:  "failed push taken for success",
 		guard: "a push whose outcome is unknown is repeated before the next batch goes, and its batch doesn't count as queued",
-		edits: []edit{{"lane_queue.go", "r.pushOnce(ctx, b); err != nil {\n", "r.pushOnce(ctx, b); err != nil {\n\t\t\tr.mu.Lock()\nr.outbox.atQueue(b, \"\")\nr.mu.Unlock()\n"}},
+		edits: []edit{{"relay_queue.go", "r.pushOnce(ctx, b); err != nil {\n", "r.pushOnce(ctx, b); err != nil {\n\t\t\tr.mu.Lock()\nr.outbox.atQueue(b, \"\")\nr.mu.Unlock()\n"}},
 		pkg:   ".",
 		tests: []string{"TestShutdownSaysExactlyWhatItCouldNotDrain", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -307,7 +307,7 @@ var engineMutants = []mutant{
 	{
 		name:  "no way round the queue",
 		guard: "while the queue fails, instances write to Postgres directly",
-		edits: []edit{{"lane_queue.go", ">= fallbackAfter && r.setFallback", ">= 1<<62 && r.setFallback"}},
+		edits: []edit{{"relay_queue.go", ">= fallbackAfter && r.setFallback", ">= 1<<62 && r.setFallback"}},
 		pkg:   ".",
 		tests: []string{"TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack"},
 	},

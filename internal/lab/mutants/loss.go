@@ -48,7 +48,7 @@ var lossMutants = []mutant{
 	{
 		name:  "birth not checked",
 		guard: "before anything is sealed it is looked whether the identity looks pruned",
-		edits: []edit{{"lane_postgres.go", "\tr.checkBirth(ctx)\n", ""}},
+		edits: []edit{{"relay_postgres.go", "\tr.checkBirth(ctx)\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestAnInstanceWhoseClockIsFarBehindGetsAnIdentityThatDoesNotLookPruned"},
 	},
@@ -160,21 +160,21 @@ var lossMutants = []mutant{
 	{
 		name:  "direct writes pushed never",
 		guard: "a relay pushes what it has written directly as soon as the queue takes it",
-		edits: []edit{{"lane_queue.go", "\tr.pushRetained(ctx)\n", ""}},
+		edits: []edit{{"relay_queue.go", "\tr.pushRetained(ctx)\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue", "TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing"},
 	},
 	{
 		name:  "direct writes of a stop not retained",
 		guard: "a process that ends pushes once more what it has written directly: after it only the queue can have it",
-		edits: []edit{{"lane_retained.go", "\tr.truncateJournal()\n\tr.pushRetained(ctx)\n", "\tr.truncateJournal()\n"}},
+		edits: []edit{{"relay_retained.go", "\tr.truncateJournal()\n\tr.pushRetained(ctx)\n", "\tr.truncateJournal()\n"}},
 		pkg:   ".",
 		tests: []string{"TestAStopHasTheQueueRetainWhatWasWrittenDirectly"},
 	},
 	{
 		name:  "entry that is gone taken for a loss",
 		guard: "as long as Postgres doesn't say whether it has a batch whose entry is gone, no loss is assumed",
-		edits: []edit{{"lane_postgres.go", "\t\tr.log.Debug(\"mark can't be read from Postgres\", \"error\", err)\n\t\treturn\n\t}\n\tr.mu.Lock()\n\tlost := 0", "\t\tr.queueLost(1)\n\t\treturn\n\t}\n\tr.mu.Lock()\n\tlost := 0"}},
+		edits: []edit{{"relay_postgres.go", "\t\tr.log.Debug(\"mark can't be read from Postgres\", \"error\", err)\n\t\treturn\n\t}\n\tr.mu.Lock()\n\tlost := 0", "\t\tr.queueLost(1)\n\t\treturn\n\t}\n\tr.mu.Lock()\n\tlost := 0"}},
 		pkg:   ".",
 		tests: []string{"TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay"},
 	},
@@ -286,7 +286,7 @@ var lossMutants = []mutant{
 	{
 		name:  "pushed before it is journaled",
 		guard: "a batch is in the journal before it is pushed: what is acknowledged as queued survives process and queue together",
-		edits: []edit{{"lane_queue.go", "r.p.cfg.Journal != nil && !b.journaled && !r.journalFailing", "r.journalFailing && false"}},
+		edits: []edit{{"relay_queue.go", "r.p.cfg.Journal != nil && !b.journaled && !r.journalFailing", "r.journalFailing && false"}},
 		pkg:   ".",
 		tests: []string{"TestNothingIsPushedThatIsNotInTheJournalYet"},
 	},

@@ -269,7 +269,7 @@ var neighbourMutants = []mutant{
 	{
 		name: "nobody settles", pkg: "internal/httpapi",
 		guard: "Who applies or drops an entry is kept with it: else nobody can tell who gave money up.",
-		edits: []edit{{"internal/httpapi/look.go", "callerOf(w).String()+\", instance \"+", "\"instance \"+"}},
+		edits: []edit{{"internal/httpapi/lists.go", "callerOf(w).String()+\", instance \"+", "\"instance \"+"}},
 		tests: []string{"TestWhoSettlesAnEntryIsInTheLogAndWithTheEntry"},
 	},
 	{

@@ -172,7 +172,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "row of one hour taken for that of the next",
 		guard: "a series known in one hour has no row in the next",
-		edits: []edit{{"sql/pgstore/known.go", "if ok && hour == r.hour {", "if ok {"}},
+		edits: []edit{{"sql/pgstore/keycache.go", "if ok && hour == r.hour {", "if ok {"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestTheFirstRowsOfAnHourAreNotTakenForKnown"},
 	},
@@ -403,7 +403,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "keys remembered past a forgetting",
 		guard: "a transaction that began before everything was forgotten teaches nothing",
-		edits: []edit{{"sql/pgstore/known.go", "if c.epoch != epoch {", "if false {"}},
+		edits: []edit{{"sql/pgstore/keycache.go", "if c.epoch != epoch {", "if false {"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestWhatATransactionLearnedFromBeforeAllWasEvictedIsNotRemembered"},
 	},

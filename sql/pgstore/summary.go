@@ -38,7 +38,7 @@ func (s *Store) Summary(ctx context.Context) (Summary, error) {
 	var ok *bool
 	var seconds *float64
 	var failed *string
-	err := s.readRow(ctx, "glance", nil, (*[16]byte)(&g.Books), &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
+	err := s.readRow(ctx, "summary", nil, (*[16]byte)(&g.Books), &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
 		&g.Quarantined, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
 	switch sqlState(err) {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:

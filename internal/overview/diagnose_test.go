@@ -175,7 +175,7 @@ func TestEverySituationHasItsSentence(t *testing.T) {
 }
 
 func TestEveryProblemLeadsToASectionOfTheRunbook(t *testing.T) {
-	source, err := os.ReadFile("judge.go")
+	source, err := os.ReadFile("diagnose.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestEveryProblemLeadsToASectionOfTheRunbook(t *testing.T) {
 	}
 	anchors := regexp.MustCompile(`(?m)^\trun\w+ += "(\w+)"$`).FindAllSubmatch(source, -1)
 	if len(anchors) < 12 {
-		t.Errorf("only %d anchors were found in judge.go", len(anchors))
+		t.Errorf("only %d anchors were found in diagnose.go", len(anchors))
 	}
 	for _, anchor := range anchors {
 		if !sections[string(anchor[1])] {

@@ -28,21 +28,23 @@ WITH copies AS (
     LEFT JOIN copies c ON l.quarantined AND c.producer = l.producer AND c.shard = l.shard AND c.sequence = l.first_sequence
     WHERE l.found_at IS NULL
     GROUP BY p.producer, l.shard
-), missing AS (
-    SELECT producer, shard, sealed_updates::numeric - updates AS updates, sealed_amount - amount AS amount
+), parts AS (
+    SELECT producer, shard, sealed_updates::numeric - updates AS updates, sealed_amount - amount AS amount,
+        0 AS lost, 0 AS aside, 0 AS dropped, 0 AS gone, 0 AS least_updates, 0 AS most_updates, 0 AS least, 0 AS most
     FROM spendflush.producers
     UNION ALL
-    SELECT NULL, shard, sealed_updates::numeric - updates, sealed_amount - amount
+    SELECT NULL, shard, sealed_updates::numeric - updates, sealed_amount - amount, 0, 0, 0, 0, 0, 0, 0, 0
     FROM spendflush.pruned_marks
+    UNION ALL
+    SELECT producer, shard, 0, 0, coalesce(lost, 0), aside, dropped, gone, least_updates, most_updates, least, most
+    FROM passed
 ), places AS (
-    SELECT coalesce(m.producer, p.producer) AS producer, coalesce(m.shard, p.shard) AS shard,
-        coalesce(m.updates, 0) AS updates, coalesce(m.amount, 0) AS amount, coalesce(p.lost, 0) AS lost,
-        coalesce(p.aside, 0) AS aside, coalesce(p.dropped, 0) AS dropped, coalesce(p.gone, 0) AS gone,
-        coalesce(p.least_updates, 0) AS least_updates, coalesce(p.most_updates, 0) AS most_updates,
-        coalesce(p.least, 0) AS least, coalesce(p.most, 0) AS most
-    FROM missing m
-    FULL JOIN passed p ON p.shard = m.shard
-        AND coalesce(p.producer, '00000000-0000-0000-0000-000000000000') = coalesce(m.producer, '00000000-0000-0000-0000-000000000000')
+    -- The pruned marks of a shard are one place: there, producer is NULL.
+    SELECT producer, shard, sum(updates) AS updates, sum(amount) AS amount, sum(lost) AS lost, sum(aside) AS aside,
+        sum(dropped) AS dropped, sum(gone) AS gone, sum(least_updates) AS least_updates, sum(most_updates) AS most_updates,
+        sum(least) AS least, sum(most) AS most
+    FROM parts
+    GROUP BY producer, shard
 ), judged AS (
     SELECT *, gone > 0 OR CASE
         WHEN lost = 0 THEN NOT (updates BETWEEN least_updates AND most_updates AND amount BETWEEN least AND most)

@@ -178,7 +178,7 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	c.grow(plan)
 	c.confirmed(plan.marks)
 	c.log.Debug("flushed", "path", string(by), "producers", len(f.Claims), "totals", len(f.Totals), "rollups", len(f.Rollups),
-		"updates", f.Control[0].APIRequests(), "amount", f.Control[0].Spend, "took", end.Sub(start))
+		"updates", f.Control.Rollups.APIRequests(), "amount", f.Control.Rollups.Spend, "took", end.Sub(start))
 	return nil
 }
 

@@ -626,7 +626,7 @@ func TestABatchThatWasBookedByHandIsClaimedWithoutItsRows(t *testing.T) {
 	p.learn(p.unknown(), spend.Marks{Of: map[spend.ProducerID]spend.Mark{testProducer(1): {ByHand: []spend.ByHandBatch{byHand(b[1])}}}})
 	f := p.next()
 	if f == nil || !slices.Equal(f.ByHand, []spend.ByHandBatch{byHand(b[1])}) || f.Claims[0].Last != 2 ||
-		f.Claims[0].Updates != b[0].Updates+b[1].Updates || f.Control[0].APIRequests() != b[0].Updates {
+		f.Claims[0].Updates != b[0].Updates+b[1].Updates || f.Control.Rollups.APIRequests() != b[0].Updates {
 		t.Errorf("%+v", f)
 	}
 

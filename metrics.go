@@ -147,7 +147,7 @@ func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration) {
 	}
 	m.quarantined.Add(float64(len(f.Quarantine)))
 	m.found.Add(float64(len(f.Found)))
-	m.updates.WithLabelValues(path).Add(float64(f.Control[0].APIRequests()))
+	m.updates.WithLabelValues(path).Add(float64(f.Control.Rollups.APIRequests()))
 }
 
 // collector reports the metrics of one pipeline. States are looked up when it is asked.

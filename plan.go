@@ -181,13 +181,7 @@ func (p *plan) order() []spend.ProducerID {
 // brimful says whether more batches could make a sum overflow: no sum of one batch is above 2^62.
 func brimful(c *spend.Control) bool {
 	const most = 1 << 61
-	for i := range c {
-		s := &c[i]
-		if s.Bound() >= most {
-			return true
-		}
-	}
-	return false
+	return c.Bound() >= most
 }
 
 // enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the

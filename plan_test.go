@@ -429,7 +429,7 @@ func TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther(t *testing.T) {
 		rows := mustRows(t, b)
 		control.Add(&rows.Control)
 	}
-	if updates := control[0].APIRequests(); updates != combinations || control[spend.APIKey] != control[0] || control[spend.Team] != control[0] {
+	if updates, all := control.Rollups.APIRequests(), control.Rollups; updates != combinations || *control.Of(spend.APIKey) != all || *control.Of(spend.Team) != all {
 		t.Errorf("the batches together have %+v", control)
 	}
 	o := newOutbox(testProducer(1), 0)

@@ -48,7 +48,7 @@ type FlushStatus struct {
 func flushStatus(f *spend.Flush, taken []entryBatch, path string, start, end time.Time) FlushStatus {
 	s := FlushStatus{
 		At: end.UTC(), Shard: f.Shard, Path: path, Batches: f.Batches(), Rows: len(f.Totals) + len(f.Rollups),
-		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend, Seconds: end.Sub(start).Seconds(),
+		Updates: f.Control.Rollups.APIRequests(), Amount: f.Control.Rollups.Spend, Seconds: end.Sub(start).Seconds(),
 	}
 	for _, b := range taken {
 		s.Behind = max(s.Behind, end.Sub(b.SealedAt).Seconds()) // 0 where another machine's clock is ahead

@@ -74,7 +74,7 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 		t.Fatalf("%d batches in the queue, %v", len(entries), err)
 	}
 	flush, ack := aggregate(t, entries)
-	if got := flush.Control[0].APIRequests(); got != want.updates {
+	if got := flush.Control.Rollups.APIRequests(); got != want.updates {
 		t.Errorf("the queue holds %d updates instead of %d", got, want.updates)
 	}
 

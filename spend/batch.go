@@ -143,15 +143,15 @@ func (k *BatchKeys) NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *
 	var control Control
 	for i := range totals {
 		e.total(&totals[i])
-		control[totals[i].Entity.Type].Add(&totals[i].Counters)
+		control.Of(totals[i].Entity.Type).Add(&totals[i].Counters)
 	}
 	for i := range rollups {
 		e.rollup(&rollups[i])
-		control[0].Add(&rollups[i].Counters)
+		control.Rollups.Add(&rollups[i].Counters)
 	}
 	h.Version = BatchVersion
 	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
-	h.Updates, h.Amount = control[0].APIRequests(), control[0].Spend
+	h.Updates, h.Amount = control.Rollups.APIRequests(), control.Rollups.Spend
 	h.Totals, h.Rollups = len(totals), len(rollups)
 	bytes := k.sign(e.frame(&h, &control))
 	return &Batch{Header: h, digest: digestOf(bytes), bytes: bytes}
@@ -202,7 +202,7 @@ func (e *batchEncoder) rollup(row *RollupRow) {
 }
 
 func (e *batchEncoder) frame(h *Header, control *Control) []byte {
-	size := batchHeaderSize + len(e.rows) + 32*len(control) + signatureSize
+	size := batchHeaderSize + len(e.rows) + 32*(1+len(control.Totals)) + signatureSize
 	for _, text := range e.table {
 		size += 2 + len(text)
 	}
@@ -221,8 +221,9 @@ func (e *batchEncoder) frame(h *Header, control *Control) []byte {
 	putAmount(b[88:], h.PriorAmount)
 	copy(b[104:], h.PriorDigest[:])
 	copy(b[batchBooksAt:], h.Books[:])
-	for i := range control {
-		b = appendCounters(b, &control[i])
+	b = appendCounters(b, &control.Rollups)
+	for i := range control.Totals {
+		b = appendCounters(b, &control.Totals[i])
 	}
 	b = binary.AppendUvarint(b, uint64(len(e.table)))
 	for _, text := range e.table {
@@ -346,8 +347,9 @@ func decodeRows(h *Header, payload string, known *KnownKeys) (*Rows, error) {
 	}
 	d := decoder{rest: payload, known: known}
 	rows := &Rows{}
-	for i := range rows.Control {
-		rows.Control[i] = d.counters()
+	rows.Control.Rollups = d.counters()
+	for i := range rows.Control.Totals {
+		rows.Control.Totals[i] = d.counters()
 	}
 	table := d.table(1 + 2*h.Totals + (seriesFields+MaxTags)*h.Rollups)
 	if d.bad {
@@ -366,7 +368,7 @@ func decodeRows(h *Header, payload string, known *KnownKeys) (*Rows, error) {
 	if len(d.rest) > 0 {
 		return nil, fmt.Errorf("%d bytes behind the last row", len(d.rest))
 	}
-	if sums != rows.Control || sums[0].APIRequests() != h.Updates || sums[0].Spend != h.Amount {
+	if sums != rows.Control || sums.Rollups.APIRequests() != h.Updates || sums.Rollups.Spend != h.Amount {
 		return nil, errors.New("the rows don't add up to the control sums")
 	}
 	return rows, nil
@@ -387,7 +389,7 @@ func (d *decoder) totals(rows *Rows, n int, table []string, sums *Control) error
 		if !d.known.isHash(row.Key, d.canonical) {
 			return fmt.Errorf("the key of total row %d isn't that of %s %.80q", i, row.Entity.Type, row.Entity.ID)
 		}
-		sums[row.Entity.Type].Add(&row.Counters)
+		sums.Of(row.Entity.Type).Add(&row.Counters)
 	}
 	return nil
 }
@@ -407,7 +409,7 @@ func (d *decoder) rollups(rows *Rows, n int, table []string, sums *Control) erro
 		if !d.known.isHash(row.Key, d.canonical) {
 			return fmt.Errorf("the key of rollup row %d isn't that of its series", i)
 		}
-		sums[0].Add(&row.Counters)
+		sums.Rollups.Add(&row.Counters)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func TestMonstrousBatchesTakeMemoryInProportionToTheirBytes(t *testing.T) {
 		return reframe(append(b[:batchHeaderSize:batchHeaderSize], payload...))
 	}
 	const size = 1 << 20
-	control := make([]byte, len(Control{}))
+	control := make([]byte, 1+entityTypes)
 	table := func(texts uint64, of string) []byte {
 		b := binary.AppendUvarint(slices.Clone(control), texts)
 		return append(append(b, 0), strings.Repeat(of, (size-len(b))/len(of))...)

@@ -94,15 +94,31 @@ func (r *RollupRow) Series() Series { return r.source.series() }
 // Texts returns how many bytes the ids, tags and dimensions of the series take, about.
 func (r *RollupRow) Texts() int { return int(r.texts) }
 
-// Control holds, for one shard, the sums that its rows must have: [0] of all rollup rows, [t] of all totals of entity
-// type t. They are made when a batch is sealed, apart from the rows, so that the books can be checked against them.
-type Control [entityTypes + 1]Counters
+// Control holds, for one shard, the sums that its rows must have. They are made when a batch is sealed, apart from the
+// rows, so that the books can be checked against them.
+type Control struct {
+	Rollups Counters              // of all rollup rows
+	Totals  [entityTypes]Counters // of all totals of each entity type, in the order of EntityTypes
+}
+
+// Of returns the sums of all totals of an entity type, which must be one of EntityTypes.
+func (c *Control) Of(t EntityType) *Counters { return &c.Totals[t-1] }
 
 // Add adds d to c.
 func (c *Control) Add(d *Control) {
-	for i := range c {
-		c[i].Add(&d[i])
+	c.Rollups.Add(&d.Rollups)
+	for i := range c.Totals {
+		c.Totals[i].Add(&d.Totals[i])
 	}
+}
+
+// Bound returns a number that no whole number of the sums is above, and that is less than twice the largest.
+func (c *Control) Bound() uint64 {
+	bound := c.Rollups.Bound()
+	for i := range c.Totals {
+		bound |= c.Totals[i].Bound()
+	}
+	return bound
 }
 
 // Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed or found. It has at

@@ -25,7 +25,7 @@ func check(f *spend.Flush) error {
 	if err := checkLost(f); err != nil {
 		return err
 	}
-	if sums != f.Control || sums[0].APIRequests() != updates || sums[0].Spend != amount {
+	if sums != f.Control || sums.Rollups.APIRequests() != updates || sums.Rollups.Spend != amount {
 		return errors.New("rows, control sums and claims don't agree")
 	}
 	return nil
@@ -56,21 +56,22 @@ func checkClaims(f *spend.Flush) (updates int64, amount spend.Amount, err error)
 
 // checkRows returns what the rows add up to.
 func checkRows(f *spend.Flush) (sums spend.Control, err error) {
+	types := spend.EntityTypes()
 	for i := range f.Totals {
 		if i > 0 && f.Totals[i-1].Key.Compare(f.Totals[i].Key) >= 0 {
 			return sums, fmt.Errorf("total %d is out of order", i)
 		}
 		kind := f.Totals[i].Entity.Type
-		if kind == 0 || int(kind) >= len(sums) {
-			return sums, fmt.Errorf("total %d is of entity type %d; allowed are 1 to %d", i, kind, len(sums)-1)
+		if !slices.Contains(types, kind) {
+			return sums, fmt.Errorf("total %d is of entity type %d; allowed are 1 to %d", i, kind, len(types))
 		}
-		sums[kind].Add(&f.Totals[i].Counters)
+		sums.Of(kind).Add(&f.Totals[i].Counters)
 	}
 	for i := range f.Rollups {
 		if i > 0 && f.Rollups[i-1].Compare(&f.Rollups[i]) >= 0 {
 			return sums, fmt.Errorf("rollup row %d is out of order", i)
 		}
-		sums[0].Add(&f.Rollups[i].Counters)
+		sums.Rollups.Add(&f.Rollups[i].Counters)
 	}
 	return sums, nil
 }

@@ -206,7 +206,7 @@ func TestAFlushThatContradictsItselfIsRefusedAndLeavesNothing(t *testing.T) {
 		"rollups twice":                  func(f *spend.Flush) { f.Rollups = append(f.Rollups, f.Rollups[0]) },
 		"a total that is too small":      func(f *spend.Flush) { f.Totals[1].Counters.PromptTokens-- },
 		"a rollup that is too large":     func(f *spend.Flush) { f.Rollups[0].Counters.FailedRequests++ },
-		"a control sum of nothing":       func(f *spend.Flush) { f.Control[3].PromptTokens++ },
+		"a control sum of nothing":       func(f *spend.Flush) { f.Control.Of(spend.EndUser).PromptTokens++ },
 		"more claimed than in the rows":  func(f *spend.Flush) { f.Claims[0].Updates++ },
 		"a batch found without its rows": func(f *spend.Flush) { f.Found = []spend.FoundBatch{{Sequence: 1, Updates: 1}} },
 		"found out of order":             func(f *spend.Flush) { f.Found = []spend.FoundBatch{{Sequence: 2}, {Sequence: 1}} },

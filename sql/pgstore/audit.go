@@ -231,7 +231,7 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 		return err
 	}
 
-	names := []string{bookName(0)}
+	names := []string{rollupBook}
 	for _, t := range spend.EntityTypes() {
 		names = append(names, t.String())
 	}
@@ -239,7 +239,7 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 		want := books["control "+name]
 		difference := compare(want, books["rows "+name], books["quarantine "+name])
 		label := "totals of " + name
-		if name == bookName(0) {
+		if name == rollupBook {
 			label = "rollups"
 		}
 		a.add(label, difference == "", "%s", cmp.Or(difference, "control sums = rows: "+cmp.Or(want[0], "0")+" dollars"))

@@ -55,7 +55,7 @@ type asideRow struct {
 func (s *aside) add(r *asideRow) {
 	noAmount := (*anyAmount)(&r.counters.Spend).Scan(r.spend)
 	counters := fingerprintCounters(&r.counters)
-	if r.book == bookName(0) {
+	if r.book == rollupBook {
 		if s.days[r.day] == nil {
 			s.days[r.day] = new(fingerprint)
 		}
@@ -70,7 +70,7 @@ func (s *aside) add(r *asideRow) {
 	for _, e := range list {
 		// As parameters; what is damaged is so on both sides alike.
 		e.ID, e.TeamID = plainText(e.ID), plainText(e.TeamID)
-		of := asideOf{r.book != bookName(0), e}
+		of := asideOf{r.book != rollupBook, e}
 		if s.sums[of] == nil {
 			s.sums[of] = new([fingerprintWeights]big.Int)
 		}
@@ -82,7 +82,7 @@ func (s *aside) add(r *asideRow) {
 
 // asideNames reads the names of a row in quarantine: the key that they have, and the entities that the row counts on.
 func asideNames(book, names string) (key spend.Key, list []spend.Entity, err error) {
-	if book == bookName(0) {
+	if book == rollupBook {
 		var series spend.Series
 		err = json.Unmarshal([]byte(names), &series)
 		return series.Key(), entitiesOf(&series), err

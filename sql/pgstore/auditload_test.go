@@ -35,7 +35,7 @@ func (p *loadProducer) batch(shard int, requests []request) *spend.Flush {
 	lane.sequence++
 	f := flushOf(p.id, lane.sequence, lane.sequence, requests...)
 	f.Shard = shard
-	lane.sealed.Add(&f.Control[0])
+	lane.sealed.Add(&f.Control.Rollups)
 	c := &f.Claims[0]
 	c.SealedUpdates, c.SealedAmount = lane.sealed.APIRequests(), lane.sealed.Spend
 	return f

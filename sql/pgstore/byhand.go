@@ -179,7 +179,7 @@ func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.F
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
 	changed := fmt.Errorf("%w: its texts aren't valid, so they could not be kept as they were", ErrRefused)
-	if q.book == bookName(0) {
+	if q.book == rollupBook {
 		var series spend.Series
 		if err := json.Unmarshal([]byte(q.names), &series); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)

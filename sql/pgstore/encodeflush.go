@@ -130,24 +130,20 @@ func split(h spend.Hour) (day int32, hour int16) {
 	return day, int16(rest)
 }
 
-// bookName is how a control sum, by its place in a Control, is named in the database.
-func bookName(i int) string {
-	if i == 0 {
-		return "rollup"
-	}
-	return spend.EntityType(i).String()
-}
+// rollupBook is how the book of the rollups is named in the database. The totals of an entity type are a book of its name.
+const rollupBook = "rollup"
 
 // encodeControl encodes the control sums, and how many changes of the books they are.
 func encodeControl(e *encoder, f *spend.Flush, changes int16) {
-	var books []int
-	for i := range f.Control {
-		if i == 0 || f.Control[i] != (spend.Counters{}) { // the first one counts the changes
-			books = append(books, i)
+	books := []string{rollupBook} // always: it counts the changes
+	sums := []*spend.Counters{&f.Control.Rollups}
+	for _, t := range spend.EntityTypes() {
+		if of := f.Control.Of(t); *of != (spend.Counters{}) {
+			books, sums = append(books, t.String()), append(sums, of)
 		}
 	}
 	e.int2(int16(f.Shard))
-	e.texts(len(books), func(i int) string { return bookName(books[i]) })
+	e.texts(len(books), func(i int) string { return books[i] })
 	e.int2(changes)
-	e.counters(len(books), func(i int) *spend.Counters { return &f.Control[books[i]] })
+	e.counters(len(books), func(i int) *spend.Counters { return sums[i] })
 }

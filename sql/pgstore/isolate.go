@@ -92,7 +92,7 @@ func quarantineTotal(shard int, row *spend.TotalRow, reason error) call {
 }
 
 func quarantineRollup(shard int, row *spend.RollupRow, reason error) call {
-	return quarantineRow(shard, bookName(0), row.Key, row.Series(), &row.Hour, &row.Counters, reason)
+	return quarantineRow(shard, rollupBook, row.Key, row.Series(), &row.Hour, &row.Counters, reason)
 }
 
 func quarantineRow(

@@ -44,7 +44,7 @@ func TestAFlushIsEncodedBeforeItsTransactionBegins(t *testing.T) {
 			for i := range f.Rollups {
 				f.Rollups[i].Counters.PromptTokens++
 			}
-			f.Control[0].PromptTokens++
+			f.Control.Rollups.PromptTokens++
 			f.Claims[0].Updates++
 		}
 		return embedded.get(name)

@@ -208,7 +208,7 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 	}
 	switch {
 	case names == "":
-	case q.Book == bookName(0):
+	case q.Book == rollupBook:
 		err = json.Unmarshal([]byte(names), &q.Series)
 	default:
 		err = json.Unmarshal([]byte(names), &q.Entity)

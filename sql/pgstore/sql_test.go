@@ -132,14 +132,14 @@ func flushOf(producer spend.ProducerID, first, last uint64, requests ...request)
 	rollups := map[place]*spend.RollupRow{}
 	for _, r := range requests {
 		row := spend.NewRollupRow(&r.series, r.hour, r.counters)
-		f.Control[0].Add(&r.counters)
+		f.Control.Rollups.Add(&r.counters)
 		if known := rollups[place{r.hour, row.Key}]; known != nil {
 			known.Counters.Add(&r.counters)
 		} else {
 			rollups[place{r.hour, row.Key}] = &row
 		}
 		for _, e := range entities(&r.series) {
-			f.Control[e.Type].Add(&r.counters)
+			f.Control.Of(e.Type).Add(&r.counters)
 			if known := totals[e.Key()]; known != nil {
 				known.Counters.Add(&r.counters)
 			} else {
@@ -159,7 +159,7 @@ func flushOf(producer spend.ProducerID, first, last uint64, requests ...request)
 	})
 	claim := spend.Claim{
 		Producer: producer, First: first, Last: last, Prior: digestAt(first - 1), Digest: digestAt(last),
-		Updates: f.Control[0].APIRequests(), Amount: f.Control[0].Spend,
+		Updates: f.Control.Rollups.APIRequests(), Amount: f.Control.Rollups.Spend,
 	}
 	sealedUpTo.extend(&claim)
 	f.Claims = []spend.Claim{claim}

@@ -391,7 +391,7 @@ var lossMutants = []mutant{
 	{
 		name:  "flush that only sets aside counts for nothing",
 		guard: "every flush counts as a change of the books, also one that books no update: else a Postgres that was turned back behind it goes unnoticed",
-		edits: []edit{{"sql/pgstore/encodeflush.go", "if i == 0 || f.Control[i]", "if f.Control[i]"}},
+		edits: []edit{{"sql/pgstore/encodeflush.go", "{&f.Control.Rollups}\n", "{&f.Control.Rollups}\n\tif *sums[0] == (spend.Counters{}) {\n\t\tbooks, sums = nil, nil\n\t}\n"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestMarksCountEveryChangeOfTheShard"},
 	},

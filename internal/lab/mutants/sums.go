@@ -173,7 +173,7 @@ var sumMutants = []mutant{
 	{
 		name:  "header not compared with the rows",
 		guard: "what the claim counts, from the header, is what the rows hold",
-		edits: []edit{{"spend/batch.go", " || sums[0].Spend != h.Amount", ""}},
+		edits: []edit{{"spend/batch.go", " || sums.Rollups.Spend != h.Amount", ""}},
 		pkg:   "spend",
 		tests: []string{"TestBatchWhoseRowsDontAddUpIsRefused"},
 	},

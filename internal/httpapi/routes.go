@@ -27,7 +27,8 @@ type route struct {
 }
 
 // routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name, and nothing is cleaned
-// away.
+// away. http.ServeMux would redirect /v1/spend/team/.. and //v1/updates, and unescape what {entity...} stands for, so that a
+// slash in an id were one between two.
 type routes struct {
 	base     string // stands before all paths; "": nothing does
 	exact    map[string]*route

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/spendflush/spendflush/internal/bounds"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -38,14 +39,14 @@ type Config struct {
 	// Shards is the number of independent shards, 1 to MaxShards. All instances should have the same. Default: 1.
 	Shards int
 
-	// SealInterval is how often the open map is sealed, from 1ms. Default: 200ms.
+	// SealInterval is how often the open map is sealed, 1ms to 1m. Default: 200ms.
 	SealInterval time.Duration
 
-	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush to the next, from 1ms. Default: 500ms.
+	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush to the next, 1ms to 1m. Default: 500ms.
 	FlushInterval time.Duration
 
 	// MaxKeys bounds the distinct combinations in the open map. One whose ids, tags and dimensions have more than 500 bytes
-	// takes another place for each 500. Above it Record returns ErrBufferFull. Default: 1000000.
+	// takes another place for each 500. Above it Record returns ErrBufferFull. 1 to 100000000. Default: 1000000.
 	MaxKeys int
 
 	// MaxNewKeysPerDay bounds the new combinations and entities of one caller of RecordAllFor within a day of this process: rows
@@ -58,13 +59,13 @@ type Config struct {
 	MaxUnconfirmedBytes int
 
 	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from the queue. After it the
-	// missing one is reported as lost and skipped; should it turn up later, it is counted nevertheless. From 1s. Default:
+	// missing one is reported as lost and skipped; should it turn up later, it is counted nevertheless. 1s to 24h. Default:
 	// 10m.
 	GapGrace time.Duration
 
 	// RewindWindow is how far back Postgres may be turned (restored from a backup, failed over to a standby that lags)
 	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Retainer, there. 0:
-	// not at all. With it, a Queue must be a Retainer.
+	// not at all. At most 24h. With it, a Queue must be a Retainer.
 	RewindWindow time.Duration
 
 	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default: 10s.
@@ -138,33 +139,10 @@ func (c Config) Validate() error {
 	if (c.Queue == nil) != (c.Locker == nil) {
 		fault("Queue and Locker: one of them is nil; both or neither are needed")
 	}
-	if c.Shards < 1 || c.Shards > spend.MaxShards {
-		fault("Shards: %d; allowed are 1 to %d", c.Shards, spend.MaxShards)
-	}
-	interval := func(name string, d time.Duration) {
-		if d < time.Millisecond || d > time.Minute {
-			fault("%s: %s; allowed are 1ms to 1m", name, d)
+	for _, of := range c.numbers() {
+		if !of.bound.Has(of.value) {
+			fault("%s: %s; allowed are %s", of.field, of.bound.Text(of.value), of.bound)
 		}
-	}
-	interval("SealInterval", c.SealInterval)
-	interval("FlushInterval", c.FlushInterval)
-	if c.MaxKeys < 1 || c.MaxKeys > 100_000_000 {
-		fault("MaxKeys: %d; allowed are 1 to 100000000", c.MaxKeys)
-	}
-	if c.MaxNewKeysPerDay < 0 {
-		fault("MaxNewKeysPerDay: %d; allowed are 0 (no bound) and more", c.MaxNewKeysPerDay)
-	}
-	if c.MaxUnconfirmedBytes < 1<<20 {
-		fault("MaxUnconfirmedBytes: %d; allowed are 1048576 and more", c.MaxUnconfirmedBytes)
-	}
-	if c.DrainTimeout < time.Millisecond {
-		fault("DrainTimeout: %s; allowed are 1ms and more", c.DrainTimeout)
-	}
-	if c.GapGrace < time.Second {
-		fault("GapGrace: %s; allowed are 1s and more", c.GapGrace)
-	}
-	if c.RewindWindow < 0 || c.RewindWindow > maxRewindWindow {
-		fault("RewindWindow: %s; allowed are 0 to 24h", c.RewindWindow)
 	}
 	if _, ok := c.Queue.(spend.Retainer); c.RewindWindow > 0 && c.Queue != nil && !ok {
 		fault("RewindWindow: %s; the Queue must be a Retainer", c.RewindWindow)
@@ -178,6 +156,27 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// number is the value of a field that is a number or a duration.
+type number struct {
+	field string
+	value int64
+	bound bounds.Bound
+}
+
+func (c *Config) numbers() []number {
+	return []number{
+		{"Shards", int64(c.Shards), bounds.Shards},
+		{"SealInterval", int64(c.SealInterval), bounds.SealInterval},
+		{"FlushInterval", int64(c.FlushInterval), bounds.FlushInterval},
+		{"MaxKeys", int64(c.MaxKeys), bounds.MaxKeys},
+		{"MaxNewKeysPerDay", c.MaxNewKeysPerDay, bounds.MaxNewKeysPerDay},
+		{"MaxUnconfirmedBytes", int64(c.MaxUnconfirmedBytes), bounds.MaxUnconfirmedBytes},
+		{"DrainTimeout", int64(c.DrainTimeout), bounds.Duration(time.Millisecond, bounds.NoEnd)},
+		{"GapGrace", int64(c.GapGrace), bounds.GapGrace},
+		{"RewindWindow", int64(c.RewindWindow), bounds.RewindWindow},
+	}
 }
 
 func (c Config) keep() (keep spend.Dimensions) {
@@ -222,10 +221,9 @@ const (
 	flushRows       = 200_000                // rows of one flush, about: what Postgres commits in half a second or so
 	waitingBudget   = 32 << 20               // bytes of batches behind a gap that one walk over the queue keeps in memory
 
-	maxRewindWindow = 24 * time.Hour
-	rewindCheck     = 2 * time.Second     // how often it is looked whether Postgres was turned back
-	tendInterval    = time.Hour           // how often marks are tended
-	markRetention   = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
+	rewindCheck   = 2 * time.Second     // how often it is looked whether Postgres was turned back
+	tendInterval  = time.Hour           // how often marks are tended
+	markRetention = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
 )
 
 // knownKeySlots is how many keys are remembered over all shards: 3 MiB.

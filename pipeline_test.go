@@ -391,7 +391,7 @@ func TestConfigNamesAllItsFaultsAtOnce(t *testing.T) {
 		t.Fatal("a bad configuration is taken")
 	}
 	for _, want := range []string{
-		"Store:", "DirectLocker:", "Queue and Locker:", "Shards: 65", "SealInterval: 1µs", "FlushInterval: 1h0m0s", "MaxKeys: -1", `"colour"`,
+		"Store:", "DirectLocker:", "Queue and Locker:", "Shards: 65", "SealInterval: 1µs", "FlushInterval: 1h;", "MaxKeys: -1", `"colour"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in: %v", want, err)

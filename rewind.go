@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spendflush/spendflush/internal/bounds"
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -285,7 +286,7 @@ func (p *Pipeline) tend(ctx context.Context) error {
 	for _, shard := range p.retained(ctx) {
 		callCtx, cancel := p.time.WithTimeout(ctx, queueTimeout)
 		// Other instances may have a window still.
-		if err := p.books.current().queue.(spend.Retainer).Expire(callCtx, shard, maxRewindWindow, p.time.Now()); err != nil {
+		if err := p.books.current().queue.(spend.Retainer).Expire(callCtx, shard, time.Duration(bounds.RewindWindow.Most), p.time.Now()); err != nil {
 			p.log.Debug("what the queue has retained can't be looked at", "shard", shard, "error", err)
 		}
 		cancel()

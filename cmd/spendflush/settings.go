@@ -18,12 +18,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/spendflush/spendflush/internal/access"
+	"github.com/spendflush/spendflush/internal/bounds"
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
 
-// settings are all that the environment can set. The tags make `spendflush env` and the error messages.
+// settings are all that the environment can set. The tags, and settingBounds for numbers and durations, make `spendflush
+// env` and the error messages.
 type settings struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
 	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL; several hosts with commas (cluster); redis+sentinel://host:26379,host:26379/NAME" help:"the Redis that the queue and the lock are in"`
@@ -42,26 +44,26 @@ type settings struct {
 	Tokens           []string      `env:"SPENDFLUSH_TOKENS" secret:"true" allowed:"bearer tokens of 16 characters or more, 8 of them different, with commas" help:"who may use the HTTP API, each with all roles"`
 	Hosts            []string      `env:"SPENDFLUSH_HOSTS" allowed:"names and addresses without ports, with commas" help:"hosts under which the HTTP API answers, beside localhost and loopback addresses (default: any with tokens, else no others)"`
 	Instance         string        `env:"SPENDFLUSH_INSTANCE" allowed:"1 to 128 characters without spaces or colons" help:"name of this instance (default: host name and process id)"`
-	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" allowed:"1ms to 1m" help:"how often the sums in memory are sealed into a batch"`
-	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" allowed:"1ms to 1m" help:"how long the lock holder lets batches gather from one flush to the next"`
-	LockTTL          time.Duration `env:"SPENDFLUSH_LOCK_TTL" envDefault:"800ms" allowed:"500ms to 5m" help:"how long the lock of a holder that died keeps others out"`
-	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" allowed:"1 to 64, the same for all instances" help:"independent lanes, each with its own queue and lock"`
-	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" allowed:"1 to 100000000" help:"distinct combinations in memory above which updates are refused"`
-	MaxNewKeysPerDay int64         `env:"SPENDFLUSH_MAX_NEW_KEYS_PER_DAY" envDefault:"0" allowed:"1 or more; 0: no bound" help:"new combinations and entities of one caller (a token where there are several, else an address) in a day of this instance above which its updates are refused; they are rows that stay in Postgres"`
-	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" allowed:"1048576 or more; 0: no bound" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
-	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" allowed:"4 to 1000" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
-	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" allowed:"1048576 or more" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
-	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" allowed:"1 to 1000000" help:"HTTP connections at once, half of them at most from one address; above that the one that is longest without a request is closed for a new one"`
+	SealInterval     time.Duration `env:"SPENDFLUSH_SEAL_INTERVAL" envDefault:"200ms" help:"how often the sums in memory are sealed into a batch"`
+	FlushInterval    time.Duration `env:"SPENDFLUSH_FLUSH_INTERVAL" envDefault:"500ms" help:"how long the lock holder lets batches gather from one flush to the next"`
+	LockTTL          time.Duration `env:"SPENDFLUSH_LOCK_TTL" envDefault:"800ms" help:"how long the lock of a holder that died keeps others out"`
+	Shards           int           `env:"SPENDFLUSH_SHARDS" envDefault:"1" help:"independent lanes, each with its own queue and lock; the same for all instances"`
+	MaxKeys          int           `env:"SPENDFLUSH_MAX_KEYS" envDefault:"1000000" help:"distinct combinations in memory above which updates are refused"`
+	MaxNewKeysPerDay int64         `env:"SPENDFLUSH_MAX_NEW_KEYS_PER_DAY" envDefault:"0" help:"new combinations and entities of one caller (a token where there are several, else an address) in a day of this instance above which its updates are refused; they are rows that stay in Postgres"`
+	QueueMaxBytes    int64         `env:"SPENDFLUSH_QUEUE_MAX_BYTES" envDefault:"268435456" help:"bytes of a shard's queue in Redis above which batches stay in memory"`
+	MaxConnections   int           `env:"SPENDFLUSH_MAX_CONNECTIONS" envDefault:"8" help:"connections to Postgres that this instance may open; up to three of eight are for the locks of direct writes"`
+	MaxUnconfirmed   int           `env:"SPENDFLUSH_MAX_UNCONFIRMED_BYTES" envDefault:"67108864" help:"bytes of sealed batches in memory above which nothing is sealed and the sums go on growing"`
+	MaxClients       int           `env:"SPENDFLUSH_MAX_CLIENTS" envDefault:"10000" help:"HTTP connections at once, half of them at most from one address; above that the one that is longest without a request is closed for a new one"`
 	TrustedProxies   []string      `env:"SPENDFLUSH_TRUSTED_PROXIES" allowed:"addresses and networks such as 10.0.0.0/8, with commas" help:"proxies that may have all of the connections, and whose X-Forwarded-For is believed; only with tokens: without, what came through a proxy is refused"`
 	QueueKey         string        `env:"SPENDFLUSH_QUEUE_KEY" secret:"true" allowed:"64 or more hexadecimal digits, random ones: openssl rand -hex 32; the same for all instances" help:"signs batches; those that it hasn't signed are never applied, but set aside in quarantine (default: none is signed or checked)"`
 	QueueKeyAccepted string        `env:"SPENDFLUSH_QUEUE_KEY_ACCEPTED" secret:"true" allowed:"another key, or: unsigned; with SPENDFLUSH_QUEUE_KEY" help:"while the key is replaced, the other one, which is accepted and signs nothing; while the first key is introduced, unsigned batches are"`
-	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" allowed:"1s to 24h" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
-	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" allowed:"0s (off) to 24h" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
+	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
+	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
-	AuditInterval    time.Duration `env:"SPENDFLUSH_AUDIT_INTERVAL" envDefault:"24h" allowed:"0s (off), 1s to 720h" help:"how long after the last audit, whoever made it, one of the instances makes the next; it reads all the books"`
+	AuditInterval    time.Duration `env:"SPENDFLUSH_AUDIT_INTERVAL" envDefault:"24h" help:"how long after the last audit, whoever made it, one of the instances makes the next; it reads all the books"`
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
-	DrainDelay       time.Duration `env:"SPENDFLUSH_DRAIN_DELAY" envDefault:"5s" allowed:"0s to 5m" help:"how long a stop goes on taking updates while /readyz says 503, so that balancers turn away first"`
-	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" allowed:"100ms to 1h" help:"how long a stop may take to drain"`
+	DrainDelay       time.Duration `env:"SPENDFLUSH_DRAIN_DELAY" envDefault:"5s" help:"how long a stop goes on taking updates while /readyz says 503, so that balancers turn away first"`
+	ShutdownTimeout  time.Duration `env:"SPENDFLUSH_SHUTDOWN_TIMEOUT" envDefault:"30s" help:"how long a stop may take to drain"`
 	LiteLLMMetrics   bool          `env:"SPENDFLUSH_LITELLM_METRICS" envDefault:"true" allowed:"true, false" help:"tell the five metrics of LiteLLM's high-availability setup, too, by its names"`
 	AccessLog        bool          `env:"SPENDFLUSH_ACCESS_LOG" envDefault:"false" allowed:"true, false" help:"log a line for every HTTP request once it is answered: at info, those of health checks and metrics at debug"`
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
@@ -69,6 +71,25 @@ type settings struct {
 
 	files map[string]string // of the secrets that files hold, by the name of the setting
 	keys  *access.Keys      // what opens the API: Tokens, or those of the file
+}
+
+// settingBounds are what the settings may be that are numbers or durations, by field.
+var settingBounds = map[string]bounds.Bound{
+	"SealInterval":     bounds.SealInterval,
+	"FlushInterval":    bounds.FlushInterval,
+	"LockTTL":          bounds.Duration(500*time.Millisecond, 5*time.Minute),
+	"Shards":           bounds.Shards,
+	"MaxKeys":          bounds.MaxKeys,
+	"MaxNewKeysPerDay": bounds.MaxNewKeysPerDay,
+	"QueueMaxBytes":    bounds.Number(1<<20, bounds.NoEnd).OrZero("no bound"),
+	"MaxConnections":   bounds.Number(4, 1000),
+	"MaxUnconfirmed":   bounds.MaxUnconfirmedBytes,
+	"MaxClients":       bounds.Number(1, 1_000_000),
+	"GapGrace":         bounds.GapGrace,
+	"RewindWindow":     bounds.RewindWindow,
+	"AuditInterval":    bounds.Duration(time.Second, 720*time.Hour).OrZero("off"),
+	"DrainDelay":       bounds.Duration(0, 5*time.Minute),
+	"ShutdownTimeout":  bounds.Duration(100*time.Millisecond, time.Hour),
 }
 
 func (s *settings) redisTLS() redisqueue.TLS {
@@ -91,9 +112,13 @@ func settingTable() []setting {
 		if !f.IsExported() {
 			continue
 		}
+		allowed := f.Tag.Get("allowed")
+		if bound, ok := settingBounds[f.Name]; ok {
+			allowed = bound.String()
+		}
 		table = append(table, setting{
 			field: f, name: f.Tag.Get("env"), initial: f.Tag.Get("envDefault"),
-			allowed: f.Tag.Get("allowed"), help: f.Tag.Get("help"), secret: f.Tag.Get("secret") != "",
+			allowed: allowed, help: f.Tag.Get("help"), secret: f.Tag.Get("secret") != "",
 		})
 	}
 	return table
@@ -205,7 +230,9 @@ func (s *settings) wrong(n need) (fields []string) {
 			fields = append(fields, field)
 		}
 	}
-	within := func(d, from, to time.Duration) bool { return d >= from && d <= to }
+	for field, bound := range settingBounds {
+		check(field, bound.Has(reflect.ValueOf(s).Elem().FieldByName(field).Int()))
+	}
 	check("DatabaseURL", s.DatabaseURL != "" || n&needDatabase == 0)
 	check("RedisURL", s.RedisURL != "" || n&needRedis == 0 && (n&needQueue == 0 || !s.UseRedis))
 	check("Listen", s.listenAllowed())
@@ -217,27 +244,12 @@ func (s *settings) wrong(n need) (fields []string) {
 	check("Tokens", !slices.ContainsFunc(s.Tokens, func(text string) bool { return !access.IsAllowed(text) }))
 	check("Hosts", !slices.ContainsFunc(s.Hosts, func(host string) bool { return !isHost(host) }))
 	check("Instance", len(s.Instance) <= 128 && !strings.ContainsAny(s.Instance, " \t\r\n:"))
-	check("SealInterval", within(s.SealInterval, time.Millisecond, time.Minute))
-	check("FlushInterval", within(s.FlushInterval, time.Millisecond, time.Minute))
-	check("LockTTL", within(s.LockTTL, 500*time.Millisecond, 5*time.Minute))
-	check("Shards", s.Shards >= 1 && s.Shards <= spend.MaxShards)
-	check("MaxKeys", s.MaxKeys >= 1 && s.MaxKeys <= 100_000_000)
-	check("MaxNewKeysPerDay", s.MaxNewKeysPerDay >= 0)
-	check("QueueMaxBytes", s.QueueMaxBytes == 0 || s.QueueMaxBytes >= 1<<20)
-	check("MaxConnections", s.MaxConnections >= 4 && s.MaxConnections <= 1000)
-	check("MaxUnconfirmed", s.MaxUnconfirmed >= 1<<20)
-	check("MaxClients", s.MaxClients >= 1 && s.MaxClients <= 1_000_000)
 	_, err = s.trustedProxies()
 	check("TrustedProxies", err == nil)
 	check("QueueKey", isQueueKey(s.QueueKey))
 	check("QueueKeyAccepted", s.QueueKeyAccepted == "" || s.QueueKey != "" && (s.QueueKeyAccepted == unsignedAccepted || isQueueKey(s.QueueKeyAccepted)))
-	check("GapGrace", within(s.GapGrace, time.Second, 24*time.Hour))
-	check("RewindWindow", within(s.RewindWindow, 0, 24*time.Hour))
-	check("AuditInterval", s.AuditInterval == 0 || within(s.AuditInterval, time.Second, 720*time.Hour))
 	check("RollupDimensions", slices.Equal(s.RollupDimensions, []string{"none"}) ||
 		!slices.ContainsFunc(s.RollupDimensions, func(d string) bool { return !slices.Contains(spend.DimensionNames(), d) }))
-	check("DrainDelay", within(s.DrainDelay, 0, 5*time.Minute))
-	check("ShutdownTimeout", within(s.ShutdownTimeout, 100*time.Millisecond, time.Hour))
 	check("LogFormat", slices.Contains([]string{"json", "text", "auto"}, s.LogFormat))
 	return fields
 }

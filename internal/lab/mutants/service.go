@@ -68,4 +68,16 @@ var serviceMutants = []mutant{
 		pkg:   "internal/httpapi",
 		tests: []string{"TestARequestIdIsTakenUpIfItIsSaneElseMadeAndIsInTheAnswerTheProblemAndTheLog"},
 	},
+	{
+		name: "settings without an end", pkg: "cmd/spendflush",
+		guard: "A setting that is a number or a duration has the bounds that are told of it.",
+		edits: []edit{{"internal/bounds/bounds.go", "n >= b.Least && n <= b.Most", "n >= b.Least"}},
+		tests: []string{"TestNumbersAndDurationsHaveTheBoundsThatAreTold"},
+	},
+	{
+		name: "a configuration whose numbers are not checked", pkg: ".",
+		guard: "A Config is held to the bounds that the settings of the program have.",
+		edits: []edit{{"config.go", "if !of.bound.Has(of.value) {", "if false {"}},
+		tests: []string{"TestEveryNumberOfAConfigHasItsBounds"},
+	},
 }

@@ -153,6 +153,7 @@ func (s *simulator) turnBack(d *simDeployment) {
 		if s.isKnown(b) {
 			known = append(known, b)
 		}
+		b.pruned = s.isPruned(b) // a process may have seen it
 	}
 	updates := d.ledger.updates
 	d.store.Restore(to.state)

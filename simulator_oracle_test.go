@@ -57,6 +57,7 @@ type simSealed struct {
 	updates    []*simUpdate
 	safe       bool // it was in the queue or in a journal
 	booked     bool // it was in the books
+	pruned     bool // the mark of its producer was pruned in a Postgres that was turned back since
 
 	// frail: it may be missing once its producer is dead, because the queue was made to lose it.
 	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again doesn't help.
@@ -412,9 +413,10 @@ func (s *simulator) sharesPoison(b *simSealed) bool {
 	return slices.ContainsFunc(b.updates, func(u *simUpdate) bool { return u.poison })
 }
 
-// isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it.
+// isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it. A Postgres that is
+// turned back knows nothing of that any more.
 func (s *simulator) isPruned(b *simSealed) bool {
-	return b.deployment.store.marks(b.Shard, b.Producer).Pruned(b.Producer)
+	return b.pruned || b.deployment.store.marks(b.Shard, b.Producer).Pruned(b.Producer)
 }
 
 // checkMarks sees that the books are the sum of what the marks say, and that what these say is lost is what is missing of the

@@ -222,8 +222,8 @@ const (
 	waitingBudget   = 32 << 20               // bytes of batches behind a gap that one walk over the queue keeps in memory
 
 	rewindCheck   = 2 * time.Second     // how often it is looked whether Postgres was turned back
-	tendInterval  = time.Hour           // how often marks are tended
-	markRetention = 30 * 24 * time.Hour // how long a mark is kept that nobody moves or tends
+	touchInterval = time.Hour           // how often marks are touched
+	markRetention = 30 * 24 * time.Hour // how long a mark is kept that is neither moved nor touched
 )
 
 // knownKeySlots is how many keys are remembered over all shards: 3 MiB.

@@ -51,8 +51,8 @@ func (s *testStore) Apply(ctx context.Context, f *spend.Flush) error {
 	return err
 }
 
-func (s *testStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
-	pruned, err := s.Store.Tend(ctx, living, now, idle)
+func (s *testStore) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
+	pruned, err := s.Store.TouchMarks(ctx, living, now, idle)
 	if err == nil && s.wrong.revives {
 		s.wrong.revive(s, living, now, idle)
 	}
@@ -116,7 +116,7 @@ type wrongStore struct {
 	unchecked      bool // claims and batches found are not checked
 	uncheckedFound bool // only batches found aren't checked
 	claimsPruned   bool // a producer whose mark was pruned can be claimed from its first batch on
-	revives        bool // a producer whose mark was pruned gets a new one by tending
+	revives        bool // a producer whose mark was pruned gets a new one by touching it
 }
 
 // apply moves the marks to where the guards that are switched off would have let the flush pass, and applies it then.

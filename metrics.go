@@ -251,24 +251,24 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.p.Status()
 	totals, rollups := s.Open.Keys, s.Open.Keys
 	var unconfirmed spend.Amount
-	for _, lane := range s.Shards {
-		totals += int64(lane.unqueuedTotals)
-		rollups += int64(lane.unqueuedRollups)
-		unconfirmed = unconfirmed.Add(lane.Amount)
-		shard := strconv.Itoa(lane.Shard)
-		gauge(descUnconfirmed, float64(lane.Unconfirmed), shard)
-		gauge(descUnconfBytes, float64(lane.Bytes), shard)
-		gauge(descOldest, age(now, lane.Oldest), shard)
-		gauge(descKeptBatches, float64(lane.Retained), shard)
-		gauge(descKeptBytes, float64(lane.RetainedBytes), shard)
+	for _, st := range s.Shards {
+		totals += int64(st.unqueuedTotals)
+		rollups += int64(st.unqueuedRollups)
+		unconfirmed = unconfirmed.Add(st.Amount)
+		shard := strconv.Itoa(st.Shard)
+		gauge(descUnconfirmed, float64(st.Unconfirmed), shard)
+		gauge(descUnconfBytes, float64(st.Bytes), shard)
+		gauge(descOldest, age(now, st.Oldest), shard)
+		gauge(descKeptBatches, float64(st.Retained), shard)
+		gauge(descKeptBytes, float64(st.RetainedBytes), shard)
 		if c.p.cfg.Journal != nil {
-			gauge(descUnjournaled, oneIf(lane.JournalFailing), shard)
+			gauge(descUnjournaled, oneIf(st.JournalFailing), shard)
 		}
-		gauge(descFallback, oneIf(lane.Fallback), shard)
-		gauge(descDenied, oneIf(lane.Denied != ""), shard)
-		gauge(descLockHeld, age(now, lane.HeldSince), shard)
+		gauge(descFallback, oneIf(st.Fallback), shard)
+		gauge(descDenied, oneIf(st.Denied != ""), shard)
+		gauge(descLockHeld, age(now, st.HeldSince), shard)
 		if c.p.cfg.LiteLLMMetrics {
-			gauge(descPodLock, oneIf(lane.HoldsLock), "flush/"+shard+":"+s.Instance)
+			gauge(descPodLock, oneIf(st.HoldsLock), "flush/"+shard+":"+s.Instance)
 		}
 	}
 	if c.p.cfg.LiteLLMMetrics {

@@ -137,7 +137,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if p.cfg.RewindWindow > 0 {
 		work.Go(func() { p.watchRewinds(workCtx) })
 	}
-	work.Go(func() { p.tendMarks(workCtx) })
+	work.Go(func() { p.touchMarks(workCtx) })
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {

@@ -260,22 +260,22 @@ func (p *Pipeline) retained(ctx context.Context) []int {
 	return shards
 }
 
-// tendMarks tends now and then. It works until ctx ends.
-func (p *Pipeline) tendMarks(ctx context.Context) {
+// touchMarks touches and prunes marks now and then. It works until ctx ends.
+func (p *Pipeline) touchMarks(ctx context.Context) {
 	for wait := time.Minute; p.time.Sleep(ctx, wait, nil); {
-		wait = tendInterval
-		if err := p.tend(ctx); err != nil {
-			p.log.Debug("marks can't be tended", "error", err)
+		wait = touchInterval
+		if err := p.touchOnce(ctx); err != nil {
+			p.log.Debug("marks can't be touched", "error", err)
 			wait = time.Minute
 		}
 	}
 }
 
-// tend keeps this instance's marks from being pruned, prunes those that no process needs any more, and expires what the
+// touchOnce keeps this instance's marks from being pruned, prunes those that no process needs any more, and expires what the
 // queue has retained from a time when there was a rewind window.
-func (p *Pipeline) tend(ctx context.Context) error {
+func (p *Pipeline) touchOnce(ctx context.Context) error {
 	callCtx, cancel := p.time.WithTimeout(ctx, marksTimeout)
-	pruned, err := p.cfg.Store.Tend(callCtx, p.identities(), p.time.Now(), markRetention)
+	pruned, err := p.cfg.Store.TouchMarks(callCtx, p.identities(), p.time.Now(), markRetention)
 	cancel()
 	if pruned > 0 {
 		p.log.Info("marks of producers that are gone were pruned", "marks", pruned)

@@ -146,10 +146,10 @@ func (p simStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	})
 }
 
-func (p simStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+func (p simStore) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	living, now = slices.Clone(living), now.Add(p.skew)
-	err = p.call(simPostgres, "tend", func() error {
-		n, err := p.deployment.store.Tend(simServers, living, now, idle)
+	err = p.call(simPostgres, "touch marks", func() error {
+		n, err := p.deployment.store.TouchMarks(simServers, living, now, idle)
 		p.s.tally.pruned += int(n)
 		return err
 	})

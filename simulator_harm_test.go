@@ -299,7 +299,7 @@ func (s *simulator) passMonth() {
 		s.now = s.now.Add(8 * 24 * time.Hour)
 		for _, in := range s.living() {
 			if s.steps >= in.frozen {
-				s.round(in, "tending")
+				s.round(in, "touching marks")
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func (in *simInstance) beginAll() {
 	if p.cfg.RewindWindow > 0 {
 		in.begin("watch", p.watchRewinds)
 	}
-	in.begin("tending", p.tendMarks)
+	in.begin("touching marks", p.touchMarks)
 }
 
 func (in *simInstance) replay(ctx context.Context) {

@@ -27,7 +27,7 @@ func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 		"claims aren't checked":                         {all, func(s *simulator) { s.deployments[0].store.wrong.unchecked = true }, 200},
 		"batches found aren't checked":                  {with(func(r *simRules) { r.steps, r.grace = 600, time.Second }), func(s *simulator) { s.deployments[0].store.wrong.uncheckedFound = true }, 4000},
 		"a pruned producer is claimed from the start":   {months, func(s *simulator) { s.deployments[0].store.wrong.claimsPruned = true }, 12000},
-		"tending revives a mark that was pruned":        {months, func(s *simulator) { s.deployments[0].store.wrong.revives = true }, 4000},
+		"touching revives a mark that was pruned":       {months, func(s *simulator) { s.deployments[0].store.wrong.revives = true }, 4000},
 		"a lower number is published over a higher one": {alone, func(s *simulator) { s.deployments[0].queue.published = map[int]int64{} }, 200_000},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -338,11 +338,11 @@ type Store interface {
 	// in Marks.Changes every time. The error wraps ErrQuarantineFull if some are Bounded and there is no room for these.
 	Quarantine(ctx context.Context, bad []BadBatch) error
 
-	// Tend keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that
-	// were neither moved nor tended for the given time. It returns how many it has pruned.
+	// TouchMarks keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that
+	// were neither moved nor touched for the given time. It returns how many it has pruned.
 	//
 	// now is the caller's clock. The earlier of it and the store's own decides, and nothing is pruned while the two
 	// differ by more than an hour. Marks.Horizon moves no further than to the birth of the youngest producer pruned, so
 	// no clock can make a living producer's batches look like those of a pruned one.
-	Tend(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error)
+	TouchMarks(ctx context.Context, living []ProducerID, now time.Time, idle time.Duration) (pruned int64, err error)
 }

@@ -160,22 +160,22 @@ func TestTheClockDecidesWhatIsPruned(t *testing.T) {
 	s := memstore.New(memstore.Options{Now: func() time.Time { return now }})
 	living, dead := chain(s, now, 1), chain(s, now, 2)
 	commit(t, s, living[0], dead[0])
-	tend := func(callers time.Time) int64 {
+	touch := func(callers time.Time) int64 {
 		t.Helper()
-		n, err := s.Tend(t.Context(), []spend.ProducerID{living[0].Producer}, callers, month)
+		n, err := s.TouchMarks(t.Context(), []spend.ProducerID{living[0].Producer}, callers, month)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	if n := tend(now.Add(2 * month)); n != 0 {
+	if n := touch(now.Add(2 * month)); n != 0 {
 		t.Errorf("%d pruned by a caller whose clock is ahead", n)
 	}
 	now = now.Add(2 * month)
-	if n := tend(now.Add(-2 * time.Hour)); n != 0 {
+	if n := touch(now.Add(-2 * time.Hour)); n != 0 {
 		t.Errorf("%d pruned by clocks that are two hours apart", n)
 	}
-	if n := tend(now); n != 1 {
+	if n := touch(now); n != 1 {
 		t.Errorf("%d pruned", n)
 	}
 	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{living[0].Producer, dead[0].Producer})

@@ -16,7 +16,7 @@ type Snapshot struct {
 	Rollups map[RollupKey]Rollup
 
 	Producers map[ProducerKey]Producer // those that have a mark
-	Pruned    map[ProducerKey]Producer // those whose mark Tend has pruned, as it was then
+	Pruned    map[ProducerKey]Producer // those whose mark TouchMarks has pruned, as it was then
 
 	Quarantine []spend.BadBatch  // in the order in which they came
 	Horizons   map[int]time.Time // by shard; see spend.Marks
@@ -49,7 +49,7 @@ type Producer struct {
 	Updates int64
 	Amount  spend.Amount
 
-	Seen time.Time // when the mark was moved or tended last
+	Seen time.Time // when the mark was moved or touched last
 }
 
 // Missing returns how many batches of all producers were skipped without being booked, and haven't been found since. They

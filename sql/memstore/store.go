@@ -19,7 +19,7 @@ type Options struct {
 	// Books is which books the store has. Default: new ones, whose id is random.
 	Books spend.BooksID
 
-	// Now is the store's clock. It says when a mark was moved, and bounds what Tend prunes. Default: time.Now. It is called
+	// Now is the store's clock. It says when a mark was moved, and bounds what TouchMarks prunes. Default: time.Now. It is called
 	// while the store is locked, so it must not call the store.
 	Now func() time.Time
 }
@@ -133,10 +133,10 @@ func (s *Store) noteQuarantined(b spend.BadBatch) {
 	}
 }
 
-// Tend keeps the marks of living producers and prunes those of others; see spend.Store. The error is ctx's.
-func (s *Store) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+// TouchMarks keeps the marks of living producers and prunes those of others; see spend.Store. The error is ctx's.
+func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("tend marks: %w", err)
+		return 0, fmt.Errorf("touch marks: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *Store) Tend(ctx context.Context, living []spend.ProducerID, now time.Ti
 		pruned = s.prune(living, now.Add(-idle))
 	}
 
-	old := now.Add(-idle / 4) // nothing younger needs to be tended
+	old := now.Add(-idle / 4) // nothing younger needs to be touched
 	for shard, id := range living {
 		key := ProducerKey{shard, id}
 		p, known := s.state.Producers[key]
@@ -180,7 +180,7 @@ func (s *Store) prune(living []spend.ProducerID, before time.Time) (pruned int64
 	return pruned
 }
 
-// saw notes that the mark was moved or tended. A clock that was put back doesn't make it look older.
+// saw notes that the mark was moved or touched. A clock that was put back doesn't make it look older.
 func (p *Producer) saw(now time.Time) {
 	if p.Seen.Before(now) {
 		p.Seen = now

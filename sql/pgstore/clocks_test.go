@@ -34,7 +34,7 @@ func TestAClockThatDiffersFromTheOtherPrunesNothing(t *testing.T) {
 			other := bornAgo(c.postgres + 40*24*time.Hour)
 			apply(t, s, flushOf(other, 1, 1, costOne))
 			age(t, s, c.postgres+31*24*time.Hour) // with right clocks it would be just old enough to be pruned
-			tendAt(t, s, newProducer(), time.Now().Add(c.client-c.postgres), 0)
+			touchAt(t, s, newProducer(), time.Now().Add(c.client-c.postgres), 0)
 			marks, err := s.Marks(t.Context(), 0, nil)
 			if err != nil || !marks.Horizon.IsZero() {
 				t.Errorf("the horizon is %s, %v", marks.Horizon, err)
@@ -52,12 +52,12 @@ func TestClocksThatJumpTogetherPruneNothingOfTheLiving(t *testing.T) {
 	}
 	execute(t, s.pool, "UPDATE spendflush.producers SET first_seen = first_seen - interval '400 days'")
 	age(t, s, year)
-	for _, p := range []spend.ProducerID{caller, other} { // each tends once an hour
-		if pruned, err := s.Tend(t.Context(), []spend.ProducerID{p}, time.Now(), month); err != nil || pruned != 0 {
+	for _, p := range []spend.ProducerID{caller, other} { // each touches its mark once an hour
+		if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{p}, time.Now(), month); err != nil || pruned != 0 {
 			t.Fatalf("pruned are %d, %v", pruned, err)
 		}
 	}
-	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 1 {
+	if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("an hour later pruned are %d, %v; want the dead one's", pruned, err)
 	}
 	keepsMark(t, s, caller, 2)
@@ -71,7 +71,7 @@ func TestAnInstanceThatHasJustBegunPrunesNothing(t *testing.T) {
 	age(t, s, 31*24*time.Hour)
 	caller := newProducer()
 	apply(t, s, flushOf(caller, 1, 1, costOne))
-	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 0 {
+	if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{caller}, time.Now(), month); err != nil || pruned != 0 {
 		t.Errorf("pruned are %d, %v", pruned, err)
 	}
 	keepsMark(t, s, other, 2)
@@ -86,7 +86,7 @@ func TestAClockThatIsBehindDoesNotMakeMarksLookIdle(t *testing.T) {
 	age(t, s, -year)
 	ahead := time.Now().Add(year)
 	apply(t, s, flushOf(other, 2, 2, costOne))
-	if _, err := s.Tend(t.Context(), []spend.ProducerID{living}, ahead, month); err != nil {
+	if _, err := s.TouchMarks(t.Context(), []spend.ProducerID{living}, ahead, month); err != nil {
 		t.Fatal(err)
 	}
 	if n := query[int](t, s, "SELECT count(*) FROM spendflush.producers WHERE seen_at > now() + interval '364 days'"); n != 2 {
@@ -101,11 +101,11 @@ func TestAMarkSeenInTheFutureIsAsOldAsOneSeenNow(t *testing.T) {
 	apply(t, s, flushOf(living, 1, 1, costOne))
 	apply(t, s, flushOf(dead, 1, 1, costOne))
 	age(t, s, -year)
-	tend(t, s, living, 0)
+	touch(t, s, living, 0)
 	if n := query[int](t, s, "SELECT count(*) FROM spendflush.producers WHERE seen_at > now() + interval '1 hour'"); n != 0 {
 		t.Errorf("%d marks were seen in the future", n)
 	}
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, living, 1)
+	touch(t, s, living, 1)
 	keepsMark(t, s, living, 2)
 }

@@ -71,7 +71,7 @@ func useEverything(t *testing.T, s, aside *Store) {
 	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
 	execute(t, aside.pool, fmt.Sprintf(`BEGIN READ WRITE; SET LOCAL search_path = pg_catalog;
 		UPDATE spendflush.producers SET first_seen = now() - interval '1 day', seen_at = now() WHERE producer = '%s'; COMMIT`, p))
-	if pruned, err := s.Tend(ctx, []spend.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
+	if pruned, err := s.TouchMarks(ctx, []spend.ProducerID{p, bornAgo(20 * 24 * time.Hour)}, time.Now(), month); err != nil || pruned != 1 {
 		t.Errorf("pruned are %d, %v; want 1", pruned, err)
 	}
 	readEverything(t, s, p)

@@ -207,20 +207,20 @@ func age(t testing.TB, s *Store, by time.Duration) {
 		int(by.Seconds())))
 }
 
-// tend tends the mark of a producer, and of one beside it that has been there for a day: without such a one nothing is
+// touch touches the mark of a producer, and of one beside it that has been there for a day: without such a one nothing is
 // pruned.
-func tend(t testing.TB, s *Store, p spend.ProducerID, want int64) {
+func touch(t testing.TB, s *Store, p spend.ProducerID, want int64) {
 	t.Helper()
-	tendAt(t, s, p, time.Now(), want)
+	touchAt(t, s, p, time.Now(), want)
 }
 
-func tendAt(t testing.TB, s *Store, p spend.ProducerID, now time.Time, want int64) {
+func touchAt(t testing.TB, s *Store, p spend.ProducerID, now time.Time, want int64) {
 	t.Helper()
 	veteran := newProducer()
 	execute(t, s.pool, `INSERT INTO spendflush.producers (producer, shard, first_seen, claimed_from, sequence, claims, updates, seen_at,
 			amount, sealed_updates, sealed_amount, prior_digest, digest, recent)
 		VALUES ($1, 1, now() - interval '1 day', 1, 0, 1, 0, now(), 0, 0, 0, $2, $2, '')`, [16]byte(veteran), [16]byte{})
-	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{p, veteran}, now, month); err != nil || pruned != want {
+	if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{p, veteran}, now, month); err != nil || pruned != want {
 		t.Errorf("pruned are %d, %v; want %d", pruned, err, want)
 	}
 	execute(t, s.pool, "DELETE FROM spendflush.producers WHERE producer = $1", [16]byte(veteran))
@@ -239,8 +239,8 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	apply(t, s, flushOf(fresh, 1, 1, costOne))
 	apply(t, s, flushOf(bornAgo(45*24*time.Hour), 1, 1, costOne))
 	wantLost(t, s, 2, "2")
-	tend(t, s, newProducer(), 2)
-	tend(t, s, newProducer(), 0)
+	touch(t, s, newProducer(), 2)
+	touch(t, s, newProducer(), 0)
 	wantLost(t, s, 2, "2")
 	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{gone, alsoGone, fresh})
 	if err != nil || len(marks.Of) != 1 || marks.Of[fresh].Sequence != 1 {
@@ -254,7 +254,7 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	}
 	// Once more, onto the same row.
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, newProducer(), 2)
+	touch(t, s, newProducer(), 2)
 	wantLost(t, s, 2, "2")
 	if n := query[int64](t, s, "SELECT sum(marks)::bigint FROM spendflush.pruned_marks"); n != 4 {
 		t.Errorf("%d marks are counted as cleaned up, want 4", n)
@@ -270,7 +270,7 @@ func TestAMarkOfAProducerThatSeemsYoungIsKept(t *testing.T) {
 	apply(t, s, flushOf(bornAgo(10*24*time.Hour), 1, 1, costOne))
 	apply(t, s, flushOf(bornAgo(-24*time.Hour), 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, newProducer(), 0)
+	touch(t, s, newProducer(), 0)
 }
 
 func TestALivingProducerKeepsItsMarkHoweverIdleItIs(t *testing.T) {
@@ -279,9 +279,9 @@ func TestALivingProducerKeepsItsMarkHoweverIdleItIs(t *testing.T) {
 	apply(t, s, flushOf(idle, 1, 1, costOne))
 	for range 4 {
 		age(t, s, 20*24*time.Hour)
-		tend(t, s, idle, 0)
-		tend(t, s, silent, 0)
-		tend(t, s, newProducer(), 0)
+		touch(t, s, idle, 0)
+		touch(t, s, silent, 0)
+		touch(t, s, newProducer(), 0)
 	}
 	wantAudit(t, s)
 	marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{idle, silent})
@@ -306,7 +306,7 @@ func TestMarksMoveWhileTheyAreCleanedUp(t *testing.T) {
 	var group errgroup.Group
 	for range 3 {
 		group.Go(func() error {
-			_, err := s.Tend(t.Context(), []spend.ProducerID{newProducer()}, time.Now(), month)
+			_, err := s.TouchMarks(t.Context(), []spend.ProducerID{newProducer()}, time.Now(), month)
 			return err
 		})
 	}
@@ -329,7 +329,7 @@ func TestABatchOfAPrunedProducerIsAppliedByHandOnce(t *testing.T) {
 	p := bornAgo(40 * 24 * time.Hour)
 	apply(t, s, flushOf(p, 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, newProducer(), 1)
+	touch(t, s, newProducer(), 1)
 	b := sequenceOf(p, 2)[1]
 	// That it was lost is known, but not that its producer was.
 	execute(t, s.pool, "INSERT INTO spendflush.lost_batches (producer, shard, first_sequence, last_sequence, reason) VALUES ($1, 0, 2, 9, 'missing')", [16]byte(p))
@@ -368,10 +368,10 @@ func TestAPrunedProducerIsNotTakenForANewOne(t *testing.T) {
 	gone, never := bornAgo(40*24*time.Hour), bornAgo(45*24*time.Hour)
 	apply(t, s, flushOf(gone, 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, newProducer(), 1)
-	// It has been out of touch for all that time, and tends its mark, or its first batch is still on its way.
+	touch(t, s, newProducer(), 1)
+	// It has been out of touch for all that time, and touches its mark, or its first batch is still on its way.
 	for _, p := range []spend.ProducerID{gone, never} {
-		tend(t, s, p, 0)
+		touch(t, s, p, 0)
 		marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})
 		if err != nil || !marks.Pruned(p) {
 			t.Errorf("%+v, %v", marks, err)

@@ -241,7 +241,7 @@ func TestBatchesOfARangeOfAPrunedProducerAreAppliedAtOnceAndAreNotLostAnyMore(t 
 	p := bornAgo(40 * 24 * time.Hour)
 	apply(t, s, skippingGap(batchAt(p, 9), 1))
 	age(t, s, 31*24*time.Hour)
-	tend(t, s, newProducer(), 1)
+	touch(t, s, newProducer(), 1)
 	for sequence := uint64(2); sequence <= 7; sequence++ {
 		setAside(t, s, batchAt(p, sequence))
 	}

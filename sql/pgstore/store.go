@@ -288,9 +288,9 @@ func appendRange(ranges []spend.SequenceRange, first, last int64) []spend.Sequen
 	return append(ranges, spend.SequenceRange{First: uint64(first), Last: uint64(last)})
 }
 
-// Tend implements spend.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
+// TouchMarks implements spend.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
 // has run on without a jump.
-func (s *Store) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
+func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
 	for shard, producer := range living {
 		producers[shard], shards[shard] = producer, int16(shard)
@@ -299,7 +299,7 @@ func (s *Store) Tend(ctx context.Context, living []spend.ProducerID, now time.Ti
 		return tx.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("tend marks: %w", err)
+		return 0, fmt.Errorf("touch marks: %w", err)
 	}
 	return pruned, nil
 }

@@ -302,7 +302,7 @@ func testConcurrent(t *testing.T, s spend.Store) {
 func testTend(t *testing.T, s spend.Store) {
 	b := chain(t, s, 0, 1)[0]
 	commit(t, s, b)
-	if pruned, err := s.Tend(t.Context(), []spend.ProducerID{b.Producer}, time.Now(), 30*24*time.Hour); err != nil || pruned != 0 {
+	if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{b.Producer}, time.Now(), 30*24*time.Hour); err != nil || pruned != 0 {
 		t.Fatalf("%d pruned, %v", pruned, err)
 	}
 	if m := marks(t, s, 0, b.Producer); m.Of[b.Producer].Sequence != 1 || m.Pruned(b.Producer) {

@@ -393,7 +393,7 @@ func (s *capturingStore) Quarantine(context.Context, []spend.BadBatch) error {
 	return io.ErrUnexpectedEOF
 }
 
-func (s *capturingStore) Tend(context.Context, []spend.ProducerID, time.Time, time.Duration) (int64, error) {
+func (s *capturingStore) TouchMarks(context.Context, []spend.ProducerID, time.Time, time.Duration) (int64, error) {
 	return 0, nil
 }
 

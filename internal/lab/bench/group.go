@@ -117,9 +117,9 @@ func (s *watchedStore) Marks(ctx context.Context, shard int, producers []spend.P
 	return s.Store.Marks(ctx, shard, producers)
 }
 
-func (s *watchedStore) Tend(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
+func (s *watchedStore) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (int64, error) {
 	s.note(0, nil)
-	return s.Store.Tend(ctx, living, now, idle)
+	return s.Store.TouchMarks(ctx, living, now, idle)
 }
 
 func (s *watchedStore) Apply(ctx context.Context, f *spend.Flush) error {

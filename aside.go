@@ -9,8 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad. Entries that quarantine has no
-// room for are left in the queue, and that is no failure.
+// quarantine keeps in Postgres what the plan has set aside. What it doesn't take stays in plan.bad.
+// Entries that quarantine has no room for are left in the queue, and that is no failure.
 func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 	if len(plan.bad) == 0 {
 		return nil
@@ -21,6 +21,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 		}
 		plan.compared = true
 	}
+
 	if c.awaitsRequeue(by) {
 		return errNotRequeued
 	}
@@ -29,6 +30,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 	for i, b := range plan.bad {
 		bad[i] = b.BadBatch
 	}
+
 	kept, err := c.quarantineBad(ctx, bad)
 	for _, b := range plan.bad[:kept] {
 		plan.done = append(plan.done, b.entry)
@@ -42,6 +44,7 @@ func (c *committer) quarantine(ctx context.Context, plan *plan, by via) error {
 		plan.bad = nil
 		return nil
 	}
+
 	return err
 }
 
@@ -52,14 +55,15 @@ func rank(bounded bool) int {
 	return 0
 }
 
-// What is brought into quarantine at once: so many bytes of batches, if that are more than one, and so many batches.
+// What is brought into quarantine at once: so many bytes of batches, if that are more than one, and
+// so many batches.
 const (
 	asideBytes   = 4 << 20
 	asideBatches = 1000
 )
 
-// quarantineBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one where that fails. It says how
-// many it has kept, from the first on.
+// quarantineBad keeps batches that can't be booked in Postgres, some MiB at once, and one by one
+// where that fails. It says how many it has kept, from the first on.
 func (c *committer) quarantineBad(ctx context.Context, bad []spend.BadBatch) (kept int, err error) {
 	for most := asideBatches; kept < len(bad); {
 		n := someBad(bad[kept:], most)

@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// booksView is which books a pipeline works for, and what of its servers is theirs. It isn't changed.
+// booksView is which books a pipeline works for, and what of its servers is theirs. It isn't
+// changed.
 type booksView struct {
 	id           spend.BooksID // zero while they are unknown
 	fromPostgres bool          // by Postgres; else by a note
@@ -52,8 +53,8 @@ func (h *booksHolder) current() booksView {
 
 func (h *booksHolder) id() spend.BooksID { return h.current().id }
 
-// conflictLasts is after what time a conflict is no failover that lost the last commits: the witness shown has expired
-// within ten seconds by then.
+// conflictLasts is after what time a conflict is no failover that lost the last commits: the
+// witness shown has expired within ten seconds by then.
 const conflictLasts = 15 * time.Second
 
 // trouble says what is wrong with the books, "" if nothing is.
@@ -94,7 +95,8 @@ func (h *booksHolder) recheck() {
 // learn takes the id that Postgres has told, or a note.
 func (h *booksHolder) learn(id spend.BooksID, fromPostgres bool) { h.learnShown(id, fromPostgres, nil) }
 
-// learnShown is learn where it is known already whether another database uses the queue under the same id.
+// learnShown is learn where it is known already whether another database uses the queue under the
+// same id.
 func (h *booksHolder) learnShown(id spend.BooksID, fromPostgres bool, s *showing) {
 	h.mu.Lock()
 	before := h.view
@@ -102,11 +104,13 @@ func (h *booksHolder) learnShown(id spend.BooksID, fromPostgres bool, s *showing
 		h.mu.Unlock()
 		return
 	}
+
 	h.view.fromPostgres = fromPostgres
 	if id != before.id {
 		h.view = h.p.viewOf(id, fromPostgres)
 		h.noted, h.witnesses, h.conflict, h.checked = false, nil, time.Time{}, false
 	}
+
 	if s != nil {
 		h.witnesses, h.checked = s.own, true
 		if !s.shown && h.conflict.IsZero() {
@@ -130,6 +134,7 @@ func (h *booksHolder) learnShown(id spend.BooksID, fromPostgres bool, s *showing
 		log.Error("POSTGRES HAS OTHER BOOKS THAN BEFORE: this instance goes on for those that it has now. What was pushed for the "+
 			"books before stays where it is, under their keys, and a copy goes to quarantine", "before", before.id.String())
 	}
+
 	for _, r := range h.p.relays {
 		r.wake()
 	}
@@ -158,8 +163,9 @@ func (p *Pipeline) allCommitters() (list []*committer) {
 	return list
 }
 
-// ask finds out which books the database has, unless another goroutine does so or it was tried a moment ago. While they
-// are unknown and Postgres doesn't answer, a note will do. The error says why Postgres hasn't told.
+// ask finds out which books the database has, unless another goroutine does so or it was tried a
+// moment ago. While they are unknown and Postgres doesn't answer, a note will do. The error says
+// why Postgres hasn't told.
 func (h *booksHolder) ask(ctx context.Context) (booksView, error) {
 	now := h.p.time.Now()
 	h.mu.Lock()
@@ -269,7 +275,8 @@ type showing struct {
 	shown bool
 }
 
-// showTries is how often a witness that isn't known is looked for in the database before it is taken for another one's.
+// showTries is how often a witness that isn't known is looked for in the database before it is
+// taken for another one's.
 const showTries = 10
 
 // canShow says whether store and queue know of witnesses.
@@ -279,15 +286,17 @@ func (h *booksHolder) canShow(view booksView) (store spend.BooksWitness, queue s
 	return store, queue, reads && shows
 }
 
-// show has the queue show a witness of this database, unless it shows another one's. It returns nil if that can't be told.
-// own are those known before.
+// show has the queue show a witness of this database, unless it shows another one's. It returns nil
+// if that can't be told. own are those known before.
 func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witness) *showing {
 	store, queue, can := h.canShow(view)
 	if !can {
 		return nil
 	}
+
 	var shown []spend.Witness
-	// Again and again: between the two calls another instance may show a newer one, as when many begin at once.
+	// Again and again: between the two calls another instance may show a newer one, as when many
+	// begin at once.
 	for try := 0; try < showTries && len(shown) == 0; try++ {
 		callCtx, cancel := h.p.time.WithTimeout(ctx, booksTimeout)
 		// A process that begins shows one that no copy made before has.
@@ -312,7 +321,9 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witn
 			return nil
 		}
 	}
-	// Those of other instances, too: while Postgres is away this process can't read them, and would not know them next time.
+
+	// Those of other instances, too: while Postgres is away this process can't read them, and would
+	// not know them next time.
 	own = append(slices.Clip(shown), except(own, shown)...)
 	return &showing{own[:min(len(own), maxWitnesses)], len(shown) > 0}
 }
@@ -320,8 +331,9 @@ func (h *booksHolder) show(ctx context.Context, view booksView, own []spend.Witn
 // maxWitnesses bounds how many witnesses a process remembers.
 const maxWitnesses = 256
 
-// except returns those of the witnesses that aren't among the others. What this process has read once it goes on taking for its
-// database's: a database that was turned back has lost the last ones, and is no copy.
+// except returns those of the witnesses that aren't among the others. What this process has read
+// once it goes on taking for its database's: a database that was turned back has lost the last
+// ones, and is no copy.
 func except(known, others []spend.Witness) []spend.Witness {
 	return slices.DeleteFunc(slices.Clone(known), func(w spend.Witness) bool { return slices.Contains(others, w) })
 }
@@ -334,6 +346,7 @@ func (h *booksHolder) conclude(id spend.BooksID, s *showing) {
 		h.mu.Unlock()
 		return
 	}
+
 	before, loggedBefore := h.conflict, h.logged
 	h.witnesses, h.checked = s.own, true
 	now := h.p.time.Now()
@@ -345,6 +358,7 @@ func (h *booksHolder) conclude(id spend.BooksID, s *showing) {
 	default:
 		h.logged = now.Sub(before) >= conflictLasts
 	}
+
 	lasts := h.logged && !loggedBefore
 	h.mu.Unlock()
 
@@ -369,7 +383,7 @@ func (p *Pipeline) watchBooks(ctx context.Context) {
 		}
 		wait := booksCheck
 		if !p.books.current().fromPostgres || errors.Is(p.books.mayUseQueue(), errUnchecked) {
-			wait = booksFirst // batches wait for it, and whoever reads marks may be told
+			wait = booksFirst // batches wait for it, and a read of marks may bring it
 		}
 		if !p.time.Sleep(ctx, wait, nil) {
 			return

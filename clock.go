@@ -49,8 +49,9 @@ func (systemClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struc
 	}
 }
 
-// hourClock says which hour it is without reading the clock, which takes longer than counting an update. While it
-// is kept, what it says is at most as old as the time between two calls of keep; otherwise it reads the clock.
+// hourClock says which hour it is without reading the clock, which takes longer than counting an
+// update. While it is kept, what it says is at most as old as the time between two calls of keep;
+// otherwise it reads the clock.
 type hourClock struct {
 	kept  atomic.Int64
 	clock clock

@@ -12,9 +12,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// committer brings batches of one shard into Postgres, wherever they come from: from the queue, from an outbox, or from a
-// journal. It reads marks, applies flushes, skips gaps and quarantines what can't be booked. It is safe for concurrent
-// use.
+// committer brings batches of one shard into Postgres, wherever they come from: from the queue,
+// from an outbox, or from a journal. It reads marks, applies flushes, skips gaps and quarantines
+// what can't be booked. It is safe for concurrent use.
 type committer struct {
 	shard     int
 	cfg       *Config
@@ -83,8 +83,9 @@ func (c *committer) newPlan() *plan {
 	return plan
 }
 
-// commit commits all that the plan can commit. Marks are read when they aren't known and again when a claim is lost. A
-// batch that can't be committed by itself is no error: it is left, and plan.failure says why.
+// commit commits all that the plan can commit. Marks are read when they aren't known and again when
+// a claim is lost. A batch that can't be committed by itself is no error: it is left, and
+// plan.failure says why.
 func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 	for try := 0; ; {
 		if err := c.learn(ctx, plan); err != nil {
@@ -142,7 +143,8 @@ func (c *committer) commit(ctx context.Context, plan *plan, by via) error {
 	}
 }
 
-// maxFenced is how often a flush reads the marks again before it leaves the field to whatever gets ahead of it.
+// maxFenced is how often a flush reads the marks again before it leaves the field to whatever gets
+// ahead of it.
 const maxFenced = 10
 
 // learn reads the marks that the plan lacks.
@@ -182,7 +184,8 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	return nil
 }
 
-// logFlush says loudly what a committed flush has skipped as lost or set aside, and what was found again.
+// logFlush says loudly what a committed flush has skipped as lost or set aside, and what was found
+// again.
 func (c *committer) logFlush(f *spend.Flush) {
 	for _, l := range f.Lost {
 		if l.Quarantined {
@@ -225,8 +228,8 @@ func (c *committer) noteTrouble(plan *plan) {
 	c.trouble = slices.Clone(plan.trouble.known)
 }
 
-// skipGaps commits the batches that have waited for an earlier one of their producer for Config.GapGrace, and with them
-// that the earlier one is lost. The plan has seen the whole queue.
+// skipGaps commits the batches that have waited for an earlier one of their producer for
+// Config.GapGrace, and with them that the earlier one is lost. The plan has seen the whole queue.
 func (c *committer) skipGaps(ctx context.Context, plan *plan, watch gapWatch, by via) error {
 	overdue := watch.overdue(plan.gaps(), c.time.Now(), c.cfg.GapGrace)
 	if len(overdue) == 0 {
@@ -239,8 +242,8 @@ func (c *committer) skipGaps(ctx context.Context, plan *plan, watch gapWatch, by
 	return c.commit(ctx, plan, by)
 }
 
-// writeDirectly commits batches under the direct lock without the queue. Gaps between the batches of abandoned are skipped
-// at once, because its producer has nothing more to fill them with.
+// writeDirectly commits batches under the direct lock without the queue. Gaps between the batches
+// of abandoned are skipped at once, because its producer has nothing more to fill them with.
 func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps gapWatch, abandoned spend.ProducerID) error {
 	lockCtx, cancel := c.time.WithTimeout(ctx, queueTimeout)
 	lease, err := c.cfg.DirectLocker.Acquire(lockCtx, fmt.Sprintf("direct/%d", c.shard))
@@ -255,12 +258,14 @@ func (c *committer) writeDirectly(ctx context.Context, batches []*outgoing, gaps
 	for _, b := range batches {
 		plan.addEntry(spend.Entry{Bytes: b.Bytes()}) // nothing of the queue is acked by it
 	}
+
 	if abandoned != (spend.ProducerID{}) {
 		plan.skipping[abandoned] = "Postgres was turned back, and the producer has them no more"
 	}
 	if err := c.commit(ctx, plan, viaDirect); err != nil {
 		return err
 	}
+
 	clear(plan.skipping)
 	if err := c.skipGaps(ctx, plan, gaps, viaDirect); err != nil {
 		return err

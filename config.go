@@ -75,7 +75,7 @@ type Config struct {
 	// closes it after Run.
 	Journal spend.Journal
 
-	// BatchKeys sign what is sealed, and tell batches of this deployment from those that somebody else has put into the queue
+	// BatchKeys sign what is sealed, and tell batches of this deployment from those that another program has put into the queue
 	// or the journal, which go to quarantine. All instances must accept each other's; see BatchKeys. The zero value: none
 	// is signed or checked. The keys aren't copied and must not be changed.
 	BatchKeys spend.BatchKeys
@@ -196,7 +196,7 @@ type limits struct {
 	keys    int // that are remembered as right over all shards; at least one a shard
 }
 
-// How the engine waits. These are not settings: nobody has a reason to change them.
+// How the engine waits. These are not settings: there is no reason to change them.
 const (
 	maxAtRisk = 8 // batches of a relay neither queued, journaled nor committed, above which the open map goes on summing
 

@@ -14,8 +14,8 @@ type denial struct {
 	at   time.Time
 }
 
-// denialLasts is how long one is reported after it can't be seen whether it goes on: another instance has the lock, or
-// nothing is left to push.
+// denialLasts is how long one is reported after it can't be seen whether it goes on: another
+// instance has the lock, or nothing is left to push.
 const denialLasts = 10 * time.Second
 
 // noteDenied takes note of whether a server has denied a flush, or its ack, for people.
@@ -41,7 +41,8 @@ func (r *relay) noteDenied(last *denial, err error) {
 	}
 }
 
-// denied returns the last denial. Where nothing is left to be tried again it is soon old news. The caller must hold mu.
+// denied returns the last denial. Where nothing is left to be tried again it is soon old news. The
+// caller must hold mu.
 func (r *relay) denied() string {
 	last := r.queueDenied
 	if r.directDenied.text != "" {

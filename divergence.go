@@ -18,14 +18,16 @@ var (
 	// errPruned is why a batch is set aside whose producer's mark was pruned.
 	errPruned = errors.New("this instance was out of touch with Postgres for so long that its mark was pruned: it can't be told " +
 		"whether this batch was booked")
-	// errPerhapsBooked is why a batch is set aside that was under way when its process was cloned or put back.
+	// errPerhapsBooked is why a batch is set aside that was under way when its process was cloned
+	// or put back.
 	errPerhapsBooked = errors.New("its process was cloned, or put back to an earlier state: it can't be told whether this batch was booked")
 )
 
-// changeIdentity goes on under a new identity, because Postgres has other batches under the present one than this process
-// has sealed: another process has the same memory, or had it before this one was put back to it. What is known to be in
-// the books is done; all else can't be booked under this identity any more and goes to quarantine, from where an operator
-// can apply it. mark is what Postgres says of the producer. It does nothing if the identity is another one already.
+// changeIdentity goes on under a new identity, because Postgres has other batches under the present
+// one than this process has sealed: another process has the same memory, or had it before this one
+// was put back to it. What is known to be in the books is done; all else can't be booked under this
+// identity any more and goes to quarantine, from where an operator can apply it. mark is what
+// Postgres says of the producer. It does nothing if the identity is another one already.
 func (r *relay) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error) {
 	r.p.sealing.Lock()
 	defer r.p.sealing.Unlock()
@@ -39,7 +41,8 @@ func (r *relay) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error
 	report()
 }
 
-// renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls report without mu.
+// renewIdentity is changeIdentity for a caller who holds Pipeline.sealing and mu, and calls report
+// without mu.
 func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 	old := r.outbox
 	fresh := newOutbox(r.p.cfg.newProducer(r.p.time.Now(), r.commits.pruned()), r.p.cfg.RewindWindow)
@@ -62,6 +65,7 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 		r.aside = append(r.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
+
 	r.outbox, r.diverged, r.moved = fresh, false, nil
 	r.missing, r.missingSince, r.gaps = 0, time.Time{}, gapWatch{}
 
@@ -77,9 +81,9 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 	}
 }
 
-// checkBirth looks, before anything is sealed under the identity, whether it looks like that of a producer whose mark was
-// pruned, because this machine's clock is far behind. Then another one is made that doesn't. If Postgres can't be asked,
-// it is tried again as long as nothing is sealed.
+// checkBirth looks, before anything is sealed under the identity, whether it looks like that of a
+// producer whose mark was pruned, because this machine's clock is far behind. Then another one is
+// made that doesn't. If Postgres can't be asked, it is tried again as long as nothing is sealed.
 func (r *relay) checkBirth(ctx context.Context) {
 	r.mu.Lock()
 	unused, producer := r.outbox.next == 1, r.outbox.producer
@@ -87,11 +91,13 @@ func (r *relay) checkBirth(ctx context.Context) {
 	if !unused || r.toPostgres.isBorn {
 		return
 	}
+
 	marks, err := r.commits.readMarks(ctx, []spend.ProducerID{producer})
 	if err != nil {
 		r.log.Debug("it can't be looked whether this clock is far behind", "error", err)
 		return
 	}
+
 	r.toPostgres.isBorn = true
 	if !marks.Pruned(producer) {
 		return
@@ -103,6 +109,7 @@ func (r *relay) checkBirth(ctx context.Context) {
 	if r.outbox.next > 1 || r.outbox.producer != producer {
 		return // what was sealed meanwhile is set aside when the mark is read
 	}
+
 	fresh := newOutbox(r.p.cfg.newProducer(r.p.time.Now(), marks.Horizon), r.p.cfg.RewindWindow)
 	fresh.seal, fresh.setAside = r.outbox.seal, r.outbox.setAside
 	r.outbox = fresh
@@ -110,7 +117,8 @@ func (r *relay) checkBirth(ctx context.Context) {
 		"clock", r.p.time.Now().UTC(), "pruned_before", marks.Horizon.UTC(), "new_producer", fresh.producer.String())
 }
 
-// reasonAside says why a batch can't be booked under its identity any more, nil if it is in the books.
+// reasonAside says why a batch can't be booked under its identity any more, nil if it is in the
+// books.
 func reasonAside(mark spend.Mark, b *spend.Batch, cause error) error {
 	if cause != spend.ErrDiverged {
 		return cause
@@ -136,6 +144,7 @@ func (r *relay) quarantineAside(ctx context.Context) {
 	if len(list) == 0 {
 		return
 	}
+
 	bad := make([]spend.BadBatch, len(list))
 	for i, b := range list {
 		bad[i] = spend.BadBatch{Shard: r.shard, Reason: b.reason.Error(), Bytes: b.Bytes(), Unclaimed: true}
@@ -144,6 +153,7 @@ func (r *relay) quarantineAside(ctx context.Context) {
 	if err != nil {
 		r.log.Debug("batches can't be quarantined yet", "error", err)
 	}
+
 	if kept == 0 {
 		return
 	}
@@ -153,6 +163,7 @@ func (r *relay) quarantineAside(ctx context.Context) {
 	if r.p.cfg.Journal != nil {
 		r.quarantined = append(r.quarantined, list[:kept]...)
 	}
+
 	for _, b := range list[:kept] {
 		if !slices.ContainsFunc(r.aside, func(a aside) bool { return a.seal == b.seal }) {
 			r.outbox.setAside[b.seal] = Queued

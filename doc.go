@@ -1,11 +1,12 @@
-// Package spendflush makes the write path for spend safe at scale: many instances of a service each book what a
-// request cost on a key, a user, a team and so on, and every accepted update is counted once in Postgres, exactly,
-// whatever crashes on the way.
+// Package spendflush makes the write path for spend safe at scale: many instances of a service each
+// book what a request cost on a key, a user, a team and so on, and every accepted update is counted
+// once in Postgres, exactly, whatever crashes on the way.
 //
 // # Use
 //
-// A [Pipeline] is one instance. It needs a Store (package pgstore: Postgres), and normally a Queue and a Locker on
-// Redis (packages redisqueue and redislock), and a second Locker on Postgres (package pglock) for when Redis is away:
+// A [Pipeline] is one instance. It needs a Store (package pgstore: Postgres), and normally a Queue
+// and a Locker on Redis (packages redisqueue and redislock), and a second Locker on Postgres
+// (package pglock) for when Redis is away:
 //
 //	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 //	defer stop()
@@ -15,26 +16,28 @@
 //	err = p.Record(&spendflush.Update{Cost: spendflush.Cost{Spend: cost}, Series: spendflush.Series{APIKey: "key-1", TeamID: "team-1"}})
 //	err = <-running // once ctx has ended and all is drained; or what is left, as a *NotDrainedError
 //
-// The store, the queue and the lockers take the pool and the client that a service has already: see the example
-// OwnConnections. Package spend has what these are: the interfaces, and what goes through them.
+// The store, the queue and the lockers take the pool and the client that a service has already: see
+// the example OwnConnections. Package spend has what these are: the interfaces, and what goes
+// through them.
 //
-// Whatever calls Record must end before Run returns, or be ready for ErrClosed: a server is shut down when ctx ends, and
-// then Run is waited for. [Pipeline.Shutdown] drains at any other time.
+// Whatever calls Record must end before Run returns, or be ready for ErrClosed: a server is shut
+// down when ctx ends, and then Run is waited for. [Pipeline.Shutdown] drains at any other time.
 //
-// Record does no I/O: it adds to a sum in memory. To know that an update is safe, record it with [Pipeline.RecordAll]
-// and wait for a [Stage] with [Pipeline.Wait].
+// Record does no I/O: it adds to a sum in memory. To know that an update is safe, record it with
+// [Pipeline.RecordAll] and wait for a [Stage] with [Pipeline.Wait].
 //
 // # How it works
 //
-// Updates are summed in memory, one entry a combination of ids and dimensions. At every Config.SealInterval the sums
-// are sealed into a batch, whose bytes and identity (producer, shard, sequence, digest) never change again. Batches are pushed
-// to the queue in order. One instance at a time holds the lock, reads the queue, merges what it finds, and commits it
-// as one transaction. That transaction also moves, for each producer, the mark of what was applied: the claim. If the
-// mark isn't where the claim says, everything rolls back. So a batch that arrives twice counts once, and a holder that
-// only believes it holds the lock does no harm.
+// Updates are summed in memory, one entry a combination of ids and dimensions. At every
+// Config.SealInterval the sums are sealed into a batch, whose bytes and identity (producer, shard,
+// sequence, digest) never change again. Batches are pushed to the queue in order. One instance at a
+// time holds the lock, reads the queue, merges what it finds, and commits it as one transaction.
+// That transaction also moves, for each producer, the mark of what was applied: the claim. If the
+// mark isn't where the claim says, everything rolls back. So a batch that arrives twice counts
+// once, and a holder that only believes it holds the lock does no harm.
 //
-// A batch stays in memory until Postgres is known to have it. If the queue loses it, it is pushed again; if the queue is
-// away, it is written directly, by the same claim.
+// A batch stays in memory until Postgres is known to have it. If the queue loses it, it is pushed
+// again; if the queue is away, it is written directly, by the same claim.
 //
 // # What survives what
 //

@@ -20,7 +20,8 @@ type (
 	Entity = spend.Entity
 	// EntityType says what kind of thing it is.
 	EntityType = spend.EntityType
-	// UpdateError says which field of which update is refused, and what is allowed. It wraps ErrInvalidUpdate.
+	// UpdateError says which field of which update is refused, and what is allowed. It wraps
+	// ErrInvalidUpdate.
 	UpdateError = spend.UpdateError
 	// BatchKeys are the keys by which batches are signed and known to be the deployment's own.
 	BatchKeys = spend.BatchKeys

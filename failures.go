@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// failureLog logs something that fails again and again: when it begins, when the kind of error changes, and once a
-// minute while it lasts. One goroutine uses it.
+// failureLog logs something that fails again and again: when it begins, when the kind of error
+// changes, and once a minute while it lasts. One goroutine uses it.
 type failureLog struct {
 	kind   string // of the error logged last; "" while all is well
 	since  time.Time
@@ -45,7 +45,8 @@ func (f *failureLog) works(log *slog.Logger, now time.Time, message string) {
 	*f = failureLog{}
 }
 
-// kindOf names what kind of error it is, without what differs from one try to the next, such as a port.
+// kindOf names what kind of error it is, without what differs from one try to the next, such as a
+// port.
 func kindOf(err error) string {
 	if state, ok := errors.AsType[interface {
 		error

@@ -11,11 +11,12 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// flusher is the consumer's side of one shard: while it holds the lock it walks over the queue and commits it. One
-// goroutine runs it.
+// flusher is the consumer's side of one shard: while it holds the lock it walks over the queue and
+// commits it. One goroutine runs it.
 //
-// A holder keeps the lock from one flush to the next for as long as there is something to flush, so that the pace is
-// FlushInterval however many instances there are, and gives it up when it finds the queue empty.
+// A holder keeps the lock from one flush to the next for as long as there is something to flush, so
+// that the pace is FlushInterval however many instances there are, and gives it up when it finds
+// the queue empty.
 type flusher struct {
 	p       *Pipeline
 	shard   int
@@ -113,12 +114,14 @@ func (f *flusher) report(ctx context.Context, err error) {
 	}
 }
 
-// term acquires the lock if there is something to flush, and flushes until the queue is empty or the lock is lost.
+// term acquires the lock if there is something to flush, and flushes until the queue is empty or
+// the lock is lost.
 func (f *flusher) term(ctx context.Context) error {
 	f.ackErr = nil
 	if err := f.learnBooks(ctx); err != nil {
 		return err
 	}
+
 	if waiting, err := f.anyWaiting(ctx); err != nil || !waiting {
 		return err
 	}
@@ -126,6 +129,7 @@ func (f *flusher) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	f.lease.Store(&heldLease{lease, f.p.time.Now()})
 	f.log.Debug("lock won", "lock", f.name)
 	defer func() {
@@ -155,9 +159,10 @@ func (f *flusher) logLockLost() {
 	f.log.Warn("lock lost; another instance goes on", "lock", f.name)
 }
 
-// DrainQueue flushes what is in the queue now, once, shard by shard (those above Config.Shards too), waiting for each
-// lock until ctx ends. It may be called whether or not Run runs. Without a queue it does nothing. Batches that wait for
-// an earlier one stay. A shard that fails keeps none of the others from being flushed; the error has all that failed.
+// DrainQueue flushes what is in the queue now, once, shard by shard (those above Config.Shards
+// too), waiting for each lock until ctx ends. It may be called whether or not Run runs. Without a
+// queue it does nothing. Batches that wait for an earlier one stay. A shard that fails keeps none
+// of the others from being flushed; the error has all that failed.
 func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	if p.cfg.Queue == nil {
 		return nil
@@ -183,7 +188,8 @@ func (p *Pipeline) DrainQueue(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// isHeldByInstance says that the lock is held as it is meant to be. What is no instance isn't known to give it up: that is a failure.
+// isHeldByInstance says that the lock is held as it is meant to be. What is no instance isn't known
+// to give it up: that is a failure.
 func isHeldByInstance(err error) bool {
 	held, ok := errors.AsType[*spend.HeldError](err)
 	return errors.Is(err, spend.ErrHeld) && !(ok && held.Holder.Foreign != "")
@@ -255,13 +261,16 @@ func (f *flusher) anyWaiting(ctx context.Context) (bool, error) {
 	return stats.Batches > 0, nil
 }
 
-// drain walks over the queue once, from its head to its end, and commits what it finds, as much at once as it may: sums
-// over many batches are hardly more rows than those of one. It says whether it took anything out.
+// drain walks over the queue once, from its head to its end, and commits what it finds, as much at
+// once as it may: sums over many batches are hardly more rows than those of one. It says whether it
+// took anything out.
 func (f *flusher) drain(ctx context.Context, lease spend.Lease) (flushed bool, err error) {
-	// At every walk: other processes have published since, and what they committed may be gone from Postgres.
+	// At every walk: other processes have published since, and what they committed may be gone from
+	// Postgres.
 	if err := f.commits.readBooked(ctx); err != nil {
 		return false, err
 	}
+
 	plan := f.commits.newPlan()
 	plan.books = f.books.id
 	defer func() { f.note(plan) }()
@@ -283,6 +292,7 @@ func (f *flusher) drain(ctx context.Context, lease spend.Lease) (flushed bool, e
 		}
 		f.overBudget = left > 0
 	}
+
 	if isLost(lease) {
 		f.logLockLost()
 		return flushed, nil
@@ -292,8 +302,9 @@ func (f *flusher) drain(ctx context.Context, lease spend.Lease) (flushed bool, e
 	return flushed, errors.Join(err, plan.failure)
 }
 
-// gather offers entries behind that one to the plan until they are as many bytes as one flush may have, the queue is at
-// its end or the lock is lost. It returns the last one, and whether the walk may go on.
+// gather offers entries behind that one to the plan until they are as many bytes as one flush may
+// have, the queue is at its end or the lock is lost. It returns the last one, and whether the walk
+// may go on.
 func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, after spend.EntryID) (last spend.EntryID, more bool, err error) {
 	for bytes := 0; bytes < f.p.cfg.limits.bytes; {
 		if isLost(lease) {
@@ -317,21 +328,23 @@ func (f *flusher) gather(ctx context.Context, lease spend.Lease, plan *plan, aft
 	return after, true, nil
 }
 
-// finish ends a walk over the whole queue: what has waited for too long for an earlier batch is committed without it.
+// finish ends a walk over the whole queue: what has waited for too long for an earlier batch is
+// committed without it.
 func (f *flusher) finish(ctx context.Context, plan *plan) error {
 	f.p.metrics.gaps.WithLabelValues(fmt.Sprint(f.shard)).Set(float64(len(plan.gaps())))
 	return f.commits.skipGaps(ctx, plan, f.gaps, viaQueue)
 }
 
-// ack quarantines what can't be applied and takes what Postgres has out of the queue. That the queue doesn't take an ack
-// is no failure of the flush: the batches are committed, and their entries are dropped as duplicates when they are read
-// again. Nor does it end the walk that what can't be applied isn't taken into quarantine: it stays in the queue, and plan.failure
-// says why.
+// ack quarantines what can't be applied and takes what Postgres has out of the queue. That the
+// queue doesn't take an ack is no failure of the flush: the batches are committed, and their
+// entries are dropped as duplicates when they are read again. Nor does it end the walk that what
+// can't be applied isn't taken into quarantine: it stays in the queue, and plan.failure says why.
 func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
 	if err := f.commits.quarantine(ctx, plan, viaQueue); err != nil {
 		plan.failure = errors.Join(plan.failure, err)
 		plan.bad = nil // it is read again in the next walk
 	}
+
 	ack := plan.ack()
 	if len(ack.Entries) == 0 {
 		return false
@@ -344,13 +357,15 @@ func (f *flusher) ack(ctx context.Context, plan *plan) (any bool) {
 	if f.acks.isFailing() {
 		timeout = ackAgainTimeout
 	}
-	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out of the queue yet.
+	// Also while the pipeline is stopping: what Shutdown waited for is committed then, but not out
+	// of the queue yet.
 	ctx, cancel := f.p.time.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if f.ackErr = f.books.queue.Ack(ctx, f.shard, ack); f.ackErr != nil {
 		f.acks.failed(f.log, f.p.time.Now(), "batches are committed, but the queue can't be told; they are dropped when they come again", f.ackErr)
 		return false
 	}
+
 	f.acks.works(f.log, f.p.time.Now(), "the queue takes acks again")
 	return true
 }

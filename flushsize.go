@@ -11,10 +11,11 @@ type flushLimit struct {
 // largestFlush is what a flush may have while all goes well.
 var largestFlush = flushLimit{rows: flushRows, texts: flushTexts}
 
-// flushSize finds how large flushes may be. What can't be written in one go, for its size or for one batch in it, can be
-// in several: a failure halves them, down to a single batch, and a success doubles them. A Postgres that takes only
-// small ones would fail every other flush so. Therefore the size that worked is kept for a number of successes once a
-// larger one has failed, and for twice as many each time that fails again.
+// flushSize finds how large flushes may be. What can't be written in one go, for its size or for
+// one batch in it, can be in several: a failure halves them, down to a single batch, and a success
+// doubles them. A Postgres that takes only small ones would fail every other flush so. Therefore
+// the size that worked is kept for a number of successes once a larger one has failed, and for
+// twice as many each time that fails again.
 type flushSize struct {
 	limit   flushLimit
 	largest flushLimit
@@ -23,8 +24,9 @@ type flushSize struct {
 	doubled bool // since the last failure
 }
 
-// maxKeep is how many successes there are at most from one doubling to the next: so few flushes fail of a Postgres that
-// takes only small ones, and one that takes large ones again gets them some 500 flushes later.
+// maxKeep is how many successes there are at most from one doubling to the next: so few flushes
+// fail of a Postgres that takes only small ones, and one that takes large ones again gets them some
+// 500 flushes later.
 const maxKeep = 32
 
 func newFlushSize(largest flushLimit) flushSize { return flushSize{limit: largest, largest: largest} }
@@ -39,7 +41,8 @@ func (s *flushSize) failed(f *spend.Flush) {
 	for i := range f.Rollups {
 		texts += f.Rollups[i].Texts()
 	}
-	// Also if the flush was larger than its limit, by its last batch: the same one would be made again.
+	// Also if the flush was larger than its limit, by its last batch: the same one would be made
+	// again.
 	s.limit = flushLimit{
 		rows:  max(1, min(s.limit.rows, len(f.Totals)+len(f.Rollups))/2),
 		texts: max(1, min(s.limit.texts, texts)/2),

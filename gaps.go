@@ -8,10 +8,11 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// skipGap adds to the flush, as lost, what is missing between the claim and the batch: one range, however long. The error
-// wraps ErrDiverged.
+// skipGap adds to the flush, as lost, what is missing between the claim and the batch: one range,
+// however long. The error wraps ErrDiverged.
 func (p *plan) skipGap(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error {
-	// A batch has an update at least. Where those between can't have had any, it goes on from others.
+	// A batch has an update at least. Where those between can't have had any, it goes on from
+	// others.
 	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates < claim.SealedUpdates || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {
 		return diverged(b)
 	}
@@ -21,7 +22,8 @@ func (p *plan) skipGap(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error
 	return nil
 }
 
-// claimFound takes a batch that was skipped as lost. One that can't be booked is set aside by the same flush.
+// claimFound takes a batch that was skipped as lost. One that can't be booked is set aside by the
+// same flush.
 func (p *plan) claimFound(b entryBatch, f *spend.Flush, sums *sums) {
 	found := spend.FoundBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest(), PriorDigest: b.PriorDigest}
 	if p.addRows(b.Batch, f, sums) {
@@ -31,9 +33,9 @@ func (p *plan) claimFound(b entryBatch, f *spend.Flush, sums *sums) {
 	f.Found = append(f.Found, found)
 }
 
-// addRows adds the rows of a batch that the flush claims. It says whether the batch counts by that claim: one that can't be
-// booked is set aside instead. One that an operator has booked by hand beside all claims counts by this one from now on, and its
-// rows are there.
+// addRows adds the rows of a batch that the flush claims. It says whether the batch counts by that
+// claim: one that can't be booked is set aside instead. One that an operator has booked by hand
+// beside all claims counts by this one from now on, and its rows are there.
 func (p *plan) addRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool) {
 	if p.marks[b.Producer].IsByHand(b) {
 		f.ByHand = append(f.ByHand, spend.ByHandBatch{Producer: b.Producer, Sequence: b.Sequence, Digest: b.Digest()})
@@ -50,9 +52,9 @@ func (p *plan) addRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool)
 	return true
 }
 
-// gaps returns the producers whose batches wait for an earlier one, and the last sequence before the gap of each.
-// Those that are known to have a newer program are left out: what is missing may be in its format. So are those whose
-// next batch isn't missing, but can't be committed.
+// gaps returns the producers whose batches wait for an earlier one, and the last sequence before
+// the gap of each. Those that are known to have a newer program are left out: what is missing may
+// be in its format. So are those whose next batch isn't missing, but can't be committed.
 func (p *plan) gaps() map[spend.ProducerID]uint64 {
 	gaps := map[spend.ProducerID]uint64{}
 	for id, batches := range p.wait {
@@ -82,8 +84,9 @@ type gap struct {
 	since time.Time
 }
 
-// overdue takes the gaps at the end of a walk over the whole queue, and returns the producers whose gap has been there
-// for the grace. Marks only move forward, so a gap behind the same mark has been there all the while.
+// overdue takes the gaps at the end of a walk over the whole queue, and returns the producers whose
+// gap has been there for the grace. Marks only move forward, so a gap behind the same mark has been
+// there all the while.
 func (w gapWatch) overdue(gaps map[spend.ProducerID]uint64, now time.Time, grace time.Duration) (ids []spend.ProducerID) {
 	maps.DeleteFunc(w, func(id spend.ProducerID, g gap) bool {
 		after, there := gaps[id]
@@ -100,7 +103,8 @@ func (w gapWatch) overdue(gaps map[spend.ProducerID]uint64, now time.Time, grace
 	return ids
 }
 
-// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the books.
+// setAside adds to the flush that the batch, which it claims, is in quarantine instead of the
+// books.
 func setAside(f *spend.Flush, b *spend.Batch, reason error) {
 	f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: b.Sequence, Last: b.Sequence, Reason: reason.Error(), Quarantined: true})
 	f.Quarantine = append(f.Quarantine, spend.BadBatch{Shard: f.Shard, Reason: reason.Error(), Bytes: b.Bytes()})

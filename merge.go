@@ -62,8 +62,9 @@ func (s *sums) rows() int { return s.totals.len() + s.rollups.len() }
 // texts returns how many bytes their texts take.
 func (s *sums) texts() int { return s.totals.texts() + s.rollups.texts() }
 
-// merger merges sorted runs as they come, and adds up rows with the same key. Runs of about the same length are merged at
-// once, so that it holds little more than the distinct rows, and touches each only as often as there are lengths.
+// merger merges sorted runs as they come, and adds up rows with the same key. Runs of about the
+// same length are merged at once, so that it holds little more than the distinct rows, and touches
+// each only as often as there are lengths.
 type merger[T any] struct {
 	kind rowKind[T]
 	runs []run[T] // each more than twice as long as the one after it

@@ -13,8 +13,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// metrics are the counters that events move. What is a state is read at scrape time by collector instead, so that it
-// can't go stale.
+// metrics are the counters that events move. What is a state is read at scrape time by collector
+// instead, so that it can't go stale.
 type metrics struct {
 	refused      *prometheus.CounterVec
 	sealed       prometheus.Counter
@@ -55,6 +55,7 @@ func newMetrics(shards int) *metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
+
 	m := &metrics{
 		refused:      counters("spendflush_updates_refused_total", "Updates refused, by reason.", "reason"),
 		sealed:       counter("spendflush_batches_sealed_total", "Batches sealed by this instance."),
@@ -94,11 +95,12 @@ func newMetrics(shards int) *metrics {
 		batches: counters("spendflush_batches_committed_total", "Batches committed by this instance, by path.", "path"),
 		updates: counters("spendflush_updates_committed_total", "Updates committed by this instance for all producers, by path.", "path"),
 	}
+
 	m.begin(shards)
 	return m
 }
 
-// begin makes every series known in advance begin at 0: a rate can't see the first event of a series that begins with it.
+// begin pre-creates the label values that are known, so that rate() sees the first increment.
 func (m *metrics) begin(shards int) {
 	begin := func(c *prometheus.CounterVec, values ...string) {
 		for _, v := range values {
@@ -247,6 +249,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+
 	now := c.p.time.Now()
 	s := c.p.Status()
 	totals, rollups := s.Open.Keys, s.Open.Keys
@@ -271,6 +274,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descPodLock, oneIf(st.HoldsLock), "flush/"+shard+":"+s.Instance)
 		}
 	}
+
 	if c.p.cfg.LiteLLMMetrics {
 		gauge(descMemorySpend, float64(totals))
 		gauge(descMemoryDaily, float64(rollups))
@@ -315,6 +319,7 @@ func (c *collector) collectQueue(now time.Time, gauge func(d *prometheus.Desc, v
 		gauge(descQueueBytes, float64(stats.Bytes), shard)
 		gauge(descQueueOldest, age(now, stats.Oldest), shard)
 	}
+
 	gauge(descQueueUp, oneIf(up))
 	if up && c.p.cfg.LiteLLMMetrics {
 		gauge(descRedisSpend, float64(batches))

@@ -10,15 +10,18 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrShareFull is wrapped, together with ErrBufferFull, by RecordAllFor where the caller alone has too many new keys open.
+// ErrShareFull is wrapped, together with ErrBufferFull, by RecordAllFor where the caller alone has
+// too many new keys open.
 var ErrShareFull = errors.New("this caller has its share of new keys")
 
-// ErrDayFull is wrapped, together with ErrShareFull, where the caller has brought as many new keys as it may in a day.
+// ErrDayFull is wrapped, together with ErrShareFull, where the caller has brought as many new keys
+// as it may in a day.
 var ErrDayFull = errors.New("this caller has brought as many new keys as it may in a day")
 
-// newcomers bounds what is new in the open seal: combinations that have no cell, and the entities of these that weren't seen
-// lately. A tenth of the places is kept for combinations of entities that were, and no caller has more than half of what
-// the others leave. An update whose combination has a cell never comes here.
+// newcomers bounds what is new in the open seal: combinations that have no cell, and the entities
+// of these that weren't seen lately. A tenth of the places is kept for combinations of entities
+// that were, and no caller has more than half of what the others leave. An update whose combination
+// has a cell never comes here.
 type newcomers struct {
 	seed maphash.Seed
 	most int64 // as openMap.maxKeys
@@ -51,8 +54,9 @@ func newNewcomers(most, day int64) *newcomers {
 // room is how many places there are for what is new.
 func (n *newcomers) room() int64 { return n.most - n.most/10 }
 
-// admit takes the series of combinations without a cell, which need so many places, open places being in use. caller is "" where callers aren't told
-// apart. The error wraps ErrBufferFull; nothing was taken then.
+// admit takes the series of combinations without a cell, which need so many places, open places
+// being in use. caller is "" where callers aren't told apart. The error wraps ErrBufferFull;
+// nothing was taken then.
 func (n *newcomers) admit(caller string, open, cells int64, series ...*spend.Series) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -64,16 +68,19 @@ func (n *newcomers) admit(caller string, open, cells int64, series ...*spend.Ser
 			}
 		})
 	}
+
 	entities := int64(len(fresh))
 	if entities > 0 && (open > 0 && open+cells > n.room() || n.entities+entities > n.room()) {
 		return fmt.Errorf("%w: %d combinations and %d new entities are open; allowed are %d of each, and a tenth more of known ones",
 			ErrBufferFull, open, n.entities, n.room())
 	}
+
 	if caller != "" {
 		if err := n.charge(caller, open, cells, entities); err != nil {
 			return err
 		}
 	}
+
 	for hash := range fresh {
 		n.known[hash] = struct{}{}
 	}
@@ -82,6 +89,7 @@ func (n *newcomers) admit(caller string, open, cells int64, series ...*spend.Ser
 	if int64(len(n.known)) > n.most {
 		n.rotate()
 	}
+
 	return nil
 }
 
@@ -106,7 +114,8 @@ func (n *newcomers) charge(caller string, open, cells, entities int64) error {
 	return nil
 }
 
-// chargeDay counts what stays in Postgres for good on the caller, or refuses it. The caller holds the lock.
+// chargeDay counts what stays in Postgres for good on the caller, or refuses it. The caller holds
+// the lock.
 func (n *newcomers) chargeDay(caller string, fresh int64) error {
 	if n.day == 0 {
 		return nil

@@ -11,19 +11,20 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrBufferFull is wrapped by Record and RecordAll when as many distinct combinations are open as Config.MaxKeys
-// allows. Nothing was recorded; the call may be repeated later.
+// ErrBufferFull is wrapped by Record and RecordAll when as many distinct combinations are open as
+// Config.MaxKeys allows. Nothing was recorded; the call may be repeated later.
 var ErrBufferFull = errors.New("buffer full: too many distinct keys wait to be sealed")
 
 // ErrClosed is returned by Record and RecordAll after Shutdown began. Nothing was recorded.
 var ErrClosed = errors.New("pipeline is shut down")
 
-// openMap sums updates by combination and hour until they are sealed. It is striped by the hash of the combination, so
-// that many goroutines can add at once.
+// openMap sums updates by combination and hour until they are sealed. It is striped by the hash of
+// the combination, so that many goroutines can add at once.
 //
-// A cell stays in its stripe after a seal, so that a combination that keeps coming costs no allocation. It has two
-// sums: updates go to the one that the number of the stripe's open seal selects, while the sealer reads and clears
-// the other. Swapping is thus a matter of counting that number up.
+// A cell stays in its stripe after a seal, so that a combination that keeps coming costs no
+// allocation. It has two sums: updates go to the one that the number of the stripe's open seal
+// selects, while the sealer reads and clears the other. Swapping is thus a matter of counting that
+// number up.
 type openMap struct {
 	seed      maphash.Seed
 	keep      spend.Dimensions
@@ -32,8 +33,8 @@ type openMap struct {
 	newcomers *newcomers
 	keys      atomic.Int64 // places of cells with updates in the open seal, and those reserved by groups being added
 
-	// group is held shared while the updates of one call are added and exclusively while the stripes are swapped, so
-	// that no seal tears a call apart.
+	// group is held shared while the updates of one call are added and exclusively while the
+	// stripes are swapped, so that no seal tears a call apart.
 	group sync.RWMutex
 }
 
@@ -48,9 +49,9 @@ func newOpenMap(maxKeys int, keep spend.Dimensions, day int64) *openMap {
 	return m
 }
 
-// add counts one request and returns the number of the seal that will hold it. It allocates only for a combination
-// that it hasn't seen lately. It keeps nothing of series. A request whose series is refused isn't counted; of a
-// combination that is known, the texts are known to be right.
+// add counts one request and returns the number of the seal that will hold it. It allocates only
+// for a combination that it hasn't seen lately. It keeps nothing of series. A request whose series
+// is refused isn't counted; of a combination that is known, the texts are known to be right.
 func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour spend.Hour) (seal uint64, err error) {
 	var array [keyRoom]byte
 	key := appendCellKey(array[:0], hour, series, m.keep)
@@ -78,8 +79,8 @@ func (m *openMap) add(caller string, series *spend.Series, one *spend.Cost, hour
 // keyRoom is how long a cell's key may be without an allocation.
 const keyRoom = 384
 
-// skipsValidation says whether the series needn't be checked because its cell is known. The cell tells nothing of dimensions
-// that aren't kept, nor of a tag that stands there twice.
+// skipsValidation says whether the series needn't be checked because its cell is known. The cell
+// tells nothing of dimensions that aren't kept, nor of a tag that stands there twice.
 func (m *openMap) skipsValidation(c *cell, s *spend.Series) bool {
 	return c != nil && m.keep == spend.AllDimensions && len(s.Tags) <= spend.MaxTags
 }
@@ -116,8 +117,9 @@ type slot struct {
 	cell   *cell // nil: not made yet
 }
 
-// addGroup counts all the updates or, with an error, none; all are in one seal. The slots have their hours; the rest
-// of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull, ErrClosed.
+// addGroup counts all the updates or, with an error, none; all are in one seal. The slots have
+// their hours; the rest of them it fills in. Errors: an *UpdateError about a series, ErrBufferFull,
+// ErrClosed.
 func (m *openMap) addGroup(caller string, updates []spend.Update, slots []slot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
@@ -125,19 +127,21 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, slots []slot) 
 	if err != nil {
 		return 0, err
 	}
+
 	if err := m.admitGroup(caller, updates, slots); err != nil {
 		return 0, err
 	}
 	if m.keys.Add(reserved) > m.maxKeys {
 		m.keys.Add(-reserved)
-		// Perhaps they need fewer, because some are dirty or stand there twice. No seal can come in between, so none of the keys found
-		// dirty now becomes clean.
+		// Perhaps they need fewer, because some are dirty or stand there twice. No seal can come in
+		// between, so none of the keys found dirty now becomes clean.
 		reserved = m.newKeys(updates, slots)
 		if m.keys.Add(reserved) > m.maxKeys {
 			m.keys.Add(-reserved)
 			return 0, m.full()
 		}
 	}
+
 	var array [keyRoom]byte
 	for i := range updates {
 		at := &slots[i]
@@ -159,6 +163,7 @@ func (m *openMap) addGroup(caller string, updates []spend.Update, slots []slot) 
 		seal = s.seal
 		s.mu.Unlock()
 	}
+
 	m.keys.Add(-reserved)
 	return seal, nil
 }
@@ -184,15 +189,16 @@ func (m *openMap) admitGroup(caller string, updates []spend.Update, slots []slot
 			cells += places(len(key))
 		}
 	}
+
 	if len(series) == 0 {
 		return nil
 	}
 	return m.newcomers.admit(caller, m.keys.Load(), cells, series...)
 }
 
-// locate finds the cells of the updates, and checks the series of those that have none. It returns the places that they
-// need at most. A cell that is evicted
-// before it is used has a second one beside it; see rotate.
+// locate finds the cells of the updates, and checks the series of those that have none. It returns
+// the places that they need at most. A cell that is evicted before it is used has a second one
+// beside it; see rotate.
 func (m *openMap) locate(updates []spend.Update, slots []slot) (most int64, err error) {
 	var array [keyRoom]byte
 	for i := range updates {
@@ -236,8 +242,8 @@ func (m *openMap) newKeys(updates []spend.Update, slots []slot) int64 {
 	return n
 }
 
-// errBrimful keeps the sums of a batch from overflowing: a cell would have to go on for 70 million updates of the largest
-// size without a seal.
+// errBrimful keeps the sums of a batch from overflowing: a cell would have to go on for 70 million
+// updates of the largest size without a seal.
 var errBrimful = fmt.Errorf("%w: one combination has too many tokens that wait to be sealed", ErrBufferFull)
 
 func (m *openMap) full() error {
@@ -259,16 +265,17 @@ func (m *openMap) evictIdle() {
 	}
 }
 
-// swap ends the open seal and begins the next. It returns the number of the ended one, the cells with updates in it, a
-// list a stripe, and their sum; or 0 if there were none, and then the seal stays open. After it, the caller alone may touch the
-// ended sums, and must clear them and give the lists back with recycle before it swaps again. With last, nothing can
-// be added any more.
+// swap ends the open seal and begins the next. It returns the number of the ended one, the cells
+// with updates in it, a list a stripe, and their sum; or 0 if there were none, and then the seal
+// stays open. After it, the caller alone may touch the ended sums, and must clear them and give the
+// lists back with recycle before it swaps again. With last, nothing can be added any more.
 func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed) {
 	m.group.Lock()
 	defer m.group.Unlock()
 	if m.keys.Load() == 0 && !last {
 		return 0, nil, sum
 	}
+
 	dirty = make([][]*cell, stripeCount)
 	for i := range m.stripes {
 		s := &m.stripes[i]
@@ -284,6 +291,7 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.closed = s.closed || last
 		s.mu.Unlock()
 	}
+
 	m.keys.Add(-sum.places)
 	m.newcomers.sealed()
 	return seal, dirty, sum
@@ -319,8 +327,8 @@ func (m *openMap) sums() openSums {
 	return total
 }
 
-// entity adds up what the open seal holds of the entity, by the shards that it is on its way to. It walks over all open
-// cells.
+// entity adds up what the open seal holds of the entity, by the shards that it is on its way to. It
+// walks over all open cells.
 func (m *openMap) entity(e spend.Entity, shards int) []spend.Counters {
 	sums := make([]spend.Counters, shards)
 	for i := range m.stripes {

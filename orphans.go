@@ -10,8 +10,8 @@ import (
 // orphanInterval is how often shards above Config.Shards are looked at.
 const orphanInterval = 30 * time.Second
 
-// flushOrphans flushes what instances with more shards left in shards that this one doesn't have, so that lowering the
-// number of shards leaves nothing behind. It works until ctx ends.
+// flushOrphans flushes what instances with more shards left in shards that this one doesn't have,
+// so that lowering the number of shards leaves nothing behind. It works until ctx ends.
 func (p *Pipeline) flushOrphans(ctx context.Context) {
 	flushers := map[int]*flusher{}
 	for p.time.Sleep(ctx, orphanInterval, nil) {

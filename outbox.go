@@ -8,11 +8,12 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// outbox holds the batches of one producer and shard from their seal until Postgres is known to have them, and for as
-// long after that as Postgres might be turned back. It does no I/O and reads no clock: it is the producer's half of the
-// protocol as pure steps.
+// outbox holds the batches of one producer and shard from their seal until Postgres is known to
+// have them, and for as long after that as Postgres might be turned back. It does no I/O and reads
+// no clock: it is the producer's half of the protocol as pure steps.
 //
-// A batch leaves by itself once Postgres is seen to have it, so that one that is lost holds up no other one.
+// A batch leaves by itself once Postgres is seen to have it, so that one that is lost holds up no
+// other one.
 type outbox struct {
 	producer spend.ProducerID
 	next     uint64 // sequence that the next batch gets, from 1
@@ -27,7 +28,8 @@ type outbox struct {
 	amount  spend.Amount
 	digest  spend.Digest
 
-	// What was sealed and is never committed: how far the updates of its seals are. In quarantine they are queued.
+	// What was sealed and is never committed: how far the updates of its seals are. In quarantine
+	// they are queued.
 	setAside map[uint64]Stage
 
 	retain   time.Duration // how long confirmed batches are retained, 0: not at all
@@ -59,7 +61,8 @@ func newOutbox(producer spend.ProducerID, retain time.Duration) *outbox {
 	return &outbox{producer: producer, next: 1, retain: retain, setAside: map[uint64]Stage{}}
 }
 
-// add takes the batches of a seal, whose sequences go on from next; there may be none for this shard.
+// add takes the batches of a seal, whose sequences go on from next; there may be none for this
+// shard.
 func (o *outbox) add(batches []*spend.Batch, seal uint64, since time.Time) {
 	o.seal = seal
 	for _, b := range batches {
@@ -74,8 +77,9 @@ func (o *outbox) add(batches []*spend.Batch, seal uint64, since time.Time) {
 	}
 }
 
-// toPush returns the batch to push next, nil if all are in the queue. The same one comes again until atQueue is told
-// of it, so that a batch whose push has an unknown outcome is repeated before the next one goes.
+// toPush returns the batch to push next, nil if all are in the queue. The same one comes again
+// until atQueue is told of it, so that a batch whose push has an unknown outcome is repeated before
+// the next one goes.
 func (o *outbox) toPush() *outgoing {
 	for o.unpushed < len(o.batches) {
 		if b := o.batches[o.unpushed]; !b.queued || b.inDoubt {
@@ -86,8 +90,9 @@ func (o *outbox) toPush() *outgoing {
 	return nil
 }
 
-// toRetain returns a retained batch that the queue was never seen to have, nil if there is none: one that was written
-// directly. The queue retains what went through it for the time after this process, and has to get this one for that.
+// toRetain returns a retained batch that the queue was never seen to have, nil if there is none:
+// one that was written directly. The queue retains what went through it for the time after this
+// process, and has to get this one for that.
 func (o *outbox) toRetain() *outgoing {
 	for _, b := range o.retained {
 		if !b.queued || b.inDoubt {
@@ -97,8 +102,8 @@ func (o *outbox) toRetain() *outgoing {
 	return nil
 }
 
-// atQueue notes that the batch is in the queue under this entry. It says whether the queue had it under another one
-// before, which is gone.
+// atQueue notes that the batch is in the queue under this entry. It says whether the queue had it
+// under another one before, which is gone.
 func (o *outbox) atQueue(b *outgoing, entry spend.EntryID) (moved bool) {
 	moved = b.entry != "" && b.entry != entry
 	b.entry, b.queued, b.inDoubt = entry, true, false
@@ -115,7 +120,8 @@ func (o *outbox) toJournal() (batches []*outgoing) {
 	return batches
 }
 
-// atRisk returns how many batches would be lost with this process: those neither in the queue nor in the journal.
+// atRisk returns how many batches would be lost with this process: those neither in the queue nor
+// in the journal.
 func (o *outbox) atRisk() (n int) {
 	for _, b := range o.batches {
 		if (!b.queued || b.inDoubt) && !b.journaled {
@@ -152,8 +158,9 @@ func (o *outbox) reached(seal uint64) Stage {
 	return stage
 }
 
-// follows says whether the mark belongs to the chain of this outbox: what is in Postgres under its producer is what it
-// sealed. If another process with the same memory goes on under the same producer, it isn't.
+// follows says whether the mark belongs to the chain of this outbox: what is in Postgres under its
+// producer is what it sealed. If another process with the same memory goes on under the same
+// producer, it isn't.
 func (o *outbox) follows(mark spend.Mark) bool {
 	switch {
 	case mark.Sequence == 0:
@@ -165,7 +172,8 @@ func (o *outbox) follows(mark spend.Mark) bool {
 	case mark.Sequence == o.last.sequence && mark.Digest != o.last.digest:
 		return false
 	}
-	// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is compared.
+	// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is
+	// compared.
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
 		for _, b := range list {
 			if b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch) {
@@ -194,8 +202,8 @@ type taken struct {
 	missing     uint64      // batches that Postgres had and has no more, and that aren't here any more
 }
 
-// confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was skipped as lost stays, to
-// be pushed once more.
+// confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was
+// skipped as lost stays, to be pushed once more.
 func (o *outbox) confirm(mark spend.Mark, now time.Time) (t taken) {
 	o.confirmed = max(o.confirmed, mark.Sequence)
 	left := o.batches[:0]
@@ -217,12 +225,14 @@ func (o *outbox) confirm(mark spend.Mark, now time.Time) (t taken) {
 			left = append(left, b)
 		}
 	}
+
 	clear(o.batches[len(left):])
 	o.batches, o.unpushed = left, 0
 	return t
 }
 
-// noteAside notes that a batch of the seal is set aside, and how far it is. A seal is as far as the last of its batches.
+// noteAside notes that a batch of the seal is set aside, and how far it is. A seal is as far as the
+// last of its batches.
 func (o *outbox) noteAside(seal uint64, stage Stage) {
 	if before, ok := o.setAside[seal]; ok {
 		stage = min(stage, before)
@@ -248,7 +258,8 @@ type outboxView struct {
 	present []uint64 // ascending
 }
 
-// view is to be taken before a mark is read: what leaves meanwhile is no sign of a Postgres that was turned back.
+// view is to be taken before a mark is read: what leaves meanwhile is no sign of a Postgres that
+// was turned back.
 func (o *outbox) view() outboxView {
 	v := outboxView{next: o.next}
 	for _, list := range [][]*outgoing{o.retained, o.batches} {
@@ -283,8 +294,8 @@ func (v outboxView) missing(mark spend.Mark) (n uint64) {
 	return n
 }
 
-// confirmStored takes the producer's mark as Postgres has it, read when the outbox was as in the view. If Postgres was
-// turned back, the batches retained that it lacks are on their way again.
+// confirmStored takes the producer's mark as Postgres has it, read when the outbox was as in the
+// view. If Postgres was turned back, the batches retained that it lacks are on their way again.
 func (o *outbox) confirmStored(mark spend.Mark, before outboxView, began time.Time) taken {
 	t := o.confirm(mark, began)
 	t.missing = before.missing(mark)
@@ -308,7 +319,8 @@ func (o *outbox) confirmStored(mark spend.Mark, before outboxView, began time.Ti
 	return t
 }
 
-// expire drops the batches retained for long enough. It may only be called right after Postgres was seen to have them.
+// expire drops the batches retained for long enough. It may only be called right after Postgres was
+// seen to have them.
 func (o *outbox) expire(now time.Time) {
 	n := 0
 	for n < len(o.retained) && now.Sub(o.retained[n].confirmedAt) >= o.retain {
@@ -318,8 +330,8 @@ func (o *outbox) expire(now time.Time) {
 	o.retained = o.retained[n:]
 }
 
-// gapAfter returns whether the next batch that Postgres could book waits for ones that have left the outbox, so that
-// nothing brings them any more.
+// gapAfter returns whether the next batch that Postgres could book waits for ones that have left
+// the outbox, so that nothing brings them any more.
 func (o *outbox) gapAfter(mark spend.Mark) bool {
 	for _, b := range o.batches {
 		if b.Sequence > mark.Sequence {
@@ -340,7 +352,8 @@ func (o *outbox) dropped() uint64 {
 	return first - 1
 }
 
-// resetPushed has each batch that is in the queue pushed again, which adds nothing while its entry is there.
+// resetPushed has each batch that is in the queue pushed again, which adds nothing while its entry
+// is there.
 func (o *outbox) resetPushed() {
 	for _, b := range o.batches {
 		b.inDoubt = b.queued

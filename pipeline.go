@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Pipeline is one instance: it takes updates, and brings them to Postgres. Make it with New, run it with Run, end it
-// with Shutdown. All methods are safe for concurrent use.
+// Pipeline is one instance: it takes updates, and brings them to Postgres. Make it with New, run it
+// with Run, end it with Shutdown. All methods are safe for concurrent use.
 type Pipeline struct {
 	cfg      Config
 	log      *slog.Logger
@@ -26,13 +26,14 @@ type Pipeline struct {
 	flushers []*flusher
 	metrics  *metrics
 
-	// sealing is held from the swap of the open map until its batches are in the outboxes, so that nothing is in
-	// neither when Held adds them up. No I/O under it. It guards the sealer.
+	// sealing is held from the swap of the open map until its batches are in the outboxes, so that
+	// nothing is in neither when Held adds them up. No I/O under it. It guards the sealer.
 	sealing sync.Mutex
 	sealer  *sealer
 
-	// moving is held while sums change from the open map to between, and from there to the outboxes: whoever holds it
-	// finds every update that isn't confirmed in one of these, once. Nothing slow under it.
+	// moving is held while sums change from the open map to between, and from there to the
+	// outboxes: the holder finds every update that isn't confirmed in one of these, once. Nothing
+	// slow under it.
 	moving  sync.Mutex
 	between beingSealed
 
@@ -57,13 +58,15 @@ type Pipeline struct {
 	ended   error         // why draining ended, nil if all was drained; set before stop is closed
 }
 
-// New returns a pipeline for the configuration, whose defaults it fills in. The error joins all that Config.Validate
-// finds. Nothing runs yet: updates may be recorded, but stay in memory until Run.
+// New returns a pipeline for the configuration, whose defaults it fills in. The error joins all
+// that Config.Validate finds. Nothing runs yet: updates may be recorded, but stay in memory until
+// Run.
 func New(c Config) (*Pipeline, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("invalid configuration: %w", err)
 	}
+
 	var timing clock = systemClock{}
 	if c.clock != nil {
 		timing = c.clock
@@ -80,6 +83,7 @@ func New(c Config) (*Pipeline, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+
 	p.books.p, p.books.view = p, booksView{queue: c.Queue, locker: c.Locker}
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
 	p.metrics = newMetrics(c.Shards)
@@ -89,6 +93,7 @@ func New(c Config) (*Pipeline, error) {
 			p.flushers = append(p.flushers, newFlusher(p, shard))
 		}
 	}
+
 	p.openSince.Store(now.UnixNano())
 	changed := make(chan struct{})
 	p.change.Store(&changed)
@@ -97,14 +102,16 @@ func New(c Config) (*Pipeline, error) {
 			return nil, err
 		}
 	}
+
 	return p, nil
 }
 
 // Producer returns the identity of this run.
 func (p *Pipeline) Producer() spend.ProducerID { return p.producer }
 
-// Run works until Shutdown is done, and returns nil. If ctx ends before Shutdown is called, it drains as Shutdown does, for
-// at most Config.DrainTimeout: from then on Record returns ErrClosed. It returns ctx's error then, joined with a
+// Run works until Shutdown is done, and returns nil. If ctx ends before Shutdown is called, it
+// drains as Shutdown does, for at most Config.DrainTimeout: from then on Record returns ErrClosed.
+// It returns ctx's error then, joined with a
 // *NotDrainedError if something is left, which is logged, too. It may be called once.
 func (p *Pipeline) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
@@ -168,8 +175,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Record counts one update. It does no I/O and doesn't block but for other calls at work on the same keys. It keeps
-// nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; nothing was recorded then.
+// Record counts one update. It does no I/O and doesn't block but for other calls at work on the
+// same keys. It keeps nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull,
+// ErrClosed; nothing was recorded then.
 func (p *Pipeline) Record(u *spend.Update) error {
 	_, err := p.record("", u)
 	return err
@@ -188,7 +196,8 @@ func (p *Pipeline) record(caller string, u *spend.Update) (uint64, error) {
 	return seal, err
 }
 
-// check returns the hour that the cost counts in, or an *UpdateError. It reads the clock only for a cost with a time.
+// check returns the hour that the cost counts in, or an *UpdateError. It reads the clock only for a
+// cost with a time.
 func (p *Pipeline) check(c *spend.Cost) (spend.Hour, error) {
 	var now time.Time
 	if !c.Time.IsZero() {
@@ -207,16 +216,17 @@ func (p *Pipeline) hourOf(c *spend.Cost) spend.Hour {
 // Receipt stands for updates recorded in one call, to be waited for.
 type Receipt struct{ seal uint64 }
 
-// RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on their way into the
-// queue of one shard. Like Record it does no I/O and keeps nothing of updates. Errors: *UpdateError naming the first
-// update refused, ErrBufferFull, ErrClosed.
+// RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on
+// their way into the queue of one shard. Like Record it does no I/O and keeps nothing of updates.
+// Errors: *UpdateError naming the first update refused, ErrBufferFull, ErrClosed.
 func (p *Pipeline) RecordAll(updates []spend.Update) (Receipt, error) {
 	return p.RecordAllFor("", updates)
 }
 
-// RecordAllFor is RecordAll for one of several callers that aren't to keep each other out: new combinations and entities of
-// one have, until the next seal, at most half of the places that the others leave. The error wraps ErrShareFull, too, where
-// that is why the buffer is full, and ErrDayFull where Config.MaxNewKeysPerDay is. caller is any name; "" has no such bounds.
+// RecordAllFor is RecordAll for one of several callers that aren't to keep each other out: new
+// combinations and entities of one have, until the next seal, at most half of the places that the
+// others leave. The error wraps ErrShareFull, too, where that is why the buffer is full, and
+// ErrDayFull where Config.MaxNewKeysPerDay is. caller is any name; "" has no such bounds.
 func (p *Pipeline) RecordAllFor(caller string, updates []spend.Update) (Receipt, error) {
 	if len(updates) == 1 {
 		seal, err := p.record(caller, &updates[0])
@@ -242,7 +252,8 @@ func (p *Pipeline) recordGroup(caller string, updates []spend.Update) (uint64, e
 	return p.open.addGroup(caller, updates, slots)
 }
 
-// firstFault returns what is wrong with the first of the updates whose series is refused, or else next.
+// firstFault returns what is wrong with the first of the updates whose series is refused, or else
+// next.
 func firstFault(updates []spend.Update, next error) error {
 	for i := range updates {
 		if err := updates[i].Series.Check(i); err != nil {
@@ -259,7 +270,8 @@ type Stage uint8
 const (
 	// Accepted is in the memory of this process.
 	Accepted Stage = iota + 1
-	// Queued is outside this process: in the queue, in the journal or, where there is neither, in Postgres.
+	// Queued is outside this process: in the queue, in the journal or, where there is neither, in
+	// Postgres.
 	Queued
 	// Committed is in Postgres.
 	Committed
@@ -277,8 +289,9 @@ func (s Stage) String() string {
 	return fmt.Sprintf("stage(%d)", uint8(s))
 }
 
-// Wait blocks until the updates of the receipt have reached the stage, or ctx ends, or the pipeline has stopped. It
-// returns the stage that they have reached and nil, ctx's error or ErrClosed. The updates stay recorded in any case.
+// Wait blocks until the updates of the receipt have reached the stage, or ctx ends, or the pipeline
+// has stopped. It returns the stage that they have reached and nil, ctx's error or ErrClosed. The
+// updates stay recorded in any case.
 func (p *Pipeline) Wait(ctx context.Context, r Receipt, want Stage) (Stage, error) {
 	for {
 		change := *p.change.Load()
@@ -335,7 +348,8 @@ func (p *Pipeline) sealAll(ctx context.Context) {
 	}
 }
 
-// keepHour keeps the clock that Record looks at. A change of the system's clock shows within clockInterval.
+// keepHour keeps the clock that Record looks at. A change of the system's clock shows within
+// clockInterval.
 func (p *Pipeline) keepHour(ctx context.Context) {
 	defer p.hours.release()
 	for {

@@ -11,8 +11,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and entries to ack
-// come out. It does no I/O and knows no clock. A plan lives for one walk over the queue of a shard.
+// plan is the flusher's half of the protocol as pure steps: entries and marks go in, flushes and
+// entries to ack come out. It does no I/O and knows no clock. A plan lives for one walk over the
+// queue of a shard.
 type plan struct {
 	shard     int
 	books     spend.BooksID // whose batches are taken
@@ -80,6 +81,7 @@ func (p *plan) addEntry(e spend.Entry) {
 		p.refuse(e, err)
 		return
 	}
+
 	b, err := p.keys.ParseBatch(e.Bytes)
 	switch {
 	case b != nil && b.Books != p.books:
@@ -91,6 +93,7 @@ func (p *plan) addEntry(e spend.Entry) {
 	case err == nil && b.Shard != p.shard:
 		err = errors.New("corrupt batch: it is of another shard than the queue")
 	}
+
 	if err != nil {
 		p.refuse(e, err)
 		return
@@ -98,6 +101,7 @@ func (p *plan) addEntry(e spend.Entry) {
 	if len(p.keys.Key) > 0 && !b.IsSigned() {
 		p.stats.unsigned++
 	}
+
 	p.add(entryBatch{b, e.ID})
 }
 
@@ -132,8 +136,8 @@ func (p *plan) unknown() []spend.ProducerID {
 	return ids
 }
 
-// learn takes the marks of the producers asked for. Batches of an unknown producer that is so old that its mark may
-// have been cleaned up are set aside: it isn't known whether they were applied.
+// learn takes the marks of the producers asked for. Batches of an unknown producer that is so old
+// that its mark may have been cleaned up are set aside: it isn't known whether they were applied.
 func (p *plan) learn(asked []spend.ProducerID, marks spend.Marks) {
 	p.compared = true
 	for _, id := range asked {
@@ -149,9 +153,10 @@ func (p *plan) learn(asked []spend.ProducerID, marks spend.Marks) {
 	}
 }
 
-// next returns what to commit next: for every producer whose mark is known, its batches that go on from the mark
-// without a gap, or with one that is being skipped. Duplicates are marked done, corrupt batches are set aside, the rest
-// goes on waiting. It returns nil if nothing can be committed. Applied or fenced must be called before the next take.
+// next returns what to commit next: for every producer whose mark is known, its batches that go on
+// from the mark without a gap, or with one that is being skipped. Duplicates are marked done,
+// corrupt batches are set aside, the rest goes on waiting. It returns nil if nothing can be
+// committed. Applied or fenced must be called before the next take.
 func (p *plan) next() *spend.Flush {
 	f := &spend.Flush{Shard: p.shard, Books: p.books}
 	sums := newSums()
@@ -171,8 +176,8 @@ func (p *plan) next() *spend.Flush {
 	return f
 }
 
-// order returns the producers whose marks are known, in order. Those whose batches can't be committed even by themselves
-// come last, so that they hold up no other one.
+// order returns the producers whose marks are known, in order. Those whose batches can't be
+// committed even by themselves come last, so that they hold up no other one.
 func (p *plan) order() []spend.ProducerID {
 	ids := slices.SortedFunc(maps.Keys(p.marks), spend.ProducerID.Compare)
 	return p.trouble.last(ids)
@@ -184,13 +189,14 @@ func brimful(c *spend.Control) bool {
 	return c.Bound() >= most
 }
 
-// enough says whether a flush of these sums should be committed before more is added to it. What is left waits for the
-// next take.
+// enough says whether a flush of these sums should be committed before more is added to it. What is
+// left waits for the next take.
 func (p *plan) enough(sums *sums) bool {
 	return sums.batches > 0 && (p.single || sums.rows() >= p.limit.rows || sums.texts() >= p.limit.texts || brimful(&sums.control))
 }
 
-// nextOf adds to the flush what can be taken of one producer, and to the sums the rows of the batches taken.
+// nextOf adds to the flush what can be taken of one producer, and to the sums the rows of the
+// batches taken.
 func (p *plan) nextOf(id spend.ProducerID, f *spend.Flush, sums *sums) {
 	mark, batches := p.marks[id], p.wait[id]
 	slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
@@ -209,8 +215,8 @@ func (p *plan) nextOf(id spend.ProducerID, f *spend.Flush, sums *sums) {
 		case found && mark.IsAnother(b.Batch):
 			p.divert(b)
 		case b.Sequence <= claim.Last && !found:
-			// Postgres has it, or will have with this flush. In either case this entry isn't needed: should the
-			// flush fail, the entry taken is still there.
+			// Postgres has it, or will have with this flush. In either case this entry isn't
+			// needed: should the flush fail, the entry taken is still there.
 			p.dropDuplicate(b, mark)
 		case found:
 			if p.enough(sums) {
@@ -225,6 +231,7 @@ func (p *plan) nextOf(id spend.ProducerID, f *spend.Flush, sums *sums) {
 			p.claimNext(b, &claim, f, sums)
 		}
 	}
+
 	if claim.Last >= claim.First {
 		f.Claims = append(f.Claims, claim)
 	}
@@ -238,8 +245,9 @@ func (p *plan) rowsOf(b *spend.Batch) (*spend.Rows, error) {
 	return b.RowsKnowing(p.known)
 }
 
-// claimNext takes the batch that the claim goes on with, or one behind a gap that is being skipped. A batch that can't be
-// booked is set aside by the claim itself, so that those behind it needn't wait.
+// claimNext takes the batch that the claim goes on with, or one behind a gap that is being skipped.
+// A batch that can't be booked is set aside by the claim itself, so that those behind it needn't
+// wait.
 func (p *plan) claimNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums *sums) {
 	gap := b.Sequence > claim.Last+1
 	if !gap && b.PriorDigest != claim.Digest {
@@ -261,8 +269,9 @@ func (p *plan) claimNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums 
 	claim.Amount = claim.Amount.Add(b.Amount)
 }
 
-// dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very flush being made is
-// only done with that flush. What has the place of a batch in the books and is another one is set aside.
+// dropDuplicate is done with an entry that repeats a batch. One that repeats a batch of the very
+// flush being made is only done with that flush. What has the place of a batch in the books and is
+// another one is set aside.
 func (p *plan) dropDuplicate(b entryBatch, mark spend.Mark) {
 	inFlush, another := false, b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch)
 	if n := len(p.taken); n > 0 { // they come in order
@@ -292,6 +301,7 @@ func (p *plan) applied(f *spend.Flush) {
 		p.marks[c.Producer] = mark
 		p.trouble.over(c.Producer)
 	}
+
 	for i := range f.Found {
 		b := &f.Found[i]
 		p.trouble.over(b.Producer)
@@ -300,6 +310,7 @@ func (p *plan) applied(f *spend.Flush) {
 		mark.Recent = mark.Recent.Found(mark.Sequence, b)
 		p.marks[b.Producer] = mark
 	}
+
 	for _, l := range f.Lost {
 		mark := p.marks[l.Producer]
 		mark.Lost = withRange(mark.Lost, spend.SequenceRange{First: l.First, Last: l.Last})
@@ -308,14 +319,15 @@ func (p *plan) applied(f *spend.Flush) {
 		}
 		p.marks[l.Producer] = mark
 	}
+
 	for _, b := range p.taken {
 		p.done = append(p.done, b.entry)
 	}
 	p.taken = nil
 }
 
-// fenced notes that the flush of the last take wasn't committed because a claim was lost: its batches wait again, and
-// the marks of its producers are unknown.
+// fenced notes that the flush of the last take wasn't committed because a claim was lost: its
+// batches wait again, and the marks of its producers are unknown.
 func (p *plan) fenced(f *spend.Flush) {
 	for _, c := range f.Claims {
 		delete(p.marks, c.Producer)
@@ -333,8 +345,8 @@ func (p *plan) putBack() {
 	p.taken = nil
 }
 
-// refused notes that the store refuses the flush of the last take for what it is. Its batches are taken one at a time from
-// now on, so that the one at fault is found, and set aside.
+// refused notes that the store refuses the flush of the last take for what it is. Its batches are
+// taken one at a time from now on, so that the one at fault is found, and set aside.
 func (p *plan) refused(reason error) {
 	if p.single {
 		// The first one; others in the same flush can only be copies of it.
@@ -349,8 +361,9 @@ func (p *plan) refused(reason error) {
 	p.single = true
 }
 
-// failed notes that the flush of the last take may not have been committed: its batches wait again. It says whether the
-// flush was a single batch, so that there is a point in going on with other producers'.
+// failed notes that the flush of the last take may not have been committed: its batches wait again.
+// It says whether the flush was a single batch, so that there is a point in going on with other
+// producers'.
 func (p *plan) failed(f *spend.Flush) (alone bool) {
 	alone = len(f.Claims)+len(f.Found) == 1 && f.Batches()+len(f.Quarantine) <= 1
 	if alone {
@@ -369,9 +382,10 @@ func (p *plan) ack() spend.Ack {
 	return a
 }
 
-// evict leaves batches that wait in the queue, to be read again in a later walk, until those kept have no more bytes than
-// allowed. It keeps the oldest producers' batches, nearest to their marks first, so that a producer whose gap is skipped has
-// them. It returns the bytes left out. What can't be committed in this walk any more takes no room from it.
+// evict leaves batches that wait in the queue, to be read again in a later walk, until those kept
+// have no more bytes than allowed. It keeps the oldest producers' batches, nearest to their marks
+// first, so that a producer whose gap is skipped has them. It returns the bytes left out. What
+// can't be committed in this walk any more takes no room from it.
 func (p *plan) evict(allowed int) (left int) {
 	maps.DeleteFunc(p.wait, func(id spend.ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
 	for _, id := range slices.SortedFunc(maps.Keys(p.wait), spend.ProducerID.Compare) {

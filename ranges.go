@@ -6,7 +6,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// withRange returns a copy of ascending ranges that has these sequences, too. Ranges that meet become one.
+// withRange returns a copy of ascending ranges that has these sequences, too. Ranges that meet
+// become one.
 func withRange(ranges []spend.SequenceRange, add spend.SequenceRange) []spend.SequenceRange {
 	from, _ := spend.FindRange(ranges, add.First-1) // also one that ends right before it
 	to := from
@@ -16,8 +17,8 @@ func withRange(ranges []spend.SequenceRange, add spend.SequenceRange) []spend.Se
 	return slices.Replace(slices.Clone(ranges), from, to, add)
 }
 
-// withoutSequence returns a copy of ascending ranges that doesn't have this sequence. A range that has it in the middle
-// becomes two.
+// withoutSequence returns a copy of ascending ranges that doesn't have this sequence. A range that
+// has it in the middle becomes two.
 func withoutSequence(ranges []spend.SequenceRange, sequence uint64) []spend.SequenceRange {
 	i, has := spend.FindRange(ranges, sequence)
 	if !has {

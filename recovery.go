@@ -9,8 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// recovery is what earlier processes left in the journal for one shard. Its batches go the way of all batches, under
-// their own producers, until Postgres has them.
+// recovery is what earlier processes left in the journal for one shard. Its batches go the way of
+// all batches, under their own producers, until Postgres has them.
 type recovery struct {
 	p            *Pipeline
 	shard        int
@@ -20,7 +20,8 @@ type recovery struct {
 	gaps         gapWatch
 }
 
-// replay brings what earlier processes left in the journal to Postgres. It works until that is done or ctx ends.
+// replay brings what earlier processes left in the journal to Postgres. It works until that is done
+// or ctx ends.
 func (p *Pipeline) replay(ctx context.Context) {
 	left, err := p.cfg.Journal.Recovered()
 	for pause := (backoff{}); err != nil; left, err = p.cfg.Journal.Recovered() {
@@ -29,6 +30,7 @@ func (p *Pipeline) replay(ctx context.Context) {
 			return
 		}
 	}
+
 	shards := p.recoveries(left)
 	if len(left) > 0 {
 		p.log.Info("the journal has batches of earlier processes; bringing them to Postgres", "batches", len(left))
@@ -90,13 +92,15 @@ func (r *recovery) step(ctx context.Context) error {
 	return r.commits.writeDirectly(ctx, r.batches, r.gaps, spend.ProducerID{})
 }
 
-// followBooks has batches that name no books be of those that the database has: their process never learned which ones it
-// was to have. Those of other books are left where they are, for an instance of these books.
+// followBooks has batches that name no books be of those that the database has: their process never
+// learned which ones it was to have. Those of other books are left where they are, for an instance
+// of these books.
 func (r *recovery) followBooks(ctx context.Context) error {
 	view, err := r.p.books.ask(ctx)
 	if !view.fromPostgres && err == nil {
 		err = spend.ErrBooksUnknown // another goroutine asks just now
 	}
+
 	if !view.fromPostgres {
 		return fmt.Errorf("ask Postgres for its books: %w", err)
 	}
@@ -135,8 +139,8 @@ func (r *recovery) divergent(marks spend.Marks) map[spend.Digest]bool {
 	return divergent
 }
 
-// setAside quarantines the batches of which it can't be told whether they were applied, and those of another chain than
-// that in the books, and those that no key of this deployment has signed.
+// setAside quarantines the batches of which it can't be told whether they were applied, and those
+// of another chain than that in the books, and those that no key of this deployment has signed.
 func (r *recovery) setAside(ctx context.Context, marks spend.Marks, divergent map[spend.Digest]bool) error {
 	plan := r.commits.newPlan()
 	for _, b := range r.batches {
@@ -162,7 +166,8 @@ func (r *recovery) producers() (ids []spend.ProducerID) {
 	return slices.Compact(ids)
 }
 
-// truncate drops the batches that Postgres has, in the books or in quarantine, and truncates the journal up to them.
+// truncate drops the batches that Postgres has, in the books or in quarantine, and truncates the
+// journal up to them.
 func (r *recovery) truncate(marks spend.Marks, divergent map[spend.Digest]bool) error {
 	var needed []*outgoing
 	first := map[spend.ProducerID]uint64{} // of the batches that are still needed

@@ -9,13 +9,15 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// relay is the producer's side of one shard: it brings the batches of its outbox to the journal, to the queue and on to
-// Postgres. Each of its tasks has a goroutine of its own, so that none waits for the server of another one: whatever
-// Postgres does, what is sealed is in the journal and in the queue at once. What they share, and share with the sealer and
-// the flusher, is under the mutex.
+// relay is the producer's side of one shard: it brings the batches of its outbox to the journal, to
+// the queue and on to Postgres. Each of its tasks has a goroutine of its own, so that none waits
+// for the server of another one: whatever Postgres does, what is sealed is in the journal and in
+// the queue at once. What they share, and share with the sealer and the flusher, is under the
+// mutex.
 //
-// The task of Postgres and that of the queue may both change the identity or the books, while the others have calls under
-// way. So what comes of a call counts only if the outbox still is that of the producer that it was made for.
+// The task of Postgres and that of the queue may both change the identity or the books, while the
+// others have calls under way. So what comes of a call counts only if the outbox still is that of
+// the producer that it was made for.
 type relay struct {
 	p       *Pipeline
 	shard   int
@@ -160,7 +162,8 @@ func (r *relay) identity() spend.ProducerID {
 	return r.outbox.producer
 }
 
-// header returns what the next batch goes on from. The caller holds Pipeline.sealing, without which nothing changes it.
+// header returns what the next batch goes on from. The caller holds Pipeline.sealing, without which
+// nothing changes it.
 func (r *relay) header() spend.Header {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,7 +174,8 @@ func (r *relay) header() spend.Header {
 	}
 }
 
-// add takes the freshly sealed batches of a seal, whose updates were accepted after since. There may be none.
+// add takes the freshly sealed batches of a seal, whose updates were accepted after since. There
+// may be none.
 func (r *relay) add(batches []*spend.Batch, seal uint64, since, now time.Time) {
 	r.mu.Lock()
 	if len(r.outbox.batches) == 0 {

@@ -13,8 +13,8 @@ func (r *relay) queue() spend.Queue {
 	return r.books.queue
 }
 
-// followBooks has the relay work for the books that the database has, as far as that is known. It says whether it is. It
-// doesn't ask Postgres.
+// followBooks has the relay work for the books that the database has, as far as that is known. It
+// says whether it is. It doesn't ask Postgres.
 func (r *relay) followBooks() bool {
 	view := r.p.books.current()
 	r.mu.Lock()
@@ -33,6 +33,7 @@ func (r *relay) followBooks() bool {
 		r.mu.Unlock()
 		return true
 	}
+
 	left := false // something may be with the books before
 	for _, b := range r.outbox.batches {
 		left = left || b.tried
@@ -45,6 +46,7 @@ func (r *relay) followBooks() bool {
 			b.journaled = b.journaled && before.IsZero() // a copy that names no books will do
 		}
 	}
+
 	report := func() {}
 	if left { // before anything is pushed for the books of now
 		report = r.renewIdentity(spend.Mark{}, fmt.Errorf("%w: Postgres has other books now, %s, and its instance worked for %s before", spend.ErrOtherBooks, view.id, before))

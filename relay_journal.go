@@ -7,8 +7,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// stepJournal writes to the journal what was sealed, and truncates it where that isn't needed any more. Nothing else calls the
-// journal while the relay runs: a batch that is just being appended must not be truncated.
+// stepJournal writes to the journal what was sealed, and truncates it where that isn't needed any
+// more. Nothing else calls the journal while the relay runs: a batch that is just being appended
+// must not be truncated.
 func (r *relay) stepJournal(context.Context) (again time.Duration) {
 	r.writeJournal()
 	r.truncateJournal()
@@ -21,8 +22,8 @@ func (r *relay) stepJournal(context.Context) (again time.Duration) {
 	return r.again()
 }
 
-// writeJournal writes the batches to the journal before they are pushed. If that fails they go on without, and it is tried
-// again.
+// writeJournal writes the batches to the journal before they are pushed. If that fails they go on
+// without, and it is tried again.
 func (r *relay) writeJournal() {
 	if r.p.cfg.Journal == nil || r.p.time.Now().Before(r.toJournal.next) {
 		return
@@ -57,13 +58,15 @@ func (r *relay) writeJournal() {
 		}
 		return
 	}
+
 	if failed {
 		r.log.Info("the journal can be written again")
 	}
 	r.p.advanced()
 }
 
-// truncateJournal truncates the journal where its batches aren't needed any more, because it is in the books or in quarantine.
+// truncateJournal truncates the journal where its batches aren't needed any more, because it is in
+// the books or in quarantine.
 func (r *relay) truncateJournal() {
 	if r.p.cfg.Journal == nil {
 		return
@@ -86,8 +89,8 @@ func (r *relay) truncateJournal() {
 	}
 }
 
-// toTruncate returns up to where the outbox has no need of its batches, and whether the journal wasn't told yet. The caller
-// must hold mu.
+// toTruncate returns up to where the outbox has no need of its batches, and whether the journal
+// wasn't told yet. The caller must hold mu.
 func (r *relay) toTruncate() (dropped uint64, isNews bool) {
 	dropped = r.outbox.dropped()
 	if r.toJournal.of != r.outbox.producer {

@@ -8,8 +8,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// stepPostgres makes all calls to Postgres that a relay makes: it looks how far Postgres is where that is in doubt, writes
-// directly, and has it keep what was set aside.
+// stepPostgres makes all calls to Postgres that a relay makes: it looks how far Postgres is where
+// that is in doubt, writes directly, and has it keep what was set aside.
 func (r *relay) stepPostgres(ctx context.Context) (again time.Duration) {
 	r.checkBirth(ctx)
 	if !r.p.books.current().fromPostgres {
@@ -45,8 +45,9 @@ func (r *relay) isStalled() bool {
 	return r.outbox.anyQueued() && r.p.time.Now().Sub(r.progress) > stallAfter
 }
 
-// redeliver is for batches that were pushed and yet aren't confirmed for long: perhaps the queue lost them, or only the
-// published mark. It asks Postgres, and has those pushed again that aren't in the queue any more.
+// redeliver is for batches that were pushed and yet aren't confirmed for long: perhaps the queue
+// lost them, or only the published mark. It asks Postgres, and has those pushed again that aren't
+// in the queue any more.
 func (r *relay) redeliver(ctx context.Context) {
 	if err := r.readStoredMark(ctx); err != nil {
 		r.log.Debug("mark can't be read from Postgres", "error", err)
@@ -59,9 +60,10 @@ func (r *relay) redeliver(ctx context.Context) {
 	r.p.metrics.redeliveries.Inc()
 }
 
-// checkQueue looks whether batches whose entries are gone are committed. If they aren't, the queue has lost them, whatever the
-// reason: what this instance holds is written directly, and for a while nothing is left to that queue alone. As long as
-// Postgres doesn't say, nothing is assumed but that the queue isn't to be relied on; see Pipeline.trustsQueue.
+// checkQueue looks whether batches whose entries are gone are committed. If they aren't, the queue
+// has lost them, whatever the reason: what this instance holds is written directly, and for a while
+// nothing is left to that queue alone. As long as Postgres doesn't say, nothing is assumed but that
+// the queue isn't to be relied on; see Pipeline.trustsQueue.
 func (r *relay) checkQueue(ctx context.Context) {
 	r.mu.Lock()
 	producer, moved, diverged := r.outbox.producer, r.moved, r.diverged
@@ -69,6 +71,7 @@ func (r *relay) checkQueue(ctx context.Context) {
 	if len(moved) == 0 && !diverged {
 		return
 	}
+
 	if err := r.readStoredMark(ctx); err != nil {
 		r.log.Debug("mark can't be read from Postgres", "error", err)
 		return
@@ -109,6 +112,7 @@ func (r *relay) readStoredMark(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	if marks.Pruned(producer) {
 		r.changeIdentity(producer, spend.Mark{}, errPruned)
 		return nil
@@ -120,12 +124,14 @@ func (r *relay) readStoredMark(ctx context.Context) error {
 		r.mu.Unlock()
 		return nil // the identity has changed meanwhile, and Postgres has nothing of the new one
 	}
+
 	r.diverged = false
 	if !r.outbox.follows(mark) {
 		r.mu.Unlock()
 		r.changeIdentity(producer, mark, spend.ErrDiverged)
 		return nil
 	}
+
 	t := r.outbox.confirmStored(mark, view, began)
 	if t.restored == 0 && t.missing == 0 {
 		r.outbox.expire(began)
@@ -133,12 +139,14 @@ func (r *relay) readStoredMark(ctx context.Context) error {
 	if t.confirmed+t.restored > 0 {
 		r.progress = r.p.time.Now()
 	}
+
 	switch {
 	case t.missing == 0 || !r.outbox.gapAfter(mark):
 		r.missingSince = time.Time{}
 	case r.missingSince.IsZero():
 		r.missingSince = began
 	}
+
 	isNews := t.missing > 0 && t.missing != r.missing
 	r.missing = t.missing
 	r.mu.Unlock()
@@ -149,19 +157,21 @@ func (r *relay) readStoredMark(ctx context.Context) error {
 		r.log.Warn("Postgres was turned back: batches that were committed are sent again", "batches", t.restored)
 		r.wake()
 	}
+
 	if isNews {
 		r.log.Error("Postgres was turned back by more than this process retains: batches that were committed are gone", "batches", t.missing)
 	}
 	return nil
 }
 
-// mustAbandon says whether what comes behind batches that are gone is to be committed without them. Where the queue
-// retains batches, it is given the time to bring them. The caller must hold mu.
+// mustAbandon says whether what comes behind batches that are gone is to be committed without them.
+// Where the queue retains batches, it is given the time to bring them. The caller must hold mu.
 func (r *relay) mustAbandon() bool {
 	return !r.missingSince.IsZero() && (r.p.cfg.RewindWindow == 0 || r.p.time.Now().Sub(r.missingSince) >= 2*rewindCheck)
 }
 
-// direct writes the outbox to Postgres under the direct lock, by the same claims as a flush of the queue.
+// direct writes the outbox to Postgres under the direct lock, by the same claims as a flush of the
+// queue.
 func (r *relay) direct(ctx context.Context) {
 	r.mu.Lock()
 	empty := len(r.outbox.batches) == 0

@@ -41,11 +41,13 @@ func (r *relay) pushOnce(ctx context.Context, b *outgoing) error {
 	if err := r.awaitQueue(ctx); err != nil {
 		return err
 	}
+
 	r.mu.Lock()
 	if b.Producer != r.outbox.producer {
 		r.mu.Unlock()
 		return nil // the identity has changed meanwhile: it is set aside
 	}
+
 	b.tried = true // from now on it keeps its books
 	batch, previous, queue := b.Batch, b.entry, r.books.queue
 	r.mu.Unlock()
@@ -55,6 +57,7 @@ func (r *relay) pushOnce(ctx context.Context, b *outgoing) error {
 	if err != nil {
 		return err
 	}
+
 	r.p.metrics.pushed.Inc()
 	r.mu.Lock()
 	if r.outbox.atQueue(b, entry) && b.Producer == r.outbox.producer {
@@ -65,8 +68,8 @@ func (r *relay) pushOnce(ctx context.Context, b *outgoing) error {
 	return nil
 }
 
-// askQueue notes that a call to the queue begins, and returns what notes its end. One that has no answer for long must not
-// hold up direct writes.
+// askQueue notes that a call to the queue begins, and returns what notes its end. One that has no
+// answer for long must not hold up direct writes.
 func (r *relay) askQueue() (answered func()) {
 	r.setAsked(r.p.time.Now())
 	return func() { r.setAsked(time.Time{}) }
@@ -78,13 +81,14 @@ func (r *relay) setAsked(since time.Time) {
 	r.mu.Unlock()
 }
 
-// leavesQueue says whether pushes fail, or a call to the queue has had no answer for as long. The caller must hold mu.
+// leavesQueue says whether pushes fail, or a call to the queue has had no answer for as long. The
+// caller must hold mu.
 func (r *relay) leavesQueue() bool {
 	return r.fallback || !r.askedQueue.IsZero() && r.p.time.Now().Sub(r.askedQueue) >= fallbackAfter
 }
 
-// awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one that hangs must not
-// hold up direct writes for as long as a large batch may take.
+// awaitQueue asks a queue that has failed whether it answers at all, and gives it little time: one
+// that hangs must not hold up direct writes for as long as a large batch may take.
 func (r *relay) awaitQueue(ctx context.Context) error {
 	if err := r.p.books.mayUseQueue(); err != nil {
 		return err

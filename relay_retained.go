@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// pushRetained pushes what was written directly to the queue as well, if there is a rewind window: a flusher drops it as a
-// repetition, and then the queue retains it for a Postgres that is turned back after this process has ended.
+// pushRetained pushes what was written directly to the queue as well, if there is a rewind window:
+// a flusher drops it as a repetition, and then the queue retains it for a Postgres that is turned
+// back after this process has ended.
 func (r *relay) pushRetained(ctx context.Context) {
 	if _, ok := r.commits.retainer(); !ok || r.p.time.Now().Before(r.toQueue.next) {
 		return
@@ -26,7 +27,8 @@ func (r *relay) pushRetained(ctx context.Context) {
 	}
 }
 
-// checkRetained looks now and then whether Postgres still has the batches retained in case it is turned back.
+// checkRetained looks now and then whether Postgres still has the batches retained in case it is
+// turned back.
 func (r *relay) checkRetained(ctx context.Context) {
 	r.mu.Lock()
 	retained := len(r.outbox.retained)
@@ -40,8 +42,8 @@ func (r *relay) checkRetained(ctx context.Context) {
 	}
 }
 
-// finish is what is left to do once all tasks have stopped: the journal gets what came too late for them, and the
-// queue what it is to retain. ctx bounds the latter.
+// finish is what is left to do once all tasks have stopped: the journal gets what came too late for
+// them, and the queue what it is to retain. ctx bounds the latter.
 func (r *relay) finish(ctx context.Context) {
 	r.toJournal.next, r.toQueue.next = time.Time{}, time.Time{}
 	r.writeJournal()

@@ -12,13 +12,13 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// rewindDetector notices a database that was turned back: one restored from a backup, or a standby promoted that didn't
-// have the last commits yet. It knows how many changes the books of a shard have had (Marks.Changes). Marks and sums
-// rewind together, so the books are right for an earlier moment; what was committed since is brought back from where it is
-// retained.
+// rewindDetector notices a database that was turned back: one restored from a backup, or a standby
+// promoted that didn't have the last commits yet. It knows how many changes the books of a shard
+// have had (Marks.Changes). Marks and sums rewind together, so the books are right for an earlier
+// moment; what was committed since is brought back from where it is retained.
 type rewindDetector struct {
 	mu      sync.Mutex // no I/O under it
-	changes int64      // the books had at least as many when a read that begins now
+	changes int64      // a read that begins now must find at least as many
 	requeue bool       // what the queue retains must be put back into it
 }
 
@@ -36,8 +36,8 @@ func (d *rewindDetector) observe(changes int64) {
 	d.changes = max(d.changes, changes)
 }
 
-// compare takes what a read found that began when the books had had at least so many changes. It says whether the books were
-// turned back since, once each time.
+// compare takes what a read found that began when the books had had at least so many changes. It
+// says whether the books were turned back since, once each time.
 func (d *rewindDetector) compare(atLeast, changes int64) (turnedBack bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,7 +96,8 @@ func (c *committer) readMarks(ctx context.Context, ids []spend.ProducerID) (spen
 	return marks, nil
 }
 
-// pruned returns the time before which an identity looks like one whose mark was pruned, as last read.
+// pruned returns the time before which an identity looks like one whose mark was pruned, as last
+// read.
 func (c *committer) pruned() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +110,8 @@ func (c *committer) retainer() (spend.Retainer, bool) {
 	return retainer, ok && c.cfg.RewindWindow > 0
 }
 
-// requeue has the queue put back what it retains, if Postgres was turned back and that wasn't done yet.
+// requeue has the queue put back what it retains, if Postgres was turned back and that wasn't done
+// yet.
 func (c *committer) requeue(ctx context.Context) {
 	retainer, ok := c.retainer()
 	if !ok || !c.rewind.mustRequeue() || c.books.mayUseQueue() != nil {
@@ -132,16 +134,16 @@ func (c *committer) requeue(ctx context.Context) {
 	c.log.Info("what the queue retained is in it again", "batches", entries)
 }
 
-// errNotRequeued is why a flusher leaves a shard alone for now. What it would commit could make up for what is missing:
-// were its process to end then, no other one would put back what is retained.
+// errNotRequeued is why a flusher leaves a shard alone for now. What it would commit could make up
+// for what is missing: were its process to end then, no other one would put back what is retained.
 var errNotRequeued = errors.New("what the queue retains can't be put back yet, though Postgres was turned back")
 
-// requeuePatience is how long a flusher waits for what the queue retains to be put back. A queue whose ids are used up
-// takes nothing until it is empty.
+// requeuePatience is how long a flusher waits for what the queue retains to be put back. A queue
+// whose ids are used up takes nothing until it is empty.
 const requeuePatience = time.Minute
 
-// awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what it lacks. A direct write
-// doesn't wait for the queue.
+// awaitsRequeue says whether Postgres is known to be turned back, and the queue still retains what
+// it lacks. A direct write doesn't wait for the queue.
 func (c *committer) awaitsRequeue(by via) bool {
 	if _, ok := c.retainer(); !ok || by != viaQueue || !c.rewind.mustRequeue() {
 		return false
@@ -151,9 +153,10 @@ func (c *committer) awaitsRequeue(by via) bool {
 	return c.stuckSince.IsZero() || c.time.Now().Sub(c.stuckSince) < requeuePatience
 }
 
-// readBooked learns how many changes the books had as other processes have seen them. It comes before the marks are read
-// that this process commits by: what it adds could make up for what a turned-back Postgres lacks, and then that would
-// go unnoticed. Without a rewind window, or a queue that retains anything, there is no such number.
+// readBooked learns how many changes the books had as other processes have seen them. It comes
+// before the marks are read that this process commits by: what it adds could make up for what a
+// turned-back Postgres lacks, and then that would go unnoticed. Without a rewind window, or a queue
+// that retains anything, there is no such number.
 func (c *committer) readBooked(ctx context.Context) error {
 	retainer, ok := c.retainer()
 	if !ok {
@@ -169,8 +172,8 @@ func (c *committer) readBooked(ctx context.Context) error {
 	return nil
 }
 
-// tryBooked is readBooked for a direct write, which has to go on without the queue. One that hangs is given little time,
-// and not at every write.
+// tryBooked is readBooked for a direct write, which has to go on without the queue. One that hangs
+// is given little time, and not at every write.
 func (c *committer) tryBooked(ctx context.Context) {
 	c.mu.Lock()
 	skip := c.time.Now().Before(c.nextBooked)
@@ -188,7 +191,8 @@ func (c *committer) tryBooked(ctx context.Context) {
 	}
 }
 
-// checkRewind looks whether Postgres was turned back, and expires what the queue has retained for long enough.
+// checkRewind looks whether Postgres was turned back, and expires what the queue has retained for
+// long enough.
 func (c *committer) checkRewind(ctx context.Context) error {
 	books := c.books.id()
 	if err := c.readBooked(ctx); err != nil {
@@ -210,7 +214,8 @@ func (c *committer) checkRewind(ctx context.Context) error {
 	return retainer.Expire(ctx, c.shard, c.cfg.RewindWindow, c.time.Now())
 }
 
-// watchRewinds looks whether Postgres was turned back, also while nothing is flushed. It works until ctx ends.
+// watchRewinds looks whether Postgres was turned back, also while nothing is flushed. It works
+// until ctx ends.
 func (p *Pipeline) watchRewinds(ctx context.Context) {
 	var nextOrphans time.Time
 	for p.time.Sleep(ctx, rewindCheck, nil) {
@@ -271,8 +276,8 @@ func (p *Pipeline) touchMarks(ctx context.Context) {
 	}
 }
 
-// touchOnce keeps this instance's marks from being pruned, prunes those that no process needs any more, and expires what the
-// queue has retained from a time when there was a rewind window.
+// touchOnce keeps this instance's marks from being pruned, prunes those that no process needs any
+// more, and expires what the queue has retained from a time when there was a rewind window.
 func (p *Pipeline) touchOnce(ctx context.Context) error {
 	callCtx, cancel := p.time.WithTimeout(ctx, marksTimeout)
 	pruned, err := p.cfg.Store.TouchMarks(callCtx, p.identities(), p.time.Now(), markRetention)

@@ -14,12 +14,13 @@ import (
 // maxBatchCount bounds the sums of one batch, unless one series alone has more; see brimful.
 const maxBatchCount = 1 << 61
 
-// sealer turns the cells of an ended seal into batches' worth of sorted rows. The shard of a cell is that of its series,
-// and all rows that an update counts in are in one part, so that they are committed together. One goroutine uses it at
-// a time.
+// sealer turns the cells of an ended seal into batches' worth of sorted rows. The shard of a cell
+// is that of its series, and all rows that an update counts in are in one part, so that they are
+// committed together. One goroutine uses it at a time.
 //
-// It remembers the entities that it has seen for their keys, so that a cell that keeps coming costs no hash and no
-// allocation. A cell has the numbers of its entities, which are good for one generation.
+// It remembers the entities that it has seen for their keys, so that a cell that keeps coming costs
+// no hash and no allocation. A cell has the numbers of its entities, which are good for one
+// generation.
 type sealer struct {
 	shards     int
 	limit      int // entities above this are evicted
@@ -73,6 +74,7 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 	for i, size := range s.sizes {
 		work[i] = shardCells{make([]*cell, 0, size), make([]sortKey, 0, size)}
 	}
+
 	for _, list := range dirty {
 		for _, c := range list {
 			if c.generation != s.generation {
@@ -94,14 +96,15 @@ func (s *sealer) parts(seal uint64, dirty [][]*cell) [][]rowsPart {
 			from = to
 		}
 	}
+
 	if int(s.count) > s.limit {
 		s.evictAll()
 	}
 	return shards
 }
 
-// cut begins a part with the cell at this place, and returns the place where the next one begins. It leaves the places of
-// the part's totals in s.places.
+// cut begins a part with the cell at this place, and returns the place where the next one begins.
+// It leaves the places of the part's totals in s.places.
 func (s *sealer) cut(seal uint64, work *shardCells, from int) (to int) {
 	s.part++
 	s.order = s.order[:0]
@@ -181,8 +184,8 @@ func (s *sealer) number(e spend.Entity) uint32 {
 	return number
 }
 
-// batches makes the batches of a seal for one shard. h has all that they share; they are numbered from h.Sequence up, and
-// the prior sums and digest go on from h's.
+// batches makes the batches of a seal for one shard. h has all that they share; they are numbered
+// from h.Sequence up, and the prior sums and digest go on from h's.
 func batches(parts []rowsPart, h spend.Header, keys *spend.BatchKeys) []*spend.Batch {
 	list := make([]*spend.Batch, len(parts))
 	for i, part := range parts {
@@ -207,9 +210,10 @@ func sortKeyOf(key *spend.Key, hour spend.Hour, of uint32) sortKey {
 	return sortKey{binary.BigEndian.Uint64(key[:8]), binary.BigEndian.Uint64(key[8:]), hour, of}
 }
 
-// sortByKey sorts the places by hour and key. Keys are hashes and so evenly spread: dealt out to buckets by their leading
-// bits, in place, only the few of a bucket are left to be compared (American flag sort: McIlroy, Bostic and McIlroy,
-// Engineering Radix Sort, 1993). Somebody who makes ids whose hashes begin alike gets a sort that isn't slower than usual ones.
+// sortByKey sorts the places by hour and key. Keys are hashes and so evenly spread: dealt out to
+// buckets by their leading bits, in place, only the few of a bucket are left to be compared
+// (American flag sort: McIlroy, Bostic and McIlroy, Engineering Radix Sort, 1993). Ids made so that
+// their hashes begin alike get a sort that is no slower than usual ones.
 func sortByKey(order []sortKey) {
 	const perBucket = 4
 	width := bits.Len(uint(len(order) / perBucket))
@@ -220,6 +224,7 @@ func sortByKey(order []sortKey) {
 		next[bucket(&order[i])]++
 		hours = hours || order[i].hour != order[0].hour
 	}
+
 	ends := make([]uint32, 1<<width)
 	end := uint32(0)
 	for b, n := range next {
@@ -227,6 +232,7 @@ func sortByKey(order []sortKey) {
 		end += n
 		ends[b] = end
 	}
+
 	from := uint32(0)
 	for b := range next {
 		for next[b] < ends[b] {
@@ -246,6 +252,7 @@ func sortByKey(order []sortKey) {
 		})
 		from = ends[b]
 	}
+
 	if hours {
 		slices.SortStableFunc(order, func(a, b sortKey) int { return cmp.Compare(a.hour, b.hour) })
 	}

@@ -2,9 +2,10 @@ package spendflush
 
 import "github.com/spendflush/spendflush/spend"
 
-// haveRoom says whether another seal may be made: with what is open now, as large as a key was in the last seal, what is
-// unconfirmed stays within its bound, or there is nothing unconfirmed. While Redis is up and only Postgres is away, batches
-// go on being made and queued, so that the death of this process costs no more than what was accepted since the last seal.
+// haveRoom says whether another seal may be made: with what is open now, as large as a key was in
+// the last seal, what is unconfirmed stays within its bound, or there is nothing unconfirmed. While
+// Redis is up and only Postgres is away, batches go on being made and queued, so that the death of
+// this process costs no more than what was accepted since the last seal.
 func (p *Pipeline) haveRoom() bool {
 	bytes := 0
 	for _, r := range p.relays {
@@ -19,7 +20,8 @@ func (p *Pipeline) haveRoom() bool {
 	return bytes == 0 || int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)
 }
 
-// bytesPerKey returns how many bytes of batches, rounded up, one of the places became whose cells were sealed into them.
+// bytesPerKey returns how many bytes of batches, rounded up, one of the places became whose cells
+// were sealed into them.
 func bytesPerKey(sealed [][]*spend.Batch, places int64) int64 {
 	bytes := 0
 	for _, list := range sealed {

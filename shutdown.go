@@ -19,8 +19,8 @@ type NotDrainedError struct {
 	Amount  spend.Amount
 	Cause   error // why the wait ended
 
-	// Journaled are those of the updates that are in the journal, from where the next process brings them on. The others
-	// end with this process.
+	// Journaled are those of the updates that are in the journal, from where the next process
+	// brings them on. The others end with this process.
 	Journaled       int64
 	JournaledAmount spend.Amount
 }
@@ -42,18 +42,21 @@ func (e *NotDrainedError) Error() string {
 func (e *NotDrainedError) Unwrap() []error { return []error{ErrNotDrained, e.Cause} }
 
 const (
-	// queueGrace is how long draining leaves batches to the queue, before they are written directly as well.
+	// queueGrace is how long draining leaves batches to the queue, before they are written directly
+	// as well.
 	queueGrace = time.Second
-	// commitGrace is how long draining waits for Postgres once everything is in the queue, where it is safe.
+	// commitGrace is how long draining waits for Postgres once everything is in the queue, where it
+	// is safe.
 	commitGrace = 5 * time.Second
 	// distrust is how long a queue that has lost something isn't relied on.
 	distrust = time.Minute
 )
 
-// Shutdown ends the pipeline: from its first moment on nothing more is recorded (ErrClosed). It seals what is open and
-// blocks until Postgres has everything, or until everything is in a queue that has lost nothing and Postgres didn't get
-// it within five seconds, or until ctx ends. Then it stops Run and waits for it. It returns nil if nothing was left in
-// this process, else a *NotDrainedError. It needs Run; without it, it returns at once. Later calls wait for the first.
+// Shutdown ends the pipeline: from its first moment on nothing more is recorded (ErrClosed). It
+// seals what is open and blocks until Postgres has everything, or until everything is in a queue
+// that has lost nothing and Postgres didn't get it within five seconds, or until ctx ends. Then it
+// stops Run and waits for it. It returns nil if nothing was left in this process, else a
+// *NotDrainedError. It needs Run; without it, it returns at once. Later calls wait for the first.
 func (p *Pipeline) Shutdown(ctx context.Context) error {
 	if p.ending.CompareAndSwap(false, true) {
 		p.drain(ctx)
@@ -77,7 +80,8 @@ func (p *Pipeline) drain(ctx context.Context) {
 	close(p.stop)
 }
 
-// drained waits until there is nothing more to wait for, and returns why it ended if that isn't success.
+// drained waits until there is nothing more to wait for, and returns why it ended if that isn't
+// success.
 func (p *Pipeline) drained(ctx context.Context) error {
 	const never = time.Hour
 	var grace time.Time // when it ends
@@ -104,7 +108,8 @@ func (p *Pipeline) drained(ctx context.Context) error {
 			wait = min(wait, grace.Sub(now))
 		}
 		if wait <= 0 {
-			// Batches in doubt are pushed again now and then. That must not begin the grace anew, only put its end off.
+			// Batches in doubt are pushed again now and then. That must not begin the grace anew,
+			// only put its end off.
 			if p.queueHasAll(ctx) {
 				return nil
 			}
@@ -131,7 +136,8 @@ func (p *Pipeline) hurry() {
 	}
 }
 
-// queueHasAll says whether the queue still has every batch that isn't committed, and has lost none lately.
+// queueHasAll says whether the queue still has every batch that isn't committed, and has lost none
+// lately.
 func (p *Pipeline) queueHasAll(ctx context.Context) bool {
 	for _, r := range p.relays {
 		if !r.queueHasAll(ctx) {
@@ -141,7 +147,8 @@ func (p *Pipeline) queueHasAll(ctx context.Context) bool {
 	return p.trustsQueue()
 }
 
-// trustsQueue says whether the queue hasn't lost anything lately, and no entry is gone of which it isn't known why.
+// trustsQueue says whether the queue hasn't lost anything lately, and no entry is gone of which it
+// isn't known why.
 func (p *Pipeline) trustsQueue() bool {
 	for _, r := range p.relays {
 		r.mu.Lock()
@@ -155,8 +162,8 @@ func (p *Pipeline) trustsQueue() bool {
 	return at == 0 || p.time.Now().Sub(time.Unix(0, at)) >= distrust
 }
 
-// queueHasAll looks whether the queue still has every batch that isn't committed, by pushing each once more: one that is
-// there stays where it is.
+// queueHasAll looks whether the queue still has every batch that isn't committed, by pushing each
+// once more: one that is there stays where it is.
 func (r *relay) queueHasAll(ctx context.Context) bool {
 	if r.p.books.mayUseQueue() != nil {
 		return false
@@ -185,6 +192,7 @@ func (r *relay) queueHasAll(ctx context.Context) bool {
 			r.p.queueLostAt.Store(r.p.time.Now().UnixNano())
 		}
 	}
+
 	return safe
 }
 
@@ -200,14 +208,16 @@ func (p *Pipeline) stages() (committed, queued bool) {
 	return committed, queued
 }
 
-// notDrained returns what is neither in Postgres nor in a queue that can be relied on, as far as known, and nil if that
-// is nothing. It may be called once draining has ended. If that ended well, each batch was just seen in the queue: doubts that
-// a relay began since, and can't settle any more, say nothing.
+// notDrained returns what is neither in Postgres nor in a queue that can be relied on, as far as
+// known, and nil if that is nothing. It may be called once draining has ended. If that ended well,
+// each batch was just seen in the queue: doubts that a relay began since, and can't settle any
+// more, say nothing.
 func (p *Pipeline) notDrained() *NotDrainedError {
 	left := &NotDrainedError{Cause: p.ended}
 	if left.Cause == nil {
 		left.Cause = errors.New("the pipeline was stopped")
 	}
+
 	trusted := p.trustsQueue()
 	seen := p.ended == nil
 	add := func(b *spend.Batch, journaled bool) {
@@ -218,6 +228,7 @@ func (p *Pipeline) notDrained() *NotDrainedError {
 			left.JournaledAmount = left.JournaledAmount.Add(b.Amount)
 		}
 	}
+
 	for _, r := range p.relays {
 		r.mu.Lock()
 		for _, b := range r.outbox.batches {
@@ -230,6 +241,7 @@ func (p *Pipeline) notDrained() *NotDrainedError {
 		}
 		r.mu.Unlock()
 	}
+
 	if left.Updates == 0 {
 		return nil
 	}

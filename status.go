@@ -19,12 +19,12 @@ type PipelineStatus struct {
 	Open     OpenStatus    `json:"open"`
 	Shards   []ShardStatus `json:"shards"`
 
-	// OldestHeld: what isn't known to be in Postgres was accepted after it, and the oldest of that at most SealInterval
-	// later. Zero if nothing is held.
+	// OldestHeld: what isn't known to be in Postgres was accepted after it, and the oldest of that
+	// at most SealInterval later. Zero if nothing is held.
 	OldestHeld time.Time `json:"oldest_held,omitzero"`
 
-	// BooksTrouble says that another database uses the queue under the same books' id, or that batches of other books are
-	// held. "" otherwise.
+	// BooksTrouble says that another database uses the queue under the same books' id, or that
+	// batches of other books are held. "" otherwise.
 	BooksTrouble string `json:"books_trouble,omitempty"`
 
 	TwoDatabases bool `json:"two_databases,omitempty"` // the former
@@ -124,7 +124,8 @@ func (s *PipelineStatus) Denied() string {
 	return ""
 }
 
-// Status returns how this instance stands. It does no I/O. What is being sealed just now is reported as open.
+// Status returns how this instance stands. It does no I/O. What is being sealed just now is
+// reported as open.
 func (p *Pipeline) Status() PipelineStatus {
 	p.moving.Lock()
 	defer p.moving.Unlock()
@@ -137,6 +138,7 @@ func (p *Pipeline) Status() PipelineStatus {
 		},
 		Flushes: p.recent.newestFirst(), Books: p.books.id(),
 	}
+
 	s.BooksTrouble, s.TwoDatabases = p.books.trouble()
 	switch {
 	case between.updates > 0:
@@ -144,6 +146,7 @@ func (p *Pipeline) Status() PipelineStatus {
 	case open.updates > 0:
 		s.OldestHeld = since
 	}
+
 	for i, r := range p.relays {
 		shard := r.status()
 		if i < len(p.flushers) {
@@ -158,6 +161,7 @@ func (p *Pipeline) Status() PipelineStatus {
 		}
 		s.Shards = append(s.Shards, shard)
 	}
+
 	return s
 }
 
@@ -185,7 +189,8 @@ func (r *relay) status() ShardStatus {
 	return s
 }
 
-// Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and of the open map.
+// Held is what an instance held of one entity at one moment: the sums of batches not confirmed, and
+// of the open map.
 type Held struct {
 	parts []heldPart
 	of    []spend.ProducerID
@@ -198,12 +203,13 @@ type heldPart struct {
 	counters spend.Counters
 }
 
-// Producers returns the identities of the instance whose marks NotIn wants, one for each shard from 0.
+// Producers returns the identities of the instance whose marks NotIn wants, one for each shard from
+// 0.
 func (h Held) Producers() []spend.ProducerID { return h.of }
 
-// NotIn adds up what the marks don't cover: they say, for each shard, how far Producers are in the books. With marks and
-// the entity's total read in one snapshot of the database after Held was called, total and NotIn together are what was
-// accepted, each update once.
+// NotIn adds up what the marks don't cover: they say, for each shard, how far Producers are in the
+// books. With marks and the entity's total read in one snapshot of the database after Held was
+// called, total and NotIn together are what was accepted, each update once.
 func (h Held) NotIn(marks map[int]spend.Mark) (sum spend.Counters) {
 	for i := range h.parts {
 		if p := &h.parts[i]; !marks[p.shard].Has(p.sequence) {
@@ -213,8 +219,8 @@ func (h Held) NotIn(marks map[int]spend.Mark) (sum spend.Counters) {
 	return sum
 }
 
-// Held returns what this instance holds of the entity. It does no I/O, but walks over all open keys and decodes the
-// unconfirmed batches of all shards.
+// Held returns what this instance holds of the entity. It does no I/O, but walks over all open keys
+// and decodes the unconfirmed batches of all shards.
 func (p *Pipeline) Held(e spend.Entity) Held {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
@@ -248,8 +254,8 @@ func (p *Pipeline) identities() (ids []spend.ProducerID) {
 	return ids
 }
 
-// unconfirmed returns the identity of the relay, its batches that aren't known to be in Postgres, and the sequence that the
-// next one gets.
+// unconfirmed returns the identity of the relay, its batches that aren't known to be in Postgres,
+// and the sequence that the next one gets.
 func (r *relay) unconfirmed() (producer spend.ProducerID, batches []*spend.Batch, next uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

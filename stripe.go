@@ -39,8 +39,8 @@ type cell struct {
 
 const cellHourBytes = 4
 
-// placeBytes is how many bytes of a cell's key take one place of Config.MaxKeys. The bound is thus one of memory: a
-// combination of 64 tags of the largest size has a key of 16 KB.
+// placeBytes is how many bytes of a cell's key take one place of Config.MaxKeys. The bound is thus
+// one of memory: a combination of 64 tags of the largest size has a key of 16 KB.
 const placeBytes = 500
 
 // places returns how many of Config.MaxKeys a cell takes whose key has so many bytes.
@@ -80,8 +80,8 @@ func (s *stripe) isDirty(c *cell) bool {
 	return c.sums[s.seal%2].APIRequests() > 0
 }
 
-// isBrimful says whether the cell's sums have grown so large that nothing more may be added before a seal. The caller
-// holds the lock.
+// isBrimful says whether the cell's sums have grown so large that nothing more may be added before
+// a seal. The caller holds the lock.
 func (s *stripe) isBrimful(c *cell) bool {
 	return c.sums[s.seal%2].Bound()>>56 != 0
 }
@@ -105,8 +105,8 @@ func (s *stripe) findOrMake(hash uint64, key []byte, maxKeys int64) *cell {
 	return s.make(hash, key, maxKeys)
 }
 
-// count adds what one request counts to the cell. The caller holds the lock and has counted the key if the cell isn't
-// dirty.
+// count adds what one request counts to the cell. The caller holds the lock and has counted the key
+// if the cell isn't dirty.
 func (s *stripe) count(c *cell, one *spend.Cost) {
 	if !s.isDirty(c) {
 		s.dirty = append(s.dirty, c)
@@ -118,9 +118,9 @@ func (s *stripe) count(c *cell, one *spend.Cost) {
 	s.amount = s.amount.Add(one.Spend)
 }
 
-// rotate evicts the cells not used since the rotation before. Those with updates stay in the dirty list; should
-// their key come again before the seal, it gets a second cell, and the sealer adds the two up. So it is with a cell
-// whose place another key of the same hash has taken.
+// rotate evicts the cells not used since the rotation before. Those with updates stay in the dirty
+// list; should their key come again before the seal, it gets a second cell, and the sealer adds the
+// two up. So it is with a cell whose place another key of the same hash has taken.
 func (s *stripe) rotate() {
 	s.older, s.cells = s.cells, make(map[uint64]*cell, len(s.cells)/2)
 	s.kept = 0

@@ -243,8 +243,8 @@ func closeFrame(b []byte) {
 // maxBatchUpdates bounds the updates of a batch: months of a million a second in one.
 const maxBatchUpdates = 1e13
 
-// plausible says whether so many updates can have cost so much. It keeps bytes that somebody has made up from filling a
-// sum to its brim, so that nothing more could be booked.
+// plausible says whether so many updates can have cost so much. It keeps made-up bytes from overflowing a
+// sum, after which nothing more could be booked.
 func (h *Header) plausible() bool {
 	most := MaxSpend.mulSmall(uint64(h.Updates))
 	return h.Amount.Cmp(most) <= 0 && h.Amount.Cmp(most.Neg()) >= 0

@@ -20,7 +20,7 @@ type KnownKeys struct {
 
 type knownKey struct {
 	key   Key
-	texts uint64 // a hash under the seed, which nobody outside of the process knows
+	texts uint64 // a hash under the seed, which is never known outside of the process
 }
 
 // OwnKeys is for batches that this process has sealed and kept in its memory.

@@ -11,19 +11,19 @@ import (
 // about holding it does no harm, because the claim decides. Lockers are safe for concurrent use. The suite in
 // package lockertest says all that an implementation must do.
 type Locker interface {
-	// Acquire tries once and doesn't wait for the holder. If somebody else (another Locker, or an earlier Acquire of
+	// Acquire tries once and doesn't wait for the holder. If another holder has it (another Locker, or an earlier Acquire of
 	// this one) holds the lock, the error is a *HeldError. The lease is kept alive until Release, or until it is lost.
 	// ctx bounds only the call itself.
 	Acquire(ctx context.Context, name string) (Lease, error)
 
-	// Holder says who holds the lock, as its status is stored; the zero Holder if nobody does.
+	// Holder returns the holder as the lock stores it, the zero Holder if the lock is free.
 	Holder(ctx context.Context, name string) (Holder, error)
 }
 
 // Lease is a lock held.
 type Lease interface {
 	// Lost is closed when the lease can no longer be trusted: it wasn't renewed in time, or another holder was seen.
-	// Trust ends before the lock can pass to somebody else, counted on the monotonic clock from before the last call
+	// Trust ends before another one can take the lock, counted on the monotonic clock from before the last call
 	// that renewed it.
 	Lost() <-chan struct{}
 
@@ -38,7 +38,7 @@ var ErrDenied = errors.New("access denied")
 
 // Holder is who holds a lock.
 type Holder struct {
-	Owner   string        // the instance; "" if nobody holds the lock, it is no instance, or it can't be told
+	Owner   string        // the instance; "" if the lock is free, the holder is no instance, or it isn't known
 	Expires time.Duration // how long until the lock ends unless it is renewed; 0 if it has no such end
 	Foreign string        // what holds the lock and is no instance, such as a session in Postgres; "" if that isn't known
 }

@@ -41,7 +41,7 @@ type Ack struct {
 	Booked int64
 }
 
-// Queue carries batches from the instances to whoever holds the lock. Entries stay until they are acked. A queue
+// Queue carries batches from the instances to the flusher that holds the lock. Entries stay until they are acked. A queue
 // may lose entries, repeat them and lose marks: batches stay with their producer until Postgres confirms them, and
 // the claim drops repetitions. Queues are safe for concurrent use. The suite in package queuetest says all that an
 // implementation must do.

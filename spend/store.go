@@ -166,7 +166,7 @@ type BadBatch struct {
 	Foreign bool
 
 	// Bounded: no instance of these books is known to have made it. A store keeps it only as long as it has room, for
-	// whoever writes to the queue could fill the database with such.
+	// another program that writes to the queue could fill the database with them.
 	Bounded bool
 }
 
@@ -310,8 +310,8 @@ func (m Marks) Pruned(id ProducerID) bool {
 	return !known && id.Born().Before(m.Horizon)
 }
 
-// ErrFenced is returned by Store.Apply when a mark isn't where a claim says, or a batch found isn't missing: somebody
-// else has committed one of these batches, perhaps this very flusher in a try whose reply was lost. Nothing was
+// ErrFenced is returned by Store.Apply when a mark isn't where a claim says, or a batch found isn't missing: another flusher
+// has committed one of these batches, or this one in a try whose reply was lost. Nothing was
 // written. Read the marks again.
 var ErrFenced = errors.New("claim lost: a batch of this flush is committed already")
 

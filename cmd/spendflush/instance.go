@@ -42,7 +42,7 @@ type parts struct {
 
 	running *spendflush.Pipeline // of serve, else nil
 	journal *diskjournal.Journal // nil without one, and but for serve
-	screen  *terminal.Output     // of a command: for the log and for how far it is, beside what it is asked for; nil for serve
+	screen  *terminal.Output     // of a command: for its log and its progress; nil for serve
 }
 
 // newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.

@@ -120,9 +120,9 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	return in, in.serveAPI(registry, listener)
 }
 
-// ignoreSIGPIPE has the program go on to its end, its output lost, when whoever reads its standard output or error has
+// ignoreSIGPIPE has the program go on to its end, its output lost, when the reader of its standard output or error has
 // gone: by default the signal for that would end it with all that it holds. Were it ignored, the processes that are
-// started would inherit that; so it is sent to nobody.
+// started would inherit that; so it is caught and dropped.
 func ignoreSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (in *instance) run(ctx context.Context, ready func(*instance)) error {
@@ -215,7 +215,7 @@ func (in *instance) turnAway(ctx context.Context, failed <-chan error) error {
 	return nil
 }
 
-// How long a stop waits for requests. Neither is a setting: nobody has a reason to change them.
+// How long a stop waits for requests. Neither is a setting: there is no reason to change them.
 const (
 	// underWay is how long requests that had come before the listener closed may take until nothing more is recorded.
 	underWay = 5 * time.Second
@@ -243,7 +243,7 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	cancelUnderWay()
 
 	err := in.pipeline.Shutdown(ctx)
-	// Whoever waited for an acknowledgement has it now. Connections on which nothing was ever asked aren't waited for.
+	// Callers that waited for an acknowledgement have it now. Connections on which nothing was ever asked aren't waited for.
 	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
 	defer stopWaiting.Stop()
 	work.Wait()

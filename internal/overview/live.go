@@ -48,7 +48,7 @@ type deadlocks struct {
 	at time.Time
 }
 
-// How often things are done. These are not settings: nobody has a reason to change them.
+// How often things are done. These are not settings: there is no reason to change them.
 const (
 	publishEvery = time.Second
 	freshFor     = 500 * time.Millisecond

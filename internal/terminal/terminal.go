@@ -65,7 +65,7 @@ func (o *Output) Redraws() bool { return o.redraws }
 // Good returns the text in the colour of what is as it should be.
 func (o *Output) Good(text string) string { return o.coloured("32", text) }
 
-// Bad returns the text in the colour of what isn't.
+// Bad returns the text in the colour of what is wrong.
 func (o *Output) Bad(text string) string { return o.coloured("1;31", text) }
 
 // Warn returns the text in the colour of what should be looked at.
@@ -74,7 +74,7 @@ func (o *Output) Warn(text string) string { return o.coloured("33", text) }
 // Strong returns the text so that it stands out.
 func (o *Output) Strong(text string) string { return o.coloured("1", text) }
 
-// Faint returns the text so that it doesn't.
+// Faint returns the text in a colour that is easily passed over.
 func (o *Output) Faint(text string) string { return o.coloured("2", text) }
 
 func (o *Output) coloured(code, text string) string {
@@ -91,7 +91,7 @@ func (o *Output) Print(text string) {
 	o.write(append([]string{text}, o.below...), len(o.below))
 }
 
-// Write is Print for somebody who writes whole lines, such as a logger.
+// Write is Print for a caller that writes whole lines, such as a logger.
 func (o *Output) Write(lines []byte) (int, error) {
 	o.Print(strings.TrimSuffix(string(lines), "\n"))
 	return len(lines), o.Err()
@@ -155,7 +155,7 @@ const (
 	wrap        = "\x1b[?7h"
 )
 
-// write writes lines over the last ones. In one go: nobody shall see it half done. The caller must hold mu.
+// write writes lines over the last ones. In one go, so that it is never seen half done. The caller must hold mu.
 func (o *Output) write(lines []string, over int) {
 	if o.err != nil {
 		return

@@ -180,7 +180,7 @@ func (l *Locker) Acquire(ctx context.Context, name string) (spend.Lease, error) 
 	return lease, nil
 }
 
-// token returns the token of an earlier try whose outcome is unknown, or a new one. Nobody else gets the same.
+// token returns the token of an earlier try whose outcome is unknown, or a new one. No other lease gets the same.
 func (l *Locker) token(name string) string {
 	l.unsure.mu.Lock()
 	defer l.unsure.mu.Unlock()

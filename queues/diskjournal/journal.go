@@ -25,14 +25,14 @@ type Journal struct {
 	damage []string
 
 	// disk has room for one: who puts something in may change files, and what is marked so below, until it takes it out
-	// again. A channel, because a call whose batches somebody else has written must not go on waiting for its turn.
+	// again. A channel, because a call whose batches another call has written must not go on waiting for its turn.
 	disk   chan struct{}
 	active *journalSegment // the segment that gets batches, nil if there is none; by disk
 	next   uint64          // number of the segment that is made next; by disk
 
 	mu       sync.Mutex        // guards what follows and the segments; nothing slow runs under it
 	closed   bool              // changed by who has the disk too
-	waiting  []*journalAppend  // calls of Append that nobody writes yet
+	waiting  []*journalAppend  // calls of Append that aren't written yet
 	segments []*journalSegment // by number
 }
 

@@ -92,7 +92,7 @@ func (s *journalSegment) holds(lane journalLane, sequence uint64) bool {
 	return ok
 }
 
-// spare reports whether the disk may be relieved of the segment's content.
+// spare reports whether the content of the segment may be deleted.
 func (s *journalSegment) spare() bool { return len(s.held) == 0 && (s.file == nil || s.size > 0) }
 
 // recall reads what earlier processes left.
@@ -274,7 +274,7 @@ func (j *Journal) writeCall(batches []*spend.Batch) error {
 	return nil
 }
 
-// sweep deletes the segments that nobody needs, and empties the active one if it is such: cheaper than a new file, and
+// sweep deletes the segments that aren't needed, and empties the active one if it is such: cheaper than a new file, and
 // the next fsync of the file covers it. The caller must have the disk.
 func (j *Journal) sweep() error {
 	j.mu.Lock()
@@ -321,7 +321,7 @@ func (j *Journal) discard(s *journalSegment) error {
 		err = j.files.Remove(path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // somebody was faster
+		return nil // another call was faster
 	}
 	return err
 }

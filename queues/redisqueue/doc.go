@@ -1,4 +1,4 @@
-// Package redisqueue is a queue in Redis, a stream a shard, that carries batches from the instances to whoever flushes them
+// Package redisqueue is a queue in Redis, a stream a shard, that carries batches from the instances to the flusher, and so
 // to Postgres. Package queuetest says what a queue must do.
 //
 // # What is in Redis

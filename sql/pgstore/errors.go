@@ -118,7 +118,7 @@ func isOfRow(code string) bool {
 	return code == codeCardinality || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
 }
 
-// isOfOthers says whether the code may be about one row, because somebody has put a trigger or an index on a table of ours: what
+// isOfOthers says whether the code may be about one row, because an operator has put a trigger or an index on a table of ours: what
 // a function raises (class P0), and a row too large for an index. A row is set aside for it if others are taken. If it is
 // another statement that fails, nothing says that a batch is at fault: all of them may fail.
 func isOfOthers(code string) bool { return strings.HasPrefix(code, "P0") || code == codeLimit }

@@ -57,7 +57,7 @@ func (c *keyCache) partition(n int, at func(int) row) (p partition, epoch uint64
 	return p, c.epoch
 }
 
-// learn notes rows that a transaction has written which is committed. If everything was evicted since the epoch,
+// learn notes the rows of a committed transaction. If everything was evicted since the epoch,
 // they are in doubt too, and not noted. Of a series the last hour is remembered.
 func (c *keyCache) learn(rows []row, epoch uint64) {
 	c.mu.Lock()

@@ -83,7 +83,7 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 	if err != nil || backend == first.PgConn().PID() {
 		return server, err
 	}
-	// Somebody else answered than whom we are connected to. If another client of the pooler gets the same backend while
+	// Another backend answered than the one that we are connected to. If another client of the pooler gets the same backend while
 	// we are still here, then it is ours for a transaction only.
 	server.Pooler = PoolerOther
 	second, err := pgx.ConnectConfig(ctx, config)

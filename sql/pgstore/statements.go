@@ -18,7 +18,7 @@ type statements map[string]string
 
 var embedded = load(files)
 
-// How a transaction behaves. These are not settings: nobody has a reason to change them.
+// How a transaction behaves. These are not settings: there is no reason to change them.
 const (
 	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
 	// client at work needs some milliseconds between two statements.

@@ -54,7 +54,7 @@ const (
 	defaultKnownKeys = 1_000_000
 )
 
-// These are not settings: nobody has a reason to change them.
+// These are not settings: there is no reason to change them.
 const (
 	// pingTimeout is how long a connection that has idled may take to answer before it is taken for dead.
 	pingTimeout = 3 * time.Second

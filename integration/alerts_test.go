@@ -62,6 +62,10 @@ func TestAlertsFireWhenTheyShouldAndResolve(t *testing.T) {
 	for _, name := range cases {
 		text += readText(t, "../deploy/prometheus/"+name)
 	}
+	// The cases would pass with rules that go by the name of the job, if it had it there.
+	if jobs := captures(`job="([^"]+)"`, text); len(jobs) < 2 || slices.Contains(jobs, "spendflush") {
+		t.Errorf("the jobs of the cases are %q; none may have the name that prometheus.yml gives it", jobs)
+	}
 	// promtool is content with an alert that nobody tests.
 	for _, name := range alertNames(t) {
 		expectations := captureAll(`alertname: `+name+`\n +exp_alerts:(.*)`, text)

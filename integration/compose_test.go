@@ -56,6 +56,7 @@ func TestComposeKeepsTheMonitoringFromTheDatabases(t *testing.T) {
 	services := composed(t)
 	for name, want := range map[string]string{
 		"postgres": "[data]", "redis": "[data]", "proxy": "[front]", "prometheus": "[front, monitoring]", "grafana": "[monitoring]",
+		"alertmanager": "[monitoring]", "alert-receiver": "[monitoring]",
 	} {
 		if got := captures(`(?m)^    networks: (.*)$`, services[name]); len(got) != 1 || got[0] != want {
 			t.Errorf("%s is in %q, want %s", name, got, want)

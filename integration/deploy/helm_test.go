@@ -151,6 +151,7 @@ var matrix = map[string]string{
 	"an account of one's own":   required + "serviceAccount: {create: false, name: mine}\n",
 	"neither spread nor limits": required + "topologySpreadConstraints: []\nresources: {limits: null}\n",
 	"time for a stop":           required + "terminationGracePeriodSeconds: 3600\n",
+	"metrics without a token":   required + "settings: {SPENDFLUSH_METRICS_LISTEN: \":9464\"}\nserviceMonitor: {enabled: true}\nnetworkPolicy: {enabled: true}\n",
 	"TLS":                       required + "tls: {secretName: spend-tls}\nserviceMonitor: {enabled: true}\n",
 	"all in one ConfigMap":      "image: {repository: r}\nenvFrom: [{configMapRef: {name: all}}]\n",
 }
@@ -178,6 +179,7 @@ func TestTheChartNamesWhatIsMissingOrNotAllowed(t *testing.T) {
 		{required + "terminationGracePeriodSeconds: 34\n", "terminationGracePeriodSeconds: 34 is not allowed; SPENDFLUSH_DRAIN_DELAY and SPENDFLUSH_SHUTDOWN_TIMEOUT take 35 seconds"},
 		{required + "settings: {SPENDFLUSH_DRAIN_DELAY: soon}\n", `SPENDFLUSH_DRAIN_DELAY: "soon" is not allowed; allowed are durations such as 5s`},
 		{required + "settings: {SPENDFLUSH_LISTEN: nowhere}\n", `SPENDFLUSH_LISTEN: "nowhere" is not allowed; it must end in a port`},
+		{required + "settings: {SPENDFLUSH_METRICS_LISTEN: nowhere}\n", `SPENDFLUSH_METRICS_LISTEN: "nowhere" is not allowed; it must end in a port`},
 		{required + "setings: {SPENDFLUSH_SHARDS: 2}\n", "setings"},
 		{required + "settings: {SPENDFLUSH_SHARDS: [2]}\n", "SPENDFLUSH_SHARDS"},
 		{required + "settings: {spend-flush: 2}\n", "spend-flush"},

@@ -293,7 +293,11 @@ func checkInstances(t *testing.T, objects []metav1.Object) {
 				}
 			}
 		}
-		if !slices.Equal(asked, []string{w.GetName()}) {
+		want := w.GetName()
+		if _, listens := variables(t, c)["SPENDFLUSH_METRICS_LISTEN"]; listens {
+			want += "-metrics"
+		}
+		if !slices.Equal(asked, []string{want}) {
 			t.Errorf("each instance must be asked once for its metrics; it is through %q", asked)
 		}
 	}
@@ -407,6 +411,49 @@ func TestMigrationsByHookComeBeforeTheInstancesAsTheOwner(t *testing.T) {
 		// The image listens everywhere by default, which nothing without a token may.
 		if set["SPENDFLUSH_LISTEN"].Value != "127.0.0.1:4180" || set["SPENDFLUSH_TOKENS"].ValueFrom != nil || set["REDIS_URL"].ValueFrom != nil {
 			t.Errorf("the Job has %v", slices.Sorted(maps.Keys(set)))
+		}
+	}
+}
+
+func TestTheMetricsPortFollowsItsSettingAndIsNotThatOfClients(t *testing.T) {
+	t.Parallel()
+	const monitored = required + "serviceMonitor: {enabled: true}\nnetworkPolicy: {enabled: true}\nservice: {type: LoadBalancer}\n"
+	for _, c := range []struct {
+		values  string
+		port    int32  // of the container; 0: it has none
+		scraped string // the port that Prometheus asks
+	}{
+		{monitored, 0, "http"},
+		{monitored + "settings: {SPENDFLUSH_METRICS_LISTEN: \":9470\"}\n", 9470, "metrics"},
+		{monitored + "settings: {SPENDFLUSH_METRICS_LISTEN: \"0.0.0.0:9470\"}\njournal: {enabled: true}\ntls: {secretName: t}\n", 9470, "metrics"},
+		{monitored + "settings: {SPENDFLUSH_METRICS_LISTEN: \"127.0.0.1:9470\"}\n", 0, "http"},
+		{monitored + "settings: {SPENDFLUSH_METRICS_LISTEN: \"[::1]:9470\"}\n", 0, "http"},
+		{strings.Replace(monitored, "Monitor: {", "Monitor: {port: http, ", 1) + "settings: {SPENDFLUSH_METRICS_LISTEN: \":9470\"}\n", 9470, "http"},
+		{strings.Replace(monitored, "Monitor: {", "Monitor: {port: metrics, ", 1) + "settings: {SPENDFLUSH_METRICS_LISTEN: \":9470\"}\n", 9470, "metrics"},
+	} {
+		objects := render(t, c.values)
+		var port int32
+		for _, p := range container(t, instances(t, objects).template).Ports {
+			if p.Name == "metrics" {
+				port = p.ContainerPort
+			}
+		}
+		if port != c.port {
+			t.Errorf("%s\nthe container has the port %d, want %d", c.values, port, c.port)
+		}
+		for _, service := range of[*corev1.Service](objects) {
+			if len(service.Spec.Ports) != 1 {
+				t.Errorf("%s\nService %s has the ports %v", c.values, service.Name, service.Spec.Ports)
+			}
+		}
+		endpoint := of[*monitoringv1.ServiceMonitor](objects)[0].Spec.Endpoints[0]
+		renamed := len(endpoint.RelabelConfigs) == 1 && *endpoint.RelabelConfigs[0].Replacement == "books-spendflush"
+		if endpoint.Port != c.scraped || endpoint.Scheme.String() != "http" || renamed != (c.scraped == "metrics") {
+			t.Errorf("%s\nPrometheus asks %v", c.values, endpoint)
+		}
+		opened := len(of[*networkingv1.NetworkPolicy](objects)[0].Spec.Ingress[0].Ports)
+		if want := map[bool]int{false: 1, true: 2}[c.port != 0]; opened != want {
+			t.Errorf("%s\nthe network policy opens %d ports", c.values, opened)
 		}
 	}
 }

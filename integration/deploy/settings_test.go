@@ -72,6 +72,7 @@ func settingNames(t testing.TB) (names []string) {
 // special are values for settings that the chart itself has to understand; any text does for the others.
 var special = map[string]string{
 	"SPENDFLUSH_LISTEN": "0.0.0.0:5555", "SPENDFLUSH_DRAIN_DELAY": "7s", "SPENDFLUSH_SHUTDOWN_TIMEOUT": "8s",
+	"SPENDFLUSH_METRICS_LISTEN": ":9464",
 }
 
 func TestEverySettingOfTheProgramCanBeSet(t *testing.T) {

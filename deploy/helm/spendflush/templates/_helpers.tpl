@@ -108,6 +108,22 @@ app.kubernetes.io/managed-by: {{ $.Release.Service }}
 {{- regexFind ":[0-9]+$" $listen | trimPrefix ":" | required (printf "SPENDFLUSH_LISTEN: %q is not allowed; it must end in a port, such as :4180" $listen) -}}
 {{- end -}}
 
+{{/* The port of SPENDFLUSH_METRICS_LISTEN; empty where that isn't set or is a loopback address, which only the pod reaches, or
+where extraPorts has a port named metrics. */}}
+{{- define "spendflush.metricsPort" -}}
+{{- $settings := include "spendflush.settings" . | fromJson -}}
+{{- $listen := get $settings "SPENDFLUSH_METRICS_LISTEN" -}}
+{{- $own := false -}}
+{{- range .Values.extraPorts -}}
+{{- if eq .name "metrics" -}}
+{{- $own = true -}}
+{{- end -}}
+{{- end -}}
+{{- if and $listen (not $own) (not (regexMatch "^(localhost|127\\.[0-9.]+|\\[::1\\]):" $listen)) -}}
+{{- regexFind ":[0-9]+$" $listen | trimPrefix ":" | required (printf "SPENDFLUSH_METRICS_LISTEN: %q is not allowed; it must end in a port, such as :9464" $listen) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A duration as Go writes it, such as 1m30s, in whole seconds, rounded up. Takes (list NAME TEXT). */}}
 {{- define "spendflush.seconds" -}}
 {{- $name := index . 0 -}}

@@ -13,7 +13,7 @@ import (
 // Options are the bounds of a Gate. All but Trusted must be set.
 type Options struct {
 	Clients       int           // connections at once, from 1. One address gets half of them at most.
-	Reserve       int           // connections beyond these, for health checks, from 1
+	Reserve       int           // connections beyond these, for health checks; 0 where none is ever at work
 	HeaderTimeout time.Duration // from the first byte of a request to the end of its header
 
 	// Trusted are the addresses of proxies: the bound on one address doesn't hold for them.

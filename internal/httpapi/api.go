@@ -339,7 +339,7 @@ func (a *API) inReserve(w http.ResponseWriter, r *http.Request) *problem {
 	if !a.gate.Reserved() {
 		return nil
 	}
-	if !isInReserve(r) {
+	if conn := gate.Of(r.Context()); conn == nil || !conn.InReserve() {
 		return nil
 	}
 	w.Header()["Connection"] = closes

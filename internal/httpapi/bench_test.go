@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -128,17 +129,22 @@ func BenchmarkRequests(b *testing.B) {
 	} {
 		request := fmt.Appendf(nil, "POST /v1/updates HTTP/1.1\r\nHost: bench\r\nContent-Type: %s\r\nAuthorization: Bearer secret\r\n"+
 			"User-Agent: bench\r\nAccept: */*\r\nContent-Length: %d\r\n\r\n%s", bench.contentType, len(bench.body), bench.body)
-		b.Run(bench.name+"/api", func(b *testing.B) {
-			p := idlePipeline(b)
-			a, err := New(Config{Recorder: p, Reader: &failingReader{}, Registry: prometheus.NewRegistry(), Keys: keysOf("secret")})
-			if err != nil {
-				b.Fatal(err)
-			}
-			measure(b, bench.n, func() { flood(b, a.Server(""), a.Listen, request) })
-			if got, want := p.Status().Accepted, int64(b.N*bench.n); got != want+int64(connections*bench.n) {
-				b.Fatalf("%d updates were accepted, %d sent", got, want)
-			}
-		})
+		for name, accessLog := range map[string]bool{"api": false, "api with access log": true} {
+			b.Run(bench.name+"/"+name, func(b *testing.B) {
+				p := idlePipeline(b)
+				a, err := New(Config{
+					Recorder: p, Reader: &failingReader{}, Registry: prometheus.NewRegistry(), Keys: keysOf("secret"),
+					AccessLog: accessLog, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				measure(b, bench.n, func() { flood(b, a.Server(""), a.Listen, request) })
+				if got, want := p.Status().Accepted, int64(b.N*bench.n); got != want+int64(connections*bench.n) {
+					b.Fatalf("%d updates were accepted, %d sent", got, want)
+				}
+			})
+		}
 		b.Run(bench.name+"/body only", func(b *testing.B) {
 			listen := func(l net.Listener) net.Listener { return l }
 			measure(b, bench.n, func() { flood(b, &http.Server{Handler: http.HandlerFunc(readOnly)}, listen, request) })

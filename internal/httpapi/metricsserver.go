@@ -10,13 +10,9 @@ import (
 	"github.com/spendflush/spendflush/internal/gate"
 )
 
-const (
-	maxScrapers    = 64 // connections of the listener of the metrics at once; one address has half of them at most
-	scraperReserve = 1  // connections above these, which are told so
-
-	// MetricsConnections is how many connections the listener of a MetricsServer has open at most.
-	MetricsConnections = maxScrapers + scraperReserve
-)
+// MetricsConnections is how many connections the listener of a MetricsServer has open at most. One address has half of them at
+// most. None is ever at work to the gate, as nobody says who asks: one more always takes the place of another.
+const MetricsConnections = 64
 
 // MetricsServer returns a server that serves /metrics alone, to whoever reaches the listener, without a token, and the
 // listener that it is to serve, which bounds its connections. A listener on a loopback address answers under loopback
@@ -24,7 +20,7 @@ const (
 //
 // The deadlines are those of the API. What it answers counts among the answers of the API.
 func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
-	bounds := gate.New(gate.Options{Clients: maxScrapers, Reserve: scraperReserve, HeaderTimeout: a.cfg.HeaderTimeout})
+	bounds := gate.New(gate.Options{Clients: MetricsConnections, HeaderTimeout: a.cfg.HeaderTimeout})
 	server := a.newServer(a.metricsHandler(isLoopback(l.Addr().String())), bounds)
 	server.ReadTimeout = a.cfg.ReadTimeout
 	return server, bounds.Listen(l)
@@ -38,7 +34,7 @@ func (a *API) metricsHandler(local bool) http.Handler {
 		defer func() { a.traffic.answered(answer.status) }()
 		defer a.recoverPanic(answer, r)
 		protect(answer.Header())
-		p := a.refuseScrape(answer, r, local)
+		p := a.refuseScrape(r, local)
 		if p == nil {
 			p = scrape(answer, r)
 		}
@@ -49,13 +45,8 @@ func (a *API) metricsHandler(local bool) http.Handler {
 }
 
 // refuseScrape says why the request gets no metrics, nil if it gets them.
-func (a *API) refuseScrape(w http.ResponseWriter, r *http.Request, local bool) *problem {
+func (a *API) refuseScrape(r *http.Request, local bool) *problem {
 	switch {
-	case isInReserve(r):
-		w.Header()["Connection"] = closes
-		p := busy.because("%d connections ask for metrics, which is as many as are at once", maxScrapers)
-		p.retryAfter = retrySoon
-		return p
 	case local && !a.isOwnHost(r.Host):
 		return unknownHost.because("Host is %.100q; only localhost, loopback addresses and the hosts of SPENDFLUSH_HOSTS are served", r.Host)
 	case isOfAnotherSite(r):
@@ -82,9 +73,4 @@ func (a *API) newScrape(scrapes *places) endpoint {
 		handler.ServeHTTP(w, r)
 		return nil
 	}
-}
-
-func isInReserve(r *http.Request) bool {
-	conn := gate.Of(r.Context())
-	return conn != nil && conn.InReserve()
 }

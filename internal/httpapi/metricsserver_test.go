@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,21 +54,54 @@ func TestASiteWhoseNameStandsForLoopbackGetsNoMetrics(t *testing.T) {
 	}
 }
 
-func TestAScraperThatDripsItsHeaderIsCutOff(t *testing.T) {
+// serveMetrics serves the metrics on a port of loopback until the test ends, and returns its URL.
+func serveMetrics(t testing.TB, a *testAPI) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, bounded := newScrapedAPI(t).MetricsServer(listener)
+	server, bounded := a.MetricsServer(listener)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(bounded) }()
-	defer func() {
+	t.Cleanup(func() {
 		server.Close()
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
-	}()
-	conn := dial(t, "http://"+listener.Addr().String())
+	})
+	return "http://" + listener.Addr().String()
+}
+
+func TestAListenerOfTheMetricsOnLoopbackKnowsThatItIs(t *testing.T) {
+	conn := dial(t, serveMetrics(t, newScrapedAPI(t)))
+	if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: rebound.example\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 403 ") {
+		t.Errorf("%v, the answer is %.300s", err, answer)
+	}
+}
+
+func TestOneAddressHasHalfOfTheConnectionsToTheMetrics(t *testing.T) {
+	url := serveMetrics(t, newScrapedAPI(t))
+	var conns []net.Conn
+	for range MetricsConnections/2 + 1 {
+		conns = append(conns, dial(t, url))
+	}
+	if _, err := conns[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the oldest connection is not closed for one more: %v", err)
+	}
+	last := conns[len(conns)-1]
+	if _, err := io.WriteString(last, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(last); err != nil || !strings.Contains(string(answer), "told 7") {
+		t.Errorf("%v, the answer is %.300s", err, answer)
+	}
+}
+
+func TestAScraperThatDripsItsHeaderIsCutOff(t *testing.T) {
+	conn := dial(t, serveMetrics(t, newScrapedAPI(t)))
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)

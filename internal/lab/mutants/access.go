@@ -123,6 +123,42 @@ var accessMutants = []mutant{
 		tests: []string{"TestBelowABasePathTheCookieGoesThereAlone"},
 	},
 	{
+		name: "metrics on loopback under any name", pkg: "internal/httpapi",
+		guard: "A listener of the metrics on loopback answers under loopback names: else a site has its name stand for that address, and reads them.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "case local && !a.isOwnHost(r.Host):", "case false:"}},
+		tests: []string{"TestASiteWhoseNameStandsForLoopbackGetsNoMetrics", "TestAListenerOfTheMetricsOnLoopbackKnowsThatItIs"},
+	},
+	{
+		name: "a listener of the metrics that doesn't know it is on loopback", pkg: "internal/httpapi",
+		guard: "Whether the metrics are asked for under loopback names alone goes by the address that is listened on.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "isLoopback(l.Addr().String())", "false"}},
+		tests: []string{"TestAListenerOfTheMetricsOnLoopbackKnowsThatItIs"},
+	},
+	{
+		name: "metrics for other sites", pkg: "internal/httpapi",
+		guard: "A page of another site gets no metrics, though they need no token.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "case isOfAnotherSite(r):", "case false:"}},
+		tests: []string{"TestTheListenerOfTheMetricsServesThemAloneWithoutAToken"},
+	},
+	{
+		name: "metrics at every path", pkg: "internal/httpapi",
+		guard: "The listener of the metrics has /metrics alone.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "case r.URL.EscapedPath() != \"/metrics\":", "case false:"}},
+		tests: []string{"TestTheListenerOfTheMetricsServesThemAloneWithoutAToken"},
+	},
+	{
+		name: "connections to the metrics without a bound", pkg: "internal/httpapi",
+		guard: "The listener of the metrics has few connections, half of them of one address: else who needs no token takes all open files.",
+		edits: []edit{{"internal/httpapi/metricsserver.go", "return server, bounds.Listen(l)", "return server, l"}},
+		tests: []string{"TestOneAddressHasHalfOfTheConnectionsToTheMetrics", "TestAScraperThatDripsItsHeaderIsCutOff"},
+	},
+	{
+		name: "the API on the listener of the metrics", pkg: "cmd/spendflush",
+		guard: "SPENDFLUSH_METRICS_LISTEN is not the address of the API: one of the two would not be served.",
+		edits: []edit{{"cmd/spendflush/settings.go", "(s.MetricsListen != s.Listen || port == \"0\")", "true"}},
+		tests: []string{"TestTheListenerOfTheMetricsIsAnAddressOfItsOwn"},
+	},
+	{
 		name: "a base path leads to another host", pkg: "internal/httpapi",
 		guard: "A base path has no empty segments: else //host leads whoever comes without a slash to another host.",
 		edits: []edit{{"internal/httpapi/basepath.go", "[A-Za-z0-9._~-]+)+$", "[A-Za-z0-9._~-]*)+$"}},

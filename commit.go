@@ -75,7 +75,7 @@ func (p *Pipeline) confirmOwn(shard int, marks map[spend.ProducerID]spend.Mark) 
 // newPlan returns an empty plan for one walk.
 func (c *committer) newPlan() *plan {
 	plan := newPlan(c.shard)
-	plan.books = c.books.id()
+	plan.books, plan.begun = c.books.id(), c.cfg.traceClock(c.time)
 	plan.keys, plan.known = &c.cfg.BatchKeys, c.known
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,13 +167,15 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	start := c.time.Now()
 	applyCtx, cancel := c.time.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	if err := c.cfg.Store.Apply(applyCtx, f); err != nil {
+	err := c.cfg.Store.Apply(applyCtx, f)
+	end := c.time.Now()
+	traceID := c.traceFlush(plan, f, by, start, end, err)
+	if err != nil {
 		return err
 	}
-	end := c.time.Now()
 
 	c.rewind.observe(before + 1)
-	c.metrics.flushed(f, string(by), end.Sub(start))
+	c.metrics.flushed(f, string(by), end.Sub(start), traceID)
 	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
 	c.logFlush(f)
 	plan.applied(f)

@@ -94,6 +94,9 @@ type Config struct {
 	// LiteLLMMetrics adds the five metrics of LiteLLM's high-availability setup, by its names (litellm_…).
 	LiteLLMMetrics bool
 
+	// Tracer is told of seals, pushes and flushes. nil: nobody is.
+	Tracer Tracer
+
 	clock clock // nil: the system's; only tests set another
 
 	newProducer func(now, notBefore time.Time) spend.ProducerID // nil: NewProducerID of the later time; only tests set another

@@ -136,8 +136,13 @@ func (m *metrics) refuse(err error, n int) {
 	m.refused.WithLabelValues(reason).Add(float64(n))
 }
 
-func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration) {
-	m.flushSeconds.WithLabelValues(path).Observe(took.Seconds())
+// flushed counts a flush that is committed. traceID is that of its trace, "" if it has none.
+func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration, traceID string) {
+	if seconds := m.flushSeconds.WithLabelValues(path); traceID == "" {
+		seconds.Observe(took.Seconds())
+	} else {
+		seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": traceID})
+	}
 	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))

@@ -371,6 +371,7 @@ type beingSealed struct {
 func (p *Pipeline) seal(last bool) {
 	p.sealing.Lock()
 	defer p.sealing.Unlock()
+	began := p.cfg.traceClock(p.time)
 	seal, dirty := p.beginSeal(last)
 	if seal == 0 {
 		return
@@ -386,6 +387,7 @@ func (p *Pipeline) seal(last bool) {
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
 	p.keyBytes.Store(bytesPerKey(sealed, p.between.places))
+	p.traceSeal(seal, sealed, began)
 	p.endSeal(sealed, seal, now)
 	p.advanced() // the first relay may have brought its part on before the last one knew of the seal
 }

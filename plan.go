@@ -16,6 +16,7 @@ import (
 // queue of a shard.
 type plan struct {
 	shard     int
+	begun     time.Time     // when the walk began, for the tracer alone
 	books     spend.BooksID // whose batches are taken
 	keys      *spend.BatchKeys
 	known     *spend.KnownKeys

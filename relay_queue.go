@@ -53,7 +53,9 @@ func (r *relay) pushOnce(ctx context.Context, b *outgoing) error {
 	r.mu.Unlock()
 	ctx, cancel := r.p.time.WithTimeout(ctx, queueTimeout)
 	defer cancel()
+	begun := r.p.cfg.traceClock(r.p.time)
 	entry, err := queue.Push(ctx, batch, previous)
+	r.p.tracePush(batch, begun, err)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type parts struct {
 	clocks     *clocks.Watch
 
 	running *spendflush.Pipeline // of serve, else nil
+	tracer  spendflush.Tracer    // nil without traces, and but for serve
 	journal *diskjournal.Journal // nil without one, and but for serve
 	screen  *terminal.Output     // of a command: for its log and its progress; nil for serve
 }
@@ -221,6 +222,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		Logger:              ps.log,
 		Registerer:          registerer,
 		LiteLLMMetrics:      ps.set.LiteLLMMetrics,
+		Tracer:              ps.tracer,
 	}
 	if ps.queue != nil {
 		c.Queue, c.Locker = ps.queue, ps.locker

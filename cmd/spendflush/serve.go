@@ -21,6 +21,7 @@ import (
 	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/keypair"
 	"github.com/spendflush/spendflush/internal/overview"
+	"github.com/spendflush/spendflush/internal/tracing"
 )
 
 func (p *program) serveCommand() *cobra.Command {
@@ -70,6 +71,7 @@ type instance struct {
 	metrics   *metricsListener // nil: there is none
 	pair      *keypair.Pair    // nil: the API is served without TLS
 	readiness *readiness
+	telemetry *tracing.Telemetry
 }
 
 func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *instance, err error) {
@@ -108,6 +110,9 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	in = &instance{parts: ps, metrics: metrics, pair: pair, readiness: newReadiness(log)}
 	registry := newRegistry(ps)
 	registry.MustRegister(in.readiness.collector(), certificateCollector{pair})
+	if err := in.startTelemetry(ctx, registry); err != nil {
+		return nil, err
+	}
 	if in.pipeline, err = ps.pipeline(registry); err != nil {
 		return nil, err
 	}
@@ -248,6 +253,7 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	defer stopWaiting.Stop()
 	work.Wait()
 	cancelHard()
+	in.stopTelemetry(ctx)
 	in.logStopped(err, time.Since(start))
 	return err
 }
@@ -301,6 +307,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		Registry:       registry,
 		Logger:         in.log,
 		AccessLog:      in.set.AccessLog,
+		Tracer:         in.requestTracer(),
 		Instance:       in.set.Instance,
 		Version:        programVersion(),
 		Ready:          in.ready,

@@ -20,6 +20,7 @@ import (
 	"github.com/spendflush/spendflush/internal/access"
 	"github.com/spendflush/spendflush/internal/bounds"
 	"github.com/spendflush/spendflush/internal/httpapi"
+	"github.com/spendflush/spendflush/internal/tracing"
 	"github.com/spendflush/spendflush/queues/redisqueue"
 	"github.com/spendflush/spendflush/spend"
 )
@@ -69,6 +70,7 @@ type settings struct {
 	LogLevel         slog.Level    `env:"SPENDFLUSH_LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn, error" help:"least level that is logged"`
 	LogFormat        string        `env:"SPENDFLUSH_LOG_FORMAT" envDefault:"auto" allowed:"json, text, auto (text on a terminal)" help:"form of the log on standard error"`
 
+	otel  tracing.Settings  // what the variables of OpenTelemetry switch on
 	files map[string]string // of the secrets that files hold, by the name of the setting
 	keys  *access.Keys      // what opens the API: Tokens, or those of the file
 }
@@ -156,7 +158,8 @@ func load(environ []string, n need) (*settings, error) {
 	s := &settings{}
 	faults := &settingsError{problems: unknownSettings(values)}
 	refused := s.readFiles(values, faults)
-	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
+	err := env.ParseWithOptions(s, env.Options{Environment: values})
+	if err != nil {
 		var all env.AggregateError
 		if !errors.As(err, &all) {
 			return nil, usageError{err}
@@ -174,6 +177,9 @@ func load(environ []string, n need) (*settings, error) {
 		if !refused[field] {
 			s.refuse(faults, field, values)
 		}
+	}
+	if s.otel, err = tracing.FromEnviron(environ); err != nil {
+		faults.problems = append(faults.problems, strings.Split(err.Error(), "\n")...)
 	}
 	if len(faults.problems) > 0 {
 		slices.Sort(faults.problems)
@@ -338,7 +344,7 @@ func (p *program) envCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "env", Short: "Print all settings with their defaults", Args: noArgs,
 		Long: `Print all settings, which are environment variables, with their defaults and what is allowed. It says nothing of what
-is set. Exit status: 0.`,
+is set. Variables of OpenTelemetry (OTEL_…) count as well; docs/tracing.md lists them. Exit status: 0.`,
 		Example: `  spendflush env
   spendflush env | grep LOCK`,
 		RunE: func(*cobra.Command, []string) error {

@@ -40,27 +40,31 @@ func (a *API) identify(w *answer, r *http.Request) {
 }
 
 // logAccess writes the line of a request whose answer has ended, if it is to be written.
-func (a *API) logAccess(w *answer, r *http.Request, start time.Time) {
+func (a *API) logAccess(w *answer, r *http.Request) {
 	ctx := context.WithoutCancel(r.Context())
 	if !a.cfg.AccessLog {
 		if a.log.Enabled(ctx, slog.LevelDebug) {
 			a.log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", w.status, "bytes", w.bytes,
-				"took", time.Since(start), "remote", r.RemoteAddr)
+				"took", time.Since(w.came), "remote", r.RemoteAddr)
 		}
 		return
 	}
-	level, route := slog.LevelInfo, "none"
-	if w.route != nil {
-		route = w.route.path
-		if w.route.probe {
-			level = slog.LevelDebug
-		}
+	level := slog.LevelInfo
+	if w.route != nil && w.route.probe {
+		level = slog.LevelDebug
 	}
 	if !a.log.Enabled(ctx, level) {
 		return
 	}
-	a.log.LogAttrs(ctx, level, "request",
-		slog.String("method", r.Method[:min(len(r.Method), longestMethod)]), slog.String("route", route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes),
-		slog.Float64("seconds", time.Since(start).Seconds()), slog.String("remote", a.clientOf(r).String()),
-		slog.String("token", w.from.name()), slog.String("request_id", w.requestID))
+	attrs := [9]slog.Attr{
+		slog.String("method", shortMethod(r)), slog.String("route", w.routeName()), slog.Int("status", w.status), slog.Int64("bytes", w.bytes),
+		slog.Float64("seconds", time.Since(w.came).Seconds()), slog.String("remote", a.clientOf(r).String()),
+		slog.String("token", w.from.name()), slog.String("request_id", w.requestID),
+	}
+	n := len(attrs) - 1
+	if id := w.traceID(r); id != "" {
+		attrs[n] = slog.String("trace_id", id)
+		n++
+	}
+	a.log.LogAttrs(ctx, level, "request", attrs[:n]...)
 }

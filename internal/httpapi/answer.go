@@ -18,6 +18,8 @@ type answer struct {
 
 	route     *route // what was asked for, nil if there is no such thing, or as long as nothing is known
 	requestID string // "" if it has none
+	came      time.Time
+	span      Span // nil if it isn't traced
 
 	pieceTimeout time.Duration
 	holding      *holding // the place that it has until it is written; nil if it has none

@@ -53,6 +53,9 @@ type Config struct {
 	// nil: nothing is logged.
 	Logger *slog.Logger
 
+	// Tracer makes traces of requests. nil: none are made.
+	Tracer Tracer
+
 	// AccessLog has Logger get one line for every request at info level once it is answered, those of health checks and
 	// metrics at debug level; and gives every request an id.
 	AccessLog bool
@@ -251,7 +254,7 @@ func (a *API) served() []*route {
 		{path: "/v1/status", role: access.Read, get: a.status},
 		{path: "/v1/audit", role: access.Operate, get: a.audit},
 		{path: "/v1/pipeline", role: access.Read, get: a.pipeline},
-		{path: "/v1/events", role: access.Read, get: a.events},
+		{path: "/v1/events", role: access.Read, stream: true, get: a.events},
 		{path: "/v1/entities", role: access.Read, get: a.entities},
 		{path: "/v1/lost-batches", role: access.Read, get: a.lostBatches},
 		{path: "/v1/quarantine", role: access.Read, get: a.quarantined},
@@ -289,10 +292,11 @@ const (
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout}
+	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout, came: start}
 	defer func() {
 		a.traffic.answered(answer.status)
-		a.logAccess(answer, r, start)
+		answer.endSpan(r)
+		a.logAccess(answer, r)
 	}()
 	a.identify(answer, r)
 	if r.ContentLength != 0 { // else net/http watches already whether the client leaves, which must not end
@@ -383,6 +387,7 @@ func (a *API) serve(w *answer, r *http.Request) *problem {
 				return p
 			}
 			work(r)
+			a.beginSpan(w, r)
 		}
 	}
 	if found == nil {

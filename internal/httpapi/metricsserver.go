@@ -63,7 +63,10 @@ func (a *API) refuseScrape(r *http.Request, local bool) *problem {
 // newScrape returns what answers a scrape, as many at once as there are places. One caller has half of them at
 // most: it may take nothing of its answers, and must not keep Prometheus out by that.
 func (a *API) newScrape(scrapes *places) endpoint {
-	handler := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)})
+	handler := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+		EnableOpenMetrics: true, // for who asks for it: exemplars need it
+	})
 	return func(w http.ResponseWriter, r *http.Request) *problem {
 		who := a.partyOf(w, r)
 		if p := scrapes.take(r.Context(), who); p != nil {

@@ -21,6 +21,7 @@ type route struct {
 	page      bool         // a link on a page of another site may lead here: it costs nothing and shows nothing
 	unguarded bool         // may be asked for under any host: it has nothing to guard, and whoever asks may know no name
 	probe     bool         // is asked for by programs again and again: it would drown the rest of the access log, and is served without the base path, too
+	stream    bool         // is answered for as long as the client stays
 	get       endpoint     // stands for HEAD too
 	post      endpoint
 	delete    endpoint

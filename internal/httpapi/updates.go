@@ -111,10 +111,12 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spend
 	case n == 0:
 		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
 	}
+	recorded := traceRecord(w)
 	receipt, err := a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), d.updates)
 	if err != nil {
 		return spendflush.Receipt{}, 0, d.recordProblem(err)
 	}
+	recorded(receipt, n)
 	if token := callerOf(w).token; token != nil {
 		token.AddBooked(int64(n))
 	}

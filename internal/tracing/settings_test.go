@@ -1,0 +1,55 @@
+package tracing
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSignalsAreOffUnlessAnEndpointOrAnExporterIsSet(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		set             string
+		traces, metrics bool
+	}{
+		{"", false, false},
+		{"OTEL_SERVICE_NAME=books OTEL_TRACES_SAMPLER=always_on", false, false},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318", true, true},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://collector:4318/v1/traces", true, false},
+		{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=http://collector:4318/v1/metrics", false, true},
+		{"OTEL_TRACES_EXPORTER=otlp", true, false},
+		{"OTEL_METRICS_EXPORTER=otlp", false, true},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 OTEL_METRICS_EXPORTER=prometheus", true, false},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 OTEL_TRACES_EXPORTER=none", false, true},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 OTEL_SDK_DISABLED=true", false, false},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 OTEL_SDK_DISABLED=false OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", true, true},
+		{"OTEL_TRACES_EXPORTER= OTEL_EXPORTER_OTLP_ENDPOINT=", false, false},
+	} {
+		s, err := FromEnviron(strings.Fields(c.set))
+		if err != nil || s.Traces != c.traces || s.Metrics != c.metrics || s.Any() != (c.traces || c.metrics) {
+			t.Errorf("%q: %+v, %v", c.set, s, err)
+		}
+	}
+}
+
+func TestWhatIsNotBuiltInEndsTheStartByName(t *testing.T) {
+	t.Parallel()
+	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 "
+	for set, want := range map[string]string{
+		"OTEL_TRACES_EXPORTER=zipkin":                                          `OTEL_TRACES_EXPORTER: "zipkin" is not allowed; allowed: otlp, none`,
+		"OTEL_TRACES_EXPORTER=prometheus":                                      `OTEL_TRACES_EXPORTER: "prometheus" is not allowed`,
+		"OTEL_METRICS_EXPORTER=console":                                        `OTEL_METRICS_EXPORTER: "console" is not allowed; allowed: otlp, none, prometheus`,
+		endpoint + "OTEL_EXPORTER_OTLP_PROTOCOL=grpc":                          `OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not allowed; allowed: http/protobuf`,
+		endpoint + "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json":              `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/json" is not allowed`,
+		endpoint + "OTEL_TRACES_EXPORTER=jaeger OTEL_METRICS_EXPORTER=console": "\n",
+	} {
+		if _, err := FromEnviron(strings.Fields(set)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", set, err)
+		}
+	}
+	if _, err := FromEnviron(strings.Fields("OTEL_SDK_DISABLED=true OTEL_TRACES_EXPORTER=zipkin")); err != nil {
+		t.Errorf("what is switched off ends the start: %v", err)
+	}
+	if _, err := FromEnviron([]string{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}); err != nil {
+		t.Errorf("a protocol that nothing is sent by ends the start: %v", err)
+	}
+}

@@ -124,10 +124,16 @@ func (k Key) Compare(other Key) int {
 	return cmp.Compare(binary.BigEndian.Uint64(k[8:]), binary.BigEndian.Uint64(other[8:]))
 }
 
-// Shard returns the shard that the row with this key belongs to.
-func (k Key) Shard(shards int) int {
-	return int(binary.BigEndian.Uint64(k[8:]) % uint64(shards))
-}
+// Buckets is how many parts the keys fall into, however many shards there are. What one id counts once is
+// decided bucket by bucket.
+const Buckets = MaxShards
+
+// Bucket returns which bucket the row with this key is in, from 0.
+func (k Key) Bucket() int { return int(k[len(k)-1] % Buckets) }
+
+// Shard returns the shard that the row with this key belongs to. It is that of its bucket: where the number
+// of shards changes, a bucket moves as a whole.
+func (k Key) Shard(shards int) int { return k.Bucket() % shards }
 
 // Key returns the identity of the entity.
 func (e Entity) Key() Key {

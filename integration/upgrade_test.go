@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// newerBinary is the program as its next release might be: it writes format 2, and reads 1 and 2.
+// newerBinary is the program as its next release might be: it writes format 3 in place of 1, and reads 1 to 3.
 var newerBinary = sync.OnceValues(func() (string, error) {
 	source, err := filepath.Abs("../spend/batch.go")
 	if err != nil {
@@ -22,7 +22,7 @@ var newerBinary = sync.OnceValues(func() (string, error) {
 	}
 	dir := filepath.Dir(binary)
 	changed := filepath.Join(dir, "batch.go")
-	newer := strings.Replace(string(text), "const BatchVersion = 1\n", "const BatchVersion = 2\n", 1)
+	newer := strings.NewReplacer("const BatchVersion = 2\n", "const BatchVersion = 3\n", "plainVersion = 1 ", "plainVersion = 3 ").Replace(string(text))
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
 	if err != nil {
 		return "", err

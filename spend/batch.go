@@ -10,8 +10,15 @@ import (
 	"time"
 )
 
-// BatchVersion is the newest batch format that this package reads, and the one that it writes.
-const BatchVersion = 1
+// BatchVersion is the newest batch format that this package reads. It writes the oldest one that does: a program that
+// reads no facts still reads all other batches.
+const BatchVersion = 2
+
+// The formats that are written.
+const (
+	plainVersion = 1 // sums alone
+	factVersion  = 2 // sums, and behind them the pieces that they are of: see pieces.go
+)
 
 // The layout of a batch, all numbers big-endian. The header keeps its meaning in every later version, so that a batch
 // of a newer format can be told apart, waited for and counted without knowing its rows.
@@ -28,7 +35,7 @@ const BatchVersion = 1
 //	                               136 payload; behind it 32 bytes of signature, if signed
 //
 // The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
-// by hour and key. Texts are places in the table; counters are written as a mask of those that aren't zero and then
+// by hour and key. That of version 2 has the pieces of facts behind them. Texts are places in the table; counters are written as a mask of those that aren't zero and then
 // these, as varints.
 const (
 	batchMagic      = "SF"
@@ -126,6 +133,7 @@ type Rows struct {
 	Totals  []TotalRow
 	Rollups []RollupRow
 	Control Control
+	Pieces  Pieces // what the rows are the sums of; none in a batch of format 1
 }
 
 // NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
@@ -136,9 +144,13 @@ func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
 
 // NewBatch does what the function NewBatch does, and signs the batch if there is a Key.
 func (k *BatchKeys) NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
+	return k.newBatch(h, totals, rollups, pieceSection{})
+}
+
+func (k *BatchKeys) newBatch(h Header, totals []TotalRow, rollups []RollupRow, pieces pieceSection) *Batch {
 	e := batchEncoder{
 		index: map[string]uint64{}, table: []string{""},
-		rows: make([]byte, 0, 32*len(totals)+48*len(rollups)), // about what they take
+		rows: make([]byte, 0, 32*len(totals)+48*len(rollups)+len(pieces.encoded)), // about what they take
 	}
 	var control Control
 	for i := range totals {
@@ -149,7 +161,11 @@ func (k *BatchKeys) NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *
 		e.rollup(&rollups[i])
 		control.Rollups.Add(&rollups[i].Counters)
 	}
-	h.Version = BatchVersion
+	h.Version = plainVersion
+	if pieces.n > 0 {
+		h.Version = factVersion
+		e.rows = append(binary.AppendUvarint(e.rows, uint64(pieces.n)), pieces.encoded...)
+	}
 	h.SealedAt = time.UnixMilli(h.SealedAt.UnixMilli())
 	h.Updates, h.Amount = control.Rollups.APIRequests(), control.Rollups.Spend
 	h.Totals, h.Rollups = len(totals), len(rollups)
@@ -324,8 +340,8 @@ const (
 	maxBatchTotalTexts = 2 * (MaxBatchTexts + maxSeriesTexts) // the member of a team has two that the series has once
 )
 
-// Rows decodes the rows and checks them: against the control sums and the header, that each key is the hash of its texts, and
-// that there is no more than one seal makes. What it allocates is less than ten bytes for each of the batch. The error
+// Rows decodes the rows and checks them: against the control sums, the header and the pieces, that each key is the hash of its
+// texts, and that there is no more than one seal makes. What it allocates is less than ten bytes for each of the batch. The error
 // wraps ErrCorruptBatch.
 func (b *Batch) Rows() (*Rows, error) {
 	return b.RowsKnowing(nil)
@@ -364,6 +380,11 @@ func decodeRows(h *Header, payload string, known *KnownKeys) (*Rows, error) {
 	}
 	if err := d.rollups(rows, h.Rollups, table, &sums); err != nil {
 		return nil, err
+	}
+	if h.Version == factVersion {
+		if err := d.pieces(rows); err != nil {
+			return nil, err
+		}
 	}
 	if len(d.rest) > 0 {
 		return nil, fmt.Errorf("%d bytes behind the last row", len(d.rest))

@@ -1,6 +1,7 @@
 package spend
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func TestKnownKeysEvictRatherThanGrow(t *testing.T) {
 func TestMonstrousBatchesTakeMemoryInProportionToTheirBytes(t *testing.T) {
 	frame := func(totals, rollups int, payload []byte) []byte {
 		e := batchEncoder{index: map[string]uint64{"": 0}, table: []string{""}}
-		b := e.frame(&Header{Version: BatchVersion, Sequence: 1, SealedAt: testNow, Totals: totals, Rollups: rollups}, &Control{})
+		b := e.frame(&Header{Version: plainVersion, Sequence: 1, SealedAt: testNow, Totals: totals, Rollups: rollups}, &Control{})
 		return reframe(append(b[:batchHeaderSize:batchHeaderSize], payload...))
 	}
 	const size = 1 << 20
@@ -93,6 +94,7 @@ func TestMonstrousBatchesTakeMemoryInProportionToTheirBytes(t *testing.T) {
 		"more rows than a seal has": frame(1<<31, 1<<31, table(1, "\x00")),
 		"totals of zeros":           frame(maxBatchTotals, 0, table(1, "\x00")),
 		"rollups of zeros":          frame(0, MaxBatchRows, table(1, "\x00")),
+		"a piece of all rows":       onePiece(t),
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -139,4 +141,17 @@ func TestBatchWithMoreTextsThanASealHasIsRefused(t *testing.T) {
 		!strings.Contains(err.Error(), "bytes of ids up to total row") {
 		t.Errorf("totals: %v", err)
 	}
+}
+
+// onePiece returns a batch of as many short rows as there may be, and of one piece that begins with all of them and ends wrong.
+func onePiece(t *testing.T) []byte {
+	t.Helper()
+	s := Series{APIKey: "k"}
+	parts := make([]FactPart, MaxBatchRows)
+	for i := range parts {
+		parts[i] = factPart(&s, Hour(i), Counters{SuccessfulRequests: 1})
+	}
+	b := bytes.Clone(factBatchOf(t, testHeader(testProducer(1), 1), testFact{parts: parts}).Bytes())
+	b[len(b)-1]++
+	return reframe(b)
 }

@@ -22,7 +22,11 @@ func (b *Batch) Alone() (*Flush, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Flush{Shard: b.Shard, Books: b.Books, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}, nil
+	f := &Flush{Shard: b.Shard, Books: b.Books, Totals: rows.Totals, Rollups: rows.Rollups, Control: rows.Control}
+	if rows.Pieces.Len() > 0 {
+		f.Facts = []BatchFacts{{b.Header, rows.Pieces}}
+	}
+	return f, nil
 }
 
 // Places says whether the mark tells of this very batch what it is to it: the next one, one that is in the books, or one that

@@ -21,6 +21,9 @@ type Claim struct {
 	// are above the sums in the books is lost.
 	SealedUpdates int64
 	SealedAmount  Amount
+
+	// What Flush.Decide has taken out of the claimed batches; it is no more in Updates and Amount.
+	Duplicates, Conflicts FactSum
 }
 
 // ClaimAfter returns a claim of the producer that begins behind the mark, and is moved to batches by MoveTo.
@@ -58,6 +61,9 @@ type FoundBatch struct {
 	PriorDigest Digest // of the batch that it goes on from
 	Updates     int64
 	Amount      Amount
+
+	// What Flush.Decide has taken out of it; it is no more in Updates and Amount.
+	Duplicates, Conflicts FactSum
 }
 
 // ByHandBatch is a batch that an operator has booked out of quarantine beside all claims.
@@ -122,7 +128,7 @@ func (c *Control) Bound() uint64 {
 }
 
 // Flush is what one transaction writes: for one shard, claims and the sums of the batches claimed or found. It has at
-// least one of these. The slices are sorted, without repetition: Claims by producer, Lost and Found by producer and
+// least one of these. The slices are sorted, without repetition: Claims by producer, Lost, Found and Facts by producer and
 // sequence, Totals by key, Rollups by hour and key.
 type Flush struct {
 	Shard  int
@@ -137,6 +143,13 @@ type Flush struct {
 	Totals  []TotalRow
 	Rollups []RollupRow
 	Control Control
+
+	// Facts has the pieces of those batches of format 2 whose rows are in Totals and Rollups. The store decides, in the transaction,
+	// which of them count: see Decide. A batch of format 2 whose pieces aren't here is booked as if its updates had no ids.
+	Facts []BatchFacts
+
+	// Outcome, if it isn't nil, gets what was taken out of Facts when Apply returns nil.
+	Outcome *[]TakenOut
 }
 
 // Batches returns how many batches the flush commits.
@@ -331,7 +344,8 @@ type Store interface {
 	// Apply commits all of the flush or nothing. It returns ErrFenced if a claim doesn't fit, ErrOtherBooks if the database
 	// has other books than the flush is of, and ErrRefused. Deadlocks, serialization
 	// failures and the like are tried again inside. After any other error the outcome is unknown: the same batches
-	// may be applied again, and the claim sees to it that they count once. Apply doesn't change the flush.
+	// may be applied again, and the claim sees to it that they count once. Apply doesn't change the flush. What it takes out of Facts
+	// it tells in Outcome, and keeps for FactStore.Outcomes.
 	Apply(ctx context.Context, f *Flush) error
 
 	// Quarantine keeps entries that can't be applied, each once however often it is called with it. It counts as a change

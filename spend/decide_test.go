@@ -241,9 +241,9 @@ func checkDecision(t *testing.T, f *Flush, d *Decision) {
 	sums.Rollups = sumOf(d.Flush.Rollups)
 	var claimed, taken, aside FactSum
 	for _, c := range d.Flush.Claims {
-		claimed.sum(FactSum{c.Updates, c.Amount})
-		taken.sum(c.Duplicates)
-		aside.sum(c.Conflicts)
+		claimed = claimed.Plus(FactSum{c.Updates, c.Amount})
+		taken = taken.Plus(c.Duplicates)
+		aside = aside.Plus(c.Conflicts)
 	}
 	if sums != d.Flush.Control || claimed != (FactSum{sums.Rollups.APIRequests(), sums.Rollups.Spend}) ||
 		taken != (FactSum{d.Duplicates.APIRequests(), d.Duplicates.Spend}) || aside != (FactSum{d.Conflicts.APIRequests(), d.Conflicts.Spend}) {

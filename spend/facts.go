@@ -33,6 +33,11 @@ type FactSum struct {
 	Amount  Amount
 }
 
+// Plus returns the sum of both.
+func (s FactSum) Plus(d FactSum) FactSum {
+	return FactSum{s.Updates + d.Updates, s.Amount.Add(d.Amount)}
+}
+
 func (s *FactSum) add(c *Counters) {
 	s.Updates, s.Amount = s.Updates+c.APIRequests(), s.Amount.Add(c.Spend)
 }

@@ -110,19 +110,15 @@ func (d *decider) reduceBatches(f *Flush) error {
 func (c *Claim) takeOut(s *batchTaken) {
 	c.Updates -= s.duplicates.Updates + s.conflicts.Updates
 	c.Amount = c.Amount.Sub(s.duplicates.Amount).Sub(s.conflicts.Amount)
-	c.Duplicates.sum(s.duplicates)
-	c.Conflicts.sum(s.conflicts)
+	c.Duplicates = c.Duplicates.Plus(s.duplicates)
+	c.Conflicts = c.Conflicts.Plus(s.conflicts)
 }
 
 func (b *FoundBatch) takeOut(s *batchTaken) {
 	b.Updates -= s.duplicates.Updates + s.conflicts.Updates
 	b.Amount = b.Amount.Sub(s.duplicates.Amount).Sub(s.conflicts.Amount)
-	b.Duplicates.sum(s.duplicates)
-	b.Conflicts.sum(s.conflicts)
-}
-
-func (s *FactSum) sum(d FactSum) {
-	s.Updates, s.Amount = s.Updates+d.Updates, s.Amount.Add(d.Amount)
+	b.Duplicates = b.Duplicates.Plus(s.duplicates)
+	b.Conflicts = b.Conflicts.Plus(s.conflicts)
 }
 
 // sub takes d from c.

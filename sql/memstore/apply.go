@@ -10,7 +10,7 @@ import (
 )
 
 // Apply commits all of the flush or nothing; see spend.Store. The error is spend.ErrFenced or spend.ErrOtherBooks, wraps
-// ErrBadFlush, or is ctx's. Nothing was written then, so that the outcome is always known. Apply doesn't keep the flush.
+// ErrBadFlush or spend.ErrRefused, or is ctx's. Nothing was written then, so that the outcome is always known. Apply doesn't keep the flush.
 func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("apply a flush of shard %d: %w", f.Shard, err)
@@ -25,6 +25,13 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	}
 	if s.fences(f) {
 		return spend.ErrFenced
+	}
+	if len(f.Facts) > 0 {
+		d, err := s.decide(f)
+		if err != nil {
+			return fmt.Errorf("apply a flush of shard %d: %w", f.Shard, err)
+		}
+		f = d.Flush
 	}
 	s.moveMarks(f)
 	s.addRows(f)
@@ -62,6 +69,7 @@ func (s *Store) moveMarks(f *spend.Flush) {
 		p.Mark.Sequence, p.Mark.Digest, p.Mark.Recent = c.Last, c.Digest, slices.Clone(c.Recent)
 		p.Mark.Updates, p.Mark.Amount = c.SealedUpdates, c.SealedAmount
 		p.Updates, p.Amount = p.Updates+c.Updates, p.Amount.Add(c.Amount)
+		p.Duplicates, p.Conflicts = p.Duplicates.Plus(c.Duplicates), p.Conflicts.Plus(c.Conflicts)
 		p.saw(now)
 		s.state.Producers[key] = p
 	}
@@ -72,6 +80,7 @@ func (s *Store) moveMarks(f *spend.Flush) {
 		p.Mark.Quarantined = withoutSequence(p.Mark.Quarantined, b.Sequence)
 		p.Mark.Recent = p.Mark.Recent.Found(p.Mark.Sequence, &b)
 		p.Updates, p.Amount = p.Updates+b.Updates, p.Amount.Add(b.Amount)
+		p.Duplicates, p.Conflicts = p.Duplicates.Plus(b.Duplicates), p.Conflicts.Plus(b.Conflicts)
 		p.saw(now)
 		s.state.Producers[key] = p
 	}

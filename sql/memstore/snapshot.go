@@ -21,6 +21,10 @@ type Snapshot struct {
 	Quarantine []spend.BadBatch  // in the order in which they came
 	Horizons   map[int]time.Time // by shard; see spend.Marks
 	Changes    map[int]int64     // by shard; see spend.Marks
+
+	Facts     map[spend.FactID][]spend.CommittedFact // what counts once
+	Taken     map[ProducerKey][]spend.TakenOut       // what was taken out of batches, in the order of the commits
+	Conflicts []spend.ConflictBatch                  // set aside, in that order
 }
 
 // RollupKey names a rollup row: Key is that of its series.
@@ -45,9 +49,12 @@ type ProducerKey struct {
 type Producer struct {
 	Mark spend.Mark
 
-	// Updates and Amount are what is booked of its batches. What Mark has above them is lost, or in quarantine.
+	// Updates and Amount are what is booked of its batches. What Mark has above them, and above what was taken out, is lost or in
+	// quarantine.
 	Updates int64
 	Amount  spend.Amount
+
+	Duplicates, Conflicts spend.FactSum // what was taken out of its batches
 
 	Seen time.Time // when the mark was moved or touched last
 }
@@ -67,6 +74,7 @@ func (s *Snapshot) clone() Snapshot {
 	return Snapshot{
 		Books: s.Books, Totals: copyMap(s.Totals), Rollups: copyMap(s.Rollups), Producers: copyMap(s.Producers), Pruned: copyMap(s.Pruned),
 		Quarantine: slices.Clone(s.Quarantine), Horizons: copyMap(s.Horizons), Changes: copyMap(s.Changes),
+		Facts: copyMap(s.Facts), Taken: copyMap(s.Taken), Conflicts: slices.Clone(s.Conflicts),
 	}
 }
 

@@ -36,7 +36,10 @@ type Store struct {
 	aside map[string]int // the place of an entry's bytes in state.Quarantine
 }
 
-var _ spend.Store = (*Store)(nil)
+var (
+	_ spend.Store     = (*Store)(nil)
+	_ spend.FactStore = (*Store)(nil)
+)
 
 // New returns a store with empty books.
 func New(o Options) *Store {

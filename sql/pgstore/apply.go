@@ -23,11 +23,17 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	}
 	e := s.encoders.Get().(*encoder)
 	defer s.putEncoder(e)
-	encoded := encodeFlush(e, f, 1)
+	attempt := s.tryFacts
+	if len(f.Facts) == 0 {
+		encoded := encodeFlush(e, f, nil, 1)
+		attempt = func(ctx context.Context, f *spend.Flush, isolating bool) error {
+			return s.try(ctx, f, encoded, isolating)
+		}
+	}
 
 	isolating := false
 	for try := 1; ; try++ {
-		err := s.try(ctx, f, encoded, isolating)
+		err := attempt(ctx, f, isolating)
 		if err == nil {
 			s.stats.commits.Add(1)
 			return nil
@@ -172,6 +178,9 @@ func (t *transaction) claim(ctx context.Context, f *spend.Flush, encoded encoded
 
 func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spend.Flush, encoded encodedFlush) error {
 	var moved, found, covered, twice int64
+	if encoded.look != nil {
+		calls = append(calls, encoded.look.turnCalls()...)
+	}
 	if len(f.Claims) > 0 {
 		calls = append(calls, call{name: "claim", rows: -1, params: encoded.claims, answer: &moved})
 	}
@@ -196,6 +205,11 @@ func (t *transaction) claimAfter(ctx context.Context, calls []call, f *spend.Flu
 	if same != 1 {
 		return otherBooks(f.Books)
 	}
+	if encoded.look != nil {
+		if err := encoded.look.checkTurns(); err != nil {
+			return err
+		}
+	}
 	if moved != int64(len(f.Claims)) || found != int64(len(f.Found)) {
 		return fmt.Errorf("%d of %d claims, %d of %d batches found: %w",
 			moved, len(f.Claims), found, len(f.Found), spend.ErrFenced)
@@ -217,6 +231,7 @@ func (t *transaction) beginCalls() []call {
 // what prepare has returned; if it is nil the rows are added in parts, to find out which one is refused.
 func (t *transaction) addAll(ctx context.Context, f *spend.Flush, encoded encodedFlush, rows []call) error {
 	sums := append([]call{{name: "add_control", params: encoded.control, rows: -1}}, encoded.fingerprints...)
+	sums = append(sums, encoded.facts...)
 	if rows == nil {
 		if err := t.run(ctx, sums...); err != nil {
 			return err

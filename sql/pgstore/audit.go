@@ -45,6 +45,9 @@ type AuditSetAside struct {
 type AuditQuarantine struct {
 	Rows    []AuditRows  `json:"rows"` // by book: a request counts in several
 	Batches AuditBatches `json:"batches"`
+
+	// Conflicts are facts that were taken out of batches, because the books have another content under their ids.
+	Conflicts AuditBatches `json:"conflicts"`
 }
 
 // AuditRows are the open rows of one book.
@@ -91,6 +94,7 @@ const maxDifferences = 20
 const (
 	checkSealed       = "sealed = booked + lost + set aside"
 	checkClaims       = "producers"
+	checkConflicts    = "conflicts"
 	checkDictionaries = "dictionaries"
 	checkEntities     = "each total = its rollups"
 	checkDays         = "each day = its flushes"
@@ -99,8 +103,10 @@ const (
 
 // Audit compares the books with each other, every counter exactly:
 //
-//   - what each producer sealed up to its mark with what is booked of it, what is lost, and what is in quarantine,
-//   - what the claims add up to with the control sums, shard by shard,
+//   - what each producer sealed up to its mark with what is booked of it, what was taken out as repeats or conflicts, what is lost, and
+//     what is in quarantine,
+//   - what the claims add up to with the control sums, shard by shard, and what was taken out with the sums of that,
+//   - what was taken out as conflicts with what of it is in quarantine,
 //   - the control sum of each book (the rollups, the totals of each entity type) with its rows and those of them that
 //     are set aside in quarantine,
 //   - the total of each entity with its rollups, again with what is set aside,
@@ -183,13 +189,16 @@ func (a *audit) quarantine(ctx context.Context, tx querier) error {
 		return err
 	}
 	q := &a.report.Quarantine
-	q.Rows, q.Batches = []AuditRows{}, AuditBatches{Spend: "0", Updates: "0"}
+	q.Rows, q.Batches, q.Conflicts = []AuditRows{}, AuditBatches{Spend: "0", Updates: "0"}, AuditBatches{Spend: "0", Updates: "0"}
 	var kind, book, spend, requests string
 	var entries, unknown int64
 	_, err = pgx.ForEachRow(rows, []any{&kind, &book, &entries, &unknown, &spend, &requests}, func() error {
-		if kind == "batch" {
+		switch kind {
+		case "batch":
 			q.Batches = AuditBatches{Entries: entries, Unknown: unknown, Spend: spend, Updates: requests}
-		} else {
+		case "conflict":
+			q.Conflicts = AuditBatches{Entries: entries, Spend: spend, Updates: requests}
+		default:
 			q.Rows = append(q.Rows, AuditRows{Book: book, Entries: entries, Spend: spend, Requests: requests})
 		}
 		return nil
@@ -199,12 +208,16 @@ func (a *audit) quarantine(ctx context.Context, tx querier) error {
 
 // claims compares amounts and numbers of requests, which is what claims have.
 func (a *audit) claims(ctx context.Context, tx querier) error {
-	var updates, amount, odd, differences string
-	err := tx.QueryRow(ctx, a.store.statement("audit_claims")).Scan(&updates, &amount, &odd, &differences)
+	var updates, amount, odd, differences, repeated, repeats string
+	err := tx.QueryRow(ctx, a.store.statement("audit_claims")).Scan(&updates, &amount, &odd, &differences, &repeated, &repeats)
 	if err != nil {
 		return err
 	}
-	a.add(checkClaims, odd == "0", "%s", cmp.Or(differences, "claims = control sums: "+amount+" dollars in "+updates+" updates"))
+	even := "claims = control sums: " + amount + " dollars in " + updates + " updates"
+	if repeats != "0" {
+		even += "; taken out as repeats: " + repeated + " dollars in " + repeats + " updates"
+	}
+	a.add(checkClaims, odd == "0", "%s", cmp.Or(differences, even))
 	return nil
 }
 
@@ -244,6 +257,9 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 		}
 		a.add(label, difference == "", "%s", cmp.Or(difference, "control sums = rows: "+cmp.Or(want[0], "0")+" dollars"))
 	}
+	want := books["control "+bookConflict]
+	difference := compare(want, sums{}, books["quarantine "+bookConflict])
+	a.add(checkConflicts, difference == "", "%s", cmp.Or(difference, "control sums = quarantine: "+cmp.Or(want[0], "0")+" dollars"))
 	return nil
 }
 

@@ -10,6 +10,10 @@ FROM (
     WHERE kind = 'row' AND state <> 'applied'
     GROUP BY book
     UNION ALL
+    SELECT 'quarantine', 'conflict', {{each "coalesce(sum(%), 0)"}}
+    FROM spendflush.quarantine
+    WHERE kind = 'conflict' AND state <> 'applied'
+    UNION ALL
     SELECT 'rows', coalesce(e.entity_type, 'unknown'), {{each "sum(%)"}}
     FROM spendflush.total t
     LEFT JOIN spendflush.entity e ON e.key = t.entity

@@ -1,4 +1,4 @@
--- What producers sealed and isn't booked, against the batches that were skipped: those that are lost, of which only the sums
+-- What producers sealed and is neither booked nor taken out as a repeat or a conflict, against the batches that were skipped: those that are lost, of which only the sums
 -- over all of them are known, and those whose bytes are in quarantine, which say what they count. One row: the time; lost
 -- batches, their updates and amount; batches in quarantine, how many of these were dropped, their updates and amount; the
 -- places where this doesn't come out even, and the first one; open entries of the quarantine; how many producers were cloned
@@ -29,11 +29,13 @@ WITH copies AS (
     WHERE l.found_at IS NULL
     GROUP BY p.producer, l.shard
 ), parts AS (
-    SELECT producer, shard, sealed_updates::numeric - updates AS updates, sealed_amount - amount AS amount,
+    SELECT producer, shard, sealed_updates::numeric - updates - duplicate_updates - conflict_updates AS updates,
+        sealed_amount - amount - duplicate_amount - conflict_amount AS amount,
         0 AS lost, 0 AS aside, 0 AS dropped, 0 AS gone, 0 AS least_updates, 0 AS most_updates, 0 AS least, 0 AS most
     FROM spendflush.producers
     UNION ALL
-    SELECT NULL, shard, sealed_updates::numeric - updates, sealed_amount - amount, 0, 0, 0, 0, 0, 0, 0, 0
+    SELECT NULL, shard, sealed_updates::numeric - updates - duplicate_updates - conflict_updates,
+        sealed_amount - amount - duplicate_amount - conflict_amount, 0, 0, 0, 0, 0, 0, 0, 0
     FROM spendflush.pruned_marks
     UNION ALL
     SELECT producer, shard, 0, 0, coalesce(lost, 0), aside, dropped, gone, least_updates, most_updates, least, most

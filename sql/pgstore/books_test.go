@@ -69,7 +69,7 @@ func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 	defer tx.end(t.Context())
 	f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "k"}, noon, one("1")})
 	var e encoder
-	encoded := encodeFlush(&e, f, 1)
+	encoded := encodeFlush(&e, f, nil, 1)
 	if err := tx.beginAndClaim(t.Context(), f, encoded); err != nil {
 		t.Fatal(err)
 	}

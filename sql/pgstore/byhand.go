@@ -162,10 +162,14 @@ func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.F
 	var e encoder
 	// It is no change that instances count: after a restore it could make up for one that is missing before any has looked. If it is
 	// turned back itself, its entry is open again.
-	encoded := encodeFlush(&e, f, 0)
-	var err error
+	f, taken, facts, err := t.decideByHand(ctx, f)
+	if err != nil {
+		return err
+	}
+	encoded := encodeFlush(&e, f, taken, 0)
+	encoded.facts = facts
 	if beside {
-		err = t.adopt(ctx, b)
+		err = t.adopt(ctx, b, taken)
 	} else {
 		err = t.claim(ctx, f, encoded)
 	}
@@ -175,6 +179,18 @@ func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.F
 	t.store.known.evictAll() // a statement more, and nothing to think about
 	var rows encoder
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
+}
+
+// decideByHand decides which facts of a batch count by now. Without facts it returns the flush as it is.
+func (t *transaction) decideByHand(ctx context.Context, f *spend.Flush) (*spend.Flush, *spend.Decision, []call, error) {
+	if len(f.Facts) == 0 {
+		return f, nil, nil, nil
+	}
+	look := &factLook{flush: f, ids: f.FactIDs()}
+	if err := t.decideInside(ctx, look); err != nil {
+		return nil, nil, nil, err
+	}
+	return look.decision.Flush, look.decision, look.writeCalls(), nil
 }
 
 func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {

@@ -14,13 +14,16 @@ type encodedFlush struct {
 	covered, twice []param // of what was applied by hand
 
 	fingerprints []call
+
+	look  *factLook // what the flush was decided by, if that was before its transaction
+	facts []call    // ids and what was taken out
 }
 
-// encodeFlush encodes a flush that counts as so many changes of the books.
-func encodeFlush(e *encoder, f *spend.Flush, changes int16) encodedFlush {
+// encodeFlush encodes a flush that counts as so many changes of the books. taken is what was taken out of it, nil if it has no facts.
+func encodeFlush(e *encoder, f *spend.Flush, taken *spend.Decision, changes int16) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
-		func() { encodeControl(e, f, changes) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
+		func() { encodeControl(e, f, taken, changes) }, func() { encodeFound(e, f) }, func() { encodeSplit(e, f.Shard, foundPlaces(f)) },
 		func() { encodeHeld(e, f.Shard, foundPlaces(f)) }, func() { encodeCovered(e, f) }, func() { encodeTwice(e, f) })
 	return encodedFlush{claims: parts[0], lost: parts[1], quarantine: parts[2], control: parts[3], found: parts[4], split: parts[5],
 		held: parts[6], covered: parts[7], twice: parts[8], fingerprints: fingerprintCalls(f)}
@@ -133,14 +136,27 @@ func split(h spend.Hour) (day int32, hour int16) {
 // rollupBook is how the book of the rollups is named in the database. The totals of an entity type are a book of its name.
 const rollupBook = "rollup"
 
-// encodeControl encodes the control sums, and how many changes of the books they are.
-func encodeControl(e *encoder, f *spend.Flush, changes int16) {
+// The books of what was taken out before it was booked.
+const (
+	bookDuplicate = "duplicate"
+	bookConflict  = "conflict"
+)
+
+// encodeControl encodes the control sums, what was taken out, and how many changes of the books they are.
+func encodeControl(e *encoder, f *spend.Flush, taken *spend.Decision, changes int16) {
 	books := []string{rollupBook} // always: it counts the changes
 	sums := []*spend.Counters{&f.Control.Rollups}
-	for _, t := range spend.EntityTypes() {
-		if of := f.Control.Of(t); *of != (spend.Counters{}) {
-			books, sums = append(books, t.String()), append(sums, of)
+	add := func(book string, c *spend.Counters) {
+		if *c != (spend.Counters{}) {
+			books, sums = append(books, book), append(sums, c)
 		}
+	}
+	for _, t := range spend.EntityTypes() {
+		add(t.String(), f.Control.Of(t))
+	}
+	if taken != nil {
+		add(bookDuplicate, &taken.Duplicates)
+		add(bookConflict, &taken.Conflicts)
 	}
 	e.int2(int16(f.Shard))
 	e.texts(len(books), func(i int) string { return books[i] })

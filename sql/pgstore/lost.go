@@ -48,15 +48,26 @@ func encodeSplit(e *encoder, shard int, places []position) {
 	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
 }
 
-// adopt books a batch that can't be claimed. The mark of its producer must be held.
-func (t *transaction) adopt(ctx context.Context, b *spend.Batch) error {
+// adopt books a batch that can't be claimed. The mark of its producer must be held. taken is what was taken out of it, nil if it
+// has no facts.
+func (t *transaction) adopt(ctx context.Context, b *spend.Batch, taken *spend.Decision) error {
+	if taken == nil {
+		taken = &spend.Decision{}
+	}
+	duplicates, conflicts := &taken.Duplicates, &taken.Conflicts
 	var e encoder
 	parts := e.parts(func() { encodeSplit(&e, b.Shard, []position{{b.Producer, b.Sequence}}) }, func() {
 		e.int2(int16(b.Shard))
-		e.int8(b.Updates)
-		e.amount(b.Amount)
+		e.int8(b.Updates - duplicates.APIRequests() - conflicts.APIRequests())
+		e.amount(b.Amount.Sub(duplicates.Spend).Sub(conflicts.Spend))
 		e.uuid(b.Producer)
 		e.int8(int64(b.Sequence))
+		e.int8(b.Updates)
+		e.amount(b.Amount)
+		for _, c := range []*spend.Counters{duplicates, conflicts} {
+			e.int8(c.APIRequests())
+			e.amount(c.Spend)
+		}
 	})
 	var same int64
 	err := t.run(ctx, call{name: "split", rows: -1, params: parts[0]}, call{name: "adopt", rows: 1, params: parts[1]},

@@ -97,7 +97,7 @@ func TestAStoppedFlusherDoesNotKeepTheOthersFromItsRows(t *testing.T) {
 	f := flushOf(p, 2, 2, r)
 	var e encoder
 	stopped := &transaction{store: s, conn: conn.Conn().PgConn()}
-	if err := stopped.beginAndClaim(t.Context(), f, encodeFlush(&e, f, 1)); err != nil {
+	if err := stopped.beginAndClaim(t.Context(), f, encodeFlush(&e, f, nil, 1)); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, s, f) // would wait for ever

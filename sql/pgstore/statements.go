@@ -4,6 +4,7 @@ import (
 	"embed"
 	"io/fs"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,6 +62,10 @@ func load(from fs.FS) statements {
 			panic("spendflush/sql: an embedded file can't be read: " + err.Error())
 		}
 		texts[strings.TrimSuffix(name, ".sql")] = render(name, withoutComments(string(text)))
+	}
+	for part := range factParts {
+		number := strconv.Itoa(part)
+		texts["fact_add_"+number] = strings.NewReplacer("ids_0", "ids_"+number, "part = 0", "part = "+number).Replace(texts["fact_add"])
 	}
 	return texts
 }

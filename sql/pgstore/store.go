@@ -82,7 +82,10 @@ type Store struct {
 	anyOrder  bool                     // don't look at the order of the rows
 }
 
-var _ spend.Store = (*Store)(nil)
+var (
+	_ spend.Store     = (*Store)(nil)
+	_ spend.FactStore = (*Store)(nil)
+)
 
 // ErrStandby is wrapped where a server can't be written to because it is a standby.
 var ErrStandby = pglink.ErrStandby
@@ -188,6 +191,10 @@ type Stats struct {
 	Interned  int64 // texts of entities and series sent
 	Relearned int64 // times the dictionary wasn't as remembered
 	Refused   int64 // rows set aside because Postgres refused them
+	NewFacts  int64 // ids kept
+	Repeats   int64 // updates taken out as duplicates
+	Conflicts int64 // updates set aside because the books have another content under their id
+	Turned    int64 // tries of a flush with ids that another one was faster than
 	KnownKeys int   // keys remembered now
 	Conns     int32 // connections open now
 	BusyConns int32 // and in use
@@ -196,6 +203,7 @@ type Stats struct {
 
 type counters struct {
 	commits, retries, deadlocks, fenced, interned, relearned, refused atomic.Int64
+	newFacts, repeats, conflicts, turned                              atomic.Int64
 }
 
 // Stats returns the numbers as they are now.
@@ -204,6 +212,7 @@ func (s *Store) Stats() Stats {
 	return Stats{
 		Commits: s.stats.commits.Load(), Retries: s.stats.retries.Load(), Deadlocks: s.stats.deadlocks.Load(),
 		Fenced: s.stats.fenced.Load(), Interned: s.stats.interned.Load(), Relearned: s.stats.relearned.Load(),
+		NewFacts: s.stats.newFacts.Load(), Repeats: s.stats.repeats.Load(), Conflicts: s.stats.conflicts.Load(), Turned: s.stats.turned.Load(),
 		Refused: s.stats.refused.Load(), KnownKeys: s.known.size(),
 		Conns: pool.TotalConns(), BusyConns: pool.AcquiredConns(), MaxConns: pool.MaxConns(),
 	}

@@ -10,3 +10,8 @@ import (
 func TestPostgresIsAStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) spend.Store { return open(t, database(t), Options{}) })
 }
+
+func TestPostgresIsAStoreOfFacts(t *testing.T) {
+	storetest.RunFacts(t, func(t *testing.T) storetest.Books { return open(t, database(t), Options{}) },
+		func(t *testing.T, s storetest.Books) { wantAudit(t, s.(*Store)) })
+}

@@ -51,12 +51,15 @@ WITH clock AS (
     DELETE FROM spendflush.producers p
     USING at, veteran
     WHERE at.trusted AND veteran.known AND p.seen_at < at.idle AND p.producer < at.oldest AND p.producer <> ALL ($1::uuid[])
-    RETURNING p.producer, p.shard, p.updates, p.amount, p.sealed_updates, p.sealed_amount
+    RETURNING p.producer, p.shard, p.updates, p.amount, p.sealed_updates, p.sealed_amount,
+        p.duplicate_updates, p.duplicate_amount, p.conflict_updates, p.conflict_amount
 ), kept AS (
-    INSERT INTO spendflush.pruned_marks AS p (shard, marks, horizon, updates, amount, sealed_updates, sealed_amount)
+    INSERT INTO spendflush.pruned_marks AS p (shard, marks, horizon, updates, amount, sealed_updates, sealed_amount,
+        duplicate_updates, duplicate_amount, conflict_updates, conflict_amount)
     SELECT g.shard, count(*),
         to_timestamp(max(('x' || left(replace(g.producer::text, '-', ''), 12))::bit(48)::bigint + 1) / 1000.0),
-        sum(g.updates), sum(g.amount), sum(g.sealed_updates), sum(g.sealed_amount)
+        sum(g.updates), sum(g.amount), sum(g.sealed_updates), sum(g.sealed_amount),
+        sum(g.duplicate_updates), sum(g.duplicate_amount), sum(g.conflict_updates), sum(g.conflict_amount)
     FROM gone g
     GROUP BY g.shard
     ORDER BY g.shard
@@ -66,6 +69,10 @@ WITH clock AS (
         updates = p.updates + excluded.updates,
         amount = p.amount + excluded.amount,
         sealed_updates = p.sealed_updates + excluded.sealed_updates,
-        sealed_amount = p.sealed_amount + excluded.sealed_amount
+        sealed_amount = p.sealed_amount + excluded.sealed_amount,
+        duplicate_updates = p.duplicate_updates + excluded.duplicate_updates,
+        duplicate_amount = p.duplicate_amount + excluded.duplicate_amount,
+        conflict_updates = p.conflict_updates + excluded.conflict_updates,
+        conflict_amount = p.conflict_amount + excluded.conflict_amount
 )
 SELECT count(*) FROM gone

@@ -69,6 +69,9 @@ type call struct {
 	params []param
 	rows   int    // how many rows it must affect, negative: any number
 	answer *int64 // if set, gets the first column of the first row
+
+	// result, if set, gets the rows as texts.
+	result func(rows [][][]byte) error
 }
 
 // errUnknown is wrapped where COMMIT was sent and it isn't known what became of it.
@@ -115,6 +118,9 @@ func (t *transaction) run(ctx context.Context, calls ...call) error {
 func (c *call) check(r *pgconn.Result) error {
 	if n := r.CommandTag.RowsAffected(); c.rows >= 0 && n != int64(c.rows) {
 		return fmt.Errorf("%w: %d of %d", errShort, n, c.rows)
+	}
+	if c.result != nil {
+		return c.result(r.Rows)
 	}
 	if c.answer == nil {
 		return nil

@@ -405,7 +405,7 @@ var lossMutants = []mutant{
 	{
 		name:  "applied by hand counts",
 		guard: "what is applied by hand after a restore makes up for no change that is missing: no instance would notice",
-		edits: []edit{{"sql/pgstore/byhand.go", "encodeFlush(&e, f, 0)", "encodeFlush(&e, f, 1)"}},
+		edits: []edit{{"sql/pgstore/byhand.go", "encodeFlush(&e, f, taken, 0)", "encodeFlush(&e, f, taken, 1)"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestWhatIsAppliedByHandMakesUpForNoChangeThatIsMissing"},
 	},

@@ -129,6 +129,12 @@ func (c *Counters) sub(d *Counters) {
 	}
 }
 
+// Negative returns the counters that, added to c, leave nothing.
+func (c Counters) Negative() (n Counters) {
+	n.sub(&c)
+	return n
+}
+
 // isSum says whether these can be the sums of updates: no number is negative, and without an update there is nothing.
 func (c *Counters) isSum() bool {
 	for i := range Counts {

@@ -70,7 +70,7 @@ func rawBatch(ctx context.Context, ps *parts, id int64) ([]byte, error) {
 		return nil, errNoEntry(id)
 	case err != nil:
 		return nil, err
-	case q.Kind != "batch":
+	case q.Kind == "row":
 		return nil, fmt.Errorf("entry %d is a row: only batches have bytes", id)
 	}
 	return ps.reads.QuarantinedBytes(ctx, id)

@@ -34,6 +34,8 @@ func Describe(q *pgstore.Quarantined) string {
 		return "rollup " + hourText(q.Hour) + " " + describeSeries(q.Series)
 	case q.Kind == "row":
 		return q.Book
+	case q.Kind == "conflict":
+		return fmt.Sprintf("facts of producer %s batch %d", q.Producer, q.Sequence)
 	case q.Sequence > 0:
 		return fmt.Sprintf("producer %s batch %d", q.Producer, q.Sequence)
 	default:

@@ -30,7 +30,7 @@ func Look(ctx context.Context, store Store, id int64) (*View, error) {
 		return nil, err
 	}
 	v := &View{entry: &q}
-	if q.Kind != "batch" {
+	if q.Kind == "row" {
 		return v, nil
 	}
 	bytes, err := store.QuarantinedBytes(ctx, id)
@@ -134,6 +134,9 @@ func (v *View) advice() string {
 	switch {
 	case v.entry.Kind == "row":
 		return fmt.Sprintf(`mend what the reason says, then "spendflush quarantine apply %d"`, id)
+	case v.entry.Kind == "conflict":
+		return fmt.Sprintf(`a caller has used ids twice, for different things. "spendflush quarantine drop %d" if what was booked first is right; `+
+			`"spendflush quarantine apply %[1]d" books these, too`, id)
 	case v.entry.Sequence > 0:
 		return turn(v.entry, v.at)
 	case v.rows != nil:

@@ -19,10 +19,11 @@ import (
 // ErrNotQuarantined is wrapped where no open entry of the quarantine has the id.
 var ErrNotQuarantined = errors.New("no open entry of the quarantine has this id")
 
-// Quarantined is an entry of the quarantine: a queue entry that can't be applied, or a row that Postgres refused.
+// Quarantined is an entry of the quarantine: a queue entry that can't be applied, a row that Postgres refused, or facts that were
+// taken out of a batch because the books have another content under their ids: a conflict.
 type Quarantined struct {
 	ID        int64
-	Kind      string // batch or row
+	Kind      string // batch, row or conflict
 	State     string // open, applied or dropped
 	Reason    string
 	CreatedAt time.Time
@@ -30,7 +31,7 @@ type Quarantined struct {
 	SettledBy string    // who did that, as far as was known
 	Shard     int
 
-	// Of a batch.
+	// Of a batch, or of the batch that a conflict is of.
 	Size      int              // bytes
 	Producer  spend.ProducerID // zero, like Sequence, where its header can't be read
 	Sequence  uint64
@@ -44,7 +45,7 @@ type Quarantined struct {
 	Series *spend.Series // of a rollup row
 	Hour   time.Time     // of a rollup row
 
-	// What a row counts; of a batch only Spend is set.
+	// What a row or a conflict counts; of a batch only Spend is set.
 	Counters spend.Counters
 }
 

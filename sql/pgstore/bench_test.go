@@ -130,3 +130,79 @@ func BenchmarkAudit(b *testing.B) {
 	}
 	b.ReportMetric(1_000_000*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
+
+// benchIDs returns facts under 10,000 ids that were never used, on 2,000 series.
+func benchIDs(round int) (facts []named) {
+	for i := range 10_000 {
+		facts = append(facts, named{fmt.Sprintf("chatcmpl-%d-%d", round, i), fmt.Sprintf("sk-%032d", i%2000), spend.Fingerprint(i)})
+	}
+	return facts
+}
+
+// measureIDs reports ids a second and bytes of Postgres's log an id.
+func measureIDs(b *testing.B, s *Store, prepare func(round int) *spend.Flush, do func(f *spend.Flush)) {
+	b.Helper()
+	do(prepare(-1)) // the dictionaries are known
+	var log int64
+	for round := 0; b.Loop(); round++ {
+		b.StopTimer()
+		f := prepare(round)
+		from := query[string](b, s, "SELECT pg_current_wal_insert_lsn()::text")
+		b.StartTimer()
+		do(f)
+		b.StopTimer()
+		log += query[int64](b, s, "SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", from)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.N)*10_000/b.Elapsed().Seconds(), "ids/s")
+	b.ReportMetric(float64(log)/float64(b.N)/10_000, "WAL-B/id")
+}
+
+// BenchmarkApplyIDs commits 10,000 identified updates: new ones; repeats; the same sums without ids; and, as a limit, the same ids as one
+// INSERT, encoded beforehand, in a transaction of its own.
+func BenchmarkApplyIDs(b *testing.B) {
+	prepare := func(round int) *spend.Flush { return alone(b, newFacts(0).seal(b, benchIDs(round)...), spend.Mark{}) }
+	b.Run("new", func(b *testing.B) {
+		s := open(b, database(b), Options{})
+		measureIDs(b, s, prepare, func(f *spend.Flush) { apply(b, s, f) })
+		bytes := query[int64](b, s, "SELECT pg_total_relation_size('spendflush.ids_0') / (SELECT count(*) FROM spendflush.ids_0)")
+		b.ReportMetric(float64(bytes), "disk-B/id")
+	})
+	b.Run("repeats", func(b *testing.B) {
+		s := open(b, database(b), Options{})
+		measureIDs(b, s, func(int) *spend.Flush { return prepare(0) }, func(f *spend.Flush) { apply(b, s, f) })
+	})
+	b.Run("without", func(b *testing.B) {
+		s := open(b, database(b), Options{})
+		without := func(round int) *spend.Flush {
+			f := prepare(round)
+			f.Facts = nil
+			return f
+		}
+		measureIDs(b, s, without, func(f *spend.Flush) { apply(b, s, f) })
+	})
+	b.Run("limit", func(b *testing.B) {
+		s := open(b, database(b), Options{})
+		conn, err := s.pool.Acquire(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Release()
+		tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+		var calls []call
+		encode := func(round int) *spend.Flush {
+			f := prepare(round)
+			look := &factLook{flush: f}
+			if err := look.decide(); err != nil {
+				b.Fatal(err)
+			}
+			calls = []call{{name: "begin", rows: -1}, look.writeCalls()[0], {name: "commit", rows: -1}}
+			return f
+		}
+		measureIDs(b, s, encode, func(*spend.Flush) {
+			if err := tx.run(b.Context(), calls...); err != nil {
+				b.Fatal(err)
+			}
+		})
+	})
+}

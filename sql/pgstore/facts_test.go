@@ -127,7 +127,7 @@ func TestAFlushThatIsAlwaysTheSlowerOneHoldsTheOthersOff(t *testing.T) {
 	databaseURL := database(t)
 	s, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
 	onStatement(s, "begin", func(n int) {
-		if n <= factTries {
+		if n <= 2*factTries {
 			commitFacts(t, other, ids("same", fmt.Sprint(n))...)
 		}
 	})
@@ -135,7 +135,47 @@ func TestAFlushThatIsAlwaysTheSlowerOneHoldsTheOthersOff(t *testing.T) {
 	if n := s.Stats().Turned; n != factTries {
 		t.Errorf("it was turned back %d times", n)
 	}
-	wantRequests(t, s, 5)
+	wantRequests(t, s, 6)
+}
+
+// What a flush reads first is when the ids that it reads next were as they are.
+func TestWhatCommitsBetweenTheTurnsAndTheIDsIsSeen(t *testing.T) {
+	databaseURL := database(t)
+	s, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
+	conn, err := other.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(text string, args ...any) {
+		t.Helper()
+		if _, err := tx.Exec(t.Context(), text, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("LOCK TABLE spendflush.id_buckets IN ACCESS EXCLUSIVE MODE")
+	f := alone(t, newFacts(0).seal(t, ids("1", "2")...), spend.Mark{})
+	done := make(chan error, 1)
+	go func() { done <- s.Apply(t.Context(), f) }()
+	for query[int](t, other, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'spendflush.id_buckets'::regclass") == 0 {
+		if t.Context().Err() != nil {
+			t.Fatal("the flush doesn't look for the turns")
+		}
+	}
+	high, low := halves(spend.NewFactID(spend.UpdateFact, "1"))
+	send("INSERT INTO spendflush.ids_0 (high, low, said) VALUES ($1, $2, $3)", high, low, int64(1)<<minuteBits)
+	send("UPDATE spendflush.id_buckets SET turn = turn + 1")
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	wantRepeats(t, repeatsIn(*f.Outcome), 1)
 }
 
 // While one flush decides inside its transaction, another one of the same ids decides before its own.

@@ -158,6 +158,31 @@ func measureIDs(b *testing.B, s *Store, prepare func(round int) *spend.Flush, do
 	b.ReportMetric(float64(log)/float64(b.N)/10_000, "WAL-B/id")
 }
 
+// BenchmarkLookForIDs looks for 10,000 ids that aren't there, where each of five parts has 200,000.
+func BenchmarkLookForIDs(b *testing.B) {
+	s := open(b, database(b), Options{})
+	fillIDs(b, s, 200_000)
+	execute(b, s.pool, "UPDATE spendflush.id_parts SET state = 'full', opened = '0', closed = '0' WHERE part BETWEEN 1 AND 4")
+	for part := 1; part < 5; part++ {
+		execute(b, s.pool, fmt.Sprintf("INSERT INTO spendflush.ids_%d TABLE spendflush.ids_0", part))
+	}
+	execute(b, s.pool, "ANALYZE")
+	f := alone(b, newFacts(0).seal(b, benchIDs(0)...), spend.Mark{})
+	look := &factLook{flush: f, ids: f.FactIDs()}
+	conn, err := s.pool.Acquire(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Release()
+	tx := &transaction{store: s, conn: conn.Conn().PgConn()}
+	for b.Loop() {
+		if err := tx.decide(b.Context(), look, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*10_000/b.Elapsed().Seconds(), "ids/s")
+}
+
 // BenchmarkApplyIDs commits 10,000 identified updates: new ones; repeats; the same sums without ids; and, as a limit, the same ids as one
 // INSERT, encoded beforehand, in a transaction of its own.
 func BenchmarkApplyIDs(b *testing.B) {

@@ -1,7 +1,6 @@
 package pgstore
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -242,6 +241,17 @@ func TestWhatWasARepeatOnAnotherServerIsDecidedAnew(t *testing.T) {
 func highOf(id string) int64 {
 	high, _ := halves(spend.NewFactID(spend.UpdateFact, id))
 	return high
+}
+
+// Two ids may have the same first half, by which they are looked up.
+func TestAnIDIsKnownByAllOfIt(t *testing.T) {
+	s := open(t, database(t), Options{})
+	execute(t, s.pool, "INSERT INTO spendflush.ids_0 (high, low, said) VALUES ($1, 1, 5)", highOf("1"))
+	if facts, err := s.Fact(t.Context(), spend.NewFactID(spend.UpdateFact, "1")); err != nil || len(facts) != 0 {
+		t.Errorf("%+v, %v", facts, err)
+	}
+	wantRepeats(t, commitFacts(t, s, ids("1")...), 0)
+	wantRequests(t, s, 1)
 }
 
 func parts(t testing.TB, s *Store) (states []string) {
@@ -659,7 +669,7 @@ func explain(t testing.TB, s *Store, look *factLook) (lines []string) {
 			return err
 		}
 		high, low := halves(look.ids[0])
-		rows, err := tx.Query(context.Background(), "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "+s.statement("fact_find"), []int64{high}, []int64{low})
+		rows, err := tx.Query(t.Context(), "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "+s.statement("fact_find"), []int64{high}, []int64{low})
 		if err != nil {
 			return err
 		}

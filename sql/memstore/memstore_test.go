@@ -245,3 +245,55 @@ func TestNewBooksAreOthers(t *testing.T) {
 		t.Errorf("%s", id)
 	}
 }
+
+// A database that is put back loses ids with the sums that they were counted in.
+func TestIDsGoBackWithTheBooks(t *testing.T) {
+	s := memstore.New(memstore.Options{})
+	var facts spend.FactBatch
+	series := spend.Series{APIKey: "k"}
+	canonical := spend.CanonicalSeries(series.AppendCanonical(nil, spend.AllDimensions))
+	id := spend.NewFactID(spend.UpdateFact, "1")
+	facts.Add(id, 1, true, spend.FactPart{Series: canonical, Key: canonical.Key(), Counters: spend.Counters{SuccessfulRequests: 1}})
+	books, err := s.Books(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := facts.Seal(&spend.BatchKeys{}, spend.Header{Producer: spend.NewProducerID(time.Now()), Sequence: 1, Books: books})
+	f, err := b.Flush(spend.Mark{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.Snapshot()
+	for range 2 {
+		if err := s.Apply(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Sum().SuccessfulRequests; n != 1 {
+			t.Errorf("%d updates are booked", n)
+		}
+		s.Restore(before)
+	}
+	if known, err := s.Fact(t.Context(), id); err != nil || len(known) != 0 {
+		t.Errorf("%+v, %v", known, err)
+	}
+}
+
+func TestMemoryForgetsIDsThatAreOlderThanTheWindow(t *testing.T) {
+	now := time.Now()
+	s := memstore.New(memstore.Options{Now: func() time.Time { return now }})
+	id := spend.NewFactID(spend.UpdateFact, "1")
+	state := s.Snapshot()
+	state.Facts[id] = []spend.CommittedFact{{KnownFact: spend.KnownFact{ID: id}, At: now.Add(-time.Hour)}}
+	s.Restore(state)
+	for _, c := range []struct {
+		window time.Duration
+		want   int
+	}{{2 * time.Hour, 1}, {time.Minute, 0}} {
+		if err := s.TendFacts(t.Context(), c.window); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := s.Fact(t.Context(), id); err != nil || len(known) != c.want {
+			t.Errorf("%s: %+v, %v", c.window, known, err)
+		}
+	}
+}

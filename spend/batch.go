@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// BatchVersion is the newest batch format that this package reads. It writes the oldest one that does: a program that
-// reads no facts still reads all other batches.
+// BatchVersion is the newest batch format that this package reads. A batch without facts is written in format 1,
+// which programs of before read, too.
 const BatchVersion = 2
 
 // The formats that are written.
@@ -35,8 +35,8 @@ const (
 //	                               136 payload; behind it 32 bytes of signature, if signed
 //
 // The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
-// by hour and key. That of version 2 has the pieces of facts behind them. Texts are places in the table; counters are written as a mask of those that aren't zero and then
-// these, as varints.
+// by hour and key. That of version 2 has the pieces of facts behind them. Texts are places in the table; counters are
+// written as a mask of those that aren't zero and then these, as varints.
 const (
 	batchMagic      = "SF"
 	batchHeaderSize = 136

@@ -27,7 +27,8 @@ type Decision struct {
 	Aside []ConflictBatch
 }
 
-// ConflictBatch has the pieces of a batch that were taken out because the books have another content under their ids.
+// ConflictBatch has the pieces of a batch that were taken out because the books have another
+// content under their ids.
 type ConflictBatch struct {
 	Batch    *Batch // with the header of the batch that they are of, but for the sums. It isn't signed
 	Counters Counters
@@ -60,9 +61,10 @@ func (f *Flush) FactBuckets() (mask uint64) {
 	return mask
 }
 
-// Decide says which pieces of the flush are duplicates of what the books have, or of one before them in the flush; which have
-// another content than these, a conflict; and takes both out of its rows, control sums, claims and batches found. known has all that
-// the books have of the ids of the flush. A piece of which the books have some buckets loses these. Decide doesn't change the flush.
+// Decide says which pieces of the flush are duplicates of what the books have, or of one before
+// them in the flush; which have another content than these, a conflict; and takes both out of its
+// rows, control sums, claims and batches found. known has all that the books have of the ids of the
+// flush. A piece of which the books have some buckets loses these. Decide doesn't change the flush.
 // The error wraps ErrRefused: the rows aren't what the pieces say.
 func (f *Flush) Decide(known []KnownFact) (*Decision, error) {
 	d := decider{flush: f, facts: make(map[FactID]factState, len(known)), rows: map[rollupPlace]takenRow{}}
@@ -175,7 +177,8 @@ func (d *decider) batch(b *BatchFacts) {
 	}
 }
 
-// piece returns which buckets of the piece are a duplicate and which are in conflict. The others are new.
+// piece returns which buckets of the piece are a duplicate and which are in conflict. The others
+// are new.
 func (d *decider) piece(piece *Piece, of uint64) (duplicate, conflict uint64) {
 	state, there := d.facts[piece.ID]
 	if there {
@@ -196,7 +199,8 @@ func (d *decider) piece(piece *Piece, of uint64) (duplicate, conflict uint64) {
 	return duplicate, conflict
 }
 
-// takeOut notes that the parts of the piece in these buckets don't count, and returns how many updates they are.
+// takeOut notes that the parts of the piece in these buckets don't count, and returns how many
+// updates they are.
 func (d *decider) takeOut(pieces Pieces, piece *Piece, buckets uint64, sum *FactSum, all *Counters) (updates int64) {
 	for i := range piece.Parts {
 		part := &piece.Parts[i]

@@ -118,7 +118,8 @@ func TestAnotherContentIsAConflictWhereverItCounts(t *testing.T) {
 	}
 }
 
-// An instance may leave out dimensions that another keeps: then an update's series has another key there.
+// An instance may leave out dimensions that another keeps: then an update's series has another key
+// there.
 func TestASingleUpdateIsTheSameInWhateverBucketItsSeriesIs(t *testing.T) {
 	one := single("1", "a", 1)
 	known := mustDecide(t, flushOfFacts(t, []testFact{one})).New
@@ -231,7 +232,8 @@ func modelOf(batches [][]testFact, known []KnownFact) (sum Counters) {
 	return sum
 }
 
-// checkDecision checks that all books of the flush agree with each other, and with what was taken out.
+// checkDecision checks that all books of the flush agree with each other, and with what was taken
+// out.
 func checkDecision(t *testing.T, f *Flush, d *Decision) {
 	t.Helper()
 	var sums Control

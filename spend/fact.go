@@ -32,11 +32,12 @@ func (k FactKind) String() string {
 	return fmt.Sprintf("fact_kind(%d)", uint8(k))
 }
 
-// FactID is the identity of a fact: the first 128 bits of the SHA-256 of its kind and its id, which has
-// its length before it.
+// FactID is the identity of a fact: the first 128 bits of the SHA-256 of its kind and its id, which
+// has its length before it.
 type FactID [16]byte
 
-// NewFactID returns the identity of what the id names, which CheckFactID has accepted. It allocates nothing.
+// NewFactID returns the identity of what the id names, which CheckFactID has accepted. It allocates
+// nothing.
 func NewFactID(kind FactKind, id string) FactID {
 	var array [2 + 2 + MaxIDBytes]byte
 	sum := sha256.Sum256(appendText(append(array[:0], 'i', byte(kind)), id))
@@ -57,8 +58,9 @@ var (
 	ErrFactIDUTF8  = errors.New("the id is not valid UTF-8")
 )
 
-// CheckFactID says whether a text can be the id of an update or of a request: 1 to MaxIDBytes bytes of valid
-// UTF-8 without NUL. The error is, or wraps, ErrFactIDEmpty, ErrFactIDLong, ErrFactIDNUL or ErrFactIDUTF8.
+// CheckFactID says whether a text can be the id of an update or of a request: 1 to MaxIDBytes bytes
+// of valid UTF-8 without NUL. The error is, or wraps, ErrFactIDEmpty, ErrFactIDLong, ErrFactIDNUL
+// or ErrFactIDUTF8.
 func CheckFactID(id string) error {
 	switch {
 	case id == "":
@@ -73,12 +75,13 @@ func CheckFactID(id string) error {
 	return nil
 }
 
-// Fingerprint is 48 bits of the hash of what a caller said under an id. Two contents with one fingerprint
-// are taken for equal: of contents that differ, 1 in 2.8e14.
+// Fingerprint is 48 bits of the hash of what a caller said under an id. Two contents with one
+// fingerprint are taken for equal: of contents that differ, 1 in 2.8e14.
 //
-// It is about what the caller said: all texts of the series, also those that the rollup leaves out; tags as a
-// set; the amount by its value; the counters; the status; and the time only if the caller gave one, as an instant.
-// It isn't about the id, the spelling of numbers, or the order of the fields.
+// It is about what the caller said: all texts of the series, also those that the rollup leaves out;
+// tags as a set; the amount by its value; the counters; the status; and the time only if the caller
+// gave one, as an instant. It isn't about the id, the spelling of numbers, or the order of the
+// fields.
 type Fingerprint uint64
 
 // fingerprintBits is how many bits a Fingerprint has.
@@ -87,8 +90,8 @@ const fingerprintBits = 48
 // fingerprintSize is how many bytes it takes in a batch.
 const fingerprintSize = fingerprintBits / 8
 
-// ContentOf returns the fingerprint of one update. The cost is as the caller gave it: its Time is zero
-// if there was none. It allocates nothing where the texts have less than about 1 kB.
+// ContentOf returns the fingerprint of one update. The cost is as the caller gave it: its Time is
+// zero if there was none. It allocates nothing where the texts have less than about 1 kB.
 func ContentOf(s *Series, c *Cost) Fingerprint {
 	sum := hashContent(s, c)
 	return firstBits(&sum)
@@ -115,8 +118,9 @@ func hashContent(s *Series, c *Cost) [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
-// RequestContent makes the fingerprint of a request, update by update. The order of the updates means
-// nothing, as it means nothing to what is counted; how often each comes does. The zero value is a request without updates.
+// RequestContent makes the fingerprint of a request, update by update. The order of the updates
+// means nothing, as it means nothing to what is counted; how often each comes does. The zero value
+// is a request without updates.
 type RequestContent struct {
 	n      uint64
 	hi, lo uint64 // the sum of 128 bits of each update's hash, modulo 2^128

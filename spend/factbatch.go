@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// FactBatch gathers facts until they are sealed as one batch: it makes the rows that they add up to. It is used
-// by one goroutine. The zero value is empty, and can be used again after Reset.
+// FactBatch gathers facts until they are sealed as one batch: it makes the rows that they add up
+// to. It is used by one goroutine. The zero value is empty, and can be used again after Reset.
 type FactBatch struct {
 	pieces []byte // encoded, with the places of rows as they were met
 	starts []int  // of the pieces
@@ -31,10 +31,11 @@ type FactPart struct {
 	Counters Counters
 }
 
-// Add adds what a fact has in the shard of the batch: one part at least, each with an update at least. single says that the
-// fact is one update, by its own id. The parts are not kept. It says whether the fact fits into the batch; if it
-// doesn't, nothing is added, and the batch is to be sealed first. Into an empty one every fact fits that has at most MaxBatchRows
-// totals and as many rows, and MaxBatchTexts bytes of texts.
+// Add adds what a fact has in the shard of the batch: one part at least, each with an update at
+// least. single says that the fact is one update, by its own id. The parts are not kept. It says
+// whether the fact fits into the batch; if it doesn't, nothing is added, and the batch is to be
+// sealed first. Into an empty one every fact fits that has at most MaxBatchRows totals and as many
+// rows, and MaxBatchTexts bytes of texts.
 func (b *FactBatch) Add(id FactID, content Fingerprint, single bool, parts ...FactPart) (fits bool) {
 	if b.places == nil {
 		b.places, b.totals = map[rollupPlace]int{}, map[Entity]struct{}{}
@@ -68,7 +69,8 @@ func inOrder(parts []PiecePart) []PiecePart {
 	return parts[:n]
 }
 
-// fits says whether the batch has room for a fact. It counts what the parts have in common as often as they have it.
+// fits says whether the batch has room for a fact. It counts what the parts have in common as often
+// as they have it.
 func (b *FactBatch) fits(parts []FactPart) bool {
 	rows, texts := len(b.rows), b.texts
 	for i := range parts {
@@ -124,7 +126,8 @@ func (b *FactBatch) row(part *FactPart) int {
 // Len returns how many pieces were added.
 func (b *FactBatch) Len() int { return len(b.starts) }
 
-// Size returns the totals, the rollup rows and the bytes of texts, as MaxBatchRows and MaxBatchTexts count them.
+// Size returns the totals, the rollup rows and the bytes of texts, as MaxBatchRows and
+// MaxBatchTexts count them.
 func (b *FactBatch) Size() (totals, rollups, texts int) { return len(b.totals), len(b.rows), b.texts }
 
 // Reset makes it empty.
@@ -135,8 +138,8 @@ func (b *FactBatch) Reset() {
 	b.pieces, b.starts, b.rows, b.texts = b.pieces[:0], b.starts[:0], b.rows[:0], 0
 }
 
-// Seal seals what was added, at least one fact, as a batch of format 2, and signs it if there is a Key. It fills in what
-// NewBatch does.
+// Seal seals what was added, at least one fact, as a batch of format 2, and signs it if there is a
+// Key. It fills in what NewBatch does.
 func (b *FactBatch) Seal(k *BatchKeys, h Header) *Batch {
 	order := make([]int, len(b.rows)) // the places as they were met, in the order of the rows
 	for i := range order {

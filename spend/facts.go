@@ -49,28 +49,31 @@ type TakenOut struct {
 	Ranges   []TakenRange // in the order of the pieces
 }
 
-// TakenRange are pieces in a row that were taken out of a batch, as a whole, or one of which a part was.
+// TakenRange are pieces in a row that were taken out of a batch, as a whole, or one of which a part
+// was.
 type TakenRange struct {
 	First, Last int  // places of the pieces in the batch, from 0
 	Conflict    bool // they have another content than the books; else they are duplicates
 	Updates     int64
 }
 
-// FactStore is the part of a Store that keeps ids. Stores are safe for concurrent use. The suite in package storetest says
-// what an implementation must do.
+// FactStore is the part of a Store that keeps ids. Stores are safe for concurrent use. The suite in
+// package storetest says what an implementation must do.
 type FactStore interface {
-	// Fact returns what the books have of an id: nothing, one, or several where parts of a request were committed
-	// at several times, or with several contents at the same moment.
+	// Fact returns what the books have of an id: nothing, one, or several where parts of a request
+	// were committed at several times, or with several contents at the same moment.
 	Fact(ctx context.Context, id FactID) ([]CommittedFact, error)
 
-	// Outcomes returns what was taken out of those of a producer's batches that something was taken out of, in the order of
-	// their sequences. It is known for an hour after the commit. A batch that is in the books and has none was booked as it was.
+	// Outcomes returns what was taken out of those of a producer's batches that something was taken
+	// out of, in the order of their sequences. It is known for an hour after the commit. A batch
+	// that is in the books and has none was booked as it was.
 	Outcomes(ctx context.Context, shard int, producer ProducerID, sequences []uint64) ([]TakenOut, error)
 
-	// TendFacts forgets ids that were committed longer ago than the window, and outcomes of more than an hour ago. It is to be called
-	// each minute, by one instance or by all: only the time between two calls counts for the age of an id, and two minutes of that
-	// at most. So no clock that jumps makes the store forget an id. An id is kept for a quarter of the window longer at most, or for as
-	// long as nothing calls.
+	// TendFacts forgets ids that were committed longer ago than the window, and outcomes of more
+	// than an hour ago. It is to be called each minute, by one instance or by all: only the time
+	// between two calls counts for the age of an id, and two minutes of that at most. So no clock
+	// that jumps makes the store forget an id. An id is kept for a quarter of the window longer at
+	// most, or for as long as nothing calls.
 	TendFacts(ctx context.Context, window time.Duration) error
 }
 

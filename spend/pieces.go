@@ -37,7 +37,8 @@ type Piece struct {
 	// Single says that the fact is one update. It has one part then.
 	Single bool
 
-	// Parts are what it counts, in the order of the rows. The slice is valid until the next piece is read.
+	// Parts are what it counts, in the order of the rows. The slice is valid until the next piece
+	// is read.
 	Parts []PiecePart
 }
 
@@ -55,8 +56,9 @@ func (p *Piece) Updates() (n int64) {
 	return n
 }
 
-// Pieces are those of one batch, in the order in which they were sealed. They lie as they are in the batch, whose
-// texts and rollup rows they keep in memory, and are decoded each time that they are read. The zero value has none.
+// Pieces are those of one batch, in the order in which they were sealed. They lie as they are in
+// the batch, whose texts and rollup rows they keep in memory, and are decoded each time that they
+// are read. The zero value has none.
 type Pieces struct {
 	encoded string
 	n       int
@@ -136,8 +138,8 @@ func appendPiece(to []byte, p *Piece) []byte {
 	return to
 }
 
-// pieces reads what is behind the rows, and checks that the pieces are the rows, counter by counter. It counts
-// the rows down, and up again.
+// pieces reads what is behind the rows, and checks that the pieces are the rows, counter by
+// counter. It counts the rows down, and up again.
 func (d *decoder) pieces(rows *Rows) error {
 	n := d.uvarint()
 	if n == 0 || n > MaxBatchPieces || n > uint64(len(d.rest)/minPieceSize) {

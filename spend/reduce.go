@@ -43,7 +43,8 @@ func (d *decider) reduce() error {
 	return nil
 }
 
-// reduceRollups returns the rollup rows that are left. A row that nothing is left of would be written for nothing.
+// reduceRollups returns the rollup rows that are left. A row that nothing is left of would be
+// written for nothing.
 func (d *decider) reduceRollups() ([]RollupRow, error) {
 	left, met := make([]RollupRow, 0, len(d.flush.Rollups)), 0
 	for i := range d.flush.Rollups {
@@ -88,7 +89,8 @@ func reduceTotals(rows []TotalRow, out map[Key]Counters) ([]TotalRow, error) {
 	return left, nil
 }
 
-// reduceBatches takes out of claims and batches found what isn't booked of them. A flush by hand has neither.
+// reduceBatches takes out of claims and batches found what isn't booked of them. A flush by hand
+// has neither.
 func (d *decider) reduceBatches(f *Flush) error {
 	f.Claims, f.Found = slices.Clone(f.Claims), slices.Clone(f.Found)
 	for _, s := range d.sums {
@@ -135,7 +137,8 @@ func (c Counters) Negative() (n Counters) {
 	return n
 }
 
-// isSum says whether these can be the sums of updates: no number is negative, and without an update there is nothing.
+// isSum says whether these can be the sums of updates: no number is negative, and without an update
+// there is nothing.
 func (c *Counters) isSum() bool {
 	for i := range Counts {
 		if *c.Count(i) < 0 {

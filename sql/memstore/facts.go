@@ -9,7 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// decide decides which facts of a flush that isn't fenced count, and keeps what it comes to. The caller must hold the lock.
+// decide decides which facts of a flush that isn't fenced count, and keeps what it comes to. The
+// caller must hold the lock.
 func (s *Store) decide(f *spend.Flush) (*spend.Decision, error) {
 	var known []spend.KnownFact
 	for _, id := range f.FactIDs() {
@@ -47,8 +48,8 @@ func (s *Store) Fact(ctx context.Context, id spend.FactID) ([]spend.CommittedFac
 	return slices.Clone(s.state.Facts[id]), nil
 }
 
-// Outcomes returns what was taken out of batches; see spend.FactStore. It is known for as long as there is the store. The
-// error is ctx's.
+// Outcomes returns what was taken out of batches; see spend.FactStore. It is known for as long as
+// there is the store. The error is ctx's.
 func (s *Store) Outcomes(
 	ctx context.Context, shard int, producer spend.ProducerID, sequences []uint64,
 ) (list []spend.TakenOut, err error) {
@@ -66,7 +67,8 @@ func (s *Store) Outcomes(
 	return list, nil
 }
 
-// TendFacts forgets ids that are older than the window, by the store's clock; see spend.FactStore. The error is ctx's.
+// TendFacts forgets ids that are older than the window, by the store's clock; see spend.FactStore.
+// The error is ctx's.
 func (s *Store) TendFacts(ctx context.Context, window time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("tend ids: %w", err)

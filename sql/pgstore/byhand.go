@@ -16,8 +16,9 @@ import (
 var ErrByHand = errors.New("this batch was applied by hand")
 
 // ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is added, a batch is claimed
-// like any other and loses the facts that are booked by now, and a conflict is booked beside what has its ids. A batch whose producer is too old to be known is taken not to be in the books: that is for the caller to
-// know. However often a batch lies in quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if
+// like any other and loses the facts that are booked by now, and a conflict is booked beside what has its ids. A batch
+// whose producer is too old to be known is taken not to be in the books: that is for the caller to know.
+// However often a batch lies in quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if
 // another entry with the same batch was applied; ErrRefused if the entry can't be applied now either; spend.ErrApplied if
 // the batch is in the books by now; spend.ErrGap if an earlier one of its producer isn't; spend.ErrFenced if
 // its producer's mark moved meanwhile. After any other

@@ -7,8 +7,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// applyConflict books what was taken out of a batch because the books had another content under its ids. The ids stay with that. The
-// store has written the bytes itself, so that nobody has signed them.
+// applyConflict books what was taken out of a batch because the books had another content under its
+// ids. The ids stay with that. The store has written the bytes itself, so that nobody has signed
+// them.
 func (t *transaction) applyConflict(ctx context.Context, q quarantinedEntry) error {
 	b, err := spend.ParseBatch(q.bytes)
 	if err != nil {

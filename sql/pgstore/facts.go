@@ -19,11 +19,12 @@ const factParts = 6
 // What is said under an id lies above the minute of the part in which it was committed.
 const minuteBits = 16
 
-// errTurned is wrapped where another flush has decided by ids of the same buckets since this one has read them. The
-// transaction was rolled back.
+// errTurned is wrapped where another flush has decided by ids of the same buckets since this one
+// has read them. The transaction was rolled back.
 var errTurned = errors.New("another flush of these buckets was faster")
 
-// factTries is how often a flush decides before its transaction. Then it does so inside, and holds off all others.
+// factTries is how often a flush decides before its transaction. Then it does so inside, and holds
+// off all others.
 const factTries = 3
 
 // factLook is what is read of the ids of a flush, and what it comes to by that.
@@ -38,8 +39,8 @@ type factLook struct {
 	moved, same int64 // turns
 }
 
-// tryFacts is one try to commit a flush with facts. It decides before the transaction which of them count, and again if
-// another flush was faster.
+// tryFacts is one try to commit a flush with facts. It decides before the transaction which of them
+// count, and again if another flush was faster.
 func (s *Store) tryFacts(ctx context.Context, f *spend.Flush, isolating bool) error {
 	ids := f.FactIDs()
 	for turned := 0; ; turned++ {
@@ -65,8 +66,8 @@ func (s *Store) noteFacts(f *spend.Flush, d *spend.Decision) {
 	}
 }
 
-// tryDecided decides, before the transaction or inside, and tries to commit what the flush comes to. The error wraps errTurned
-// only if that was before.
+// tryDecided decides, before the transaction or inside, and tries to commit what the flush comes
+// to. The error wraps errTurned only if that was before.
 func (s *Store) tryDecided(ctx context.Context, look *factLook, isolating, inside bool) error {
 	e, rowsOf := s.encoders.Get().(*encoder), s.encoders.Get().(*encoder)
 	defer s.putEncoder(e)
@@ -105,7 +106,8 @@ func (s *Store) tryDecided(ctx context.Context, look *factLook, isolating, insid
 	return err
 }
 
-// decide reads what the books have of the ids, in a transaction of its own or, inside, in one that it begins for the flush.
+// decide reads what the books have of the ids, in a transaction of its own or, inside, in one that
+// it begins for the flush.
 func (t *transaction) decide(ctx context.Context, look *factLook, inside bool) error {
 	if inside {
 		if err := t.begin(ctx); err != nil {
@@ -120,7 +122,8 @@ func (t *transaction) decide(ctx context.Context, look *factLook, inside bool) e
 	return look.decide()
 }
 
-// decideInside decides in a transaction that has begun. It holds off every other flush of these buckets, and moves their turns.
+// decideInside decides in a transaction that has begun. It holds off every other flush of these
+// buckets, and moves their turns.
 func (t *transaction) decideInside(ctx context.Context, look *factLook) error {
 	calls := append([]call{holdTurns(look.flush.FactBuckets())}, look.readCalls()...)
 	if err := t.run(ctx, calls...); err != nil {
@@ -140,7 +143,8 @@ func (l *factLook) decide() (err error) {
 	return err
 }
 
-// readCalls reads the turns, and then what the books have: what commits in between has moved a turn.
+// readCalls reads the turns, and then what the books have: what commits in between has moved a
+// turn.
 func (l *factLook) readCalls() []call {
 	var e encoder
 	encodeHalves(&e, len(l.ids), func(i int) spend.FactID { return l.ids[i] })
@@ -210,8 +214,9 @@ func holdTurns(mask uint64) call {
 	return call{name: "fact_hold", rows: -1, params: e.params()}
 }
 
-// turnCalls moves the turns of the buckets that new ids count in, and looks whether the others are as they were read. The latter
-// is for a pooler that leads to another server by now: what is a repeat on the one may be unknown on the other.
+// turnCalls moves the turns of the buckets that new ids count in, and looks whether the others are
+// as they were read. The latter is for a pooler that leads to another server by now: what is a
+// repeat on the one may be unknown on the other.
 func (l *factLook) turnCalls() (calls []call) {
 	turns := func(name string, mask uint64, answer *int64) call {
 		var e encoder

@@ -59,7 +59,8 @@ func alone(t testing.TB, b *spend.Batch, mark spend.Mark) *spend.Flush {
 	return f
 }
 
-// commitFacts commits facts as the first batch of a new producer, and returns how many updates were taken out as repeats.
+// commitFacts commits facts as the first batch of a new producer, and returns how many updates were
+// taken out as repeats.
 func commitFacts(t testing.TB, s *Store, facts ...named) (repeats int64) {
 	t.Helper()
 	f := alone(t, newFacts(0).seal(t, facts...), spend.Mark{})
@@ -177,7 +178,8 @@ func TestWhatCommitsBetweenTheTurnsAndTheIDsIsSeen(t *testing.T) {
 	wantRepeats(t, repeatsIn(*f.Outcome), 1)
 }
 
-// While one flush decides inside its transaction, another one of the same ids decides before its own.
+// While one flush decides inside its transaction, another one of the same ids decides before its
+// own.
 func TestADecisionInsideATransactionHoldsOffOneBefore(t *testing.T) {
 	databaseURL := database(t)
 	s, other := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})
@@ -219,8 +221,8 @@ func TestRepeatsAloneWriteNothingButMarks(t *testing.T) {
 	wantRequests(t, s, 3)
 }
 
-// A pooler may lead to another server for the transaction than for the look: a standby that was promoted, and lacks what was
-// committed last.
+// A pooler may lead to another server for the transaction than for the look: a standby that was
+// promoted, and lacks what was committed last.
 func TestWhatWasARepeatOnAnotherServerIsDecidedAnew(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 4})
 	commitFacts(t, s, ids("0")...)

@@ -72,10 +72,12 @@ func (s *Store) Outcomes(
 	return list, nil
 }
 
-// emptyTimeout is how long a part that is made empty waits for those who read. All others wait behind it.
+// emptyTimeout is how long a part that is made empty waits for those who read. All others wait
+// behind it.
 const emptyTimeout = 200 * time.Millisecond
 
-// TendFacts implements spend.FactStore. A part that can't be made empty at once, because somebody reads, is so at a later call.
+// TendFacts implements spend.FactStore. A part that can't be made empty at once, because somebody
+// reads, is so at a later call.
 func (s *Store) TendFacts(ctx context.Context, window time.Duration) error {
 	err := s.write(ctx, func(tx querier) error {
 		if _, err := tx.Exec(ctx, s.statement("fact_tick")); err != nil {

@@ -1,8 +1,9 @@
 // Package pgstore keeps the books in Postgres. The tables are made by package migrations.
 //
-// Everything a flush writes is one transaction: claims, control sums, new entries of the dictionaries, totals, rollups,
-// in this order of tables and each sorted by its key, so that transactions which overlap wait for each other and don't
-// deadlock. The claim decides whether a batch counts, and nothing else: not the lock, not a cache.
+// Everything a flush writes is one transaction: turns of buckets, claims, control sums, ids, new entries of the
+// dictionaries, totals, rollups, in this order of tables and each sorted by its key, so that transactions which overlap wait for
+// each other and don't deadlock. The claim decides whether a batch counts, and nothing else: not the lock, not a cache. Which of its facts
+// count is decided by the ids that are there, while the turns stand still; see facts.go.
 //
 // The statements are the .sql files beside the code. No statement is prepared under a name and nothing is kept in a
 // session, so a pooler in transaction mode may stand in between.

@@ -16,7 +16,8 @@ type Books interface {
 	spend.FactStore
 }
 
-// RunFacts runs the suite of ids. open is as for Run. check, if it isn't nil, is called at the end of each test.
+// RunFacts runs the suite of ids. open is as for Run. check, if it isn't nil, is called at the end
+// of each test.
 func RunFacts(t *testing.T, open func(t *testing.T) Books, check func(t *testing.T, s Books)) {
 	for _, test := range []struct {
 		name string
@@ -243,8 +244,9 @@ func testTwoShards(t *testing.T, s Books) {
 	}
 }
 
-// testOtherShards commits what a request has in one of two shards, and then all of it in one of three: as it is when
-// a caller sends it again after a time-out while instances are restarted with other shards.
+// testOtherShards commits what a request has in one of two shards, and then all of it in one of
+// three: as it is when a caller sends it again after a time-out while instances are restarted with
+// other shards.
 func testOtherShards(t *testing.T, s Books) {
 	r := request("r", manyKeys()...)
 	first := newChain(t, s, 0)

@@ -534,7 +534,7 @@ func TestWhatWasTakenOutIsStillProvenWhenMarksArePruned(t *testing.T) {
 	old := &factChain{spend.Header{Producer: bornAgo(40 * 24 * time.Hour), Books: testBooks}}
 	apply(t, s, alone(t, old.seal(t, append(ids("1", "2"), named{"1", "k", 7})...), spend.Mark{}))
 	age(t, s, 40*24*time.Hour)
-	tend(t, s, newProducer(), 1)
+	touch(t, s, newProducer(), 1)
 	if n := query[int](t, s, "SELECT duplicate_updates + 10 * conflict_updates FROM spendflush.pruned_marks"); n != 11 {
 		t.Errorf("%d was taken out of what was pruned", n)
 	}

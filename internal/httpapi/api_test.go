@@ -101,7 +101,7 @@ func (f *failingReader) Usage(ctx context.Context, q pgstore.UsageQuery, yield f
 
 func (f *failingReader) Audit(context.Context) (pgstore.AuditReport, error) {
 	return pgstore.AuditReport{Checks: []pgstore.AuditCheck{}, Quarantine: pgstore.AuditQuarantine{
-		Rows: []pgstore.AuditRows{}, Batches: pgstore.AuditBatches{Spend: "0", Updates: "0"},
+		Rows: []pgstore.AuditRows{}, Batches: pgstore.AuditBatches{Spend: "0", Updates: "0"}, Conflicts: pgstore.AuditBatches{Spend: "0", Updates: "0"},
 	}}, f.err
 }
 func (f *failingReader) Summary(context.Context) (pgstore.Summary, error) {

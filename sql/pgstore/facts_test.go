@@ -510,10 +510,9 @@ func TestABatchInQuarantineWhoseIDsWereBookedMeanwhileCountsWhatIsNew(t *testing
 func TestABatchOfFactsThatWasAppliedByHandIsCoveredByItsClaim(t *testing.T) {
 	s := open(t, database(t), Options{})
 	commitFacts(t, s, ids("1")...)
-	b := newFacts(0).seal(t, ids("1", "2")...)
 	p := bornAgo(40 * 24 * time.Hour)
 	old := &factChain{spend.Header{Producer: p, Books: testBooks}}
-	b = old.seal(t, ids("1", "2")...)
+	b := old.seal(t, ids("1", "2")...)
 	execute(t, s.pool, "INSERT INTO spendflush.pruned_marks (shard, marks, horizon, updates, amount, sealed_updates, sealed_amount) VALUES (0, 1, now(), 0, 0, 0, 0)")
 	id := besideClaims(t, s, b.Bytes())[0]
 	if err := s.ApplyQuarantined(t.Context(), id, "a test"); err != nil {

@@ -106,7 +106,7 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 		c := r.cfg
 		c.Queue, c.DirectLocker = doubting, direct
 		r.Pipeline = newTestPipeline(t, c)
-		doubting.lane.Store(r.relays[0])
+		doubting.relay.Store(r.relays[0])
 		r.start(t)
 		for range 3 {
 			r.record(t, key("a"))
@@ -127,7 +127,7 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 // and hangs from then on.
 type doubtingQueue struct {
 	*testQueue
-	lane   atomic.Pointer[relay]
+	relay  atomic.Pointer[relay]
 	from   atomic.Int64 // Unix nanoseconds; 0: not yet
 	doubts atomic.Int64
 }
@@ -138,7 +138,7 @@ func (q *doubtingQueue) Push(ctx context.Context, b *spend.Batch, previous spend
 		return "", ctx.Err()
 	}
 	if from := q.from.Load(); from > 0 && time.Now().UnixNano() >= from && b.Sequence == 3 {
-		r := q.lane.Load()
+		r := q.relay.Load()
 		r.mu.Lock()
 		r.outbox.resetPushed()
 		r.mu.Unlock()

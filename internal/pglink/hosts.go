@@ -269,7 +269,7 @@ func (h *Hosts) refused(address string) error {
 	return h.left[address]
 }
 
-func (h *Hosts) poke() {
+func (h *Hosts) wake() {
 	select {
 	case h.poked <- struct{}{}:
 	default:
@@ -284,7 +284,7 @@ func (h *Hosts) dialHost(ctx context.Context, network, address string) (net.Conn
 		conn, err = h.dial(ctx, network, address)
 	}
 	if err != nil {
-		h.poke()
+		h.wake()
 		return nil, &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("%s: %w", address, err)}
 	}
 	c := &hostConn{Conn: conn, hosts: h, address: address}

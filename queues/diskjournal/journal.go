@@ -140,7 +140,7 @@ func (j *Journal) Truncate(shard int, producer spend.ProducerID, mark uint64) er
 	}
 	spare := false
 	for _, s := range j.segments {
-		s.truncate(journalLane{shard, producer}, mark)
+		s.truncate(stream{shard, producer}, mark)
 		spare = spare || s.spare()
 	}
 	j.mu.Unlock()
@@ -175,7 +175,7 @@ func (j *Journal) Recovered() ([]*spend.Batch, error) {
 	segments := slices.Clone(j.segments)
 	j.mu.Unlock()
 	type identity struct {
-		journalLane
+		stream
 		sequence uint64
 		digest   spend.Digest // of a process that was put back there may be two chains
 	}
@@ -186,10 +186,10 @@ func (j *Journal) Recovered() ([]*spend.Batch, error) {
 			continue
 		}
 		_, _, err := j.scan(s, func(b *spend.Batch) {
-			id := identity{laneOf(b), b.Sequence, b.Digest()}
+			id := identity{streamOf(b), b.Sequence, b.Digest()}
 			j.mu.Lock()
 			defer j.mu.Unlock()
-			if !seen[id] && s.holds(id.journalLane, id.sequence) {
+			if !seen[id] && s.holds(id.stream, id.sequence) {
 				seen[id] = true
 				left = append(left, b)
 			}

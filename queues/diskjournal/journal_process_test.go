@@ -155,12 +155,12 @@ func appendForEver(t *testing.T, dir string) {
 }
 
 func TestAJournalHasWhatWasAppendedBeforeItsProcessWasKilled(t *testing.T) {
-	type lane struct{ producer, shard string }
+	type stream struct{ producer, shard string }
 	dir := t.TempDir()
-	appended, forgotten := map[lane]int{}, map[lane]int{}
+	appended, forgotten := map[stream]int{}, map[stream]int{}
 	note := func(line string) {
 		var what string
-		var l lane
+		var l stream
 		var sequence int
 		if _, err := fmt.Sscan(line, &what, &l.producer, &l.shard, &sequence); err != nil {
 			t.Fatalf("the child says %q", line)
@@ -193,9 +193,9 @@ func TestAJournalHasWhatWasAppendedBeforeItsProcessWasKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		has := map[lane][]int{}
+		has := map[stream][]int{}
 		for _, b := range left {
-			l := lane{b.Producer.String(), strconv.Itoa(b.Shard)}
+			l := stream{b.Producer.String(), strconv.Itoa(b.Shard)}
 			has[l] = append(has[l], int(b.Sequence))
 		}
 		for l, last := range appended {

@@ -24,19 +24,19 @@ type journalSegment struct {
 	left    bool // an earlier process made it
 	damaged bool // something in it was unreadable: it is kept for people when it is no longer needed
 	size    int64
-	held    map[journalLane][]uint64 // sequences that are needed, sorted, a copy each time they were appended
+	held    map[stream][]uint64 // sequences that are needed, sorted, a copy each time they were appended
 
 	file   journalFile // nil if it gets no more batches
 	broken bool        // it must not get any more
 }
 
-// journalLane is where the sequences of a producer count up.
-type journalLane struct {
+// stream is where the sequences of a producer count up.
+type stream struct {
 	shard    int
 	producer spend.ProducerID
 }
 
-func laneOf(b *spend.Batch) journalLane { return journalLane{b.Shard, b.Producer} }
+func streamOf(b *spend.Batch) stream { return stream{b.Shard, b.Producer} }
 
 func journalName(number uint64) string { return fmt.Sprintf("%010d%s", number, journalSuffix) }
 
@@ -54,41 +54,41 @@ func parseJournalName(name string) (number uint64, damaged, ok bool) {
 // hold notes that the segment has, or is about to get, the batches.
 func (s *journalSegment) hold(batches []*spend.Batch) {
 	for _, b := range batches {
-		lane := laneOf(b)
-		at, _ := slices.BinarySearch(s.held[lane], b.Sequence)
-		s.held[lane] = slices.Insert(s.held[lane], at, b.Sequence)
+		of := streamOf(b)
+		at, _ := slices.BinarySearch(s.held[of], b.Sequence)
+		s.held[of] = slices.Insert(s.held[of], at, b.Sequence)
 	}
 }
 
 // release takes back a hold: one copy of each batch, so that an earlier one is still held.
 func (s *journalSegment) release(batches []*spend.Batch) {
 	for _, b := range batches {
-		lane := laneOf(b)
-		if at, ok := slices.BinarySearch(s.held[lane], b.Sequence); ok {
-			s.keep(lane, slices.Delete(s.held[lane], at, at+1))
+		of := streamOf(b)
+		if at, ok := slices.BinarySearch(s.held[of], b.Sequence); ok {
+			s.keep(of, slices.Delete(s.held[of], at, at+1))
 		}
 	}
 }
 
-func (s *journalSegment) truncate(lane journalLane, mark uint64) {
-	sequences := s.held[lane]
+func (s *journalSegment) truncate(of stream, mark uint64) {
+	sequences := s.held[of]
 	end, found := slices.BinarySearch(sequences, mark)
 	for found && end < len(sequences) && sequences[end] == mark {
 		end++
 	}
-	s.keep(lane, slices.Delete(sequences, 0, end))
+	s.keep(of, slices.Delete(sequences, 0, end))
 }
 
-func (s *journalSegment) keep(lane journalLane, sequences []uint64) {
+func (s *journalSegment) keep(of stream, sequences []uint64) {
 	if len(sequences) == 0 {
-		delete(s.held, lane)
+		delete(s.held, of)
 		return
 	}
-	s.held[lane] = sequences
+	s.held[of] = sequences
 }
 
-func (s *journalSegment) holds(lane journalLane, sequence uint64) bool {
-	_, ok := slices.BinarySearch(s.held[lane], sequence)
+func (s *journalSegment) holds(of stream, sequence uint64) bool {
+	_, ok := slices.BinarySearch(s.held[of], sequence)
 	return ok
 }
 
@@ -111,7 +111,7 @@ func (j *Journal) recall() error {
 		if damaged {
 			continue
 		}
-		s := &journalSegment{number: number, left: true, held: map[journalLane][]uint64{}}
+		s := &journalSegment{number: number, left: true, held: map[stream][]uint64{}}
 		size, bad, err := j.scan(s, func(b *spend.Batch) { s.hold([]*spend.Batch{b}) })
 		if err != nil {
 			return err
@@ -143,7 +143,7 @@ func (j *Journal) scan(s *journalSegment, yield func(*spend.Batch)) (size int64,
 
 // begin makes a new active segment. The caller must have the disk.
 func (j *Journal) begin() error {
-	s := &journalSegment{held: map[journalLane][]uint64{}}
+	s := &journalSegment{held: map[stream][]uint64{}}
 	var file journalFile
 	err := fs.ErrExist // something that isn't ours may have the name
 	for errors.Is(err, fs.ErrExist) {

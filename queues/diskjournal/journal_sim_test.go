@@ -308,11 +308,11 @@ func (r *simRun) check(name string, disk *simDisk) {
 	last := map[simBatch]uint64{}
 	for _, b := range left {
 		id := simBatch{b.Producer, b.Shard, b.Sequence}
-		lane := simBatch{b.Producer, b.Shard, 0}
-		if got[id] || b.Sequence <= last[lane] {
-			r.t.Errorf("%s: sequence %d comes after %d", name, b.Sequence, last[lane])
+		of := simBatch{b.Producer, b.Shard, 0}
+		if got[id] || b.Sequence <= last[of] {
+			r.t.Errorf("%s: sequence %d comes after %d", name, b.Sequence, last[of])
 		}
-		got[id], last[lane] = true, b.Sequence
+		got[id], last[of] = true, b.Sequence
 		if r.bytes[id] != string(b.Bytes()) {
 			r.t.Errorf("%s: a batch that nobody appended: %+v", name, b.Header)
 		}

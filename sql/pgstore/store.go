@@ -306,7 +306,7 @@ func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now t
 		producers[shard], shards[shard] = producer, int16(shard)
 	}
 	err = s.write(ctx, func(tx querier) error {
-		return tx.QueryRow(ctx, s.statement("tend"), producers, shards, now, idle).Scan(&pruned)
+		return tx.QueryRow(ctx, s.statement("touch_marks"), producers, shards, now, idle).Scan(&pruned)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("touch marks: %w", err)

@@ -34,7 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) spend.Store) {
 		{"QuarantineCountsAsAChangeEachTime", testQuarantine},
 		{"ShardsHaveNothingToDoWithEachOther", testShards},
 		{"OfFlushesAtOnceOneWins", testConcurrent},
-		{"ALivingProducerKeepsItsMark", testTend},
+		{"ALivingProducerKeepsItsMark", testTouchMarks},
 		{"AContextThatHasEndedEndsACall", testContext},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
@@ -299,7 +299,7 @@ func testConcurrent(t *testing.T, s spend.Store) {
 	}
 }
 
-func testTend(t *testing.T, s spend.Store) {
+func testTouchMarks(t *testing.T, s spend.Store) {
 	b := chain(t, s, 0, 1)[0]
 	commit(t, s, b)
 	if pruned, err := s.TouchMarks(t.Context(), []spend.ProducerID{b.Producer}, time.Now(), 30*24*time.Hour); err != nil || pruned != 0 {

@@ -90,7 +90,7 @@ var lossMutants = []mutant{
 	{
 		name:  "journal drops another chain",
 		guard: "a journal's batch is a copy of another only if it is the same: a process that was put back has others under the same sequences",
-		edits: []edit{{"queues/diskjournal/journal.go", "identity{laneOf(b), b.Sequence, b.Digest()}", "identity{laneOf(b), b.Sequence, spend.Digest{}}"}},
+		edits: []edit{{"queues/diskjournal/journal.go", "identity{streamOf(b), b.Sequence, b.Digest()}", "identity{streamOf(b), b.Sequence, spend.Digest{}}"}},
 		pkg:   "queues/diskjournal",
 		tests: []string{"TestAJournalGivesTwoChainsOfOneProducerBack"},
 	},
@@ -237,14 +237,14 @@ var lossMutants = []mutant{
 	{
 		name:  "marks of the living cleaned up",
 		guard: "a living producer keeps its mark however idle it is",
-		edits: []edit{{"sql/pgstore/tend.sql", "WHERE l.producer < at.old\n", "WHERE false\n"}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "WHERE l.producer < at.old\n", "WHERE false\n"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestALivingProducerKeepsItsMarkHoweverIdleItIs"},
 	},
 	{
 		name:  "marks of the young cleaned up",
 		guard: "only marks of producers older than the horizon are cleaned up: by it a producer that is unknown is told from one that is new",
-		edits: []edit{{"sql/pgstore/tend.sql", " AND p.producer < at.oldest", ""}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", " AND p.producer < at.oldest", ""}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAMarkOfAProducerThatSeemsYoungIsKept"},
 	},
@@ -417,9 +417,9 @@ var lossMutants = []mutant{
 		tests: []string{"TestPostgresTurnedBackByQuarantineAloneIsNoticed"},
 	},
 	{
-		name:  "forgotten producer tended",
+		name:  "pruned producer touched",
 		guard: "a producer whose marks may be cleaned up gets none anew: it would look as if nothing of it had been applied",
-		edits: []edit{{"sql/pgstore/tend.sql", "(pruned.before IS NULL OR l.producer", "(true OR l.producer"}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "(pruned.before IS NULL OR l.producer", "(true OR l.producer"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAPrunedProducerIsNotTakenForANewOne"},
 	},

@@ -332,15 +332,15 @@ var sqlMutants = []mutant{
 	{
 		name:  "marks pruned by Postgres's clock alone",
 		guard: "nothing is pruned while the clocks of Postgres and of the instance differ by more than an hour",
-		edits: []edit{{"sql/pgstore/tend.sql", "abs(extract(epoch FROM now() - $3::timestamptz)) < 3600 AS trusted", "true AS trusted"},
-			{"sql/pgstore/tend.sql", "SELECT least(now(), $3::timestamptz) AS earlier", "SELECT now() AS earlier"}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "abs(extract(epoch FROM now() - $3::timestamptz)) < 3600 AS trusted", "true AS trusted"},
+			{"sql/pgstore/touch_marks.sql", "SELECT least(now(), $3::timestamptz) AS earlier", "SELECT now() AS earlier"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAClockThatDiffersFromTheOtherPrunesNothing"},
 	},
 	{
 		name:  "marks pruned at once after a jump",
 		guard: "nothing is pruned unless a mark of the caller's shows that the clock has run on: both clocks may jump together",
-		edits: []edit{{"sql/pgstore/tend.sql", "WHERE at.trusted AND veteran.known AND", "WHERE at.trusted AND"}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "WHERE at.trusted AND veteran.known AND", "WHERE at.trusted AND"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestClocksThatJumpTogetherPruneNothingOfTheLiving", "TestAnInstanceThatHasJustBegunPrunesNothing"},
 	},
@@ -354,7 +354,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "marks seen in the future kept",
 		guard: "a clock that was ahead doesn't keep marks for longer than other ones",
-		edits: []edit{{"sql/pgstore/tend.sql", "AND p.seen_at > now() + interval '1 hour' AND p.producer", "AND false AND p.producer"}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "AND p.seen_at > now() + interval '1 hour' AND p.producer", "AND false AND p.producer"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAMarkSeenInTheFutureIsAsOldAsOneSeenNow"},
 	},

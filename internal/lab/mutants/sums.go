@@ -80,7 +80,7 @@ var sumMutants = []mutant{
 		tests: []string{"TestNothingIsRecordedAfterTheLastSeal"},
 	},
 	{
-		name:  "known cell vouches for what it doesn't tell",
+		name:  "known cell skips the check of what it doesn't hold",
 		guard: "texts that are no part of a cell's key are checked though the cell is known",
 		edits: []edit{{"openmap.go", "c != nil && m.keep == spend.AllDimensions && len(s.Tags) <= spend.MaxTags", "c != nil"}},
 		pkg:   ".",
@@ -283,7 +283,7 @@ var sumMutants = []mutant{
 		quick: true,
 	},
 	{
-		name:  "known key vouches for whatever texts",
+		name:  "known key taken for any texts",
 		guard: "that a key is known spares the hash only for the very texts that it was known with",
 		edits: []edit{{"spend/knownkeys.go", "if *slot == is {", "if slot.key == key {"}},
 		pkg:   "spend",

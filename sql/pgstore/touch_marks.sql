@@ -1,5 +1,5 @@
--- Keeps the marks of living producers from being pruned, and sums up those that were neither moved nor tended for too
--- long. A producer that nothing is in the books of gets a row of its own once it is old, unless its mark may be among
+-- Keeps the marks of living producers from being pruned, and sums up those that were neither moved nor touched for too
+-- long. A producer without anything in the books gets a row of its own once it is old, unless its mark may be among
 -- those that were pruned: it must not look as if it were new. Answers how many were pruned.
 --
 -- The earlier of this server's clock and the caller's decides, and nothing is pruned while the two differ by more than
@@ -9,7 +9,7 @@
 --
 -- Both clocks may be of one machine and jump together. So nothing is pruned either unless a mark of the caller's shows
 -- that this clock ran on: it was made two hours ago at least, and was not idle itself. After a jump the first call only
--- tends, and until the next one all other instances have done so too.
+-- touches its marks, and until the next one all other instances have done so too.
 -- $1 the living producers, $2 their shards, $3 the caller's time, $4 how long a mark may be idle
 WITH clock AS (
     SELECT least(now(), $3::timestamptz) AS earlier, abs(extract(epoch FROM now() - $3::timestamptz)) < 3600 AS trusted
@@ -30,7 +30,7 @@ WITH clock AS (
     SELECT (lpad(to_hex((extract(epoch FROM max(horizon)) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid AS before
     FROM spendflush.pruned_marks
     WHERE horizon > 'epoch'
-), tended AS (
+), touched AS (
     INSERT INTO spendflush.producers AS p (producer, shard, first_seen, claimed_from, sequence, claims, updates, seen_at, amount,
         sealed_updates, sealed_amount, prior_digest, digest, recent)
     SELECT l.producer, l.shard, now(), 1, 0, 1, 0, now(), 0, 0, 0, '00000000-0000-0000-0000-000000000000',

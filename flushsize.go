@@ -37,14 +37,17 @@ func (s *flushSize) failed(f *spend.Flush) {
 		s.keep = min(max(1, 2*s.keep), maxKeep)
 	}
 	s.kept, s.doubled = 0, false
-	texts := 0
+	texts, rows := 0, len(f.Totals)+len(f.Rollups)
+	for i := range f.Facts {
+		rows += f.Facts[i].Pieces.Len()
+	}
 	for i := range f.Rollups {
 		texts += f.Rollups[i].Texts()
 	}
 	// Also if the flush was larger than its limit, by its last batch: the same one would be made
 	// again.
 	s.limit = flushLimit{
-		rows:  max(1, min(s.limit.rows, len(f.Totals)+len(f.Rollups))/2),
+		rows:  max(1, min(s.limit.rows, rows)/2),
 		texts: max(1, min(s.limit.texts, texts)/2),
 	}
 }

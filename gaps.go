@@ -49,6 +49,9 @@ func (p *plan) addRows(b *spend.Batch, f *spend.Flush, sums *sums) (counts bool)
 		return false
 	}
 	sums.add(rows)
+	if rows.Pieces.Len() > 0 {
+		f.Facts = append(f.Facts, spend.BatchFacts{Header: b.Header, Pieces: rows.Pieces})
+	}
 	return true
 }
 

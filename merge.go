@@ -41,6 +41,7 @@ type sums struct {
 	totals  merger[spend.TotalRow]
 	rollups merger[spend.RollupRow]
 	control spend.Control
+	pieces  int // of facts, each of which is looked up and becomes a row
 	batches int
 }
 
@@ -53,11 +54,12 @@ func (s *sums) add(r *spend.Rows) {
 	s.totals.add(r.Totals)
 	s.rollups.add(r.Rollups)
 	s.control.Add(&r.Control)
+	s.pieces += r.Pieces.Len()
 	s.batches++
 }
 
-// rows returns how many rows are held.
-func (s *sums) rows() int { return s.totals.len() + s.rollups.len() }
+// rows returns how many rows are held, those of ids included.
+func (s *sums) rows() int { return s.totals.len() + s.rollups.len() + s.pieces }
 
 // texts returns how many bytes their texts take.
 func (s *sums) texts() int { return s.totals.texts() + s.rollups.texts() }

@@ -28,8 +28,7 @@ type route struct {
 }
 
 // routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name, and nothing is cleaned
-// away. http.ServeMux would redirect /v1/spend/team/.. and //v1/updates, and unescape what {entity...} stands for, so that a
-// slash in an id were one between two.
+// away. docs/adr/0022-routes-of-the-api.md says why http.ServeMux doesn't do it.
 type routes struct {
 	base     string // stands before all paths; "": nothing does
 	exact    map[string]*route

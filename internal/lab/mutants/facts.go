@@ -176,4 +176,20 @@ var factMutants = []mutant{
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAuditFindsWhatWasChangedOfWhatWasTakenOut"},
 	},
+	{
+		name:  "ids left out of a flush",
+		guard: "a flush has the ids of its batches: without them it would book repeats, and nothing would show it",
+		edits: []edit{{"gaps.go", "if rows.Pieces.Len() > 0 {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestWhatHasAnIDInBatchesOfTwoProducersCountsOnce"},
+		quick: true,
+	},
+	{
+		name:  "ids that weigh nothing",
+		guard: "ids count for the size of a flush: each becomes a row of Postgres",
+		edits: []edit{{"merge.go", "s.pieces += r.Pieces.Len()", ""}},
+		pkg:   ".",
+		tests: []string{"TestIDsCountForTheSizeOfAFlush"},
+		quick: true,
+	},
 }

@@ -99,7 +99,7 @@ var serviceMutants = []mutant{
 	{
 		name:  "paths in the access log",
 		guard: "the access log has the pattern of a route: a path may hold an API key",
-		edits: []edit{{"internal/httpapi/access.go", "route = w.route.path", "route = r.URL.Path"}},
+		edits: []edit{{"internal/httpapi/access.go", "slog.String(\"route\", w.routeName())", "slog.String(\"route\", r.URL.Path)"}},
 		pkg:   "internal/httpapi",
 		tests: []string{"TestTheAccessLogHasALineForEachRequestAndNothingOfItsSecrets"},
 	},

@@ -152,15 +152,12 @@ func (b *FactBatch) Seal(k *BatchKeys, h Header) *Batch {
 	}
 
 	encoded := make([]byte, 0, len(b.pieces)+len(b.starts))
-	d := decoder{rest: string(b.pieces)}
-	var p Piece
-	for range b.starts {
-		d.piece(&p, len(order))
+	for _, p := range (Pieces{string(b.pieces), len(b.starts), b.rows}).All() {
 		for i := range p.Parts {
 			p.Parts[i].Row = placeOf[p.Parts[i].Row]
 		}
 		p.Parts = inOrder(p.Parts)
-		encoded = appendPiece(encoded, &p)
+		encoded = appendPiece(encoded, p)
 	}
 	return k.newBatch(h, totalsOf(rollups), rollups, pieceSection{encoded, len(b.starts)})
 }

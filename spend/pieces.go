@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 )
 
 // A batch of facts (format 2) has its pieces behind the rows that they add up to:
@@ -76,8 +75,10 @@ func (p Pieces) All() iter.Seq2[int, *Piece] {
 	return func(yield func(int, *Piece) bool) {
 		d := decoder{rest: p.encoded}
 		var piece Piece
+		add := func(part PiecePart) { piece.Parts = append(piece.Parts, part) }
 		for i := range p.n {
-			d.piece(&piece, len(p.rows))
+			piece.Parts = piece.Parts[:0]
+			d.piece(&piece, len(p.rows), add)
 			if d.bad || !yield(i, &piece) {
 				return
 			}
@@ -93,8 +94,8 @@ func (p Pieces) BucketsOf(piece *Piece) (mask uint64) {
 	return mask
 }
 
-// piece reads a piece of a batch that has so many rows.
-func (d *decoder) piece(p *Piece, rows int) {
+// piece reads a piece of a batch that has so many rows. Its parts go to visit, and not into the piece.
+func (d *decoder) piece(p *Piece, rows int, visit func(PiecePart)) {
 	copy(p.ID[:], d.take(uint64(len(p.ID))))
 	p.Content = 0
 	for range fingerprintSize {
@@ -106,7 +107,6 @@ func (d *decoder) piece(p *Piece, rows int) {
 		d.fail()
 		n = 0
 	}
-	p.Parts = slices.Grow(p.Parts[:0], int(n))
 	last := int64(-1)
 	for range n {
 		row := d.count63()
@@ -117,7 +117,8 @@ func (d *decoder) piece(p *Piece, rows int) {
 		if d.bad {
 			return
 		}
-		p.Parts, last = append(p.Parts, PiecePart{int(row), counters}), row
+		visit(PiecePart{int(row), counters})
+		last = row
 	}
 }
 
@@ -148,17 +149,19 @@ func (d *decoder) pieces(rows *Rows) error {
 	rows.Pieces = Pieces{encoded: d.rest, n: int(n), rows: rows.Rollups}
 	sums := make([]Counters, len(rows.Rollups))
 	var p Piece
+	var fault error
 	for i := range int(n) {
-		d.piece(&p, len(sums))
+		d.piece(&p, len(sums), func(part PiecePart) {
+			if part.Counters.APIRequests() < 1 || p.Single && part.Counters.APIRequests() != 1 {
+				fault = fmt.Errorf("piece %d counts %d updates in rollup row %d", i, part.Counters.APIRequests(), part.Row)
+			}
+			sums[part.Row].Add(&part.Counters)
+		})
 		if d.bad {
 			return fmt.Errorf("piece %d can't be read", i)
 		}
-		for j := range p.Parts {
-			part := &p.Parts[j]
-			if part.Counters.APIRequests() < 1 || p.Single && part.Counters.APIRequests() != 1 {
-				return fmt.Errorf("piece %d counts %d updates in rollup row %d", i, part.Counters.APIRequests(), part.Row)
-			}
-			sums[part.Row].Add(&part.Counters)
+		if fault != nil {
+			return fault
 		}
 	}
 	rows.Pieces.encoded = rows.Pieces.encoded[:len(rows.Pieces.encoded)-len(d.rest)]

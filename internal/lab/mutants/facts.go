@@ -158,7 +158,7 @@ var factMutants = []mutant{
 	{
 		name:  "pruned with what was taken out",
 		guard: "what was taken out of the batches of a producer is kept when its mark is pruned: it would look lost",
-		edits: []edit{{"sql/pgstore/tend.sql", "sum(g.duplicate_updates), ", "0, "}},
+		edits: []edit{{"sql/pgstore/touch_marks.sql", "sum(g.duplicate_updates), ", "0, "}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestWhatWasTakenOutIsStillProvenWhenMarksArePruned"},
 	},

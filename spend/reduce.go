@@ -30,10 +30,20 @@ func (d *decider) reduce() error {
 	}
 
 	var err error
-	if f.Rollups, err = d.reduceRollups(); err != nil {
+	f.Rollups, err = reduceRows("rollup row", f.Rollups, func(r *RollupRow) *Counters { return &r.Counters }, len(d.rows),
+		func(r *RollupRow) (Counters, bool) {
+			taken, there := d.rows[rollupPlace{r.Hour, r.Key}]
+			return taken.counters, there
+		})
+	if err != nil {
 		return err
 	}
-	if f.Totals, err = reduceTotals(f.Totals, totals); err != nil {
+	f.Totals, err = reduceRows("total", f.Totals, func(r *TotalRow) *Counters { return &r.Counters }, len(totals),
+		func(r *TotalRow) (Counters, bool) {
+			taken, there := totals[r.Key]
+			return taken, there
+		})
+	if err != nil {
 		return err
 	}
 	if err := d.reduceBatches(&f); err != nil {
@@ -43,48 +53,30 @@ func (d *decider) reduce() error {
 	return nil
 }
 
-// reduceRollups returns the rollup rows that are left. A row that nothing is left of would be
-// written for nothing.
-func (d *decider) reduceRollups() ([]RollupRow, error) {
-	left, met := make([]RollupRow, 0, len(d.flush.Rollups)), 0
-	for i := range d.flush.Rollups {
-		row := d.flush.Rollups[i]
-		if taken, there := d.rows[rollupPlace{row.Hour, row.Key}]; there {
-			met++
-			row.Counters.sub(&taken.counters)
-			if !row.Counters.isSum() {
-				return nil, fmt.Errorf("rollup row %d is less than what is taken out of it", i)
-			}
-			if row.Counters == (Counters{}) {
-				continue
-			}
-		}
-		left = append(left, row)
-	}
-	if met != len(d.rows) {
-		return nil, fmt.Errorf("%d of %d rollup rows with pieces are there", met, len(d.rows))
-	}
-	return left, nil
-}
-
-func reduceTotals(rows []TotalRow, out map[Key]Counters) ([]TotalRow, error) {
-	left, met := make([]TotalRow, 0, len(rows)), 0
+// reduceRows returns the rows that are left, given what is taken out of some of them, all of which must be there. A row that
+// nothing is left of would be written for nothing.
+func reduceRows[T any](what string, rows []T, counters func(*T) *Counters, out int, takenOf func(*T) (Counters, bool)) ([]T, error) {
+	left, met := make([]T, 0, len(rows)), 0
 	for i := range rows {
-		row := rows[i]
-		if taken, there := out[row.Key]; there {
-			met++
-			row.Counters.sub(&taken)
-			if !row.Counters.isSum() {
-				return nil, fmt.Errorf("total %d is less than what is taken out of it", i)
-			}
-			if row.Counters == (Counters{}) {
-				continue
-			}
+		left = append(left, rows[i])
+		row := &left[len(left)-1]
+		taken, there := takenOf(row)
+		if !there {
+			continue
 		}
-		left = append(left, row)
+
+		met++
+		rest := counters(row)
+		rest.sub(&taken)
+		if !rest.isSum() {
+			return nil, fmt.Errorf("%s %d is less than what is taken out of it", what, i)
+		}
+		if *rest == (Counters{}) {
+			left = left[:len(left)-1]
+		}
 	}
-	if met != len(out) {
-		return nil, fmt.Errorf("%d of %d totals with pieces are there", met, len(out))
+	if met != out {
+		return nil, fmt.Errorf("%d of %d %ss with pieces are there", met, out, what)
 	}
 	return left, nil
 }
@@ -99,9 +91,11 @@ func (d *decider) reduceBatches(f *Flush) error {
 			return c.Producer == s.producer && c.First <= s.sequence && s.sequence <= c.Last
 		}
 		if i := slices.IndexFunc(f.Found, isFound); i >= 0 {
-			f.Found[i].takeOut(&s)
+			b := &f.Found[i]
+			s.takeOut(&b.Updates, &b.Amount, &b.Duplicates, &b.Conflicts)
 		} else if i := slices.IndexFunc(f.Claims, claims); i >= 0 {
-			f.Claims[i].takeOut(&s)
+			c := &f.Claims[i]
+			s.takeOut(&c.Updates, &c.Amount, &c.Duplicates, &c.Conflicts)
 		} else if len(f.Claims)+len(f.Found) > 0 {
 			return fmt.Errorf("producer %s sequence %d has pieces, and isn't claimed", s.producer, s.sequence)
 		}
@@ -109,18 +103,12 @@ func (d *decider) reduceBatches(f *Flush) error {
 	return nil
 }
 
-func (c *Claim) takeOut(s *batchTaken) {
-	c.Updates -= s.duplicates.Updates + s.conflicts.Updates
-	c.Amount = c.Amount.Sub(s.duplicates.Amount).Sub(s.conflicts.Amount)
-	c.Duplicates = c.Duplicates.Plus(s.duplicates)
-	c.Conflicts = c.Conflicts.Plus(s.conflicts)
-}
-
-func (b *FoundBatch) takeOut(s *batchTaken) {
-	b.Updates -= s.duplicates.Updates + s.conflicts.Updates
-	b.Amount = b.Amount.Sub(s.duplicates.Amount).Sub(s.conflicts.Amount)
-	b.Duplicates = b.Duplicates.Plus(s.duplicates)
-	b.Conflicts = b.Conflicts.Plus(s.conflicts)
+// takeOut takes out of what is booked of a batch, and notes as what.
+func (s *batchTaken) takeOut(updates *int64, amount *Amount, duplicates, conflicts *FactSum) {
+	*updates -= s.duplicates.Updates + s.conflicts.Updates
+	*amount = amount.Sub(s.duplicates.Amount).Sub(s.conflicts.Amount)
+	*duplicates = duplicates.Plus(s.duplicates)
+	*conflicts = conflicts.Plus(s.conflicts)
 }
 
 // sub takes d from c.

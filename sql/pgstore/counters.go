@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -12,7 +13,7 @@ import (
 var columns = append([]string{"spend"}, spend.CountNames()...)
 
 // The functions that files of statements have, so that a new counter changes none of them.
-var counterFuncs = template.FuncMap{
+var fileFuncs = template.FuncMap{
 	// each "t.% = u.%" writes the pattern for each column of the counters; % is its name.
 	"each": Columns,
 	// whole does it for all but the spend.
@@ -23,6 +24,15 @@ var counterFuncs = template.FuncMap{
 	"arrays": func(first int) string { return parameters(first, "numeric[]", "bigint[]") },
 	"texts":  func(first int) string { return parameters(first, "text[]", "text[]") },
 	"values": func(first int) string { return parameters(first, "numeric", "bigint") },
+
+	// parts writes the query for each table that ids lie in, as one; % is its number.
+	"parts": func(query string) string {
+		list := make([]string, factParts)
+		for part := range list {
+			list[part] = strings.ReplaceAll(query, "%", strconv.Itoa(part))
+		}
+		return strings.Join(list, "\nUNION ALL\n")
+	},
 }
 
 // Columns writes the pattern for each column of the counters, the spend first, with commas between; % in it is the
@@ -46,10 +56,10 @@ func parameters(first int, amount, count string) string {
 	return strings.Join(list, ", ")
 }
 
-// render returns a statement with its counters written out.
+// render returns a statement with what its file leaves to fileFuncs.
 func render(name, text string) string {
 	var b strings.Builder
-	err := template.Must(template.New(name).Funcs(counterFuncs).Parse(text)).Execute(&b, nil)
+	err := template.Must(template.New(name).Funcs(fileFuncs).Parse(text)).Execute(&b, nil)
 	if err != nil {
 		panic("spendflush/sql: " + err.Error())
 	}

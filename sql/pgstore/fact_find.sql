@@ -6,32 +6,7 @@ WITH u AS MATERIALIZED (
 ), live AS MATERIALIZED (
     SELECT bit_or(1 << part) AS parts FROM spendflush.id_parts WHERE state IN ('current', 'full')
 )
-SELECT u.place, i.said, coalesce(i.buckets, -1), 0 AS part
+{{parts `SELECT u.place, i.said, coalesce(i.buckets, -1), % AS part
 FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_0 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 1 <> 0 FROM live)
-UNION ALL
-SELECT u.place, i.said, coalesce(i.buckets, -1), 1 AS part
-FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_1 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 2 <> 0 FROM live)
-UNION ALL
-SELECT u.place, i.said, coalesce(i.buckets, -1), 2 AS part
-FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_2 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 4 <> 0 FROM live)
-UNION ALL
-SELECT u.place, i.said, coalesce(i.buckets, -1), 3 AS part
-FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_3 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 8 <> 0 FROM live)
-UNION ALL
-SELECT u.place, i.said, coalesce(i.buckets, -1), 4 AS part
-FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_4 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 16 <> 0 FROM live)
-UNION ALL
-SELECT u.place, i.said, coalesce(i.buckets, -1), 5 AS part
-FROM u
-CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_5 i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
-WHERE (SELECT parts & 32 <> 0 FROM live)
+CROSS JOIN LATERAL (SELECT said, buckets FROM spendflush.ids_% i WHERE i.high = u.high AND i.low = u.low OFFSET 0) AS i
+WHERE (SELECT parts & (1 << %) <> 0 FROM live)`}}

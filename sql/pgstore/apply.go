@@ -21,10 +21,10 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := s.checkFlush(f); err != nil {
 		return applyError(f, err)
 	}
-	e := s.encoders.Get().(*encoder)
-	defer s.putEncoder(e)
 	attempt := s.tryFacts
 	if len(f.Facts) == 0 {
+		e := s.encoders.Get().(*encoder)
+		defer s.putEncoder(e)
 		encoded := encodeFlush(e, f, nil, 1)
 		attempt = func(ctx context.Context, f *spend.Flush, isolating bool) error {
 			return s.try(ctx, f, encoded, isolating)
@@ -147,25 +147,35 @@ func (s *Store) try(ctx context.Context, f *spend.Flush, encoded encodedFlush, i
 		defer s.putEncoder(e)
 		rows = tx.prepare(e, f)
 	}
-	err := s.on(ctx, func(conn *pgx.Conn) error {
-		tx.conn = conn.PgConn()
-		defer tx.end(ctx)
-		if err := tx.beginAndClaim(ctx, f, encoded); err != nil {
-			return err
-		}
-		if err := tx.addAll(ctx, f, encoded, rows); err != nil {
-			return err
-		}
-		return tx.commit(ctx)
+	return tx.on(ctx, func() error { return tx.book(ctx, tx.beginCalls(), f, encoded, rows) })
+}
+
+// on has do use the transaction on a connection. What it has committed is known from then on.
+func (t *transaction) on(ctx context.Context, do func() error) error {
+	err := t.store.on(ctx, func(conn *pgx.Conn) error {
+		t.conn = conn.PgConn()
+		defer t.end(ctx)
+		return do()
 	})
 	if err == nil {
-		tx.learn()
+		t.learn()
 	}
 	return err
 }
 
-// beginAndClaim begins the transaction and moves the marks. It is a round trip of its own, so that a flush which has
-// lost does no work.
+// book claims, adds the rows and commits. begin is what begins the transaction, none if it has begun. The claim is a round trip
+// of its own, so that a flush which has lost does no work.
+func (t *transaction) book(ctx context.Context, begin []call, f *spend.Flush, encoded encodedFlush, rows []call) error {
+	if err := t.claimAfter(ctx, begin, f, encoded); err != nil {
+		return err
+	}
+	if err := t.addAll(ctx, f, encoded, rows); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// beginAndClaim begins the transaction and moves the marks.
 func (t *transaction) beginAndClaim(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
 }

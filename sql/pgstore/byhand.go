@@ -180,6 +180,11 @@ func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.F
 	if err != nil {
 		return fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, err)
 	}
+	return t.addByHand(ctx, f, encoded)
+}
+
+// addByHand adds the rows of a flush that instances know nothing of.
+func (t *transaction) addByHand(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	t.store.known.evictAll() // a statement more, and nothing to think about
 	var rows encoder
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))

@@ -43,8 +43,7 @@ func (t *transaction) applyConflict(ctx context.Context, q quarantinedEntry) err
 		return err
 	}
 
-	var sums, rows encoder
+	var sums encoder
 	encoded := encodeFlush(&sums, f, &spend.Decision{Conflicts: f.Control.Rollups.Negative()}, 0)
-	t.store.known.evictAll()
-	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
+	return t.addByHand(ctx, f, encoded)
 }

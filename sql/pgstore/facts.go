@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/spendflush/spendflush/spend"
 )
 
@@ -74,9 +72,7 @@ func (s *Store) tryDecided(ctx context.Context, look *factLook, isolating, insid
 	defer s.putEncoder(rowsOf)
 
 	tx := &transaction{store: s}
-	err := s.on(ctx, func(conn *pgx.Conn) error {
-		tx.conn = conn.PgConn()
-		defer tx.end(ctx)
+	return tx.on(ctx, func() error {
 		if err := tx.decide(ctx, look, inside); err != nil {
 			return err
 		}
@@ -88,22 +84,12 @@ func (s *Store) tryDecided(ctx context.Context, look *factLook, isolating, insid
 			rows = tx.prepare(rowsOf, f)
 		}
 
-		claim := tx.claim
+		var begin []call
 		if !inside {
-			claim, encoded.look = tx.beginAndClaim, look
+			begin, encoded.look = tx.beginCalls(), look
 		}
-		if err := claim(ctx, f, encoded); err != nil {
-			return err
-		}
-		if err := tx.addAll(ctx, f, encoded, rows); err != nil {
-			return err
-		}
-		return tx.commit(ctx)
+		return tx.book(ctx, begin, f, encoded, rows)
 	})
-	if err == nil {
-		tx.learn()
-	}
-	return err
 }
 
 // decide reads what the books have of the ids, in a transaction of its own or, inside, in one that

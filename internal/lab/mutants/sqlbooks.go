@@ -271,7 +271,7 @@ var sqlMutants = []mutant{
 		name:  "encoded inside the transaction",
 		guard: "a flush is encoded before its transaction begins: with little of a processor it would idle there until Postgres ends it",
 		edits: []edit{{"sql/pgstore/apply.go", "rows = tx.prepare(e, f)", "defer func() { _ = rows }()"},
-			{"sql/pgstore/apply.go", "if err := tx.addAll(ctx, f, encoded, rows); err != nil {", "if !isolating { rows = tx.prepare(s.encoders.Get().(*encoder), f) }\nif err := tx.addAll(ctx, f, encoded, rows); err != nil {"},
+			{"sql/pgstore/apply.go", "if err := t.addAll(ctx, f, encoded, rows); err != nil {", "rows = t.prepare(t.store.encoders.Get().(*encoder), f)\nif err := t.addAll(ctx, f, encoded, rows); err != nil {"},
 		},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAFlushIsEncodedBeforeItsTransactionBegins"},
@@ -396,7 +396,7 @@ var sqlMutants = []mutant{
 	{
 		name:  "keys remembered before the commit",
 		guard: "keys count as known only after the transaction that took them up is committed",
-		edits: []edit{{"sql/pgstore/apply.go", "\t\treturn tx.commit(ctx)", "\t\ttx.learn()\n\t\treturn tx.commit(ctx)"}},
+		edits: []edit{{"sql/pgstore/apply.go", "\treturn t.commit(ctx)\n}\n\n// beginAndClaim", "\tt.learn()\n\treturn t.commit(ctx)\n}\n\n// beginAndClaim"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestARolledBackTransactionLeavesNoKeyKnown"},
 	},

@@ -38,6 +38,9 @@ func newCluster(o *redis.ClusterOptions) *redis.ClusterClient {
 	}
 	o.Dialer = c.dialAny
 	o.ClusterSlots = c.slots
+	// Before its first call go-redis would ask any node, also one that hangs, what commands there are, for up to 5 s, and
+	// let all calls wait for that. Only commands without a key or with keys of several nodes need it.
+	o.DisableRoutingPolicies = true
 	client := redis.NewClusterClient(o)
 	c.find = func() { client.ReloadState(context.Background()) }
 	client.AddHook(c.topology)

@@ -81,6 +81,30 @@ func TestACallToAFrozenMasterGoesOnAtTheNewOne(t *testing.T) {
 	})
 }
 
+// The first call of a client would otherwise wait for a node picked at random, which may hang while the key's own answers.
+func TestNoNodeIsAskedWhatCommandsThereAre(t *testing.T) {
+	t.Parallel()
+	c := testserver.NewRedisCluster(t)
+	client := dial(t, c.URL())
+	for shard := range 4 {
+		works(t, client, fmt.Sprintf("{spendflush:%d}", shard))
+	}
+	for n := range c.Servers {
+		stats, err := c.Client(n).InfoMap(t.Context(), "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stats["Commandstats"]) == 0 {
+			t.Fatalf("node %d tells of no commands: %v", n, stats)
+		}
+		for command, calls := range stats["Commandstats"] {
+			if command == "cmdstat_command" || strings.HasPrefix(command, "cmdstat_command|") {
+				t.Errorf("node %d was asked: %s %s", n, command, calls)
+			}
+		}
+	}
+}
+
 func TestACommandIsRepeatedAtTheMasterThatTookOver(t *testing.T) {
 	t.Parallel()
 	t.Run("Cluster", func(t *testing.T) {

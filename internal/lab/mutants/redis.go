@@ -221,6 +221,13 @@ var redisMutants = []mutant{
 		tests: []string{"TestTrustEndsBeforeTheTTLWhenNoRenewalSucceeds"},
 	},
 	{
+		name:  "any node asked for the commands",
+		guard: "a client of a cluster asks the node of the key, and none that may hang",
+		edits: []edit{{"queues/redisqueue/cluster.go", "o.DisableRoutingPolicies = true", "o.DisableRoutingPolicies = false"}},
+		pkg:   "queues/redisqueue",
+		tests: []string{"TestNoNodeIsAskedWhatCommandsThereAre"},
+	},
+	{
 		name:  "lease trusted from the reply",
 		guard: "trust counts from before the call that renewed: Redis counts from some moment in between",
 		edits: []edit{{"lockers/lease/lease.go", "l.trustFrom(start)", "l.trustFrom(start.Add(time.Since(start)))"}},

@@ -124,3 +124,69 @@ func TestWhatIsToBeSetAsideCountsAsQueuedOnceItIsInQuarantine(t *testing.T) {
 		t.Errorf("%d in quarantine: %s", len(stored.quarantined()), stage)
 	}
 }
+
+// A Postgres that was turned back and has had as many changes since looks as if it never was.
+func TestWhatAProcessHasSetAsideComesToQuarantineAgainIfPostgresIsTurnedBackUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &faults{}
+		r := newRig(t, false, 1, f)
+		c := r.cfg
+		c.RewindWindow = 30 * time.Second
+		r.Pipeline = newTestPipeline(t, c)
+		r.start(t)
+		f.setAll(true) // what is recorded stays in memory
+		r.record(t, key("a"))
+		lane := r.relays[0]
+		kept := func() int { lane.mu.Lock(); defer lane.mu.Unlock(); return len(lane.asideKept) }
+		eventually(t, "it is sealed", func() bool { lane.mu.Lock(); defer lane.mu.Unlock(); return len(lane.outbox.batches) == 1 })
+		past := r.store.Snapshot()
+		lane.changeIdentity(lane.identity(), spend.Mark{}, errPruned)
+		f.setAll(false)
+		eventually(t, "it is in quarantine", func() bool { return len(r.store.quarantined()) == 1 && kept() == 1 })
+
+		before := r.changes(t)
+		r.store.Restore(past)
+		for r.changes(t) < before {
+			if err := r.store.Quarantine(t.Context(), []spend.BadBatch{{Bytes: []byte("of another process"), Foreign: true}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "it is in quarantine again", func() bool { return len(r.store.quarantined()) == 2 })
+
+		eventually(t, "it is given up after the window", func() bool { return kept() == 0 })
+		r.cancel()
+		<-r.stopped
+	})
+}
+
+// What is brought to quarantine again could make up for what a Postgres that was turned back lacks.
+func TestItIsLookedWhetherPostgresWasTurnedBackBeforeAnythingComesToQuarantineAgain(t *testing.T) {
+	r, _ := rewindRig(t, false)
+	lane, past := r.relays[0], r.store.Snapshot()
+	lane.followBooks()
+	b := chained(t, 1, 1)[0]
+	lane.aside = []aside{{b, 0, errPruned}}
+	lane.quarantineAside(t.Context())
+	lane.checkAside(t.Context())
+	if lane.commits.rewind.mustRequeue() || len(lane.aside) != 0 || len(lane.asideKept) != 1 {
+		t.Fatalf("%d to be set aside, %d kept", len(lane.aside), len(lane.asideKept))
+	}
+
+	r.store.Restore(past)
+	lane.toPostgres.nextAside = time.Time{}
+	lane.checkAside(t.Context())
+	if !lane.commits.rewind.mustRequeue() || len(lane.aside) != 1 || len(lane.asideKept) != 0 {
+		t.Errorf("noticed: %t; %d to be set aside, %d kept", lane.commits.rewind.mustRequeue(), len(lane.aside), len(lane.asideKept))
+	}
+}
+
+// It is in quarantine there.
+func TestWhatIsSetAsideWithOtherBooksIsLeftToThem(t *testing.T) {
+	r, _ := rewindRig(t, false)
+	lane := r.relays[0]
+	r.Pipeline.books.ask(t.Context())
+	lane.books.id, lane.asideKept = spend.BooksID{9}, make([]asideKept, 1)
+	if !lane.followBooks() || len(lane.asideKept) != 0 {
+		t.Errorf("%d are kept", len(lane.asideKept))
+	}
+}

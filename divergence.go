@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -136,6 +137,71 @@ func reasonAside(mark spend.Mark, b *spend.Batch, cause error) error {
 	return errPerhapsBooked
 }
 
+// asideKept is a batch that this process has brought into quarantine, for as long as Postgres might be
+// turned back to a moment before that. Nothing else has it then.
+type asideKept struct {
+	aside
+	sum [sha256.Size]byte // of its bytes
+	at  time.Time         // before it was brought there
+}
+
+// checkAside looks now and then whether the quarantine still has what was brought there, and has
+// what it lacks brought again.
+func (r *relay) checkAside(ctx context.Context) {
+	now := r.p.time.Now()
+	r.mu.Lock()
+	list, books := r.asideKept, r.books.id
+	r.mu.Unlock()
+	if len(list) == 0 || now.Before(r.toPostgres.nextAside) {
+		return
+	}
+
+	r.toPostgres.nextAside = now.Add(rewindCheck)
+	has, err := r.commits.inQuarantine(ctx, list)
+	if err != nil {
+		r.log.Debug("it can't be looked whether the quarantine still has what was set aside", "error", err)
+		return
+	}
+
+	var left []asideKept
+	var gone []aside
+	for i, b := range list {
+		switch {
+		case !has[i]:
+			gone = append(gone, b.aside)
+		case now.Sub(b.at) < r.p.cfg.RewindWindow:
+			left = append(left, b)
+		}
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.books.id != books {
+		return
+	}
+	r.asideKept, r.aside = left, append(r.aside, gone...)
+	if len(gone) > 0 {
+		r.log.Warn("Postgres was turned back: batches that were in quarantine are brought there again", "batches", len(gone))
+	}
+}
+
+// inQuarantine says which of the batches the quarantine has. Where it lacks one, it first finds out
+// whether Postgres is seen to be turned back: what is brought there could make up for what is
+// missing.
+func (c *committer) inQuarantine(ctx context.Context, list []asideKept) ([]bool, error) {
+	sums := make([][sha256.Size]byte, len(list))
+	for i, b := range list {
+		sums[i] = b.sum
+	}
+	callCtx, cancel := c.time.WithTimeout(ctx, marksTimeout)
+	defer cancel()
+	has, err := c.cfg.Store.InQuarantine(callCtx, c.shard, sums)
+	if err == nil && slices.Contains(has, false) {
+		_, err = c.readMarks(ctx, nil)
+	}
+	return has, err
+}
+
 // quarantineAside brings what was set aside into quarantine.
 func (r *relay) quarantineAside(ctx context.Context) {
 	r.mu.Lock()
@@ -149,6 +215,7 @@ func (r *relay) quarantineAside(ctx context.Context) {
 	for i, b := range list {
 		bad[i] = spend.BadBatch{Shard: r.shard, Reason: b.reason.Error(), Bytes: b.Bytes(), Unclaimed: true}
 	}
+	began := r.p.time.Now()
 	kept, err := r.commits.quarantineBad(ctx, bad)
 	if err != nil {
 		r.log.Debug("batches can't be quarantined yet", "error", err)
@@ -165,6 +232,9 @@ func (r *relay) quarantineAside(ctx context.Context) {
 	}
 
 	for _, b := range list[:kept] {
+		if r.p.cfg.RewindWindow > 0 {
+			r.asideKept = append(r.asideKept, asideKept{b, sha256.Sum256(b.Bytes()), began})
+		}
 		if !slices.ContainsFunc(r.aside, func(a aside) bool { return a.seal == b.seal }) {
 			r.outbox.setAside[b.seal] = Queued
 		}

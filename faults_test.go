@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -76,6 +77,11 @@ func (s faultyStore) Apply(ctx context.Context, f *spend.Flush) error {
 
 func (s faultyStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	return s.call("Store.Quarantine", func() error { return s.Store.Quarantine(ctx, bad) })
+}
+
+func (s faultyStore) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size]byte) (found []bool, err error) {
+	err = s.call("Store.InQuarantine", func() error { found, err = s.Store.InQuarantine(ctx, shard, sums); return err })
+	return found, err
 }
 
 type faultyQueue struct {

@@ -27,18 +27,19 @@ type relay struct {
 
 	mu             sync.Mutex // no I/O under it
 	outbox         *outbox
-	books          booksView // that it works for
-	progress       time.Time // when a batch was last confirmed, or sealed into the empty outbox
-	fallback       bool      // pushes fail, so batches are written directly
-	askedQueue     time.Time // since when a call to the queue is under way, zero if none is
-	journalFailing bool      // the last try to write to the journal failed
-	diverged       bool      // a mark doesn't belong to the outbox; Postgres has to be asked
-	aside          []aside   // what can't be booked under its identity, until Postgres keeps it in quarantine
-	quarantined    []aside   // what of it is in quarantine, until the journal is truncated
-	moved          []uint64  // batches whose entries are gone from the queue, until Postgres says whether it has them
-	missing        uint64    // batches that Postgres has lost and this process doesn't have, as last logged
-	missingSince   time.Time // since when there are any, and what comes behind them waits
-	gaps           gapWatch  // of direct writes
+	books          booksView   // that it works for
+	progress       time.Time   // when a batch was last confirmed, or sealed into the empty outbox
+	fallback       bool        // pushes fail, so batches are written directly
+	askedQueue     time.Time   // since when a call to the queue is under way, zero if none is
+	journalFailing bool        // the last try to write to the journal failed
+	diverged       bool        // a mark doesn't belong to the outbox; Postgres has to be asked
+	aside          []aside     // what can't be booked under its identity, until Postgres keeps it in quarantine
+	quarantined    []aside     // what of it is in quarantine, until the journal is truncated
+	asideKept      []asideKept // what of it is in quarantine, until Postgres can't be turned back to before that any more
+	moved          []uint64    // batches whose entries are gone from the queue, until Postgres says whether it has them
+	missing        uint64      // batches that Postgres has lost and this process doesn't have, as last logged
+	missingSince   time.Time   // since when there are any, and what comes behind them waits
+	gaps           gapWatch    // of direct writes
 
 	queueDenied, directDenied denial // of the last push and the last direct write; zero if it wasn't denied
 
@@ -65,6 +66,7 @@ type (
 		directs     failureLog
 		nextDirect  time.Time
 		nextCheck   time.Time // when to look whether Postgres was turned back
+		nextAside   time.Time // when to look whether the quarantine has what was set aside
 		directUntil time.Time // the queue has lost something: nothing is left to it alone until then
 		isBorn      bool      // Postgres was asked whether the identity looks like one that was pruned
 	}
@@ -148,7 +150,7 @@ func (r *relay) again() time.Duration {
 	switch {
 	case len(r.outbox.batches)+len(r.aside)+len(r.quarantined)+len(r.moved) > 0 || r.diverged:
 		return confirmInterval
-	case len(r.outbox.retained) > 0:
+	case len(r.outbox.retained)+len(r.asideKept) > 0:
 		return rewindCheck
 	default:
 		return 0

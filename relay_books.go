@@ -39,7 +39,7 @@ func (r *relay) followBooks() bool {
 		left = left || b.tried
 	}
 	left = !before.IsZero() && (left || r.outbox.confirmed > 0 || len(r.outbox.retained) > 0)
-	r.books = view
+	r.books, r.asideKept = view, nil // it stays in quarantine with the books before
 	for _, b := range r.outbox.batches {
 		if !b.tried {
 			b.Batch = b.ForBooks(view.id, &r.p.cfg.BatchKeys)

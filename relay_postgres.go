@@ -25,6 +25,7 @@ func (r *relay) stepPostgres(ctx context.Context) (again time.Duration) {
 		r.redeliver(ctx)
 	}
 	r.checkRetained(ctx)
+	r.checkAside(ctx)
 	r.quarantineAside(ctx)
 	return r.again()
 }

@@ -2,6 +2,7 @@ package spendflush
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -144,6 +145,19 @@ func (p simStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 		p.deployment.ledger.quarantine(bad)
 		return p.deployment.store.Quarantine(simServers, bad)
 	})
+}
+
+func (p simStore) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size]byte) ([]bool, error) {
+	var found []bool
+	err := p.call(simPostgres, "look into quarantine", func() (err error) {
+		got, err := p.deployment.store.InQuarantine(simServers, shard, sums)
+		found = got
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 func (p simStore) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {

@@ -2,6 +2,7 @@ package spend
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -351,6 +352,10 @@ type Store interface {
 	// Quarantine keeps entries that can't be applied, each once however often it is called with it. It counts as a change
 	// in Marks.Changes every time. The error wraps ErrQuarantineFull if some are Bounded and there is no room for these.
 	Quarantine(ctx context.Context, bad []BadBatch) error
+
+	// InQuarantine says of each of these entries of the shard, named by the SHA-256 of its bytes, whether Quarantine or Apply
+	// has kept it, settled or not.
+	InQuarantine(ctx context.Context, shard int, sums [][sha256.Size]byte) ([]bool, error)
 
 	// TouchMarks keeps the marks of living producers, one for each shard from 0, from being pruned, and prunes those that
 	// were neither moved nor touched for the given time. It returns how many it has pruned.

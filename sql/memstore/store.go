@@ -6,6 +6,7 @@ package memstore
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
@@ -106,6 +107,26 @@ func (s *Store) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 		s.noteQuarantined(b)
 	}
 	return nil
+}
+
+// InQuarantine says which entries are kept; see spend.Store. The error is ctx's.
+func (s *Store) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size]byte) ([]bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("look for %d entries in quarantine: %w", len(sums), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := map[[sha256.Size]byte]bool{}
+	for _, b := range s.state.Quarantine {
+		if b.Shard == shard {
+			kept[sha256.Sum256(b.Bytes)] = true
+		}
+	}
+	found := make([]bool, len(sums))
+	for i, sum := range sums {
+		found[i] = kept[sum]
+	}
+	return found, nil
 }
 
 // setAside keeps an entry once. The caller must hold the lock.

@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -62,6 +63,9 @@ func useEverything(t *testing.T, s, aside *Store) {
 	}
 	if err := s.DropQuarantined(ctx, dropped.ID, "a test"); err != nil {
 		t.Error(err)
+	}
+	if has, err := s.InQuarantine(ctx, 0, [][sha256.Size]byte{sha256.Sum256([]byte("no batch"))}); err != nil || !has[0] {
+		t.Errorf("what is dropped is there: %t, %v", has, err)
 	}
 	makeRoom := refuseOne(t, s, aside, newProducer()) // isolating
 	makeRoom()

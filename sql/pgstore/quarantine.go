@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -122,6 +123,27 @@ func (s *Store) quarantine(ctx context.Context, bad []spend.BadBatch) error {
 		}
 		return tx.commit(ctx)
 	})
+}
+
+// InQuarantine says which batches are in quarantine; see spend.Store.
+func (s *Store) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size]byte) ([]bool, error) {
+	digests := make([][]byte, len(sums))
+	for i := range sums {
+		digests[i] = sums[i][:]
+	}
+	list, err := readAll(ctx, s, "quarantine_has", []any{int16(shard), digests}, pgx.RowTo[[]byte])
+	if err != nil {
+		return nil, fmt.Errorf("look for %d batches of shard %d in quarantine: %w", len(sums), shard, err)
+	}
+	kept := map[string]bool{}
+	for _, digest := range list {
+		kept[string(digest)] = true
+	}
+	found := make([]bool, len(sums))
+	for i := range digests {
+		found[i] = kept[string(digests[i])]
+	}
+	return found, nil
 }
 
 // encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read, unless somebody

@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"sync"
@@ -264,6 +265,14 @@ func testQuarantine(t *testing.T, s spend.Store) {
 		}
 		if after := marks(t, s, 0).Changes; after != before+n {
 			t.Errorf("%d changes after %d times, before %d", after, n, before)
+		}
+	}
+
+	sums := [][sha256.Size]byte{sha256.Sum256([]byte("another")), sha256.Sum256(bad[0].Bytes)}
+	for shard, want := range [][]bool{{false, true}, {false, false}} {
+		has, err := s.InQuarantine(t.Context(), shard, sums)
+		if err != nil || !slices.Equal(has, want) {
+			t.Errorf("shard %d: %t, %v", shard, has, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -391,6 +392,10 @@ func (s *capturingStore) Apply(_ context.Context, f *spend.Flush) error {
 
 func (s *capturingStore) Quarantine(context.Context, []spend.BadBatch) error {
 	return io.ErrUnexpectedEOF
+}
+
+func (s *capturingStore) InQuarantine(context.Context, int, [][sha256.Size]byte) ([]bool, error) {
+	return nil, io.ErrUnexpectedEOF
 }
 
 func (s *capturingStore) TouchMarks(context.Context, []spend.ProducerID, time.Time, time.Duration) (int64, error) {

@@ -92,4 +92,25 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestOutboxConfirmsEachBatchByItself"},
 	},
+	{
+		name:  "quarantine trusted with what was set aside",
+		guard: "a process sees to it for the rewind window that the quarantine has what it has set aside: a Postgres turned back unseen lacks it",
+		edits: []edit{{"relay_postgres.go", "\tr.checkAside(ctx)\n", ""}},
+		pkg:   ".",
+		tests: []string{"TestWhatAProcessHasSetAsideComesToQuarantineAgainIfPostgresIsTurnedBackUnseen"},
+	},
+	{
+		name:  "set aside again before Postgres is seen to be turned back",
+		guard: "what comes to quarantine again is no change that hides a turned-back Postgres",
+		edits: []edit{{"divergence.go", "if err == nil && slices.Contains(has, false) {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestItIsLookedWhetherPostgresWasTurnedBackBeforeAnythingComesToQuarantineAgain"},
+	},
+	{
+		name:  "what was set aside with other books",
+		guard: "what is in quarantine with the books before isn't brought to those of now",
+		edits: []edit{{"relay_books.go", "r.books, r.asideKept = view, nil", "r.books = view"}},
+		pkg:   ".",
+		tests: []string{"TestWhatIsSetAsideWithOtherBooksIsLeftToThem"},
+	},
 }

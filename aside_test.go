@@ -190,3 +190,36 @@ func TestWhatIsSetAsideWithOtherBooksIsLeftToThem(t *testing.T) {
 		t.Errorf("%d are kept", len(lane.asideKept))
 	}
 }
+
+// The clone of a process goes on from what a Postgres that was turned back has. What the process itself had committed until then
+// has no place in the books any more.
+func TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := rewindRig(t, false)
+		past := r.store.Snapshot()
+		r.start(t)
+		r.record(t, key("a"))
+		lane := r.relays[0]
+		retained := func() []*outgoing { lane.mu.Lock(); defer lane.mu.Unlock(); return slices.Clone(lane.outbox.retained) }
+		eventually(t, "it is committed and retained", func() bool { return len(retained()) == 1 })
+		own := retained()[0]
+
+		r.store.Restore(past)
+		rows := sealUpdates(t, []spend.Update{key("b")}, 0)
+		header := testHeader(own.Producer, 1)
+		header.Books = own.Books
+		f, err := spend.NewBatch(header, rows.totals, rows.rollups).Flush(spend.Mark{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.Apply(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is in quarantine", func() bool {
+			q := r.store.quarantined()
+			return len(q) == 1 && bytes.Equal(q[0].Bytes, own.Bytes())
+		})
+		r.cancel()
+		<-r.stopped
+	})
+}

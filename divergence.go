@@ -52,12 +52,7 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 	var updates int64
 	var amount spend.Amount
 	confirmed, batches := 0, 0
-	for _, b := range old.batches {
-		reason := reasonAside(mark, b.Batch, cause)
-		if reason == nil {
-			confirmed++
-			continue
-		}
+	setAside := func(b *outgoing, reason error) {
 		stage := Accepted
 		if b.queued || b.journaled {
 			stage = Queued
@@ -65,6 +60,20 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 		fresh.noteAside(b.seal, stage)
 		r.aside = append(r.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
+	}
+	for _, b := range old.batches {
+		if reason := reasonAside(mark, b.Batch, cause); reason != nil {
+			setAside(b, reason)
+		} else {
+			confirmed++
+		}
+	}
+	// Postgres was turned back before another process went on, if it lacks what it was seen to have.
+	// What it isn't known to lack is booked.
+	for _, b := range old.retained {
+		if cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged {
+			setAside(b, spend.ErrDiverged)
+		}
 	}
 
 	r.outbox, r.diverged, r.moved = fresh, false, nil

@@ -113,4 +113,11 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestWhatIsSetAsideWithOtherBooksIsLeftToThem"},
 	},
+	{
+		name:  "retained batches forgotten with the identity",
+		guard: "what a process had committed before Postgres was turned back goes to quarantine if its clone has the place: nothing else brings it back",
+		edits: []edit{{"divergence.go", "if cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged {", "if false {"}},
+		pkg:   ".",
+		tests: []string{"TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlace"},
+	},
 }

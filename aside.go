@@ -110,7 +110,7 @@ func (c *committer) quarantineSome(ctx context.Context, bad []spend.BadBatch) er
 	}
 	if foreign > 0 {
 		c.metrics.foreign.Add(float64(foreign))
-		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: somebody else writes to the queue, "+
+		c.log.Error("BATCHES THAT ARE NOT SIGNED BY A KEY OF THIS DEPLOYMENT were found and quarantined: another program writes to the queue, "+
 			"or an instance has another key", "batches", foreign)
 	}
 	c.metrics.quarantined.Add(float64(len(bad)))

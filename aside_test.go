@@ -66,7 +66,7 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 		if kept, left := len(r.store.quarantined()), r.queue.len(0); kept != 3 || left != 3 {
 			t.Errorf("%d batches are in quarantine and %d in the queue, want 3 and 3", kept, left)
 		}
-		store.room.Store(4) // somebody has dropped two
+		store.room.Store(4) // an operator has dropped two
 		eventually(t, "two more are in quarantine", func() bool { return r.queue.len(0) == 1 })
 		store.room.Store(100)
 		eventually(t, "the queue is empty", func() bool { return r.queue.len(0) == 0 })

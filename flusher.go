@@ -394,7 +394,7 @@ func (f *flusher) noteLeft(s planStats) {
 	case f.loggedLeft.IsZero() || now.Sub(f.loggedLeft) >= leftEvery:
 		f.loggedLeft = now
 		f.log.Error("THE QUARANTINE IS FULL of batches that no instance of these books is known to have made: more of them are left in the "+
-			"queue, where they take its room. Somebody else writes to the queue, or an instance has another key",
+			"queue, where they take its room. Another program writes to the queue, or an instance has another key",
 			"batches", s.left, "bytes", s.leftBytes)
 	}
 }

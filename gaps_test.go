@@ -519,7 +519,7 @@ func TestInstanceThatComesBackSendsWhatWasSkippedAsLost(t *testing.T) {
 			if len(batches) < 3 {
 				t.Fatalf("%d batches are sealed", len(batches))
 			}
-			// What somebody else has made of it meanwhile.
+			// What another flusher has made of it meanwhile.
 			p := testPlan()
 			for i, b := range batches[:len(batches)-1] {
 				if i != 1 {

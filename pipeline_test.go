@@ -180,7 +180,7 @@ func TestQueueThatFailsForASecondIsGoneRoundUntilItIsBack(t *testing.T) {
 	})
 }
 
-// Somebody else has committed the first of two batches, and the flusher doesn't know.
+// Another flusher has committed the first of two batches, and the flusher doesn't know.
 func TestFlushWhoseClaimIsLostCommitsTheRestAndNothingTwice(t *testing.T) {
 	store := newTestStore()
 	p := newTestPipeline(t, Config{Store: store, DirectLocker: newTestLocker()})

@@ -304,7 +304,7 @@ func TestPlanReadsTheMarksAgainWhenItsClaimIsLost(t *testing.T) {
 	if got := p.unknown(); !slices.Equal(got, []spend.ProducerID{testProducer(1), testProducer(2)}) {
 		t.Fatalf("marks to read are those of %v", got)
 	}
-	learn(t, p, map[int]uint64{1: 1}) // somebody else has committed the first
+	learn(t, p, map[int]uint64{1: 1}) // another flusher has committed the first
 	f = mustTake(t, p, "0001:2-2 $2 0002:1-1 $1")
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "e2", "e3")

@@ -13,7 +13,7 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// lockedStore fails flushes that touch an entity whose row somebody keeps locked (lock_timeout): neither refused nor fenced.
+// lockedStore fails flushes that touch an entity whose row another session keeps locked (lock_timeout): neither refused nor fenced.
 type lockedStore struct {
 	*testStore
 	locked *sync.Map // the ids of entities

@@ -19,7 +19,7 @@ func (p *process) count(text string) (lines int) {
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 
-// holdLock takes the lock for somebody who doesn't flush, so that batches stay in the queue, and waits until the instances
+// holdLock takes the lock for a holder that doesn't flush, so that batches stay in the queue, and waits until the instances
 // have noticed.
 func (s *stack) holdLock(client *redis.Client, instances ...*instance) {
 	s.t.Helper()
@@ -85,7 +85,7 @@ func TestGapOfADeadInstanceIsReportedWithItsAmountAndPassed(t *testing.T) {
 		t.Errorf("%d updates are booked and %d lost; want %d together", booked, missing, all.updates)
 	}
 	s.audit()
-	// Somebody finds it after all, say in a copy of Redis' memory.
+	// An operator finds it after all, say in a copy of Redis' memory.
 	s.holdLock(client, other)
 	if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: s.queueKey(0), Values: lost.Values}).Err(); err != nil {
 		t.Fatal(err)

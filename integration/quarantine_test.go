@@ -322,7 +322,7 @@ func TestARowThatPostgresRefusesIsQuarantinedAndAppliedOnceItsCauseIsMended(t *t
 	s.audit()
 }
 
-// Somebody with access to Redis makes up a batch whose frame is whole.
+// A program with access to Redis makes up a batch whose frame is whole.
 func TestAnImpossibleBatchIsSetAsideAndTheRestFlows(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

@@ -85,7 +85,7 @@ func (o tortureOptions) command() string {
 //	Redis paused                 SIGSTOP, SIGCONT                                           nothing
 //	Postgres killed              kill -9 of all its processes, crash recovery               nothing
 //	Postgres restarted           a fast shutdown under load                                 nothing
-//	Postgres out of connections  every one of them held by somebody else                    nothing
+//	Postgres out of connections  every one of them held by another client                    nothing
 //	Postgres read-only           default_transaction_read_only, and errors as of a standby  nothing
 //	statement timeout            of a millisecond, for the whole database                   nothing
 //	table locked                 ACCESS EXCLUSIVE on one of the books, up to 20 s (60 s)    nothing

@@ -238,7 +238,7 @@ func (f *masterGone) end(x *rig) {
 	x.awaitRedis()
 }
 
-// masterReplaced is a failover that somebody asks for. In a cluster the replica has everything then; behind sentinels it
+// masterReplaced is a failover that an operator asks for. In a cluster the replica has everything then; behind sentinels it
 // may lack the last.
 type masterReplaced struct{}
 

@@ -57,7 +57,7 @@
 // # In Postgres
 //
 // The lock is pg_try_advisory_xact_lock in a transaction that stays open, on a connection of its own, until Release.
-// Not a session's lock: a pooler in transaction mode would leave that behind in a connection that somebody else gets.
+// Not a session's lock: a pooler in transaction mode would leave that behind in a connection that another client gets.
 // For the same reason there are no prepared statements, and all settings are the transaction's own.
 //
 // When the holder's process dies, its connection ends and the lock is free at once. When the holder falls silent, it is

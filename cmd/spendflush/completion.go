@@ -68,7 +68,7 @@ Exit status: 0 shown, 2 there is no such command.`
 }
 
 const (
-	completeTimeout = 2 * time.Second // somebody waits with a finger on the key
+	completeTimeout = 2 * time.Second // the user waits for it while typing
 	mostCompleted   = 200
 )
 

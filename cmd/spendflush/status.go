@@ -41,7 +41,7 @@ that is set and can't be reached from here, an audit that failed, books more tha
 that is only worth a look; 2 wrong usage or settings.`,
 		Example: `  spendflush status
   spendflush status --watch=5s
-  spendflush status --check >/dev/null || page-somebody
+  spendflush status --check >/dev/null || page-operator
   spendflush status --json | jq -r '.problems[] | .what, .do'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			watches := c.Flags().Changed("watch")

@@ -279,7 +279,7 @@ func (a *API) served() []*route {
 
 const (
 	maxSpends  = 16 // spend look-ups at once; each walks over what is open
-	maxLooks   = 16 // look-ups by an index at once, which slow reports must not keep out: somebody types, or mends the books
+	maxLooks   = 16 // look-ups by an index at once, which slow reports must not keep out: an operator types, or mends the books
 	maxScrapes = 4
 
 	leastDecodes = 16 // bodies above 1 KiB decoded at once, or four for each processor if that is more

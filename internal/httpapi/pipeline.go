@@ -37,7 +37,7 @@ func (a *API) tooSlow() *problem {
 }
 
 const (
-	pipelineTimeout = 3 * overview.Timeout // somebody else's look may have to end first
+	pipelineTimeout = 3 * overview.Timeout // the look of another request may have to end first
 
 	maxStreams  = 64
 	streamEvery = time.Second

@@ -15,7 +15,7 @@ import (
 const (
 	retrySoon  = time.Second // until what is full has been emptied
 	retryDay   = 10 * time.Minute
-	retryLater = 5 * time.Second // until somebody has another instance ready, or the database back
+	retryLater = 5 * time.Second // until an operator has another instance ready, or the database back
 )
 
 // updates records the updates in the body, all or none.

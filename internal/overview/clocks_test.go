@@ -53,7 +53,7 @@ func TestAClockOfRedisThatIsWrongForAWhileIsToldAsLongAsItIs(t *testing.T) {
 			t.Errorf("%s: %q is logged, want one line with %q", step.ahead, said, step.logged)
 		}
 		log.Reset()
-		r := Collect(t.Context(), sources) // by somebody else
+		r := Collect(t.Context(), sources) // by another process
 		if r.Sentence != step.want {
 			t.Errorf("%s: %q, want %q", step.ahead, r.Sentence, step.want)
 		}

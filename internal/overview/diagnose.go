@@ -168,7 +168,7 @@ func diagnoseAudit(r *Report) []Problem {
 		return nil
 	}
 	return []Problem{{Bad, fmt.Sprintf("The books did not add up at the last audit, %s ago.", seconds(r.AsOf.Sub(r.LastAudit.At).Seconds())),
-		"Run the audit again and read which check fails: somebody may have changed the tables by hand.", runAudit}}
+		"Run the audit again and read which check fails: the tables may have been changed by hand.", runAudit}}
 }
 
 // diagnoseReplica reports a Redis that takes no writes. Where the books are behind, that is the cause.

@@ -210,7 +210,7 @@ func TestEveryInstanceTellsOfAllInstancesTheirFlushesAndTheBooks(t *testing.T) {
 		return r.LastAudit != nil && r.LastAudit.OK && r.LastAudit.Took == 0.5 && r.Quarantined == 1 && r.State == Warn
 	})
 
-	// Somebody holds the lock, and says since when.
+	// Another instance holds the lock, and says since when.
 	held, err := testserver.Must(redislock.New(s.client, "b", redislock.Options{})).Of(s.id).Acquire(t.Context(), "flush/0")
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ const (
 	Bad  State = "bad"
 )
 
-// Problem is something that somebody should look at.
+// Problem is something that an operator should look at.
 type Problem struct {
 	Severity State  `json:"severity"` // warn or bad
 	What     string `json:"what"`

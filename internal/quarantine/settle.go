@@ -13,7 +13,7 @@ import (
 // Result is what became of an entry.
 type Result string
 
-// The results. Those that end in before were reached by an earlier call, or somebody else's.
+// The results. Those that end in before were reached by an earlier call, or by another caller's.
 const (
 	Applied       Result = "applied"
 	AppliedBefore Result = "applied_before"

@@ -184,7 +184,7 @@ func damaged(id int64) string {
 
 // notSigned says what to do about a batch that no key of the deployment has signed.
 func notSigned(id int64) string {
-	return fmt.Sprintf(`somebody may have forged it. Only if you know which instance has sealed it, without a key or with another one: `+
+	return fmt.Sprintf(`it may be forged. Only if you know which instance has sealed it, without a key or with another one: `+
 		`"spendflush quarantine apply %d" with SPENDFLUSH_QUEUE_KEY_ACCEPTED set to unsigned or to that key, else "spendflush quarantine drop %[1]d"`, id)
 }
 

@@ -69,7 +69,7 @@ func TestEachOptionThatWillNotDoIsRefusedByNameWithWhatIsAllowed(t *testing.T) {
 	}
 }
 
-// wrapped is a client of somebody who adds to it.
+// wrapped is a client of a caller that adds to it.
 type wrapped struct{ *redis.Client }
 
 func TestUsualClientsAreTaken(t *testing.T) {

@@ -103,7 +103,7 @@ func (s *server) start(ctx context.Context) error {
 			s.mu.Unlock()
 			return nil
 		}
-		// Somebody else may have been quicker to take the port.
+		// Another program may have been quicker to take the port.
 		if !errors.Is(err, ErrEnded) || !portTaken(port) || try == portTries {
 			return err
 		}
@@ -145,7 +145,7 @@ func (s *server) startOn(ctx context.Context, port int) error {
 
 // await returns when the server answers, has ended or ctx is done.
 func (s *server) await(ctx context.Context, p *process, port int) error {
-	// A try ends with the server: somebody else who has the port may keep it waiting.
+	// A try ends with the server: another program that has the port may keep it waiting.
 	alive, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -163,13 +163,13 @@ func (s *server) await(ctx context.Context, p *process, port int) error {
 		try, cancel := context.WithTimeout(alive, probeTimeout)
 		err := s.probe(try, port)
 		cancel()
-		// A server that has ended didn't answer: somebody else on this port did.
+		// A server that has ended didn't answer: another program on this port did.
 		if err == nil && !p.ended() {
 			return nil
 		}
 		wait := tick.C
 		if errors.Is(err, errRefused) {
-			// Somebody else who has the port may have refused us. Then our server is about to end.
+			// Another program that has the port may have refused us. Then our server is about to end.
 			wait = time.After(refusedTimeout)
 		}
 		select {

@@ -268,7 +268,7 @@ func (k *postgresLink) Rest(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for ctx.Err() == nil {
-		// A notification is none of ours, but may be somebody's who had the connection before.
+		// A notification is none of ours, but may be for the client that had the connection before.
 		if _, err := k.conn.Conn().WaitForNotification(ctx); err != nil && ctx.Err() == nil {
 			return lease.ErrGone
 		}

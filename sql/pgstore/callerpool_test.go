@@ -240,7 +240,7 @@ func TestAPoolOrOptionsThatWillNotDoAreRefusedByName(t *testing.T) {
 func TestBooksInADatabaseThatCanNotKeepEveryTextAreNotTold(t *testing.T) {
 	databaseURL := testserver.PostgresEncoded(t, "LATIN1")
 	plain := open(t, databaseURL, Options{})
-	// As somebody makes the tables who doesn't use migrations.Up.
+	// As a caller makes the tables that doesn't use migrations.Up.
 	execute(t, plain.pool, `CREATE SCHEMA spendflush;
 		CREATE TABLE spendflush.books (id uuid, made_at timestamptz DEFAULT now(), earlier uuid[] DEFAULT '{}');
 		INSERT INTO spendflush.books (id) VALUES (gen_random_uuid())`)

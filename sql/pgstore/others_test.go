@@ -9,7 +9,7 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Somebody's own trigger refuses one team.
+// A trigger of the operator's refuses one team.
 func TestARowThatATriggerOfOthersRaisesForIsSetAsideAndTheRestCommits(t *testing.T) {
 	s := open(t, database(t), Options{})
 	execute(t, s.pool, `CREATE FUNCTION public.veto() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -33,7 +33,7 @@ func TestARowThatATriggerOfOthersRaisesForIsSetAsideAndTheRestCommits(t *testing
 	wantRequests(t, s, 2)
 }
 
-// Somebody's own index takes rows of 2,704 bytes, and ids may have more together.
+// An index of the operator's takes rows of 2,704 bytes, and ids may have more together.
 func TestARowTooLargeForAnIndexOfOthersIsSetAsideAndTheRestCommits(t *testing.T) {
 	s := open(t, database(t), Options{})
 	execute(t, s.pool, `CREATE INDEX own ON spendflush.series (api_key, user_id, end_user_id, team_id, organization_id, agent_id, model, model_group,

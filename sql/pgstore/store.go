@@ -166,7 +166,7 @@ func (s *Store) Close() {
 	if s.lent {
 		return
 	}
-	s.pool.Close() // what hangs at a server that is frozen still has somebody who looks
+	s.pool.Close() // before the watch ends, which cuts what hangs at a frozen server
 	s.unwatch()
 	s.watch.Wait()
 }

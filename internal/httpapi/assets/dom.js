@@ -141,6 +141,6 @@ export async function fill(place, what, load, signal, quietly = false) {
     failed = error;
     if (!signal.aborted && !quietly) place.replaceChildren(failure(error, () => fill(place, what, load, signal)));
   }
-  if (!signal.aborted) place.removeAttribute("aria-busy"); // else somebody else fills it
+  if (!signal.aborted) place.removeAttribute("aria-busy"); // else another call fills it
   return failed;
 }

@@ -65,7 +65,7 @@ export function ask(action, entry, settled, signal) {
     } catch (error) {
       problem.replaceChildren(failure(error));
       sure.disabled = false;
-      if (error.status === 409) settled(""); // it may have been settled by somebody else
+      if (error.status === 409) settled(""); // another operator may have settled it
     }
   });
   const box = open(`${title} entry ${entry.id}?`, signal, form);

@@ -31,7 +31,7 @@ type DirectConfig struct {
 	Buffer int
 
 	// DeadlockTimeout is how long its connections wait for a row before Postgres looks for a deadlock. Only a superuser may
-	// set it. Default: the server's own, which is a second unless somebody has changed it.
+	// set it. Default: the server's own, which is a second unless its configuration says otherwise.
 	DeadlockTimeout time.Duration
 }
 

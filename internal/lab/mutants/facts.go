@@ -133,7 +133,7 @@ var factMutants = []mutant{
 	},
 	{
 		name:  "waits for a reader of ids",
-		guard: "a part that somebody reads is made empty at a later time: all who look for ids would wait behind it, and the tending fail",
+		guard: "a part that another session reads is made empty at a later time: all who look for ids would wait behind it, and the tending fail",
 		edits: []edit{{"sql/pgstore/factstore.go", "if sqlState(err) == codeLockTimeout {", "if false {"}},
 		pkg:   "sql/pgstore",
 		tests: []string{"TestAReaderOfAnOldPartHoldsNobodyUp"},

@@ -43,7 +43,7 @@ func TestWhatIsNamedIsUsedUnlessProgramsOfThisMachineAreAskedFor(t *testing.T) {
 	}
 }
 
-// Tests empty what they use: somebody's Redis or Postgres must never be taken for one of theirs.
+// Tests empty what they use: a Redis or Postgres in use must never be taken for one of theirs.
 func TestANamedServerThatHoldsSomethingIsRefusedAndLeftAlone(t *testing.T) {
 	given := NewRedis(t)
 	o, err := redis.ParseURL(given.URL())

@@ -173,12 +173,14 @@ func (r *relay) checkAside(ctx context.Context) {
 	}
 
 	var left []asideKept
-	var gone []aside
+	var gone, expired []aside
 	for i, b := range list {
 		switch {
 		case !has[i]:
 			gone = append(gone, b.aside)
-		case now.Sub(b.at) < r.p.cfg.RewindWindow:
+		case len(gone)+len(left) == 0 && now.Sub(b.at) >= r.p.cfg.RewindWindow: // in their order, as the journal is truncated
+			expired = append(expired, b.aside)
+		default:
 			left = append(left, b)
 		}
 	}
@@ -188,7 +190,11 @@ func (r *relay) checkAside(ctx context.Context) {
 	if r.books.id != books {
 		return
 	}
-	r.asideKept, r.aside = left, append(r.aside, gone...)
+	r.asideKept, r.aside = left, append(gone, r.aside...)
+	if r.p.cfg.Journal != nil && len(expired) > 0 {
+		r.quarantined = append(r.quarantined, expired...)
+		defer r.wake() // the journal has no need of them any more
+	}
 	if len(gone) > 0 {
 		r.log.Warn("Postgres was turned back: batches that were in quarantine are brought there again", "batches", len(gone))
 	}
@@ -236,13 +242,12 @@ func (r *relay) quarantineAside(ctx context.Context) {
 
 	r.mu.Lock()
 	r.aside = r.aside[kept:]
-	if r.p.cfg.Journal != nil {
-		r.quarantined = append(r.quarantined, list[:kept]...)
-	}
-
 	for _, b := range list[:kept] {
-		if r.p.cfg.RewindWindow > 0 {
+		switch {
+		case r.p.cfg.RewindWindow > 0:
 			r.asideKept = append(r.asideKept, asideKept{b, sha256.Sum256(b.Bytes()), began})
+		case r.p.cfg.Journal != nil:
+			r.quarantined = append(r.quarantined, b)
 		}
 		if !slices.ContainsFunc(r.aside, func(a aside) bool { return a.seal == b.seal }) {
 			r.outbox.setAside[b.seal] = Queued

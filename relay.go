@@ -34,7 +34,7 @@ type relay struct {
 	journalFailing bool        // the last try to write to the journal failed
 	diverged       bool        // a mark doesn't belong to the outbox; Postgres has to be asked
 	aside          []aside     // what can't be booked under its identity, until Postgres keeps it in quarantine
-	quarantined    []aside     // what of it is in quarantine, until the journal is truncated
+	quarantined    []aside     // what of it the journal has no need of any more, until it is truncated
 	asideKept      []asideKept // what of it is in quarantine, until Postgres can't be turned back to before that any more
 	moved          []uint64    // batches whose entries are gone from the queue, until Postgres says whether it has them
 	missing        uint64      // batches that Postgres has lost and this process doesn't have, as last logged

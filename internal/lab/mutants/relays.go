@@ -120,4 +120,11 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlace"},
 	},
+	{
+		name:  "journal truncated once a batch is in quarantine",
+		guard: "the journal keeps what was set aside for the rewind window, too",
+		edits: []edit{{"divergence.go", "\t\tcase r.p.cfg.Journal != nil:\n", "\t\t}\n\t\tif r.p.cfg.Journal != nil {\n"}},
+		pkg:   ".",
+		tests: []string{"TestWhatAProcessHasSetAsideComesToQuarantineAgainIfPostgresIsTurnedBackUnseen"},
+	},
 }

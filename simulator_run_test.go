@@ -13,6 +13,7 @@ import (
 var (
 	simSeed = flag.Uint64("sim.seed", 0, "run the simulator with this seed only, and say every step")
 	simRuns = flag.Uint64("sim.runs", simDefaultRuns, "number of schedules that the simulator runs")
+	simLeft = flag.Uint64("sim.done", 0, "leave out the schedules up to this seed, which were run before")
 )
 
 // simulate runs do for the seeds 1 to runs, or for the one that is asked for, on all cores. do returns what is wrong, ""
@@ -28,6 +29,7 @@ func simulate(t *testing.T, runs uint64, do func(seed uint64, trace func(string,
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // little lives, and that not for long
 	start := time.Now()
 	var next, failed atomic.Uint64
+	next.Store(*simLeft)
 	var mu sync.Mutex // guards tally
 	var work sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -51,7 +53,8 @@ func simulate(t *testing.T, runs uint64, do func(seed uint64, trace func(string,
 		t.Fatalf("seed %d: %s\nrun it again with: go test -run '^%s$' . -sim.seed=%d", seed, fault, t.Name(), seed)
 	}
 	took := time.Since(start)
-	t.Logf("%d schedules in %s, %.0f a second: %+v", runs, took.Round(time.Millisecond), float64(runs)/took.Seconds(), tally)
+	done := runs - min(runs, *simLeft)
+	t.Logf("%d schedules in %s, %.0f a second: %+v", done, took.Round(time.Millisecond), float64(done)/took.Seconds(), tally)
 	return tally
 }
 
@@ -61,7 +64,7 @@ func TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults(t *testing.T) {
 		s.trace = trace
 		return s.play(), s.tally
 	})
-	if *simSeed == 0 && *simRuns >= 1000 {
+	if *simSeed == 0 && *simLeft == 0 && *simRuns >= 1000 {
 		tally.mustHaveSeenEverything(t)
 	}
 }
@@ -98,6 +101,16 @@ func TestSimulatorPostgresTurnedBackWithinTheWindowLosesNothing(t *testing.T) {
 var simFocuses = map[string]func(bit func(int) bool) simRules{
 	"cloned processes": func(bit func(int) bool) simRules {
 		return simRules{slots: 3, shards: 1, clones: true, crashes: bit(0), journal: bit(1), outages: bit(2), harm: bit(3)}
+	},
+	"cloned processes and a Postgres turned back": func(bit func(int) bool) simRules {
+		rules := simRules{
+			slots: 3, shards: 1, clones: true, window: simWindow, restores: simTurnedBackAtOnce, crashes: bit(0), journal: bit(1), outages: bit(2),
+			queueless: bit(3),
+		}
+		if bit(5) {
+			rules.restores = simTurnedBackQuietly
+		}
+		return rules
 	},
 	"a queue that harms": func(bit func(int) bool) simRules {
 		return simRules{slots: 2, shards: 1, harm: true, lockless: bit(0), crashes: bit(1), outages: bit(2), journal: bit(3)}

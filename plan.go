@@ -384,18 +384,19 @@ func (p *plan) ack() spend.Ack {
 }
 
 // evict leaves batches that wait in the queue, to be read again in a later walk, until those kept
-// have no more bytes than allowed. It keeps the oldest producers' batches, nearest to their marks
+// have no more bytes than allowed, but for one batch, which may be larger. It keeps the oldest producers' batches, nearest to their marks
 // first, so that a producer whose gap is skipped has them. It returns the bytes left out. What
 // can't be committed in this walk any more takes no room from it.
 func (p *plan) evict(allowed int) (left int) {
 	maps.DeleteFunc(p.wait, func(id spend.ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
+	first := true
 	for _, id := range slices.SortedFunc(maps.Keys(p.wait), spend.ProducerID.Compare) {
 		batches := p.wait[id]
 		slices.SortStableFunc(batches, func(a, b entryBatch) int { return cmp.Compare(a.Sequence, b.Sequence) })
 		kept := 0
 		for _, b := range batches {
-			if allowed -= len(b.Bytes()); allowed >= 0 {
-				kept++
+			if allowed -= len(b.Bytes()); allowed >= 0 || first {
+				kept, first = kept+1, false
 			} else {
 				left += len(b.Bytes())
 			}

@@ -142,26 +142,27 @@ func TestPlanCountsARepeatedBatchOnce(t *testing.T) {
 }
 
 func TestPlanWaitsBehindAGapUntilALaterEntryFillsIt(t *testing.T) {
-	p := offered(t, nil, testBatch(t, 1, 2), testBatch(t, 1, 3), testBatch(t, 1, 5), testBatch(t, 2, 1))
+	p := offered(t, nil, testBatch(t, 1, 2), testBatch(t, 1, 3), testBatch(t, 1, 5), testBatch(t, 2, 1), testBatch(t, 1, 7))
 	f := mustTake(t, p, "0002:1-1 $1")
 	p.applied(f)
 	mustSettle(t, p, "e3")
-	if n, size := p.waiting(); n != 3 || size == 0 {
-		t.Fatalf("%d batches of %d bytes wait, want 3", n, size)
+	if n, size := p.waiting(); n != 4 || size == 0 {
+		t.Fatalf("%d batches of %d bytes wait, want 4", n, size)
 	}
 	p.addEntry(spend.Entry{ID: "f", Bytes: testBatch(t, 1, 1).Bytes()})
 	f = mustTake(t, p, "0001:1-3 $6")
 	p.applied(f)
 	mustSettle(t, p, "e0", "e1", "f")
-	if n, _ := p.waiting(); n != 1 {
-		t.Fatalf("%d batches wait, want only the fifth", n)
+	if n, _ := p.waiting(); n != 2 {
+		t.Fatalf("%d batches wait, want the fifth and the seventh", n)
 	}
-	if p.evict(0) == 0 {
-		t.Fatal("nothing is left for a later walk")
+	if left := p.evict(0); left != len(testBatch(t, 1, 7).Bytes()) {
+		t.Fatalf("%d bytes are left for a later walk; want those of the seventh, for one batch has room in any case", left)
 	}
 	p.addEntry(spend.Entry{ID: "g", Bytes: testBatch(t, 1, 4).Bytes()})
-	p.applied(mustTake(t, p, "0001:4-4 $4"))
-	mustSettle(t, p, "g") // the fifth stays in the queue
+	p.addEntry(spend.Entry{ID: "h", Bytes: testBatch(t, 1, 6).Bytes()})
+	p.applied(mustTake(t, p, "0001:4-6 $15"))
+	mustSettle(t, p, "e2", "g", "h") // the seventh stays in the queue
 }
 
 func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {

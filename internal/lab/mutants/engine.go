@@ -367,4 +367,11 @@ var engineMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestLargeSealBecomesSeveralBatchesThatGoOnFromEachOther", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
+	{
+		name:  "no room for a large batch behind a gap",
+		guard: "one batch at least is kept behind a gap, whatever its size: it would be left for a later walk at every walk",
+		edits: []edit{{"plan.go", "allowed >= 0 || first {", "allowed >= 0 {"}},
+		pkg:   ".",
+		tests: []string{"TestPlanWaitsBehindAGapUntilALaterEntryFillsIt"},
+	},
 }

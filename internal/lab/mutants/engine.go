@@ -370,7 +370,7 @@ var engineMutants = []mutant{
 	{
 		name:  "no room for a large batch behind a gap",
 		guard: "one batch at least is kept behind a gap, whatever its size: it would be left for a later walk at every walk",
-		edits: []edit{{"plan.go", "allowed >= 0 || first {", "allowed >= 0 {"}},
+		edits: []edit{{"plan.go", "allowed >= 0 || first {", "allowed >= 0 || first && false {"}},
 		pkg:   ".",
 		tests: []string{"TestPlanWaitsBehindAGapUntilALaterEntryFillsIt"},
 	},

@@ -8,18 +8,25 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// skipGap adds to the flush, as lost, what is missing between the claim and the batch: one range,
-// however long. The error wraps ErrDiverged.
-func (p *plan) skipGap(b *spend.Batch, claim *spend.Claim, f *spend.Flush) error {
+// goesOn says whether a batch can go on, perhaps with others between, from the place in the books
+// that has this sequence, digest and number of updates sealed up to it. updates may be 0 if it isn't
+// known.
+func goesOn(b *spend.Batch, sequence uint64, digest spend.Digest, updates int64) bool {
+	missing := b.Sequence - sequence - 1
+	if missing == 0 {
+		return b.PriorDigest == digest
+	}
 	// A batch has an update at least. Where those between can't have had any, it goes on from
 	// others.
-	if missing := b.Sequence - claim.Last - 1; b.PriorUpdates < claim.SealedUpdates || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {
-		return diverged(b)
-	}
+	return b.PriorUpdates >= updates && uint64(b.PriorUpdates-updates) >= missing
+}
+
+// skipGap adds to the flush, as lost, what is missing between the claim and the batch: one range,
+// however long.
+func (p *plan) skipGap(b *spend.Batch, claim *spend.Claim, f *spend.Flush) {
 	reason := fmt.Sprintf("batches %d to %d, with %d updates of %s dollars: %s", claim.Last+1, b.Sequence-1,
 		b.PriorUpdates-claim.SealedUpdates, b.PriorAmount.Sub(claim.SealedAmount), p.skipping[b.Producer])
 	f.Lost = append(f.Lost, spend.LostRange{Producer: b.Producer, First: claim.Last + 1, Last: b.Sequence - 1, Reason: reason})
-	return nil
 }
 
 // claimFound takes a batch that was skipped as lost. One that can't be booked is set aside by the

@@ -172,13 +172,18 @@ func (o *outbox) follows(mark spend.Mark) bool {
 	case mark.Sequence == o.last.sequence && mark.Digest != o.last.digest:
 		return false
 	}
-	// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is
-	// compared.
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
-		for _, b := range list {
-			if b.Sequence <= mark.Sequence && mark.IsAnother(b.Batch) {
+		// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is
+		// compared.
+		next := 0
+		for ; next < len(list) && list[next].Sequence <= mark.Sequence; next++ {
+			if mark.IsAnother(list[next].Batch) {
 				return false
 			}
+		}
+		// What can't go on from the mark a flusher would set aside, and this process would not know.
+		if next < len(list) && !goesOn(list[next].Batch, mark.Sequence, mark.Digest, mark.Updates) {
+			return false
 		}
 	}
 	return true

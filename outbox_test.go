@@ -168,10 +168,13 @@ func TestOutboxKnowsAMarkOfAnotherChain(t *testing.T) {
 		m.Digest[0]++
 		return m
 	}
+	more := testMark(t, 1, 1)
+	more.Updates = o.batches[0].PriorUpdates
 	for what, c := range map[string]struct {
 		mark spend.Mark
 		want bool
 	}{
+		"long gone, and no update can be between": {more, false},
 		"nothing": {spend.Mark{}, true}, "the last one": {testMark(t, 1, 4), true}, "one on its way": {testMark(t, 1, 3), true},
 		"the last confirmed": {testMark(t, 1, 2), true}, "long gone": {testMark(t, 1, 1), true}, "beyond": {testMark(t, 1, 5), false},
 		"another last one": {other(testMark(t, 1, 4)), false}, "another on its way": {other(testMark(t, 1, 3)), false},
@@ -180,6 +183,22 @@ func TestOutboxKnowsAMarkOfAnotherChain(t *testing.T) {
 		if got := o.follows(c.mark); got != c.want {
 			t.Errorf("%s: follows %t", what, got)
 		}
+	}
+}
+
+// The batch before isn't here any more, and so can't be compared.
+func TestOutboxKnowsAMarkThatItsNextBatchDoesNotGoOnFrom(t *testing.T) {
+	o := testOutbox(t, 3, time.Minute)
+	o.confirm(testMark(t, 1, 1), testNow)
+	o.confirm(testMark(t, 1, 3), testNow.Add(time.Minute))
+	o.expire(testNow.Add(time.Minute))
+	mark := testMark(t, 1, 1)
+	if got := sequences(o.retained); !slices.Equal(got, []uint64{2, 3}) || !o.follows(mark) {
+		t.Fatalf("retained are %v", got)
+	}
+	mark.Digest[0]++
+	if o.follows(mark) {
+		t.Error("it follows a batch that isn't its own")
 	}
 }
 

@@ -250,16 +250,12 @@ func (p *plan) rowsOf(b *spend.Batch) (*spend.Rows, error) {
 // A batch that can't be booked is set aside by the claim itself, so that those behind it needn't
 // wait.
 func (p *plan) claimNext(b entryBatch, claim *spend.Claim, f *spend.Flush, sums *sums) {
-	gap := b.Sequence > claim.Last+1
-	if !gap && b.PriorDigest != claim.Digest {
+	if !goesOn(b.Batch, claim.Last, claim.Digest, claim.SealedUpdates) {
 		p.divert(b)
 		return
 	}
-	if gap {
-		if err := p.skipGap(b.Batch, claim, f); err != nil {
-			p.divert(b)
-			return
-		}
+	if b.Sequence > claim.Last+1 {
+		p.skipGap(b.Batch, claim, f)
 	}
 	p.taken = append(p.taken, b)
 	claim.MoveTo(b.Batch)

@@ -17,7 +17,7 @@ var engineMutants = []mutant{
 	{
 		name:  "plan takes batches behind a gap",
 		guard: "a producer's batches are taken in sequence without a gap: the mark would pass one that is missing, and that is lost when it comes",
-		edits: []edit{{"plan.go", "case b.Sequence > claim.Last+1 && p.skipping[id] == \"\" || p.enough(sums):", "case p.enough(sums):"}, {"plan.go", "gap := b.Sequence > claim.Last+1", "gap := false"}},
+		edits: []edit{{"plan.go", "case b.Sequence > claim.Last+1 && p.skipping[id] == \"\" || p.enough(sums):", "case p.enough(sums):"}, {"plan.go", "if !goesOn(b.Batch, claim.Last", "if false && !goesOn(b.Batch, claim.Last"}, {"plan.go", "if b.Sequence > claim.Last+1 {", "if false {"}},
 		pkg:   ".",
 		tests: []string{"TestPlanWaitsBehindAGapUntilALaterEntryFillsIt", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 		quick: true,
@@ -25,7 +25,7 @@ var engineMutants = []mutant{
 	{
 		name:  "plan counts a repeated entry twice",
 		guard: "an entry that repeats a batch of the same flush is dropped: the claim covers both, so Postgres couldn't see it",
-		edits: []edit{{"plan.go", "case b.Sequence <= claim.Last && !found:", "case b.Sequence <= mark.Sequence && !found:"}, {"plan.go", "if !gap && b.PriorDigest != claim.Digest {", "if false {"}},
+		edits: []edit{{"plan.go", "case b.Sequence <= claim.Last && !found:", "case b.Sequence <= mark.Sequence && !found:"}, {"plan.go", "if !goesOn(b.Batch, claim.Last", "if false && !goesOn(b.Batch, claim.Last"}},
 		pkg:   ".",
 		tests: []string{"TestPlanCountsARepeatedBatchOnce", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},
@@ -74,7 +74,7 @@ var engineMutants = []mutant{
 	{
 		name:  "batch of another chain claimed",
 		guard: "a claim goes on only from the very batch that the books have: a cloned process's batches would be booked in part",
-		edits: []edit{{"plan.go", "if !gap && b.PriorDigest != claim.Digest {", "if false {"}},
+		edits: []edit{{"gaps.go", "return b.PriorDigest == digest", "return true"}},
 		pkg:   ".",
 		tests: []string{"TestPlanSetsBatchesOfAnotherChainAside", "TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults"},
 	},

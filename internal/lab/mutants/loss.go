@@ -132,14 +132,14 @@ var lossMutants = []mutant{
 	{
 		name:  "gap passed to impossible sums",
 		guard: "a gap isn't passed to a batch whose sums can't go on from the mark: it is of a clone",
-		edits: []edit{{"gaps.go", " || uint64(b.PriorUpdates-claim.SealedUpdates) < missing {", " || missing == 0 {"}},
+		edits: []edit{{"gaps.go", " && uint64(b.PriorUpdates-updates) >= missing", ""}},
 		pkg:   ".",
 		tests: []string{"TestAGapIsNotSkippedForABatchWhoseSumsCannotGoOnFromTheMark"},
 	},
 	{
 		name:  "mark looked at only at its end",
 		guard: "a producer compares each of its batches with the mark: one that was passed over a gap is of one chain at its end and may be of another before",
-		edits: []edit{{"outbox.go", "if b.Sequence <= mark.Sequence && mark.IsAnother", "if b.Sequence == mark.Sequence && mark.IsAnother"}},
+		edits: []edit{{"outbox.go", "if mark.IsAnother(list[next].Batch) {", "if list[next].Sequence == mark.Sequence && mark.IsAnother(list[next].Batch) {"}},
 		pkg:   ".",
 		tests: []string{"TestOutboxDoesNotTakeAMarkThatHasAnotherBatchInAnyPlaceOfItsOwn"},
 	},

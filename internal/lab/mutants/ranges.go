@@ -5,7 +5,7 @@ var rangeMutants = []mutant{
 	{
 		name:  "gap passed to sums that go back",
 		guard: "a batch that says less than the mark has was never sealed behind it",
-		edits: []edit{{"gaps.go", "b.PriorUpdates < claim.SealedUpdates || ", ""}},
+		edits: []edit{{"gaps.go", "b.PriorUpdates >= updates && ", ""}},
 		pkg:   ".",
 		tests: []string{"TestASequenceThatTheSumsDoNotReachIsNotSkippedToHoweverFarItIs"},
 	},

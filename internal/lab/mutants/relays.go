@@ -127,4 +127,11 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestWhatAProcessHasSetAsideComesToQuarantineAgainIfPostgresIsTurnedBackUnseen"},
 	},
+	{
+		name:  "mark of another chain whose batch is gone",
+		guard: "a process whose next batch can't go on from the mark gives up its identity: flushers set the batch aside again and again, and it would send it for ever",
+		edits: []edit{{"outbox.go", "if next < len(list) && !goesOn(", "if false && !goesOn("}},
+		pkg:   ".",
+		tests: []string{"TestOutboxKnowsAMarkThatItsNextBatchDoesNotGoOnFrom"},
+	},
 }

@@ -31,11 +31,9 @@ const (
 )
 
 // byIndex has an update of known rows look each of them up in the index, whatever the planner believes that reading the
-// whole table costs. Of a table without statistics it believes that few rows are of a shard, and would compare all of
-// them, read once, with each row of the flush.
+// whole table costs.
 const byIndex = `,
     pg_catalog.set_config('enable_hashjoin', 'off', true),
-    pg_catalog.set_config('enable_material', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true)`
 
 // notCompiled has no statement compiled: for one that reads all the books that takes longer than to run it.

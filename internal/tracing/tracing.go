@@ -1,5 +1,5 @@
 // Package tracing makes traces and metrics of OpenTelemetry of what an instance does, and sends them by OTLP over HTTP. It is the
-// only package that knows OpenTelemetry: the pipeline and the API tell it through interfaces of their own.
+// only package that knows OpenTelemetry's SDK: the pipeline and the API tell it through interfaces of their own.
 //
 // There are three kinds of traces, which links lead through:
 //

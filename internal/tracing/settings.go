@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,12 +34,27 @@ func FromEnviron(environ []string) (Settings, error) {
 	var wrong []string
 	s.Traces = isOn(values, "TRACES", []string{"otlp", "none"}, &wrong)
 	s.Metrics = isOn(values, "METRICS", []string{"otlp", "none", "prometheus"}, &wrong)
-	s.sampledNever = values["OTEL_TRACES_SAMPLER"] == "always_off"
+	if s.Traces {
+		s.sampledNever = isNever(values["OTEL_TRACES_SAMPLER"], &wrong)
+	}
 	s.linksLimited = values["OTEL_SPAN_LINK_COUNT_LIMIT"] != ""
 	if len(wrong) > 0 {
 		return Settings{}, fmt.Errorf("%s", strings.Join(wrong, "\n"))
 	}
 	return s, nil
+}
+
+// samplers are those that the SDK has. It takes another name for none, and would trace all.
+var samplers = []string{"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
+
+// isNever says whether the sampler is the one that traces nothing, and adds to wrong what isn't allowed. Like the SDK it takes
+// capitals.
+func isNever(sampler string, wrong *[]string) bool {
+	name := strings.ToLower(sampler)
+	if name != "" && !slices.Contains(samplers, name) {
+		*wrong = append(*wrong, fmt.Sprintf("OTEL_TRACES_SAMPLER: %q is not allowed; allowed: %s", sampler, strings.Join(samplers, ", ")))
+	}
+	return name == "always_off"
 }
 
 // isOn says whether a signal is exported, and adds to wrong what isn't allowed.

@@ -40,6 +40,7 @@ func TestWhatIsNotBuiltInEndsTheStartByName(t *testing.T) {
 		"OTEL_METRICS_EXPORTER=console":                                        `OTEL_METRICS_EXPORTER: "console" is not allowed; allowed: otlp, none, prometheus`,
 		endpoint + "OTEL_EXPORTER_OTLP_PROTOCOL=grpc":                          `OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" is not allowed; allowed: http/protobuf`,
 		endpoint + "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json":              `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/json" is not allowed`,
+		endpoint + "OTEL_TRACES_SAMPLER=jaeger_remote":                         `OTEL_TRACES_SAMPLER: "jaeger_remote" is not allowed; allowed: always_on, always_off, `,
 		endpoint + "OTEL_TRACES_EXPORTER=jaeger OTEL_METRICS_EXPORTER=console": "\n",
 	} {
 		if _, err := FromEnviron(strings.Fields(set)); err == nil || !strings.Contains(err.Error(), want) {
@@ -49,7 +50,9 @@ func TestWhatIsNotBuiltInEndsTheStartByName(t *testing.T) {
 	if _, err := FromEnviron(strings.Fields("OTEL_SDK_DISABLED=true OTEL_TRACES_EXPORTER=zipkin")); err != nil {
 		t.Errorf("what is switched off ends the start: %v", err)
 	}
-	if _, err := FromEnviron([]string{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}); err != nil {
-		t.Errorf("a protocol that nothing is sent by ends the start: %v", err)
+	for _, unused := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_TRACES_SAMPLER=jaeger_remote"} {
+		if _, err := FromEnviron([]string{unused}); err != nil {
+			t.Errorf("what nothing is sent by ends the start: %v", err)
+		}
 	}
 }

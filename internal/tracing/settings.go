@@ -2,13 +2,15 @@ package tracing
 
 import (
 	"fmt"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
 
 // Settings are what the variables of OpenTelemetry switch on. Everything else of it (endpoints, headers, certificates, samplers,
-// limits, intervals) its own SDK reads from them.
+// limits, intervals) its own SDK reads from them; what it would show of a secret, or take for something else, is refused before.
 type Settings struct {
 	Traces, Metrics bool
 	sampledNever    bool // OTEL_TRACES_SAMPLER is always_off
@@ -39,7 +41,8 @@ func FromEnviron(environ []string) (Settings, error) {
 	}
 	s.linksLimited = values["OTEL_SPAN_LINK_COUNT_LIMIT"] != ""
 	if len(wrong) > 0 {
-		return Settings{}, fmt.Errorf("%s", strings.Join(wrong, "\n"))
+		slices.Sort(wrong)
+		return Settings{}, fmt.Errorf("%s", strings.Join(slices.Compact(wrong), "\n")) // some count for both signals
 	}
 	return s, nil
 }
@@ -85,5 +88,38 @@ func isOn(values map[string]string, signal string, allowed []string, wrong *[]st
 			break
 		}
 	}
+	for _, prefix := range []string{"OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_" + signal + "_"} {
+		checkEndpoint(prefix+"ENDPOINT", values, wrong)
+		checkHeaders(prefix+"HEADERS", values, wrong)
+	}
 	return true
+}
+
+// checkEndpoint adds to wrong what is no URL that can be sent to. The SDK would log it, with a password that it may have, and send
+// to localhost.
+func checkEndpoint(name string, values map[string]string, wrong *[]string) {
+	if values[name] == "" {
+		return
+	}
+	if at, err := url.Parse(values[name]); err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
+		*wrong = append(*wrong, name+": not a URL with http:// or https:// and a host; its value is not shown")
+	}
+}
+
+var headerName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+
+// checkHeaders adds to wrong what isn't name=value, with commas between them, percent-encoded. The SDK would log it, with the
+// secret that it mostly has, and send without it.
+func checkHeaders(name string, values map[string]string, wrong *[]string) {
+	n := 0
+	for one := range strings.SplitSeq(values[name], ",") {
+		n++
+		header, value, found := strings.Cut(one, "=")
+		if header = strings.TrimSpace(header); header == "" && !found {
+			continue
+		}
+		if _, err := url.PathUnescape(value); err != nil || !found || !headerName.MatchString(header) {
+			*wrong = append(*wrong, fmt.Sprintf("%s: number %d is not name=value, percent-encoded; its value is not shown", name, n))
+		}
+	}
 }

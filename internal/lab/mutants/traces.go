@@ -185,4 +185,18 @@ var traceMutants = []mutant{
 		pkg:   "internal/tracing",
 		tests: []string{"TestWhatIsNotBuiltInEndsTheStartByName"},
 	},
+	{
+		name:  "wrong headers left to the SDK",
+		guard: "headers that OpenTelemetry can't read end the start: it would write them into the log, with their secret, and send without",
+		edits: []edit{{"internal/tracing/settings.go", "err != nil || !found || !headerName.MatchString(header)", "err != nil && !found"}},
+		pkg:   "internal/tracing",
+		tests: []string{"TestWrongEndpointsAndHeadersEndTheStartAndNothingOfThemIsShown"},
+	},
+	{
+		name:  "wrong endpoints left to the SDK",
+		guard: "an endpoint that is no URL ends the start: OpenTelemetry would show its password, and send to localhost",
+		edits: []edit{{"internal/tracing/settings.go", "err != nil || at.Scheme != \"http\" && at.Scheme != \"https\" || at.Host == \"\"", "err == nil && at == nil"}},
+		pkg:   "internal/tracing",
+		tests: []string{"TestWrongEndpointsAndHeadersEndTheStartAndNothingOfThemIsShown"},
+	},
 }

@@ -16,6 +16,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	prombridge "go.opentelemetry.io/contrib/bridges/prometheus"
 	"go.opentelemetry.io/otel"
@@ -55,6 +56,8 @@ func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		o.Logger.Warn("OpenTelemetry: something could not be sent or is set wrong", "error", err)
 	}))
+	// What the SDK says by itself, such as of a certificate that it can't read, would go to stderr in a form of its own.
+	otel.SetLogger(logr.FromSlogHandler(o.Logger.With("of", "OpenTelemetry").Handler()))
 	res, err := describeInstance(ctx, o)
 	if err != nil {
 		return nil, err

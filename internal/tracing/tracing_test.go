@@ -1,8 +1,12 @@
 package tracing
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,12 +174,35 @@ func TestTheEnvironmentSaysWhatTheServiceIsCalled(t *testing.T) {
 }
 
 func TestWithoutAVariableNothingIsStarted(t *testing.T) {
-	before := otel.GetErrorHandler()
-	telemetry, err := Start(t.Context(), Settings{}, Options{})
-	if err != nil || telemetry.Requests != nil || telemetry.Pipeline != nil || len(telemetry.stop) != 0 || otel.GetErrorHandler() != before {
+	handled := 0
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) { handled++ }))
+	telemetry, err := Start(t.Context(), Settings{}, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil || telemetry.Requests != nil || telemetry.Pipeline != nil || len(telemetry.stop) != 0 {
 		t.Errorf("%+v, %v", telemetry, err)
+	}
+	if otel.Handle(errors.New("of somebody else")); handled != 1 {
+		t.Error("what OpenTelemetry can't do is told to nobody else any more")
 	}
 	if err := telemetry.Stop(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatOpenTelemetrySaysIsInTheLogOfTheInstance(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/there/is/none.pem")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
+	var log bytes.Buffer
+	telemetry, err := Start(t.Context(), Settings{Traces: true}, Options{Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	otel.Handle(errors.New("the collector is away"))
+	if err := telemetry.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"level":"ERROR","msg":"read tls ca cert file"`, `"file":"/there/is/none.pem"`, `"error":"the collector is away"`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, log.String())
+		}
 	}
 }

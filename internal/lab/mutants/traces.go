@@ -199,4 +199,11 @@ var traceMutants = []mutant{
 		pkg:   "internal/tracing",
 		tests: []string{"TestWrongEndpointsAndHeadersEndTheStartAndNothingOfThemIsShown"},
 	},
+	{
+		name:  "OpenTelemetry speaks for itself",
+		guard: "what OpenTelemetry's SDK says is in the log of the instance, in its form: a line of another one breaks who reads JSON",
+		edits: []edit{{"internal/tracing/tracing.go", "otel.SetLogger(logr.FromSlogHandler(o.Logger.With(\"of\", \"OpenTelemetry\").Handler()))", "_ = logr.FromSlogHandler(o.Logger.Handler())"}},
+		pkg:   "internal/tracing",
+		tests: []string{"TestWhatOpenTelemetrySaysIsInTheLogOfTheInstance"},
+	},
 }

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/spendflush/spendflush"
@@ -205,4 +208,37 @@ func TestWhatOpenTelemetrySaysIsInTheLogOfTheInstance(t *testing.T) {
 			t.Errorf("the log lacks %s:\n%s", want, log.String())
 		}
 	}
+}
+
+// hanging is an exporter whose collector doesn't answer until it is let go.
+type hanging struct{ letGo chan struct{} }
+
+func (h hanging) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error {
+	<-h.letGo
+	return nil
+}
+
+func (hanging) Shutdown(context.Context) error { return nil }
+
+func TestACollectorThatHangsHoldsUpNeitherRequestsNorFlushesNorTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		collector, telemetry := hanging{make(chan struct{})}, &Telemetry{}
+		telemetry.startTraces(collector, Settings{Traces: true}, resource.Empty())
+		began := time.Now()
+		for range 10_000 { // several times what is kept to be sent
+			post(telemetry.Requests, sampled, 202)
+		}
+		for range 1_000 {
+			sealAndFlush(telemetry.Pipeline, batch(1))
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it was waited for %s", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := telemetry.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		close(collector.letGo)
+	})
 }

@@ -206,4 +206,11 @@ var traceMutants = []mutant{
 		pkg:   "internal/tracing",
 		tests: []string{"TestWhatOpenTelemetrySaysIsInTheLogOfTheInstance"},
 	},
+	{
+		name:  "spans that are waited for",
+		guard: "a collector that hangs holds up neither requests nor flushes: what can't be sent is dropped",
+		edits: []edit{{"internal/tracing/tracing.go", "sdktrace.NewBatchSpanProcessor(exporter)", "sdktrace.NewBatchSpanProcessor(exporter, sdktrace.WithBlocking())"}},
+		pkg:   "internal/tracing",
+		tests: []string{"TestACollectorThatHangsHoldsUpNeitherRequestsNorFlushesNorTheStop"},
+	},
 }

@@ -13,8 +13,10 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=
-RUN CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" \
-	-o /out/spendflush ./cmd/spendflush
+# Where the documents are that the program names, if not those that each instance serves itself.
+ARG DOCS_URL=
+RUN CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w -X main.version=${VERSION} \
+	${DOCS_URL:+-X github.com/spendflush/spendflush/internal/docpages.Base=${DOCS_URL}}" -o /out/spendflush ./cmd/spendflush
 
 FROM ${BASE_IMAGE}
 COPY --from=build /out/spendflush /usr/bin/spendflush

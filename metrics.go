@@ -138,12 +138,8 @@ func (m *metrics) refuse(err error, n int) {
 
 // flushed counts a flush that is committed. traceID is that of its trace, "" if it has none.
 func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration, traceID string) {
-	if seconds := m.flushSeconds.WithLabelValues(path); traceID == "" {
-		seconds.Observe(took.Seconds())
-	} else {
-		seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(), prometheus.Labels{"trace_id": traceID})
-	}
-	m.flushRows.Observe(float64(len(f.Totals) + len(f.Rollups)))
+	observe(m.flushSeconds.WithLabelValues(path), took.Seconds(), traceID)
+	observe(m.flushRows, float64(len(f.Totals)+len(f.Rollups)), traceID)
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
 	m.rows.WithLabelValues("rollup").Add(float64(len(f.Rollups)))
 	m.batches.WithLabelValues(path).Add(float64(f.Batches()))
@@ -155,6 +151,15 @@ func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration, trace
 	m.quarantined.Add(float64(len(f.Quarantine)))
 	m.found.Add(float64(len(f.Found)))
 	m.updates.WithLabelValues(path).Add(float64(f.Control.Rollups.APIRequests()))
+}
+
+// observe adds a value to a histogram, with the trace as its exemplar unless its id is "".
+func observe(histogram prometheus.Observer, value float64, traceID string) {
+	if traceID == "" {
+		histogram.Observe(value)
+		return
+	}
+	histogram.(prometheus.ExemplarObserver).ObserveWithExemplar(value, prometheus.Labels{"trace_id": traceID})
 }
 
 // collector reports the metrics of one pipeline. States are looked up when it is asked.

@@ -17,7 +17,7 @@ type Tracer interface {
 	// Pushed tells of each push to the queue, failed ones and repeated ones included.
 	Pushed(PushEvent)
 	// Flushed tells of each flush, failed ones included, and returns the id of its trace in hexadecimal, which becomes an
-	// exemplar of spendflush_flush_seconds; "" if it has none.
+	// exemplar of spendflush_flush_seconds and spendflush_flush_rows; "" if it has none.
 	Flushed(FlushEvent) (traceID string)
 }
 

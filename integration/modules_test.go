@@ -93,3 +93,23 @@ func TestNoPackageOfTheProductImportsTheLab(t *testing.T) {
 		t.Errorf("%d packages of the product and %d of the lab: the test doesn't test what it says", product, evidence)
 	}
 }
+
+// Who embeds the library compiles nothing of OpenTelemetry, as docs/adr/0021-traces.md says.
+func TestWhoEmbedsTheLibraryCompilesNoOpenTelemetry(t *testing.T) {
+	t.Parallel()
+	var public []string
+	for name := range strings.Lines(goTool(t, "..", "list", "./...")) {
+		if name = strings.TrimSpace(name); !strings.Contains(name, "/internal/") && !strings.Contains(name, "/cmd/") {
+			public = append(public, name)
+		}
+	}
+	needed := goTool(t, "..", append([]string{"list", "-deps"}, public...)...)
+	for name := range strings.Lines(needed) {
+		if strings.HasPrefix(name, "go.opentelemetry.io/") {
+			t.Errorf("a public package needs %s", name)
+		}
+	}
+	if len(public) < 5 || !strings.Contains(needed, "github.com/jackc/pgx/v5\n") {
+		t.Errorf("%q need %d packages: the test doesn't test what it says", public, strings.Count(needed, "\n"))
+	}
+}

@@ -258,6 +258,20 @@ func TestTheChartHasTheVersionOfTheRelease(t *testing.T) {
 	}
 }
 
+// The linker takes a name that isn't there for one that nobody uses, and says nothing.
+func TestEveryBuildCanNameWhereTheDocumentsAre(t *testing.T) {
+	t.Parallel()
+	const variable = "-X github.com/spendflush/spendflush/internal/docpages.Base="
+	for name, value := range map[string]string{"Makefile": "$(DOCS_URL)", "Dockerfile": "${DOCS_URL}"} {
+		if !strings.Contains(readText(t, name), variable+value) {
+			t.Errorf("%s lacks %s%s", name, variable, value)
+		}
+	}
+	if !strings.Contains(readText(t, "internal/docpages/docpages.go"), "\nvar Base = \"") {
+		t.Error("there is no such variable")
+	}
+}
+
 // Whoever pins images names each base by its digest, in an argument.
 func TestEachBaseOfTheImageIsAnArgument(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,12 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spendflush/spendflush"
 )
@@ -65,34 +69,19 @@ func (w *answer) traceID(r *http.Request) string {
 	if w.span != nil {
 		return w.span.TraceID()
 	}
-	return traceOf(r.Header)
+	if parent := TraceParent(r.Header); parent.IsValid() {
+		return parent.TraceID().String()
+	}
+	return ""
 }
 
-const (
-	traceHeader   = "Traceparent" // in the form that net/http gives names
-	traceIDLength = 32
-	// 00-<trace id>-<id of the parent>-<flags>, as W3C Trace Context has it. Later versions may add to its end.
-	traceLength = 2 + 1 + traceIDLength + 1 + 16 + 1 + 2
-)
+const traceHeader = "Traceparent" // in the form that net/http gives names
 
-// traceOf returns the id of the trace that a traceparent names, "" if there is none or one of another form.
-func traceOf(h http.Header) string {
-	given := h[traceHeader]
-	if len(given) != 1 || len(given[0]) < traceLength || len(given[0]) > traceLength && (given[0][:2] == "00" || given[0][traceLength] != '-') {
-		return ""
+// TraceParent returns the span that a traceparent and a tracestate name, as W3C Trace Context has them. It isn't valid if there
+// is no traceparent, more than one, or one that the standard refuses.
+func TraceParent(h http.Header) trace.SpanContext {
+	if len(h[traceHeader]) != 1 {
+		return trace.SpanContext{}
 	}
-	text := given[0][:traceLength]
-	zero := true
-	for i, c := range []byte(text) {
-		switch hyphen := i == 2 || i == 3+traceIDLength || i == traceLength-3; {
-		case hyphen != (c == '-'), !hyphen && (c < '0' || c > '9') && (c < 'a' || c > 'f'):
-			return ""
-		case i >= 3 && i < 3+traceIDLength && c != '0':
-			zero = false
-		}
-	}
-	if zero || text[:2] == "ff" {
-		return ""
-	}
-	return text[3 : 3+traceIDLength]
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(h)))
 }

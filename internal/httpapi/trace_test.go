@@ -28,18 +28,34 @@ func TestATraceparentIsTakenUpAsTheStandardHasIt(t *testing.T) {
 		"00-" + id[:31] + "g-00f067aa0ba902b7-01":                "",
 		"00_" + id + "-00f067aa0ba902b7-01":                      "",
 		"00-" + id + "-00f067aa-ba902b7-01":                      "",
+		"00-" + id + "-" + strings.Repeat("0", 16) + "-01":       "", // no span has this id
+		"00-" + id + "-00f067aa0ba902b7-04":                      "", // a flag that version 00 doesn't have
 		"":                                                       "",
 		"00-" + id[:31] + "\n-00f067aa0ba902b7-01":               "",
 	} {
-		if got := traceOf(http.Header{traceHeader: {given}}); got != want {
+		if got := idOf(http.Header{traceHeader: {given}}); got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
 	}
+	if got := idOf(http.Header{}); got != "" {
+		t.Errorf("without one the trace is %q", got)
+	}
 	valid := "00-" + id + "-00f067aa0ba902b7-01"
-	if got := traceOf(http.Header{traceHeader: {valid, valid}}); got != "" {
+	if got := idOf(http.Header{traceHeader: {valid, valid}}); got != "" {
 		t.Errorf("of two the trace %q is taken", got)
 	}
+	parent := TraceParent(http.Header{traceHeader: {valid}, "Tracestate": {"vendor=1"}})
+	if !parent.IsSampled() || !parent.IsRemote() || parent.TraceState().Get("vendor") != "1" {
+		t.Errorf("the parent is %+v", parent)
+	}
+	parent = TraceParent(http.Header{traceHeader: {valid[:len(valid)-1] + "0"}, "Tracestate": {"=,"}})
+	if !parent.IsValid() || parent.IsSampled() {
+		t.Errorf("a tracestate that is wrong, or a client that doesn't sample, makes of the parent %+v", parent)
+	}
 }
+
+// idOf is the id of the trace that the access log has for a request with these headers that isn't traced.
+func idOf(h http.Header) string { return new(answer).traceID(&http.Request{Header: h}) }
 
 // notes is a Tracer that keeps what it is told.
 type notes struct {

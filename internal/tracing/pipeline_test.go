@@ -2,9 +2,11 @@ package tracing
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -48,7 +50,7 @@ func TestAFlushIsLinkedToSealsThatAnotherProcessHasTold(t *testing.T) {
 	at := time.Unix(100, 0)
 	sealing.recorded(1, request(7))
 	sealing.Sealed(spendflush.SealEvent{Seal: 1, Batches: []*spend.Batch{one, two}, Began: at, Ended: at.Add(time.Second)})
-	sealing.Pushed(spendflush.PushEvent{Batch: one, Began: at, Ended: at, Err: errors.New("away")})
+	sealing.Pushed(spendflush.PushEvent{Batch: one, Began: at, Ended: at, Err: errors.New("no row for sk-secret")})
 	sealing.end(time.Time{})
 
 	id := flushing.Flushed(spendflush.FlushEvent{Batches: []*spend.Batch{one, two}, Gathered: at, Began: at.Add(time.Second), Ended: at.Add(3 * time.Second)})
@@ -76,7 +78,7 @@ func TestAFlushIsLinkedToSealsThatAnotherProcessHasTold(t *testing.T) {
 		t.Error("two batches have the same span")
 	}
 	push := named(sealed, "push")[0]
-	if push.Parent.SpanID() != seals[0].SpanContext.SpanID() || push.Status.Description == "" {
+	if push.Parent.SpanID() != seals[0].SpanContext.SpanID() || push.Status.Code != codes.Error || strings.Contains(push.Status.Description, "sk-secret") {
 		t.Errorf("the push is below %v, its status is %v", push.Parent, push.Status)
 	}
 }

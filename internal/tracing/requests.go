@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spendflush/spendflush"
@@ -22,7 +21,7 @@ type Requests struct {
 
 // Begin implements httpapi.Tracer. The trace is that of a traceparent, if the client sent one.
 func (r *Requests) Begin(request *http.Request, came time.Time) httpapi.Span {
-	parent := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(request.Header))
+	parent := trace.ContextWithRemoteSpanContext(context.Background(), httpapi.TraceParent(request.Header))
 	ctx, span := r.tracer.Start(parent, "request", trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(came))
 	return &requestSpan{of: r, ctx: ctx, span: span}
 }

@@ -1,5 +1,5 @@
 // Package tracing makes traces and metrics of OpenTelemetry of what an instance does, and sends them by OTLP over HTTP. It is the
-// only package that knows OpenTelemetry: the pipeline and the API tell it through interfaces of their own.
+// only package that knows OpenTelemetry's SDK: the pipeline and the API tell it through interfaces of their own.
 //
 // There are three kinds of traces, which links lead through:
 //
@@ -13,8 +13,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	prombridge "go.opentelemetry.io/contrib/bridges/prometheus"
 	"go.opentelemetry.io/otel"
@@ -54,17 +56,18 @@ func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		o.Logger.Warn("OpenTelemetry: something could not be sent or is set wrong", "error", err)
 	}))
-	// What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) goes before.
-	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
-		attribute.String("service.name", "spendflush"), attribute.String("service.version", o.Version),
-		attribute.String("service.instance.id", o.Instance)), resource.WithFromEnv())
-	if err != nil && !errors.Is(err, resource.ErrPartialResource) && !errors.Is(err, resource.ErrSchemaURLConflict) {
+	// What the SDK says by itself, such as of a certificate that it can't read, would go to stderr in a form of its own.
+	otel.SetLogger(logr.FromSlogHandler(o.Logger.With("of", "OpenTelemetry").Handler()))
+	res, err := describeInstance(ctx, o)
+	if err != nil {
 		return nil, err
 	}
 	if s.Traces {
-		if err := t.startTraces(ctx, s, res); err != nil {
+		exporter, err := otlptracehttp.New(ctx)
+		if err != nil {
 			return nil, err
 		}
+		t.startTraces(exporter, s, res)
 	}
 	if s.Metrics {
 		exporter, err := otlpmetrichttp.New(ctx)
@@ -78,14 +81,22 @@ func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
+// describeInstance returns what is told of the instance. What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)
+// goes before.
+func describeInstance(ctx context.Context, o Options) (*resource.Resource, error) {
+	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
+		attribute.String("service.name", "spendflush"), attribute.String("service.version", o.Version),
+		attribute.String("service.instance.id", o.Instance)), resource.WithFromEnv())
+	if err != nil && !errors.Is(err, resource.ErrPartialResource) && !errors.Is(err, resource.ErrSchemaURLConflict) {
+		return nil, err
+	}
+	return res, nil
+}
+
 // startTraces makes two providers on one exporter. Requests are sampled as OTEL_TRACES_SAMPLER says; what the pipeline does is
 // always traced, unless nothing is, as there are few seals and flushes in a second however many requests there are: a flush
 // that wasn't sampled could not be followed, whoever asks.
-func (t *Telemetry) startTraces(ctx context.Context, s Settings, res *resource.Resource) error {
-	exporter, err := otlptracehttp.New(ctx)
-	if err != nil {
-		return err
-	}
+func (t *Telemetry) startTraces(exporter sdktrace.SpanExporter, s Settings, res *resource.Resource) {
 	limits := sdktrace.NewSpanLimits()
 	if !s.linksLimited {
 		limits.LinkCountLimit = linkLimit
@@ -95,12 +106,15 @@ func (t *Telemetry) startTraces(ctx context.Context, s Settings, res *resource.R
 	requests := sdktrace.NewTracerProvider(common...)
 	t.stop = append(t.stop, requests.Shutdown)
 	if s.sampledNever {
-		return nil
+		return
 	}
 	own := sdktrace.NewTracerProvider(append(common, sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(givenIDs{}))...)
-	t.Pipeline = newPipeline(own.Tracer(scope), limits.LinkCountLimit)
+	maxLinks := limits.LinkCountLimit
+	if maxLinks < 0 { // there is no limit
+		maxLinks = math.MaxInt
+	}
+	t.Pipeline = newPipeline(own.Tracer(scope), maxLinks)
 	t.Requests = &Requests{tracer: requests.Tracer(scope), pipeline: t.Pipeline}
-	return nil
 }
 
 // Stop sends what is left, until ctx ends.

@@ -208,3 +208,53 @@ func BenchmarkParseAmount(b *testing.B) {
 		}
 	}
 }
+
+// Each update has an id of its own, of one combination. Every 10,000 they are sealed and let go of, which is measured.
+func BenchmarkRecordID(b *testing.B) {
+	p, u, i := benchPipeline(b), benchUpdate(1), 0
+	id := make([]byte, 0, 20)
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		id = fmt.Appendf(id[:0], "%020d", i)
+		u.ID = string(id)
+		if err := p.Record(&u); err != nil {
+			b.Fatal(err)
+		}
+		if i%10_000 == 0 {
+			sealAndForget(p)
+		}
+	}
+}
+
+// A call of a hundred updates that has a key.
+func BenchmarkRecordOnce(b *testing.B) {
+	p, i := benchPipeline(b), 0
+	updates := make([]spend.Update, 100)
+	for i := range updates {
+		updates[i] = benchUpdate(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		if _, err := p.RecordOnce(fmt.Sprint("request-", i), updates); err != nil {
+			b.Fatal(err)
+		}
+		if i%100 == 0 {
+			sealAndForget(p)
+		}
+	}
+}
+
+// sealAndForget seals what is open, and has the pipeline forget it.
+func sealAndForget(p *Pipeline) {
+	p.seal(false)
+	for _, r := range p.relays {
+		for _, batch := range r.outbox.batches {
+			if batch.held != nil {
+				p.open.facts.release(batch.held)
+			}
+		}
+		r.outbox.batches = nil
+	}
+}

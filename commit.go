@@ -22,7 +22,8 @@ type committer struct {
 	log       *slog.Logger
 	metrics   *metrics
 	recent    *recentFlushes
-	confirmed func(marks map[spend.ProducerID]spend.Mark) // called for each commit
+	confirmed func(marks map[spend.ProducerID]spend.Mark)  // called for each commit
+	decided   func(f *spend.Flush, taken []spend.TakenOut) // and then for one with facts
 	rewind    rewindDetector
 	books     *booksHolder
 	known     *spend.KnownKeys
@@ -52,7 +53,9 @@ func (p *Pipeline) committer(shard int) *committer {
 	if c == nil {
 		c = &committer{
 			shard: shard, cfg: &p.cfg, time: p.time, log: p.log.With("shard", shard), metrics: p.metrics, recent: &p.recent,
-			confirmed: func(marks map[spend.ProducerID]spend.Mark) { p.confirmOwn(shard, marks) }, size: newFlushSize(p.cfg.limits.flush), books: &p.books,
+			confirmed: func(marks map[spend.ProducerID]spend.Mark) { p.confirmOwn(shard, marks) },
+			decided:   func(f *spend.Flush, taken []spend.TakenOut) { p.decideOwn(shard, f, taken) },
+			size:      newFlushSize(p.cfg.limits.flush), books: &p.books,
 			known: spend.NewKnownKeys(p.cfg.limits.keys / p.cfg.Shards),
 		}
 		p.committers[shard] = c
@@ -164,6 +167,10 @@ func (c *committer) learn(ctx context.Context, plan *plan) error {
 // apply commits one flush of the plan, and reports it.
 func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by via) error {
 	before := c.rewind.atLeast()
+	var taken []spend.TakenOut
+	if len(f.Facts) > 0 {
+		f.Outcome = &taken
+	}
 	start := c.time.Now()
 	applyCtx, cancel := c.time.WithTimeout(ctx, applyTimeout)
 	defer cancel()
@@ -175,12 +182,15 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	}
 
 	c.rewind.observe(before + 1)
-	c.metrics.flushed(f, string(by), end.Sub(start), traceID)
+	c.metrics.flushed(f, taken, string(by), end.Sub(start), traceID)
 	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
 	c.logFlush(f)
 	plan.applied(f)
 	c.grow(plan)
 	c.confirmed(plan.marks)
+	if len(f.Facts) > 0 {
+		c.decided(f, taken)
+	}
 	c.log.Debug("flushed", "path", string(by), "producers", len(f.Claims), "totals", len(f.Totals), "rollups", len(f.Rollups),
 		"updates", f.Control.Rollups.APIRequests(), "amount", f.Control.Rollups.Spend, "took", end.Sub(start))
 	return nil

@@ -54,8 +54,9 @@ type Config struct {
 	// returns ErrDayFull. Default: 0, no bound.
 	MaxNewKeysPerDay int64
 
-	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres. Above it the open map goes on
-	// summing and isn't sealed. From 1 MiB. Default: 64 MiB.
+	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres, and the ids that do: 256 bytes for
+	// each. Above it the open map goes on summing and isn't sealed, and updates with ids are refused by ErrBufferFull.
+	// From 1 MiB. Default: 64 MiB.
 	MaxUnconfirmedBytes int
 
 	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from the queue. After it the
@@ -67,6 +68,11 @@ type Config struct {
 	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Retainer, there. 0:
 	// not at all. At most 24h. With it, a Queue must be a Retainer.
 	RewindWindow time.Duration
+
+	// IDWindow is for how long after its commit an id counts no second time. One that is older is
+	// forgotten, and counts again. 1h to 4320h. Default: 864h, 36 days: a day more than Update.Time
+	// may lie back.
+	IDWindow time.Duration
 
 	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default: 10s.
 	DrainTimeout time.Duration
@@ -113,6 +119,7 @@ func (c Config) WithDefaults() Config {
 	c.MaxKeys = cmp.Or(c.MaxKeys, 1_000_000)
 	c.MaxUnconfirmedBytes = cmp.Or(c.MaxUnconfirmedBytes, 64<<20)
 	c.GapGrace = cmp.Or(c.GapGrace, 10*time.Minute)
+	c.IDWindow = cmp.Or(c.IDWindow, 36*24*time.Hour)
 	if c.limits == (limits{}) {
 		c.limits = limits{flush: largestFlush, bytes: flushBytes, waiting: waitingBudget, keys: knownKeySlots}
 	}
@@ -179,6 +186,7 @@ func (c *Config) numbers() []number {
 		{"DrainTimeout", int64(c.DrainTimeout), bounds.Duration(time.Millisecond, bounds.NoEnd)},
 		{"GapGrace", int64(c.GapGrace), bounds.GapGrace},
 		{"RewindWindow", int64(c.RewindWindow), bounds.RewindWindow},
+		{"IDWindow", int64(c.IDWindow), bounds.IDWindow},
 	}
 }
 

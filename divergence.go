@@ -47,17 +47,19 @@ func (r *relay) changeIdentity(of spend.ProducerID, mark spend.Mark, cause error
 func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 	old := r.outbox
 	fresh := newOutbox(r.p.cfg.newProducer(r.p.time.Now(), r.commits.pruned()), r.p.cfg.RewindWindow)
-	fresh.seal, fresh.setAside = old.seal, old.setAside
+	fresh.seal, fresh.setAside, fresh.deciding = old.seal, old.setAside, old.deciding
 
 	var updates int64
 	var amount spend.Amount
 	confirmed, batches := 0, 0
+	var held []*heldPieces // of those set aside
 	setAside := func(b *outgoing, reason error) {
 		stage := Accepted
 		if b.queued || b.journaled {
 			stage = Queued
 		}
 		fresh.noteAside(b.seal, stage)
+		held = append(held, b.held)
 		r.aside = append(r.aside, aside{b.Batch, b.seal, fmt.Errorf("producer %s sequence %d: %w", b.Producer, b.Sequence, reason)})
 		batches, updates, amount = batches+1, updates+b.Updates, amount.Add(b.Amount)
 	}
@@ -66,6 +68,7 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 			setAside(b, reason)
 		} else {
 			confirmed++
+			fresh.decide(b)
 		}
 	}
 	// Postgres was turned back before another process went on, if it lacks what it was seen to have.
@@ -84,6 +87,9 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 		r.log.Error("THIS PROCESS DOES NOT OWN ITS IDENTITY ANY MORE: it goes on under a new one; what it can't be sure of goes to quarantine",
 			"reason", cause, "old_producer", old.producer.String(), "new_producer", fresh.producer.String(),
 			"mark", mark.Sequence, "sealed", old.next-1, "batches", batches, "updates", updates, "amount", amount)
+		for _, h := range held {
+			r.p.open.facts.release(h)
+		}
 		if confirmed > 0 {
 			r.p.advanced()
 		}

@@ -75,6 +75,25 @@ func (s faultyStore) Apply(ctx context.Context, f *spend.Flush) error {
 	return s.call("Store.Apply", func() error { return s.Store.Apply(ctx, f) })
 }
 
+// facts returns the store as one that keeps ids.
+func (s faultyStore) facts() spend.FactStore { return s.Store.(spend.FactStore) }
+
+func (s faultyStore) Fact(ctx context.Context, id spend.FactID) (facts []spend.CommittedFact, err error) {
+	err = s.call("Store.Fact", func() error { facts, err = s.facts().Fact(ctx, id); return err })
+	return facts, err
+}
+
+func (s faultyStore) Outcomes(
+	ctx context.Context, shard int, producer spend.ProducerID, sequences []uint64,
+) (taken []spend.TakenOut, err error) {
+	err = s.call("Store.Outcomes", func() error { taken, err = s.facts().Outcomes(ctx, shard, producer, sequences); return err })
+	return taken, err
+}
+
+func (s faultyStore) TendFacts(ctx context.Context, window time.Duration) error {
+	return s.call("Store.TendFacts", func() error { return s.facts().TendFacts(ctx, window) })
+}
+
 func (s faultyStore) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	return s.call("Store.Quarantine", func() error { return s.Store.Quarantine(ctx, bad) })
 }

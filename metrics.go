@@ -39,6 +39,10 @@ type metrics struct {
 
 	journalFailures prometheus.Counter
 
+	newIDs    prometheus.Counter
+	repeats   *prometheus.CounterVec
+	conflicts *prometheus.CounterVec
+
 	locksWon     *prometheus.CounterVec
 	locksLost    *prometheus.CounterVec
 	flushSeconds *prometheus.HistogramVec
@@ -91,6 +95,11 @@ func newMetrics(shards int) *metrics {
 			Help: "Time that a committed flush took, by path.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"path"}),
 		flushRows: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spendflush_flush_rows",
 			Help: "Rows that a committed flush wrote.", Buckets: prometheus.ExponentialBuckets(1, 4, 11)}),
+		newIDs: counter("spendflush_ids_recorded_total", "Ids of updates and requests that this instance has recorded."),
+		repeats: counters("spendflush_id_repeats_total", "Updates that weren't counted because they were before, under the same ids: held is what "+
+			"this instance knew at once, books what its flushes took out.", "found"),
+		conflicts: counters("spendflush_id_conflicts_total", "Updates whose ids were given to another content before: held were refused by this "+
+			"instance, those of books its flushes have put into quarantine.", "found"),
 		rows:    counters("spendflush_rows_committed_total", "Rows written by committed flushes, by table.", "table"),
 		batches: counters("spendflush_batches_committed_total", "Batches committed by this instance, by path.", "path"),
 		updates: counters("spendflush_updates_committed_total", "Updates committed by this instance for all producers, by path.", "path"),
@@ -107,7 +116,9 @@ func (m *metrics) begin(shards int) {
 			c.WithLabelValues(v)
 		}
 	}
-	begin(m.refused, "invalid", "buffer_full", "closed")
+	begin(m.refused, "invalid", "buffer_full", "id_reused", "closed")
+	begin(m.repeats, "held", "books")
+	begin(m.conflicts, "held", "books")
 	begin(m.rows, "total", "rollup")
 	begin(m.batches, "queue", "direct")
 	begin(m.updates, "queue", "direct")
@@ -122,6 +133,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.refused, m.sealed, m.pushed, m.pushFailures, m.redeliveries, m.duplicates, m.newer, m.quarantined, m.foreign, m.left, m.unsigned, m.fenced,
 		m.locksWon, m.locksLost, m.flushSeconds, m.flushRows, m.rows, m.batches, m.updates,
 		m.gaps, m.lost, m.found, m.rewinds, m.restored, m.queueLost, m.identities, m.recovering, m.journalFailures,
+		m.newIDs, m.repeats, m.conflicts,
 	}
 }
 
@@ -130,6 +142,8 @@ func (m *metrics) refuse(err error, n int) {
 	switch {
 	case errors.Is(err, ErrBufferFull):
 		reason = "buffer_full"
+	case errors.Is(err, ErrIDReused):
+		reason = "id_reused"
 	case errors.Is(err, ErrClosed):
 		reason = "closed"
 	}
@@ -137,7 +151,7 @@ func (m *metrics) refuse(err error, n int) {
 }
 
 // flushed counts a flush that is committed. traceID is that of its trace, "" if it has none.
-func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration, traceID string) {
+func (m *metrics) flushed(f *spend.Flush, taken []spend.TakenOut, path string, took time.Duration, traceID string) {
 	observe(m.flushSeconds.WithLabelValues(path), took.Seconds(), traceID)
 	observe(m.flushRows, float64(len(f.Totals)+len(f.Rollups)), traceID)
 	m.rows.WithLabelValues("total").Add(float64(len(f.Totals)))
@@ -150,7 +164,10 @@ func (m *metrics) flushed(f *spend.Flush, path string, took time.Duration, trace
 	}
 	m.quarantined.Add(float64(len(f.Quarantine)))
 	m.found.Add(float64(len(f.Found)))
-	m.updates.WithLabelValues(path).Add(float64(f.Control.Rollups.APIRequests()))
+	duplicates, conflicts := takenUpdates(taken)
+	m.repeats.WithLabelValues("books").Add(float64(duplicates))
+	m.conflicts.WithLabelValues("books").Add(float64(conflicts))
+	m.updates.WithLabelValues(path).Add(float64(f.Control.Rollups.APIRequests() - duplicates - conflicts))
 }
 
 // observe adds a value to a histogram, with the trace as its exemplar unless its id is "".
@@ -215,7 +232,9 @@ var (
 	descAmount       = describe("spendflush_unconfirmed_amount_dollars", "Dollars not known to be in Postgres, by stage.", "stage")
 	descUnconfirmed  = describe("spendflush_unconfirmed_batches", "Sealed batches not known to be in Postgres.", "shard")
 	descUnconfBytes  = describe("spendflush_unconfirmed_bytes", "Bytes of sealed batches not known to be in Postgres.", "shard")
-	descBytesLimit   = describe("spendflush_unconfirmed_bytes_limit", "Bytes of sealed batches in memory above which nothing is sealed.")
+	descBytesLimit   = describe("spendflush_unconfirmed_bytes_limit", "Bytes of sealed batches and held ids in memory above which nothing is sealed, and no id is taken.")
+	descHeldIDs      = describe("spendflush_ids_held", "Ids that this instance has recorded and that aren't known to be committed.")
+	descHeldBytes    = describe("spendflush_ids_held_bytes", "Bytes that they take in memory, as spendflush_unconfirmed_bytes_limit counts them.")
 	descNewEntities  = describe("spendflush_new_entities_total", "Entities of updates that this instance had not met lately.")
 	descKeptBatches  = describe("spendflush_kept_batches", "Committed batches retained in memory in case Postgres is turned back.", "shard")
 	descKeptBytes    = describe("spendflush_kept_bytes", "Bytes of committed batches retained in memory in case Postgres is turned back.", "shard")
@@ -242,7 +261,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		}
 	}
 	for _, d := range []*prometheus.Desc{
-		descAccepted, descNewEntities, descOpenKeys,
+		descAccepted, descNewEntities, descHeldIDs, descHeldBytes, descOpenKeys,
 		descMaxKeys, descOpenUpdates, descAmount, descUnconfirmed, descUnconfBytes, descOldest, descFallback,
 		descLockHeld, descBooks, descQueueBatches, descQueueBytes, descQueueOldest, descQueueUp, descBytesLimit, descKeptBatches,
 		descKeptBytes, descUnjournaled, descDenied,
@@ -291,6 +310,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(descAccepted, prometheus.CounterValue, float64(s.Accepted))
 	ch <- prometheus.MustNewConstMetric(descNewEntities, prometheus.CounterValue, float64(c.p.open.newcomers.total()))
+	ids, idBytes := c.p.open.facts.size()
+	gauge(descHeldIDs, float64(ids))
+	gauge(descHeldBytes, float64(idBytes))
 	gauge(descOpenKeys, float64(s.Open.Keys))
 	gauge(descMaxKeys, float64(s.Open.MaxKeys))
 	gauge(descBytesLimit, float64(c.p.cfg.MaxUnconfirmedBytes))

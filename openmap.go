@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type openMap struct {
 	maxKeys   int64
 	stripes   [stripeCount]stripe
 	newcomers *newcomers
+	facts     *openFacts   // what has ids
 	keys      atomic.Int64 // places of cells with updates in the open seal, and those reserved by groups being added
 
 	// group is held shared while the updates of one call are added and exclusively while the
@@ -46,6 +48,7 @@ func newOpenMap(maxKeys int, keep spend.Dimensions, day int64) *openMap {
 		m.stripes[i].cells = map[uint64]*cell{}
 		m.stripes[i].seal = 1
 	}
+	m.facts = newOpenFacts(m, 1, math.MaxInt64)
 	return m
 }
 
@@ -123,6 +126,11 @@ type slot struct {
 func (m *openMap) addGroup(caller string, updates []spend.Update, slots []slot) (seal uint64, err error) {
 	m.group.RLock()
 	defer m.group.RUnlock()
+	return m.addGroupHeld(caller, updates, slots)
+}
+
+// addGroupHeld is addGroup for a caller who holds group.
+func (m *openMap) addGroupHeld(caller string, updates []spend.Update, slots []slot) (seal uint64, err error) {
 	reserved, err := m.locate(updates, slots)
 	if err != nil {
 		return 0, err
@@ -255,6 +263,7 @@ func (m *openMap) stripe(hash uint64) *stripe { return &m.stripes[hash%stripeCou
 // evictIdle rotates all stripes.
 func (m *openMap) evictIdle() {
 	m.newcomers.evictIdle()
+	m.facts.evictIdle()
 	for i := range m.stripes {
 		s := &m.stripes[i]
 		s.mu.Lock()
@@ -292,6 +301,8 @@ func (m *openMap) swap(last bool) (seal uint64, dirty [][]*cell, sum beingSealed
 		s.mu.Unlock()
 	}
 
+	facts := m.facts.swap(last)
+	sum.updates, sum.amount, sum.places = sum.updates+facts.updates, sum.amount.Add(facts.amount), sum.places+facts.places
 	m.keys.Add(-sum.places)
 	m.newcomers.sealed()
 	return seal, dirty, sum
@@ -324,6 +335,7 @@ func (m *openMap) sums() openSums {
 		total.amount = total.amount.Add(s.amount)
 		s.mu.Unlock()
 	}
+	m.facts.total(&total)
 	return total
 }
 
@@ -344,6 +356,7 @@ func (m *openMap) entity(e spend.Entity, shards int) []spend.Counters {
 		}
 		s.mu.Unlock()
 	}
+	m.facts.entity(e, sums)
 	return sums
 }
 

@@ -20,6 +20,7 @@ type outbox struct {
 	seal     uint64 // the last seal whose batches are here, or were
 
 	batches   []*outgoing // not known to be in Postgres, by sequence
+	deciding  []*outgoing // batches of facts in Postgres of which it isn't known what they came to
 	unpushed  int         // the batches before this place are in the queue as far as known
 	confirmed uint64      // the highest sequence that Postgres was seen to be at
 
@@ -47,6 +48,7 @@ type outgoing struct {
 	inDoubt     bool          // whether it still is must be looked at
 	journaled   bool          // it is known to be in the journal
 	lost        bool          // Postgres has skipped it as lost
+	held        *heldPieces   // of a batch of facts that was sealed here
 	since       time.Time     // its updates were accepted after it
 	confirmedAt time.Time
 }
@@ -201,10 +203,11 @@ func compareSequence(b *outgoing, sequence uint64) int {
 
 // taken is what a mark has brought.
 type taken struct {
-	confirmed   int         // batches that are in the books
-	quarantined []*outgoing // batches that Postgres keeps in quarantine
-	restored    int         // batches retained that are sent again, because Postgres was turned back
-	missing     uint64      // batches that Postgres had and has no more, and that aren't here any more
+	confirmed   int           // batches that are in the books
+	quarantined []*outgoing   // batches that Postgres keeps in quarantine
+	released    []*heldPieces // of these
+	restored    int           // batches retained that are sent again, because Postgres was turned back
+	missing     uint64        // batches that Postgres had and has no more, and that aren't here any more
 }
 
 // confirm takes a mark that it follows. What is in the books or in quarantine leaves; what was
@@ -217,10 +220,13 @@ func (o *outbox) confirm(mark spend.Mark, now time.Time) (t taken) {
 		case mark.Has(b.Sequence):
 			b.confirmedAt = now
 			t.confirmed++
+			o.decide(b)
 			o.drop(b)
 		case mark.HasQuarantined(b.Sequence):
 			b.confirmedAt = now
 			t.quarantined = append(t.quarantined, b)
+			t.released = append(t.released, b.held)
+			b.held = nil
 			o.noteAside(b.seal, Queued)
 			o.drop(b) // a Postgres that is turned back has it in quarantine no more
 		case b.Sequence <= mark.Sequence && !b.lost:
@@ -312,6 +318,7 @@ func (o *outbox) confirmStored(mark spend.Mark, before outboxView, began time.Ti
 			continue
 		}
 		b.entry, b.queued, b.lost = "", false, b.Sequence <= mark.Sequence
+		o.undecide(b)
 		o.batches = append(o.batches, b)
 		t.restored++
 	}

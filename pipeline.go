@@ -22,6 +22,7 @@ type Pipeline struct {
 	time     clock
 	hours    *hourClock
 	open     *openMap
+	facts    spend.FactStore // the Store, nil if it keeps no ids
 	relays   []*relay
 	flushers []*flusher
 	metrics  *metrics
@@ -84,6 +85,8 @@ func New(c Config) (*Pipeline, error) {
 		stopped:  make(chan struct{}),
 	}
 
+	p.facts, _ = c.Store.(spend.FactStore)
+	p.open.facts = newOpenFacts(p.open, c.Shards, int64(c.MaxUnconfirmedBytes))
 	p.books.p, p.books.view = p, booksView{queue: c.Queue, locker: c.Locker}
 	p.log = c.Logger.With("instance", c.Instance, "producer", p.producer.String())
 	p.metrics = newMetrics(c.Shards)
@@ -145,6 +148,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		work.Go(func() { p.watchRewinds(workCtx) })
 	}
 	work.Go(func() { p.touchMarks(workCtx) })
+	if p.facts != nil {
+		work.Go(func() { p.tendFacts(workCtx) })
+	}
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {
@@ -175,10 +181,15 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Record counts one update. It does no I/O and doesn't block but for other calls at work on the
-// same keys. It keeps nothing of u. Errors: *UpdateError if the update is refused, ErrBufferFull,
-// ErrClosed; nothing was recorded then.
+// Record counts one update, or nothing if it has an ID that was counted before. It does no I/O and
+// doesn't block but for other calls at work on the same keys, or on ids. It keeps nothing of u.
+// Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; of one with an ID
+// *IDReusedError and ErrNoIDs, too. Nothing was recorded then.
 func (p *Pipeline) Record(u *spend.Update) error {
+	if u.ID != "" {
+		_, err := p.recordFacts("", []spend.Update{*u}, nil)
+		return err
+	}
 	_, err := p.record("", u)
 	return err
 }
@@ -213,12 +224,11 @@ func (p *Pipeline) hourOf(c *spend.Cost) spend.Hour {
 	return spend.HourOf(c.Time)
 }
 
-// Receipt stands for updates recorded in one call, to be waited for.
-type Receipt struct{ seal uint64 }
-
 // RecordAll counts all the updates or, with an error, none of them; no crash tears them apart on
-// their way into the queue of one shard. Like Record it does no I/O and keeps nothing of updates.
-// Errors: *UpdateError naming the first update refused, ErrBufferFull, ErrClosed.
+// their way into the queue of one shard, but those without an ID from those with one, which count
+// once each. Like Record it does no I/O and keeps nothing of updates. Errors: *UpdateError naming
+// the first update refused, ErrBufferFull, ErrClosed; of updates with IDs *IDReusedError and
+// ErrNoIDs, too.
 func (p *Pipeline) RecordAll(updates []spend.Update) (Receipt, error) {
 	return p.RecordAllFor("", updates)
 }
@@ -228,15 +238,18 @@ func (p *Pipeline) RecordAll(updates []spend.Update) (Receipt, error) {
 // others leave. The error wraps ErrShareFull, too, where that is why the buffer is full, and
 // ErrDayFull where Config.MaxNewKeysPerDay is. caller is any name; "" has no such bounds.
 func (p *Pipeline) RecordAllFor(caller string, updates []spend.Update) (Receipt, error) {
+	if anyID(updates) {
+		return p.recordFacts(caller, updates, nil)
+	}
 	if len(updates) == 1 {
 		seal, err := p.record(caller, &updates[0])
-		return Receipt{seal}, err
+		return Receipt{seal: seal, updates: 1}, err
 	}
 	seal, err := p.recordGroup(caller, updates)
 	if err != nil {
 		p.metrics.refuse(err, len(updates))
 	}
-	return Receipt{seal}, err
+	return Receipt{seal: seal, updates: len(updates)}, err
 }
 
 func (p *Pipeline) recordGroup(caller string, updates []spend.Update) (uint64, error) {
@@ -261,71 +274,6 @@ func firstFault(updates []spend.Update, next error) error {
 		}
 	}
 	return next
-}
-
-// Stage is how far an update has come.
-type Stage uint8
-
-// The stages, each including those before it.
-const (
-	// Accepted is in the memory of this process.
-	Accepted Stage = iota + 1
-	// Queued is outside this process: in the queue, in the journal or, where there is neither, in
-	// Postgres.
-	Queued
-	// Committed is in Postgres.
-	Committed
-)
-
-func (s Stage) String() string {
-	switch s {
-	case Accepted:
-		return "accepted"
-	case Queued:
-		return "queued"
-	case Committed:
-		return "committed"
-	}
-	return fmt.Sprintf("stage(%d)", uint8(s))
-}
-
-// Wait blocks until the updates of the receipt have reached the stage, or ctx ends, or the pipeline
-// has stopped. It returns the stage that they have reached and nil, ctx's error or ErrClosed. The
-// updates stay recorded in any case.
-func (p *Pipeline) Wait(ctx context.Context, r Receipt, want Stage) (Stage, error) {
-	for {
-		change := *p.change.Load()
-		reached := p.reached(r)
-		if reached >= want {
-			return reached, nil
-		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-			return reached, ctx.Err()
-		case <-p.stopped:
-			if reached = p.reached(r); reached >= want {
-				return reached, nil
-			}
-			return reached, ErrClosed
-		}
-	}
-}
-
-func (p *Pipeline) reached(r Receipt) Stage {
-	reached := Committed
-	for _, relay := range p.relays {
-		relay.mu.Lock()
-		reached = min(reached, relay.outbox.reached(r.seal))
-		relay.mu.Unlock()
-	}
-	return reached
-}
-
-// advanced wakes those who wait for a stage.
-func (p *Pipeline) advanced() {
-	next := make(chan struct{})
-	close(*p.change.Swap(&next))
 }
 
 // sealAll seals the open map at every SealInterval while the outboxes have room.
@@ -378,17 +326,26 @@ func (p *Pipeline) seal(last bool) {
 	}
 	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
-	sealed := make([][]*spend.Batch, len(p.relays))
+	sealed, held := make([][]*spend.Batch, len(p.relays)), make([][]*heldPieces, len(p.relays))
 	now := p.time.Now()
 	for i, r := range p.relays {
 		h := r.header()
 		h.SealedAt = now
 		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
+	}
+	if places := p.between.places - p.open.facts.endedPlaces; places > 0 {
+		p.keyBytes.Store(bytesPerKey(sealed, places))
+	}
+
+	for i, r := range p.relays {
+		h := r.header()
+		h.SealedAt = now
+		sealed[i], held[i] = p.open.facts.batches(i, sealed[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
-	p.keyBytes.Store(bytesPerKey(sealed, p.between.places))
+	p.open.facts.recycle()
 	p.traceSeal(seal, sealed, began)
-	p.endSeal(sealed, seal, now)
+	p.endSeal(sealed, held, seal, now)
 	p.advanced() // the first relay may have brought its part on before the last one knew of the seal
 }
 
@@ -405,11 +362,11 @@ func (p *Pipeline) beginSeal(last bool) (seal uint64, dirty [][]*cell) {
 }
 
 // endSeal puts the batches of each relay into its outbox.
-func (p *Pipeline) endSeal(batches [][]*spend.Batch, seal uint64, now time.Time) {
+func (p *Pipeline) endSeal(batches [][]*spend.Batch, held [][]*heldPieces, seal uint64, now time.Time) {
 	p.moving.Lock()
 	defer p.moving.Unlock()
 	for i, r := range p.relays {
-		r.add(batches[i], seal, p.between.since, now)
+		r.add(batches[i], held[i], seal, p.between.since, now)
 	}
 	p.between = beingSealed{}
 }

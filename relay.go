@@ -68,6 +68,7 @@ type (
 		nextCheck   time.Time // when to look whether Postgres was turned back
 		nextAside   time.Time // when to look whether the quarantine has what was set aside
 		directUntil time.Time // the queue has lost something: nothing is left to it alone until then
+		nextOutcome time.Time // when to ask what batches of facts came to
 		isBorn      bool      // Postgres was asked whether the identity looks like one that was pruned
 	}
 )
@@ -148,7 +149,7 @@ func (r *relay) again() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case len(r.outbox.batches)+len(r.aside)+len(r.quarantined)+len(r.moved) > 0 || r.diverged:
+	case len(r.outbox.batches)+len(r.outbox.deciding)+len(r.aside)+len(r.quarantined)+len(r.moved) > 0 || r.diverged:
 		return confirmInterval
 	case len(r.outbox.retained)+len(r.asideKept) > 0:
 		return rewindCheck
@@ -177,13 +178,14 @@ func (r *relay) header() spend.Header {
 }
 
 // add takes the freshly sealed batches of a seal, whose updates were accepted after since. There
-// may be none.
-func (r *relay) add(batches []*spend.Batch, seal uint64, since, now time.Time) {
+// may be none. held has the pieces of those that are batches of facts.
+func (r *relay) add(batches []*spend.Batch, held []*heldPieces, seal uint64, since, now time.Time) {
 	r.mu.Lock()
 	if len(r.outbox.batches) == 0 {
 		r.progress = now
 	}
 	r.outbox.add(batches, seal, since)
+	r.outbox.hold(held)
 	r.mu.Unlock()
 	if len(batches) > 0 {
 		r.wake()
@@ -216,6 +218,9 @@ func (r *relay) confirm(of spend.ProducerID, mark spend.Mark) {
 func (r *relay) report(t taken) {
 	for _, b := range t.quarantined {
 		r.log.Error("a batch of this instance can't be booked; it is in quarantine", "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+	}
+	for _, held := range t.released {
+		r.p.open.facts.release(held)
 	}
 	if t.confirmed+len(t.quarantined) > 0 {
 		r.p.advanced()

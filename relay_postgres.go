@@ -24,6 +24,7 @@ func (r *relay) stepPostgres(ctx context.Context) (again time.Duration) {
 	} else if r.isStalled() {
 		r.redeliver(ctx)
 	}
+	r.askOutcomes(ctx)
 	r.checkRetained(ctx)
 	r.checkAside(ctx)
 	r.quarantineAside(ctx)

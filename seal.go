@@ -189,14 +189,19 @@ func (s *sealer) number(e spend.Entity) uint32 {
 func batches(parts []rowsPart, h spend.Header, keys *spend.BatchKeys) []*spend.Batch {
 	list := make([]*spend.Batch, len(parts))
 	for i, part := range parts {
-		b := keys.NewBatch(h, part.totals, part.rollups)
-		list[i] = b
-		h.Sequence++
-		h.PriorDigest = b.Digest()
-		h.PriorUpdates += b.Updates
-		h.PriorAmount = h.PriorAmount.Add(b.Amount)
+		list[i] = keys.NewBatch(h, part.totals, part.rollups)
+		h = after(h, list[i])
 	}
 	return list
+}
+
+// after returns the header of the batch that goes on from b, which has the header h.
+func after(h spend.Header, b *spend.Batch) spend.Header {
+	h.Sequence++
+	h.PriorDigest = b.Digest()
+	h.PriorUpdates += b.Updates
+	h.PriorAmount = h.PriorAmount.Add(b.Amount)
+	return h
 }
 
 // sortKey is what a row is sorted by, before it is made.

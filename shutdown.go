@@ -201,7 +201,7 @@ func (p *Pipeline) stages() (committed, queued bool) {
 	committed, queued = true, true
 	for _, r := range p.relays {
 		r.mu.Lock()
-		committed = committed && len(r.outbox.batches)+len(r.aside) == 0
+		committed = committed && len(r.outbox.batches)+len(r.outbox.deciding)+len(r.aside) == 0
 		queued = queued && len(r.aside) == 0 && r.outbox.toPush() == nil
 		r.mu.Unlock()
 	}

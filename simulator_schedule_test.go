@@ -343,7 +343,7 @@ func (in *simInstance) waitsFor() *simReceipt {
 		quarantined := false
 		for _, other := range in.receipts {
 			for _, u := range other.updates {
-				if other.Receipt == r.Receipt && in.s.times(u) == 0 {
+				if other.Seal() == r.Seal() && in.s.times(u) == 0 {
 					if !in.s.isSetAside(u) {
 						return r
 					}

@@ -130,6 +130,10 @@ func (b *FactBatch) Len() int { return len(b.starts) }
 // MaxBatchTexts count them.
 func (b *FactBatch) Size() (totals, rollups, texts int) { return len(b.totals), len(b.rows), b.texts }
 
+// Rows returns the rollup rows that the facts add up to, in no order. They are valid until anything
+// is added, and must not be changed.
+func (b *FactBatch) Rows() []RollupRow { return b.rows }
+
 // Reset makes it empty.
 func (b *FactBatch) Reset() {
 	clear(b.rows)

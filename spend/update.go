@@ -63,6 +63,11 @@ func (s *Status) UnmarshalText(text []byte) error {
 // Update is what one request cost and whom and what it counts on. At least one id or tag must be set; an empty id
 // means "none". Its JSON is one flat object, which POST /v1/updates takes.
 type Update struct {
+	// ID is the caller's name for what the update books, 1 to MaxIDBytes bytes of valid UTF-8 without NUL. What has the
+	// same ID counts once, whichever instance it is told to, within Config.IDWindow. "": it has none, and counts each
+	// time.
+	ID string `json:"id,omitempty"`
+
 	Cost
 	Series
 }
@@ -175,7 +180,21 @@ func (u *Update) checkAt(index int, now time.Time) error {
 	if err := u.Cost.Check(index, now); err != nil {
 		return err
 	}
+	if err := u.CheckID(index); err != nil {
+		return err
+	}
 	return u.Series.Check(index)
+}
+
+// CheckID checks the ID, if there is one. The error is an *UpdateError of that index.
+func (u *Update) CheckID(index int) error {
+	if u.ID == "" {
+		return nil
+	}
+	if err := CheckFactID(u.ID); err != nil {
+		return refuse(index, "id", "%s", err)
+	}
+	return nil
 }
 
 // Check checks the cost against the bounds. now is needed only if Time is set. The error is an *UpdateError of that index.

@@ -217,6 +217,7 @@ func (ps *parts) pipeline(registerer prometheus.Registerer) (*spendflush.Pipelin
 		MaxUnconfirmedBytes: ps.set.MaxUnconfirmed,
 		GapGrace:            ps.set.GapGrace,
 		RewindWindow:        ps.set.RewindWindow,
+		IDWindow:            ps.set.IDWindow,
 		RollupDimensions:    ps.set.RollupDimensions,
 		BatchKeys:           ps.set.batchKeys(),
 		Logger:              ps.log,

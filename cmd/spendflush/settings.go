@@ -60,6 +60,7 @@ type settings struct {
 	QueueKeyAccepted string        `env:"SPENDFLUSH_QUEUE_KEY_ACCEPTED" secret:"true" allowed:"another key, or: unsigned; with SPENDFLUSH_QUEUE_KEY" help:"while the key is replaced, the other one, which is accepted and signs nothing; while the first key is introduced, unsigned batches are"`
 	GapGrace         time.Duration `env:"SPENDFLUSH_GAP_GRACE" envDefault:"10m" help:"how long a batch waits for an earlier one of its producer before that is reported as lost and passed"`
 	RewindWindow     time.Duration `env:"SPENDFLUSH_REWIND_WINDOW" envDefault:"0s" help:"how far back Postgres may be turned without loss; committed batches are kept for so long, in memory and in Redis"`
+	IDWindow         time.Duration `env:"SPENDFLUSH_ID_WINDOW" envDefault:"864h" help:"for how long after its commit an id counts no second time; the same for all instances"`
 	JournalDir       string        `env:"SPENDFLUSH_JOURNAL_DIR" allowed:"a directory of this instance alone" help:"keep sealed batches there until they are in Postgres, so that they survive the death of this process and Redis together (default: no journal)"`
 	AuditInterval    time.Duration `env:"SPENDFLUSH_AUDIT_INTERVAL" envDefault:"24h" help:"how long after the last audit, whoever made it, one of the instances makes the next; it reads all the books"`
 	RollupDimensions []string      `env:"SPENDFLUSH_ROLLUP_DIMENSIONS" envDefault:"model,model_group,custom_llm_provider,mcp_namespaced_tool_name,endpoint" allowed:"some of the default, with commas; none: 'none'" help:"dimensions that the rollup keeps apart"`
@@ -89,6 +90,7 @@ var settingBounds = map[string]bounds.Bound{
 	"MaxClients":       bounds.Number(1, 1_000_000),
 	"GapGrace":         bounds.GapGrace,
 	"RewindWindow":     bounds.RewindWindow,
+	"IDWindow":         bounds.IDWindow,
 	"AuditInterval":    bounds.Duration(time.Second, 720*time.Hour).OrZero("off"),
 	"DrainDelay":       bounds.Duration(0, 5*time.Minute),
 	"ShutdownTimeout":  bounds.Duration(100*time.Millisecond, time.Hour),

@@ -21,6 +21,7 @@ var (
 	MaxUnconfirmedBytes = Number(1<<20, NoEnd)
 	GapGrace            = Duration(time.Second, 24*time.Hour)
 	RewindWindow        = Duration(0, 24*time.Hour).OrZero("off")
+	IDWindow            = Duration(time.Hour, 180*24*time.Hour)
 )
 
 // NoEnd is the most of a bound that has no end.

@@ -342,7 +342,7 @@ var engineMutants = []mutant{
 	{
 		name:  "Wait says what it was asked for",
 		guard: "Wait says committed only of what every shard has confirmed",
-		edits: []edit{{"pipeline.go", "reached = min(reached, relay.outbox.reached(r.seal))", "reached = relay.outbox.reached(r.seal)"}},
+		edits: []edit{{"receipt.go", "reached = min(reached, relay.outbox.reached(r.seal))", "reached = relay.outbox.reached(r.seal)"}},
 		pkg:   ".",
 		tests: []string{"TestSimulatorBooksAreExactWhateverTheOrderOfTheGoroutines"},
 	},

@@ -76,7 +76,7 @@ var lossMutants = []mutant{
 	{
 		name:  "seal without room for what is open",
 		guard: "a seal that would go above the bound of unconfirmed bytes waits",
-		edits: []edit{{"seal_room.go", "int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <=", "int64(bytes) <="}},
+		edits: []edit{{"seal_room.go", "int64(bytes)+ids+p.open.keys.Load()*p.keyBytes.Load() <=", "int64(bytes)+ids <="}},
 		pkg:   ".",
 		tests: []string{"TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits"},
 	},
@@ -300,7 +300,7 @@ var lossMutants = []mutant{
 	{
 		name:  "unbounded batches in memory",
 		guard: "sealed batches in memory are bounded in bytes",
-		edits: []edit{{"seal_room.go", "return bytes == 0 || int64(bytes)+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)", "return bytes >= 0"}},
+		edits: []edit{{"seal_room.go", "return bytes == 0 || int64(bytes)+ids+p.open.keys.Load()*p.keyBytes.Load() <= int64(p.cfg.MaxUnconfirmedBytes)", "return ids >= 0"}},
 		pkg:   ".",
 		tests: []string{"TestPostgresAwayForLongQueuesOnUpToTheBoundAndLosesNothing"},
 	},

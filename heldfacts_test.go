@@ -194,7 +194,7 @@ func TestABatchIsSettledOnce(t *testing.T) {
 	}
 }
 
-// Nobody knows any more what became of a batch that was committed long ago.
+// The books forget what they took out of a batch that was committed long ago.
 func TestCountsOfABatchThatTookAnHourAreNotFinal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -229,6 +229,28 @@ func flushOfOne(t *testing.T, b *spend.Batch) *spend.Flush {
 	plan.addEntry(spend.Entry{Bytes: b.Bytes()})
 	plan.learn(plan.unknown(), spend.Marks{})
 	return plan.next()
+}
+
+// What a Postgres that is turned back took out of a batch says nothing of what it takes out when the batch comes again.
+func TestABatchThatIsTurnedBackIsDecidedAgain(t *testing.T) {
+	now := time.Now()
+	b := chained(t, 1, 1)[0]
+	o := newOutbox(b.Producer, time.Hour)
+	o.add([]*spend.Batch{b}, 1, now)
+	o.hold([]*heldPieces{{}})
+	mark := spend.Mark{Sequence: 1, Digest: b.Digest()}
+	o.confirm(mark, now)
+	if len(o.deciding) != 1 || o.reachedOfFacts([]uint64{1}) != Queued {
+		t.Errorf("%d batches are to be decided once it is committed, and it is %s", len(o.deciding), o.reachedOfFacts([]uint64{1}))
+	}
+	o.confirmStored(spend.Mark{}, o.view(), now.Add(time.Second))
+	if len(o.deciding) != 0 || len(o.batches) != 1 {
+		t.Errorf("%d batches are to be decided and %d on their way once it is turned back, want 0 and 1", len(o.deciding), len(o.batches))
+	}
+	o.confirm(mark, now)
+	if len(o.deciding) != 1 {
+		t.Errorf("%d batches are to be decided once it is committed again, want 1", len(o.deciding))
+	}
 }
 
 // Each of many goroutines records each id, some by themselves and some in one call, while all is sealed all the time.

@@ -1,6 +1,7 @@
 package spendflush
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,7 +27,9 @@ func (s *testStore) recordedOn(key string) int64 {
 // mustCount waits until the receipt is committed, and compares what became of it.
 func (r *rig) mustCount(t *testing.T, receipt Receipt, fresh, duplicates, conflicts int) {
 	t.Helper()
-	if stage, err := r.Wait(t.Context(), receipt, Committed); stage != Committed || err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if stage, err := r.Wait(ctx, receipt, Committed); stage != Committed || err != nil {
 		t.Fatalf("%s, %v", stage, err)
 	}
 	want := Counts{fresh + duplicates + conflicts, fresh, duplicates, conflicts, true}

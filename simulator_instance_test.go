@@ -41,6 +41,8 @@ type simReceipt struct {
 	Receipt
 	updates []*simUpdate
 	stage   Stage
+	from    []int // of each update: the place of its batch among those of it that the process has sealed
+	told    bool  // what became of its ids was checked
 }
 
 // simDoneCtx is a context that has ended, for waits that don't wait.
@@ -144,31 +146,52 @@ func (in *simInstance) newProducer(now, notBefore time.Time) (id spend.ProducerI
 	return id
 }
 
-// record has updates recorded, as one or each by itself.
-func (in *simInstance) record(n int) {
-	var all []spend.Update
-	var made []*simUpdate
-	for range n {
-		u := in.s.newUpdate(in.deployment)
-		all, made = append(all, u.Update), append(made, u)
-	}
-	in.take(all, made)
-	in.run.pending = append(in.run.pending, made...)
+// simCall is what a caller has recorded at once.
+type simCall struct {
+	key     string // of all updates, "" if there is none
+	updates []*simUpdate
+	at      time.Time
 }
 
-func (in *simInstance) take(all []spend.Update, made []*simUpdate) {
-	receipt, err := in.p.RecordAll(all)
+// record has updates recorded by one call: new ones, or ones with ids that were recorded before.
+func (in *simInstance) record(n int) {
+	call := in.s.drawRepeat(in)
+	if call == nil {
+		call = in.s.newCall(in.deployment, n)
+	}
+	in.take(call)
+	in.run.pending = append(in.run.pending, call)
+}
+
+func (in *simInstance) take(call *simCall) {
+	all := make([]spend.Update, len(call.updates))
+	for i, u := range call.updates {
+		all[i] = u.Update
+	}
+	var receipt Receipt
+	var err error
+	if call.key != "" {
+		receipt, err = in.p.RecordOnce(call.key, all)
+	} else {
+		receipt, err = in.p.RecordAll(all)
+	}
 	if err != nil {
 		if !errors.Is(err, ErrClosed) {
 			in.s.fail("process %d: record: %v", in.run.number, err)
 		}
 		return
 	}
-	for _, u := range made {
+	for _, u := range call.updates {
 		u.accepted = true
 		u.runs = append(u.runs, in.run)
+		u.hours = append(u.hours, spend.HourOf(in.s.now))
 	}
-	in.receipts = append(in.receipts, &simReceipt{Receipt: receipt, updates: made, stage: Accepted})
+	in.s.noteTaken(receipt)
+	r := &simReceipt{Receipt: receipt, updates: call.updates, stage: Accepted}
+	for _, u := range call.updates {
+		r.from = append(r.from, in.s.placeOf(u, call, receipt, in.run))
+	}
+	in.receipts = append(in.receipts, r)
 }
 
 // seal seals what is open, if there is room.
@@ -209,12 +232,12 @@ func (s *simulator) clone(of *simRun, slot, seals int) {
 	in := s.boot(run, of.shards, true)
 	s.note("process %d is process %d as it was after %d seals", run.number, of.number, seals)
 	for _, seal := range of.seals[:seals] {
-		for _, u := range seal.updates {
-			s.now = u.at
-			in.take([]spend.Update{u.Update}, []*simUpdate{u})
+		for _, call := range seal.calls {
+			s.now = call.at
+			in.take(call)
 		}
 		s.now = seal.at
-		in.run.pending = slices.Clone(seal.updates)
+		in.run.pending = slices.Clone(seal.calls)
 		in.sealAll(false)
 	}
 	s.now = now
@@ -249,6 +272,7 @@ func (in *simInstance) checkReceipts() {
 			in.s.acknowledge(in.run, r, reached)
 			r.stage = reached
 		}
+		in.checkCounts(r, reached)
 		if reached < Committed {
 			waits = append(waits, r)
 		}

@@ -26,13 +26,13 @@ type simRun struct {
 
 	identities int // that it has had
 
-	pending []*simUpdate // recorded since the last seal
+	pending []*simCall // recorded since the last seal
 }
 
 // simSeal is what a process has sealed at once.
 type simSeal struct {
-	at      time.Time
-	updates []*simUpdate
+	at    time.Time
+	calls []*simCall
 }
 
 // simUpdate is an update of a series of its own. So the books tell how often it is in them.
@@ -40,13 +40,13 @@ type simUpdate struct {
 	spend.Update
 	number     int
 	deployment *simDeployment
-	at         time.Time
-	hour       spend.Hour
 	entity     spend.Entity
 	accepted   bool
 	poison     bool
 	stage      Stage     // what was acknowledged
-	runs       []*simRun // the processes that have it: one, and its clones
+	runs       []*simRun // the processes that have it: one, and its clones, and with an id those that it was told to again
+	hours      []spend.Hour
+	named      bool // it has an id, or its call has a key
 	batches    []*simSealed
 }
 
@@ -55,9 +55,11 @@ type simSealed struct {
 	*spend.Batch
 	deployment *simDeployment
 	updates    []*simUpdate
-	safe       bool // it was in the queue or in a journal
-	booked     bool // it was in the books
-	pruned     bool // the mark of its producer was pruned in a Postgres that was turned back since
+	runs       []*simRun // the processes that have sealed it: one, and its clones
+	acked      bool      // with ids: a process has acknowledged it
+	safe       bool      // it was in the queue or in a journal
+	booked     bool      // it was in the books
+	pruned     bool      // the mark of its producer was pruned in a Postgres that was turned back since
 
 	// frail: it may be missing once its producer is dead, because the queue was made to lose it.
 	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again doesn't help.
@@ -72,7 +74,7 @@ func (s *simulator) newUpdate(of *simDeployment) *simUpdate {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31
-	u := &simUpdate{number: n, deployment: of, at: s.now, hour: spend.HourOf(s.now), poison: s.rules.poison && x>>50&15 == 0}
+	u := &simUpdate{number: n, deployment: of, poison: s.rules.poison && x>>50&15 == 0}
 	u.Update = spend.Update{
 		Cost:   spend.Cost{Spend: spend.Picodollars(1 + int64(x>>8&0xffffffff)), Status: spend.Status(x >> 40 & 1), PromptTokens: int64(x >> 44 & 7)},
 		Series: spend.Series{APIKey: fmt.Sprint("key", n), TeamID: fmt.Sprint("team", x%3)},
@@ -104,6 +106,7 @@ func (in *simInstance) noteSealed() {
 			if in.s.batches[b.Digest()] == nil {
 				in.s.noteBatch(in.run, b)
 			}
+			in.s.batches[b.Digest()].sealedBy(in.run)
 		}
 	}
 }
@@ -136,6 +139,9 @@ func (s *simulator) times(u *simUpdate) int64 {
 
 // has says whether a batch is in the books. Its updates are, all or none.
 func (s *simulator) has(b *simSealed) bool {
+	if is, known := s.isBooked(b); known {
+		return is
+	}
 	for _, u := range b.updates {
 		if s.times(u) == 0 {
 			return false
@@ -149,9 +155,9 @@ func (s *simulator) isQuarantined(b *simSealed) bool {
 	return b.deployment.ledger.quarantined[string(bytes)]
 }
 
-// isSetAside says whether the update is in quarantine, whole, or gone.
-func (s *simulator) isSetAside(u *simUpdate) bool {
-	return slices.ContainsFunc(u.batches, func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
+// isSetAside says whether what the process has sealed of the update is in quarantine, whole, or gone.
+func (s *simulator) isSetAside(u *simUpdate, run *simRun) bool {
+	return slices.ContainsFunc(s.batchesOf(u, run), func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
 }
 
 // isKnown says whether Postgres has a batch, in the books or in quarantine.
@@ -196,9 +202,17 @@ func (s *simulator) pushed(b *spend.Batch) {
 // acknowledge sees that what a process says of its updates is true.
 func (s *simulator) acknowledge(run *simRun, r *simReceipt, stage Stage) {
 	s.note("process %d: %d updates from %d are %s", run.number, len(r.updates), r.updates[0].number, stage)
-	for _, u := range r.updates {
+	for i, u := range r.updates {
 		safe, booked := false, false
-		for _, b := range u.batches {
+		batches := s.batchesOf(u, run)
+		if u.named {
+			from := min(r.from[i], len(batches))
+			batches = batches[from:min(from+1, len(batches))]
+			for _, b := range batches {
+				b.acked = true
+			}
+		}
+		for _, b := range batches {
 			safe, booked = safe || b.safe || b.booked, booked || b.booked
 		}
 		switch {
@@ -216,9 +230,9 @@ func (s *simulator) isPoisoned(f *spend.Flush) bool {
 }
 
 // applied sees that a flush which a deployment has committed claims what was sealed there, and that its books are what the
-// marks say.
-func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
-	d.ledger.apply(f)
+// marks say. booked is what was left of it once repeats were taken out.
+func (s *simulator) applied(d *simDeployment, f, booked *spend.Flush) {
+	d.ledger.apply(booked)
 	for i := range f.Lost {
 		s.tally.skipped += int(f.Lost[i].Len())
 	}
@@ -237,7 +251,7 @@ func (s *simulator) applied(d *simDeployment, f *spend.Flush) {
 			return
 		}
 		for _, b := range u.batches {
-			b.booked = true
+			b.booked = b.booked || !u.named || hasFacts(f, b)
 		}
 		if n := s.times(u); n != 1 {
 			s.fail("update %d is in the books %d times", u.number, n)
@@ -367,8 +381,11 @@ func (s *simulator) verdictOn(d *simDeployment) string {
 			return fmt.Sprintf("update %d: %s", u.number, fault)
 		}
 		if s.times(u) > 0 {
-			want.book(&u.Update, u.hour)
+			want.book(&u.Update, d.hourOf(u))
 		}
+	}
+	if fault := s.checkTold(); fault != "" {
+		return fault
 	}
 	if diff := d.store.diff(want); diff != "" {
 		return fmt.Sprintf("%s by the updates of deployment %d", diff, d.number)
@@ -384,29 +401,41 @@ func (s *simulator) checkAll(u *simUpdate) string {
 		}
 		return ""
 	}
+	if u.named {
+		return s.checkNamed(u)
+	}
 	living := slices.ContainsFunc(u.runs, func(run *simRun) bool { return run.in != nil })
 	var why []string
 	for _, b := range u.batches {
-		run := s.byID[b.Producer]
-		quarantined := s.isQuarantined(b)
-		switch {
-		case s.rules.exact:
-		case b.gone:
-			s.tally.gone++
-			return ""
-		case quarantined && (u.poison || s.sharesPoison(b) || !living || s.isPruned(b) || run.cloned):
-			return ""
-		case !living && (b.frail || b.torn):
-			s.tally.frail++
+		missing := s.whyNot(u, b, living)
+		if missing == "" {
 			return ""
 		}
-		mark := b.deployment.store.mark(b.Shard, b.Producer)
-		why = append(why, fmt.Sprintf("%s of process %d, quarantined: %t, mark: %+v", s.name(b.Batch), run.number, quarantined, mark))
+		why = append(why, missing)
 	}
 	if !living && u.stage < Queued && !s.rules.exact {
 		return ""
 	}
 	return fmt.Sprintf("it is missing (living: %t, acknowledged: %s): %s", living, u.stage, strings.Join(why, "; "))
+}
+
+// whyNot says what is wrong with a batch that isn't in the books, "" if it may be missing.
+func (s *simulator) whyNot(u *simUpdate, b *simSealed, living bool) string {
+	run := s.byID[b.Producer]
+	quarantined := s.isQuarantined(b)
+	switch {
+	case s.rules.exact:
+	case b.gone:
+		s.tally.gone++
+		return ""
+	case quarantined && (u.poison || s.sharesPoison(b) || !living || s.isPruned(b) || run.cloned):
+		return ""
+	case !living && (b.frail || b.torn):
+		s.tally.frail++
+		return ""
+	}
+	mark := b.deployment.store.mark(b.Shard, b.Producer)
+	return fmt.Sprintf("%s of process %d, quarantined: %t, mark: %+v", s.name(b.Batch), run.number, quarantined, mark)
 }
 
 func (s *simulator) sharesPoison(b *simSealed) bool {
@@ -432,7 +461,7 @@ func (s *simulator) checkMarks(d *simDeployment) string {
 			if run.cloned {
 				continue // behind a gap, the other one's batches may go on
 			}
-			lost, lostAmount := p.Mark.Updates-p.Updates, p.Mark.Amount.Sub(p.Amount)
+			lost, lostAmount := p.Mark.Updates-p.Updates-p.Duplicates.Updates, p.Mark.Amount.Sub(p.Amount).Sub(p.Duplicates.Amount)
 			for digest := p.Mark.Digest; digest != (spend.Digest{}); digest = s.batches[digest].PriorDigest {
 				if b := s.batches[digest]; !p.Mark.Has(b.Sequence) {
 					lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)

@@ -35,6 +35,16 @@ func (in *simInstance) beginAll() {
 		in.begin("watch", p.watchRewinds)
 	}
 	in.begin("touching marks", p.touchMarks)
+	in.begin("tending ids", p.tendFacts)
+}
+
+// undecided returns how many batches of facts are in the books of which the process doesn't know what they came to, and
+// how many ids it holds.
+func (in *simInstance) undecided() (batches, ids int) {
+	for _, r := range in.p.relays {
+		batches += len(r.outbox.deciding)
+	}
+	return batches, len(in.p.open.facts.held)
 }
 
 func (in *simInstance) replay(ctx context.Context) {

@@ -37,6 +37,7 @@ func simRulesOf(seed uint64) simRules {
 	if bit(6) {
 		rules.grace = 2 * time.Second
 	}
+	rules.ids = bit(3) != bit(8)
 	rules.clocks = seed%5 == 0
 	rules.clones = seed%7 == 0
 	if seed%4 == 3 {
@@ -301,7 +302,7 @@ func (s *simulator) finish(in *simInstance) {
 	var unsafe int64
 	for _, r := range in.receipts {
 		if r.stage < Queued {
-			unsafe += int64(len(r.updates))
+			unsafe += r.recorded()
 		}
 	}
 	if unsafe > left.Updates {
@@ -316,7 +317,7 @@ func (s *simulator) isOutOfTouch(in *simInstance) bool {
 	pruned := false
 	for _, r := range in.receipts {
 		for _, u := range r.updates {
-			for _, b := range u.batches {
+			for _, b := range s.batchesOf(u, in.run) {
 				if !s.isQuarantined(b) {
 					return false
 				}
@@ -343,12 +344,14 @@ func (in *simInstance) waitsFor() *simReceipt {
 		quarantined := false
 		for _, other := range in.receipts {
 			for _, u := range other.updates {
-				if other.Seal() == r.Seal() && in.s.times(u) == 0 {
-					if !in.s.isSetAside(u) {
-						return r
-					}
-					quarantined = true
+				if !r.sharesSeal(other) {
+					continue
 				}
+				aside := in.s.isSetAside(u, in.run)
+				if in.s.times(u) == 0 && !aside {
+					return r
+				}
+				quarantined = quarantined || aside && (u.named || in.s.times(u) == 0)
 			}
 		}
 		if !quarantined && in.run.identities == 1 {
@@ -383,6 +386,8 @@ func (s *simulator) unrest() string {
 			return fmt.Sprintf("process %d has %d receipts, and waits for that of update %d", in.run.number, len(in.receipts), u.number)
 		case in.holds() != nil:
 			return fmt.Sprintf("process %d has %s on its way", in.run.number, s.name(in.holds()))
+		case in.isUndecided() != "":
+			return in.isUndecided()
 		case in.mustRetain():
 			return fmt.Sprintf("process %d has written batches directly that the queue is to retain", in.run.number)
 		case s.rules.journal && !in.replayed:

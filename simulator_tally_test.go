@@ -6,6 +6,8 @@ import "testing"
 type simTally struct {
 	schedules, calls, flushes, fenced, skipped, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
 
+	repeats, held, taken int // calls with ids made again; updates of them known at once; those that the books took out
+
 	strange, misplaced, shared int // batches of other books, those of the other deployment, schedules with two deployments
 }
 
@@ -14,6 +16,7 @@ func (t *simTally) add(o simTally) {
 		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.skipped: o.skipped,
 		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.stops: o.stops, &t.restores: o.restores,
 		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities,
+		&t.repeats: o.repeats, &t.held: o.held, &t.taken: o.taken,
 		&t.strange: o.strange, &t.misplaced: o.misplaced, &t.shared: o.shared,
 	} {
 		*to += n
@@ -27,6 +30,7 @@ func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
 		"a claim lost": t.fenced, "a gap passed": t.skipped, "a batch found": t.found, "a batch quarantined": t.quarantined,
 		"a process that died": t.crashes, "a process that was stopped": t.stops, "Postgres turned back": t.restores,
 		"marks pruned": t.pruned, "a process cloned": t.clones,
+		"a repeat known at once": t.held, "a repeat that the books took out": t.taken,
 		"two deployments on one queue": t.shared, "a batch among the keys of the other deployment": t.misplaced,
 	} {
 		if n == 0 {

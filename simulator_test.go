@@ -37,6 +37,8 @@ type simulator struct {
 	byID         map[spend.ProducerID]*simRun
 	updates      []*simUpdate
 	batches      map[spend.Digest]*simSealed
+	named        []*simCall // those that have ids
+	facts        map[spend.FactID]*simFact
 	strangers    map[int]*spend.Batch // the last batch of books that no deployment has, by shard
 	strangeBytes [][]byte             // all of them
 	late         []func()             // calls whose callers gave up, and that are still on their way
@@ -72,6 +74,7 @@ type simRules struct {
 	clocks    bool          // clocks are a year off for a while
 	clones    bool          // a process begins as another one once was
 	poison    bool          // Postgres refuses some updates
+	ids       bool          // callers give ids, and repeat what has some
 	room      int           // rows that Postgres takes in one transaction, 0: any number
 	full      int           // entries that the queue takes, 0: any number
 	grace     time.Duration // how long a gap is waited for, 0: a minute
@@ -100,7 +103,7 @@ const (
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		locks: map[simLockName]*simLock{}, strangers: map[int]*spend.Batch{}, byID: map[spend.ProducerID]*simRun{}, batches: map[spend.Digest]*simSealed{},
+		locks: map[simLockName]*simLock{}, facts: map[spend.FactID]*simFact{}, strangers: map[int]*spend.Batch{}, byID: map[spend.ProducerID]*simRun{}, batches: map[spend.Digest]*simSealed{},
 	}
 	s.addDeployments()
 	s.log = slog.New(simLog{s})

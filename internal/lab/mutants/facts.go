@@ -178,7 +178,7 @@ var factMutants = []mutant{
 		guard: "a flush has the ids of its batches: without them it would book repeats, and nothing would show it",
 		edits: []edit{{"gaps.go", "if rows.Pieces.Len() > 0 {", "if false {"}},
 		pkg:   ".",
-		tests: []string{"TestWhatHasAnIDInBatchesOfTwoProducersCountsOnce"},
+		tests: []string{"TestWhatHasAnIDInBatchesOfTwoProducersCountsOnce", "TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated"},
 		quick: true,
 	},
 	{
@@ -237,6 +237,27 @@ var factMutants = []mutant{
 		edits: []edit{{"relay_facts.go", "return min(stage, Queued)", "return stage"}},
 		pkg:   ".",
 		tests: []string{"TestWhoWaitsForTheCommitLearnsHowManyWereNew"},
+	},
+	{
+		name:  "a flush keeps to itself what it took out",
+		guard: "what an instance takes out of its own batches it tells those who wait",
+		edits: []edit{{"commit.go", "c.decided(f, taken)", "c.decided(f, nil)"}},
+		pkg:   ".",
+		tests: []string{"TestWhoWaitsForTheCommitLearnsHowManyWereNew", "TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated"},
+	},
+	{
+		name:  "it is not asked what others took out",
+		guard: "what another instance has taken out is asked of the books: else who waits for the commit of ids waits for ever",
+		edits: []edit{{"relay_postgres.go", "\tr.askOutcomes(ctx)\n", ""}},
+		pkg:   ".",
+		tests: []string{"TestWhoWaitsForTheCommitLearnsHowManyWereNew"},
+	},
+	{
+		name:  "what was taken out stays so in a Postgres turned back",
+		guard: "a batch that comes again after Postgres was turned back is decided again",
+		edits: []edit{{"outbox.go", "\t\to.undecide(b)\n", ""}},
+		pkg:   ".",
+		tests: []string{"TestABatchThatIsTurnedBackIsDecidedAgain"},
 	},
 	{
 		name:  "a batch is settled twice",

@@ -23,6 +23,8 @@ type (
 	// UpdateError says which field of which update is refused, and what is allowed. It wraps
 	// ErrInvalidUpdate.
 	UpdateError = spend.UpdateError
+	// FactKind says what an id names: an update, or all of one call.
+	FactKind = spend.FactKind
 	// BatchKeys are the keys by which batches are signed and known to be the deployment's own.
 	BatchKeys = spend.BatchKeys
 )
@@ -43,6 +45,12 @@ const (
 	Organization = spend.Organization
 	Tag          = spend.Tag
 	Agent        = spend.Agent
+)
+
+// What an id names. An update and a call may have equal ids.
+const (
+	UpdateFact  = spend.UpdateFact
+	RequestFact = spend.RequestFact
 )
 
 // Bounds of an Update, and of Config.Shards.

@@ -11,6 +11,8 @@ var (
 	descOldPrimary    = partDesc("spendflush_postgres_old_primary", "1 if a server of several in DATABASE_URL takes writes although another was promoted in its place. Nothing is written there.")
 	descQuarantine    = partDesc("spendflush_quarantine_open", "Entries open in quarantine.")
 	descLost          = partDesc("spendflush_lost_batches_open", "Batches passed as lost that haven't turned up.")
+	descIDs           = partDesc("spendflush_ids", "Ids in the books, by Postgres's estimate.")
+	descIDBytes       = partDesc("spendflush_ids_bytes", "Bytes of the tables that ids lie in, and of their indexes.")
 	descAuditOK       = partDesc("spendflush_audit_ok", "1 if the books added up at the last audit, whoever made it. Left out before the first.")
 	descAuditTime     = partDesc("spendflush_audit_timestamp_seconds", "When the last audit was made, 0 before the first.")
 	descAuditTook     = partDesc("spendflush_audit_duration_seconds", "How long the last audit took. Left out before the first.")
@@ -23,7 +25,7 @@ type booksCollector struct{ ps *parts }
 
 // Describe implements prometheus.Collector.
 func (c *booksCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPostgresUp, descOldPrimary, descQuarantine, descLost, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
+	for _, d := range []*prometheus.Desc{descPostgresUp, descOldPrimary, descQuarantine, descLost, descIDs, descIDBytes, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
 		ch <- d
 	}
 }
@@ -49,6 +51,7 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descOldPrimary, old)
 	gauge(descQuarantine, float64(books.Quarantined))
 	gauge(descLost, float64(books.LostBatches))
+	c.collectIDs(ctx, gauge)
 	last := books.LastAudit
 	if last == nil {
 		gauge(descAuditTime, 0)
@@ -61,4 +64,18 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descAuditOK, ok)
 	gauge(descAuditTime, float64(last.AsOf.UnixMilli())/1000)
 	gauge(descAuditTook, last.Took.Seconds())
+}
+
+// collectIDs tells how many ids the books have.
+func (c *booksCollector) collectIDs(ctx context.Context, gauge func(d *prometheus.Desc, v float64)) {
+	parts, err := c.ps.reads.FactParts(ctx)
+	if err != nil {
+		return
+	}
+	var rows, bytes int64
+	for _, p := range parts {
+		rows, bytes = rows+p.Rows, bytes+p.Bytes
+	}
+	gauge(descIDs, float64(rows))
+	gauge(descIDBytes, float64(bytes))
 }

@@ -43,6 +43,8 @@ var storeMetrics = []partMetric{
 	{partDesc("spendflush_postgres_deadlocks_total", "Tries of a flush that ended in a deadlock."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Deadlocks) }},
 	{partDesc("spendflush_postgres_texts_sent_total", "Texts of entities and combinations sent to Postgres because this instance didn't know them to be there."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Interned) }},
 	{partDesc("spendflush_rows_quarantined_total", "Rows set aside because Postgres refused them."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Refused) }},
+	{partDesc("spendflush_postgres_ids_added_total", "Ids that this instance's flushes have added to the books."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.NewFacts) }},
+	{partDesc("spendflush_postgres_id_retries_total", "Tries of a flush with ids that another one was faster than."), prometheus.CounterValue, func(s pgstore.Stats) float64 { return float64(s.Turned) }},
 	{partDesc("spendflush_postgres_known_keys", "Keys remembered as being in the dictionaries."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.KnownKeys) }},
 	{partDesc("spendflush_postgres_connections", "Connections to Postgres that are open."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.Conns) }},
 	{partDesc("spendflush_postgres_connections_busy", "Connections to Postgres in use."), prometheus.GaugeValue, func(s pgstore.Stats) float64 { return float64(s.BusyConns) }},

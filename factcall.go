@@ -110,9 +110,9 @@ func (c *factCall) nameRequest(key string) error {
 type factTry struct {
 	*openFacts
 	*factCall
-	of       []*fact       // of each update, nil if it has no id; of a request the first one is that of all
+	of       []*fact       // of each update, nil if it has no id; of a request the first has that of all
 	own      []*fact       // new ones
-	series   []*factSeries // of each update that is recorded under an id, nil of others
+	at       []*factSeries // of each update that is recorded under an id, nil of others
 	fresh    []freshSeries
 	opened   []*factSeries
 	reserved int64 // places
@@ -125,8 +125,8 @@ type freshSeries struct {
 	of     *spend.Series
 }
 
-// record records a call: all of it, or with an error nothing. Errors: *IDReusedError, ErrBufferFull,
-// ErrTooLarge, ErrClosed.
+// record records a call: all of it, or with an error nothing. Errors: *IDReusedError,
+// ErrBufferFull, ErrTooLarge, ErrClosed.
 func (o *openFacts) record(call *factCall) (Receipt, error) {
 	o.m.group.RLock()
 	defer o.m.group.RUnlock()
@@ -136,7 +136,7 @@ func (o *openFacts) record(call *factCall) (Receipt, error) {
 		return Receipt{}, ErrClosed
 	}
 
-	t := &factTry{openFacts: o, factCall: call, of: make([]*fact, len(call.updates)), series: make([]*factSeries, len(call.updates))}
+	t := &factTry{openFacts: o, factCall: call, of: make([]*fact, len(call.updates)), at: make([]*factSeries, len(call.updates))}
 	err := t.try()
 	if err != nil {
 		t.undo()
@@ -209,7 +209,7 @@ func (t *factTry) hold(name *factName, index int, field string, updates int) (*f
 		}
 		return f, nil
 	}
-	f := &fact{id: name.id, content: name.content, seal: t.openFacts.seal, updates: uint32(updates)}
+	f := &fact{id: name.id, content: name.content, seal: t.seal, updates: uint32(updates)}
 	t.held[f.id] = f
 	t.own = append(t.own, f)
 	return f, nil
@@ -237,12 +237,12 @@ func (t *factTry) locate() {
 			s = t.make(hash, key, &t.updates[i].Series)
 			t.fresh = append(t.fresh, freshSeries{hash, s, &t.updates[i].Series})
 		}
-		if s.seal != t.openFacts.seal {
-			s.seal = t.openFacts.seal
+		if s.seal != t.seal {
+			s.seal = t.seal
 			t.opened = append(t.opened, s)
 			t.reserved += places(len(key))
 		}
-		t.series[i] = s
+		t.at[i] = s
 	}
 }
 
@@ -273,9 +273,12 @@ func (t *factTry) undo() {
 		s.seal = 0
 	}
 	for _, f := range t.fresh {
-		if t.openFacts.series[f.hash] == f.series {
-			delete(t.openFacts.series, f.hash)
+		if t.series[f.hash] == f.series {
+			delete(t.series, f.hash)
 			t.kept -= places(len(f.series.key))
+		}
+		if t.older[f.hash] == f.series { // the call has made so many that they were rotated
+			delete(t.older, f.hash)
 		}
 	}
 	for _, f := range t.own {
@@ -304,7 +307,7 @@ func (t *factTry) addPlain() error {
 
 // addSingles adds the updates that have ids of their own.
 func (t *factTry) addSingles() {
-	for i, s := range t.series {
+	for i, s := range t.at {
 		if s == nil {
 			continue
 		}
@@ -323,7 +326,7 @@ type requestPart struct {
 // parts adds the updates of a request up, in the order in which their series came.
 func (t *factTry) parts() (list []requestPart) {
 	places := make(map[*factSeries]int, len(t.updates))
-	for i, s := range t.series {
+	for i, s := range t.at {
 		place, there := places[s]
 		if !there {
 			place = len(list)
@@ -359,7 +362,7 @@ func checkSize(parts []requestPart) error {
 	case texts > MaxRequestTexts:
 		return fmt.Errorf("%w: the combinations of the updates have %d bytes; allowed are %d", ErrTooLarge, texts, MaxRequestTexts)
 	case bound > maxBatchCount:
-		return fmt.Errorf("%w: the updates have too many tokens", ErrTooLarge)
+		return fmt.Errorf("%w: the updates have more tokens, or updates, than the sums of a batch may", ErrTooLarge)
 	}
 	return nil
 }

@@ -57,8 +57,8 @@ func (p *Pipeline) RecordOnce(key string, updates []spend.Update) (Receipt, erro
 	return p.RecordOnceFor("", key, updates)
 }
 
-// RecordOnceFor is RecordOnce for one of several callers, as RecordAllFor is. Keys are not told apart
-// by callers.
+// RecordOnceFor is RecordOnce for one of several callers, as RecordAllFor is. Keys are not told
+// apart by callers.
 func (p *Pipeline) RecordOnceFor(caller, key string, updates []spend.Update) (Receipt, error) {
 	if len(updates) == 0 {
 		return Receipt{}, nil

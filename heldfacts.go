@@ -6,8 +6,8 @@ import "github.com/spendflush/spendflush/spend"
 // to. The lock of openFacts guards them.
 type heldPieces struct{ pieces []heldPiece }
 
-// batches seals what is open of a shard, as batches that go on from those already sealed, of which h
-// is the header of the first one. It returns all, and what is held of each, nil for those already
+// batches seals what is open of a shard, as batches that go on from those already sealed, of which
+// h is the header of the first one. It returns all, and what is held of each, nil for those already
 // sealed.
 func (o *openFacts) batches(shard int, sealed []*spend.Batch, h spend.Header, keys *spend.BatchKeys) ([]*spend.Batch, []*heldPieces) {
 	for _, b := range sealed {
@@ -74,8 +74,8 @@ func (o *openFacts) size() (ids int, bytes int64) {
 	return len(o.held), o.heldBytes()
 }
 
-// sealing notes how many bytes the batches have that wait for Postgres, and returns those of the ids
-// that are held.
+// sealing notes how many bytes the batches have that wait for Postgres, and returns those of the
+// ids that are held.
 func (o *openFacts) sealing(batches int64) (ids int64) {
 	o.sealed.Store(batches)
 	_, ids = o.size()

@@ -9,8 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// openFacts has the updates with ids: those that wait to be sealed, as batches of facts, and the ids
-// of all that aren't known to be committed. An id that is held is known at once; all others are
+// openFacts has the updates with ids: those that wait to be sealed, as batches of facts, and the
+// ids of all that aren't known to be committed. An id that is held is known at once; all others are
 // decided by the flush. See docs/adr/0020-ids.md.
 //
 // Their rows take places of the open map's, and are swapped together with it.
@@ -20,10 +20,10 @@ type openFacts struct {
 	most   int64        // as Config.MaxUnconfirmedBytes
 	sealed atomic.Int64 // bytes of all batches that wait for Postgres, when last looked at
 
-	mu     sync.Mutex // nothing slow runs under it; taken below openMap.group, above a stripe and newcomers
+	mu     sync.Mutex // nothing slow runs under it; taken below openMap.group, above a stripe
 	held   map[spend.FactID]*fact
-	series map[uint64]*factSeries // by the hash of the key; of two keys with the same hash the later one is found
-	older  map[uint64]*factSeries // series before the last rotation: what isn't used until the next one is evicted
+	series map[uint64]*factSeries // by the hash of the key; of two with the same hash the later one
+	older  map[uint64]*factSeries // before the last rotation: what isn't used until the next is evicted
 	kept   int64                  // places of series
 	seal   uint64                 // number of the open seal
 	closed bool

@@ -13,8 +13,9 @@ import (
 )
 
 // ErrBufferFull is wrapped by Record and RecordAll when as many distinct combinations are open as
-// Config.MaxKeys allows. Nothing was recorded; the call may be repeated later.
-var ErrBufferFull = errors.New("buffer full: too many distinct keys wait to be sealed")
+// Config.MaxKeys allows, or as many ids wait to be committed as Config.MaxUnconfirmedBytes does.
+// Nothing was recorded; the call may be repeated later.
+var ErrBufferFull = errors.New("buffer full")
 
 // ErrClosed is returned by Record and RecordAll after Shutdown began. Nothing was recorded.
 var ErrClosed = errors.New("pipeline is shut down")
@@ -255,7 +256,7 @@ func (m *openMap) newKeys(updates []spend.Update, slots []slot) int64 {
 var errBrimful = fmt.Errorf("%w: one combination has too many tokens that wait to be sealed", ErrBufferFull)
 
 func (m *openMap) full() error {
-	return fmt.Errorf("%w: %d are open; allowed are %d", ErrBufferFull, m.keys.Load(), m.maxKeys)
+	return fmt.Errorf("%w: %d distinct keys wait to be sealed; allowed are %d", ErrBufferFull, m.keys.Load(), m.maxKeys)
 }
 
 func (m *openMap) stripe(hash uint64) *stripe { return &m.stripes[hash%stripeCount] }

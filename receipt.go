@@ -36,7 +36,7 @@ func (t *factTry) receipt() Receipt {
 		switch {
 		case f == nil && t.isRequest:
 		case f == nil:
-			seen(t.openFacts.seal)
+			seen(t.seal)
 		case t.isNew(i, owned):
 			owned++
 			seen(f.seal)

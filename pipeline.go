@@ -127,30 +127,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var work sync.WaitGroup
-	work.Go(func() { p.keepHour(workCtx) })
-	work.Go(func() { p.sealAll(workCtx) })
-	work.Go(func() { p.watchBooks(workCtx) })
-	for _, r := range p.relays {
-		for _, t := range r.tasks {
-			work.Go(func() { t.run(workCtx) })
-		}
-	}
-	for _, f := range p.flushers {
-		work.Go(func() { f.run(workCtx) })
-	}
-	if p.cfg.Queue != nil {
-		work.Go(func() { p.flushOrphans(workCtx) })
-	}
-	if p.cfg.Journal != nil {
-		work.Go(func() { p.replay(workCtx) })
-	}
-	if p.cfg.RewindWindow > 0 {
-		work.Go(func() { p.watchRewinds(workCtx) })
-	}
-	work.Go(func() { p.touchMarks(workCtx) })
-	if p.facts != nil {
-		work.Go(func() { p.tendFacts(workCtx) })
-	}
+	p.begin(workCtx, &work)
 	p.log.Info("pipeline runs", "shards", p.cfg.Shards, "seal_interval", p.cfg.SealInterval,
 		"flush_interval", p.cfg.FlushInterval, "queue", p.cfg.Queue != nil)
 	select {
@@ -179,6 +156,34 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return errors.Join(context.Cause(ctx), left)
 	}
 	return context.Cause(ctx)
+}
+
+// begin starts all that works until workCtx ends.
+func (p *Pipeline) begin(workCtx context.Context, work *sync.WaitGroup) {
+	work.Go(func() { p.keepHour(workCtx) })
+	work.Go(func() { p.sealAll(workCtx) })
+	work.Go(func() { p.watchBooks(workCtx) })
+	for _, r := range p.relays {
+		for _, t := range r.tasks {
+			work.Go(func() { t.run(workCtx) })
+		}
+	}
+	for _, f := range p.flushers {
+		work.Go(func() { f.run(workCtx) })
+	}
+	if p.cfg.Queue != nil {
+		work.Go(func() { p.flushOrphans(workCtx) })
+	}
+	if p.cfg.Journal != nil {
+		work.Go(func() { p.replay(workCtx) })
+	}
+	if p.cfg.RewindWindow > 0 {
+		work.Go(func() { p.watchRewinds(workCtx) })
+	}
+	work.Go(func() { p.touchMarks(workCtx) })
+	if p.facts != nil {
+		work.Go(func() { p.tendFacts(workCtx) })
+	}
 }
 
 // Record counts one update, or nothing if it has an ID that was counted before. It does no I/O and

@@ -171,34 +171,6 @@ func (p simStore) TouchMarks(ctx context.Context, living []spend.ProducerID, now
 	return pruned, err
 }
 
-func (p simStore) Fact(ctx context.Context, id spend.FactID) (facts []spend.CommittedFact, err error) {
-	err = p.call(simPostgres, "look for an id", func() error {
-		got, err := p.deployment.store.Fact(simServers, id)
-		facts = got
-		return err
-	})
-	return facts, err
-}
-
-func (p simStore) Outcomes(ctx context.Context, shard int, producer spend.ProducerID, sequences []uint64) ([]spend.TakenOut, error) {
-	sequences = slices.Clone(sequences)
-	var taken []spend.TakenOut
-	err := p.call(simPostgres, "ask for outcomes", func() error {
-		got, err := p.deployment.store.Outcomes(simServers, shard, producer, sequences)
-		taken = got
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return taken, nil
-}
-
-// TendFacts forgets nothing: the store's clock may be off, and Postgres doesn't go by it.
-func (p simStore) TendFacts(context.Context, time.Duration) error {
-	return p.call(simPostgres, "tend ids", func() error { return nil })
-}
-
 // simQueue is Redis as an instance sees it: the keys of some books in it.
 type simQueue struct {
 	*simInstance

@@ -1,9 +1,11 @@
 package spendflush
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/spendflush/spendflush/spend"
 	"github.com/spendflush/spendflush/sql/memstore"
@@ -17,6 +19,34 @@ type simFact struct {
 	updates int // that have it
 	open    int // receipts of it that stand for new updates and aren't final
 	told    int // updates that were said to be new
+}
+
+func (p simStore) Fact(ctx context.Context, id spend.FactID) (facts []spend.CommittedFact, err error) {
+	err = p.call(simPostgres, "look for an id", func() error {
+		got, err := p.deployment.store.Fact(simServers, id)
+		facts = got
+		return err
+	})
+	return facts, err
+}
+
+func (p simStore) Outcomes(ctx context.Context, shard int, producer spend.ProducerID, sequences []uint64) ([]spend.TakenOut, error) {
+	sequences = slices.Clone(sequences)
+	var taken []spend.TakenOut
+	err := p.call(simPostgres, "ask for outcomes", func() error {
+		got, err := p.deployment.store.Outcomes(simServers, shard, producer, sequences)
+		taken = got
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
+}
+
+// TendFacts forgets nothing: the store's clock may be off, and Postgres doesn't go by it.
+func (p simStore) TendFacts(context.Context, time.Duration) error {
+	return p.call(simPostgres, "tend ids", func() error { return nil })
 }
 
 // newCall makes a call of so many new updates. Of those without a key some have an id.

@@ -79,13 +79,6 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 		}
 	}
 
-	if errors.Is(cause, spend.ErrOtherBooks) { // which don't know what became of them
-		for _, b := range fresh.deciding {
-			held = append(held, b.held)
-		}
-		fresh.deciding = nil
-	}
-
 	r.outbox, r.diverged, r.moved = fresh, false, nil
 	r.missing, r.missingSince, r.gaps = 0, time.Time{}, gapWatch{}
 

@@ -253,65 +253,6 @@ func TestABatchThatIsTurnedBackIsDecidedAgain(t *testing.T) {
 	}
 }
 
-// The other instance flushes, so that this one has to ask what became of its batches.
-func TestAStopWaitsUntilItIsKnownWhatCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := newPair(t, 1)
-		c := b.cfg
-		locker := newTestLocker()
-		locker.Acquire(t.Context(), "flush/0")
-		c.Locker = locker
-		b.Pipeline = newTestPipeline(t, c)
-		a.mustCount(t, a.all(t, dollar("a", "1")), 1, 0, 0)
-		b.start(t)
-		for i := range 20 {
-			time.Sleep(time.Duration(i) * 10 * time.Millisecond)
-			receipt := b.all(t, dollar("a", "1"), dollar("a", strconv.Itoa(i+2)))
-			b.end0(t)
-			if got := b.Counts(receipt); got != (Counts{2, 1, 1, 0, true}) {
-				t.Errorf("counts are %+v once all is drained", got)
-			}
-			b.Pipeline = newTestPipeline(t, c)
-			b.start(t)
-		}
-	})
-}
-
-// What a database took out of a batch, another one that is in its place doesn't know.
-func TestWhatBecameOfIDsInOtherBooksIsNotKnown(t *testing.T) {
-	r := newRig(t, true, 1, &faults{})
-	receipt := r.all(t, dollar("a", "1"))
-	r.seal(false)
-	relay := r.relays[0]
-	relay.mu.Lock()
-	b := relay.outbox.batches[0]
-	relay.outbox.confirm(spend.Mark{Sequence: 1, Digest: b.Digest()}, time.Now())
-	report := relay.renewIdentity(spend.Mark{}, fmt.Errorf("%w: test", spend.ErrOtherBooks))
-	relay.mu.Unlock()
-	report()
-	if got := r.Counts(receipt); got != (Counts{Updates: 1, New: 1}) || len(relay.outbox.deciding) != 0 {
-		t.Errorf("counts are %+v, and %d batches are to be decided", got, len(relay.outbox.deciding))
-	}
-	if ids, _ := r.open.facts.size(); ids != 0 {
-		t.Errorf("%d ids are held", ids)
-	}
-}
-
-// Sums of a batch must not overflow, whatever is in it.
-func TestABatchOfIDsIsCutBeforeItsSumsOverflow(t *testing.T) {
-	r := newRig(t, true, 1, &faults{})
-	o := r.open.facts
-	series := spend.Series{APIKey: "a"}
-	canonical := spend.CanonicalSeries(series.AppendCanonical(nil, spend.AllDimensions))
-	part := spend.FactPart{Series: canonical, Key: canonical.Key(), Counters: spend.Counters{SuccessfulRequests: 1, PromptTokens: 1 << 54}}
-	for range 3 {
-		o.add(0, &fact{}, false, []spend.FactPart{part})
-	}
-	if n := len(o.open[0]); n != 3 {
-		t.Errorf("three pieces of 2^54 tokens, on 71 entities at most, are in %d batches, want 3", n)
-	}
-}
-
 // Each of many goroutines records each id, some by themselves and some in one call, while all is sealed all the time.
 func TestEachIDIsSealedOnceHoweverManyGoroutinesRecordIt(t *testing.T) {
 	const ids, writers = 2000, 8

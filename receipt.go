@@ -8,8 +8,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Receipt stands for updates recorded in one call, to be waited for. It keeps what is known of their
-// ids in memory: about 60 bytes for each.
+// Receipt stands for updates recorded in one call, to be waited for. It is small, but for 16 bytes
+// for each update with an id.
 type Receipt struct {
 	seal    uint64
 	updates int

@@ -20,8 +20,6 @@ var simScenarios = map[string]simRules{
 	"window":             {slots: 2, window: simWindow, restores: simTurnedBackQuietly},
 	"journal and window": {slots: 2, journal: true, window: simWindow, restores: simTurnedBackQuietly},
 	"shards and window":  {slots: 2, shards: simShards, window: simWindow, restores: simTurnedBackQuietly},
-	"ids":                {slots: 2, shards: simShards, ids: true, journal: true},
-	"ids and window":     {slots: 2, ids: true, window: simWindow, restores: simTurnedBackQuietly},
 }
 
 // scenario plays a fixed sequence: two producers, two flushers of which one is overtaken in the middle of a flush, a

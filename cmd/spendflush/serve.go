@@ -309,6 +309,7 @@ func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listene
 		AccessLog:      in.set.AccessLog,
 		Tracer:         in.requestTracer(),
 		Instance:       in.set.Instance,
+		IDWindow:       in.set.IDWindow,
 		Version:        programVersion(),
 		Ready:          in.ready,
 		Refuse:         in.readiness.refusal,

@@ -28,6 +28,10 @@ import (
 type Recorder interface {
 	// RecordAllFor keeps neither the slice nor anything that it refers to.
 	RecordAllFor(caller string, updates []spend.Update) (spendflush.Receipt, error)
+	RecordOnceFor(caller, key string, updates []spend.Update) (spendflush.Receipt, error)
+
+	Counts(r spendflush.Receipt) spendflush.Counts
+	FindID(ctx context.Context, kind spend.FactKind, id string) (spendflush.IDStatus, error)
 	Wait(ctx context.Context, r spendflush.Receipt, want spendflush.Stage) (spendflush.Stage, error)
 	Held(e spend.Entity) spendflush.Held
 	Producer() spend.ProducerID
@@ -99,6 +103,10 @@ type Config struct {
 	MaxBodiesBytes int64 // of all requests being read at once, above the first 32 KiB of each. Default: 128 MiB
 	MaxUpdates     int   // of one request. Default: 10000
 
+	// IDWindow is for how long after its commit an id counts no second time, as answers tell it.
+	// Default: 36 days, that of a pipeline.
+	IDWindow time.Duration
+
 	WaitTimeout time.Duration // how long ?ack waits without ?timeout. Default: 10s
 	MaxWait     time.Duration // the most that ?timeout may ask for. Default: 60s
 
@@ -127,6 +135,7 @@ func (c Config) withDefaults() Config {
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 8<<20)
 	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, 128<<20)
 	c.MaxUpdates = cmp.Or(c.MaxUpdates, 10_000)
+	c.IDWindow = cmp.Or(c.IDWindow, 36*24*time.Hour)
 	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
 	c.MaxWait = cmp.Or(c.MaxWait, time.Minute)
 	c.MaxRows = cmp.Or(c.MaxRows, 10_000)
@@ -255,6 +264,8 @@ func (a *API) served() []*route {
 		{path: "/v1/audit", role: access.Operate, get: a.audit},
 		{path: "/v1/pipeline", role: access.Read, get: a.pipeline},
 		{path: "/v1/events", role: access.Read, stream: true, get: a.events},
+		{path: "/v1/ids", role: access.Read, get: a.idByQuery},
+		{path: "/v1/ids/{id}", role: access.Read, get: a.idByPath},
 		{path: "/v1/entities", role: access.Read, get: a.entities},
 		{path: "/v1/lost-batches", role: access.Read, get: a.lostBatches},
 		{path: "/v1/quarantine", role: access.Read, get: a.quarantined},

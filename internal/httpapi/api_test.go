@@ -31,6 +31,7 @@ type failingRecorder struct {
 	mu      sync.Mutex
 	updates int
 	err     error
+	unread  error // of FindID
 	wait    func(ctx context.Context, want spendflush.Stage) (spendflush.Stage, error)
 }
 
@@ -46,6 +47,18 @@ func (f *failingRecorder) RecordAllFor(_ string, updates []spend.Update) (spendf
 		f.updates += len(updates)
 	}
 	return spendflush.Receipt{}, f.err
+}
+
+func (f *failingRecorder) RecordOnceFor(caller, _ string, updates []spend.Update) (spendflush.Receipt, error) {
+	return f.RecordAllFor(caller, updates)
+}
+
+func (f *failingRecorder) Counts(spendflush.Receipt) spendflush.Counts {
+	return spendflush.Counts{New: f.recorded()}
+}
+
+func (f *failingRecorder) FindID(context.Context, spend.FactKind, string) (spendflush.IDStatus, error) {
+	return spendflush.IDStatus{}, f.unread
 }
 
 func (f *failingRecorder) recorded() int {

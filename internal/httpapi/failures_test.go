@@ -100,6 +100,7 @@ var troubles = map[string]func(*trouble){
 	"database-unavailable": func(c *trouble) {
 		c.config = func(c *Config) {
 			c.Reader, c.Keys = &failingReader{err: errors.New("connection refused")}, keysOf("secret-1")
+			c.Recorder.(*failingRecorder).unread = errors.New("connection refused")
 		}
 		c.api = func(a *testAPI) {
 			session := newSession(tokenOf(a, "secret-1"), time.Now().Add(sessionFor))
@@ -108,7 +109,8 @@ var troubles = map[string]func(*trouble){
 	},
 	"database-refuses": func(c *trouble) {
 		c.config = func(c *Config) {
-			c.Reader = &failingReader{err: fmt.Errorf("read: %w", &pgconn.PgError{Severity: "ERROR", Code: "22003", Message: "bigint out of range"})}
+			refused := fmt.Errorf("read: %w", &pgconn.PgError{Severity: "ERROR", Code: "22003", Message: "bigint out of range"})
+			c.Reader, c.Recorder.(*failingRecorder).unread = &failingReader{err: refused}, refused
 		}
 	},
 	"not-ready": func(c *trouble) {

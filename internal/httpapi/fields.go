@@ -21,11 +21,12 @@ const (
 	fieldTime
 	fieldStatus
 	fieldTags
+	fieldID
 	firstText
 )
 
 var (
-	fieldNames    = slices.Concat([]string{"spend", "time", "status", "tags"}, spend.TextNames(), spend.TokenNames())
+	fieldNames    = slices.Concat([]string{"spend", "time", "status", "tags", "id"}, spend.TextNames(), spend.TokenNames())
 	allFieldNames = strings.Join(fieldNames, ", ")
 
 	firstTokens = firstText + field(len(spend.TextNames()))
@@ -98,6 +99,11 @@ func (d *decoder) value(index int, u *spend.Update, f field) error {
 		return d.time(index, u, quoted)
 	case fieldStatus:
 		return d.status(index, u, quoted)
+	case fieldID:
+		if u.ID = d.string(quoted); u.ID == "" {
+			return d.refuse(index, fieldNames[f], "is empty; leave it out, or give 1 to %d bytes", spend.MaxIDBytes)
+		}
+		return nil
 	}
 	*u.Text(int(f - firstText)) = d.string(quoted)
 	return nil

@@ -39,6 +39,7 @@ var (
 	notApplied           = problemType{"not-applied", "The entry can't be applied", http.StatusConflict}
 	contentTooLarge      = problemType{"content-too-large", "The request is too large", http.StatusRequestEntityTooLarge}
 	unsupportedMediaType = problemType{"unsupported-media-type", "The media type is not supported", http.StatusUnsupportedMediaType}
+	idReused             = problemType{"id-reused", "The id was given to another content", http.StatusUnprocessableEntity}
 	tooManyGuesses       = problemType{"too-many-guesses", "Too many wrong tokens", http.StatusTooManyRequests}
 	tooManySessions      = problemType{"too-many-sessions", "Too many sessions begin or end", http.StatusTooManyRequests}
 	tooManyNewKeys       = problemType{"too-many-new-keys", "Too many new keys", http.StatusTooManyRequests}
@@ -60,7 +61,7 @@ type problem struct {
 	Detail   string  `json:"detail,omitempty"`
 	Instance string  `json:"instance"`             // names this one occurrence; the log has it too
 	Request  string  `json:"request_id,omitempty"` // the id of the request, also in X-Request-Id
-	Errors   []fault `json:"errors,omitempty"`     // of invalid-json and invalid-update
+	Errors   []fault `json:"errors,omitempty"`     // of invalid-json, invalid-update and id-reused
 
 	// Role and Roles are of missing-role: the role that is needed, and those that the token has.
 	Role  string   `json:"role,omitempty"`

@@ -31,6 +31,9 @@ func (op *described) ask(a *testAPI, parameter node, value string) *httptest.Res
 		body := strings.Replace(goodBodies[op.id], "7", value, 1) // which repeats it
 		return do(a, op.method, other.fill(), body, asJSON)
 	}
+	if parameter.text("in") == "header" {
+		return do(a, op.method, op.fill(), goodBodies[op.id], asJSON, name+": "+value)
+	}
 	path, needed, _ := strings.Cut(op.fill(), "?")
 	query, _ := url.ParseQuery(needed)
 	for _, with := range []string{company[op.id+" "+name], company[op.id+" "+name+" "+value]} {

@@ -35,7 +35,8 @@ func named(c *Config) { c.Keys = keysIn(namedTokens) }
 // wanted are the roles of all that is served: whoever adds a route says here who may ask for it. "" needs no token.
 var wanted = map[string]string{
 	"POST /v1/updates": "write",
-	"GET /v1/spend":    "read", "GET /v1/spend/{entity...}": "read", "GET /v1/usage": "read", "GET /v1/status": "read", "GET /v1/pipeline": "read",
+	"GET /v1/ids":      "read", "GET /v1/ids/{id}": "read",
+	"GET /v1/spend": "read", "GET /v1/spend/{entity...}": "read", "GET /v1/usage": "read", "GET /v1/status": "read", "GET /v1/pipeline": "read",
 	"GET /v1/events": "read", "GET /v1/entities": "read", "GET /v1/lost-batches": "read", "GET /v1/quarantine": "read",
 	"GET /v1/quarantine/{id}": "read", "GET /metrics": "read",
 	"GET /v1/audit": "operate", "POST /v1/quarantine/{id}/apply": "operate", "POST /v1/quarantine/{id}/drop": "operate",

@@ -35,23 +35,35 @@ func (a *API) updates(w http.ResponseWriter, r *http.Request) *problem {
 			return p
 		}
 	}
-	receipt, n, p := a.record(w, r, form)
+	key, p := idempotencyKey(r.Header)
+	if p != nil {
+		return p
+	}
+	recorded, p := a.record(w, r, form, key)
 	if p != nil {
 		return p
 	}
 	if want == spendflush.Accepted {
-		writeRecorded(w, http.StatusAccepted, n, spendflush.Accepted)
+		a.writeRecorded(w, http.StatusAccepted, recorded, spendflush.Accepted)
 		return nil
 	}
 	a.extend(w, wait)
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	reached, err := a.cfg.Recorder.Wait(ctx, receipt, want)
+	reached, err := a.cfg.Recorder.Wait(ctx, recorded.receipt, want)
 	if err != nil {
-		return waitProblem(err, wait, want, reached, n)
+		return waitProblem(err, wait, want, reached, recorded)
 	}
-	writeRecorded(w, http.StatusOK, n, reached)
+	a.writeRecorded(w, http.StatusOK, recorded, reached)
 	return nil
+}
+
+// recorded is what a request has recorded.
+type recorded struct {
+	receipt    spendflush.Receipt
+	updates    int
+	hasIDs     bool // at least one of the updates has one, or the request
+	repeatable bool // all of them have
 }
 
 // ackOf reads ?ack and ?timeout: the stage to wait for, and how long.
@@ -87,46 +99,56 @@ func (a *API) ackOf(r *http.Request) (want spendflush.Stage, wait time.Duration,
 	return want, wait, nil
 }
 
-// record reads, decodes and records the updates of the body. Its buffers are free again when it returns, so that a
-// wait holds none.
-func (a *API) record(w http.ResponseWriter, r *http.Request, form format) (spendflush.Receipt, int, *problem) {
+// record reads, decodes and records the updates of the body, once if there is a key. Its buffers are free again when it
+// returns, so that a wait holds none.
+func (a *API) record(w http.ResponseWriter, r *http.Request, form format, key string) (done recorded, p *problem) {
 	in := a.requestBodies.Get().(*requestBody)
 	defer a.putBody(in)
 	body, p := a.read(in, w, r)
 	if p != nil {
-		return spendflush.Receipt{}, 0, p
+		return recorded{}, p
 	}
 	d, end, p := a.beginDecoding(w, r, len(body))
 	if p != nil {
-		return spendflush.Receipt{}, 0, p
+		return recorded{}, p
 	}
 	defer end()
 	if err := d.decode(body, form); err != nil {
-		return spendflush.Receipt{}, 0, contentTooLarge.because("there are more than %d updates; nothing was recorded, send them in parts", a.cfg.MaxUpdates)
+		return recorded{}, contentTooLarge.because("there are more than %d updates; nothing was recorded, send them in parts", a.cfg.MaxUpdates)
 	}
 	n := len(d.updates)
 	switch {
 	case len(d.faults) > 0:
-		return spendflush.Receipt{}, 0, d.problem(nil)
+		return recorded{}, d.problem(nil)
 	case n == 0:
-		return spendflush.Receipt{}, 0, noUpdates.because("the body holds no update")
+		return recorded{}, noUpdates.because("the body holds no update")
 	}
-	recorded := traceRecord(w)
-	receipt, err := a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), d.updates)
+
+	done = recorded{updates: n, hasIDs: key != "" || anyHasID(d.updates), repeatable: key != "" || haveIDs(d.updates)}
+	trace := traceRecord(w)
+	var err error
+	if key != "" {
+		done.receipt, err = a.cfg.Recorder.RecordOnceFor(a.shareOf(w, r), key, d.updates)
+	} else {
+		done.receipt, err = a.cfg.Recorder.RecordAllFor(a.shareOf(w, r), d.updates)
+	}
 	if err != nil {
-		return spendflush.Receipt{}, 0, d.recordProblem(err)
+		return recorded{}, d.recordProblem(err)
 	}
-	recorded(receipt, n)
+	trace(done.receipt, n)
 	if token := callerOf(w).token; token != nil {
 		token.AddBooked(int64(n))
 	}
-	return receipt, n, nil
+	return done, nil
 }
 
 // recordProblem makes a problem of an error of RecordAllFor.
 func (d *decoder) recordProblem(err error) *problem {
 	if refused, ok := errors.AsType[*spend.UpdateError](err); ok {
 		return d.problem(refused)
+	}
+	if p := idProblem(err); p != nil {
+		return p
 	}
 	switch {
 	case errors.Is(err, spendflush.ErrDayFull):
@@ -192,24 +214,40 @@ func (d *decoder) refuseUpdate(r *spend.UpdateError) {
 	d.faults = append(d.faults, fault{Index: r.Index, Field: r.Field, Detail: r.Reason})
 }
 
-func waitProblem(err error, wait time.Duration, want, reached spendflush.Stage, n int) *problem {
+func waitProblem(err error, wait time.Duration, want, reached spendflush.Stage, r recorded) *problem {
 	why := "within " + wait.String()
 	if errors.Is(err, spendflush.ErrClosed) {
 		why = "before this instance stopped"
 	}
-	p := waitEnded.because("the updates were not %s %s, but they are recorded and %s: do not send them again, they would count twice",
-		want, why, reached)
-	p.Updates, p.Reached = n, reached.String()
+	then := "do not send them again, they would count twice"
+	switch {
+	case r.repeatable:
+		then = "send them again, to any instance, until an answer says so; they count once"
+	case r.hasIDs:
+		then = "do not send those without an id again, they would count twice; those with one may be sent again"
+	}
+	p := waitEnded.because("the updates were not %s %s, but they are recorded and %s: %s", want, why, reached, then)
+	p.Updates, p.Reached = r.updates, reached.String()
 	return p
 }
 
-// writeRecorded answers that n updates have reached a stage.
-func writeRecorded(w http.ResponseWriter, status, n int, reached spendflush.Stage) {
-	body := make([]byte, 0, 64)
-	body = append(body, `{"updates":`...)
-	body = strconv.AppendInt(body, int64(n), 10)
-	body = append(body, `,"reached":"`...)
-	body = append(body, reached.String()...)
-	body = append(body, "\"}\n"...)
+// writeRecorded answers that the updates have reached a stage, and which of those with ids are new.
+func (a *API) writeRecorded(w http.ResponseWriter, status int, r recorded, reached spendflush.Stage) {
+	body := make([]byte, 0, 128)
+	number := func(name string, n int) {
+		body = append(append(append(body, '"'), name...), "\":"...)
+		body = append(strconv.AppendInt(body, int64(n), 10), ',')
+	}
+	body = append(body, '{')
+	number("updates", r.updates)
+	if r.hasIDs {
+		counts := a.cfg.Recorder.Counts(r.receipt)
+		number("new", counts.New)
+		number("duplicates", counts.Duplicates)
+		if counts.Conflicts > 0 {
+			number("conflicts", counts.Conflicts)
+		}
+	}
+	body = append(append(append(body, `"reached":"`...), reached.String()...), "\"}\n"...)
 	writeBody(w, "application/json", status, body)
 }

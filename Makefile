@@ -94,7 +94,7 @@ build: ## bin/spendflush, and bin/spendflush-lab for demo and benchmarks
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-NEEDED_BY_TESTS := go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool alertmanager amtool chromium systemd-analyze
+NEEDED_BY_TESTS := go gcc postgres redis-server pgbouncer haproxy nginx prometheus promtool alertmanager amtool chromium systemd-analyze python3 node
 
 # What only computes, and has no time to be done in, gets what the tests beside it leave of the processors.
 vet staticcheck deployed: GO := nice -n 10 $(GO)

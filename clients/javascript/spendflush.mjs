@@ -168,16 +168,20 @@ export class Client {
       if (n && size > MOST_BYTES) break;
     }
     let response, answer;
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), this.#timeout); // unlike AbortSignal.timeout it keeps the process
     try {
       const headers = { "Content-Type": "application/json" };
       if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
       response = await fetch(url, {
         method: "POST", headers, body: `[${batch.slice(0, n).map((one) => one.text).join(",")}]`, redirect: "error",
-        signal: AbortSignal.timeout(this.#timeout),
+        signal: abort.signal,
       });
       answer = await response.text();
     } catch {
       return { left: batch, after: 0 };
+    } finally {
+      clearTimeout(timer);
     }
     const { status } = response;
     if (status >= 200 && status < 300) return { left: batch.slice(n) };

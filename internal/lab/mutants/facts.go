@@ -343,4 +343,18 @@ var factMutants = []mutant{
 		pkg:   "internal/httpapi",
 		tests: []string{"TestAnotherContentUnderAnIDIsRefusedWhereItIsKnownAndElseSetAside"},
 	},
+	{
+		name:  "id made anew for each try",
+		guard: "a client names and dates an update once, before it sends it for the first time",
+		edits: []edit{{"client/client.go", "\tfor i := range batch {\n\t\tone, err", "\tfor i := range batch {\n\t\tbatch[i].ID += \"'\"\n\t\tone, err"}},
+		pkg:   "client",
+		tests: []string{"TestAnUpdateIsNamedAndDatedOnceAndCopied"},
+	},
+	{
+		name:  "client of a refused update gives up the others",
+		guard: "an update that is refused holds up no other one of its request",
+		edits: []edit{{"client/client.go", "return append(left, batch[n:]...)", "return batch[n:]"}},
+		pkg:   "client",
+		tests: []string{"TestWhatIsRefusedIsToldAndHoldsUpNothingElse"},
+	},
 }

@@ -9,6 +9,14 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
+// recordFact records an update that has an id. Inlined, it would make Record slower without ids.
+//
+//go:noinline
+func (p *Pipeline) recordFact(caller string, u *spend.Update) error {
+	_, err := p.recordFacts(caller, []spend.Update{*u}, nil)
+	return err
+}
+
 // recordFacts records a call that has ids. name gives it one for all updates, if it isn't nil.
 func (p *Pipeline) recordFacts(caller string, updates []spend.Update, name func(*factCall) error) (Receipt, error) {
 	r, err := p.tryFacts(caller, updates, name)

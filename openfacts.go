@@ -136,6 +136,7 @@ func (o *openFacts) evictIdle() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rotate()
+	o.spare = nil // some may be large
 }
 
 // add adds a piece of a fact to the batch of its shard. The caller holds the lock.

@@ -191,15 +191,14 @@ func (p *Pipeline) begin(workCtx context.Context, work *sync.WaitGroup) {
 // Errors: *UpdateError if the update is refused, ErrBufferFull, ErrClosed; of one with an ID
 // *IDReusedError and ErrNoIDs, too. Nothing was recorded then.
 func (p *Pipeline) Record(u *spend.Update) error {
-	if u.ID != "" {
-		_, err := p.recordFacts("", []spend.Update{*u}, nil)
-		return err
-	}
 	_, err := p.record("", u)
 	return err
 }
 
 func (p *Pipeline) record(caller string, u *spend.Update) (uint64, error) {
+	if u.ID != "" {
+		return 0, p.recordFact(caller, u)
+	}
 	hour, err := p.check(&u.Cost)
 	if err != nil {
 		p.metrics.refuse(err, 1)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -67,6 +68,7 @@ type orders struct {
 	tally    *orderTally
 	calm     bool // nothing goes wrong any more
 	accepted []orderedUpdate
+	named    [][]spend.Update // calls with ids, of which some are made again
 }
 
 // orderedUpdate is an update that an instance has taken.
@@ -214,10 +216,7 @@ func (s *orders) shutdown(in *orderedInstance) {
 func (s *orders) record(in *orderedInstance) {
 	for {
 		s.pause(2 * time.Second)
-		updates := make([]spend.Update, 1+s.below(3))
-		for i := range updates {
-			updates[i] = s.newUpdate()
-		}
+		updates := s.newCall()
 		receipt, err := in.RecordAll(updates)
 		if errors.Is(err, ErrClosed) {
 			s.count(&s.tally.closed)
@@ -234,6 +233,31 @@ func (s *orders) record(in *orderedInstance) {
 	}
 }
 
+// newCall returns updates to be recorded: new ones, with ids or without, or some with ids once more.
+func (s *orders) newCall() []spend.Update {
+	withIDs, again := s.below(2) == 0, s.below(1<<16)
+	s.mu.Lock()
+	if n := len(s.named); withIDs && n > 0 && again%3 == 0 {
+		defer s.mu.Unlock()
+		return s.named[max(0, n-1-again/3%4)]
+	}
+	s.mu.Unlock()
+
+	updates := make([]spend.Update, 1+s.below(3))
+	for i := range updates {
+		updates[i] = s.newUpdate()
+		if withIDs {
+			updates[i].ID = updates[i].APIKey
+		}
+	}
+	if withIDs {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.named = append(s.named, updates)
+	}
+	return updates
+}
+
 func (s *orders) newUpdate() spend.Update {
 	return spend.Update{
 		Cost:   spend.Cost{Spend: spend.Picodollars(int64(1 + s.below(1e9))), Time: time.Now()},
@@ -246,7 +270,10 @@ func (s *orders) accept(in *orderedInstance, updates []spend.Update) {
 	defer s.mu.Unlock()
 	s.tally.accepted += len(updates)
 	for _, u := range updates {
-		s.accepted = append(s.accepted, orderedUpdate{u, in})
+		isSame := func(other orderedUpdate) bool { return other.instance == in && other.ID == u.ID }
+		if u.ID == "" || !slices.ContainsFunc(s.accepted, isSame) {
+			s.accepted = append(s.accepted, orderedUpdate{u, in})
+		}
 	}
 }
 
@@ -327,11 +354,13 @@ func (s *orders) times(u *spend.Update) int64 {
 
 // verdict compares the books with what was accepted. Only what an instance said it couldn't drain may be missing.
 func (s *orders) verdict() {
-	want, missing := newBooks(), map[*orderedInstance]int64{}
+	want, missing, booked := newBooks(), map[*orderedInstance]int64{}, map[string]bool{}
 	for i := range s.accepted {
 		u := &s.accepted[i]
 		switch n := s.times(&u.Update); {
+		case n > 0 && u.ID != "" && booked[u.ID]:
 		case n > 0:
+			booked[u.ID] = true
 			want.book(&u.Update, spend.HourOf(u.Time))
 		default:
 			missing[u.instance]++

@@ -283,7 +283,7 @@ var factMutants = []mutant{
 	{
 		name:  "ids set aside are held for ever",
 		guard: "ids of a batch that is set aside for a new identity are let go of",
-		edits: []edit{{"divergence.go", "held = append(held, b.held)", ""}},
+		edits: []edit{{"divergence.go", "held = append(held, b.held)\n\t\tr.aside", "r.aside"}},
 		pkg:   ".",
 		tests: []string{"TestIDsOfBatchesSetAsideForANewIdentityAreHeldNoMore"},
 	},

@@ -1,6 +1,6 @@
-// Package client sends updates to spendflush over HTTP, so that each counts once whatever happens to a
-// request: every update has an id before it is sent for the first time, and is sent again, to the next
-// address, until an instance has said that it is committed.
+// Package client sends updates to spendflush over HTTP, so that each counts once whatever happens
+// to a request: every update has an id before it is sent for the first time, and is sent again, to
+// the next address, until an instance has said that it is committed.
 //
 // It needs nothing but the standard library and package spend. Python and JavaScript have the same
 // client under clients/.
@@ -38,8 +38,8 @@ type Options struct {
 	Requests   int           // requests under way at once; 0: 2
 	Timeout    time.Duration // of one request, over 1s; 0: 30s
 
-	// Refused is told of each update that the instances will never take, and why. It is called from a goroutine of the
-	// client and must not call it. nil: it is logged.
+	// Refused is told of each update that the instances will never take, and why. It is called from
+	// a goroutine of the client and must not call it. nil: it is logged.
 	Refused func(u spend.Update, reason error)
 
 	HTTP   *http.Client // nil: one of its own
@@ -52,8 +52,8 @@ var (
 	ErrClosed = errors.New("spendflush client: it is closed")
 )
 
-// UnsentError is returned by Close: these updates aren't known to be committed. They keep their ids, so
-// that they may be recorded again, by any client, within the window of ids.
+// UnsentError is returned by Close: these updates aren't known to be committed. They keep their
+// ids, so that they may be recorded again, by any client, within the window of ids.
 type UnsentError struct{ Updates []spend.Update }
 
 func (e *UnsentError) Error() string {
@@ -135,9 +135,10 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Record takes an update, which the client sends soon. It doesn't block. An update without an ID gets a
-// random one, and one without a time the present. The error is ErrFull, ErrClosed, or says what is wrong
-// with the update, which is not taken then. What u points to may be changed afterwards.
+// Record takes an update, which the client sends soon. It doesn't block. An update without an ID
+// gets a random one, and one without a time the present. The error is ErrFull, ErrClosed, or says
+// what is wrong with the update, which is not taken then. What u points to may be changed
+// afterwards.
 func (c *Client) Record(u *spend.Update) error {
 	own := *u
 	own.Tags = append([]string(nil), u.Tags...)
@@ -310,8 +311,8 @@ type problem struct {
 	} `json:"errors"`
 }
 
-// try makes one request. It returns what is left to be sent: again says whether it failed for a reason
-// that isn't the updates', and then after is how long the instance wants to be left alone.
+// try makes one request. It returns what is left to be sent: again says whether it failed for a
+// reason that isn't the updates', and then after is how long the instance wants to be left alone.
 func (c *Client) try(ctx context.Context, to string, batch []spend.Update) (left []spend.Update, after time.Duration, again bool) {
 	body, n, err := encode(batch)
 	if err != nil { // it was seen to be valid

@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// shipped writes a file of deploy/ into the directory of a test, with pairs of what stands there and what the test puts in its
-// place, and returns where it is. It is fatal if something to be replaced isn't there.
+// shipped writes a file of deploy/ into the directory of a test, with pairs of what stands there
+// and what the test puts in its place, and returns where it is. It is fatal if something to be
+// replaced isn't there.
 func shipped(t testing.TB, dir, path string, pairs ...string) string {
 	t.Helper()
 	text := readText(t, "../deploy/"+path)

@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// Everything that bench measures is run once, with few keys: the books must be right, and every number must be there.
+// Everything that bench measures is run once, with few keys: the books must be right, and every
+// number must be there.
 func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -74,7 +75,8 @@ func TestBenchMeasuresEverythingOnceAndLeavesNothing(t *testing.T) {
 		}
 	}
 
-	// It has left nothing, so it may run again; a database with a single table in it is refused, and not touched.
+	// It has left nothing, so it may run again; a database with a single table in it is refused,
+	// and not touched.
 	again := []string{"bench", "locks", "--quick", "--database-url", postgres, "--redis-url", redis}
 	if status, _, stderr := runProgram(t, lab, nil, append(again, "--seconds", "0.01")...); status != 0 {
 		t.Errorf("the second run: exit status %d, %s", status, stderr)

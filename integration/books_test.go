@@ -15,7 +15,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// one is an update of that cost on the key, and safe is what of it must be in the books once it is acknowledged.
+// one is an update of that cost on the key, and safe is what of it must be in the books once it is
+// acknowledged.
 func one(key, cost string) string { return fmt.Sprintf(`{"spend":%q,"api_key":%q}`, cost, key) }
 
 // send posts an update and wants this status.
@@ -27,8 +28,8 @@ func (in *instance) send(ack, update string, want int) {
 	}
 }
 
-// Two deployments with a database each and one Redis, and nothing set. Before books had an identity, all of the one was
-// booked in the other's database.
+// Two deployments with a database each and one Redis, and nothing set. Before books had an
+// identity, all of the one was booked in the other's database.
 func TestTwoDeploymentsOnOneRedisBookOnlyTheirOwn(t *testing.T) {
 	t.Parallel()
 	a := newStack(t)
@@ -80,7 +81,8 @@ func TestTwoDeploymentsShareARedisCluster(t *testing.T) {
 	shareRedis(t, a, b, "SPENDFLUSH_SHARDS=3")
 }
 
-// copyOf returns a stack whose database is a copy of another one's, as it is now. No connection may use that.
+// copyOf returns a stack whose database is a copy of another one's, as it is now. No connection may
+// use that.
 func copyOf(t *testing.T, server *servers.Postgres, s *stack, database string) *stack {
 	t.Helper()
 	eventually(t, "nobody uses the database", func() string {
@@ -273,7 +275,8 @@ func TestANoteThatIsWrongLosesNothingAndBooksNothingAstray(t *testing.T) {
 	in.stop(0)
 	wantSpend(t, s, map[string]string{"k": "5", "misled": ""})
 
-	// What was pushed for the other books waits for them, and a copy is in quarantine here, where it can't be booked.
+	// What was pushed for the other books waits for them, and a copy is in quarantine here, where
+	// it can't be booked.
 	list := s.quarantined()
 	if len(list) != 1 || !strings.Contains(list[0].Reason, "other books") {
 		t.Fatalf("quarantine: %+v", list)

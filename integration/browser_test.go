@@ -23,7 +23,8 @@ import (
 //go:embed testdata/axe/axe.min.js
 var axe string
 
-// browser is a Chromium of its own with one open page. What goes wrong inside is gathered as complaints.
+// browser is a Chromium of its own with one open page. What goes wrong inside is gathered as
+// complaints.
 type browser struct {
 	t   testing.TB
 	ctx context.Context
@@ -32,8 +33,8 @@ type browser struct {
 	complaints []string // errors of scripts, of the console and of the content policy
 }
 
-// newBrowser starts Chromium. It fails where there is none: .ci/need chromium installs it or names the line.
-// SPENDFLUSH_TEST_BROWSER=off, which is said in the output, turns the browser tests off.
+// newBrowser starts Chromium. It fails where there is none: .ci/need chromium installs it or names
+// the line. SPENDFLUSH_TEST_BROWSER=off, which is said in the output, turns the browser tests off.
 func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
 	if os.Getenv("SPENDFLUSH_TEST_BROWSER") == "off" {
@@ -109,7 +110,8 @@ func (b *browser) listen(event any) {
 	}
 }
 
-// quiet fails if anything was complained about since the last call, but for what holds one of the texts.
+// quiet fails if anything was complained about since the last call, but for what holds one of the
+// texts.
 func (b *browser) quiet(but ...string) {
 	b.t.Helper()
 	b.mu.Lock()
@@ -131,7 +133,8 @@ func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	perform(b, what, chromedp.Steps(steps...))
 }
 
-// perform runs an action and returns its value. That it fails or takes longer than patience is fatal.
+// perform runs an action and returns its value. That it fails or takes longer than patience is
+// fatal.
 func perform[T any](b *browser, what string, action chromedp.Action[T]) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)

@@ -37,8 +37,8 @@ func newClientRig(t *testing.T) *clientRig {
 	return x
 }
 
-// disturb cuts replies and connections, refuses connections and kills an instance, some times, or until stop is closed. Only
-// the other one is there then.
+// disturb cuts replies and connections, refuses connections and kills an instance, some times, or
+// until stop is closed. Only the other one is there then.
 func (x *clientRig) disturb(stop <-chan struct{}) {
 	pause := func(d time.Duration) (stopped bool) {
 		select {
@@ -138,8 +138,8 @@ func TestTheClientInJavaScriptCountsEachUpdateOnceBehindAProxyThatCuts(t *testin
 	newClientRig(t).script("node", "record.mjs")
 }
 
-// script runs a script that records through a client, first disturbed until all is sent, then one that leaves it to the end
-// of its process.
+// script runs a script that records through a client, first disturbed until all is sent, then one
+// that leaves it to the end of its process.
 func (x *clientRig) script(program, name string) {
 	t := x.t
 	t.Helper()

@@ -125,8 +125,8 @@ func squeeze(table string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// queueOfTheDead leaves batches in the queue, and nobody who flushes them. They are few: an instance whose batches
-// aren't confirmed doesn't seal more than eight.
+// queueOfTheDead leaves batches in the queue, and nobody who flushes them. They are few: an
+// instance whose batches aren't confirmed doesn't seal more than eight.
 func queueOfTheDead(s *stack) *book {
 	s.t.Helper()
 	in := s.start("dead", "SPENDFLUSH_FLUSH_INTERVAL=1m", "SPENDFLUSH_SEAL_INTERVAL=20ms")
@@ -157,7 +157,8 @@ func TestFlushCommandDrainsWhatTheDeadHaveLeft(t *testing.T) {
 	mustRun(t, 2, s.variables("USE_REDIS_TRANSACTION_BUFFER=false", "REDIS_URL="), "flush")
 }
 
-// A shell seldom has the settings of the instances. What it flushes is retained for their window all the same.
+// A shell seldom has the settings of the instances. What it flushes is retained for their window
+// all the same.
 func TestFlushCommandRetainsForTheWindowOfTheInstances(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

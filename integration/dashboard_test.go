@@ -57,7 +57,8 @@ func readDashboard(t testing.TB) (d dashboard) {
 // expression is one that Prometheus is asked, and where it stands.
 type expression struct{ where, text string }
 
-// expressions returns all of the dashboard with its variables replaced as if everything were chosen.
+// expressions returns all of the dashboard with its variables replaced as if everything were
+// chosen.
 func (d *dashboard) expressions() (all []expression) {
 	add := func(where, text string) {
 		text = strings.NewReplacer("$job", ".*", "$instance", ".*", "$__rate_interval", "1m").Replace(text)
@@ -124,7 +125,8 @@ func TestTheDashboardIsWellFormed(t *testing.T) {
 	}
 }
 
-// wanted is what an expression takes for granted: labels by metric, and labels that one of its metrics must have.
+// wanted is what an expression takes for granted: labels by metric, and labels that one of its
+// metrics must have.
 type wanted struct {
 	metrics  map[string][]string
 	grouping []string
@@ -141,7 +143,8 @@ var (
 	keywords     = []string{"and", "or", "unless", "bool", "offset", "by", "without"}
 )
 
-// namesIn finds metrics and labels in an expression of PromQL. It doesn't check the expression: Prometheus does.
+// namesIn finds metrics and labels in an expression of PromQL. It doesn't check the expression:
+// Prometheus does.
 func namesIn(text string) wanted {
 	w := wanted{metrics: map[string][]string{}}
 	text = rangePart.ReplaceAllString(textPart.ReplaceAllString(text, "0"), "")

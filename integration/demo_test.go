@@ -144,7 +144,8 @@ func TestCtrlCWhileADemoStartsOrTwiceLeavesNothing(t *testing.T) {
 	twice.ends(1)
 }
 
-// Wrong usage is named before any server is started; what the instances refuse is wrong settings, too.
+// Wrong usage is named before any server is started; what the instances refuse is wrong settings,
+// too.
 func TestDemoNamesWhatIsWrongWithItsCommandLineAndSettings(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -66,7 +66,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// paste runs the printed line that begins with curl and holds this text, as somebody would who pasted it into a shell.
+// paste runs the printed line that begins with curl and holds this text, as somebody would who
+// pasted it into a shell.
 func (d *development) paste(text string) (answer string) {
 	d.t.Helper()
 	line := d.said(&d.stdout, "a curl line with "+text, func(line string) bool {
@@ -130,8 +131,8 @@ func TestDevStartsWithoutSettingsAndKeepsItsData(t *testing.T) {
 	d.interrupt()
 }
 
-// unprivileged prepares a run of the program as another user than root, who would be let in everywhere, with only these
-// variables and the way to programs.
+// unprivileged prepares a run of the program as another user than root, who would be let in
+// everywhere, with only these variables and the way to programs.
 func unprivileged(t *testing.T, shared string, variables []string, args ...string) *exec.Cmd {
 	t.Helper()
 	program := binary

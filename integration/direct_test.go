@@ -17,8 +17,8 @@ func manyKeys(n int) []byte {
 	return body.Bytes()
 }
 
-// The lock of a direct write and the flush made under it need a connection each. Were both of one pool, relays that hold
-// their lock would wait for each other.
+// The lock of a direct write and the flush made under it need a connection each. Were both of one
+// pool, relays that hold their lock would wait for each other.
 func TestWithoutRedisAnyNumberOfShardsAndConnectionsCommitsAndDrains(t *testing.T) {
 	for _, c := range []struct{ shards, connections int }{{8, 8}, {16, 8}, {16, 4}, {64, 4}} {
 		t.Run(fmt.Sprintf("%dShards%dConnections", c.shards, c.connections), func(t *testing.T) {
@@ -27,7 +27,8 @@ func TestWithoutRedisAnyNumberOfShardsAndConnectionsCommitsAndDrains(t *testing.
 			in := s.start("alone", "USE_REDIS_TRANSACTION_BUFFER=false", "REDIS_URL=",
 				fmt.Sprint("SPENDFLUSH_SHARDS=", c.shards), fmt.Sprint("SPENDFLUSH_MAX_CONNECTIONS=", c.connections))
 			for range 3 {
-				// Connections that starve each other never get there; 64 locks that one connection takes in turn do on a busy machine, too.
+				// Connections that starve each other never get there; 64 locks that one connection
+				// takes in turn do on a busy machine, too.
 				status, answer, err := in.postUpdates("committed&timeout=60s", "application/x-ndjson", manyKeys(n))
 				if err != nil || status != http.StatusOK {
 					t.Fatalf("ack=committed: %d %s %v", status, answer, err)

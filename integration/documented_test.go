@@ -19,8 +19,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// TestTheDocumentedFlowStepByStep walks through stage 1 and stage 2 of the documents with the parts that the program
-// is made of, and looks at each step from outside, in Redis and in Postgres.
+// TestTheDocumentedFlowStepByStep walks through stage 1 and stage 2 of the documents with the parts
+// that the program is made of, and looks at each step from outside, in Redis and in Postgres.
 func TestTheDocumentedFlowStepByStep(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -52,7 +52,8 @@ func TestTheDocumentedFlowStepByStep(t *testing.T) {
 		t.Errorf("%d rows are in Postgres before anybody flushed", n)
 	}
 
-	// Stage 2: one instance acquires the lock, whose status is stored in Redis; only one can at a time.
+	// Stage 2: one instance acquires the lock, whose status is stored in Redis; only one can at a
+	// time.
 	lease, err := a.Acquire(ctx, "flush/0")
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +247,8 @@ func aggregate(t *testing.T, entries []spend.Entry) (*spend.Flush, spend.Ack) {
 	return flush, ack
 }
 
-// checkOneTransaction fails unless all rows that a flush writes are the work of the same transaction.
+// checkOneTransaction fails unless all rows that a flush writes are the work of the same
+// transaction.
 func (s *stack) checkOneTransaction() {
 	s.t.Helper()
 	writers := map[string][]string{}

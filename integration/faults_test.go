@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// faultLoad is traffic that goes on while something breaks. Every request has to succeed, however long it takes.
+// faultLoad is traffic that goes on while something breaks. Every request has to succeed, however
+// long it takes.
 func faultLoad() loadOptions { return loadOptions{clients: 8, most: 20, pace: 10 * time.Millisecond} }
 
 // committed returns how many batches the instances have committed in this way: "queue" or "direct".

@@ -16,10 +16,10 @@ import (
 // maxFlushMemory is what docs/reliability.md says of a flusher, in MiB of the whole process.
 const maxFlushMemory = 512
 
-// The process that flushes has at most the memory that the documents say, also where every series has 64 tags of 256
-// bytes each that no other series has: batches of the largest size, more of them than one flush may have, and more
-// behind a gap than one walk may keep. It is the command flush, which does nothing else, so that all of the memory is
-// the flusher's.
+// The process that flushes has at most the memory that the documents say, also where every series
+// has 64 tags of 256 bytes each that no other series has: batches of the largest size, more of them
+// than one flush may have, and more behind a gap than one walk may keep. It is the command flush,
+// which does nothing else, so that all of the memory is the flusher's.
 func TestSoakAFlusherHasTheMemoryThatTheDocumentsSay(t *testing.T) {
 	const batches, waiting, perBatch = 12, 12, 300
 	s := newStack(t)

@@ -7,8 +7,9 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// A Postgres that is frozen neither answers nor refuses. What is sealed goes on to Redis all the same, at every seal: where
-// pushes waited for Postgres, they came all together when a call to it had timed out.
+// A Postgres that is frozen neither answers nor refuses. What is sealed goes on to Redis all the
+// same, at every seal: where pushes waited for Postgres, they came all together when a call to it
+// had timed out.
 func TestPushesGoOnWhilePostgresIsFrozen(t *testing.T) {
 	t.Parallel()
 	server := testserver.NewPostgres(t)

@@ -19,8 +19,8 @@ func (p *process) count(text string) (lines int) {
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 
-// holdLock takes the lock for a holder that doesn't flush, so that batches stay in the queue, and waits until the instances
-// have noticed.
+// holdLock takes the lock for a holder that doesn't flush, so that batches stay in the queue, and
+// waits until the instances have noticed.
 func (s *stack) holdLock(client *redis.Client, instances ...*instance) {
 	s.t.Helper()
 	if err := client.Set(s.t.Context(), s.lockKey(0), "nobody", 0).Err(); err != nil {

@@ -75,8 +75,8 @@ const (
 	leaves               // takes nothing of the answer for nine seconds, and goes
 )
 
-// connections has n clients of the address connect, send the text, and begin anew once they are answered
-// or cut off.
+// connections has n clients of the address connect, send the text, and begin anew once they are
+// answered or cut off.
 func (h *hostile) connections(n int, from string, how manner, text string) {
 	for range n {
 		h.attack.Go(func() {
@@ -171,8 +171,9 @@ type question struct {
 	request func() (*http.Request, error)
 }
 
-// beside asks the questions without the attack, and then with it, and says what became of them, as a row of a table. Any failure
-// fails the test; how long answers take is for the reader, because it depends on the machine.
+// beside asks the questions without the attack, and then with it, and says what became of them, as
+// a row of a table. Any failure fails the test; how long answers take is for the reader, because it
+// depends on the machine.
 func (h *hostile) beside(attack string, begin func(), questions ...question) {
 	h.t.Helper()
 	d, _ := hostileFor(h.t)

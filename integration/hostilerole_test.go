@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// hostileSettings are what a role may be set to, to the harm of a program that relies on the defaults.
+// hostileSettings are what a role may be set to, to the harm of a program that relies on the
+// defaults.
 const hostileSettings = `statement_timeout = '250ms'; lock_timeout = '1ms'; idle_in_transaction_session_timeout = '50ms';
 	DateStyle = 'SQL, DMY'; TimeZone = 'Asia/Kolkata'; IntervalStyle = 'sql_standard'; client_encoding = 'LATIN1'; bytea_output = 'escape';
 	standard_conforming_strings = off; backslash_quote = off; extra_float_digits = -15; default_transaction_read_only = on;
@@ -45,7 +46,8 @@ func TestNoCommandMindsWhatItsRoleIsSetTo(t *testing.T) {
 	}
 	owner.finish(instances, l) // reads the books as another role
 
-	// One entry of each kind goes through the quarantine: a row to be applied, and a batch to be dropped.
+	// One entry of each kind goes through the quarantine: a row to be applied, and a batch to be
+	// dropped.
 	owner.id = s.books()
 	in := s.start("pod-late")
 	mend := owner.brimful()

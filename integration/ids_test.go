@@ -81,8 +81,9 @@ func (r *repeater) counts(t *testing.T, receipt spendflush.Receipt) (fresh, dupl
 	return c.New, c.Duplicates
 }
 
-// Three instances, one of them with another number of shards, are told the same calls at the same time, while Redis loses
-// everything again and again. Each update is booked once, and is said to be new by one of them.
+// Three instances, one of them with another number of shards, are told the same calls at the same
+// time, while Redis loses everything again and again. Each update is booked once, and is said to be
+// new by one of them.
 func TestWhatHasAnIDCountsOnceWhicheverInstanceIsToldWhateverRedisLoses(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)

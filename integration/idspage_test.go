@@ -24,7 +24,8 @@ var dressedUp = map[string]string{
 	`said \u{202e}`:       `said \u{5c}u{202e}`,
 }
 
-// unseen finds texts on the page, attributes that are shown included, with a character that has no shape or turns others around.
+// unseen finds texts on the page, attributes that are shown included, with a character that has no
+// shape or turns others around.
 const unseen = `[...document.querySelectorAll("body, body *")].flatMap(e => [...e.attributes].filter(a => ["aria-label", "title", "data-label"].includes(a.name)).map(a => a.value)
 	.concat([...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE).map(n => n.data))).concat(document.title)
 	.filter(text => /[\u00ad\u200b-\u200f\u202a-\u202e\u2066-\u2069\u3164\ufe0f\ufeff]/.test(text))`
@@ -32,7 +33,8 @@ const unseen = `[...document.querySelectorAll("body, body *")].flatMap(e => [...
 func TestPageLetsNoIdDressUpItsAmountOrItsName(t *testing.T) {
 	t.Parallel()
 	b, _, in, _ := operator(t)
-	// An id of letters that run from right to left is no trick, but its amount mustn't turn around with it.
+	// An id of letters that run from right to left is no trick, but its amount mustn't turn around
+	// with it.
 	const hebrew = "שלום"
 	updates := []string{fmt.Sprintf(`{"spend": "9100.05", "user_id": %q, "team_id": %q, "model": %q}`, hebrew, hebrew, hebrew)}
 	for id := range dressedUp {

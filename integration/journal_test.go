@@ -9,7 +9,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// Redis and Postgres are both away, clients are told that their updates are queued, and the instance is killed.
+// Redis and Postgres are both away, clients are told that their updates are queued, and the
+// instance is killed.
 func TestJournaledUpdatesSurviveTheDeathOfTheInstanceAndRedisTogether(t *testing.T) {
 	t.Parallel()
 	postgres, redis := testserver.NewPostgres(t), testserver.NewRedis(t)

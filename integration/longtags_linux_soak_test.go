@@ -34,9 +34,10 @@ func (p *process) peak() int {
 	return 0
 }
 
-// While Postgres is away one tenant sends updates on 68,000 keys, or as many as SPENDFLUSH_MANY_TAGS says, each with the
-// 64 tags of 256 bytes that are allowed: little in Redis, where a text stands once, and a gigabyte as rows. They are all
-// booked, and another tenant's update isn't behind them for long. How much memory the instances had is told in the log.
+// While Postgres is away one tenant sends updates on 68,000 keys, or as many as
+// SPENDFLUSH_MANY_TAGS says, each with the 64 tags of 256 bytes that are allowed: little in Redis,
+// where a text stands once, and a gigabyte as rows. They are all booked, and another tenant's
+// update isn't behind them for long. How much memory the instances had is told in the log.
 func TestSoakManyLongTagsAreDrainedAndHoldUpNobody(t *testing.T) {
 	keys := 68_000
 	if text := os.Getenv("SPENDFLUSH_MANY_TAGS"); text != "" {

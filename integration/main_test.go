@@ -1,5 +1,6 @@
-// Package integration runs the real binary on real servers: instances as processes of their own, a real Redis and a
-// real Postgres, and faults. What clients were told is compared with the books, row by row and column by column.
+// Package integration runs the real binary on real servers: instances as processes of their own, a
+// real Redis and a real Postgres, and faults. What clients were told is compared with the books,
+// row by row and column by column.
 package integration
 
 import (
@@ -13,8 +14,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// binary is the program under test, lab the one that shows what it does, beside it. testVersion is what they were linked
-// to say.
+// binary is the program under test, lab the one that shows what it does, beside it. testVersion is
+// what they were linked to say.
 var binary, lab string
 
 const testVersion = "v0.0.0-integration"

@@ -74,7 +74,8 @@ func (m samples) has(name string) bool {
 	return false
 }
 
-// checkMetrics lets Prometheus's own tool look at the metrics, and looks for those that the documents name.
+// checkMetrics lets Prometheus's own tool look at the metrics, and looks for those that the
+// documents name.
 func (in *instance) checkMetrics() {
 	in.t.Helper()
 	_, text := in.get("/metrics")

@@ -35,8 +35,8 @@ func requirements(t *testing.T, dir string) []requirement {
 	return module.Require
 }
 
-// What go.mod requires reaches everybody who requires this module: each has its reason in docs/design.md, and none of
-// those of the integration tests is among them.
+// What go.mod requires reaches everybody who requires this module: each has its reason in
+// docs/design.md, and none of those of the integration tests is among them.
 func TestEveryRequirementHasItsReason(t *testing.T) {
 	t.Parallel()
 	_, table, _ := strings.Cut(readText(t, "../docs/design.md"), "\n## Direct dependencies, and why\n")

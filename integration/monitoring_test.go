@@ -160,7 +160,8 @@ func TestPrometheusFindsWhatAlertsDashboardAndDocumentationName(t *testing.T) {
 	board := readDashboard(t)
 	expressions := board.expressions()
 
-	// Prometheus parses every expression and finds something: joins fit, and metrics have the labels that they are asked for.
+	// Prometheus parses every expression and finds something: joins fit, and metrics have the
+	// labels that they are asked for.
 	for _, e := range expressions {
 		eventually(t, fmt.Sprintf("%s: %s finds something", e.where, e.text), func() string {
 			var found struct{ Result []json.RawMessage }
@@ -210,7 +211,8 @@ func (p *prometheus) firing() (names []string) {
 	return names
 }
 
-// checkServers looks whether metrics follow what becomes of Redis and Postgres at once. Postgres is gone afterwards.
+// checkServers looks whether metrics follow what becomes of Redis and Postgres at once. Postgres is
+// gone afterwards.
 func (in watched) checkServers() {
 	in.t.Helper()
 	books := []string{"spendflush_quarantine_open", "spendflush_lost_batches_open", "spendflush_audit_ok", "spendflush_audit_timestamp_seconds"}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// need runs .ci/need for a program that isn't there, as it goes for root of a Debian, and returns what was installed.
+// need runs .ci/need for a program that isn't there, as it goes for root of a Debian, and returns
+// what was installed.
 func need(t *testing.T, stdin string, variables ...string) (installed, said string, status int) {
 	t.Helper()
 	dir := t.TempDir()

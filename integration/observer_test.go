@@ -87,8 +87,8 @@ func (o *observer) run(ctx context.Context) error {
 
 func (o *observer) checkPostgres(ctx context.Context, conn *pgx.Conn) error {
 	var connections, writers int64
-	// A flush locks what it writes to. What else an instance writes (a witness of the books, an audit's outcome) may
-	// well be at the same time.
+	// A flush locks what it writes to. What else an instance writes (a witness of the books, an
+	// audit's outcome) may well be at the same time.
 	err := conn.QueryRow(ctx, `SELECT count(*), (SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 			WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 			AND c.relname = 'rollup' AND l.mode = 'RowExclusiveLock' AND l.granted)
@@ -100,9 +100,10 @@ func (o *observer) checkPostgres(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkLock notes the times in which the instance held locks. Scrapes of several instances aren't made at one moment,
-// so two may rightly say 1 one after the other. But when a scrape says 1 and for how long already, the instance held
-// the lock from that long before the answer came to when it was asked for.
+// checkLock notes the times in which the instance held locks. Scrapes of several instances aren't
+// made at one moment, so two may rightly say 1 one after the other. But when a scrape says 1 and
+// for how long already, the instance held the lock from that long before the answer came to when it
+// was asked for.
 func (o *observer) checkLock(in *instance) error {
 	asked := time.Now()
 	m, err := in.scrape()

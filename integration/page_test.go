@@ -31,8 +31,8 @@ func (s *stack) seed(in *instance) (mend func()) {
 
 var views = []string{"#/", "#/spend", "#/spend?range=custom&from=2026-02-31&to=", "#/entity/team/team-1", "#/trouble"}
 
-// operator is a browser in which the token was given, before an instance with something in its books. mend lets the row
-// that is in quarantine be applied.
+// operator is a browser in which the token was given, before an instance with something in its
+// books. mend lets the row that is in quarantine be applied.
 func operator(t *testing.T) (b *browser, s *stack, in *instance, mend func()) {
 	t.Helper()
 	b = newBrowser(t)
@@ -148,8 +148,8 @@ func (b *browser) triesAgain(in *instance) {
 	b.quiet("ERR_BLOCKED_BY_CLIENT")
 }
 
-// staysLiveWithoutAStream ends the stream of events, as instances do every quarter of an hour, and then leaves none over: nobody
-// is alarmed.
+// staysLiveWithoutAStream ends the stream of events, as instances do every quarter of an hour, and
+// then leaves none over: nobody is alarmed.
 func (b *browser) staysLiveWithoutAStream(in *instance) {
 	b.t.Helper()
 	proxy := faultproxy.New(b.t, strings.TrimPrefix(in.url, "http://"))
@@ -212,7 +212,8 @@ func (b *browser) findATeam() {
 	}
 }
 
-// settleTheQuarantine shows and applies the row, then drops a batch that can't be read. Nothing happens without the id typed.
+// settleTheQuarantine shows and applies the row, then drops a batch that can't be read. Nothing
+// happens without the id typed.
 func (b *browser) settleTheQuarantine(s *stack, mend func()) {
 	b.t.Helper()
 	id := s.number("SELECT max(id) FROM spendflush.quarantine")

@@ -19,8 +19,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// The pictures of the README: "make screenshots" runs this. First all is well and three instances are busy; then things go
-// wrong.
+// The pictures of the README: "make screenshots" runs this. First all is well and three instances
+// are busy; then things go wrong.
 func TestPicturesOfThePage(t *testing.T) {
 	b := newBrowser(t)
 	s := newStack(t)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait for something that happens sooner or later. It is long because the machine may be busy;
-// no test is quicker or slower to pass for it.
+// patience bounds every wait for something that happens sooner or later. It is long because the
+// machine may be busy; no test is quicker or slower to pass for it.
 const patience = 60 * time.Second
 
 // process is a run of the program.
@@ -27,8 +27,9 @@ type process struct {
 	done           chan struct{} // closed when it has ended, was waited for, and its output is there
 }
 
-// launch starts the program with these arguments and variables, "NAME=value" each; of this process's own variables it
-// gets only those that say where things are. When the test ends it is killed, and its output shown if the test failed.
+// launch starts the program with these arguments and variables, "NAME=value" each; of this
+// process's own variables it gets only those that say where things are. When the test ends it is
+// killed, and its output shown if the test failed.
 func launch(t testing.TB, name string, variables []string, args ...string) *process {
 	t.Helper()
 	return launchProgram(t, binary, name, variables, args...)
@@ -103,7 +104,8 @@ func runProgram(t testing.TB, program string, variables []string, args ...string
 	return status, p.stdout.String(), p.stderr.String()
 }
 
-// mustRun runs the program and returns what it says on standard output. Any exit status but want is fatal.
+// mustRun runs the program and returns what it says on standard output. Any exit status but want is
+// fatal.
 func mustRun(t testing.TB, want int, variables []string, args ...string) string {
 	t.Helper()
 	status, stdout, stderr := run(t, variables, args...)
@@ -162,8 +164,8 @@ func (p *process) running() bool {
 	}
 }
 
-// said waits until the process has written a line, to stdout or stderr as given, for which match says true, and
-// returns it. Its end without such a line is fatal.
+// said waits until the process has written a line, to stdout or stderr as given, for which match
+// says true, and returns it. Its end without such a line is fatal.
 func (p *process) said(o *output, what string, match func(line string) bool) string {
 	p.t.Helper()
 	deadline := time.After(patience)
@@ -232,7 +234,8 @@ func (o *output) tail() string {
 	return text.String()[max(0, text.Len()-most):]
 }
 
-// eventually waits until met returns "", which says that the condition is met; else it returns what is missing.
+// eventually waits until met returns "", which says that the condition is met; else it returns what
+// is missing.
 func eventually(t testing.TB, what string, met func() (missing string)) {
 	t.Helper()
 	ticker := time.NewTicker(20 * time.Millisecond)

@@ -29,7 +29,8 @@ type site struct {
 	own       *testserver.Certificates // of the proxy
 }
 
-// startSite starts the instances, which serve TLS with the inner certificates if there are any, and the proxy once they are ready.
+// startSite starts the instances, which serve TLS with the inner certificates if there are any, and
+// the proxy once they are ready.
 func startSite(t *testing.T, inner *testserver.Certificates, proxy func(s *site, dir, address string, to []string) *process) *site {
 	t.Helper()
 	s := &site{stack: newStack(t), own: testserver.NewCertificates(t)}
@@ -59,7 +60,8 @@ func startSite(t *testing.T, inner *testserver.Certificates, proxy func(s *site,
 	return s
 }
 
-// changed returns the text of a file that is shipped, with the changes that it asks for, old and new in turn.
+// changed returns the text of a file that is shipped, with the changes that it asks for, old and
+// new in turn.
 func changed(t testing.TB, path string, changes ...string) string {
 	t.Helper()
 	text := readText(t, path)
@@ -127,7 +129,8 @@ func TestPageAPIAndStreamBelowAPathBehindHAProxyWithTLSAllTheWay(t *testing.T) {
 	s.checkPage()
 }
 
-// from has the clients of the stack come from another address of this machine than the proxy, and follow nothing.
+// from has the clients of the stack come from another address of this machine than the proxy, and
+// follow nothing.
 func (s *site) from(address string) {
 	transport := s.http.Transport.(*http.Transport).Clone()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}

@@ -25,7 +25,8 @@ type spent struct {
 	amount string
 }
 
-// handMade returns a batch of a producer that isn't one of the instances. Each sum is one request in an hour long past.
+// handMade returns a batch of a producer that isn't one of the instances. Each sum is one request
+// in an hour long past.
 func (s *stack) handMade(producer spend.ProducerID, sequence uint64, sums ...spent) *spend.Batch {
 	t := s.t
 	t.Helper()
@@ -263,8 +264,8 @@ func (s *stack) checkDropped(unreadable, torn, wrong int64) {
 	}
 }
 
-// brimful makes the total of the API key "full" so large that Postgres refuses what is added, by nothing but a batch:
-// the books are in order. mend takes it away again.
+// brimful makes the total of the API key "full" so large that Postgres refuses what is added, by
+// nothing but a batch: the books are in order. mend takes it away again.
 func (s *stack) brimful() (mend func()) {
 	s.t.Helper()
 	const most = "99999999999999999999999999"
@@ -434,8 +435,8 @@ func TestAQuarantinedBatchBesideItsProducersResendCountsOnce(t *testing.T) {
 	s.audit()
 }
 
-// applyBesideResend applies an entry and, so long after the program was started, puts its batch into the queue. It says
-// whether the entry was applied.
+// applyBesideResend applies an entry and, so long after the program was started, puts its batch
+// into the queue. It says whether the entry was applied.
 func (s *stack) applyBesideResend(id int64, producer spend.ProducerID, b *spend.Batch, pause time.Duration) bool {
 	s.t.Helper()
 	p := launch(s.t, "apply", s.variables(), quarantine("apply", id)...)

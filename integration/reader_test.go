@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// launchPiped starts the program with its output going to a reader, which reads until the output matches, and then goes
-// away. It returns what was found.
+// launchPiped starts the program with its output going to a reader, which reads until the output
+// matches, and then goes away. It returns what was found.
 func launchPiped(t *testing.T, until string, variables []string, args ...string) (p *process, found []string) {
 	t.Helper()
 	p = prepare(t, binary, "spendflush "+args[0]+" into a pipe", variables, args...)

@@ -248,7 +248,8 @@ func TestAnInstanceThatWaitsForAMigrationSaysSo(t *testing.T) {
 	in.stop(0)
 }
 
-// holdMigrationLock holds what another program holds while it migrates. release runs the statement and lets go.
+// holdMigrationLock holds what another program holds while it migrates. release runs the statement
+// and lets go.
 func holdMigrationLock(t *testing.T, s *stack) (release func(statement string)) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), s.postgres)

@@ -66,8 +66,8 @@ func TestARedisUserWithTheDocumentedRightsDoesEverything(t *testing.T) {
 	}
 }
 
-// The user is made on every node, as services do. Nodes redirect (ASK, MOVED), are replaced and die: what is needed for
-// that is among the rights, too.
+// The user is made on every node, as services do. Nodes redirect (ASK, MOVED), are replaced and
+// die: what is needed for that is among the rights, too.
 func TestARedisUserWithTheDocumentedRightsDoesEverythingOnACluster(t *testing.T) {
 	t.Parallel()
 	c := testserver.NewRedisCluster(t)
@@ -124,8 +124,8 @@ func TestARedisUserWithTheDocumentedRightsDoesEverythingOnACluster(t *testing.T)
 	}
 }
 
-// asks reads, as the user of the stack's URL, a key that isn't there of a slot that is being moved: its node says where to
-// ask for it.
+// asks reads, as the user of the stack's URL, a key that isn't there of a slot that is being moved:
+// its node says where to ask for it.
 func (x *clusterRig) asks(key string) {
 	x.t.Helper()
 	options, err := redis.ParseClusterURL(strings.Replace(x.redis, "cluster=true&", "", 1))
@@ -285,7 +285,8 @@ func awaitDenial(t *testing.T, instances []*instance, says string) {
 		for _, in := range instances {
 			_, page := in.get("/v1/pipeline")
 			_, ready := in.get("/readyz")
-			// A role that lacks a right is noticed by being refused, and by a look every few seconds that says what to grant.
+			// A role that lacks a right is noticed by being refused, and by a look every few
+			// seconds that says what to grant.
 			told := strings.Contains(ready, `"denied":`) && strings.Contains(ready, says) || strings.Contains(ready, "the role in Postgres lacks rights")
 			if told && strings.Contains(page, "spendflushaccessdenied") && strings.Contains(page, says) && in.metrics().sum("spendflush_access_denied") > 0 {
 				return ""

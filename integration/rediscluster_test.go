@@ -40,7 +40,8 @@ func newClusterRig(t *testing.T, args ...string) *clusterRig {
 	return x
 }
 
-// flushes returns how often the instances have committed a flush of this shard in this way: "queue" or "direct".
+// flushes returns how often the instances have committed a flush of this shard in this way: "queue"
+// or "direct".
 func flushes(instances []*instance, path string, shard int) (n int) {
 	for _, in := range instances {
 		n += in.stderr.count(fmt.Sprintf(`"shard":%d,"path":%q,"producers"`, shard, path))
@@ -217,8 +218,8 @@ func TestANodeOfAClusterThatNeverAnswersStopsNoOtherShard(t *testing.T) {
 	x.end()
 }
 
-// wantTold waits until an instance tells of each shard on its own: of those on the silent node that it doesn't answer,
-// and of the others how they stand.
+// wantTold waits until an instance tells of each shard on its own: of those on the silent node that
+// it doesn't answer, and of the others how they stand.
 func (x *clusterRig) wantTold(silent int, others []int) {
 	x.t.Helper()
 	eventually(x.t, "each shard is told of on its own", func() string {

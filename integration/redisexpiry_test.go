@@ -7,8 +7,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// Services whose policy is volatile-… take only keys that expire. Of ours those can be done without: what counts is under
-// keys that don't.
+// Services whose policy is volatile-… take only keys that expire. Of ours those can be done
+// without: what counts is under keys that don't.
 func TestOnlyKeysThatCanBeDoneWithoutExpire(t *testing.T) {
 	t.Parallel()
 	s := stackOn(t, testserver.Postgres(t), testserver.NewRedis(t).URL())

@@ -13,8 +13,8 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// redisPair is a master and its replica behind one address, as a service has them. Who is connected stays connected when
-// they change places, to what is a replica then and answers READONLY.
+// redisPair is a master and its replica behind one address, as a service has them. Who is connected
+// stays connected when they change places, to what is a replica then and answers READONLY.
 type redisPair struct {
 	t       testing.TB
 	servers [2]*servers.Redis
@@ -82,8 +82,9 @@ func (p *redisPair) change() {
 // leadTo has new connections go to this server.
 func (p *redisPair) leadTo(n int) { p.address.Lead(p.clients[n].Options().Addr) }
 
-// The master becomes a replica, and nobody closes a connection to it. While the address leads to it, instances write
-// directly; once it leads to the new one, the connections that are open stand in nobody's way.
+// The master becomes a replica, and nobody closes a connection to it. While the address leads to
+// it, instances write directly; once it leads to the new one, the connections that are open stand
+// in nobody's way.
 func TestARedisThatBecomesAReplicaWithItsConnectionsOpenLosesNothing(t *testing.T) {
 	t.Parallel()
 	p := newRedisPair(t)
@@ -117,8 +118,9 @@ func TestARedisThatBecomesAReplicaWithItsConnectionsOpenLosesNothing(t *testing.
 	}
 }
 
-// A Redis that evicts takes whole keys, the queue of a shard among them. What is committed, acknowledged as such and told
-// as drained is in Postgres all the same, also where the instances stop while it evicts.
+// A Redis that evicts takes whole keys, the queue of a shard among them. What is committed,
+// acknowledged as such and told as drained is in Postgres all the same, also where the instances
+// stop while it evicts.
 func TestARedisThatEvictsUnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
 	server := testserver.NewRedis(t)

@@ -12,8 +12,9 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// A backup of the files of Postgres is taken under load and put back later. One of the instances, whose batches were
-// committed in between, is dead by then. The oracle is what the clients know: it is what an undisturbed twin would have.
+// A backup of the files of Postgres is taken under load and put back later. One of the instances,
+// whose batches were committed in between, is dead by then. The oracle is what the clients know: it
+// is what an undisturbed twin would have.
 func TestPostgresRestoredFromABackupEndsLikeItsUndisturbedTwin(t *testing.T) {
 	t.Parallel()
 	restoreBackup(t, 8*time.Second, "30s")

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestSoak is the first scenario for long. SPENDFLUSH_SOAK_UPDATES says how many updates, 5000000 if it isn't set.
+// TestSoak is the first scenario for long. SPENDFLUSH_SOAK_UPDATES says how many updates, 5000000
+// if it isn't set.
 func TestSoak(t *testing.T) {
 	updates := 5_000_000
 	if text := os.Getenv("SPENDFLUSH_SOAK_UPDATES"); text != "" {

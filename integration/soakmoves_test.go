@@ -15,8 +15,8 @@ func TestSoakRollingRestartsForAMinute(t *testing.T) {
 	rollingRestarts(t, time.Minute)
 }
 
-// Every table takes its time to be made, so that the whole takes longer than anything that instances may have waited
-// for. It must be made once, and not be cancelled and begun anew.
+// Every table takes its time to be made, so that the whole takes longer than anything that
+// instances may have waited for. It must be made once, and not be cancelled and begun anew.
 func TestSoakAMigrationThatTakesLongerThanAMinuteIsNotBegunAnew(t *testing.T) {
 	t.Parallel()
 	s := stackOn(t, testserver.NewPostgres(t).URL(""), testserver.Redis(t))

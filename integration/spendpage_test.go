@@ -12,7 +12,8 @@ import (
 // reports counts the reports that the page has asked for.
 const reports = `performance.getEntriesByType("resource").filter(e => e.name.includes("/v1/usage")).length`
 
-// hears waits until n more events have come to the page's browser: for as long the page has had its chance to act.
+// hears waits until n more events have come to the page's browser: for as long the page has had its
+// chance to act.
 func (b *browser) hears(n int) {
 	b.t.Helper()
 	js[chromedp.Void](b, fmt.Sprintf(`new Promise(done => {

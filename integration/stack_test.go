@@ -49,7 +49,8 @@ func (s *stack) openStore() *pgstore.Store {
 	return store
 }
 
-// variables returns the settings of an instance or command on this stack. Those given come last and win.
+// variables returns the settings of an instance or command on this stack. Those given come last and
+// win.
 func (s *stack) variables(more ...string) []string {
 	return append([]string{
 		"DATABASE_URL=" + s.postgres,

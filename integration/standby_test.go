@@ -38,8 +38,8 @@ func (c *couple) within() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// promote makes the standby the primary, and returns the moment from which it takes writes. The other one is what it
-// was: stopped, dead or left alone.
+// promote makes the standby the primary, and returns the moment from which it takes writes. The
+// other one is what it was: stopped, dead or left alone.
 func (c *couple) promote() time.Time {
 	c.t.Helper()
 	ctx, cancel := c.within()
@@ -51,15 +51,16 @@ func (c *couple) promote() time.Time {
 	return time.Now()
 }
 
-// switchOver is what one does on purpose: the primary stops, the standby has all of it and is promoted, and the old
-// primary follows the new one.
+// switchOver is what one does on purpose: the primary stops, the standby has all of it and is
+// promoted, and the old primary follows the new one.
 func (c *couple) switchOver() {
 	c.t.Helper()
 	c.noteNextCommit(c.stopAndPromote(), "a switchover")
 	c.follow()
 }
 
-// stopAndPromote is the first half of a switchover. It returns the moment from which the new primary takes writes.
+// stopAndPromote is the first half of a switchover. It returns the moment from which the new
+// primary takes writes.
 func (c *couple) stopAndPromote() time.Time {
 	c.t.Helper()
 	ctx, cancel := c.within()
@@ -79,8 +80,9 @@ func (c *couple) follow() {
 	}
 }
 
-// noteNextCommit waits for the first commit on the primary and tells in the test's log how long after the moment it
-// came. That is no condition of the test: docs/reliability.md has a table of it.
+// noteNextCommit waits for the first commit on the primary and tells in the test's log how long
+// after the moment it came. That is no condition of the test: docs/reliability.md has a table of
+// it.
 func (c *couple) noteNextCommit(since time.Time, what string) {
 	c.t.Helper()
 	ctx, cancel := c.within()
@@ -101,8 +103,8 @@ func (c *couple) noteNextCommit(since time.Time, what string) {
 	c.t.Logf("next commit after %s: %d ms", what, time.Since(since).Milliseconds())
 }
 
-// finish ends the load, drains the instances and compares the books of the primary. None of them may have taken the
-// books for turned back.
+// finish ends the load, drains the instances and compares the books of the primary. None of them
+// may have taken the books for turned back.
 func (c *couple) finish(s *stack, instances []*instance, l *load) {
 	c.t.Helper()
 	s.postgres = c.primary.URL("")
@@ -200,9 +202,9 @@ func TestAStandbyNamedFirstIsPassedOver(t *testing.T) {
 	mustRun(t, 0, s.variables("DATABASE_URL="+both), "flush")
 }
 
-// The one address that is known leads to a standby for a while, as stale DNS does in a failover. That standby lags: what
-// it says of the marks must not be taken for a Postgres that was turned back. Its connections must be gone when the
-// address leads to the primary again.
+// The one address that is known leads to a standby for a while, as stale DNS does in a failover.
+// That standby lags: what it says of the marks must not be taken for a Postgres that was turned
+// back. Its connections must be gone when the address leads to the primary again.
 func TestTheOnlyAddressMayLeadToAStandbyForAWhile(t *testing.T) {
 	t.Parallel()
 	c := newCouple(t, testserver.NewPostgres(t))
@@ -224,7 +226,8 @@ func TestTheOnlyAddressMayLeadToAStandbyForAWhile(t *testing.T) {
 	c.finish(s, instances, l)
 }
 
-// The only host that is known becomes the standby of one that isn't, and the primary again. Meanwhile updates are kept.
+// The only host that is known becomes the standby of one that isn't, and the primary again.
+// Meanwhile updates are kept.
 func TestTheOnlyHostMayBecomeAStandbyForAWhile(t *testing.T) {
 	t.Parallel()
 	c := newCouple(t, testserver.NewPostgres(t))
@@ -243,8 +246,9 @@ func TestTheOnlyHostMayBecomeAStandbyForAWhile(t *testing.T) {
 	c.finish(s, instances, l)
 }
 
-// A service restores under another address: a server of an earlier state, elsewhere, is what the name leads to from then on.
-// The instances, which aren't restarted, send again what it lacks. This is the procedure of the runbook.
+// A service restores under another address: a server of an earlier state, elsewhere, is what the
+// name leads to from then on. The instances, which aren't restarted, send again what it lacks. This
+// is the procedure of the runbook.
 func TestARestoreUnderAnotherAddressIsExactWithinTheWindow(t *testing.T) {
 	t.Parallel()
 	c := newCouple(t, testserver.NewPostgres(t))
@@ -378,8 +382,9 @@ func TestAStandbyCanBeAudited(t *testing.T) {
 	}
 }
 
-// The primary freezes with all its connections, as a machine does whose hypervisor hangs; its standby is promoted; then
-// it wakes up and takes writes, as whoever promoted the other one has failed to prevent. It is named first.
+// The primary freezes with all its connections, as a machine does whose hypervisor hangs; its
+// standby is promoted; then it wakes up and takes writes, as whoever promoted the other one has
+// failed to prevent. It is named first.
 func TestAPrimaryThatWakesUpAfterItsStandbyWasPromotedIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	c := newCouple(t, testserver.NewPostgres(t))

@@ -69,7 +69,8 @@ func TestStatusSaysWhatThePageSays(t *testing.T) {
 	}
 }
 
-// shape returns the paths of all that is in a JSON value, with the elements of a list taken together.
+// shape returns the paths of all that is in a JSON value, with the elements of a list taken
+// together.
 func shape(path string, v any) map[string]bool {
 	all := map[string]bool{path: true}
 	switch v := v.(type) {

@@ -16,8 +16,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// A client on a kept connection is told to leave it, and loses no request. The shell of a container isn't needed for
-// that: the delay is the program's own.
+// A client on a kept connection is told to leave it, and loses no request. The shell of a container
+// isn't needed for that: the delay is the program's own.
 func TestAStopTurnsClientsAwayBeforeItCloses(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -58,8 +58,8 @@ func TestAStopTurnsClientsAwayBeforeItCloses(t *testing.T) {
 	}
 }
 
-// sendUntilTurnedAway sends on one connection until an answer says that it is closed, and returns how many updates
-// were taken.
+// sendUntilTurnedAway sends on one connection until an answer says that it is closed, and returns
+// how many updates were taken.
 func sendUntilTurnedAway(t *testing.T, in *instance) (taken int64) {
 	transport := &http.Transport{MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
@@ -153,14 +153,15 @@ func TestRollingRestartsBehindTheShippedProxyAnswerEveryRequest(t *testing.T) {
 	rollingRestarts(t, 20*time.Second)
 }
 
-// rollingRestarts restarts three instances behind HAProxy one after the other, each at least once and for at least as
-// long, under load.
+// rollingRestarts restarts three instances behind HAProxy one after the other, each at least once
+// and for at least as long, under load.
 func rollingRestarts(t *testing.T, long time.Duration) {
 	s := newStack(t)
 	var all [3]*instance
 	var addresses [len(all)]string
 	launch := func(i int) *instance {
-		// With the delay that is the default, which is the one that the proxy's configuration was made for.
+		// With the delay that is the default, which is the one that the proxy's configuration was
+		// made for.
 		return s.launch(fmt.Sprintf("pod-%d", i), "SPENDFLUSH_LISTEN="+addresses[i], "SPENDFLUSH_DRAIN_DELAY=5s")
 	}
 	for i := range all {
@@ -188,7 +189,8 @@ func rollingRestarts(t *testing.T, long time.Duration) {
 	t.Logf("%d updates", recorded.updates)
 }
 
-// freeAddress finds an address that no program listens on and that isn't one for outgoing connections.
+// freeAddress finds an address that no program listens on and that isn't one for outgoing
+// connections.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
@@ -203,8 +205,9 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
-// startProxy runs HAProxy with the configuration that is shipped before the addresses, and returns it as a target of
-// load. Only what deploy/haproxy.cfg says to change elsewhere is changed: the addresses, and Docker's resolvers.
+// startProxy runs HAProxy with the configuration that is shipped before the addresses, and returns
+// it as a target of load. Only what deploy/haproxy.cfg says to change elsewhere is changed: the
+// addresses, and Docker's resolvers.
 func startProxy(t testing.TB, s *stack, addresses []string) *instance {
 	t.Helper()
 	address := freeAddress(t)

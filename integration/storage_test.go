@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// What these tests know of the storage behind the relations that are there to be read. It may change with it.
+// What these tests know of the storage behind the relations that are there to be read. It may
+// change with it.
 
 // flushTables are the tables that a flush writes its marks and sums into.
 var flushTables = []string{"producers", "control", "total", "rollup"}

@@ -15,7 +15,8 @@ import (
 
 const takeovers = 10
 
-// commitsOf returns when flushes of shard 0 were committed, and those by the queue alone, by the logs.
+// commitsOf returns when flushes of shard 0 were committed, and those by the queue alone, by the
+// logs.
 func commitsOf(instances []*instance) (all, queued []time.Time) {
 	for _, in := range instances {
 		for line := range strings.Lines(in.stderr.String()) {
@@ -36,8 +37,8 @@ func commitsOf(instances []*instance) (all, queued []time.Time) {
 	return all, queued
 }
 
-// gapAfter returns the longest time without a commit that began at most a second before the fault, and how long it
-// took until batches came through the queue again. Zero: not yet.
+// gapAfter returns the longest time without a commit that began at most a second before the fault,
+// and how long it took until batches came through the queue again. Zero: not yet.
 func gapAfter(instances []*instance, fault time.Time) (gap, queue time.Duration) {
 	all, queued := commitsOf(instances)
 	slices.SortFunc(all, time.Time.Compare)
@@ -127,7 +128,8 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinel(t *testing.T) {
 	s.finish(instances, l)
 }
 
-// What is done on purpose leaves all connections to the old master open: it answers READONLY or MOVED.
+// What is done on purpose leaves all connections to the old master open: it answers READONLY or
+// MOVED.
 func TestSoakTimeFromAFaultToTheNextCommitClusterOnPurpose(t *testing.T) {
 	x := newClusterRig(t)
 	replica := 0
@@ -165,7 +167,8 @@ func TestSoakTimeFromAFaultToTheNextCommitSentinelOnPurpose(t *testing.T) {
 	s.finish(instances, l)
 }
 
-// One address leads to the new master from the moment of the change; all connections lead to what is a replica then.
+// One address leads to the new master from the moment of the change; all connections lead to what
+// is a replica then.
 func TestSoakTimeFromAFaultToTheNextCommitReadOnly(t *testing.T) {
 	p := newRedisPair(t)
 	s := stackOn(t, testserver.Postgres(t), p.url())
@@ -182,8 +185,9 @@ func TestSoakTimeFromAFaultToTheNextCommitReadOnly(t *testing.T) {
 	s.finish(instances, l)
 }
 
-// The time that the old primary takes to stop, and the standby to be promoted, is in the first row. The second one counts
-// from the moment that the new primary takes writes: the five seconds of the contract do so.
+// The time that the old primary takes to stop, and the standby to be promoted, is in the first row.
+// The second one counts from the moment that the new primary takes writes: the five seconds of the
+// contract do so.
 func TestSoakTimeFromAFaultToTheNextCommitPostgres(t *testing.T) {
 	c := newCouple(t, testserver.NewPostgres(t))
 	s := stackOn(t, c.primary.URL(""), testserver.Redis(t))
@@ -245,7 +249,8 @@ func TestSoakTimeFromAFaultToTheNextCommitHolder(t *testing.T) {
 	}
 }
 
-// What a shorter lease costs: commands that Redis answers in ten seconds, and its processor time, under the same load.
+// What a shorter lease costs: commands that Redis answers in ten seconds, and its processor time,
+// under the same load.
 func TestSoakCostOfALease(t *testing.T) {
 	for _, shards := range []int{1, 4, 16} {
 		for _, ttl := range []string{"3s", "800ms"} {

@@ -26,7 +26,8 @@ func TestTenInstancesWithFourShardsBookEveryUpdateOnce(t *testing.T) {
 func tenInstances(t *testing.T, o tenOptions) {
 	const connections = 4
 	s := newStack(t)
-	// The lock of a holder that has to wait for a processor shouldn't expire: at most one instance writes at a time.
+	// The lock of a holder that has to wait for a processor shouldn't expire: at most one instance
+	// writes at a time.
 	settings := append([]string{fmt.Sprint("SPENDFLUSH_MAX_CONNECTIONS=", connections), "SPENDFLUSH_LOCK_TTL=20s"}, o.settings...)
 	instances := s.startAll(10, settings...)
 	watch := observe(t, s, instances)
@@ -55,7 +56,8 @@ func tenInstances(t *testing.T, o tenOptions) {
 	// What arrives in the last moment before the signal has to be drained too.
 	_, last, _ := startLoad(t, instances, loadOptions{clients: 2, updates: 2000, most: 100, acks: []string{"accepted"}, prefix: "late-"}).stop()
 	stopAll(instances)
-	// A stop waits some seconds for commits, which a busy machine may not have made: what is in the queue is safe there.
+	// A stop waits some seconds for commits, which a busy machine may not have made: what is in the
+	// queue is safe there.
 	mustRun(t, 0, append(s.variables(), o.settings...), "flush")
 	booked.join(last)
 	if booked.updates < int64(o.updates) {
@@ -71,8 +73,8 @@ func tenInstances(t *testing.T, o tenOptions) {
 		len(booked.entities), len(booked.hours), len(booked.days))
 }
 
-// checkBatches compares what the instances say they sealed and committed with the producers' marks: a batch that two
-// flushers committed would be counted twice.
+// checkBatches compares what the instances say they sealed and committed with the producers' marks:
+// a batch that two flushers committed would be counted twice.
 func (s *stack) checkBatches(instances []*instance) {
 	s.t.Helper()
 	var sealed, committed, fenced float64

@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// trusts has the clients of the stack trust the authorities of these certificates, and no other. Connections of before are
-// not used again.
+// trusts has the clients of the stack trust the authorities of these certificates, and no other.
+// Connections of before are not used again.
 func (s *stack) trusts(certificates ...*testserver.Certificates) {
 	s.t.Helper()
 	roots := x509.NewCertPool()
@@ -29,7 +29,8 @@ func (s *stack) trusts(certificates ...*testserver.Certificates) {
 	s.t.Cleanup(transport.CloseIdleConnections)
 }
 
-// servedOverTLS returns the settings of an instance with the certificate, and has the clients of the stack trust it.
+// servedOverTLS returns the settings of an instance with the certificate, and has the clients of
+// the stack trust it.
 func (s *stack) servedOverTLS(c *testserver.Certificates) []string {
 	s.t.Helper()
 	s.trusts(c)

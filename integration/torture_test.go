@@ -22,9 +22,9 @@ type tortureOptions struct {
 	test     string
 }
 
-// tortureFromEnvironment reads TORTURE_SECONDS, TORTURE_SEED and TORTURE_FAULTS, which has names of faults with commas.
-// Without the first the run is a short one, without the second the seed is a new one each time, without the third all
-// faults are applied.
+// tortureFromEnvironment reads TORTURE_SECONDS, TORTURE_SEED and TORTURE_FAULTS, which has names of
+// faults with commas. Without the first the run is a short one, without the second the seed is a
+// new one each time, without the third all faults are applied.
 func tortureFromEnvironment(t *testing.T) tortureOptions {
 	o := tortureOptions{seed: rand.Uint64N(1_000_000), duration: 20 * time.Second, test: t.Name(), where: aloneServers}
 	if text := os.Getenv("TORTURE_SECONDS"); text != "" {
@@ -64,8 +64,9 @@ func (o tortureOptions) command() string {
 	return fmt.Sprintf("%sTORTURE_SEED=%d go test -C integration -race -tags torture -run '^%s$' -count=1 -v -timeout 60m", seconds, o.seed, o.test)
 }
 
-// TestTorture lets five instances take updates over HTTP while everything around them breaks, one to three things at a
-// time, in an order that only the seed knows, and compares the books at the end.
+// TestTorture lets five instances take updates over HTTP while everything around them breaks, one
+// to three things at a time, in an order that only the seed knows, and compares the books at the
+// end.
 //
 //	fault                        what is done                                               what may be lost
 //	instance killed              kill -9 of any; a new producer in its place                its open map
@@ -99,13 +100,14 @@ func (o tortureOptions) command() string {
 //	connections refused          all closed, new ones too                                   nothing
 //	network silent               half-open: nothing passes and nothing is closed            nothing
 //
-// TORTURE_SECONDS, TORTURE_SEED and TORTURE_FAULTS say how long, in which order and which; make torture is the long form.
+// TORTURE_SECONDS, TORTURE_SEED and TORTURE_FAULTS say how long, in which order and which; make
+// torture is the long form.
 //
-// The faults of the network are about one instance (perhaps the lock holder) or all, on their way to Redis, to
-// Postgres or to both.
+// The faults of the network are about one instance (perhaps the lock holder) or all, on their way
+// to Redis, to Postgres or to both.
 //
-// The books must lie between what clients were told and what they sent, for every run of an instance and every level of
-// acknowledgement on its own: see checkRun.
+// The books must lie between what clients were told and what they sent, for every run of an
+// instance and every level of acknowledgement on its own: see checkRun.
 func TestTorture(t *testing.T) {
 	t.Parallel()
 	torture(t, aloneServers, 5)
@@ -133,8 +135,8 @@ func torture(t *testing.T, where topology, instances int) {
 	t.Logf("lock holders killed in the middle of a flush: %d, at other times: %d; replies lost: %v", x.midFlush[0], x.midFlush[1], x.lostReplies)
 }
 
-// TestTortureRollingRestarts stops and starts instances in turn under load, 50 starts in the long form and 8 in the
-// short one. Nothing may be lost but requests that no instance took.
+// TestTortureRollingRestarts stops and starts instances in turn under load, 50 starts in the long
+// form and 8 in the short one. Nothing may be lost but requests that no instance took.
 func TestTortureRollingRestarts(t *testing.T) {
 	t.Parallel()
 	x := newRig(t, tortureFromEnvironment(t), 3)
@@ -245,11 +247,12 @@ func (x *rig) round(number int, kinds ...*faultKind) {
 	}
 }
 
-// recoveryPatience bounds how long all may take to be well again. It is long because the machine may be busy.
+// recoveryPatience bounds how long all may take to be well again. It is long because the machine
+// may be busy.
 const recoveryPatience = 90 * time.Second
 
-// recover waits until every instance is ready and everything that was sealed when the faults had ended is committed,
-// and returns how long that took.
+// recover waits until every instance is ready and everything that was sealed when the faults had
+// ended is committed, and returns how long that took.
 func (x *rig) recover() time.Duration {
 	x.t.Helper()
 	start := time.Now()
@@ -281,8 +284,8 @@ func (x *rig) awaitReady(r *podRun) {
 	})
 }
 
-// awaitConfirmed waits until all that the run has sealed by now is in Postgres. What Redis has lost until now can't
-// matter to it any more then.
+// awaitConfirmed waits until all that the run has sealed by now is in Postgres. What Redis has lost
+// until now can't matter to it any more then.
 func (x *rig) awaitConfirmed(r *podRun) {
 	x.t.Helper()
 	var sealed []uint64

@@ -93,7 +93,8 @@ func briefly(rng *rand.Rand, long bool) time.Duration {
 	return 200*time.Millisecond + time.Duration(rng.Int64N(int64(most)))
 }
 
-// pastTTL is longer than the lock lasts, and than Postgres keeps a transaction open whose client has stopped (2s).
+// pastTTL is longer than the lock lasts, and than Postgres keeps a transaction open whose client
+// has stopped (2s).
 func pastTTL(rng *rand.Rand, _ bool) time.Duration {
 	return tortureTTL + 1200*time.Millisecond + time.Duration(rng.Int64N(int64(time.Second)))
 }
@@ -162,7 +163,8 @@ func (f *instanceKilled) begin(x *rig) {
 
 func (f *instanceKilled) end(x *rig) { x.start(f.victim.place) }
 
-// holderKilled is kill -9 of the lock holder, while it has written in a transaction if it can be met there.
+// holderKilled is kill -9 of the lock holder, while it has written in a transaction if it can be
+// met there.
 type holderKilled struct{ instanceKilled }
 
 func (f *holderKilled) begin(x *rig) {
@@ -178,7 +180,8 @@ func (f *holderKilled) begin(x *rig) {
 	x.measureTakeover()
 }
 
-// meetHolder waits until somebody holds the lock. If nobody does for long (Redis is away), it returns any instance.
+// meetHolder waits until somebody holds the lock. If nobody does for long (Redis is away), it
+// returns any instance.
 func (x *rig) meetHolder() *podRun {
 	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if r := x.holder(); r != nil {
@@ -189,8 +192,8 @@ func (x *rig) meetHolder() *podRun {
 	return x.anyRun()
 }
 
-// meetFlush waits until a transaction of the run has written something, for some seconds at most. Its way to Postgres
-// is slow meanwhile, so that there is something to meet.
+// meetFlush waits until a transaction of the run has written something, for some seconds at most.
+// Its way to Postgres is slow meanwhile, so that there is something to meet.
 func (x *rig) meetFlush(r *podRun) (met bool) {
 	r.place.slowPostgres(20 * time.Millisecond)
 	defer r.place.slowPostgres(0)
@@ -209,8 +212,8 @@ func (x *rig) meetFlush(r *podRun) (met bool) {
 	return met
 }
 
-// measureTakeover waits until another instance has committed something from the queue. That is due within the TTL and a
-// second; what is asserted is more, because the machine may be busy.
+// measureTakeover waits until another instance has committed something from the queue. That is due
+// within the TTL and a second; what is asserted is more, because the machine may be busy.
 func (x *rig) measureTakeover() {
 	x.t.Helper()
 	if !x.alone {
@@ -261,7 +264,8 @@ func (f *holderPaused) end(*rig) {
 	f.victim.gone.Store(false)
 }
 
-// allKilled is kill -9 of every instance, as when the power fails. What they had queued the next ones commit.
+// allKilled is kill -9 of every instance, as when the power fails. What they had queued the next
+// ones commit.
 type allKilled struct{}
 
 func (f *allKilled) begin(x *rig) {

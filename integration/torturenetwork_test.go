@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
-// affected chooses which places a fault of the network is about: the lock holder's, any one, or all.
+// affected chooses which places a fault of the network is about: the lock holder's, any one, or
+// all.
 func (x *rig) affected() (places []*place, whose string) {
 	switch x.rng.IntN(3) {
 	case 0:
@@ -160,7 +161,8 @@ func (f *connectionsRefused) end(*rig) {
 	}
 }
 
-// networkSilent passes nothing on and closes nothing: half-open connections, as a cut network leaves them.
+// networkSilent passes nothing on and closes nothing: half-open connections, as a cut network
+// leaves them.
 type networkSilent struct{ proxies []*faultproxy.Proxy }
 
 func (f *networkSilent) begin(x *rig) {

@@ -44,8 +44,8 @@ func (w *tortureWatch) stop() {
 	w.work.Wait()
 }
 
-// auditOften runs `spendflush audit` at random instants. That Postgres can't be asked is all that may keep it from
-// finding the books in order.
+// auditOften runs `spendflush audit` at random instants. That Postgres can't be asked is all that
+// may keep it from finding the books in order.
 func (w *tortureWatch) auditOften() {
 	rng := rand.New(rand.NewPCG(w.rig.options.seed, 99))
 	for {
@@ -78,7 +78,8 @@ func (w *tortureWatch) audit() {
 	}
 }
 
-// countDeadlocks counts the deadlocks that Postgres remembers. It has to be called before it forgets them.
+// countDeadlocks counts the deadlocks that Postgres remembers. It has to be called before it
+// forgets them.
 func (w *tortureWatch) countDeadlocks() {
 	_ = w.rig.database(func(ctx context.Context, conn *pgx.Conn) error { // no matter: its log is looked at too
 		var n int64
@@ -102,8 +103,8 @@ func (o *output) count(text string) int {
 	return bytes.Count(o.text.Bytes(), []byte(text))
 }
 
-// awaitFewConnections waits until no instance has more connections to Postgres than it may have. Two more are the
-// migration's at the start.
+// awaitFewConnections waits until no instance has more connections to Postgres than it may have.
+// Two more are the migration's at the start.
 func (x *rig) awaitFewConnections() {
 	x.t.Helper()
 	x.await("connections to Postgres are within their bound", recoveryPatience, func() (missing string) {
@@ -172,7 +173,8 @@ func (x *rig) unbooked() (map[string]int, error) {
 	return left, err
 }
 
-// noteSettled notes which ended runs have nothing in Redis any more: what happens to Redis later is nothing to them.
+// noteSettled notes which ended runs have nothing in Redis any more: what happens to Redis later is
+// nothing to them.
 func (x *rig) noteSettled() {
 	left, err := x.unbooked()
 	if err != nil {
@@ -201,7 +203,8 @@ func (r *podRun) producerID() string {
 	return r.producer
 }
 
-// finish ends the traffic, waits until everything is committed, stops the instances and compares the books.
+// finish ends the traffic, waits until everything is committed, stops the instances and compares
+// the books.
 func (x *rig) finish() {
 	x.t.Helper()
 	x.note("the end: no more faults, no more traffic")
@@ -232,8 +235,8 @@ func (x *rig) finish() {
 		l.requests.Load(), len(l.clients), len(x.runs), l.lost.Load(), l.refused.Load(), l.late.Load())
 }
 
-// awaitEmptyQueue waits until nothing is in the queue that Postgres hasn't. Batches of runs that ended when Redis lost
-// an earlier one can't be applied before that gap is passed.
+// awaitEmptyQueue waits until nothing is in the queue that Postgres hasn't. Batches of runs that
+// ended when Redis lost an earlier one can't be applied before that gap is passed.
 func (x *rig) awaitEmptyQueue() {
 	x.t.Helper()
 	behind := 0
@@ -317,8 +320,8 @@ func split[K comparable](x *rig, all map[K]sums, id func(K) string) map[string]m
 	return parts
 }
 
-// checkRun compares the books of one run and class with what its clients know. Nothing may be above what was sent. At
-// least there must be:
+// checkRun compares the books of one run and class with what its clients know. Nothing may be above
+// what was sent. At least there must be:
 //
 //	of a run that drained and stopped               everything acknowledged
 //	of one that was killed                          what was acknowledged as queued or committed
@@ -361,8 +364,8 @@ func checkBounds[K comparable](x *rig, name string, least, got, most map[K]sums)
 	}
 }
 
-// checkAside fails if anything is in quarantine, or given up that could still have come. What was passed while its producer got
-// no processor, and has come since, is in the books.
+// checkAside fails if anything is in quarantine, or given up that could still have come. What was
+// passed while its producer got no processor, and has come since, is in the books.
 func (x *rig) checkAside() {
 	x.t.Helper()
 	if n := x.number("SELECT count(*) FROM spendflush.quarantine"); n != 0 {

@@ -27,7 +27,8 @@ const (
 	ofStandby    topology = "Postgres with a standby"
 )
 
-// fits says whether the fault can be applied on the topology: one of a single server needs that server, and its proxies.
+// fits says whether the fault can be applied on the topology: one of a single server needs that
+// server, and its proxies.
 func (k *faultKind) fits(where topology) bool {
 	switch {
 	case k.on != nil:
@@ -79,7 +80,8 @@ func (x *rig) openServers() {
 	}
 }
 
-// openCouple starts a primary and a standby, each behind a proxy of its own, which leads to whatever server is there.
+// openCouple starts a primary and a standby, each behind a proxy of its own, which leads to
+// whatever server is there.
 func (x *rig) openCouple() {
 	x.couple = newCouple(x.t, testserver.NewPostgres(x.t))
 	var hosts []string
@@ -169,8 +171,8 @@ func (f *switchover) begin(x *rig) {
 
 func (f *switchover) end(x *rig) { x.couple.follow() }
 
-// postgresFailover is a primary that is killed, or frozen and woken up once its standby was promoted. That one has all
-// that was ever acknowledged.
+// postgresFailover is a primary that is killed, or frozen and woken up once its standby was
+// promoted. That one has all that was ever acknowledged.
 type postgresFailover struct {
 	freeze bool
 	old    *servers.Postgres
@@ -210,8 +212,8 @@ func (f *standbyRestarted) begin(x *rig) {
 
 func (f *standbyRestarted) end(x *rig) { restart(x.t, x.couple.standby.Restart) }
 
-// masterGone is a master that is killed, or frozen and woken up as an old one. The replica that takes its place may lack
-// what the master acknowledged last.
+// masterGone is a master that is killed, or frozen and woken up as an old one. The replica that
+// takes its place may lack what the master acknowledged last.
 type masterGone struct {
 	freeze bool
 	server *servers.Redis
@@ -238,8 +240,8 @@ func (f *masterGone) end(x *rig) {
 	x.awaitRedis()
 }
 
-// masterReplaced is a failover that an operator asks for. In a cluster the replica has everything then; behind sentinels it
-// may lack the last.
+// masterReplaced is a failover that an operator asks for. In a cluster the replica has everything
+// then; behind sentinels it may lack the last.
 type masterReplaced struct{}
 
 func (f *masterReplaced) begin(x *rig) {

@@ -69,8 +69,8 @@ func (f *postgresFull) end(*rig) {
 	}
 }
 
-// postgresReadOnly is the default that operators set, which flushes don't heed, and then what a demoted primary says to
-// whoever writes.
+// postgresReadOnly is the default that operators set, which flushes don't heed, and then what a
+// demoted primary says to whoever writes.
 type postgresReadOnly struct{}
 
 func (f *postgresReadOnly) begin(x *rig) {
@@ -100,7 +100,8 @@ func (f *statementTimeout) end(x *rig) {
 	x.sql("SET statement_timeout = 0", "ALTER DATABASE postgres RESET statement_timeout", throwOut)
 }
 
-// tableLocked is a session that keeps a table of the books locked, as a careless migration or VACUUM FULL does.
+// tableLocked is a session that keeps a table of the books locked, as a careless migration or
+// VACUUM FULL does.
 type tableLocked struct{ conn *pgx.Conn }
 
 func (f *tableLocked) begin(x *rig) {
@@ -140,7 +141,8 @@ func (f *backendsTerminated) begin(x *rig) {
 
 func (f *backendsTerminated) end(x *rig) { x.sql(throwOut) }
 
-// diskFull fills the disk that Postgres is on, and makes it need more of it. Postgres may end itself over that.
+// diskFull fills the disk that Postgres is on, and makes it need more of it. Postgres may end
+// itself over that.
 type diskFull struct{}
 
 func (f *diskFull) file(x *rig) string { return filepath.Join(x.disk, "filler") }

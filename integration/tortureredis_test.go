@@ -9,8 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// losesRedis notes that Redis is about to lose all its data: what ended runs have in there can't come again, and what
-// running ones have can't either if they end before they have sent it again.
+// losesRedis notes that Redis is about to lose all its data: what ended runs have in there can't
+// come again, and what running ones have can't either if they end before they have sent it again.
 func (x *rig) losesRedis() {
 	for _, r := range x.runs {
 		r.exposed = r.exposed || !r.settled
@@ -30,7 +30,8 @@ func (x *rig) redisDo(what string, f func(ctx context.Context, client *redis.Cli
 	})
 }
 
-// redisKilled is kill -9 of Redis and a new start, with all that it had acknowledged or with nothing.
+// redisKilled is kill -9 of Redis and a new start, with all that it had acknowledged or with
+// nothing.
 type redisKilled struct{ empty bool }
 
 func (f *redisKilled) begin(x *rig) {
@@ -69,8 +70,9 @@ func (f *redisFlushed) begin(x *rig) {
 
 func (f *redisFlushed) end(*rig) {}
 
-// gapLeft is FLUSHALL while a batch of an instance is in the queue, and kill -9 of that instance once its next batch is
-// there, before it has sent the lost one again: the next one waits behind a gap that nobody can fill.
+// gapLeft is FLUSHALL while a batch of an instance is in the queue, and kill -9 of that instance
+// once its next batch is there, before it has sent the lost one again: the next one waits behind a
+// gap that nobody can fill.
 type gapLeft struct{ victim *podRun }
 
 func (f *gapLeft) begin(x *rig) {
@@ -115,8 +117,8 @@ func (x *rig) anyQueued() *podRun {
 	return nil
 }
 
-// lockDeleted takes the lock away from its holders, again and again, while the way to Postgres is slow: several
-// instances flush the same batches at the same time, and only the claim decides.
+// lockDeleted takes the lock away from its holders, again and again, while the way to Postgres is
+// slow: several instances flush the same batches at the same time, and only the claim decides.
 type lockDeleted struct{}
 
 func (f *lockDeleted) begin(x *rig) {
@@ -158,7 +160,8 @@ func (f *redisConfig) set(x *rig, value string) {
 	x.redisDo("CONFIG SET", func(ctx context.Context, c *redis.Client) error { return c.ConfigSet(ctx, f.name, value).Err() })
 }
 
-// redisReadOnly makes Redis the replica of a dead master, as after a failover, and then a master again.
+// redisReadOnly makes Redis the replica of a dead master, as after a failover, and then a master
+// again.
 type redisReadOnly struct{}
 
 func (f *redisReadOnly) begin(x *rig) {
@@ -171,7 +174,8 @@ func (f *redisReadOnly) end(x *rig) {
 	x.redisDo("REPLICAOF", func(ctx context.Context, c *redis.Client) error { return c.ReplicaOf(ctx, "NO", "ONE").Err() })
 }
 
-// redisLoading is a restart of a Redis that has much to read before it serves anybody: it answers LOADING.
+// redisLoading is a restart of a Redis that has much to read before it serves anybody: it answers
+// LOADING.
 type redisLoading struct{}
 
 func (f *redisLoading) begin(x *rig) {

@@ -31,8 +31,9 @@ const (
 	tortureConnections = 5               // of an instance to Postgres
 )
 
-// rig is what a torture runs on: servers that it may break, and places for instances, each behind proxies of its own.
-// Only the test's goroutine uses it; clients and watchers get at a place's run, and at the URLs.
+// rig is what a torture runs on: servers that it may break, and places for instances, each behind
+// proxies of its own. Only the test's goroutine uses it; clients and watchers get at a place's run,
+// and at the URLs.
 type rig struct {
 	t       testing.TB
 	options tortureOptions
@@ -74,14 +75,16 @@ type place struct {
 	run             atomic.Pointer[podRun] // the last one started
 }
 
-// podRun is an instance from its start to its end: a producer. All ids of the updates sent to it begin with its name.
+// podRun is an instance from its start to its end: a producer. All ids of the updates sent to it
+// begin with its name.
 type podRun struct {
 	*instance
 	place    *place
 	gone     atomic.Bool // no more requests are to be sent
 	inFlight atomic.Int64
 	killed   bool
-	// exposed: Redis lost its data while what this run had in there may not have been in Postgres yet.
+	// exposed: Redis lost its data while what this run had in there may not have been in Postgres
+	// yet.
 	exposed bool
 	// settled: it has ended, and nothing of it is in Redis any more.
 	settled bool
@@ -204,8 +207,8 @@ func through(t testing.TB, text, host, application string) string {
 	return u.String()
 }
 
-// start starts an instance and doesn't wait until it is ready, for that may take until a fault has ended. Its port is a
-// fresh one, so that no request meant for an earlier run gets to it.
+// start starts an instance and doesn't wait until it is ready, for that may take until a fault has
+// ended. Its port is a fresh one, so that no request meant for an earlier run gets to it.
 func (x *rig) start(p *place) *podRun {
 	x.t.Helper()
 	p.count++
@@ -251,8 +254,8 @@ func (x *rig) kill(r *podRun) {
 	r.stack.http.CloseIdleConnections()
 }
 
-// askToStop sends SIGTERM. First takes the run out of the clients' sight, as one does with a load balancer, if so
-// wanted.
+// askToStop sends SIGTERM. First takes the run out of the clients' sight, as one does with a load
+// balancer, if so wanted.
 func (x *rig) askToStop(r *podRun, announced bool) {
 	x.t.Helper()
 	r.gone.Store(announced)
@@ -293,7 +296,8 @@ func (x *rig) alive() (all []*podRun) {
 	return all
 }
 
-// holder returns the run that holds the lock as its status is stored in Redis, nil if nobody does or Redis is away.
+// holder returns the run that holds the lock as its status is stored in Redis, nil if nobody does
+// or Redis is away.
 func (x *rig) holder() *podRun {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// classes are what clients ask for. Each has ids of its own in each run, so that what was acknowledged as committed
-// isn't covered up by what was only accepted.
+// classes are what clients ask for. Each has ids of its own in each run, so that what was
+// acknowledged as committed isn't covered up by what was only accepted.
 var classes = [...]string{"accepted", "queued", "committed"}
 
 // prefixOf begins all ids of the updates of a class that are sent to a run.
@@ -44,8 +44,8 @@ func (l *ledger) join(other *ledger) {
 	l.committed.join(other.committed)
 }
 
-// tortureLoad is traffic to all places: a client stays with the instance at its place and goes on to others when that
-// dies or doesn't answer.
+// tortureLoad is traffic to all places: a client stays with the instance at its place and goes on
+// to others when that dies or doesn't answer.
 type tortureLoad struct {
 	rig     *rig
 	quit    chan struct{}
@@ -68,8 +68,8 @@ type tortureClient struct {
 	err     error
 }
 
-// startTraffic starts, for every place, one client that waits for nothing, two that want their updates queued and three
-// that want them committed.
+// startTraffic starts, for every place, one client that waits for nothing, two that want their
+// updates queued and three that want them committed.
 func (x *rig) startTraffic() {
 	pace := 80 * time.Millisecond // the short form shares the machine with other tests
 	if x.options.long {
@@ -161,7 +161,8 @@ func (c *tortureClient) mix(r *podRun) *mix {
 	return m
 }
 
-// send sends some updates in one request and notes what is known of them. The error says what no fault explains.
+// send sends some updates in one request and notes what is known of them. The error says what no
+// fault explains.
 func (c *tortureClient) send(r *podRun) error {
 	defer r.inFlight.Add(-1)
 	m := c.mix(r)

@@ -126,7 +126,8 @@ func (c *collector) find(what string, is func(span) bool) (found span) {
 	return found
 }
 
-// One update is posted to an instance that doesn't flush within the time of the test; another one commits it.
+// One update is posted to an instance that doesn't flush within the time of the test; another one
+// commits it.
 func TestASlowCommitCanBeFollowedBackToItsRequests(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)

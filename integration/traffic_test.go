@@ -76,8 +76,8 @@ func (u *update) entities(tags []string) (all []entity) {
 	return all
 }
 
-// mix makes updates. Its ids are such that joining two with a separator, quoting badly or folding letters would make
-// two of them one.
+// mix makes updates. Its ids are such that joining two with a separator, quoting badly or folding
+// letters would make two of them one.
 type mix struct {
 	rng     *rand.Rand
 	prefix  string // of all ids; the updates of two prefixes have no entity in common

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// newerBinary is the program as its next release might be: it writes format 3 in place of 1, and reads 1 to 3.
+// newerBinary is the program as its next release might be: it writes format 3 in place of 1, and
+// reads 1 to 3.
 var newerBinary = sync.OnceValues(func() (string, error) {
 	source, err := filepath.Abs("../spend/batch.go")
 	if err != nil {
@@ -62,7 +63,8 @@ func (s *stack) startNewer(name string, variables ...string) *instance {
 	return in.awaitReady()
 }
 
-// Old and new run side by side, the old ones are stopped one after the other, then some are started again.
+// Old and new run side by side, the old ones are stopped one after the other, then some are started
+// again.
 func TestRollingUpgradeAndRollbackOfTheBatchFormatLoseNothing(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
@@ -70,7 +72,8 @@ func TestRollingUpgradeAndRollbackOfTheBatchFormatLoseNothing(t *testing.T) {
 	ofOld := startLoad(t, old, faultLoad())
 	awaitMore(t, old, "queue", 3)
 
-	// The old ones hold the lock and go on having work. What the new one queues must be flushed all the same.
+	// The old ones hold the lock and go on having work. What the new one queues must be flushed all
+	// the same.
 	newer := []*instance{s.startNewer("newer-0")}
 	options := faultLoad()
 	options.prefix = "newer-"

@@ -30,8 +30,8 @@ func openKind(t testing.TB, kind, url string, ttl time.Duration) spend.Locker {
 	return pglock.New(openPool(t, url), "bench").WithTTL(ttl)
 }
 
-// BenchmarkLock measures a lock won and released again, and one that is refused because another has it, which is what
-// all instances but one get.
+// BenchmarkLock measures a lock won and released again, and one that is refused because another has
+// it, which is what all instances but one get.
 func BenchmarkLock(b *testing.B) {
 	for _, kind := range kinds {
 		url := kind.url(b)
@@ -74,8 +74,9 @@ func measure(b *testing.B, once func() error) {
 	b.ReportMetric(microseconds(took[len(took)*99/100]), "p99-µs")
 }
 
-// TestTakeover measures how long nobody has the lock after its holder has died, and after its network has been cut
-// without a word. It fails only if nobody gets the lock. Run it with -v to see the numbers.
+// TestTakeover measures how long nobody has the lock after its holder has died, and after its
+// network has been cut without a word. It fails only if nobody gets the lock. Run it with -v to see
+// the numbers.
 func TestTakeover(t *testing.T) {
 	const ttl = time.Second
 	for _, kind := range kinds {

@@ -18,8 +18,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// stranger returns a connection of a role that may connect to the database and nothing else. It calls itself what an
-// instance does.
+// stranger returns a connection of a role that may connect to the database and nothing else. It
+// calls itself what an instance does.
 func stranger(t *testing.T, databaseURL string) *pgx.Conn {
 	t.Helper()
 	run(t, openPool(t, databaseURL), `DO $$ BEGIN CREATE ROLE lock_stranger LOGIN PASSWORD 'p'; EXCEPTION WHEN duplicate_object THEN END $$`)

@@ -48,7 +48,8 @@ func database(t testing.TB) string {
 	return url
 }
 
-// hold takes a lock and says on standard output when it has it and when it has lost it. It ends with its parent.
+// hold takes a lock and says on standard output when it has it and when it has lost it. It ends
+// with its parent.
 func hold(told []string) error {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -90,7 +91,8 @@ type child struct {
 	output *bufio.Reader
 }
 
-// startChild returns when the child holds the lock. It is killed when the test ends, if it isn't gone.
+// startChild returns when the child holds the lock. It is killed when the test ends, if it isn't
+// gone.
 func startChild(t testing.TB, url string, ttl time.Duration, name string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -103,7 +103,8 @@ func runOnPostgres(t *testing.T, direct, url string) {
 	})
 }
 
-// terminateHolders ends all sessions of the database that hold an advisory lock, and returns when the locks are free.
+// terminateHolders ends all sessions of the database that hold an advisory lock, and returns when
+// the locks are free.
 func terminateHolders(t testing.TB, admin *pgxpool.Pool) {
 	t.Helper()
 	const inDatabase = " FROM pg_locks WHERE locktype = 'advisory' AND granted" +

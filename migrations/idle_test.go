@@ -13,7 +13,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// slowConn is a connection of a process that gets no processor behind a BEGIN until Postgres has ended its transaction.
+// slowConn is a connection of a process that gets no processor behind a BEGIN until Postgres has
+// ended its transaction.
 type slowConn struct {
 	net.Conn
 	from  *bufio.Reader

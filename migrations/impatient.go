@@ -10,11 +10,12 @@ import (
 	"github.com/spendflush/spendflush/internal/pglink"
 )
 
-// impatient are migrations that begin by what every transaction sets for itself, and that wait for each lock on a table for a second only. Whatever comes after a migration that
-// waits for a table, such as a flush of a running instance, waits behind it.
+// impatient are migrations that begin by what every transaction sets for itself, and that wait for
+// each lock on a table for a second only. Whatever comes after a migration that waits for a table,
+// such as a flush of a running instance, waits behind it.
 //
-// The bound is said in the text of each migration, for the transaction alone. In a session it would stay behind with
-// a pooler's connection.
+// The bound is said in the text of each migration, for the transaction alone. In a session it would
+// stay behind with a pooler's connection.
 type impatient struct{ fs.FS }
 
 var noTransaction = []byte("-- +goose NO TRANSACTION")

@@ -1,11 +1,14 @@
-// Package migrations makes and updates the tables of spendflush, all of them in the Postgres schema "spendflush".
+// Package migrations makes and updates the tables of spendflush, all of them in the Postgres schema
+// "spendflush".
 //
-// Several instances may start at the same moment on an empty database: one of them migrates, the others wait. The lock
-// is held by a transaction and not by a session, so that it works through a pooler such as PgBouncer in transaction
-// mode, where the lock of a session would stay behind with a connection that others use. Waiting instances hold no
-// connection. Through a pooler two server connections are needed at once: one for the lock, one for the work.
+// Several instances may start at the same moment on an empty database: one of them migrates, the
+// others wait. The lock is held by a transaction and not by a session, so that it works through a
+// pooler such as PgBouncer in transaction mode, where the lock of a session would stay behind with
+// a connection that others use. Waiting instances hold no connection. Through a pooler two server
+// connections are needed at once: one for the lock, one for the work.
 //
-// A role that owns the schema is enough. Only if the schema doesn't exist must the role be allowed to create it.
+// A role that owns the schema is enough. Only if the schema doesn't exist must the role be allowed
+// to create it.
 package migrations
 
 import (
@@ -39,7 +42,8 @@ var (
 	ErrOlder = errors.New("run spendflush migrate up")
 	// ErrNotOwner is wrapped by Up where the role may not make what the database lacks.
 	ErrNotOwner = errors.New("this role may not change the tables: run `spendflush migrate up` as their owner")
-	// ErrEncoding is wrapped by Up where the database is of an encoding that can't keep every text. Nothing is changed then.
+	// ErrEncoding is wrapped by Up where the database is of an encoding that can't keep every text.
+	// Nothing is changed then.
 	ErrEncoding = pglink.ErrEncoding
 	// ErrNoRights is wrapped where the role may not even read which migrations the database has.
 	ErrNoRights = errors.New("this role may not read the tables of spendflush: docs/runbook.md lists the rights to grant")
@@ -47,7 +51,8 @@ var (
 
 // Options are what can be set of Up. The zero value will do.
 type Options struct {
-	// Tell, if not nil, is told in a few words what is done, or waited for, just now. It must not block.
+	// Tell, if not nil, is told in a few words what is done, or waited for, just now. It must not
+	// block.
 	Tell func(what string)
 }
 
@@ -65,16 +70,17 @@ type Migration struct {
 	AppliedAt time.Time `json:"applied_at,omitzero"` // zero while it is pending
 }
 
-// Up applies the migrations that the database lacks, in order, each in a transaction of its own, and returns them. It
-// blocks while another program migrates, and for as long as the work takes; ctx bounds both. Connecting, and asking how
-// the database stands, takes half a minute at most.
+// Up applies the migrations that the database lacks, in order, each in a transaction of its own,
+// and returns them. It blocks while another program migrates, and for as long as the work takes;
+// ctx bounds both. Connecting, and asking how the database stands, takes half a minute at most.
 //
-// A migration waits for each lock on a table for a second only, since whatever comes after it waits behind it. Then it
-// is rolled back and tried again, until ctx ends.
+// A migration waits for each lock on a table for a second only, since whatever comes after it waits
+// behind it. Then it is rolled back and tried again, until ctx ends.
 //
-// The error wraps ErrNewer if the database is ahead of this program, and ErrEncoding if it can't keep every text; nothing
-// is changed then. It wraps ErrNotOwner if the role may not do what is to be done. After an error the migrations returned are applied, and the failed one has
-// left nothing behind.
+// The error wraps ErrNewer if the database is ahead of this program, and ErrEncoding if it can't
+// keep every text; nothing is changed then. It wraps ErrNotOwner if the role may not do what is to
+// be done. After an error the migrations returned are applied, and the failed one has left nothing
+// behind.
 func Up(ctx context.Context, databaseURL string) ([]Applied, error) {
 	return UpWith(ctx, databaseURL, Options{})
 }
@@ -87,8 +93,8 @@ func UpWith(ctx context.Context, databaseURL string, o Options) ([]Applied, erro
 	return up(ctx, databaseURL, files, o.Tell)
 }
 
-// Status returns all migrations that this program knows, in order. The error wraps ErrNewer if the database is ahead
-// of this program.
+// Status returns all migrations that this program knows, in order. The error wraps ErrNewer if the
+// database is ahead of this program.
 func Status(ctx context.Context, databaseURL string) ([]Migration, error) {
 	db, err := open(databaseURL, true)
 	if err != nil {
@@ -110,8 +116,8 @@ func Status(ctx context.Context, databaseURL string) ([]Migration, error) {
 	return list, version.compare(latest(known), false)
 }
 
-// Check returns nil if the database has exactly the migrations that this program knows. Otherwise the error wraps
-// ErrNewer or ErrOlder.
+// Check returns nil if the database has exactly the migrations that this program knows. Otherwise
+// the error wraps ErrNewer or ErrOlder.
 func Check(ctx context.Context, databaseURL string) error {
 	db, err := open(databaseURL, true)
 	if err != nil {
@@ -129,7 +135,8 @@ func Check(ctx context.Context, databaseURL string) error {
 	return version.compare(latest(known), true)
 }
 
-// open doesn't connect yet. A standby will do for reading only. Statements are sent without names, which a pooler wouldn't keep.
+// open doesn't connect yet. A standby will do for reading only. Statements are sent without names,
+// which a pooler wouldn't keep.
 func open(databaseURL string, standby bool) (*sql.DB, error) {
 	if err := pglink.CheckURL(databaseURL); err != nil {
 		return nil, fmt.Errorf("migrations: database URL: %w", err)
@@ -291,8 +298,9 @@ type databaseVersion struct {
 	encoding  string
 }
 
-// readTries is how often it is read where the role's own idle_in_transaction_session_timeout ends the transaction before its
-// settings are there: on a busy machine that may come between BEGIN and the next statement.
+// readTries is how often it is read where the role's own idle_in_transaction_session_timeout ends
+// the transaction before its settings are there: on a busy machine that may come between BEGIN and
+// the next statement.
 const readTries = 5
 
 func read(ctx context.Context, db *sql.DB) (version databaseVersion, err error) {
@@ -357,8 +365,8 @@ func wrapRead(err error) error {
 	return nil
 }
 
-// compare returns an error that wraps ErrNewer if the database is ahead of known and, if all are wanted, ErrOlder if
-// it is behind.
+// compare returns an error that wraps ErrNewer if the database is ahead of known and, if all are
+// wanted, ErrOlder if it is behind.
 func (v databaseVersion) compare(known int64, all bool) error {
 	switch {
 	case v.current > known:
@@ -375,8 +383,9 @@ func (v databaseVersion) compare(known int64, all bool) error {
 // lockKey is that of the advisory lock before it is salted: "spendflu" in ASCII.
 const lockKey = 0x7370656e64666c75
 
-// locked calls do while a transaction of its own holds the lock. It polls instead of waiting in Postgres, so that
-// programs that wait don't use up the connections of a pooler that the one at work needs.
+// locked calls do while a transaction of its own holds the lock. It polls instead of waiting in
+// Postgres, so that programs that wait don't use up the connections of a pooler that the one at
+// work needs.
 func locked(ctx context.Context, db *sql.DB, tell func(string), do func() error) error {
 	for {
 		tx, err := tryLock(ctx, db)
@@ -396,7 +405,8 @@ func locked(ctx context.Context, db *sql.DB, tell func(string), do func() error)
 	}
 }
 
-// tryLock returns the transaction that holds the lock, nil if another one does. ctx is the transaction's, too.
+// tryLock returns the transaction that holds the lock, nil if another one does. ctx is the
+// transaction's, too.
 func tryLock(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
 	tx, err := beginTx(ctx, db)
 	if err != nil {

@@ -70,8 +70,9 @@ var makeIfMissing = statement(`DO $spendflush$ BEGIN
     END IF;
 END $spendflush$;`)
 
-// upSQL returns what a transaction does to apply the migration: it waits for other programs that migrate, looks whether
-// the migration is the next one, and notes it where Status and the program look.
+// upSQL returns what a transaction does to apply the migration: it waits for other programs that
+// migrate, looks whether the migration is the next one, and notes it where Status and the program
+// look.
 func (s script) upSQL() string {
 	text := ""
 	if s.previous == 0 {
@@ -96,13 +97,15 @@ func (s script) downSQL() string {
 	return s.down + fmt.Sprintf("DELETE FROM %s WHERE version_id = %d;\n", versionTable, s.version)
 }
 
-// FS returns all migrations as files for goose, "00001_books.sql" and so on, for a provider of the caller's:
+// FS returns all migrations as files for goose, "00001_books.sql" and so on, for a provider of the
+// caller's:
 //
 //	goose.NewProvider(goose.DialectPostgres, db, migrations.FS(), goose.WithTableName("spendflush_goose"))
 //
-// The first makes the schema too, where it is missing. Each also notes itself where Status, Check and the program look, so
-// Up finds nothing left to do, and refuses to be applied in another order. Give goose a table for these alone: their
-// versions are 1, 2 and so on. A migration waits for each lock on a table for a second only, and fails then.
+// The first makes the schema too, where it is missing. Each also notes itself where Status, Check
+// and the program look, so Up finds nothing left to do, and refuses to be applied in another order.
+// Give goose a table for these alone: their versions are 1, 2 and so on. A migration waits for each
+// lock on a table for a second only, and fails then.
 func FS() fs.FS { return gooseFiles{impatient{files}} }
 
 // gooseFiles has the files of a migration that brings along all that it needs.
@@ -122,8 +125,8 @@ func (g gooseFiles) Open(name string) (fs.File, error) {
 	return file, nil
 }
 
-// asGoose frames what goose does in one transaction. Afterwards goose notes the version in its table, which it finds by the
-// path that was there before.
+// asGoose frames what goose does in one transaction. Afterwards goose notes the version in its
+// table, which it finds by the path that was there before.
 func asGoose(up, down string) string {
 	return "-- +goose Up\n" + begin + savePath + settingsOfMigration + up + restorePath + "\n-- +goose Down\n" + begin + savePath + settingsOfMigration + down + restorePath
 }
@@ -133,10 +136,10 @@ const (
 	restorePath = "SELECT set_config('search_path', current_setting('spendflush.search_path'), true);\n"
 )
 
-// Print writes the SQL of the migrations after a version, 0 for all, as one text. With plain it can be run as it is, by psql
-// or another tool that takes several statements: each migration is a transaction of its own, and nothing is done by one
-// that isn't the next. Without plain it is one migration for goose, in one transaction, with a Down that undoes it. The error is
-// w's.
+// Print writes the SQL of the migrations after a version, 0 for all, as one text. With plain it can
+// be run as it is, by psql or another tool that takes several statements: each migration is a
+// transaction of its own, and nothing is done by one that isn't the next. Without plain it is one
+// migration for goose, in one transaction, with a Down that undoes it. The error is w's.
 func Print(w io.Writer, after int64, plain bool) error {
 	list := slices.DeleteFunc(scripts(), func(s script) bool { return s.version <= after })
 	if len(list) == 0 {

@@ -14,8 +14,8 @@ import (
 	"github.com/spendflush/spendflush/internal/lab/testserver"
 )
 
-// everything tells all that is in the schema, a line for each thing, as the catalogs of any version have it; pg_dump reads no
-// server that is newer than itself.
+// everything tells all that is in the schema, a line for each thing, as the catalogs of any version
+// have it; pg_dump reads no server that is newer than itself.
 const everything = `
 WITH things AS (
 	SELECT 'schema ' || nspname || ' ' || COALESCE(nspacl::text, '') || ' ' || COALESCE(obj_description(oid, 'pg_namespace'), '') AS line

@@ -35,7 +35,8 @@ func (g *told) all() string {
 
 const changeTotals = "-- +goose Up\nALTER TABLE spendflush.total ADD COLUMN noted text;\n"
 
-// A reader holds the table. What comes while the migration waits for it, a flush, must not wait as long as the reader.
+// A reader holds the table. What comes while the migration waits for it, a flush, must not wait as
+// long as the reader.
 func TestAMigrationThatWaitsForAReaderLetsFlushesThrough(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
 	if _, err := Up(t.Context(), databaseURL); err != nil {

@@ -11,11 +11,11 @@ import (
 // AmountScale is the number of decimal digits after the point that an Amount keeps.
 const AmountScale = 12
 
-// Amount is a sum of money in dollars, exact to 10^-12 of a dollar: a 128-bit two's complement integer that counts
-// 10^-12 dollars. The zero value is zero dollars. Amounts are compared with ==.
+// Amount is a sum of money in dollars, exact to 10^-12 of a dollar: a 128-bit two's complement
+// integer that counts 10^-12 dollars. The zero value is zero dollars. Amounts are compared with ==.
 //
-// An Amount made by ParseAmount fits NUMERIC(38,12): its size is below 10^26 dollars. Add and Sub don't check for
-// overflow of the 128 bits; see MaxSpend for why a pipeline can't reach it.
+// An Amount made by ParseAmount fits NUMERIC(38,12): its size is below 10^26 dollars. Add and Sub
+// don't check for overflow of the 128 bits; see MaxSpend for why a pipeline can't reach it.
 type Amount struct {
 	hi int64
 	lo uint64
@@ -99,17 +99,18 @@ func (a Amount) quoRem(d uint64) (Amount, uint64) {
 	return Amount{int64(hi), lo}, rem
 }
 
-// ParseAmount reads a decimal number of dollars as JSON writes numbers, with or without exponent: "0.000012", "-3",
-// "1.5e-7". A leading "+", a missing digit on one side of the point ("1.", ".5") and leading zeros are accepted too.
-// Digits past the twelfth decimal are rounded half to even; no float is involved. The error wraps ErrAmount and
-// says what is allowed.
+// ParseAmount reads a decimal number of dollars as JSON writes numbers, with or without exponent:
+// "0.000012", "-3", "1.5e-7". A leading "+", a missing digit on one side of the point ("1.", ".5")
+// and leading zeros are accepted too. Digits past the twelfth decimal are rounded half to even; no
+// float is involved. The error wraps ErrAmount and says what is allowed.
 func ParseAmount[T string | []byte](text T) (Amount, error) {
 	p := amountParser[T]{text: text}
 	return p.parse()
 }
 
-// amountParser walks once over the text. Digits are gathered in an integer of at most 39 digits, which is more than
-// NUMERIC(38,12) holds; digits behind those only matter as "not zero" for rounding.
+// amountParser walks once over the text. Digits are gathered in an integer of at most 39 digits,
+// which is more than NUMERIC(38,12) holds; digits behind those only matter as "not zero" for
+// rounding.
 type amountParser[T string | []byte] struct {
 	text     T
 	pos      int
@@ -131,7 +132,8 @@ const (
 	tailAboveHalf
 )
 
-// push returns the tail that results when one more digit is cut off in front of those cut off before.
+// push returns the tail that results when one more digit is cut off in front of those cut off
+// before.
 func (t tail) push(digit uint64) tail {
 	switch {
 	case digit > 5:
@@ -206,8 +208,8 @@ func (p *amountParser[T]) readDigits(fraction bool) {
 	}
 }
 
-// cutLater notes a digit behind those kept: the first decides between below, at and above half, later ones only break
-// the tie.
+// cutLater notes a digit behind those kept: the first decides between below, at and above half,
+// later ones only break the tie.
 func (p *amountParser[T]) cutLater(digit uint64) {
 	switch {
 	case p.dropped == 0:
@@ -275,7 +277,8 @@ func (a Amount) String() string {
 	return string(text)
 }
 
-// AppendText appends what String returns. It implements encoding.TextAppender; the error is always nil.
+// AppendText appends what String returns. It implements encoding.TextAppender; the error is always
+// nil.
 func (a Amount) AppendText(to []byte) ([]byte, error) {
 	if a.hi < 0 {
 		to = append(to, '-')
@@ -311,7 +314,8 @@ func (a *Amount) UnmarshalText(text []byte) error {
 	return err
 }
 
-// MarshalJSON writes the amount as a JSON string, because most readers put JSON numbers through a float.
+// MarshalJSON writes the amount as a JSON string, because most readers put JSON numbers through a
+// float.
 func (a Amount) MarshalJSON() ([]byte, error) {
 	text, _ := a.AppendText([]byte{'"'})
 	return append(text, '"'), nil

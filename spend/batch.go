@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// BatchVersion is the newest batch format that this package reads. A batch without facts is written in format 1,
-// which programs of before read, too.
+// BatchVersion is the newest batch format that this package reads. A batch without facts is written
+// in format 1, which programs of before read, too.
 const BatchVersion = 2
 
 // The formats that are written.
@@ -20,8 +20,9 @@ const (
 	factVersion  = 2 // sums, and behind them the pieces that they are of: see pieces.go
 )
 
-// The layout of a batch, all numbers big-endian. The header keeps its meaning in every later version, so that a batch
-// of a newer format can be told apart, waited for and counted without knowing its rows.
+// The layout of a batch, all numbers big-endian. The header keeps its meaning in every later
+// version, so that a batch of a newer format can be told apart, waited for and counted without
+// knowing its rows.
 //
 //	0  magic "SF"                  40  sealed at, Unix milliseconds, 64 bits
 //	2  version, 8 bits             48  updates, 64 bits
@@ -34,9 +35,10 @@ const (
 //	32 sequence, 64 bits           120 books
 //	                               136 payload; behind it 32 bytes of signature, if signed
 //
-// The payload of version 1 holds the control sums, a table of the texts used, the totals by key, and the rollup rows
-// by hour and key. That of version 2 has the pieces of facts behind them. Texts are places in the table; counters are
-// written as a mask of those that aren't zero and then these, as varints.
+// The payload of version 1 holds the control sums, a table of the texts used, the totals by key,
+// and the rollup rows by hour and key. That of version 2 has the pieces of facts behind them. Texts
+// are places in the table; counters are written as a mask of those that aren't zero and then these,
+// as varints.
 const (
 	batchMagic      = "SF"
 	batchHeaderSize = 136
@@ -49,8 +51,9 @@ const MaxShards = 64
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// batchChecksum covers the version too: a flipped bit there would make every flusher leave the batch for a newer one,
-// and the producer, which sees its entry in the queue, would never send it again.
+// batchChecksum covers the version too: a flipped bit there would make every flusher leave the
+// batch for a newer one, and the producer, which sees its entry in the queue, would never send it
+// again.
 func batchChecksum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:4], castagnoli), castagnoli, b[8:])
 }
@@ -74,24 +77,28 @@ type Header struct {
 	Totals   int       // number of total rows
 	Rollups  int       // number of rollup rows
 
-	// The sums over all earlier batches of the producer in the shard. They tell how much is missing where batches are.
+	// The sums over all earlier batches of the producer in the shard. They tell how much is missing
+	// where batches are.
 	PriorUpdates int64
 	PriorAmount  Amount
 	PriorDigest  Digest // of the batch before it, zero for the first one
 
-	// Books names the books that the batch belongs to. Zero while its producer doesn't know them yet.
+	// Books names the books that the batch belongs to. Zero while its producer doesn't know them
+	// yet.
 	Books BooksID
 }
 
-// Digest stands for what a batch holds, and all batches of its producer and shard before it: the first 16 bytes of
-// the SHA-256 of its bytes, which contain the digest of the batch before it. Left out are the checksum, the books and the
-// signature, so that a batch keeps its digest when it learns which books it is for.
+// Digest stands for what a batch holds, and all batches of its producer and shard before it: the
+// first 16 bytes of the SHA-256 of its bytes, which contain the digest of the batch before it. Left
+// out are the checksum, the books and the signature, so that a batch keeps its digest when it
+// learns which books it is for.
 type Digest [16]byte
 
 // BooksID names the books of one database.
 type BooksID [16]byte
 
-// Batch is the sealed sums of one producer for one shard. Its bytes are frozen: every push sends the same ones.
+// Batch is the sealed sums of one producer for one shard. Its bytes are frozen: every push sends
+// the same ones.
 type Batch struct {
 	Header
 	digest Digest
@@ -101,8 +108,8 @@ type Batch struct {
 // Digest returns what the batch is known by, besides its producer, shard and sequence.
 func (b *Batch) Digest() Digest { return b.digest }
 
-// Checksum returns the CRC-32C in the header, which covers all other bytes of the batch. It tells batches apart that have the same
-// producer, shard and sequence, but by chance not.
+// Checksum returns the CRC-32C in the header, which covers all other bytes of the batch. It tells
+// batches apart that have the same producer, shard and sequence, but by chance not.
 func (b *Batch) Checksum() uint32 { return binary.BigEndian.Uint32(b.bytes[4:]) }
 
 // payloadOf returns what is between the header and the signature, if there is one.
@@ -136,8 +143,9 @@ type Rows struct {
 	Pieces  Pieces // what the rows are the sums of; none in a batch of format 1
 }
 
-// NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the header's Version,
-// Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not kept.
+// NewBatch seals rows, which must be sorted as in a Flush and not repeat a key. It fills in the
+// header's Version, Updates, Amount, Totals and Rollups; the rest is the caller's. The rows are not
+// kept.
 func NewBatch(h Header, totals []TotalRow, rollups []RollupRow) *Batch {
 	return (&BatchKeys{}).NewBatch(h, totals, rollups)
 }
@@ -259,8 +267,8 @@ func closeFrame(b []byte) {
 // maxBatchUpdates bounds the updates of a batch: months of a million a second in one.
 const maxBatchUpdates = 1e13
 
-// plausible says whether so many updates can have cost so much. It keeps made-up bytes from overflowing a
-// sum, after which nothing more could be booked.
+// plausible says whether so many updates can have cost so much. It keeps made-up bytes from
+// overflowing a sum, after which nothing more could be booked.
 func (h *Header) plausible() bool {
 	most := MaxSpend.mulSmall(uint64(h.Updates))
 	return h.Amount.Cmp(most) <= 0 && h.Amount.Cmp(most.Neg()) >= 0
@@ -275,8 +283,8 @@ func amountAt(b []byte) Amount {
 	return Amount{int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint64(b[8:])}
 }
 
-// ParseBatch checks the frame of the bytes, which it keeps, and reads the header. The error wraps ErrCorruptBatch or,
-// with a Batch whose header can be used, ErrNewerBatch.
+// ParseBatch checks the frame of the bytes, which it keeps, and reads the header. The error wraps
+// ErrCorruptBatch or, with a Batch whose header can be used, ErrNewerBatch.
 func ParseBatch(b []byte) (*Batch, error) {
 	if len(b) < batchHeaderSize || string(b[:2]) != batchMagic {
 		return nil, fmt.Errorf("%w: %d bytes without a batch header", ErrCorruptBatch, len(b))
@@ -317,11 +325,12 @@ func ParseBatch(b []byte) (*Batch, error) {
 	return batch, nil
 }
 
-// MaxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes several batches.
+// MaxBatchRows bounds the totals, about, and the rollup rows of one batch; a seal with more becomes
+// several batches.
 const MaxBatchRows = 20_000
 
-// MaxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without its table of texts. A
-// batch has at least one series.
+// MaxBatchTexts bounds the bytes of the ids, tags and dimensions of one batch, as they are without
+// its table of texts. A batch has at least one series.
 const MaxBatchTexts = 8 << 20
 
 // smallest sizes of encoded rows, which bound what a header can make the decoder allocate
@@ -340,9 +349,9 @@ const (
 	maxBatchTotalTexts = 2 * (MaxBatchTexts + maxSeriesTexts) // the member of a team has two that the series has once
 )
 
-// Rows decodes the rows and checks them: against the control sums, the header and the pieces, that each key is the hash of its
-// texts, and that there is no more than one seal makes. What it allocates is less than ten bytes for each of the batch. The error
-// wraps ErrCorruptBatch.
+// Rows decodes the rows and checks them: against the control sums, the header and the pieces, that
+// each key is the hash of its texts, and that there is no more than one seal makes. What it
+// allocates is less than ten bytes for each of the batch. The error wraps ErrCorruptBatch.
 func (b *Batch) Rows() (*Rows, error) {
 	return b.RowsKnowing(nil)
 }

@@ -7,7 +7,8 @@ import (
 	"fmt"
 )
 
-// ErrNotSigned is wrapped by errors about a batch that has no signature, or none by a key that is accepted.
+// ErrNotSigned is wrapped by errors about a batch that has no signature, or none by a key that is
+// accepted.
 var ErrNotSigned = errors.New("batch isn't signed by a key of this deployment")
 
 // MinBatchKeyBytes is how long a key of BatchKeys must be, at least.
@@ -18,12 +19,12 @@ const minBatchKeyKinds = 16
 
 const signatureSize = sha256.Size
 
-// BatchKeys are the keys by which batches are signed and known to be the deployment's own, whoever may write to the queue, to
-// the directory of the journal or to the quarantine. The zero value has none: nothing is signed, and every batch is taken,
-// signatures unseen.
+// BatchKeys are the keys by which batches are signed and known to be the deployment's own, whoever
+// may write to the queue, to the directory of the journal or to the quarantine. The zero value has
+// none: nothing is signed, and every batch is taken, signatures unseen.
 //
-// A signature is the HMAC-SHA-256 of all bytes of a batch but its checksum. It says nothing of when: that a batch is
-// counted once is up to the claim, as always.
+// A signature is the HMAC-SHA-256 of all bytes of a batch but its checksum. It says nothing of
+// when: that a batch is counted once is up to the claim, as always.
 type BatchKeys struct {
 	Key      []byte // signs what is sealed, and is accepted; MinBatchKeyBytes random bytes or more
 	Accepted []byte // is accepted, too, and signs nothing; for the time in which Key is replaced
@@ -65,8 +66,8 @@ func validateBatchKey(name string, key []byte) error {
 	return nil
 }
 
-// Check says whether the bytes are signed by one of the keys, before anything else is read of them. Without a Key it always
-// does. The error wraps ErrNotSigned.
+// Check says whether the bytes are signed by one of the keys, before anything else is read of them.
+// Without a Key it always does. The error wraps ErrNotSigned.
 func (k *BatchKeys) Check(b []byte) error {
 	if len(k.Key) == 0 {
 		return nil
@@ -86,7 +87,8 @@ func (k *BatchKeys) Check(b []byte) error {
 	return fmt.Errorf("%w: its signature is wrong, or made with another key", ErrNotSigned)
 }
 
-// ParseBatch checks the signature and then does what the function ParseBatch does. The error may wrap ErrNotSigned, too.
+// ParseBatch checks the signature and then does what the function ParseBatch does. The error may
+// wrap ErrNotSigned, too.
 func (k *BatchKeys) ParseBatch(b []byte) (*Batch, error) {
 	if err := k.Check(b); err != nil {
 		return nil, err
@@ -94,8 +96,8 @@ func (k *BatchKeys) ParseBatch(b []byte) (*Batch, error) {
 	return ParseBatch(b)
 }
 
-// sign returns the bytes of a batch with a signature behind them, made anew if they have one; without a Key as they are. It
-// takes them over.
+// sign returns the bytes of a batch with a signature behind them, made anew if they have one;
+// without a Key as they are. It takes them over.
 func (k *BatchKeys) sign(b []byte) []byte {
 	if len(k.Key) == 0 {
 		return b

@@ -106,7 +106,8 @@ func TestABatchThatIsSignedAnewKeepsItsDigest(t *testing.T) {
 	}
 }
 
-// FuzzNothingUnsignedIsAccepted puts a right frame around the bytes, as whoever forges a batch does.
+// FuzzNothingUnsignedIsAccepted puts a right frame around the bytes, as whoever forges a batch
+// does.
 func FuzzNothingUnsignedIsAccepted(f *testing.F) {
 	keys := BatchKeys{Key: testBatchKey(1), Accepted: testBatchKey(2)}
 	signed := signedBatch(f, keys, 1).Bytes()
@@ -131,7 +132,8 @@ func FuzzNothingUnsignedIsAccepted(f *testing.F) {
 	})
 }
 
-// A process that has a key signs what an earlier one without one left. What goes on from it knows it by its digest.
+// A process that has a key signs what an earlier one without one left. What goes on from it knows
+// it by its digest.
 func TestABatchKeepsItsDigestWhenItIsSigned(t *testing.T) {
 	plain := signedBatch(t, BatchKeys{}, 1)
 	keys := &BatchKeys{Key: []byte("0123456789abcdefghijklmnopqrstuvwxyz")}

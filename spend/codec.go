@@ -26,8 +26,8 @@ func (c CanonicalSeries) Row(key Key, hour Hour, sums *Counters) RollupRow {
 	return RollupRow{Key: key, Hour: hour, texts: uint32(len(c)), Counters: *sums, source: seriesSource{encoded: string(c)}}
 }
 
-// seriesSource is a series not decoded yet: all fields in order, the number of tags, the tags. With a table the texts
-// are places in it, without one they stand inline (the canonical encoding).
+// seriesSource is a series not decoded yet: all fields in order, the number of tags, the tags. With
+// a table the texts are places in it, without one they stand inline (the canonical encoding).
 type seriesSource struct {
 	encoded string
 	table   []string
@@ -67,7 +67,8 @@ func (r *seriesReader) text() string {
 
 func (r *seriesReader) count() int { return int(r.d.uvarint()) }
 
-// decoder reads varints and texts from the front of rest. After a fault bad is set and everything reads as zero.
+// decoder reads varints and texts from the front of rest. After a fault bad is set and everything
+// reads as zero.
 type decoder struct {
 	rest      string
 	bad       bool
@@ -209,7 +210,8 @@ func (d *decoder) rollup(row *RollupRow, table []string) {
 	row.Counters = d.counters()
 }
 
-// The mask before the counters says which of them aren't zero: the spend, and the whole numbers in their order.
+// The mask before the counters says which of them aren't zero: the spend, and the whole numbers in
+// their order.
 const (
 	hasSpend = 1
 	hasCount = 2 // the first one

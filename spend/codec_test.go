@@ -123,8 +123,8 @@ func TestBatchWithAnImpossibleHeaderIsRefused(t *testing.T) {
 	}
 }
 
-// Damage that happened before the checksum was made: every change of a byte of the payload either can't be decoded,
-// or fails the control sums, or concerns a text or key, which they don't count.
+// Damage that happened before the checksum was made: every change of a byte of the payload either
+// can't be decoded, or fails the control sums, or concerns a text or key, which they don't count.
 func TestBatchWhoseRowsDontAddUpIsRefused(t *testing.T) {
 	rows := randomRows(t, newRand(t), 10)
 	for name, change := range map[string]func(totals []TotalRow, rollups []RollupRow, h *Header){
@@ -252,7 +252,8 @@ func TestProducerIDKeepsItsBirthAndText(t *testing.T) {
 	}
 }
 
-// FuzzParseBatch puts a right frame around the payload, so that the fuzzer reaches the decoder of the rows.
+// FuzzParseBatch puts a right frame around the payload, so that the fuzzer reaches the decoder of
+// the rows.
 func FuzzParseBatch(f *testing.F) {
 	rows := randomRows(f, newRand(f), 5)
 	f.Add(NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups).Bytes())

@@ -1,8 +1,8 @@
 package spend
 
-// Counters are the sums that every row keeps. What counts is said here, and once: batches, statements, reports and the
-// API go by CountNames and Count. A new counter has a field in Cost and in Counters, a name, a case, its place in Add and
-// AddCost, and a column of each table.
+// Counters are the sums that every row keeps. What counts is said here, and once: batches,
+// statements, reports and the API go by CountNames and Count. A new counter has a field in Cost and
+// in Counters, a name, a case, its place in Add and AddCost, and a column of each table.
 type Counters struct {
 	Spend                    Amount `json:"spend"`
 	SuccessfulRequests       int64  `json:"successful_requests"`
@@ -24,7 +24,8 @@ var countNames = [Counts]string{
 	"successful_requests", "failed_requests", "prompt_tokens", "completion_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
 }
 
-// CountNames returns the names of the whole numbers among the counters, as columns, reports and the API have them.
+// CountNames returns the names of the whole numbers among the counters, as columns, reports and the
+// API have them.
 func CountNames() []string { return append([]string(nil), countNames[:]...) }
 
 // TokenNames returns those of them that count tokens, as updates have them.
@@ -65,7 +66,8 @@ func (c *Cost) Tokens(i int) *int64 {
 // APIRequests returns the number of requests, successful and failed.
 func (c *Counters) APIRequests() int64 { return c.SuccessfulRequests + c.FailedRequests }
 
-// Bound returns a number that none of the whole numbers is above, and that is less than twice the largest: all their bits.
+// Bound returns a number that none of the whole numbers is above, and that is less than twice the
+// largest: all their bits.
 func (c *Counters) Bound() uint64 {
 	return uint64(c.SuccessfulRequests | c.FailedRequests | c.PromptTokens | c.CompletionTokens | c.CacheReadInputTokens | c.CacheCreationInputTokens)
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// namesOf returns the JSON names of the fields of a kind, in their order, without those of fields that are embedded.
+// namesOf returns the JSON names of the fields of a kind, in their order, without those of fields
+// that are embedded.
 func namesOf(of any, kind reflect.Kind) (names []string) {
 	t := reflect.TypeOf(of)
 	for i := range t.NumField() {

@@ -57,7 +57,8 @@ func ParseProducerID(text string) (ProducerID, error) {
 	return ProducerID{}, fmt.Errorf("%w: %.40q: want a UUID", ErrProducerID, text)
 }
 
-// EntityType says what kind of thing spend counts on. The numbers are stored; they never change their meaning.
+// EntityType says what kind of thing spend counts on. The numbers are stored; they never change
+// their meaning.
 type EntityType uint8
 
 // The entity types.
@@ -112,8 +113,8 @@ type Entity struct {
 	TeamID string // only of a TeamMember, whose ID is the user's
 }
 
-// Key is the identity of an entity or a series: the first 128 bits of the SHA-256 of its canonical encoding, in which
-// every text has its length before it. It doesn't depend on any database.
+// Key is the identity of an entity or a series: the first 128 bits of the SHA-256 of its canonical
+// encoding, in which every text has its length before it. It doesn't depend on any database.
 type Key [16]byte
 
 // Compare orders keys as Postgres orders UUIDs.
@@ -124,15 +125,15 @@ func (k Key) Compare(other Key) int {
 	return cmp.Compare(binary.BigEndian.Uint64(k[8:]), binary.BigEndian.Uint64(other[8:]))
 }
 
-// Buckets is how many parts the keys fall into, however many shards there are. What one id counts once is
-// decided bucket by bucket.
+// Buckets is how many parts the keys fall into, however many shards there are. What one id counts
+// once is decided bucket by bucket.
 const Buckets = MaxShards
 
 // Bucket returns which bucket the row with this key is in, from 0.
 func (k Key) Bucket() int { return int(k[len(k)-1] % Buckets) }
 
-// Shard returns the shard that the row with this key belongs to. It is that of its bucket: where the number
-// of shards changes, a bucket moves as a whole.
+// Shard returns the shard that the row with this key belongs to. It is that of its bucket: where
+// the number of shards changes, a bucket moves as a whole.
 func (k Key) Shard(shards int) int { return k.Bucket() % shards }
 
 // Key returns the identity of the entity.
@@ -161,8 +162,8 @@ type Dimensions uint8
 
 const AllDimensions Dimensions = 1<<(seriesFields-seriesIDs) - 1
 
-// AppendCanonical appends the encoding that identifies the series: every field in order and every tag, sorted and
-// once, each with its length before it. Dimensions not in keep are left empty.
+// AppendCanonical appends the encoding that identifies the series: every field in order and every
+// tag, sorted and once, each with its length before it. Dimensions not in keep are left empty.
 func (s *Series) AppendCanonical(to []byte, keep Dimensions) []byte {
 	to = appendText(to, s.APIKey)
 	to = appendText(to, s.UserID)
@@ -228,7 +229,8 @@ func appendText(to []byte, text string) []byte {
 	return append(to, text...)
 }
 
-// EachEntity calls yield for each entity that the series counts on, in the order of their types. Tags must be a set.
+// EachEntity calls yield for each entity that the series counts on, in the order of their types.
+// Tags must be a set.
 func (s *Series) EachEntity(yield func(Entity)) {
 	one := func(t EntityType, id string) {
 		if id != "" {

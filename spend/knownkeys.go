@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// KnownKeys remembers of which texts keys were found to be the hashes. The same rows come with batch after batch, and a
-// SHA-256 of each would take longer than all else that is done to decode it. What it forgets is hashed again.
+// KnownKeys remembers of which texts keys were found to be the hashes. The same rows come with
+// batch after batch, and a SHA-256 of each would take longer than all else that is done to decode
+// it. What it forgets is hashed again.
 //
 // nil knows nothing. OwnKeys takes all for right.
 type KnownKeys struct {
@@ -43,8 +44,8 @@ func (k *KnownKeys) use() (done func()) {
 	return k.mu.Unlock
 }
 
-// isHash says whether the key is the hash of the canonical encoding. A row is booked on its key, and what the key stands
-// for is taken from the first row that has it.
+// isHash says whether the key is the hash of the canonical encoding. A row is booked on its key,
+// and what the key stands for is taken from the first row that has it.
 func (k *KnownKeys) isHash(key Key, canonical []byte) bool {
 	switch k {
 	case nil:

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Whoever can write to the queue could make a second entity of a name that is there already, or give an entity's spend
-// to another one.
+// Whoever can write to the queue could make a second entity of a name that is there already, or
+// give an entity's spend to another one.
 func TestBatchWhoseKeysArentTheHashesOfItsTextsIsRefused(t *testing.T) {
 	key, user := Entity{Type: APIKey, ID: "victim"}, Entity{Type: User, ID: "victim"}
 	c := Counters{Spend: Dollars(1), SuccessfulRequests: 1}
@@ -143,7 +143,8 @@ func TestBatchWithMoreTextsThanASealHasIsRefused(t *testing.T) {
 	}
 }
 
-// onePiece returns a batch of as many short rows as there may be, and of one piece that begins with all of them and ends wrong.
+// onePiece returns a batch of as many short rows as there may be, and of one piece that begins with
+// all of them and ends wrong.
 func onePiece(t *testing.T) []byte {
 	t.Helper()
 	s := Series{APIKey: "k"}

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Locker hands out locks by name, each to one holder at a time. The lock only spares work: a holder that is wrong
-// about holding it does no harm, because the claim decides. Lockers are safe for concurrent use. The suite in
-// package lockertest says all that an implementation must do.
+// Locker hands out locks by name, each to one holder at a time. The lock only spares work: a holder
+// that is wrong about holding it does no harm, because the claim decides. Lockers are safe for
+// concurrent use. The suite in package lockertest says all that an implementation must do.
 type Locker interface {
-	// Acquire tries once and doesn't wait for the holder. If another holder has it (another Locker, or an earlier Acquire of
-	// this one) holds the lock, the error is a *HeldError. The lease is kept alive until Release, or until it is lost.
-	// ctx bounds only the call itself.
+	// Acquire tries once and doesn't wait for the holder. If another holder has it (another Locker,
+	// or an earlier Acquire of this one) holds the lock, the error is a *HeldError. The lease is
+	// kept alive until Release, or until it is lost. ctx bounds only the call itself.
 	Acquire(ctx context.Context, name string) (Lease, error)
 
 	// Holder returns the holder as the lock stores it, the zero Holder if the lock is free.
@@ -22,18 +22,20 @@ type Locker interface {
 
 // Lease is a lock held.
 type Lease interface {
-	// Lost is closed when the lease can no longer be trusted: it wasn't renewed in time, or another holder was seen.
-	// Trust ends before another one can take the lock, counted on the monotonic clock from before the last call
-	// that renewed it.
+	// Lost is closed when the lease can no longer be trusted: it wasn't renewed in time, or another
+	// holder was seen. Trust ends before another one can take the lock, counted on the monotonic
+	// clock from before the last call that renewed it.
 	Lost() <-chan struct{}
 
-	// Release gives the lock up if it is still held, and stops what keeps it alive. It never takes another holder's
-	// lock away. Calling it again does nothing. Lost is closed when Release returns, even with an error.
+	// Release gives the lock up if it is still held, and stops what keeps it alive. It never takes
+	// another holder's lock away. Calling it again does nothing. Lost is closed when Release
+	// returns, even with an error.
 	Release(ctx context.Context) error
 }
 
-// ErrDenied is wrapped by errors of a Queue, Locker or Store whose server answers, but refuses what is asked for lack of
-// rights, or because something else is under the key. It lasts until the rights or the key are mended.
+// ErrDenied is wrapped by errors of a Queue, Locker or Store whose server answers, but refuses what
+// is asked for lack of rights, or because something else is under the key. It lasts until the
+// rights or the key are mended.
 var ErrDenied = errors.New("access denied")
 
 // Holder is who holds a lock.

@@ -12,22 +12,23 @@ import (
 	"strings"
 )
 
-// MaxPublishedLost is how many ranges of lost batches a mark may have to be published, and how many batches in quarantine.
-// A mark with more is left to Postgres.
+// MaxPublishedLost is how many ranges of lost batches a mark may have to be published, and how many
+// batches in quarantine. A mark with more is left to Postgres.
 const MaxPublishedLost = 64
 
 // ErrMarkText is wrapped by the errors of Mark.AppendText and Mark.UnmarshalText.
 var ErrMarkText = errors.New("bad text of a mark")
 
-// AppendText appends the compact form in which a mark is published: the sequence, the digest in hexadecimal, the lost
-// sequences, where those in quarantine stand by themselves with a "q" behind, and Recent in unpadded URL-safe base64, such as
+// AppendText appends the compact form in which a mark is published: the sequence, the digest in
+// hexadecimal, the lost sequences, where those in quarantine stand by themselves with a "q" behind,
+// and Recent in unpadded URL-safe base64, such as
 //
 //	17 00112233445566778899aabbccddeeff 3-9,10q,15 AAAAAAARIjM
 //
 // Where nothing is lost there is a "-", and the last words that have nothing to say are left out.
 //
-// Updates and Amount are left out. The error wraps ErrMarkText: a list is longer than MaxPublishedLost, or the lists aren't
-// as the fields of Mark say. Nothing is appended then.
+// Updates and Amount are left out. The error wraps ErrMarkText: a list is longer than
+// MaxPublishedLost, or the lists aren't as the fields of Mark say. Nothing is appended then.
 func (m Mark) AppendText(b []byte) ([]byte, error) {
 	if err := m.checkLists(); err != nil {
 		return b, err
@@ -110,7 +111,8 @@ func (m *Mark) checkLists() error {
 	return nil
 }
 
-// UnmarshalText reads what AppendText has written, and nothing else. The error wraps ErrMarkText; m isn't changed then.
+// UnmarshalText reads what AppendText has written, and nothing else. The error wraps ErrMarkText; m
+// isn't changed then.
 func (m *Mark) UnmarshalText(text []byte) error {
 	read, ok := parseMark(string(text))
 	if !ok {
@@ -177,8 +179,8 @@ func parseMark(text string) (m Mark, ok bool) {
 	return m, true
 }
 
-// MaxMarkText is how many bytes a text of Mark.AppendText has at most, about: each one in quarantine parts a range, and
-// stands by itself. What is longer is none.
+// MaxMarkText is how many bytes a text of Mark.AppendText has at most, about: each one in
+// quarantine parts a range, and stands by itself. What is longer is none.
 const MaxMarkText = 20 + 1 + 32 + 3*MaxPublishedLost*41 + 1 + recentBatches*recentBytes*4/3 + 1
 
 // SequenceRange is the sequences from First to Last, both included.
@@ -187,8 +189,8 @@ type SequenceRange struct{ First, Last uint64 }
 // Len returns how many sequences the range has. First must be 1 at least and at most Last.
 func (r SequenceRange) Len() uint64 { return r.Last - r.First + 1 }
 
-// FindRange returns the place of the first of ascending ranges that doesn't end before the sequence, and whether that range
-// has it.
+// FindRange returns the place of the first of ascending ranges that doesn't end before the
+// sequence, and whether that range has it.
 func FindRange(ranges []SequenceRange, sequence uint64) (place int, has bool) {
 	place, _ = slices.BinarySearchFunc(ranges, sequence, func(r SequenceRange, s uint64) int { return cmp.Compare(r.Last, s) })
 	return place, place < len(ranges) && ranges[place].First <= sequence

@@ -94,7 +94,8 @@ func (p Pieces) BucketsOf(piece *Piece) (mask uint64) {
 	return mask
 }
 
-// piece reads a piece of a batch that has so many rows. Its parts go to visit, and not into the piece.
+// piece reads a piece of a batch that has so many rows. Its parts go to visit, and not into the
+// piece.
 func (d *decoder) piece(p *Piece, rows int, visit func(PiecePart)) {
 	copy(p.ID[:], d.take(uint64(len(p.ID))))
 	p.Content = 0

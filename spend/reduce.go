@@ -53,8 +53,8 @@ func (d *decider) reduce() error {
 	return nil
 }
 
-// reduceRows returns the rows that are left, given what is taken out of some of them, all of which must be there. A row that
-// nothing is left of would be written for nothing.
+// reduceRows returns the rows that are left, given what is taken out of some of them, all of which
+// must be there. A row that nothing is left of would be written for nothing.
 func reduceRows[T any](what string, rows []T, counters func(*T) *Counters, out int, takenOf func(*T) (Counters, bool)) ([]T, error) {
 	left, met := make([]T, 0, len(rows)), 0
 	for i := range rows {

@@ -24,7 +24,8 @@ func newRand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(1, uint64(len(t.Name()))))
 }
 
-// reframe makes the length and checksum of changed bytes right again, as damage before sealing would have it.
+// reframe makes the length and checksum of changed bytes right again, as damage before sealing
+// would have it.
 func reframe(b []byte) []byte {
 	b = bytes.Clone(b)
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of an Update. They are chosen so that no sum of accepted updates can overflow before 9*10^9 updates of the
-// largest size have been booked on one row.
+// Bounds of an Update. They are chosen so that no sum of accepted updates can overflow before
+// 9*10^9 updates of the largest size have been booked on one row.
 const (
 	MaxIDBytes = 256                 // bytes of an id, a tag or a dimension
 	MaxTags    = 64                  // tags of one update
@@ -18,7 +18,8 @@ const (
 	MaxAhead   = 5 * time.Minute     // how far Update.Time may lie ahead
 )
 
-// MaxSpend bounds the size of Update.Spend: 10^9 dollars. 10^17 updates of that size fit NUMERIC(38,12).
+// MaxSpend bounds the size of Update.Spend: 10^9 dollars. 10^17 updates of that size fit
+// NUMERIC(38,12).
 var MaxSpend = Dollars(1_000_000_000)
 
 var minSpend = MaxSpend.Neg()
@@ -60,20 +61,20 @@ func (s *Status) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Update is what one request cost and whom and what it counts on. At least one id or tag must be set; an empty id
-// means "none". Its JSON is one flat object, which POST /v1/updates takes.
+// Update is what one request cost and whom and what it counts on. At least one id or tag must be
+// set; an empty id means "none". Its JSON is one flat object, which POST /v1/updates takes.
 type Update struct {
-	// ID is the caller's name for what the update books, 1 to MaxIDBytes bytes of valid UTF-8 without NUL. What has the
-	// same ID counts once, whichever instance it is told to, within Config.IDWindow. "": it has none, and counts each
-	// time.
+	// ID is the caller's name for what the update books, 1 to MaxIDBytes bytes of valid UTF-8
+	// without NUL. What has the same ID counts once, whichever instance it is told to, within
+	// Config.IDWindow. "": it has none, and counts each time.
 	ID string `json:"id,omitempty"`
 
 	Cost
 	Series
 }
 
-// Series is a combination of ids, tags and dimensions. All requests of one combination in one hour share one row of
-// the rollup. Each text is at most MaxIDBytes of valid UTF-8 without NUL.
+// Series is a combination of ids, tags and dimensions. All requests of one combination in one hour
+// share one row of the rollup. Each text is at most MaxIDBytes of valid UTF-8 without NUL.
 type Series struct {
 	APIKey         string `json:"api_key,omitempty"`
 	UserID         string `json:"user_id,omitempty"`
@@ -92,8 +93,9 @@ type Series struct {
 	Tags []string `json:"tags,omitempty"`
 }
 
-// seriesFields are the scalar fields of a Series in their canonical order: six ids, then five dimensions. The order
-// is part of the identity of a series (see Series.Key) and of the batch format.
+// seriesFields are the scalar fields of a Series in their canonical order: six ids, then five
+// dimensions. The order is part of the identity of a series (see Series.Key) and of the batch
+// format.
 const (
 	seriesIDs    = 6
 	seriesFields = 11
@@ -104,8 +106,8 @@ var seriesFieldNames = [seriesFields]string{
 	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint",
 }
 
-// TextNames returns the names of the texts of a series, as updates, columns and reports have them: its ids, then its
-// dimensions. Tags aren't among them.
+// TextNames returns the names of the texts of a series, as updates, columns and reports have them:
+// its ids, then its dimensions. Tags aren't among them.
 func TextNames() []string { return append([]string(nil), seriesFieldNames[:]...) }
 
 // DimensionNames returns the names of the five dimensions, as Config.RollupDimensions takes them.
@@ -142,7 +144,8 @@ func (s *Series) Text(i int) *string {
 // ErrInvalidUpdate is wrapped by every *UpdateError.
 var ErrInvalidUpdate = errors.New("invalid update")
 
-// UpdateError says which field of which update is refused, and what is allowed. It wraps ErrInvalidUpdate.
+// UpdateError says which field of which update is refused, and what is allowed. It wraps
+// ErrInvalidUpdate.
 type UpdateError struct {
 	Index  int    // place of the update in the call, from 0
 	Field  string // JSON name of the field, "" where it is about the update as a whole
@@ -171,8 +174,8 @@ type Cost struct {
 	CacheCreationInputTokens int64 `json:"cache_creation_input_tokens,omitempty"`
 }
 
-// Check returns what RecordAll would return for this update at this index, as far as it is about the update itself:
-// nil or an *UpdateError.
+// Check returns what RecordAll would return for this update at this index, as far as it is about
+// the update itself: nil or an *UpdateError.
 func (u *Update) Check(index int) error { return u.checkAt(index, time.Now()) }
 
 // checkAt does it by another clock.
@@ -197,7 +200,8 @@ func (u *Update) CheckID(index int) error {
 	return nil
 }
 
-// Check checks the cost against the bounds. now is needed only if Time is set. The error is an *UpdateError of that index.
+// Check checks the cost against the bounds. now is needed only if Time is set. The error is an
+// *UpdateError of that index.
 func (c *Cost) Check(index int, now time.Time) error {
 	if c.Spend.Cmp(MaxSpend) > 0 || c.Spend.Cmp(minSpend) < 0 { // not Abs: -2^127 has none
 		return refuse(index, "spend", "%s dollars is out of range; allowed are -%s to %s", c.Spend, MaxSpend, MaxSpend)
@@ -229,7 +233,8 @@ func refuse(index int, field, format string, args ...any) error {
 	return &UpdateError{Index: index, Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Check checks the texts. The error is an *UpdateError of that index. Dimensions that the rollup leaves out are checked like the others.
+// Check checks the texts. The error is an *UpdateError of that index. Dimensions that the rollup
+// leaves out are checked like the others.
 func (s *Series) Check(index int) error {
 	anyID := len(s.Tags) > 0
 	for i := range seriesFields {

@@ -127,7 +127,8 @@ func profiled(to *os.File, run func() (*bench.Report, error)) (*bench.Report, er
 	return run()
 }
 
-// benchLine is the command that measures the same again. It shows no URL, which may have a password.
+// benchLine is the command that measures the same again. It shows no URL, which may have a
+// password.
 func benchLine(o bench.Options) string {
 	line := append([]string{"spendflush-lab bench"}, o.Parts...)
 	if o.Quick {
@@ -140,10 +141,12 @@ func benchLine(o bench.Options) string {
 	return strings.Join(line, " ")
 }
 
-// results are files being written, by the names that they get at the end: until then what is there under these names stays.
+// results are files being written, by the names that they get at the end: until then what is there
+// under these names stays.
 type results map[string]*os.File
 
-// openResults opens files for the names that aren't empty: now, rather than to fail after a quarter of an hour.
+// openResults opens files for the names that aren't empty: now, rather than to fail after a quarter
+// of an hour.
 func openResults(names ...string) (results, error) {
 	r := results{}
 	for _, name := range names {

@@ -87,7 +87,8 @@ func TestEveryCommandThatTheTextsTellExists(t *testing.T) {
 	}
 }
 
-// checkCall fails where a line calls the program with a command or flag that doesn't exist. It returns the command.
+// checkCall fails where a line calls the program with a command or flag that doesn't exist. It
+// returns the command.
 func checkCall(t *testing.T, where, line string) string {
 	t.Helper()
 	line, _, _ = strings.Cut(strings.TrimSpace(line), "#")

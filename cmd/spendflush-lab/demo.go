@@ -76,8 +76,8 @@ func loopback(address string) bool {
 	return err == nil && port != "" && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// findProgram returns the path of the program spendflush: the one that was built together with this one, else the one
-// that a shell would run.
+// findProgram returns the path of the program spendflush: the one that was built together with this
+// one, else the one that a shell would run.
 func findProgram() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -111,8 +111,9 @@ func (p *program) demo(ctx context.Context, config demo.Config) (err error) {
 	}
 	config.Out = terminal.New(p.stdout, p.environ)
 
-	// The first signal asks for an end with everything compared, the second one ends all. Who reads what is printed may
-	// go away, as head does: that is a signal too, and must not end this program before what it has started.
+	// The first signal asks for an end with everything compared, the second one ends all. Who reads
+	// what is printed may go away, as head does: that is a signal too, and must not end this
+	// program before what it has started.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)

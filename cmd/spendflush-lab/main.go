@@ -1,6 +1,6 @@
-// Command spendflush-lab shows what spendflush does: it measures it against other ways of booking the same traffic, and
-// runs ten instances of it through faults and compares the books. It is evidence and no part of a service: nothing of it
-// is in the program that serves.
+// Command spendflush-lab shows what spendflush does: it measures it against other ways of booking
+// the same traffic, and runs ten instances of it through faults and compares the books. It is
+// evidence and no part of a service: nothing of it is in the program that serves.
 package main
 
 import (

@@ -117,7 +117,8 @@ func (p *program) flush(ctx context.Context, ps *parts) error {
 
 const followEvery = 200 * time.Millisecond
 
-// followQueue tells how far a flush is, until stop is called. Instances may push meanwhile: then there is more to do.
+// followQueue tells how far a flush is, until stop is called. Instances may push meanwhile: then
+// there is more to do.
 func (ps *parts) followQueue(ctx context.Context, progress *terminal.Progress, total int64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})

@@ -10,8 +10,8 @@ const (
 	auditTimeout = 15 * time.Minute // of one; its snapshot keeps Postgres from cleaning up
 )
 
-// auditRegularly has the books audited every AuditInterval, by one of the instances: which one is decided in Postgres. It
-// works until ctx ends.
+// auditRegularly has the books audited every AuditInterval, by one of the instances: which one is
+// decided in Postgres. It works until ctx ends.
 func (ps *parts) auditRegularly(ctx context.Context) {
 	every := ps.set.AuditInterval
 	if every == 0 {

@@ -26,7 +26,8 @@ func (ps *parts) booksID(ctx context.Context) (spend.BooksID, error) {
 	return spend.BooksID{}, err
 }
 
-// notedBooks returns which books the database has as far as it can be known without it, zero if it can't.
+// notedBooks returns which books the database has as far as it can be known without it, zero if it
+// can't.
 func (ps *parts) notedBooks(ctx context.Context) (id spend.BooksID) {
 	if ps.running != nil {
 		status := ps.running.Status()

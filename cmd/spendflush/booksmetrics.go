@@ -19,8 +19,8 @@ var (
 	descAuditInterval = partDesc("spendflush_audit_interval_seconds", "How long after the last audit the next is made. Left out if none is made regularly.")
 )
 
-// booksCollector tells what Postgres says of the books when it is asked. All instances tell the same. It is a collector of
-// its own so that Redis and Postgres are waited for at the same time.
+// booksCollector tells what Postgres says of the books when it is asked. All instances tell the
+// same. It is a collector of its own so that Redis and Postgres are waited for at the same time.
 type booksCollector struct{ ps *parts }
 
 // Describe implements prometheus.Collector.

@@ -72,8 +72,9 @@ const (
 	mostCompleted   = 200
 )
 
-// completeEntries completes ids of open entries in quarantine: one, or as many as are wanted. Where the database can't be
-// asked it completes nothing, without a word: the shell would print it into the line.
+// completeEntries completes ids of open entries in quarantine: one, or as many as are wanted. Where
+// the database can't be asked it completes nothing, without a word: the shell would print it into
+// the line.
 func (p *program) completeEntries(many bool) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, begun string) (found []cobra.Completion, _ cobra.ShellCompDirective) {
 		const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder

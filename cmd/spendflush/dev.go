@@ -37,8 +37,8 @@ Exit status: 0 stopped with everything drained, 1 something could not be started
 	return c
 }
 
-// devDir is where the data of dev is kept: for root a place that the user that Postgres runs as can reach. Without a home
-// there is no place that is this user's own.
+// devDir is where the data of dev is kept: for root a place that the user that Postgres runs as can
+// reach. Without a home there is no place that is this user's own.
 func devDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/lib/spendflush/dev", nil

@@ -46,7 +46,8 @@ type parts struct {
 	screen  *terminal.Output     // of a command: for its log and its progress; nil for serve
 }
 
-// newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is one will do.
+// newParts opens what the settings name, and contacts nothing yet. With standby, a Postgres that is
+// one will do.
 func newParts(ctx context.Context, set *settings, log *slog.Logger, standby bool) (*parts, error) {
 	store, err := pgstore.Open(ctx, set.DatabaseURL, pgstore.Options{
 		MaxConns: set.flushConnections(), Standby: standby, Logger: log, BatchKeys: set.batchKeys(),
@@ -95,8 +96,8 @@ func (ps *parts) openQueue() (err error) {
 	return err
 }
 
-// adoptWindow has this process go by the rewind window of the instances, where that is longer than its own: a shell seldom has
-// their settings.
+// adoptWindow has this process go by the rewind window of the instances, where that is longer than
+// its own: a shell seldom has their settings.
 func (ps *parts) adoptWindow(ctx context.Context, id spend.BooksID) error {
 	window, err := ps.queue.Of(id).Window(ctx)
 	if err != nil || window <= ps.set.RewindWindow {
@@ -138,8 +139,9 @@ func (ps *parts) openUnused() {
 	}
 }
 
-// lockPool returns connections for direct locks alone. A relay that holds such a lock needs another connection for its
-// flush: were they of one pool, the locks of many relays could take all, and each relay wait for the others.
+// lockPool returns connections for direct locks alone. A relay that holds such a lock needs another
+// connection for its flush: were they of one pool, the locks of many relays could take all, and
+// each relay wait for the others.
 func lockPool(ctx context.Context, store *pgstore.Store, set *settings) (*pgxpool.Pool, error) {
 	config := store.Pool().Config()
 	config.MaxConns, config.MinConns, config.MinIdleConns = int32(set.lockConnections()), 0, 0
@@ -312,7 +314,8 @@ func newLogger(set *settings, to io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(to, options))
 }
 
-// durationsWithUnits writes a duration as text, such as 1.5s. In JSON it would be a bare number of nanoseconds.
+// durationsWithUnits writes a duration as text, such as 1.5s. In JSON it would be a bare number of
+// nanoseconds.
 func durationsWithUnits(_ []string, attr slog.Attr) slog.Attr {
 	if attr.Value.Kind() == slog.KindDuration {
 		attr.Value = slog.StringValue(attr.Value.Duration().String())

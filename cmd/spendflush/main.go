@@ -1,5 +1,6 @@
-// Command spendflush books spend exactly: it runs an instance, migrates the database, and shows how things stand.
-// `spendflush help` lists the commands; docs/design.md in its repository says how it works.
+// Command spendflush books spend exactly: it runs an instance, migrates the database, and shows how
+// things stand. `spendflush help` lists the commands; docs/design.md in its repository says how it
+// works.
 package main
 
 import (

@@ -14,8 +14,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// newRegistry returns a registry with what every Go process tells, and what is known of Postgres, the queue's bounds and
-// the journal.
+// newRegistry returns a registry with what every Go process tells, and what is known of Postgres,
+// the queue's bounds and the journal.
 func newRegistry(ps *parts) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),

@@ -107,7 +107,8 @@ func TestThePageHasEveryFieldOfEveryAnswerAndNoOther(t *testing.T) {
 	}
 }
 
-// fieldsOnThePage reads the tables under the heading JSON: the path before each field, and in code the fields.
+// fieldsOnThePage reads the tables under the heading JSON: the path before each field, and in code
+// the fields.
 func fieldsOnThePage(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	content, err := os.ReadFile(commandsPage)

@@ -28,7 +28,8 @@ func (b *lockedBuffer) String() string {
 	return b.all.String()
 }
 
-// hostilePasswords hold what means something in a URL, and letters that no message has in this order.
+// hostilePasswords hold what means something in a URL, and letters that no message has in this
+// order.
 var hostilePasswords = []string{
 	"p@ss/w#rd%", "qzx#wvu", "qzx/wvu", "qzx?wvu", "qzx@wvu", "qzx:wvu", "qzx%wvu", "qzx wvu", "qzx[wvu", "qzx]wvu", `qzx\wvu`,
 	"qzx,wvu@jkq", "qzx&wvu=jkq", "#qzxwvu", "/qzxwvu", "?qzxwvu", "%zzqzxwvu", "719/qzx@wvu", "719#qzxwvu", "719?qzx=wvu", "719/qzx",
@@ -75,10 +76,12 @@ func sayWith(t *testing.T, urls [2]string, args []string) string {
 	return said.String()
 }
 
-// numbers are what may have any three digits in a row by chance: times, durations, UUIDs, and ports of this machine.
+// numbers are what may have any three digits in a row by chance: times, durations, UUIDs, and ports
+// of this machine.
 var numbers = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z|"[0-9.hmnµ]+s"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|127\.0\.0\.1:[0-9]+`)
 
-// pieceIn returns three characters in a row of the password that the text holds, but for its numbers; "" if there are none.
+// pieceIn returns three characters in a row of the password that the text holds, but for its
+// numbers; "" if there are none.
 func pieceIn(text, password string) string {
 	text = numbers.ReplaceAllString(text, "…")
 	for i := 0; i+3 <= len(password); i++ {

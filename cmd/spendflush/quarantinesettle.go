@@ -115,7 +115,8 @@ type applier struct {
 	done, total int64
 }
 
-// begin begins to tell how far it is: below the outcomes if they are on a terminal, else where it doesn't get among them.
+// begin begins to tell how far it is: below the outcomes if they are on a terminal, else where it
+// doesn't get among them.
 func (a *applier) begin(ctx context.Context, ids []int64) {
 	a.total = int64(len(ids))
 	if a.total == 0 {
@@ -147,7 +148,8 @@ func (a *applier) ids(ctx context.Context, ids []int64) error {
 	return a.finish(ctx)
 }
 
-// finish tries again what came before its turn: the batches of a producer may have been set aside in any order.
+// finish tries again what came before its turn: the batches of a producer may have been set aside
+// in any order.
 func (a *applier) finish(ctx context.Context) error {
 	slices.SortStableFunc(a.early, func(x, y pgstore.Quarantined) int {
 		if c := x.Producer.Compare(y.Producer); c != 0 {
@@ -174,7 +176,8 @@ func (a *applier) finish(ctx context.Context) error {
 	return nil
 }
 
-// apply applies one entry. With later, one whose turn it isn't is left for later. The error is about the database.
+// apply applies one entry. With later, one whose turn it isn't is left for later. The error is
+// about the database.
 func (a *applier) apply(ctx context.Context, id int64, later bool) error {
 	one, err := quarantine.Apply(ctx, a.ps.reads, id, byThisUser())
 	if err != nil {
@@ -250,7 +253,8 @@ func (p *program) dropEntries(ctx context.Context, ps *parts, ids []int64, yes, 
 	return nil
 }
 
-// askToDrop shows those of the entries that are open, if any, and asks. If none is open there is nothing to ask.
+// askToDrop shows those of the entries that are open, if any, and asks. If none is open there is
+// nothing to ask.
 func (p *program) askToDrop(ctx context.Context, ps *parts, ids []int64) (bool, error) {
 	open := 0
 	w := entryTable(p.stdout)
@@ -291,7 +295,8 @@ func byThisUser() string {
 func (p *program) confirm(ctx context.Context, question string) bool {
 	fmt.Fprint(p.stderr, question)
 	answers := make(chan string, 1)
-	// Reading can't be interrupted, but Ctrl-C has to end the question. The program ends soon after.
+	// Reading can't be interrupted, but Ctrl-C has to end the question. The program ends soon
+	// after.
 	go func() {
 		answer, _ := bufio.NewReader(p.stdin).ReadString('\n')
 		answers <- answer

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// refuseAfter is how long updates are taken although the role may not make, or not read, the tables. It leaves the
-	// owner time to migrate beside the start of new instances.
+	// refuseAfter is how long updates are taken although the role may not make, or not read, the
+	// tables. It leaves the owner time to migrate beside the start of new instances.
 	refuseAfter = 30 * time.Second
 	// checkEvery is how often the rights of the role are looked at.
 	checkEvery = 5 * time.Second
 )
 
-// readiness is why this instance isn't ready, as far as that lies with Postgres. What it tells holds no secret: anyone
-// may read it at /readyz. All methods are safe for concurrent use.
+// readiness is why this instance isn't ready, as far as that lies with Postgres. What it tells
+// holds no secret: anyone may read it at /readyz. All methods are safe for concurrent use.
 type readiness struct {
 	log *slog.Logger
 
@@ -62,7 +62,8 @@ func (r *readiness) isMigrated() {
 	r.migrated, r.lacking = true, ""
 }
 
-// lacks notes what the role may not do, "" if it may do all that is needed. It is logged if it is new.
+// lacks notes what the role may not do, "" if it may do all that is needed. It is logged if it is
+// new.
 func (r *readiness) lacks(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,8 +122,8 @@ func (r *readiness) collector() prometheus.Collector {
 	})
 }
 
-// refusal says why updates are refused, nil if they are taken. Once an instance has been ready it takes them: it holds
-// them until Postgres takes them in turn.
+// refusal says why updates are refused, nil if they are taken. Once an instance has been ready it
+// takes them: it holds them until Postgres takes them in turn.
 func (r *readiness) refusal() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,7 +133,8 @@ func (r *readiness) refusal() error {
 	return errors.New(r.lacking)
 }
 
-// migrate brings the schema up to date, and tries again until ctx ends, or the database is of a newer program or can't keep every text.
+// migrate brings the schema up to date, and tries again until ctx ends, or the database is of a
+// newer program or can't keep every text.
 func (in *instance) migrate(ctx context.Context) error {
 	r := in.readiness
 	said := ""
@@ -177,9 +179,9 @@ func (in *instance) migrate(ctx context.Context) error {
 	}
 }
 
-// watchRights looks every few seconds whether the role may do what an instance does, until ctx ends. A right that was
-// taken away would otherwise show only once it is needed, and only to the instance that flushes. What it asks also has the clock
-// of Postgres.
+// watchRights looks every few seconds whether the role may do what an instance does, until ctx
+// ends. A right that was taken away would otherwise show only once it is needed, and only to the
+// instance that flushes. What it asks also has the clock of Postgres.
 func (in *instance) watchRights(ctx context.Context) {
 	ticker := time.NewTicker(checkEvery)
 	defer ticker.Stop()

@@ -49,8 +49,8 @@ usage or settings.`,
 	}
 }
 
-// serve runs an instance until a signal or the end of ctx, which means the same as one. ready, if not nil, is called
-// once the instance takes updates.
+// serve runs an instance until a signal or the end of ctx, which means the same as one. ready, if
+// not nil, is called once the instance takes updates.
 func (p *program) serve(ctx context.Context, set *settings, log *slog.Logger, ready func(*instance)) error {
 	in, err := newInstance(ctx, set, log)
 	if err != nil {
@@ -125,9 +125,9 @@ func newInstance(ctx context.Context, set *settings, log *slog.Logger) (in *inst
 	return in, in.serveAPI(registry, listener)
 }
 
-// ignoreSIGPIPE has the program go on to its end, its output lost, when the reader of its standard output or error has
-// gone: by default the signal for that would end it with all that it holds. Were it ignored, the processes that are
-// started would inherit that; so it is caught and dropped.
+// ignoreSIGPIPE has the program go on to its end, its output lost, when the reader of its standard
+// output or error has gone: by default the signal for that would end it with all that it holds.
+// Were it ignored, the processes that are started would inherit that; so it is caught and dropped.
 func ignoreSIGPIPE() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (in *instance) run(ctx context.Context, ready func(*instance)) error {
@@ -199,8 +199,8 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 	return errors.Join(err, in.drain(third, cancelHard))
 }
 
-// turnAway tells balancers and clients to go elsewhere, and goes on taking updates, for the delay that is set. It ends
-// early with ctx, or with a failure, which it returns.
+// turnAway tells balancers and clients to go elsewhere, and goes on taking updates, for the delay
+// that is set. It ends early with ctx, or with a failure, which it returns.
 func (in *instance) turnAway(ctx context.Context, failed <-chan error) error {
 	in.api.Drain()
 	delay := in.set.DrainDelay
@@ -222,14 +222,15 @@ func (in *instance) turnAway(ctx context.Context, failed <-chan error) error {
 
 // How long a stop waits for requests. Neither is a setting: there is no reason to change them.
 const (
-	// underWay is how long requests that had come before the listener closed may take until nothing more is recorded.
+	// underWay is how long requests that had come before the listener closed may take until nothing
+	// more is recorded.
 	underWay = 5 * time.Second
 	// answerGrace is how long is waited for answers once everything is drained.
 	answerGrace = time.Second
 )
 
-// drain closes the listener, answers what is under way, and brings what is held out of the process, until the timeout
-// or the end of ctx.
+// drain closes the listener, answers what is under way, and brings what is held out of the process,
+// until the timeout or the end of ctx.
 func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) error {
 	in.log.Info("stopping: draining what is in memory; another signal stops at once", "timeout", in.set.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, in.set.ShutdownTimeout)
@@ -248,7 +249,8 @@ func (in *instance) drain(ctx context.Context, cancelHard context.CancelFunc) er
 	cancelUnderWay()
 
 	err := in.pipeline.Shutdown(ctx)
-	// Callers that waited for an acknowledgement have it now. Connections on which nothing was ever asked aren't waited for.
+	// Callers that waited for an acknowledgement have it now. Connections on which nothing was ever
+	// asked aren't waited for.
 	stopWaiting := time.AfterFunc(answerGrace, cancelAnswers)
 	defer stopWaiting.Stop()
 	work.Wait()
@@ -287,7 +289,8 @@ func (in *instance) denied() string {
 	return status.Denied()
 }
 
-// serveAPI makes the server of the API, and the listener that bounds its connections and speaks TLS.
+// serveAPI makes the server of the API, and the listener that bounds its connections and speaks
+// TLS.
 func (in *instance) serveAPI(registry *prometheus.Registry, listener net.Listener) error {
 	proxies, err := in.set.trustedProxies()
 	if err != nil {

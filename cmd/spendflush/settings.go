@@ -25,8 +25,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// settings are all that the environment can set. The tags, and settingBounds for numbers and durations, make `spendflush
-// env` and the error messages.
+// settings are all that the environment can set. The tags, and settingBounds for numbers and
+// durations, make `spendflush env` and the error messages.
 type settings struct {
 	DatabaseURL string `env:"DATABASE_URL" secret:"true" allowed:"postgres://user:password@host:port/database; several hosts with commas: the one that takes writes" help:"the database that the books are in"`
 	RedisURL    string `env:"REDIS_URL" secret:"true" allowed:"redis://, rediss:// or unix:// URL; several hosts with commas (cluster); redis+sentinel://host:26379,host:26379/NAME" help:"the Redis that the queue and the lock are in"`
@@ -202,7 +202,8 @@ func load(environ []string, n need) (*settings, error) {
 	return s, nil
 }
 
-// refuse adds to the faults that the value of a field isn't allowed. One that is secret isn't shown.
+// refuse adds to the faults that the value of a field isn't allowed. One that is secret isn't
+// shown.
 func (s *settings) refuse(faults *settingsError, field string, values map[string]string) {
 	table := settingTable()
 	t := table[slices.IndexFunc(table, func(t setting) bool { return t.field.Name == field })]
@@ -221,7 +222,8 @@ func (s *settings) refuse(faults *settingsError, field string, values map[string
 	}
 }
 
-// makeKeys makes the keys of the API of the tokens in the settings. Those of a file are made already.
+// makeKeys makes the keys of the API of the tokens in the settings. Those of a file are made
+// already.
 func (s *settings) makeKeys() error {
 	if s.keys != nil {
 		return nil
@@ -262,8 +264,8 @@ func (s *settings) wrong(n need) (fields []string) {
 	return fields
 }
 
-// lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but no more than leave as
-// many for the flushes made under them, and two for reads.
+// lockConnections returns how many of MaxConnections are for direct locks: one for each shard, but
+// no more than leave as many for the flushes made under them, and two for reads.
 func (s *settings) lockConnections() int { return max(1, min(s.Shards, (s.MaxConnections-2)/2)) }
 
 // unsignedAccepted stands in place of a key for batches without signature.

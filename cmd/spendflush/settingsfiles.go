@@ -28,7 +28,8 @@ func (t *setting) fileHelp() string {
 	return "holds " + t.name + "; line ends at its end don't count"
 }
 
-// readFiles puts the values of secrets that files hold among the values. It returns the fields that are at fault.
+// readFiles puts the values of secrets that files hold among the values. It returns the fields that
+// are at fault.
 func (s *settings) readFiles(values map[string]string, faults *settingsError) (refused map[string]bool) {
 	refused, s.files = map[string]bool{}, map[string]string{}
 	for _, t := range settingTable() {
@@ -63,7 +64,8 @@ func (s *settings) readSecret(t *setting, path string, values map[string]string)
 	return err
 }
 
-// readSecretFile returns what the file holds, without line ends at its end. Errors name the file, and nothing that is in it.
+// readSecretFile returns what the file holds, without line ends at its end. Errors name the file,
+// and nothing that is in it.
 func readSecretFile(path string) (string, error) {
 	text, err := reread.Text(path)
 	if err != nil {

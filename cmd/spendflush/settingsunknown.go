@@ -7,10 +7,12 @@ import (
 	"strings"
 )
 
-// kubernetesLinks are the variables that Kubernetes sets in every pod of a namespace with a Service named spendflush.
+// kubernetesLinks are the variables that Kubernetes sets in every pod of a namespace with a Service
+// named spendflush.
 var kubernetesLinks = regexp.MustCompile(`^SPENDFLUSH_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
 
-// unknownSettings says what is wrong with the variables that look like ours and aren't: a line each.
+// unknownSettings says what is wrong with the variables that look like ours and aren't: a line
+// each.
 func unknownSettings(values map[string]string) (problems []string) {
 	var known []string
 	for _, t := range settingTable() {
@@ -30,8 +32,8 @@ func unknownSettings(values map[string]string) (problems []string) {
 	return problems
 }
 
-// nearestName returns the known name that takes the fewest changes of one character, and how many. What isn't secret has no
-// file: the nearest name is its own.
+// nearestName returns the known name that takes the fewest changes of one character, and how many.
+// What isn't secret has no file: the nearest name is its own.
 func nearestName(name string, known []string) (nearest string, distance int) {
 	distance = -1
 	if plain, ok := strings.CutSuffix(name, "_FILE"); ok && !slices.Contains(known, name) && slices.Contains(known, plain) {

@@ -14,7 +14,8 @@ import (
 // telemetryTimeout is how long a stop waits for the last spans and metrics to be sent.
 const telemetryTimeout = 5 * time.Second
 
-// startTelemetry begins to send traces and metrics by OTLP, if the variables of OpenTelemetry say so.
+// startTelemetry begins to send traces and metrics by OTLP, if the variables of OpenTelemetry say
+// so.
 func (in *instance) startTelemetry(ctx context.Context, registry prometheus.Gatherer) (err error) {
 	in.telemetry, err = tracing.Start(ctx, in.set.otel, tracing.Options{
 		Instance: in.set.Instance, Version: programVersion(), Gatherer: registry, Logger: in.log,

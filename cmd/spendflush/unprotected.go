@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// unprotected says which connections the settings leave open to whoever is between here and there, without saying so
-// themselves: one line each. What stays on this machine needs no protection.
+// unprotected says which connections the settings leave open to whoever is between here and there,
+// without saying so themselves: one line each. What stays on this machine needs no protection.
 func (s *settings) unprotected() (lines []string) {
 	if !saysSSLMode(s.DatabaseURL) && leavesMachine(postgresHosts(s.DatabaseURL)) {
 		lines = append(lines, "DATABASE_URL has no sslmode: the connection may be without TLS, and who answers isn't verified; "+
@@ -36,7 +36,8 @@ func saysSSLMode(text string) bool {
 	return keywordSSLMode.MatchString(text)
 }
 
-// postgresHosts are the hosts of the URL, or of its keywords; none if it can't be read, which is told elsewhere.
+// postgresHosts are the hosts of the URL, or of its keywords; none if it can't be read, which is
+// told elsewhere.
 func postgresHosts(text string) []string {
 	config, err := pgx.ParseConfig(text)
 	if text == "" || err != nil {
@@ -49,7 +50,8 @@ func postgresHosts(text string) []string {
 	return hosts
 }
 
-// redisHosts are the hosts of what is spoken to without TLS, Redis or its sentinels, and how the URL begins.
+// redisHosts are the hosts of what is spoken to without TLS, Redis or its sentinels, and how the
+// URL begins.
 func redisHosts(text string) (scheme string, hosts []string) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	if scheme != "redis" && scheme != "redis+sentinel" && scheme != "redis-sentinel" {

@@ -1,10 +1,10 @@
-// Command containers runs a test program with a Postgres and a Redis in containers, which are its own and end with it. It
-// is for go test, as "make containers" calls it:
+// Command containers runs a test program with a Postgres and a Redis in containers, which are its
+// own and end with it. It is for go test, as "make containers" calls it:
 //
 //	go test -exec containers ./sql/pgstore
 //
-// SPENDFLUSH_TEST_POSTGRES_IMAGE and SPENDFLUSH_TEST_REDIS_IMAGE name the images. The exit status is that of the test
-// program, or 1 if there are no servers for it.
+// SPENDFLUSH_TEST_POSTGRES_IMAGE and SPENDFLUSH_TEST_REDIS_IMAGE name the images. The exit status
+// is that of the test program, or 1 if there are no servers for it.
 package main
 
 import (
@@ -62,8 +62,8 @@ func run(program []string) (status int, err error) {
 	}
 }
 
-// startServers starts a Postgres and a Redis and returns the variables by which tests find them. A signal breaks it off.
-// What stop ends is what has been started, whatever the error.
+// startServers starts a Postgres and a Redis and returns the variables by which tests find them. A
+// signal breaks it off. What stop ends is what has been started, whatever the error.
 func startServers(signals <-chan os.Signal) (environ []string, stop func() error, err error) {
 	var stops []func(context.Context) error
 	stop = func() (err error) {

@@ -29,7 +29,8 @@ const (
 	pollInterval  = 50 * time.Millisecond
 )
 
-// The images only have to hold the programs: what runs in them is said here. "$@" are the arguments.
+// The images only have to hold the programs: what runs in them is said here. "$@" are the
+// arguments.
 const (
 	runPostgres = `set -eu
 for bin in /usr/lib/postgresql/*/bin; do PATH="$bin:$PATH"; done
@@ -126,8 +127,8 @@ type server struct {
 	probe    func(ctx context.Context, url string) error
 }
 
-// start runs the container and returns the server's URL, and what ends it, when the server answers. After an error nothing
-// is left running.
+// start runs the container and returns the server's URL, and what ends it, when the server answers.
+// After an error nothing is left running.
 func (c *server) start(ctx context.Context) (url string, stop func(context.Context) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package deploy tests what is in deploy/ and what a release is made of: the Helm chart, the unit of systemd, packages. It
-// needs no Postgres and no Redis.
+// Package deploy tests what is in deploy/ and what a release is made of: the Helm chart, the unit
+// of systemd, packages. It needs no Postgres and no Redis.
 package deploy
 
 import (
@@ -41,8 +41,8 @@ func made(t testing.TB, name string) string {
 
 var building sync.Mutex // guards bin/tools of this process
 
-// tool returns the path of a Go program that the Makefile names under this variable. It is built into bin/tools if it isn't
-// there yet.
+// tool returns the path of a Go program that the Makefile names under this variable. It is built
+// into bin/tools if it isn't there yet.
 func tool(t testing.TB, variable string) string {
 	t.Helper()
 	building.Lock()
@@ -201,7 +201,8 @@ func TestTheChartNamesWhatIsMissingOrNotAllowed(t *testing.T) {
 	}
 }
 
-// What helm packages must be whole without the rest of the repository, and its files those of deploy/.
+// What helm packages must be whole without the rest of the repository, and its files those of
+// deploy/.
 func TestThePackagedChartIsWhole(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -160,7 +160,8 @@ func selects(t testing.TB, selector *metav1.LabelSelector, of map[string]string)
 	return s.Matches(labels.Set(of))
 }
 
-// restricted says what the Pod Security Standard of that name has against a pod, by the code that admits pods.
+// restricted says what the Pod Security Standard of that name has against a pod, by the code that
+// admits pods.
 func restricted(t testing.TB, pod *corev1.PodTemplateSpec) string {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)

@@ -187,7 +187,8 @@ func TestReleasePackagesBringTheServiceAndItsSettings(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		deb, rpm := t.TempDir(), t.TempDir()
 		output(t, "dpkg-deb", "-x", one(t, "*_"+arch+".deb"), deb)
-		// Names in it begin with a slash: without the flag cpio would install the package on this machine.
+		// Names in it begin with a slash: without the flag cpio would install the package on this
+		// machine.
 		unpack := exec.Command("sh", "-c", `rpm2cpio "$1" | cpio -idm --quiet --no-absolute-filenames`, "sh", absolute(t, one(t, "*"+arch+".rpm")))
 		unpack.Dir = rpm
 		if said, err := unpack.CombinedOutput(); err != nil {

@@ -69,7 +69,8 @@ func settingNames(t testing.TB) (names []string) {
 	return names
 }
 
-// special are values for settings that the chart itself has to understand; any text does for the others.
+// special are values for settings that the chart itself has to understand; any text does for the
+// others.
 var special = map[string]string{
 	"SPENDFLUSH_LISTEN": "0.0.0.0:5555", "SPENDFLUSH_DRAIN_DELAY": "7s", "SPENDFLUSH_SHUTDOWN_TIMEOUT": "8s",
 	"SPENDFLUSH_METRICS_LISTEN": ":9464",
@@ -188,8 +189,8 @@ func TestTheProgramTakesWhatTheChartGivesIt(t *testing.T) {
 	}
 }
 
-// The Job that migrates and the pod of "helm test" find no server either, which is another exit status than that of settings
-// which aren't allowed.
+// The Job that migrates and the pod of "helm test" find no server either, which is another exit
+// status than that of settings which aren't allowed.
 func TestTheOtherPodsHaveTheSettingsThatTheyNeed(t *testing.T) {
 	t.Parallel()
 	nobody := freeAddress(t)

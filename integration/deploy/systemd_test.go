@@ -30,7 +30,8 @@ func directives(t testing.TB, unit string) map[string]string {
 	return settings
 }
 
-// verify has systemd look at a unit in a file system in which only it, the program and systemd's own units are.
+// verify has systemd look at a unit in a file system in which only it, the program and systemd's
+// own units are.
 func verify(t testing.TB, unit, program string) (said string, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -99,8 +100,9 @@ func exampleSettings(t testing.TB, on ...string) map[string]string {
 	return set
 }
 
-// asAService runs the program as systemd would run the unit, as far as its files go: as an account that is made for it,
-// without rights, in a view of the file system in which /var/lib can't be written to, but for the StateDirectory.
+// asAService runs the program as systemd would run the unit, as far as its files go: as an account
+// that is made for it, without rights, in a view of the file system in which /var/lib can't be
+// written to, but for the StateDirectory.
 const asAService = `
 set -eu
 mount --make-rprivate /
@@ -161,7 +163,8 @@ func TestTheServiceStartsWithTheJournalOfItsOwnExample(t *testing.T) {
 	}
 }
 
-// A volume of Kubernetes belongs to root and, by fsGroup, to the group of the program, which may write to it.
+// A volume of Kubernetes belongs to root and, by fsGroup, to the group of the program, which may
+// write to it.
 func TestAJournalOnAVolumeOfKubernetesIsTaken(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -1,5 +1,6 @@
-// Package abandon lets the callers of a client that can't be interrupted go on when their context ends. go-redis is
-// one: it looks at a context's deadline before it waits for a reply, but once it waits it doesn't see a cancellation.
+// Package abandon lets the callers of a client that can't be interrupted go on when their context
+// ends. go-redis is one: it looks at a context's deadline before it waits for a reply, but once it
+// waits it doesn't see a cancellation.
 package abandon
 
 import (
@@ -12,9 +13,9 @@ type Calls struct {
 	running sync.WaitGroup
 }
 
-// Call returns what f returns, or ctx's error as soon as ctx ends. Then f is abandoned: it runs on, what it returns is
-// dropped, and its outcome is unknown. f must end by itself some time, and must not use what its caller owns after the
-// call. If ctx has ended already, f isn't run.
+// Call returns what f returns, or ctx's error as soon as ctx ends. Then f is abandoned: it runs on,
+// what it returns is dropped, and its outcome is unknown. f must end by itself some time, and must
+// not use what its caller owns after the call. If ctx has ended already, f isn't run.
 func Call[T any](ctx context.Context, c *Calls, f func() (T, error)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {

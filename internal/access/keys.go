@@ -8,7 +8,8 @@ import (
 	"github.com/spendflush/spendflush/internal/reread"
 )
 
-// Keys are the tokens that open the API now. Whether there are any never changes: with none, the API is open.
+// Keys are the tokens that open the API now. Whether there are any never changes: with none, the
+// API is open.
 type Keys struct {
 	list atomic.Pointer[List]
 	path string                 // of the file
@@ -53,11 +54,12 @@ func (k *Keys) Now() *List {
 // Any says whether a token is needed.
 func (k *Keys) Any() bool { return k.Now().Len() > 0 }
 
-// IsStale says whether the file has something that can't be taken, or can't be read: the list is that of before.
+// IsStale says whether the file has something that can't be taken, or can't be read: the list is
+// that of before.
 func (k *Keys) IsStale() bool { return k != nil && k.file != nil && k.file.IsStale() }
 
-// Follow reads the file every second, until ctx ends. A file that can't be read or taken changes nothing, and is logged once.
-// Keys that are no file's don't change: it returns at once.
+// Follow reads the file every second, until ctx ends. A file that can't be read or taken changes
+// nothing, and is logged once. Keys that are no file's don't change: it returns at once.
 func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
 	if k.file != nil {
 		reread.Follow(ctx, func() { k.check(log) })

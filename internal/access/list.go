@@ -12,8 +12,8 @@ type List struct {
 	names  int // different ones
 }
 
-// Plain makes a list of tokens that have no names of their own, and all roles. The error names the place of a token, never
-// its text.
+// Plain makes a list of tokens that have no names of their own, and all roles. The error names the
+// place of a token, never its text.
 func Plain(texts ...string) (*List, error) {
 	entries := make([]entry, len(texts))
 	for i, text := range texts {
@@ -53,8 +53,8 @@ func (l *List) Names() int {
 	return l.names
 }
 
-// Find returns the token with the text, nil if there is none. How long it takes says nothing about the tokens but their
-// number.
+// Find returns the token with the text, nil if there is none. How long it takes says nothing about
+// the tokens but their number.
 func (l *List) Find(text string) *Token {
 	if l == nil {
 		return nil

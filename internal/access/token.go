@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// Bounds of tokens. Those that are shorter, or made of fewer different characters, could be guessed. Each request is
-// compared with every token, so that there is a most.
+// Bounds of tokens. Those that are shorter, or made of fewer different characters, could be
+// guessed. Each request is compared with every token, so that there is a most.
 const (
 	MinTokenLength = 16
 	MinTokenKinds  = 8
@@ -22,14 +22,16 @@ const (
 // AllowedTokens says what a token may look like.
 const AllowedTokens = "bearer tokens of 16 characters or more, 8 of them different, without blanks"
 
-// Rounds of PBKDF2. A name is seen in logs: who guesses at the token behind it pays nameRounds for each guess. KeyRounds make
-// each guess at the token behind a stolen cookie cost some tenth of a second.
+// Rounds of PBKDF2. A name is seen in logs: who guesses at the token behind it pays nameRounds for
+// each guess. KeyRounds make each guess at the token behind a stolen cookie cost some tenth of a
+// second.
 const (
 	nameRounds = 20_000
 	KeyRounds  = 600_000
 )
 
-// Token is one that opens the API. It is made by a List and doesn't change, but for what it has booked.
+// Token is one that opens the API. It is made by a List and doesn't change, but for what it has
+// booked.
 type Token struct {
 	Name  string // of the caller, the same on all instances and after a restart
 	Roles Roles

@@ -1,5 +1,5 @@
-// Package bounds says once what a setting that is a number or a duration may be: what checks a setting, and what tells of
-// it, both go by it.
+// Package bounds says once what a setting that is a number or a duration may be: what checks a
+// setting, and what tells of it, both go by it.
 package bounds
 
 import (

@@ -1,5 +1,5 @@
-// Package clocks compares the clock of this machine with those of Postgres and Redis while an instance runs, and notices
-// when it is set. It only tells: nothing is stopped by it.
+// Package clocks compares the clock of this machine with those of Postgres and Redis while an
+// instance runs, and notices when it is set. It only tells: nothing is stopped by it.
 package clocks
 
 import (
@@ -17,8 +17,8 @@ const (
 	Redis    = "redis"
 )
 
-// Watch knows how the clocks differ, as far as the servers have been asked. All methods are safe for concurrent use,
-// and do nothing where it is nil.
+// Watch knows how the clocks differ, as far as the servers have been asked. All methods are safe
+// for concurrent use, and do nothing where it is nil.
 type Watch struct {
 	log *slog.Logger
 	now func() reading // of this machine; only tests set another
@@ -50,8 +50,8 @@ func New(log *slog.Logger) *Watch {
 	return &Watch{log: log, now: now, last: now(), servers: map[string]*difference{}}
 }
 
-// Asks notes that a server is asked now, and returns what notes the time that it has answered. It also looks whether the
-// clock of this machine was set since the last call.
+// Asks notes that a server is asked now, and returns what notes the time that it has answered. It
+// also looks whether the clock of this machine was set since the last call.
 func (w *Watch) Asks(server string) (answered func(clock time.Time)) {
 	if w == nil {
 		return func(time.Time) {}
@@ -67,8 +67,8 @@ func (w *Watch) Asks(server string) (answered func(clock time.Time)) {
 	}
 }
 
-// Note notes how far the clock of a server is ahead of this machine's. It logs where that passes Bound, where it has
-// changed by as much since, and where the clocks agree again.
+// Note notes how far the clock of a server is ahead of this machine's. It logs where that passes
+// Bound, where it has changed by as much since, and where the clocks agree again.
 func (w *Watch) Note(server string, ahead time.Duration) {
 	if w == nil {
 		return
@@ -94,7 +94,8 @@ func (w *Watch) Note(server string, ahead time.Duration) {
 	}
 }
 
-// Ahead returns how far the clock of a server was ahead of this machine's when it answered last. ok is false if it has not.
+// Ahead returns how far the clock of a server was ahead of this machine's when it answered last. ok
+// is false if it has not.
 func (w *Watch) Ahead(server string) (ahead time.Duration, ok bool) {
 	if w == nil {
 		return 0, false
@@ -108,7 +109,8 @@ func (w *Watch) Ahead(server string) (ahead time.Duration, ok bool) {
 	return d.ahead, true
 }
 
-// check reads the clocks of this machine, and logs if the one was set: they then have not run on by the same time.
+// check reads the clocks of this machine, and logs if the one was set: they then have not run on by
+// the same time.
 func (w *Watch) check() reading {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package docpages makes web pages of the documents in docs/. Every instance serves them, so that what the program says
-// of a problem can be read without any other network, and is of this very version.
+// Package docpages makes web pages of the documents in docs/. Every instance serves them, so that
+// what the program says of a problem can be read without any other network, and is of this very
+// version.
 package docpages
 
 import (
@@ -20,9 +21,11 @@ import (
 	"github.com/yuin/goldmark/text"
 )
 
-// Base stands before the name of a document in all URLs that the program answers or prints. What begins with a slash is
-// a path of the instance itself, to which its base path is added. A build that has the documents somewhere else sets
-// that (make build DOCS_URL=https://example.com/spendflush/): it ends with a slash, and "api" after it is docs/api.md.
+// Base stands before the name of a document in all URLs that the program answers or prints. What
+// begins with a slash is a path of the instance itself, to which its base path is added. A build
+// that has the documents somewhere else sets that (make build
+// DOCS_URL=https://example.com/spendflush/): it ends with a slash, and "api" after it is
+// docs/api.md.
 var Base = "/docs/"
 
 // repository is where links of the documents lead that leave docs/.
@@ -45,9 +48,10 @@ type document struct {
 	All   []*document // on the list
 }
 
-// Render makes the pages of all documents, by the path of each below /docs/: "" for the list of them, "api" for api.md,
-// "adr/0001-storage-keys" for one in a folder. Links between documents lead from page to page; those out of docs/ lead
-// to the repository. An error names the document and its link that leads nowhere.
+// Render makes the pages of all documents, by the path of each below /docs/: "" for the list of
+// them, "api" for api.md, "adr/0001-storage-keys" for one in a folder. Links between documents lead
+// from page to page; those out of docs/ lead to the repository. An error names the document and its
+// link that leads nowhere.
 func Render(files fs.FS) (map[string][]byte, error) {
 	names, err := documents(files)
 	if err != nil {

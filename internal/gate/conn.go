@@ -15,8 +15,8 @@ type Conn struct {
 	trusted bool
 	room    *room // nil once it has left; the gate's lock guards it
 
-	// idleSince is since when the connection may be closed for another one, by the gate's clock. atWork
-	// and given are no times.
+	// idleSince is since when the connection may be closed for another one, by the gate's clock.
+	// atWork and given are no times.
 	idleSince atomic.Int64
 
 	// The goroutine that serves the connection uses these. Others may only read from it, or set its
@@ -54,8 +54,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 // SetReadDeadline sets the deadline, or the one of the header if that is earlier.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	if c.inHandshake && t.IsZero() {
-		// net/http bounds a handshake, and lifts that bound at its end. No request has begun: clients
-		// open connections ahead.
+		// net/http bounds a handshake, and lifts that bound at its end. No request has begun:
+		// clients open connections ahead.
 		c.inHandshake, c.begun, c.until = false, false, time.Time{}
 	}
 	if c.inHeader {
@@ -84,9 +84,9 @@ func (c *Conn) idle() {
 	c.mark(c.gate.now())
 }
 
-// Work notes that the caller of the request is known: the connection isn't closed before the request
-// is answered. false: it is closed already, and the request must have no effect, because the caller
-// never learns of it.
+// Work notes that the caller of the request is known: the connection isn't closed before the
+// request is answered. false: it is closed already, and the request must have no effect, because
+// the caller never learns of it.
 func (c *Conn) Work() bool { return c.mark(atWork) }
 
 // Answered notes that what is still read of this connection serves nothing but its end: it may be

@@ -6,8 +6,8 @@
 // sent no byte yet may stay as long as an idle one, because clients open connections ahead.
 //
 // At a bound the gate closes the connection that has been without a request for longest: one of the
-// same address, or one of the address that has the most of them. A request counts once its caller is
-// known (Conn.Work): anybody can send one that doesn't end, or take nothing of the answer. A
-// connection whose request counts is never closed. If all are at work, a new one gets a place of the
-// reserve, which serves health checks only.
+// same address, or one of the address that has the most of them. A request counts once its caller
+// is known (Conn.Work): anybody can send one that doesn't end, or take nothing of the answer. A
+// connection whose request counts is never closed. If all are at work, a new one gets a place of
+// the reserve, which serves health checks only.
 package gate

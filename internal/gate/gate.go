@@ -151,7 +151,8 @@ func (g *Gate) ConnContext(ctx context.Context, outer net.Conn) context.Context 
 	return context.WithValue(ctx, contextKey{}, c)
 }
 
-// within returns the connection of the gate that TLS runs over, or that it is itself; nil if there is none.
+// within returns the connection of the gate that TLS runs over, or that it is itself; nil if there
+// is none.
 func within(c net.Conn) *Conn {
 	for {
 		switch is := c.(type) {
@@ -203,7 +204,8 @@ func addressOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// NetworkOf returns what counts as one address: of IPv6 a /64, which is what one host or customer has.
+// NetworkOf returns what counts as one address: of IPv6 a /64, which is what one host or customer
+// has.
 func NetworkOf(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		prefix, _ := a.Prefix(64) // fails for more bits than there are

@@ -17,7 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrOldPrimary is wrapped where a server takes writes although another one was promoted in its place.
+// ErrOldPrimary is wrapped where a server takes writes although another one was promoted in its
+// place.
 var ErrOldPrimary = errors.New("the server takes writes, but another one was promoted in its place")
 
 var errSilent = errors.New("it doesn't answer, while another server takes writes")
@@ -31,15 +32,16 @@ const (
 	logInterval  = time.Minute            // between two lines that say the same
 )
 
-// Hosts are the servers of a URL that names several. It finds out which of them is the one to write to where a
-// connection by itself can't: one that is frozen (its machine acknowledges what is sent, and nothing answers), and one
-// that takes writes although another was promoted. All methods may be called on nil.
+// Hosts are the servers of a URL that names several. It finds out which of them is the one to write
+// to where a connection by itself can't: one that is frozen (its machine acknowledges what is sent,
+// and nothing answers), and one that takes writes although another was promoted. All methods may be
+// called on nil.
 //
-// A server is looked at on a connection of its own: when one hasn't answered for silentAfter, when none could be
-// connected to, and every lookAnyway. Where one is found that takes writes, the others that don't answer are left:
-// nobody connects to them, and where a call hangs, all connections to that server are closed, so that it fails at once.
-// Of two that take writes, the one of the lower timeline is left. The highest timeline is remembered as long as the
-// process lives.
+// A server is looked at on a connection of its own: when one hasn't answered for silentAfter, when
+// none could be connected to, and every lookAnyway. Where one is found that takes writes, the
+// others that don't answer are left: nobody connects to them, and where a call hangs, all
+// connections to that server are closed, so that it fails at once. Of two that take writes, the one
+// of the lower timeline is left. The highest timeline is remembered as long as the process lives.
 type Hosts struct {
 	log     *slog.Logger
 	configs []*pgconn.Config // one of each server
@@ -77,7 +79,8 @@ func newHosts(config *pgx.ConnConfig, log *slog.Logger) *Hosts {
 	return h
 }
 
-// OldPrimary says in a sentence which server takes writes although another was promoted in its place; "" if none does.
+// OldPrimary says in a sentence which server takes writes although another was promoted in its
+// place; "" if none does.
 func (h *Hosts) OldPrimary() string {
 	if h == nil {
 		return ""
@@ -186,7 +189,8 @@ func (h *Hosts) see(ctx context.Context, config *pgconn.Config) (s seen) {
 	if s.primary = string(row[0]) == "f"; !s.primary {
 		return s
 	}
-	// Some services have no such functions, or let nobody call them. Then nothing can be told of timelines.
+	// Some services have no such functions, or let nobody call them. Then nothing can be told of
+	// timelines.
 	row, err = ask("SELECT system_identifier, pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) " +
 		"FROM pg_catalog.pg_control_system()")
 	if err != nil || len(row[1]) < 8 {
@@ -247,8 +251,9 @@ func (h *Hosts) note(all []seen) {
 	}
 }
 
-// ofNoUse returns the connections to servers that are left. One that doesn't answer in time may only be slow, as a pooler
-// is with many clients: then nothing hangs there yet. The caller holds mu.
+// ofNoUse returns the connections to servers that are left. One that doesn't answer in time may
+// only be slow, as a pooler is with many clients: then nothing hangs there yet. The caller holds
+// mu.
 func (h *Hosts) ofNoUse() (conns []*hostConn) {
 	silent := map[string]bool{}
 	for c := range h.conns {

@@ -1,5 +1,6 @@
-// Package pglink says how every connection to Postgres is made: which server of several is the right one, when a
-// connection is of no more use, and what a database URL that can't be read is told.
+// Package pglink says how every connection to Postgres is made: which server of several is the
+// right one, when a connection is of no more use, and what a database URL that can't be read is
+// told.
 package pglink
 
 import (
@@ -20,35 +21,39 @@ var ErrStandby = errors.New("the server is a standby, which takes no writes")
 
 // Options are what can be set of the connections.
 type Options struct {
-	// Standby allows a single host that is a standby. It has no effect where the URL names several hosts or
-	// target_session_attrs.
+	// Standby allows a single host that is a standby. It has no effect where the URL names several
+	// hosts or target_session_attrs.
 	Standby bool
 
-	// Moved, if not nil, is called when a server says that it has stopped to be the one to write to. It must not block.
+	// Moved, if not nil, is called when a server says that it has stopped to be the one to write
+	// to. It must not block.
 	Moved func()
 
-	// Log is told of a server that takes writes although another was promoted in its place; nil: nobody is.
+	// Log is told of a server that takes writes although another was promoted in its place; nil:
+	// nobody is.
 	Log *slog.Logger
 }
 
-// manyHostsTimeout bounds the connection to one of several hosts, unless the URL has connect_timeout: a host that has
-// vanished must not keep the next one from being tried.
+// manyHostsTimeout bounds the connection to one of several hosts, unless the URL has
+// connect_timeout: a host that has vanished must not keep the next one from being tried.
 const manyHostsTimeout = 3 * time.Second
 
-// vanishedAfter is how long a machine may not acknowledge anything before it is taken for gone, with all connections to
-// it, whatever the caller's context says.
+// vanishedAfter is how long a machine may not acknowledge anything before it is taken for gone,
+// with all connections to it, whatever the caller's context says.
 const vanishedAfter = 5 * time.Second
 
 // Prepare sets up connections by a configuration that was parsed from the URL.
 //
-// A connection is made to a primary only, unless the URL says otherwise by target_session_attrs, or the options do.
-// This is target_session_attrs=primary and not read-write: a role whose transactions are read-only by default is no
-// reason to turn a primary away, for a flush says what it needs.
+// A connection is made to a primary only, unless the URL says otherwise by target_session_attrs, or
+// the options do. This is target_session_attrs=primary and not read-write: a role whose
+// transactions are read-only by default is no reason to turn a primary away, for a flush says what
+// it needs.
 //
-// A connection is closed by the first error that says that its server is not the one to write to any more. So it never
-// goes back to a pool.
+// A connection is closed by the first error that says that its server is not the one to write to
+// any more. So it never goes back to a pool.
 //
-// Where the URL names several hosts and doesn't say which of them is wanted, it returns what watches over them, else nil.
+// Where the URL names several hosts and doesn't say which of them is wanted, it returns what
+// watches over them, else nil.
 func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) *Hosts {
 	dialer := &net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3},
@@ -56,8 +61,9 @@ func Prepare(config *pgx.ConnConfig, databaseURL string, o Options) *Hosts {
 	}
 	config.DialFunc = dialer.DialContext
 
-	// What every session has, whatever the role, the database or the URL say. Poolers in transaction mode keep track of
-	// these four; what else matters is set by the transactions themselves.
+	// What every session has, whatever the role, the database or the URL say. Poolers in
+	// transaction mode keep track of these four; what else matters is set by the transactions
+	// themselves.
 	for name, value := range map[string]string{
 		"client_encoding": "UTF8", "DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on",
 	} {
@@ -128,8 +134,9 @@ const (
 	codeDatabaseIsGone = "57P04"
 )
 
-// Ends says whether an error of this code is the end of the connection that it came on, and a reason to distrust the
-// others of its pool. A code of a server that takes no connection at all isn't one: it may be another one of several.
+// Ends says whether an error of this code is the end of the connection that it came on, and a
+// reason to distrust the others of its pool. A code of a server that takes no connection at all
+// isn't one: it may be another one of several.
 func Ends(code string) bool {
 	switch code {
 	case CodeReadOnly, CodeNotSupported, codeAdminShutdown, codeCrashShutdown, codeDatabaseIsGone:

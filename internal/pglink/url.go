@@ -14,8 +14,8 @@ import (
 var errEncode = errors.New("it can't be read as a URL. Percent-encode what is special in the user's name and password: " +
 	"@ is %40, / is %2F, : is %3A, ? is %3F, # is %23, % is %25")
 
-// CheckURL returns an error, which shows nothing of the text, if it is a URL whose user or password holds characters
-// that aren't percent-encoded. A keyword/value string is not looked at.
+// CheckURL returns an error, which shows nothing of the text, if it is a URL whose user or password
+// holds characters that aren't percent-encoded. A keyword/value string is not looked at.
 func CheckURL(databaseURL string) error {
 	if !isURL(databaseURL) {
 		return nil
@@ -65,7 +65,8 @@ func portsAreNumbers(hosts string) bool {
 	return true
 }
 
-// ParseError is what is told of an error of pgx's about the URL: what is wrong, without the URL itself.
+// ParseError is what is told of an error of pgx's about the URL: what is wrong, without the URL
+// itself.
 func ParseError(err error) error {
 	parse, ok := errors.AsType[*pgconn.ParseConfigError](err)
 	if !ok {
@@ -78,7 +79,8 @@ func ParseError(err error) error {
 
 var targetKeyword = regexp.MustCompile(`(^|\s)target_session_attrs\s*=`)
 
-// saysTarget says whether the URL, the keyword/value string or the environment names target_session_attrs.
+// saysTarget says whether the URL, the keyword/value string or the environment names
+// target_session_attrs.
 func saysTarget(databaseURL string) bool {
 	if os.Getenv("PGTARGETSESSIONATTRS") != "" {
 		return true

@@ -12,8 +12,8 @@ import (
 // ErrClient is wrapped where the options of a client won't do.
 var ErrClient = errors.New("the Redis client can't be used as it is set up")
 
-// What a client may be set to. It is compared with what go-redis makes of the options: 0 has become a default of its own,
-// and -1 is "none".
+// What a client may be set to. It is compared with what go-redis makes of the options: 0 has become
+// a default of its own, and -1 is "none".
 const (
 	maxRetries  = 3 // go-redis's own default; the engine tries again by itself, and knows when
 	minPool     = 4 // a push, a read, the renewal of a lock and a scrape, at once
@@ -22,8 +22,8 @@ const (
 	minRedirect = 1
 )
 
-// Check returns an error that wraps ErrClient and names every option of the client that won't do, with what is allowed, or
-// nil. It doesn't talk to Redis.
+// Check returns an error that wraps ErrClient and names every option of the client that won't do,
+// with what is allowed, or nil. It doesn't talk to Redis.
 func Check(client redis.UniversalClient) error {
 	var f faults
 	switch c := client.(type) {

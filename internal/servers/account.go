@@ -18,8 +18,8 @@ type account struct {
 	uid, gid uint32
 }
 
-// unprivileged returns the account for programs that refuse to run as root: nil if we aren't root, else postgres or
-// nobody.
+// unprivileged returns the account for programs that refuse to run as root: nil if we aren't root,
+// else postgres or nobody.
 func unprivileged() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

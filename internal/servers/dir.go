@@ -26,9 +26,9 @@ type DirInUseError struct {
 
 func (e *DirInUseError) Error() string { return e.Dir + " is in use by another server" }
 
-// makeDir makes the directory of a server and returns its absolute path. It stays ours; the account, if it is another
-// one, may pass through to what it owns in there. The error is a *trust.Error if another account could have made or changed
-// the directory.
+// makeDir makes the directory of a server and returns its absolute path. It stays ours; the
+// account, if it is another one, may pass through to what it owns in there. The error is a
+// *trust.Error if another account could have made or changed the directory.
 func makeDir(dir string, a *account) (string, error) {
 	if dir == "" {
 		return "", errors.New("Dir is empty")
@@ -55,7 +55,8 @@ func makeDir(dir string, a *account) (string, error) {
 // lockDir takes the lock of the directory. It ends with the file, or with this process.
 func lockDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_EX) }
 
-// shareDir is lockDir for those who only read: several may at a time, but nobody while there is a server.
+// shareDir is lockDir for those who only read: several may at a time, but nobody while there is a
+// server.
 func shareDir(dir string) (*os.File, error) { return flock(dir, syscall.LOCK_SH) }
 
 func flock(dir string, how int) (*os.File, error) {
@@ -73,9 +74,9 @@ func flock(dir string, how int) (*os.File, error) {
 	return file, nil
 }
 
-// endOrphans ends the server that an earlier process left running in workDir, if there is one, and waits until all of
-// it is gone. Then a pid file means nothing any more: a number in it may be another process's by now. The caller must
-// hold the lock of the directory.
+// endOrphans ends the server that an earlier process left running in workDir, if there is one, and
+// waits until all of it is gone. Then a pid file means nothing any more: a number in it may be
+// another process's by now. The caller must hold the lock of the directory.
 func endOrphans(ctx context.Context, program, pidFile, workDir string, sig syscall.Signal) error {
 	told := 0
 	for {
@@ -107,7 +108,8 @@ func endOrphans(ctx context.Context, program, pidFile, workDir string, sig sysca
 	return nil
 }
 
-// password returns the password kept in the directory. If there is none it keeps the one given, or a random one for "".
+// password returns the password kept in the directory. If there is none it keeps the one given, or
+// a random one for "".
 func password(dir, given string) (string, error) {
 	secret, err := keptPassword(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -18,18 +18,18 @@ import (
 
 // PgBouncerConfig says how to start a private PgBouncer.
 type PgBouncerConfig struct {
-	// Dir keeps the settings and the log. It is made when it isn't there. When we are root, the server runs as user
-	// postgres or nobody.
+	// Dir keeps the settings and the log. It is made when it isn't there. When we are root, the
+	// server runs as user postgres or nobody.
 	Dir string
 	// Port on 127.0.0.1; 0 finds a free one.
 	Port int
 	// Database is the URL of the one database that clients reach, as its user.
 	Database string
-	// Settings are more lines of the section [pgbouncer]. They win over our own, of which the main one is pool_mode
-	// transaction.
+	// Settings are more lines of the section [pgbouncer]. They win over our own, of which the main
+	// one is pool_mode transaction.
 	Settings map[string]string
-	// Log gets what the server logs, which goes to pgbouncer.log in Dir in any case. The server waits for it to write.
-	// nil: nobody.
+	// Log gets what the server logs, which goes to pgbouncer.log in Dir in any case. The server
+	// waits for it to write. nil: nobody.
 	Log io.Writer
 }
 
@@ -39,8 +39,8 @@ type PgBouncer struct {
 	database url.URL
 }
 
-// StartPgBouncer starts a PgBouncer before one database and returns when the database answers through it. When ctx is
-// done first, nothing is left running. Errors: as StartPostgres.
+// StartPgBouncer starts a PgBouncer before one database and returns when the database answers
+// through it. When ctx is done first, nothing is left running. Errors: as StartPostgres.
 func StartPgBouncer(ctx context.Context, c PgBouncerConfig) (*PgBouncer, error) {
 	program, ok := findProgram("pgbouncer")
 	if !ok {
@@ -120,7 +120,8 @@ func pgBouncerIni(database *pgx.ConnConfig, users string, port int, settings map
 	}
 	maps.Copy(all, settings)
 	var ini strings.Builder
-	// The name is a star because not all versions know how to quote names; any name leads to the one database.
+	// The name is a star because not all versions know how to quote names; any name leads to the
+	// one database.
 	fmt.Fprintf(&ini, "[databases]\n* = host=%s port=%d dbname=%s user=%s password=%s\n[pgbouncer]\n",
 		quoteValue(database.Host), database.Port, quoteValue(database.Database),
 		quoteValue(database.User), quoteValue(database.Password))

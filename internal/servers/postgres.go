@@ -25,23 +25,24 @@ const postgresUser = "postgres"
 
 // PostgresConfig says how to start a private Postgres.
 type PostgresConfig struct {
-	// Dir keeps the data, the log and the password. It is made, and filled by initdb, when it isn't there. Data that
-	// is there already needs programs of its major version. When we are root, the server runs as user postgres or
-	// nobody, which must be able to reach Dir.
+	// Dir keeps the data, the log and the password. It is made, and filled by initdb, when it isn't
+	// there. Data that is there already needs programs of its major version. When we are root, the
+	// server runs as user postgres or nobody, which must be able to reach Dir.
 	Dir string
-	// Template, if not "", is the Dir of a stopped server whose data and password are copied where initdb would
-	// otherwise make new ones. That is quicker, for tests that start many.
+	// Template, if not "", is the Dir of a stopped server whose data and password are copied where
+	// initdb would otherwise make new ones. That is quicker, for tests that start many.
 	Template string
-	// Primary, if not "", is the URL of a running server that this one is to be a standby of: its data is copied with
-	// pg_basebackup where initdb would otherwise make new ones, and streamed from then on. The URL's user must be one
-	// that may replicate.
+	// Primary, if not "", is the URL of a running server that this one is to be a standby of: its
+	// data is copied with pg_basebackup where initdb would otherwise make new ones, and streamed
+	// from then on. The URL's user must be one that may replicate.
 	Primary string
 	// Port on 127.0.0.1; 0 finds a free one.
 	Port int
-	// Settings override those of postgresql.conf: "fsync": "off", for data that needn't survive the machine.
+	// Settings override those of postgresql.conf: "fsync": "off", for data that needn't survive the
+	// machine.
 	Settings map[string]string
-	// Log gets what the server logs, which goes to postgres.log in Dir in any case. The server waits for it to write.
-	// nil: nobody.
+	// Log gets what the server logs, which goes to postgres.log in Dir in any case. The server
+	// waits for it to write. nil: nobody.
 	Log io.Writer
 }
 
@@ -51,8 +52,9 @@ type Postgres struct {
 	password string // fixed by the first start
 }
 
-// StartPostgres starts a Postgres, with initdb first where that is needed, and returns when it answers. Its encoding
-// is UTF8 and its locale C. When ctx is done first, nothing is left running. Errors: *MissingError, *DirInUseError,
+// StartPostgres starts a Postgres, with initdb first where that is needed, and returns when it
+// answers. Its encoding is UTF8 and its locale C. When ctx is done first, nothing is left running.
+// Errors: *MissingError, *DirInUseError,
 // *PortInUseError; *trust.Error if another account could have made or changed what is in Dir; ErrEnded with the end of the
 // log, if the server refuses to start.
 func StartPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
@@ -132,8 +134,8 @@ func postgresURL(password string, port int, database string) string {
 	return u.String()
 }
 
-// makeData makes the data in dir, unless it is there, and returns the password. It is made aside first: data half made
-// is never taken for good.
+// makeData makes the data in dir, unless it is there, and returns the password. It is made aside
+// first: data half made is never taken for good.
 func makeData(ctx context.Context, bin, dir string, run *account, c PostgresConfig) (string, error) {
 	data, aside := filepath.Join(dir, "data"), filepath.Join(dir, "data.new")
 	if info, err := os.Lstat(data); !errors.Is(err, fs.ErrNotExist) {

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// killTimeout bounds how long killed processes may take to be gone. Only one stuck in the kernel takes any time.
+// killTimeout bounds how long killed processes may take to be gone. Only one stuck in the kernel
+// takes any time.
 const killTimeout = 10 * time.Second
 
 // process is one run of a program.
@@ -24,8 +25,9 @@ type process struct {
 	err  error         // of cmd.Wait; to be read after done
 }
 
-// startProcess starts cmd in a process group of its own. Where the system can, the program gets the signal orphaned
-// when this process dies. The log, if not nil, is closed when the program has ended or couldn't be started.
+// startProcess starts cmd in a process group of its own. Where the system can, the program gets the
+// signal orphaned when this process dies. The log, if not nil, is closed when the program has ended
+// or couldn't be started.
 func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -36,8 +38,8 @@ func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*proce
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// For the kernel the parent is the thread that forks, and the signal is sent when that thread ends. So it is
-		// kept until the program has ended.
+		// For the kernel the parent is the thread that forks, and the signal is sent when that
+		// thread ends. So it is kept until the program has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if log != nil {
@@ -56,8 +58,8 @@ func startProcess(cmd *exec.Cmd, orphaned syscall.Signal, log io.Closer) (*proce
 	return p, nil
 }
 
-// runToEnd runs a program that ends by itself. Its error has what the program said. When ctx is done first, the program
-// is killed.
+// runToEnd runs a program that ends by itself. Its error has what the program said. When ctx is
+// done first, the program is killed.
 func runToEnd(ctx context.Context, cmd *exec.Cmd) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -97,8 +99,9 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// kill ends the program and all its children by SIGKILL and waits until they are gone. Children that lead a session
-// of their own, as Postgres's do, are killed too; the program is stopped first, so that it can't start more of them.
+// kill ends the program and all its children by SIGKILL and waits until they are gone. Children
+// that lead a session of their own, as Postgres's do, are killed too; the program is stopped first,
+// so that it can't start more of them.
 func (p *process) kill() error {
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		<-p.done

@@ -16,8 +16,8 @@ func children(parent int) ([]int, error) {
 	return find(func(p procStat) bool { return p.parent == parent })
 }
 
-// runningIn returns the processes of a program whose working directory is dir. The result is false if that can't be
-// told on this system.
+// runningIn returns the processes of a program whose working directory is dir. The result is false
+// if that can't be told on this system.
 func runningIn(dir, program string) ([]int, bool, error) {
 	want, err := os.Stat(dir)
 	if err != nil {

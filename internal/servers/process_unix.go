@@ -33,6 +33,7 @@ func children(parent int) ([]int, error) {
 	return pids, nil
 }
 
-// runningIn returns the processes of a program whose working directory is dir. The result is false if that can't be
-// told on this system. A server that still runs then keeps the next one from starting, which says so.
+// runningIn returns the processes of a program whose working directory is dir. The result is false
+// if that can't be told on this system. A server that still runs then keeps the next one from
+// starting, which says so.
 func runningIn(string, string) ([]int, bool, error) { return nil, false, nil }

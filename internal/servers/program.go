@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// Program is a program that runs beside the servers, such as an instance that uses them. It leads a process group of its
-// own, so that Ctrl-C on a terminal isn't for it, and where the system can it is killed when this process dies. Its
-// methods may be called by several goroutines.
+// Program is a program that runs beside the servers, such as an instance that uses them. It leads a
+// process group of its own, so that Ctrl-C on a terminal isn't for it, and where the system can it
+// is killed when this process dies. Its methods may be called by several goroutines.
 type Program struct{ process *process }
 
 // StartProgram starts a program.

@@ -31,7 +31,8 @@ func missing(program, debian, homebrew string) *MissingError {
 	return &MissingError{Program: program, Install: "apt-get install -y " + debian}
 }
 
-// Where Postgres is when it isn't in $PATH; Debian, Red Hat and Homebrew keep its versions side by side.
+// Where Postgres is when it isn't in $PATH; Debian, Red Hat and Homebrew keep its versions side by
+// side.
 var postgresPlaces = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -40,8 +41,8 @@ var postgresPlaces = []string{
 	"/usr/local/opt/postgresql@*/bin",
 }
 
-// findPostgres returns the directory of postgres and initdb: of the major version given, or of any if it is 0; the
-// one in $PATH comes first, then that of pg_config, then the newest.
+// findPostgres returns the directory of postgres and initdb: of the major version given, or of any
+// if it is 0; the one in $PATH comes first, then that of pg_config, then the newest.
 func findPostgres(major int) (string, error) {
 	for _, bin := range postgresBins(postgresPlaces) {
 		if major == 0 || postgresMajor(bin) == major {
@@ -83,7 +84,8 @@ func postgresBins(places []string) []string {
 	return bins
 }
 
-// versionIn returns the number in the name of the directory that holds bin: 15 for /usr/lib/postgresql/15/bin.
+// versionIn returns the number in the name of the directory that holds bin: 15 for
+// /usr/lib/postgresql/15/bin.
 func versionIn(bin string) float64 {
 	name := filepath.Base(filepath.Dir(bin))
 	version, err := strconv.ParseFloat(name[strings.LastIndexAny(name, "@-")+1:], 64)
@@ -132,7 +134,8 @@ func leadingNumber(s string) int {
 	return n
 }
 
-// findProgram returns the path of the first of these programs that is in $PATH or where system services live.
+// findProgram returns the path of the first of these programs that is in $PATH or where system
+// services live.
 func findProgram(names ...string) (string, bool) {
 	for _, name := range names {
 		for _, place := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name} {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// fakePrograms makes programs that print a version, for looking for them; nobody starts them as servers.
+// fakePrograms makes programs that print a version, for looking for them; nobody starts them as
+// servers.
 func fakePrograms(t *testing.T, bin, version string) {
 	t.Helper()
 	if err := os.MkdirAll(bin, 0o755); err != nil {

@@ -19,13 +19,14 @@ type RedisConfig struct {
 	Dir string
 	// Port on 127.0.0.1; 0 finds a free one.
 	Port int
-	// Args are more arguments for redis-server: "--databases", "512". They win over our own settings, which are an
-	// append-only file synced every second, no snapshots, and no eviction.
+	// Args are more arguments for redis-server: "--databases", "512". They win over our own
+	// settings, which are an append-only file synced every second, no snapshots, and no eviction.
 	Args []string
-	// Password is set at the first start in this directory; "" makes a random one. Servers of one cluster share theirs.
+	// Password is set at the first start in this directory; "" makes a random one. Servers of one
+	// cluster share theirs.
 	Password string
-	// Log gets what the server logs, which goes to redis.log in Dir in any case. The server waits for it to write.
-	// nil: nobody.
+	// Log gets what the server logs, which goes to redis.log in Dir in any case. The server waits
+	// for it to write. nil: nobody.
 	Log io.Writer
 }
 
@@ -35,9 +36,10 @@ type Redis struct {
 	password string // fixed by the first start
 }
 
-// StartRedis starts a Redis (or Valkey, where only that is installed) and returns when it answers. When ctx is done
-// first, nothing is left running. Errors: *MissingError, *DirInUseError, *PortInUseError; *trust.Error if another account
-// could have made or changed what is in Dir; ErrEnded with the end of the log, if the server refuses to start.
+// StartRedis starts a Redis (or Valkey, where only that is installed) and returns when it answers.
+// When ctx is done first, nothing is left running. Errors: *MissingError, *DirInUseError,
+// *PortInUseError; *trust.Error if another account could have made or changed what is in Dir;
+// ErrEnded with the end of the log, if the server refuses to start.
 func StartRedis(ctx context.Context, c RedisConfig) (*Redis, error) {
 	program, ok := findProgram("redis-server", "valkey-server")
 	if !ok {
@@ -92,8 +94,9 @@ func redisURL(password string, port int) string {
 	return u.String()
 }
 
-// pingRedis returns nil if a Redis with this password answers. It speaks the protocol itself: clients dial again and
-// again and log it, and don't heed their context while they wait for a reply.
+// pingRedis returns nil if a Redis with this password answers. It speaks the protocol itself:
+// clients dial again and again and log it, and don't heed their context while they wait for a
+// reply.
 func pingRedis(ctx context.Context, port int, password string) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address(port))

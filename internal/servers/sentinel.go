@@ -20,18 +20,19 @@ type SentinelConfig struct {
 	Dir string
 	// Port on 127.0.0.1; 0 finds a free one.
 	Port int
-	// Password is what the sentinel wants of clients and of other sentinels, which must have the same; "" makes a random
-	// one.
+	// Password is what the sentinel wants of clients and of other sentinels, which must have the
+	// same; "" makes a random one.
 	Password string
-	// Name is what clients call the master, and Master the server that is master at the first start.
+	// Name is what clients call the master, and Master the server that is master at the first
+	// start.
 	Name   string
 	Master *Redis
 	// Quorum is how many sentinels must see the master down.
 	Quorum int
 	// DownAfter is how long the master may be silent.
 	DownAfter time.Duration
-	// Log gets what the sentinel logs, which goes to sentinel.log in Dir in any case. The sentinel waits for it to write.
-	// nil: nobody.
+	// Log gets what the sentinel logs, which goes to sentinel.log in Dir in any case. The sentinel
+	// waits for it to write. nil: nobody.
 	Log io.Writer
 }
 
@@ -41,9 +42,9 @@ type Sentinel struct {
 	password string
 }
 
-// StartSentinel starts a Redis Sentinel, which is redis-server under another name, and returns when it answers. What it
-// has learned is kept in its directory from one start to the next. When ctx is done first, nothing is left running.
-// Errors: as StartRedis.
+// StartSentinel starts a Redis Sentinel, which is redis-server under another name, and returns when
+// it answers. What it has learned is kept in its directory from one start to the next. When ctx is
+// done first, nothing is left running. Errors: as StartRedis.
 func StartSentinel(ctx context.Context, c SentinelConfig) (*Sentinel, error) {
 	program, ok := findProgram("redis-server", "valkey-server")
 	if !ok {

@@ -38,11 +38,12 @@ func (e *PortInUseError) Error() string { return fmt.Sprintf("port %d is in use"
 // ErrEnded is wrapped by the error of a server that ended by itself while it was starting.
 var ErrEnded = errors.New("ended while it was starting")
 
-// errRefused is wrapped by the error of a probe that no further try will help, if it comes from the server itself.
+// errRefused is wrapped by the error of a probe that no further try will help, if it comes from the
+// server itself.
 var errRefused = errors.New("refused")
 
-// server is what all servers here are: a program that listens on a port and can be ended and started again.
-// Its methods may be called by several goroutines.
+// server is what all servers here are: a program that listens on a port and can be ended and
+// started again. Its methods may be called by several goroutines.
 type server struct {
 	name       string // of the program
 	dir        string
@@ -60,8 +61,8 @@ type server struct {
 	process *process   // the last one started
 }
 
-// launch starts the server for the first time. If port is 0, it finds a free one. After an error nothing is left
-// running.
+// launch starts the server for the first time. If port is 0, it finds a free one. After an error
+// nothing is left running.
 func (s *server) launch(ctx context.Context, port int) error {
 	s.turn = make(chan struct{}, 1)
 	s.port = port
@@ -169,7 +170,8 @@ func (s *server) await(ctx context.Context, p *process, port int) error {
 		}
 		wait := tick.C
 		if errors.Is(err, errRefused) {
-			// Another program that has the port may have refused us. Then our server is about to end.
+			// Another program that has the port may have refused us. Then our server is about to
+			// end.
 			wait = time.After(refusedTimeout)
 		}
 		select {
@@ -198,7 +200,8 @@ func (s *server) Dir() string { return s.dir }
 // PID returns the id of the server's first process, running or not.
 func (s *server) PID() int { return s.current().pid() }
 
-// Done returns a channel that is closed when the server, as last started, has ended for whatever reason.
+// Done returns a channel that is closed when the server, as last started, has ended for whatever
+// reason.
 func (s *server) Done() <-chan struct{} { return s.current().done }
 
 func (s *server) current() *process {
@@ -207,8 +210,9 @@ func (s *server) current() *process {
 	return s.process
 }
 
-// Stop ends the server cleanly, waits until it is gone and gives its directory free. When ctx is done first, Stop
-// kills the server and returns ctx's error. Stopping a server that isn't running is no error.
+// Stop ends the server cleanly, waits until it is gone and gives its directory free. When ctx is
+// done first, Stop kills the server and returns ctx's error. Stopping a server that isn't running
+// is no error.
 func (s *server) Stop(ctx context.Context) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -242,12 +246,12 @@ func (s *server) end(ctx context.Context) error {
 	return errors.Join(err, p.kill())
 }
 
-// Kill ends all processes of the server by SIGKILL, as a crash would, and waits until they are gone. The directory
-// stays locked for Restart; call Stop to give it free.
+// Kill ends all processes of the server by SIGKILL, as a crash would, and waits until they are
+// gone. The directory stays locked for Restart; call Stop to give it free.
 func (s *server) Kill() error { return s.current().kill() }
 
-// Restart stops the server, if it is running, and starts it in the same directory on the same port. It returns when
-// the server answers. After an error the server isn't running.
+// Restart stops the server, if it is running, and starts it in the same directory on the same port.
+// It returns when the server answers. After an error the server isn't running.
 func (s *server) Restart(ctx context.Context) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -265,7 +269,8 @@ func (s *server) Restart(ctx context.Context) error {
 	return nil
 }
 
-// Pause stops the server's first process by SIGSTOP: connections stay open, and nothing is answered until Resume.
+// Pause stops the server's first process by SIGSTOP: connections stay open, and nothing is answered
+// until Resume.
 func (s *server) Pause() error { return s.current().signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
@@ -280,9 +285,9 @@ func (s *server) unlock() {
 
 func (s *server) logPath() string { return filepath.Join(s.dir, s.name+".log") }
 
-// freePort finds a port that nobody listens on. It keeps clear of the ports that systems give to outgoing
-// connections: on one of those, a client that keeps dialing a killed server may be connected to itself, and the
-// server couldn't come back.
+// freePort finds a port that nobody listens on. It keeps clear of the ports that systems give to
+// outgoing connections: on one of those, a client that keeps dialing a killed server may be
+// connected to itself, and the server couldn't come back.
 func freePort() (int, error) {
 	const first, last, tries = 10240, 32000, 100
 	for range tries {

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// copyPrimary fills aside with the data of the running server at the URL, as of a standby that follows it, and keeps
-// that server's password, which is that of the copy too.
+// copyPrimary fills aside with the data of the running server at the URL, as of a standby that
+// follows it, and keeps that server's password, which is that of the copy too.
 func copyPrimary(ctx context.Context, bin, primary, dir, aside, data string, run *account) (string, error) {
 	config, err := pgx.ParseConfig(primary)
 	if err != nil {
@@ -57,9 +57,10 @@ func (p *Postgres) Promote(ctx context.Context) error {
 	return nil
 }
 
-// Follow makes the server a standby of the primary at the URL: it is stopped, if it runs, and started again on the same
-// port. It must have nothing that the primary lacks, as after a clean stop that the primary has followed to its end.
-// It returns when the server answers, which it does as a standby.
+// Follow makes the server a standby of the primary at the URL: it is stopped, if it runs, and
+// started again on the same port. It must have nothing that the primary lacks, as after a clean
+// stop that the primary has followed to its end. It returns when the server answers, which it does
+// as a standby.
 func (p *Postgres) Follow(ctx context.Context, primary string) error {
 	stopped := p.current()
 	if err := stopped.signal(p.stopSignal); err != nil {
@@ -98,8 +99,8 @@ func (p *Postgres) Follow(ctx context.Context, primary string) error {
 	return nil
 }
 
-// Freeze stops all processes of the server by SIGSTOP: connections stay open, new ones are taken by the system, and
-// nothing is answered until Thaw.
+// Freeze stops all processes of the server by SIGSTOP: connections stay open, new ones are taken by
+// the system, and nothing is answered until Thaw.
 func (p *Postgres) Freeze() error {
 	if err := p.Pause(); err != nil { // first, so that it starts no more of them
 		return err

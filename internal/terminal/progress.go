@@ -14,8 +14,8 @@ const (
 	lineEvery   = 10 * time.Second // where nothing can be redrawn
 )
 
-// Progress tells how far long work is: by a bar that is redrawn on a terminal, by a line every ten seconds elsewhere.
-// Its methods may be called by several goroutines.
+// Progress tells how far long work is: by a bar that is redrawn on a terminal, by a line every ten
+// seconds elsewhere. Its methods may be called by several goroutines.
 type Progress struct {
 	out   *Output
 	name  string
@@ -95,8 +95,9 @@ func (p *Progress) line(took time.Duration) string {
 	return p.name + " " + Bar(float64(p.done)/float64(p.total), barWidth) + " " + text
 }
 
-// Clock tells of work of which only the time is known: how long it has gone on and, unless about is 0, how long it is
-// expected to. It does so until the returned function is called, which must be, and takes the last line away.
+// Clock tells of work of which only the time is known: how long it has gone on and, unless about is
+// 0, how long it is expected to. It does so until the returned function is called, which must be,
+// and takes the last line away.
 func (o *Output) Clock(name string, about time.Duration) (stop func()) {
 	begun := time.Now()
 	quit, ended := make(chan struct{}), make(chan struct{})

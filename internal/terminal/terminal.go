@@ -1,5 +1,5 @@
-// Package terminal writes for people: with colours and lines that are redrawn where there is a terminal, and plain
-// lines everywhere else.
+// Package terminal writes for people: with colours and lines that are redrawn where there is a
+// terminal, and plain lines everywhere else.
 package terminal
 
 import (
@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Is says whether the stream, which may be an Output, is a terminal. So are other devices, but not /dev/null.
+// Is says whether the stream, which may be an Output, is a terminal. So are other devices, but not
+// /dev/null.
 func Is(stream any) bool {
 	if o, ok := stream.(*Output); ok {
 		stream = o.w
@@ -42,8 +43,8 @@ type Output struct {
 	err   error      // of the first write that failed
 }
 
-// New returns an output. It redraws if w is a terminal and TERM isn't "dumb"; it has colours if, besides, NO_COLOR is
-// not set or empty (no-color.org). The variables are given as os.Environ does.
+// New returns an output. It redraws if w is a terminal and TERM isn't "dumb"; it has colours if,
+// besides, NO_COLOR is not set or empty (no-color.org). The variables are given as os.Environ does.
 func New(w io.Writer, environ []string) *Output {
 	redraws := Is(w) && Lookup(environ, "TERM") != "dumb"
 	return &Output{w: w, redraws: redraws, colours: redraws && Lookup(environ, "NO_COLOR") == ""}
@@ -97,8 +98,9 @@ func (o *Output) Write(lines []byte) (int, error) {
 	return len(lines), o.Err()
 }
 
-// Block replaces the block: lines that stay at the end and are written anew at each call. Of a block that is higher than
-// the terminal the end is left out. Where nothing can be redrawn it does nothing.
+// Block replaces the block: lines that stay at the end and are written anew at each call. Of a
+// block that is higher than the terminal the end is left out. Where nothing can be redrawn it does
+// nothing.
 func (o *Output) Block(lines ...string) {
 	if !o.redraws {
 		return
@@ -110,7 +112,8 @@ func (o *Output) Block(lines ...string) {
 	o.write(o.below, above)
 }
 
-// clip returns a copy of the lines that fits a terminal of this height, below which the cursor stands. 0 is not known.
+// clip returns a copy of the lines that fits a terminal of this height, below which the cursor
+// stands. 0 is not known.
 func clip(lines []string, height int) []string {
 	room := max(height-1, 1)
 	if height == 0 || len(lines) <= room {
@@ -155,7 +158,8 @@ const (
 	wrap        = "\x1b[?7h"
 )
 
-// write writes lines over the last ones. In one go, so that it is never seen half done. The caller must hold mu.
+// write writes lines over the last ones. In one go, so that it is never seen half done. The caller
+// must hold mu.
 func (o *Output) write(lines []string, over int) {
 	if o.err != nil {
 		return

@@ -8,8 +8,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
-// binaryIDs makes bytes of the ids of traces in exemplars, as OTLP has them. The bridge passes them on as Prometheus writes them,
-// in hexadecimal, and collectors refuse all of a message with an id of that length.
+// binaryIDs makes bytes of the ids of traces in exemplars, as OTLP has them. The bridge passes them
+// on as Prometheus writes them, in hexadecimal, and collectors refuse all of a message with an id
+// of that length.
 type binaryIDs struct{ sdkmetric.Producer }
 
 // Produce implements sdkmetric.Producer.

@@ -28,15 +28,16 @@ type Pipeline struct {
 	links    int                            // how many links each of them has
 }
 
-// lateRequests is how long the spans of a seal wait for requests whose record had ended and that weren't noted yet. A seal
-// that comes earlier ends them.
+// lateRequests is how long the spans of a seal wait for requests whose record had ended and that
+// weren't noted yet. A seal that comes earlier ends them.
 const lateRequests = time.Second
 
 func newPipeline(tracer trace.Tracer, maxLinks int) *Pipeline {
 	return &Pipeline{tracer: tracer, maxLinks: maxLinks, requests: map[uint64][]trace.SpanContext{}}
 }
 
-// recorded notes that the updates of a request are in the seal. As many are noted as a span may have links.
+// recorded notes that the updates of a request are in the seal. As many are noted as a span may
+// have links.
 func (p *Pipeline) recorded(seal uint64, request trace.SpanContext) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +79,8 @@ func (p *Pipeline) Sealed(e spendflush.SealEvent) {
 	time.AfterFunc(lateRequests, func() { p.end(e.Ended) })
 }
 
-// end ends the spans of the last seal: of the one that ended at this time, or, if it is zero, of any.
+// end ends the spans of the last seal: of the one that ended at this time, or, if it is zero, of
+// any.
 func (p *Pipeline) end(of time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,8 +116,8 @@ func (p *Pipeline) Flushed(e spendflush.FlushEvent) (traceID string) {
 	return flush.SpanContext().TraceID().String()
 }
 
-// finish ends a span. Errors of Postgres and Redis are told in the log and hold no secret; their text may hold an id that a
-// caller has sent, as rows do, so only their kind is told here.
+// finish ends a span. Errors of Postgres and Redis are told in the log and hold no secret; their
+// text may hold an id that a caller has sent, as rows do, so only their kind is told here.
 func finish(span trace.Span, err error, at time.Time) {
 	if err != nil {
 		span.SetStatus(codes.Error, "failed; the log of the instance says why")
@@ -132,8 +134,8 @@ func describe(b *spend.Batch) []attribute.KeyValue {
 
 func hexOf(d spend.Digest) string { return hex.EncodeToString(d[:]) }
 
-// sealOf returns the span of the seal of a batch: the digest is the id of its trace, and half of it that of the span. Whoever
-// has the batch knows it, on any instance and at any time.
+// sealOf returns the span of the seal of a batch: the digest is the id of its trace, and half of it
+// that of the span. Whoever has the batch knows it, on any instance and at any time.
 func sealOf(d spend.Digest) trace.SpanContext {
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID(d), SpanID: trace.SpanID(d[:8]), TraceFlags: trace.FlagsSampled, Remote: true,

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Settings are what the variables of OpenTelemetry switch on. Everything else of it (endpoints, headers, certificates, samplers,
-// limits, intervals) its own SDK reads from them; what it would show of a secret, or take for something else, is refused before.
+// Settings are what the variables of OpenTelemetry switch on. Everything else of it (endpoints,
+// headers, certificates, samplers, limits, intervals) its own SDK reads from them; what it would
+// show of a secret, or take for something else, is refused before.
 type Settings struct {
 	Traces, Metrics bool
 	sampledNever    bool // OTEL_TRACES_SAMPLER is always_off
@@ -20,8 +21,9 @@ type Settings struct {
 // Any says whether anything is switched on.
 func (s Settings) Any() bool { return s.Traces || s.Metrics }
 
-// FromEnviron reads the variables, "NAME=value" each. A signal is on if its exporter (OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER)
-// is "otlp", or isn't set and an endpoint for it is. The error says what isn't allowed, a line each, joined by newlines.
+// FromEnviron reads the variables, "NAME=value" each. A signal is on if its exporter
+// (OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER) is "otlp", or isn't set and an endpoint for it is.
+// The error says what isn't allowed, a line each, joined by newlines.
 func FromEnviron(environ []string) (Settings, error) {
 	values := map[string]string{}
 	for _, one := range environ {
@@ -50,8 +52,8 @@ func FromEnviron(environ []string) (Settings, error) {
 // samplers are those that the SDK has. It takes another name for none, and would trace all.
 var samplers = []string{"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
 
-// isNever says whether the sampler is the one that traces nothing, and adds to wrong what isn't allowed. Like the SDK it takes
-// capitals.
+// isNever says whether the sampler is the one that traces nothing, and adds to wrong what isn't
+// allowed. Like the SDK it takes capitals.
 func isNever(sampler string, wrong *[]string) bool {
 	name := strings.ToLower(sampler)
 	if name != "" && !slices.Contains(samplers, name) {
@@ -95,8 +97,8 @@ func isOn(values map[string]string, signal string, allowed []string, wrong *[]st
 	return true
 }
 
-// checkEndpoint adds to wrong what is no URL that can be sent to. The SDK would log it, with a password that it may have, and send
-// to localhost.
+// checkEndpoint adds to wrong what is no URL that can be sent to. The SDK would log it, with a
+// password that it may have, and send to localhost.
 func checkEndpoint(name string, values map[string]string, wrong *[]string) {
 	if values[name] == "" {
 		return
@@ -108,8 +110,8 @@ func checkEndpoint(name string, values map[string]string, wrong *[]string) {
 
 var headerName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 
-// checkHeaders adds to wrong what isn't name=value, with commas between them, percent-encoded. The SDK would log it, with the
-// secret that it mostly has, and send without it.
+// checkHeaders adds to wrong what isn't name=value, with commas between them, percent-encoded. The
+// SDK would log it, with the secret that it mostly has, and send without it.
 func checkHeaders(name string, values map[string]string, wrong *[]string) {
 	n := 0
 	for one := range strings.SplitSeq(values[name], ",") {

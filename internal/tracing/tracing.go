@@ -1,5 +1,6 @@
-// Package tracing makes traces and metrics of OpenTelemetry of what an instance does, and sends them by OTLP over HTTP. It is the
-// only package that knows OpenTelemetry's SDK: the pipeline and the API tell it through interfaces of their own.
+// Package tracing makes traces and metrics of OpenTelemetry of what an instance does, and sends
+// them by OTLP over HTTP. It is the only package that knows OpenTelemetry's SDK: the pipeline and
+// the API tell it through interfaces of their own.
 //
 // There are three kinds of traces, which links lead through:
 //
@@ -44,10 +45,12 @@ type Telemetry struct {
 
 const scope = "github.com/spendflush/spendflush"
 
-// linkLimit is how many links a span has unless OTEL_SPAN_LINK_COUNT_LIMIT says otherwise: a flush has one for each of its batches.
+// linkLimit is how many links a span has unless OTEL_SPAN_LINK_COUNT_LIMIT says otherwise: a flush
+// has one for each of its batches.
 const linkLimit = 1024
 
-// Start begins to export. It connects to nobody: what can't be sent is dropped, and said in the log.
+// Start begins to export. It connects to nobody: what can't be sent is dropped, and said in the
+// log.
 func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	t := &Telemetry{}
 	if !s.Any() {
@@ -56,7 +59,8 @@ func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		o.Logger.Warn("OpenTelemetry: something could not be sent or is set wrong", "error", err)
 	}))
-	// What the SDK says by itself, such as of a certificate that it can't read, would go to stderr in a form of its own.
+	// What the SDK says by itself, such as of a certificate that it can't read, would go to stderr
+	// in a form of its own.
 	otel.SetLogger(logr.FromSlogHandler(o.Logger.With("of", "OpenTelemetry").Handler()))
 	res, err := describeInstance(ctx, o)
 	if err != nil {
@@ -81,8 +85,8 @@ func Start(ctx context.Context, s Settings, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// describeInstance returns what is told of the instance. What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES)
-// goes before.
+// describeInstance returns what is told of the instance. What the environment says
+// (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) goes before.
 func describeInstance(ctx context.Context, o Options) (*resource.Resource, error) {
 	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", "spendflush"), attribute.String("service.version", o.Version),
@@ -93,9 +97,10 @@ func describeInstance(ctx context.Context, o Options) (*resource.Resource, error
 	return res, nil
 }
 
-// startTraces makes two providers on one exporter. Requests are sampled as OTEL_TRACES_SAMPLER says; what the pipeline does is
-// always traced, unless nothing is, as there are few seals and flushes in a second however many requests there are: a flush
-// that wasn't sampled could not be followed, whoever asks.
+// startTraces makes two providers on one exporter. Requests are sampled as OTEL_TRACES_SAMPLER
+// says; what the pipeline does is always traced, unless nothing is, as there are few seals and
+// flushes in a second however many requests there are: a flush that wasn't sampled could not be
+// followed, whoever asks.
 func (t *Telemetry) startTraces(exporter sdktrace.SpanExporter, s Settings, res *resource.Resource) {
 	limits := sdktrace.NewSpanLimits()
 	if !s.linksLimited {

@@ -1,5 +1,6 @@
-// Package trust makes and opens what belongs to this user alone: directories and files that nobody else can have made,
-// replaced or write to. What was put there by another account is refused by name, before anything of it is used.
+// Package trust makes and opens what belongs to this user alone: directories and files that nobody
+// else can have made, replaced or write to. What was put there by another account is refused by
+// name, before anything of it is used.
 package trust
 
 import "os"

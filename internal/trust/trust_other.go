@@ -7,7 +7,8 @@ import (
 	"os"
 )
 
-// MakeDir makes the directory and those above it. This system has no owners and modes that could be checked.
+// MakeDir makes the directory and those above it. This system has no owners and modes that could be
+// checked.
 func MakeDir(dir string, above fs.FileMode) (changed []string, err error) {
 	return nil, os.MkdirAll(dir, above)
 }

@@ -18,13 +18,14 @@ const (
 	maxLinks         = 40 // as many as the kernel follows
 )
 
-// MakeDir makes the directory with the mode 0700, and those above it with the mode above, unless they are there. It
-// returns the directories that got a new entry. dir must be absolute.
+// MakeDir makes the directory with the mode 0700, and those above it with the mode above, unless
+// they are there. It returns the directories that got a new entry. dir must be absolute.
 //
-// It checks each directory on the way, from the root on, and returns an *Error for the first one that isn't safe. The
-// directory itself must belong to this user or root, be writable by its owner alone, and be no symbolic link. Those above
-// it must belong to this user or root. Other accounts may write to them only if they are sticky, as /tmp is, or if the
-// group is the private one of this user. Symbolic links among them must belong to this user or root.
+// It checks each directory on the way, from the root on, and returns an *Error for the first one
+// that isn't safe. The directory itself must belong to this user or root, be writable by its owner
+// alone, and be no symbolic link. Those above it must belong to this user or root. Other accounts
+// may write to them only if they are sticky, as /tmp is, or if the group is the private one of this
+// user. Symbolic links among them must belong to this user or root.
 func MakeDir(dir string, above fs.FileMode) (changed []string, err error) {
 	at := string(filepath.Separator)
 	rest := split(dir)
@@ -105,8 +106,8 @@ func checkDir(path string, info fs.FileInfo, isLast bool) error {
 	return nil
 }
 
-// isPrivateGroup says whether the group of a file is one that this user alone is in, as far as numbers tell: many systems
-// give each user a group with the number of the user.
+// isPrivateGroup says whether the group of a file is one that this user alone is in, as far as
+// numbers tell: many systems give each user a group with the number of the user.
 func isPrivateGroup(info fs.FileInfo) bool {
 	sys, ok := info.Sys().(*syscall.Stat_t)
 	euid := os.Geteuid()
@@ -130,9 +131,9 @@ func checkOwner(path string, info fs.FileInfo, what string, users ...int) error 
 	return &Error{path, fmt.Sprintf("belongs to user id %d; allowed is a %s of user id %d or of root", sys.Uid, what, os.Geteuid())}
 }
 
-// Open opens a file in a directory that MakeDir has checked, as os.OpenFile does. It returns an *Error if the file is a
-// symbolic link or no regular file, belongs to another user than this one, root or one of the accounts, or can be written
-// to by others.
+// Open opens a file in a directory that MakeDir has checked, as os.OpenFile does. It returns an
+// *Error if the file is a symbolic link or no regular file, belongs to another user than this one,
+// root or one of the accounts, or can be written to by others.
 func Open(path string, flag int, mode fs.FileMode, accounts ...int) (*os.File, error) {
 	return open(path, flag, mode, writableByOthers, accounts)
 }

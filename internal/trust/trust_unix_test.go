@@ -18,7 +18,8 @@ const (
 	stranger = 12345 // an account that is neither root nor nobody
 )
 
-// asNobody makes this test binary run as an unprivileged user, if root starts it: root may do what others may not.
+// asNobody makes this test binary run as an unprivileged user, if root starts it: root may do what
+// others may not.
 const asNobody = "SPENDFLUSH_TEST_AS_NOBODY"
 
 // refused checks that an error is an *Error about the path that says why.
@@ -37,7 +38,8 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// sharedDir is a directory as /tmp is: others may put things into it, but not take away or rename what isn't theirs.
+// sharedDir is a directory as /tmp is: others may put things into it, but not take away or rename
+// what isn't theirs.
 func sharedDir(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -143,8 +145,8 @@ func TestAFileThatOthersMayReadOrWriteIsRefused(t *testing.T) {
 	}
 }
 
-// TestWhatBelongsToAnotherAccountIsRefused needs root, to make what belongs to others; the same is then seen by an
-// unprivileged user.
+// TestWhatBelongsToAnotherAccountIsRefused needs root, to make what belongs to others; the same is
+// then seen by an unprivileged user.
 func TestWhatBelongsToAnotherAccountIsRefused(t *testing.T) {
 	if shared := os.Getenv(asNobody); shared != "" {
 		seesWhatIsForeign(t, shared)

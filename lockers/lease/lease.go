@@ -1,5 +1,5 @@
-// Package lease keeps a lock with a TTL alive, and tells when it can no longer be trusted. Package lockers says by what
-// rules.
+// Package lease keeps a lock with a TTL alive, and tells when it can no longer be trusted. Package
+// lockers says by what rules.
 package lease
 
 import (
@@ -30,17 +30,20 @@ func Margin(ttl time.Duration) time.Duration { return ttl / 10 }
 var (
 	// ErrGone is returned by a Link whose lock is lost.
 	ErrGone = errors.New("lock is gone, or another's")
-	// ErrLate is returned by New where the lock was won so long ago that it can't be trusted any more.
+	// ErrLate is returned by New where the lock was won so long ago that it can't be trusted any
+	// more.
 	ErrLate = errors.New("the answer came too late to be trusted")
 )
 
-// Link is what a lease hangs on. Its methods are called one at a time and return soon after ctx ends.
+// Link is what a lease hangs on. Its methods are called one at a time and return soon after ctx
+// ends.
 type Link interface {
-	// Rest blocks for d, or until ctx ends. It returns ErrGone as soon as it sees that the lock is lost.
+	// Rest blocks for d, or until ctx ends. It returns ErrGone as soon as it sees that the lock is
+	// lost.
 	Rest(ctx context.Context, d time.Duration) error
 
-	// Renew makes the lock last for another TTL. It returns ErrGone if there is none any more. After any other error
-	// it is called again.
+	// Renew makes the lock last for another TTL. It returns ErrGone if there is none any more.
+	// After any other error it is called again.
 	Renew(ctx context.Context) error
 
 	// Release gives the lock up if it is still there, and is the last call.
@@ -63,8 +66,8 @@ type Lease struct {
 	releasing context.Context // of the first call to Release
 }
 
-// New starts to keep a lock that was won by a call that began at start. If that is too long ago, the error is
-// ErrLate, and the link is the caller's.
+// New starts to keep a lock that was won by a call that began at start. If that is too long ago,
+// the error is ErrLate, and the link is the caller's.
 func New(start time.Time, ttl time.Duration, k Link) (*Lease, error) {
 	left := time.Until(start.Add(ttl - Margin(ttl)))
 	if left <= 0 {
@@ -114,8 +117,8 @@ func (l *Lease) keep(resting, working context.Context) {
 	l.err = l.link.Release(ctx)
 }
 
-// trustFrom makes the lease trusted for as long as a renewal allows that began at start. It can't bring back a lease
-// that has ended.
+// trustFrom makes the lease trusted for as long as a renewal allows that began at start. It can't
+// bring back a lease that has ended.
 func (l *Lease) trustFrom(start time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,9 +142,9 @@ func (l *Lease) end() {
 // Lost is closed when the lease can no longer be trusted; see spend.Lease.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
-// Release gives the lock up; see spend.Lease. It returns when ctx ends, or after one TTL, when the lock has ended
-// by itself. If ctx has ended already, it tries all the same: who stops because its context has ended wants the next
-// one to go on at once.
+// Release gives the lock up; see spend.Lease. It returns when ctx ends, or after one TTL, when the
+// lock has ended by itself. If ctx has ended already, it tries all the same: who stops because its
+// context has ended wants the next one to go on at once.
 func (l *Lease) Release(ctx context.Context) error {
 	if ctx.Err() != nil {
 		ctx = context.WithoutCancel(ctx)

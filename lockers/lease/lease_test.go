@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// These tests are about time, so they run on a fake clock, and the lock's server is a link that does what they say.
+// These tests are about time, so they run on a fake clock, and the lock's server is a link that
+// does what they say.
 
 const fakeTTL = 3 * time.Second
 

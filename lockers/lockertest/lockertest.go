@@ -22,7 +22,8 @@ const (
 type Opened struct {
 	A, B spend.Locker
 
-	// Lose takes the lock away from its holder, whose lease isn't asked. It returns when the lock is free.
+	// Lose takes the lock away from its holder, whose lease isn't asked. It returns when the lock
+	// is free.
 	Lose func(t *testing.T, name string)
 }
 

@@ -1,5 +1,5 @@
-// Package memlock hands out locks in the memory of a process, for tests and for a single instance. Package lockers says what
-// a lock is for.
+// Package memlock hands out locks in the memory of a process, for tests and for a single instance.
+// Package lockers says what a lock is for.
 package memlock
 
 import (
@@ -10,7 +10,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Locker hands out locks in the memory of this process, for tests and for a single instance. They never expire.
+// Locker hands out locks in the memory of this process, for tests and for a single instance. They
+// never expire.
 type Locker struct {
 	owner string
 	locks *memoryLocks

@@ -31,12 +31,14 @@ type Pool interface {
 	Acquire(ctx context.Context) (*pgxpool.Conn, error)
 }
 
-// Locker hands out advisory locks of one database, which must have the tables of spendflush. It works through PgBouncer
-// in transaction mode, and needs no prepared statements and no setting of the pool or the role.
+// Locker hands out advisory locks of one database, which must have the tables of spendflush. It
+// works through PgBouncer in transaction mode, and needs no prepared statements and no setting of
+// the pool or the role.
 //
-// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. Who holds a lease and waits for
-// another connection of the same pool may wait for others who do the same. So a locker on a *pgxpool.Pool leaves one of its
-// connections to others, unless WithMaxLeases says how many it may take: as many as there are where the pool is its own.
+// A lease keeps a connection of the pool busy, and an Acquire one for three round trips. Who holds
+// a lease and waits for another connection of the same pool may wait for others who do the same. So
+// a locker on a *pgxpool.Pool leaves one of its connections to others, unless WithMaxLeases says
+// how many it may take: as many as there are where the pool is its own.
 type Locker struct {
 	pool  Pool
 	owner string
@@ -46,9 +48,10 @@ type Locker struct {
 
 var _ spend.Locker = (*Locker)(nil)
 
-// New returns a locker whose locks show the owner, which names this instance, as the application_name
-// "spendflush/<owner>" of the session that holds one. Postgres keeps 63 characters of that and only those of ASCII. The
-// pool stays the caller's, and must outlive all leases. It doesn't talk to Postgres.
+// New returns a locker whose locks show the owner, which names this instance, as the
+// application_name "spendflush/<owner>" of the session that holds one. Postgres keeps 63 characters
+// of that and only those of ASCII. The pool stays the caller's, and must outlive all leases. It
+// doesn't talk to Postgres.
 func New(pool Pool, owner string) *Locker {
 	l := &Locker{pool: pool, owner: owner, ttl: DefaultPostgresTTL}
 	if p, ok := pool.(*pgxpool.Pool); ok {
@@ -57,18 +60,18 @@ func New(pool Pool, owner string) *Locker {
 	return l
 }
 
-// WithTTL returns a locker for the same locks with another TTL, which is how long a lock outlives a holder that has
-// fallen silent while its connection stays open. (When the connection ends, the lock is free at once.) It is at least
-// MinTTL, in whole milliseconds.
+// WithTTL returns a locker for the same locks with another TTL, which is how long a lock outlives a
+// holder that has fallen silent while its connection stays open. (When the connection ends, the
+// lock is free at once.) It is at least MinTTL, in whole milliseconds.
 func (l *Locker) WithTTL(ttl time.Duration) *Locker {
 	other := *l
 	other.ttl = ttl.Truncate(time.Millisecond)
 	return &other
 }
 
-// WithMaxLeases returns a locker for the same locks that has at most n leases and tries at once, from 1. Beyond them
-// Acquire doesn't wait for a connection, but returns a *spend.HeldError at once, without an owner: the lock may be
-// free, but this locker has no connection for it.
+// WithMaxLeases returns a locker for the same locks that has at most n leases and tries at once,
+// from 1. Beyond them Acquire doesn't wait for a connection, but returns a *spend.HeldError at
+// once, without an owner: the lock may be free, but this locker has no connection for it.
 func (l *Locker) WithMaxLeases(n int) *Locker {
 	other := *l
 	other.slots = make(chan struct{}, max(n, 1))
@@ -94,9 +97,9 @@ func (l *Locker) give() {
 	}
 }
 
-// exec runs statements without parameters, in one round trip of the simple protocol, and returns their results. In the
-// extended protocol the last query's portal, and with it a snapshot, would stay until the next query, and hold back
-// VACUUM.
+// exec runs statements without parameters, in one round trip of the simple protocol, and returns
+// their results. In the extended protocol the last query's portal, and with it a snapshot, would
+// stay until the next query, and hold back VACUUM.
 func exec(ctx context.Context, conn *pgxpool.Conn, statements ...string) ([]*pgconn.Result, error) {
 	results, err := conn.Conn().PgConn().Exec(ctx, strings.Join(statements, ";\n")).ReadAll()
 	if err == nil && len(results) != len(statements) {
@@ -105,8 +108,9 @@ func exec(ctx context.Context, conn *pgxpool.Conn, statements ...string) ([]*pgc
 	return results, err
 }
 
-// begin returns the statements that begin a transaction which may idle for that long. Whatever the database's defaults
-// are: other levels keep a snapshot until the end, which would hold back VACUUM.
+// begin returns the statements that begin a transaction which may idle for that long. Whatever the
+// database's defaults are: other levels keep a snapshot until the end, which would hold back
+// VACUUM.
 func begin(idle time.Duration, more string) []string {
 	return []string{pglink.BeginRead, pglink.Settings(idle, 0, more)}
 }
@@ -114,9 +118,10 @@ func begin(idle time.Duration, more string) []string {
 // askTimeout is how long Postgres waits in a transaction that only asks.
 const askTimeout = 10 * time.Second
 
-// lockKey returns the number of the advisory lock. It is a hash of what only we would hash, mixed with the random number
-// that the migrations have made: other programs use such locks of the same database too, and any role may take any of
-// them, but only one that may read the tables can tell which numbers are taken here before they are.
+// lockKey returns the number of the advisory lock. It is a hash of what only we would hash, mixed
+// with the random number that the migrations have made: other programs use such locks of the same
+// database too, and any role may take any of them, but only one that may read the tables can tell
+// which numbers are taken here before they are.
 func lockKey(ctx context.Context, conn *pgxpool.Conn, name string) (int64, error) {
 	results, err := exec(ctx, conn, append(begin(askTimeout, ""), "SELECT salt FROM spendflush.lock_salt", "COMMIT")...)
 	if err != nil {
@@ -137,7 +142,8 @@ func lockKey(ctx context.Context, conn *pgxpool.Conn, name string) (int64, error
 // quote returns a literal of the number that is one whatever the settings are.
 func quote(n int64) string { return fmt.Sprintf("'%d'::bigint", n) }
 
-// quoteName returns a literal of the name. What isn't printable ASCII Postgres itself would replace.
+// quoteName returns a literal of the name. What isn't printable ASCII Postgres itself would
+// replace.
 func quoteName(name string) string {
 	return "'" + strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '\'' || r == '\\' {
@@ -149,9 +155,10 @@ func quoteName(name string) string {
 
 const applicationPrefix = "spendflush/"
 
-// Acquire tries once to get the lock; see spend.Locker. It waits for a connection of the pool if all are busy.
-// Errors: *spend.HeldError, whose owner is "" if it gave the lock up meanwhile, or if there are as many leases as
-// WithMaxLeases allows; ErrTTL; those of Postgres, after which the lock isn't held.
+// Acquire tries once to get the lock; see spend.Locker. It waits for a connection of the pool if
+// all are busy. Errors: *spend.HeldError, whose owner is "" if it gave the lock up meanwhile, or if
+// there are as many leases as WithMaxLeases allows; ErrTTL; those of Postgres, after which the lock
+// isn't held.
 func (l *Locker) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	lease, err := l.acquire(ctx, name)
 	if held, ok := errors.AsType[*spend.HeldError](err); ok {
@@ -239,8 +246,8 @@ func (l *Locker) holder(ctx context.Context, name string) (spend.Holder, error) 
 
 func holderOf(key int64) string { return strings.ReplaceAll(holderSQL, "$1::bigint", quote(key)) }
 
-// readHolder tells an instance from any other session. One whose role may not even use the schema is none, whatever it
-// calls itself.
+// readHolder tells an instance from any other session. One whose role may not even use the schema
+// is none, whatever it calls itself.
 func readHolder(r *pgconn.Result) (spend.Holder, error) {
 	if len(r.Rows) == 0 {
 		return spend.Holder{}, nil
@@ -255,8 +262,8 @@ func readHolder(r *pgconn.Result) (spend.Holder, error) {
 	return spend.Holder{Foreign: fmt.Sprintf("process %s of role %q, application %q", pid, role, application)}, nil
 }
 
-// postgresLink is the transaction that holds a lock. All its errors are lease.ErrGone: what has failed once on a connection
-// isn't tried again on it.
+// postgresLink is the transaction that holds a lock. All its errors are lease.ErrGone: what has
+// failed once on a connection isn't tried again on it.
 type postgresLink struct {
 	conn  *pgxpool.Conn
 	name  string
@@ -287,8 +294,8 @@ func (k *postgresLink) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Release ends the transaction and gives the connection back. What ctx leaves no time for is done by closing the
-// connection, which also frees the lock.
+// Release ends the transaction and gives the connection back. What ctx leaves no time for is done
+// by closing the connection, which also frees the lock.
 func (k *postgresLink) Release(ctx context.Context) error {
 	defer k.ended()
 	defer k.conn.Release()

@@ -46,16 +46,19 @@ var (
 
 // Options say how locks lie in Redis.
 type Options struct {
-	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. Locks of different prefixes have nothing to do
-	// with each other. A queue beside it should have the same: then a shard's queue and its lock share a hash tag.
+	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. Locks of different prefixes
+	// have nothing to do with each other. A queue beside it should have the same: then a shard's
+	// queue and its lock share a hash tag.
 	Prefix string
 
-	// TTL is how long a lock outlives a holder that isn't heard of any more; 0 stands for DefaultTTL. It is at least
-	// MinTTL, in whole milliseconds. The lock is renewed every third of it.
+	// TTL is how long a lock outlives a holder that isn't heard of any more; 0 stands for
+	// DefaultTTL. It is at least MinTTL, in whole milliseconds. The lock is renewed every third of
+	// it.
 	TTL time.Duration
 }
 
-// Locker hands out locks that are keys in Redis. It needs Redis 2.6 or later or Valkey, a Cluster too.
+// Locker hands out locks that are keys in Redis. It needs Redis 2.6 or later or Valkey, a Cluster
+// too.
 type Locker struct {
 	client redis.UniversalClient
 	owner  string
@@ -79,9 +82,10 @@ var (
 // ErrClient is wrapped by the error of New.
 var ErrClient = redislink.ErrClient
 
-// New returns a locker whose locks show the owner, which names this instance. The client stays the caller's, and
-// must outlive all leases. It doesn't talk to Redis. The error wraps ErrClient and names each option of the client that
-// won't do, with what is allowed: the same as for redisqueue.New.
+// New returns a locker whose locks show the owner, which names this instance. The client stays the
+// caller's, and must outlive all leases. It doesn't talk to Redis. The error wraps ErrClient and
+// names each option of the client that won't do, with what is allowed: the same as for
+// redisqueue.New.
 func New(client redis.UniversalClient, owner string, opts Options) (*Locker, error) {
 	if err := redislink.Check(client); err != nil {
 		return nil, fmt.Errorf("locker on Redis: %w", err)
@@ -98,7 +102,8 @@ func New(client redis.UniversalClient, owner string, opts Options) (*Locker, err
 	}, nil
 }
 
-// ForBooks returns the locks of these books; see spend.BooksLocker. It shares the client and what Wait knows.
+// ForBooks returns the locks of these books; see spend.BooksLocker. It shares the client and what
+// Wait knows.
 func (l *Locker) ForBooks(id spend.BooksID) spend.Locker { return l.Of(id) }
 
 // Of is ForBooks with the type that it has.
@@ -108,13 +113,14 @@ func (l *Locker) Of(id spend.BooksID) *Locker {
 	return &other
 }
 
-// Wait blocks until the calls have ended that were given up when their context ended. Release all leases and close the
-// client first. It must not be called while other methods are.
+// Wait blocks until the calls have ended that were given up when their context ended. Release all
+// leases and close the client first. It must not be called while other methods are.
 func (l *Locker) Wait() { l.calls.Wait() }
 
-// Key returns the key in Redis that shows who holds the lock. The lock "flush/3" of a shard is under the hash tag of the
-// shard's queue, {<prefix>:3}:lock:flush, so that in a Redis Cluster a shard depends on one slot alone. A name without a
-// number has a tag of its own, {<prefix>:lock:<name>}.
+// Key returns the key in Redis that shows who holds the lock. The lock "flush/3" of a shard is
+// under the hash tag of the shard's queue, {<prefix>:3}:lock:flush, so that in a Redis Cluster a
+// shard depends on one slot alone. A name without a number has a tag of its own,
+// {<prefix>:lock:<name>}.
 func (l *Locker) Key(name string) string {
 	what, number, found := strings.Cut(name, "/")
 	shard, err := strconv.ParseUint(number, 10, 32)
@@ -127,7 +133,8 @@ func (l *Locker) Key(name string) string {
 
 const tokenBytes = 16
 
-// value returns what the key of a lock holds: the owner, for people, and the token, which no other Acquire has.
+// value returns what the key of a lock holds: the owner, for people, and the token, which no other
+// Acquire has.
 func (l *Locker) value(token string) string { return l.owner + "#" + token }
 
 // ownerOf returns the owner that a value names.
@@ -149,9 +156,9 @@ func parseHolder(reply []any) spend.Holder {
 	return h
 }
 
-// Acquire tries once to get the lock; see spend.Locker. Errors: *spend.HeldError; ErrTTL; those of Redis,
-// after which it isn't known whether the lock was taken. It then is free, or got by the next Acquire, at the latest
-// when its TTL is over.
+// Acquire tries once to get the lock; see spend.Locker. Errors: *spend.HeldError; ErrTTL; those of
+// Redis, after which it isn't known whether the lock was taken. It then is free, or got by the next
+// Acquire, at the latest when its TTL is over.
 func (l *Locker) Acquire(ctx context.Context, name string) (spend.Lease, error) {
 	if err := lease.CheckTTL(l.opts.TTL); err != nil {
 		return nil, fmt.Errorf("acquire lock %s: %w", name, err)
@@ -180,7 +187,8 @@ func (l *Locker) Acquire(ctx context.Context, name string) (spend.Lease, error) 
 	return lease, nil
 }
 
-// token returns the token of an earlier try whose outcome is unknown, or a new one. No other lease gets the same.
+// token returns the token of an earlier try whose outcome is unknown, or a new one. No other lease
+// gets the same.
 func (l *Locker) token(name string) string {
 	l.unsure.mu.Lock()
 	defer l.unsure.mu.Unlock()

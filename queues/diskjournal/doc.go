@@ -1,5 +1,5 @@
-// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process. Package journaltest says
-// what a journal must do.
+// Package diskjournal is a journal on a disk, in which batches outlast the queue and the process.
+// Package journaltest says what a journal must do.
 //
 // # The directory
 //
@@ -9,11 +9,12 @@
 //	0000000042.batches          batches, one after the other, nothing else; they frame themselves
 //	0000000007.batches.damaged  a file in which something was unreadable, kept for people, never read again
 //
-// Files with other names are left alone. A file gets batches until it has 16 MiB; then the next number is begun. A
-// process writes only to files that it made itself. A file is deleted when all batches in it are truncated, wherever it
-// is in the order, and the one in use is made empty then, so that a journal of an instance that keeps up is small. That
-// something was truncated is written nowhere: after a crash more is left than is needed, never less, and who pushes what
-// is left relies on the marks in Postgres, as with every repetition.
+// Files with other names are left alone. A file gets batches until it has 16 MiB; then the next
+// number is begun. A process writes only to files that it made itself. A file is deleted when all
+// batches in it are truncated, wherever it is in the order, and the one in use is made empty then,
+// so that a journal of an instance that keeps up is small. That something was truncated is written
+// nowhere: after a crash more is left than is needed, never less, and who pushes what is left
+// relies on the marks in Postgres, as with every repetition.
 //
 // What happens on each fault:
 //
@@ -38,6 +39,6 @@
 //
 // Files are read in pieces of 1 MiB. A batch takes memory once its checksum was found to be right.
 //
-// File systems that don't keep what fsync was told (some network and container ones) don't keep a journal either. It
-// needs a system with flock; on others Open returns errors.ErrUnsupported.
+// File systems that don't keep what fsync was told (some network and container ones) don't keep a
+// journal either. It needs a system with flock; on others Open returns errors.ErrUnsupported.
 package diskjournal

@@ -15,8 +15,9 @@ import (
 // journalSegmentBytes is the size from which on a file gets no more batches.
 const journalSegmentBytes = 16 << 20
 
-// Journal is a spend.Journal in a directory of files. One process has it at a time. Its methods may be called
-// concurrently; see the package comment for what is in the directory and what happens on each fault.
+// Journal is a spend.Journal in a directory of files. One process has it at a time. Its methods may
+// be called concurrently; see the package comment for what is in the directory and what happens on
+// each fault.
 type Journal struct {
 	dir    string
 	files  journalFiles
@@ -24,8 +25,9 @@ type Journal struct {
 	lock   io.Closer
 	damage []string
 
-	// disk has room for one: who puts something in may change files, and what is marked so below, until it takes it out
-	// again. A channel, because a call whose batches another call has written must not go on waiting for its turn.
+	// disk has room for one: who puts something in may change files, and what is marked so below,
+	// until it takes it out again. A channel, because a call whose batches another call has written
+	// must not go on waiting for its turn.
 	disk   chan struct{}
 	active *journalSegment // the segment that gets batches, nil if there is none; by disk
 	next   uint64          // number of the segment that is made next; by disk
@@ -51,15 +53,16 @@ type JournalStats struct {
 
 var _ spend.Journal = (*Journal)(nil)
 
-// Open opens the journal in the directory, which is made, for this user alone, if there is none. It reads
-// everything that earlier processes left, and makes the first file for its own batches, so that a directory in which
-// that can't be done is noticed now. It blocks for the disk.
+// Open opens the journal in the directory, which is made, for this user alone, if there is none. It
+// reads everything that earlier processes left, and makes the first file for its own batches, so
+// that a directory in which that can't be done is noticed now. It blocks for the disk.
 //
-// The error wraps spend.ErrJournalInUse if a Journal is open on the directory, in this process or another one: an
-// exclusive lock is held until Close or the death of the process, whichever comes first. If it wraps os.ErrPermission
-// this user lacks a right in the directory, or another account could have made or changed what is in it: the directory and
-// its files must belong to this user or root, be writable by their owner alone, and be no symbolic links.
-// errors.ErrUnsupported means that this system has no such locks.
+// The error wraps spend.ErrJournalInUse if a Journal is open on the directory, in this process or
+// another one: an exclusive lock is held until Close or the death of the process, whichever comes
+// first. If it wraps os.ErrPermission this user lacks a right in the directory, or another account
+// could have made or changed what is in it: the directory and its files must belong to this user or
+// root, be writable by their owner alone, and be no symbolic links. errors.ErrUnsupported means
+// that this system has no such locks.
 func Open(dir string) (*Journal, error) {
 	dir, err := filepath.Abs(dir) // errors and reports name it, wherever they are read
 	if err != nil {
@@ -76,7 +79,8 @@ func Open(dir string) (*Journal, error) {
 	return j, nil
 }
 
-// openJournal opens the journal in a directory that is locked already. The lock is the Journal's unless there is an error.
+// openJournal opens the journal in a directory that is locked already. The lock is the Journal's
+// unless there is an error.
 func openJournal(dir string, lock io.Closer, files journalFiles, limit int64) (*Journal, error) {
 	j := &Journal{dir: dir, lock: lock, files: files, limit: limit, disk: make(chan struct{}, 1), next: 1}
 	if err := j.recall(); err != nil {
@@ -91,15 +95,16 @@ func openJournal(dir string, lock io.Closer, files journalFiles, limit int64) (*
 	return j, nil
 }
 
-// Append adds batches, in this order, and returns once they are on stable storage. It blocks for the disk: for one
-// fsync, and for one more call of Append, whose batches were being written when this one came. Batches of calls that
-// wait at the same time share an fsync. Batches must be appended before they are truncated: Truncate doesn't cover what is
-// appended after it.
+// Append adds batches, in this order, and returns once they are on stable storage. It blocks for
+// the disk: for one fsync, and for one more call of Append, whose batches were being written when
+// this one came. Batches of calls that wait at the same time share an fsync. Batches must be
+// appended before they are truncated: Truncate doesn't cover what is appended after it.
 //
-// An error names the operation and the file; it wraps what the system said (such as syscall.ENOSPC), or os.ErrClosed
-// after Close. None of the batches counts as appended then, though some may be in the file and come back from the Left
-// of a later process. Earlier batches are as safe as before, and Append may be called again, with the same batches, as
-// soon as the cause is gone. The batches aren't changed, and not kept after the call.
+// An error names the operation and the file; it wraps what the system said (such as
+// syscall.ENOSPC), or os.ErrClosed after Close. None of the batches counts as appended then, though
+// some may be in the file and come back from the Left of a later process. Earlier batches are as
+// safe as before, and Append may be called again, with the same batches, as soon as the cause is
+// gone. The batches aren't changed, and not kept after the call.
 func (j *Journal) Append(batches []*spend.Batch) error {
 	if len(batches) == 0 {
 		return nil
@@ -122,16 +127,18 @@ func (j *Journal) Append(batches []*spend.Batch) error {
 	return <-call.done
 }
 
-// Truncate says that Postgres has, for good, the batches of the producer in the shard up to and including the sequence
-// mark. It may name any shard, producer and sequence, and blocks for the disk only when a file is no longer needed by
-// it. An error, which names the operation and the file, says that such a file is still there; the batches are truncated
-// nonetheless, for this process, and the next call tries again. The error wraps os.ErrClosed after Close.
+// Truncate says that Postgres has, for good, the batches of the producer in the shard up to and
+// including the sequence mark. It may name any shard, producer and sequence, and blocks for the
+// disk only when a file is no longer needed by it. An error, which names the operation and the
+// file, says that such a file is still there; the batches are truncated nonetheless, for this
+// process, and the next call tries again. The error wraps os.ErrClosed after Close.
 //
-// A process that was put back to an earlier state while its journal wasn't has two chains of batches under one producer.
-// Left returns both of what earlier processes left; Truncate goes by sequences alone, and covers both.
+// A process that was put back to an earlier state while its journal wasn't has two chains of
+// batches under one producer. Left returns both of what earlier processes left; Truncate goes by
+// sequences alone, and covers both.
 //
-// That something was truncated isn't itself kept: a file is there, whole, as long as one batch in it is needed, and
-// after a crash all of its batches are left again.
+// That something was truncated isn't itself kept: a file is there, whole, as long as one batch in
+// it is needed, and after a crash all of its batches are left again.
 func (j *Journal) Truncate(shard int, producer spend.ProducerID, mark uint64) error {
 	j.mu.Lock()
 	if j.closed {
@@ -155,16 +162,16 @@ func (j *Journal) Truncate(shard int, producer spend.ProducerID, mark uint64) er
 	return j.sweep()
 }
 
-// Recovered returns the batches that earlier processes left when the journal was opened, and that weren't truncated since,
-// each producer's in the order in which they were appended, and none twice. They stay in the journal, and are returned
-// again, until they are truncated.
+// Recovered returns the batches that earlier processes left when the journal was opened, and that
+// weren't truncated since, each producer's in the order in which they were appended, and none
+// twice. They stay in the journal, and are returned again, until they are truncated.
 //
-// They may include batches that Postgres has already, since forgetting isn't kept, and whose Append failed. They may
-// also include batches of a newer format (spend.ErrNewerBatch): their headers can be used, and they can be pushed,
-// but only a newer program reads their rows.
+// They may include batches that Postgres has already, since forgetting isn't kept, and whose Append
+// failed. They may also include batches of a newer format (spend.ErrNewerBatch): their headers can
+// be used, and they can be pushed, but only a newer program reads their rows.
 //
-// Left reads the files anew, and blocks for that; Append and Truncate wait meanwhile. An error names the file. The result
-// is the caller's and holds all the bytes in memory.
+// Left reads the files anew, and blocks for that; Append and Truncate wait meanwhile. An error
+// names the file. The result is the caller's and holds all the bytes in memory.
 func (j *Journal) Recovered() ([]*spend.Batch, error) {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()
@@ -201,8 +208,9 @@ func (j *Journal) Recovered() ([]*spend.Batch, error) {
 	return left, nil
 }
 
-// Damage returns a line for people about each range of bytes that Open could not read as batches: the file, the
-// place in it, how many bytes they are, and what becomes of the file. It is the same at each call.
+// Damage returns a line for people about each range of bytes that Open could not read as batches:
+// the file, the place in it, how many bytes they are, and what becomes of the file. It is the same
+// at each call.
 func (j *Journal) Damage() []string { return slices.Clone(j.damage) }
 
 // Stats returns what is in the journal. It never blocks for the disk.
@@ -220,10 +228,11 @@ func (j *Journal) Stats() JournalStats {
 	return stats
 }
 
-// Close ends the use of the journal and gives the directory free. It waits for the call that is using the disk; later
-// ones, and Appends that wait, return an error that wraps os.ErrClosed. Files without a batch that is needed are
-// deleted: of a journal whose batches are all forgotten only the lock file is left. An error says that a file could not
-// be deleted, or the lock not be given back; the journal is closed nonetheless. Closing again does nothing.
+// Close ends the use of the journal and gives the directory free. It waits for the call that is
+// using the disk; later ones, and Appends that wait, return an error that wraps os.ErrClosed. Files
+// without a batch that is needed are deleted: of a journal whose batches are all forgotten only the
+// lock file is left. An error says that a file could not be deleted, or the lock not be given back;
+// the journal is closed nonetheless. Closing again does nothing.
 func (j *Journal) Close() error {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()

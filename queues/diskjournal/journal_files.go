@@ -12,7 +12,8 @@ import (
 // journalLockName is the file in the directory of a journal that is locked by who uses it.
 const journalLockName = "lock"
 
-// journalFiles is what a journal does in its directory. Tests have ones that fail and lose as real disks do.
+// journalFiles is what a journal does in its directory. Tests have ones that fail and lose as real
+// disks do.
 type journalFiles interface {
 	List(dir string) ([]string, error)        // names of regular files
 	Open(path string) (journalContent, error) // whose content outlasts the machine from then on
@@ -58,7 +59,8 @@ type osContent struct {
 
 func (c osContent) Size() int64 { return c.size }
 
-// Open syncs, too: the process that wrote it may have died before it did, and the machine be about to.
+// Open syncs, too: the process that wrote it may have died before it did, and the machine be about
+// to.
 func (osFiles) Open(path string) (journalContent, error) {
 	f, err := trust.Open(path, os.O_RDONLY, 0)
 	if err != nil {
@@ -93,8 +95,8 @@ func (osFiles) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// enterJournal makes the directory, if there is none, and locks it. What another account could have made or changed is
-// refused.
+// enterJournal makes the directory, if there is none, and locks it. What another account could have
+// made or changed is refused.
 func enterJournal(dir string) (lock io.Closer, err error) {
 	changed, err := trust.MakeDir(dir, 0o700)
 	for _, above := range changed { // so that what was made outlasts the machine

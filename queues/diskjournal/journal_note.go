@@ -14,7 +14,8 @@ import (
 
 var _ spend.BooksNotes = (*Journal)(nil)
 
-// The file of a journal that notes which books databases have, a line each: the place, a space, the id.
+// The file of a journal that notes which books databases have, a line each: the place, a space, the
+// id.
 const (
 	journalNoteName    = "books"
 	journalNoteNewName = "books.new"
@@ -38,7 +39,8 @@ func (j *Journal) NotedBooks(_ context.Context, place string) (spend.BooksID, er
 	return spend.BooksID{}, nil
 }
 
-// NoteBooks replaces what was noted for the place; see spend.BooksNotes. It returns once that is on stable storage.
+// NoteBooks replaces what was noted for the place; see spend.BooksNotes. It returns once that is on
+// stable storage.
 func (j *Journal) NoteBooks(_ context.Context, place string, id spend.BooksID) error {
 	j.disk <- struct{}{}
 	defer func() { <-j.disk }()

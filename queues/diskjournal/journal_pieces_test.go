@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// hugeContent is a file of zeros, and texts at some places. It notes the most that was read at once.
+// hugeContent is a file of zeros, and texts at some places. It notes the most that was read at
+// once.
 type hugeContent struct {
 	size  int64
 	texts map[int64][]byte

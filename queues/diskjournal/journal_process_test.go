@@ -123,7 +123,8 @@ func TestAJournalOfAnotherProcessIsRefusedUntilThatProcessDies(t *testing.T) {
 	}
 }
 
-// appendForEver appends and forgets in three shards, and says so: when Append has returned, and before Truncate is called.
+// appendForEver appends and forgets in three shards, and says so: when Append has returned, and
+// before Truncate is called.
 func appendForEver(t *testing.T, dir string) {
 	lock, err := enterJournal(dir)
 	if err != nil {
@@ -277,7 +278,8 @@ func TestAJournalGoesOnAfterItsFilesCouldNotGrow(t *testing.T) {
 	runChild(t, childOf(t, "limit", t.TempDir()))
 }
 
-// useAsNobody tries directories without the rights that a journal needs, as a user whom rights bind.
+// useAsNobody tries directories without the rights that a journal needs, as a user whom rights
+// bind.
 func useAsNobody(t *testing.T, _ string) {
 	if os.Geteuid() == 0 {
 		t.Setenv("TMPDIR", "/tmp")

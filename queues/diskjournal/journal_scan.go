@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// A batch frames itself: it begins with this, and its checksum, of all but itself, and its length are 32-bit big-endian
-// numbers at these places.
+// A batch frames itself: it begins with this, and its checksum, of all but itself, and its length
+// are 32-bit big-endian numbers at these places.
 var journalMagic = []byte("SF")
 
 const (
@@ -33,9 +33,10 @@ type journalSpan struct {
 	torn           bool // the end of a file whose writer died while it wrote
 }
 
-// scanJournal calls yield for each batch in a segment and returns the ranges between them. A damaged range ends where the
-// next batch with a right checksum begins. A batch can't be mistaken for one inside another's bytes: only ids and names
-// are for others to choose, and these have no zero bytes, which every header has.
+// scanJournal calls yield for each batch in a segment and returns the ranges between them. A
+// damaged range ends where the next batch with a right checksum begins. A batch can't be mistaken
+// for one inside another's bytes: only ids and names are for others to choose, and these have no
+// zero bytes, which every header has.
 func scanJournal(content journalContent, yield func(*spend.Batch)) ([]journalSpan, error) {
 	s := journalScan{content: content, size: content.Size()}
 	var bad []journalSpan
@@ -77,7 +78,8 @@ type journalScan struct {
 	piece []byte // what is in memory
 }
 
-// bytes returns up to n bytes at the offset, fewer only at the end of the segment. They are good until the next call.
+// bytes returns up to n bytes at the offset, fewer only at the end of the segment. They are good
+// until the next call.
 func (s *journalScan) bytes(at int64, n int) ([]byte, error) {
 	n = int(min(int64(n), s.size-at))
 	if at < s.start || at+int64(n) > s.start+int64(len(s.piece)) {
@@ -92,7 +94,8 @@ func (s *journalScan) bytes(at int64, n int) ([]byte, error) {
 	return s.piece[at-s.start:][:n], nil
 }
 
-// each calls yield for the bytes from the offset up to the end, piece by piece, until it returns false.
+// each calls yield for the bytes from the offset up to the end, piece by piece, until it returns
+// false.
 func (s *journalScan) each(from, end int64, yield func(at int64, piece []byte) bool) error {
 	for at := from; at < end; {
 		piece, err := s.bytes(at, int(min(journalPiece, end-at)))
@@ -104,7 +107,8 @@ func (s *journalScan) each(from, end int64, yield func(at int64, piece []byte) b
 	return nil
 }
 
-// find returns where the next batch may begin, from the offset on; the size of the segment if nowhere.
+// find returns where the next batch may begin, from the offset on; the size of the segment if
+// nowhere.
 func (s *journalScan) find(from int64) (int64, error) {
 	found := s.size
 	afterFirst := false // the piece before ended with the first byte of what is looked for
@@ -122,7 +126,8 @@ func (s *journalScan) find(from int64) (int64, error) {
 	return found, err
 }
 
-// frameAt returns the length of the batch that begins at the offset as its bytes tell it; 0 if none begins there.
+// frameAt returns the length of the batch that begins at the offset as its bytes tell it; 0 if none
+// begins there.
 func (s *journalScan) frameAt(at int64) (length int64, sum uint32, err error) {
 	frame, err := s.bytes(at, journalFrameSize)
 	if err != nil || len(frame) < journalFrameSize || !bytes.HasPrefix(frame, journalMagic) {
@@ -131,8 +136,8 @@ func (s *journalScan) frameAt(at int64) (length int64, sum uint32, err error) {
 	return int64(binary.BigEndian.Uint32(frame[journalLengthAt:])), binary.BigEndian.Uint32(frame[journalSumAt:]), nil
 }
 
-// batchAt returns the batch that begins at the offset; nil if none does. Memory for it is taken once its checksum was
-// found to be right.
+// batchAt returns the batch that begins at the offset; nil if none does. Memory for it is taken
+// once its checksum was found to be right.
 func (s *journalScan) batchAt(at int64) (*spend.Batch, error) {
 	length, want, err := s.frameAt(at)
 	if err != nil || length < journalFrameSize || length > s.size-at {
@@ -161,9 +166,10 @@ func (s *journalScan) batchAt(at int64) (*spend.Batch, error) {
 	return b, nil
 }
 
-// isTorn reports whether the rest of a segment, in which there is no batch, is what a writer leaves that dies: the
-// beginning of a batch, or nothing but zeros where the file system had made the file longer and not written to it yet.
-// A last batch that is all there and yet wrong is damage: it may have been acknowledged.
+// isTorn reports whether the rest of a segment, in which there is no batch, is what a writer leaves
+// that dies: the beginning of a batch, or nothing but zeros where the file system had made the file
+// longer and not written to it yet. A last batch that is all there and yet wrong is damage: it may
+// have been acknowledged.
 func (s *journalScan) isTorn(from int64) (bool, error) {
 	zeros := true
 	err := s.each(from, s.size, func(_ int64, piece []byte) bool {

@@ -17,8 +17,9 @@ const (
 	journalDamagedSuffix = ".damaged"
 )
 
-// journalSegment is a file of batches, one after the other. Its fields are guarded by the mu of its Journal but for
-// file and broken, which belong to who has the disk. size is changed by who has both, so either is enough to read it.
+// journalSegment is a file of batches, one after the other. Its fields are guarded by the mu of its
+// Journal but for file and broken, which belong to who has the disk. size is changed by who has
+// both, so either is enough to read it.
 type journalSegment struct {
 	number  uint64
 	left    bool // an earlier process made it
@@ -42,8 +43,8 @@ func journalName(number uint64) string { return fmt.Sprintf("%010d%s", number, j
 
 func (s *journalSegment) name() string { return journalName(s.number) }
 
-// parseJournalName returns the number of a segment, and whether it is one that was kept because it is damaged. Names
-// that journalName doesn't make aren't ours.
+// parseJournalName returns the number of a segment, and whether it is one that was kept because it
+// is damaged. Names that journalName doesn't make aren't ours.
 func parseJournalName(name string) (number uint64, damaged, ok bool) {
 	base, damaged := strings.CutSuffix(name, journalDamagedSuffix)
 	digits, _ := strings.CutSuffix(base, journalSuffix)
@@ -106,7 +107,8 @@ func (j *Journal) recall() error {
 		if !ok {
 			continue
 		}
-		// Numbers of damaged files aren't given again, so that no file is ever renamed to one that is there.
+		// Numbers of damaged files aren't given again, so that no file is ever renamed to one that
+		// is there.
 		j.next = max(j.next, number+1)
 		if damaged {
 			continue
@@ -127,8 +129,8 @@ func (j *Journal) recall() error {
 	return nil
 }
 
-// scan calls yield for each batch of a segment that an earlier process left. It returns the segment's size and the ranges
-// that aren't batches.
+// scan calls yield for each batch of a segment that an earlier process left. It returns the
+// segment's size and the ranges that aren't batches.
 func (j *Journal) scan(s *journalSegment, yield func(*spend.Batch)) (size int64, bad []journalSpan, err error) {
 	content, err := j.files.Open(j.path(s))
 	if err != nil {
@@ -180,7 +182,8 @@ func (j *Journal) retire() {
 	j.active = nil
 }
 
-// write appends the batches of the calls, syncs once, and tells each call what came of it. The caller must have the disk.
+// write appends the batches of the calls, syncs once, and tells each call what came of it. The
+// caller must have the disk.
 func (j *Journal) write(calls []*journalAppend) {
 	if len(calls) == 0 {
 		return // the one before has written the call for which the caller came
@@ -212,7 +215,8 @@ func (j *Journal) write(calls []*journalAppend) {
 func (j *Journal) sync(written []*journalAppend) {
 	err := j.active.file.Sync()
 	if err != nil {
-		// What the file has of them isn't known, and the next fsync could succeed without having written it.
+		// What the file has of them isn't known, and the next fsync could succeed without having
+		// written it.
 		j.active.broken = true
 		j.mu.Lock()
 		for _, call := range written {
@@ -274,8 +278,8 @@ func (j *Journal) writeCall(batches []*spend.Batch) error {
 	return nil
 }
 
-// sweep deletes the segments that aren't needed, and empties the active one if it is such: cheaper than a new file, and
-// the next fsync of the file covers it. The caller must have the disk.
+// sweep deletes the segments that aren't needed, and empties the active one if it is such: cheaper
+// than a new file, and the next fsync of the file covers it. The caller must have the disk.
 func (j *Journal) sweep() error {
 	j.mu.Lock()
 	var spare []*journalSegment

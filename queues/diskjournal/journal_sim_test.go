@@ -17,8 +17,8 @@ import (
 
 var errDisk = errors.New("injected fault of the disk")
 
-// simDisk is a disk on which it can be seen what was synced: what wasn't is gone when the machine dies. Operations are
-// counted, so that the n-th can be made to fail.
+// simDisk is a disk on which it can be seen what was synced: what wasn't is gone when the machine
+// dies. Operations are counted, so that the n-th can be made to fail.
 type simDisk struct {
 	mu     sync.Mutex
 	files  map[string]*simFile // by path, as processes see it
@@ -329,8 +329,8 @@ func (r *simRun) check(name string, disk *simDisk) {
 	}
 }
 
-// The disk fails at the n-th operation, for each n: once, and from then on for a while, and for ever, which is as if the
-// process had died there. At the end the process or the machine dies.
+// The disk fails at the n-th operation, for each n: once, and from then on for a while, and for
+// ever, which is as if the process had died there. At the end the process or the machine dies.
 func TestAJournalLosesNothingAcknowledgedWhateverFileOperationFails(t *testing.T) {
 	for _, length := range []int{1, 2, 3, 7, 1 << 30} {
 		done := false

@@ -161,7 +161,8 @@ func TestAJournalGivesABatchAppendedAgainBackOnce(t *testing.T) {
 	}
 }
 
-// A process that was put back to an earlier state goes on under the same sequences with other batches.
+// A process that was put back to an earlier state goes on under the same sequences with other
+// batches.
 func TestAJournalGivesTwoChainsOfOneProducerBack(t *testing.T) {
 	dir := t.TempDir()
 	producer := queuetest.NewProducer()

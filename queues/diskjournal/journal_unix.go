@@ -12,9 +12,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// lockFile locks the file, which is made if there is none, until it is closed or the process dies. It doesn't wait: the
-// error wraps spend.ErrJournalInUse if it is locked already. The file is never removed: whoever has it open then
-// would lock another file than who comes next.
+// lockFile locks the file, which is made if there is none, until it is closed or the process dies.
+// It doesn't wait: the error wraps spend.ErrJournalInUse if it is locked already. The file is never
+// removed: whoever has it open then would lock another file than who comes next.
 func lockFile(path string) (io.Closer, error) {
 	f, err := trust.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

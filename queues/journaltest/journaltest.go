@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Open opens a journal as the next process does: the one that was opened before has ended. It is empty at first.
+// Open opens a journal as the next process does: the one that was opened before has ended. It is
+// empty at first.
 type Open func(t *testing.T) spend.Journal
 
 // Run runs the suite. make is called for each test and returns how its journal is opened.

@@ -8,10 +8,12 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// What follows is no part of a queue: it is what tests do to one, to see that a service goes on exactly.
+// What follows is no part of a queue: it is what tests do to one, to see that a service goes on
+// exactly.
 
-// Contents returns what a shard has, in order: its entries, and those that are retained. The bytes are the queue's own. Who
-// writes to them damages the entry, and must not do so while the queue is used by others.
+// Contents returns what a shard has, in order: its entries, and those that are retained. The bytes
+// are the queue's own. Who writes to them damages the entry, and must not do so while the queue is
+// used by others.
 func (q *Queue) Contents(shard int) (entries, retained []spend.Entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -26,8 +28,8 @@ func (q *Queue) Contents(shard int) (entries, retained []spend.Entry) {
 	return entries, retained
 }
 
-// Insert adds an entry of any bytes to the end of the shard, in spite of MaxBytes, as whoever writes to the server can. It
-// returns its id. The bytes are copied.
+// Insert adds an entry of any bytes to the end of the shard, in spite of MaxBytes, as whoever
+// writes to the server can. It returns its id. The bytes are copied.
 func (q *Queue) Insert(shard int, bytes []byte) spend.EntryID {
 	e := memoryEntry{bytes: slices.Clone(bytes), checksum: crc32.ChecksumIEEE(bytes)}
 	if b, err := spend.ParseBatch(bytes); err == nil {
@@ -38,7 +40,8 @@ func (q *Queue) Insert(shard int, bytes []byte) spend.EntryID {
 	return q.add(q.shard(shard), e)
 }
 
-// Lose loses these entries of the shard, as a replica does that is promoted without them. They aren't retained.
+// Lose loses these entries of the shard, as a replica does that is promoted without them. They
+// aren't retained.
 func (q *Queue) Lose(shard int, ids ...spend.EntryID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

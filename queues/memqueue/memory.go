@@ -1,5 +1,5 @@
-// Package memqueue is a queue in the memory of a process, for tests and for a single instance. Package queuetest says what
-// a queue must do.
+// Package memqueue is a queue in the memory of a process, for tests and for a single instance.
+// Package queuetest says what a queue must do.
 package memqueue
 
 import (
@@ -17,18 +17,22 @@ import (
 
 // Options bound a queue in memory.
 type Options struct {
-	// MaxBytes bounds the bytes of the batches of each shard; 0 is no bound. An empty queue takes a batch of any size.
+	// MaxBytes bounds the bytes of the batches of each shard; 0 is no bound. An empty queue takes a
+	// batch of any size.
 	MaxBytes int64
 
-	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. MaxBytes doesn't count it.
+	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted.
+	// MaxBytes doesn't count it.
 	Retain bool
 
-	// Now is the queue's clock. It says when an entry was pushed and acked, and bounds what Expire forgets. Default: time.Now.
-	// It is called while the queue is locked, so it must not call the queue.
+	// Now is the queue's clock. It says when an entry was pushed and acked, and bounds what Expire
+	// forgets. Default: time.Now. It is called while the queue is locked, so it must not call the
+	// queue.
 	Now func() time.Time
 }
 
-// Queue is a queue in the memory of this process, for tests and for a single instance. It never blocks.
+// Queue is a queue in the memory of this process, for tests and for a single instance. It never
+// blocks.
 type Queue struct {
 	opts Options
 
@@ -96,7 +100,8 @@ func (q *Queue) shard(number int) *memoryShard {
 	return s
 }
 
-// behind returns the index of the first entry behind that one, and the index of that one if it is still there, else -1.
+// behind returns the index of the first entry behind that one, and the index of that one if it is
+// still there, else -1.
 func (s *memoryShard) behind(id spend.EntryID) (first, found int) {
 	if id == "" {
 		return 0, -1
@@ -144,8 +149,8 @@ func (e *memoryEntry) isOf(b *spend.Batch) bool {
 	return e.producer == b.Producer && e.sequence == b.Sequence && e.checksum == b.Checksum()
 }
 
-// add appends the entry to the shard and returns the id that it gives it: it stands for the place and what is there, for
-// places are given again after Clear. The caller must hold the lock.
+// add appends the entry to the shard and returns the id that it gives it: it stands for the place
+// and what is there, for places are given again after Clear. The caller must hold the lock.
 func (q *Queue) add(s *memoryShard, e memoryEntry) spend.EntryID {
 	s.last++
 	s.bytes += int64(len(e.bytes))
@@ -155,7 +160,8 @@ func (q *Queue) add(s *memoryShard, e memoryEntry) spend.EntryID {
 	return e.id
 }
 
-// Read returns entries of the shard in order, from the first one after the given id; see spend.Queue.
+// Read returns entries of the shard in order, from the first one after the given id; see
+// spend.Queue.
 func (q *Queue) Read(
 	ctx context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int,
 ) ([]spend.Entry, error) {
@@ -178,8 +184,8 @@ func (q *Queue) Read(
 	return entries, nil
 }
 
-// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. A mark that has no text (see
-// spend.Mark) isn't published.
+// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. A mark
+// that has no text (see spend.Mark) isn't published.
 func (q *Queue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("ack shard %d: %w", shard, err)
@@ -205,7 +211,8 @@ func (q *Queue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	return nil
 }
 
-// take takes entries out and returns those that were there, in order. The caller must hold the lock.
+// take takes entries out and returns those that were there, in order. The caller must hold the
+// lock.
 func (s *memoryShard) take(ids []spend.EntryID) (taken []memoryEntry) {
 	if len(ids) == 0 {
 		return nil
@@ -232,7 +239,8 @@ func published(m spend.Mark) spend.Mark {
 	}
 }
 
-// Mark returns the last published mark of the producer, the zero Mark if none is known; see spend.Queue.
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see
+// spend.Queue.
 func (q *Queue) Mark(ctx context.Context, shard int, producer spend.ProducerID) (spend.Mark, error) {
 	if err := ctx.Err(); err != nil {
 		return spend.Mark{}, fmt.Errorf("read a mark of shard %d: %w", shard, err)
@@ -257,7 +265,8 @@ func (q *Queue) Stats(ctx context.Context, shard int) (spend.QueueStats, error) 
 	return stats, nil
 }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spend.Retainer.
+// Booked returns the number of changes that was published last, 0 if none is known; see
+// spend.Retainer.
 func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("read the number of changes of shard %d: %w", shard, err)
@@ -267,7 +276,8 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	return q.look(shard).booked, nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spend.Retainer.
+// Retained returns the shards that have retained entries or a published number of changes; see
+// spend.Retainer.
 func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look which shards retain anything: %w", err)
@@ -299,8 +309,8 @@ func (q *Queue) Requeue(ctx context.Context, shard int) (int, error) {
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Retainer. An entry that was acked
-// while the clock was ahead counts as acked now.
+// Expire forgets the retained entries of the shard that were acked at least age ago; see
+// spend.Retainer. An entry that was acked while the clock was ahead counts as acked now.
 func (q *Queue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("forget what is retained of shard %d: %w", shard, err)

@@ -98,8 +98,8 @@ func TestALateAckLeavesAnotherBatchOfTheSameNameThatGotItsPlace(t *testing.T) {
 	}
 }
 
-// An entry acked under a clock that was a year ahead would be retained for a year, and what was acked after it was put right
-// would look older than it is.
+// An entry acked under a clock that was a year ahead would be retained for a year, and what was
+// acked after it was put right would look older than it is.
 func TestAClockThatIsPutRightForgetsWhatIsRetainedInTime(t *testing.T) {
 	right := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	now := right.AddDate(1, 0, 0)

@@ -17,12 +17,14 @@ type Opened struct {
 	// Lose makes the queue lose everything, marks included, as a FLUSHALL does.
 	Lose func()
 
-	// AddForeign adds an entry to the shard that Push didn't make and that holds no batch. nil, if that can't happen.
+	// AddForeign adds an entry to the shard that Push didn't make and that holds no batch. nil, if
+	// that can't happen.
 	AddForeign func(shard int)
 }
 
-// Run runs the suite. open returns a new empty queue whose shards hold at most maxBytes each (0: no bound), and is
-// called for each test. Bytes are counted as the queue likes, but by at least those of the batches.
+// Run runs the suite. open returns a new empty queue whose shards hold at most maxBytes each (0: no
+// bound), and is called for each test. Bytes are counted as the queue likes, but by at least those
+// of the batches.
 func Run(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	s := suite{open: open}
 	for _, test := range []struct {
@@ -79,7 +81,8 @@ var bornAt = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // NewProducer returns a producer for tests.
 func NewProducer() spend.ProducerID { return spend.NewProducerID(bornAt) }
 
-// NewBatch returns a batch of the producer with the given number of rollup rows, of about 100 bytes each.
+// NewBatch returns a batch of the producer with the given number of rollup rows, of about 100 bytes
+// each.
 func NewBatch(producer spend.ProducerID, shard int, sequence uint64, rows int) *spend.Batch {
 	header := spend.Header{
 		Shard: shard, Producer: producer, Sequence: sequence, SealedAt: bornAt,

@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// RunRetainer runs what a spend.Retainer must do, all of Run included. open is as for Run; its queues are Retainers that
-// retain what is acked.
+// RunRetainer runs what a spend.Retainer must do, all of Run included. open is as for Run; its
+// queues are Retainers that retain what is acked.
 func RunRetainer(t *testing.T, open func(t *testing.T, maxBytes int64) Opened) {
 	Run(t, open)
 	for _, test := range []struct {
@@ -334,7 +334,8 @@ func testExpireNone(t *testing.T, q Opened) {
 }
 
 func testExpireSome(t *testing.T, q Opened) {
-	// On a machine that stalls between two calls the young entry may be old by then: it is tried with more time.
+	// On a machine that stalls between two calls the young entry may be old by then: it is tried
+	// with more time.
 	for age := 300 * time.Millisecond; ; age *= 2 {
 		expire(t, q, 0, 0)
 		producer := NewProducer()

@@ -9,16 +9,17 @@ import (
 )
 
 const (
-	// ackChunk is how many ids or marks one script gets. Redis serves nobody else while it runs, and Lua's unpack takes
-	// some thousands at most.
+	// ackChunk is how many ids or marks one script gets. Redis serves nobody else while it runs,
+	// and Lua's unpack takes some thousands at most.
 	ackChunk = 500
 
-	// retainChunk is how many entries one script retains or moves back. Deleting costs about the same whatever an entry
-	// holds, so ackChunk bounds it well.
+	// retainChunk is how many entries one script retains or moves back. Deleting costs about the
+	// same whatever an entry holds, so ackChunk bounds it well.
 	retainChunk = 100
 
-	// scriptBytes is how many bytes of batches a script reads before it stops; the last batch may go beyond. A MiB takes
-	// some 4 ms, and with a copy about as long as a hundred small ones (BenchmarkRead, BenchmarkRetain).
+	// scriptBytes is how many bytes of batches a script reads before it stops; the last batch may
+	// go beyond. A MiB takes some 4 ms, and with a copy about as long as a hundred small ones
+	// (BenchmarkRead, BenchmarkRetain).
 	scriptBytes = 1 << 20
 )
 
@@ -29,10 +30,10 @@ var (
 	ackScript = newScript(ackLua)
 )
 
-// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. Long lists take several
-// round trips; the marks go with the first one. A mark is forgotten a day after it was published, and one that has no
-// text (see spend.Mark) isn't published. With Retain, taking an entry out and retaining it is one step, and entries
-// that hold no batch are deleted all the same.
+// Ack takes exactly these entries out of the shard and publishes marks; see spend.Queue. Long lists
+// take several round trips; the marks go with the first one. A mark is forgotten a day after it was
+// published, and one that has no text (see spend.Mark) isn't published. With Retain, taking an
+// entry out and retaining it is one step, and entries that hold no batch are deleted all the same.
 func (q *Queue) Ack(ctx context.Context, shard int, a spend.Ack) error {
 	// The lists are copied, because the caller may change them after a call that was given up.
 	lists := q.ackLists(shard, a)

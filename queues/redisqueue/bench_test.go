@@ -15,7 +15,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// BenchmarkPush compares Push with the bare XADD that it replaces, on a queue that is never longer than a few entries.
+// BenchmarkPush compares Push with the bare XADD that it replaces, on a queue that is never longer
+// than a few entries.
 func BenchmarkPush(b *testing.B) {
 	for _, rows := range []int{1, 40, 400, 4000} {
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)
@@ -86,7 +87,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody else meanwhile.
+// BenchmarkAck takes a thousand entries out by one call, which stops Redis from serving anybody
+// else meanwhile.
 func BenchmarkAck(b *testing.B) {
 	q := testserver.Must(redisqueue.New(benchClient(b), redisqueue.Options{}))
 	batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, 40)
@@ -107,8 +109,8 @@ func BenchmarkAck(b *testing.B) {
 	}
 }
 
-// BenchmarkRetain acks a MiB of batches, at most a hundred, with a copy of each, and moves them back: about what one
-// script does of either.
+// BenchmarkRetain acks a MiB of batches, at most a hundred, with a copy of each, and moves them
+// back: about what one script does of either.
 func BenchmarkRetain(b *testing.B) {
 	for _, rows := range []int{1, 40, 400, 4000, 20_000} {
 		batch := queuetest.NewBatch(queuetest.NewProducer(), 0, 1, rows)

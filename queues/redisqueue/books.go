@@ -26,8 +26,8 @@ var witnessScript = redis.NewScript(witnessLua)
 // witnessMillis is how long a witness is shown that isn't shown again.
 const witnessMillis = 10_000
 
-// ForBooks returns the queue of these books; see spend.BooksQueue. It shares the client, the options and what Wait and
-// Unretained know.
+// ForBooks returns the queue of these books; see spend.BooksQueue. It shares the client, the
+// options and what Wait and Unretained know.
 func (q *Queue) ForBooks(id spend.BooksID) spend.Queue { return q.Of(id) }
 
 // Of is ForBooks with the type that it has.
@@ -69,7 +69,8 @@ func (q *Queue) NoteBooks(ctx context.Context, place string, id spend.BooksID) e
 	return nil
 }
 
-// ShowWitnesses shows which database uses the queue, by the last 64 of the witnesses; see spend.WitnessedQueue.
+// ShowWitnesses shows which database uses the queue, by the last 64 of the witnesses; see
+// spend.WitnessedQueue.
 func (q *Queue) ShowWitnesses(ctx context.Context, own []spend.Witness) (shown []spend.Witness, err error) {
 	args := []any{witnessMillis}
 	for i := range own {

@@ -16,8 +16,8 @@ import (
 // maxAsked is how many nodes of a cluster are asked for its state at once.
 const maxAsked = 7
 
-// cluster finds out which node has which slots. go-redis's own way asks one node, which may hang or know less than the
-// others, and waits for it as long as for any call.
+// cluster finds out which node has which slots. go-redis's own way asks one node, which may hang or
+// know less than the others, and waits for it as long as for any call.
 type cluster struct {
 	*topology
 	opts  *redis.ClusterOptions
@@ -26,8 +26,8 @@ type cluster struct {
 	mu    sync.Mutex
 	known []string // nodes of the last state
 
-	// loopback has the addresses of nodes on this machine by what go-redis makes of them: it leaves the host out, for want
-	// of the node that told it.
+	// loopback has the addresses of nodes on this machine by what go-redis makes of them: it leaves
+	// the host out, for want of the node that told it.
 	loopback map[string]string
 }
 
@@ -38,8 +38,9 @@ func newCluster(o *redis.ClusterOptions) *redis.ClusterClient {
 	}
 	o.Dialer = c.dialAny
 	o.ClusterSlots = c.slots
-	// Before its first call go-redis would ask any node, also one that hangs, what commands there are, for up to 5 s, and
-	// let all calls wait for that. Only commands without a key or with keys of several nodes need it.
+	// Before its first call go-redis would ask any node, also one that hangs, what commands there
+	// are, for up to 5 s, and let all calls wait for that. Only commands without a key or with keys
+	// of several nodes need it.
 	o.DisableRoutingPolicies = true
 	client := redis.NewClusterClient(o)
 	c.find = func() { client.ReloadState(context.Background()) }
@@ -128,8 +129,9 @@ func (c *cluster) ask(ctx context.Context, address string) ([]redis.ClusterSlot,
 	return slots, nil
 }
 
-// seenFrom completes an address that a node has told, by the address that the node itself was reached at: it doesn't
-// tell its own host before another node has met it, nor its port where it has TLS alone, and may call itself localhost.
+// seenFrom completes an address that a node has told, by the address that the node itself was
+// reached at: it doesn't tell its own host before another node has met it, nor its port where it
+// has TLS alone, and may call itself localhost.
 func seenFrom(told, teller string) string {
 	host, port, err := net.SplitHostPort(told)
 	tellerHost, tellerPort, err2 := net.SplitHostPort(teller)

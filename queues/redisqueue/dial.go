@@ -11,9 +11,9 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// What a client has that Dial makes, unless the URL says otherwise. A process needs a connection for each call under
-// way: a push or two, a read, a renewal of a lock, a scrape. With 100 processes Redis has far fewer than the 10,000
-// connections that it takes by default.
+// What a client has that Dial makes, unless the URL says otherwise. A process needs a connection
+// for each call under way: a push or two, a read, a renewal of a lock, a scrape. With 100 processes
+// Redis has far fewer than the 10,000 connections that it takes by default.
 const (
 	clientName  = "spendflush"
 	poolSize    = 10               // connections; no more are made, callers wait
@@ -28,13 +28,14 @@ const (
 // ErrURL is wrapped by the errors of Dial and DialTLS.
 var ErrURL = errors.New("bad Redis URL")
 
-// ErrSentinel is wrapped by the errors of calls on a client whose URL leads to a Redis Sentinel without saying so.
+// ErrSentinel is wrapped by the errors of calls on a client whose URL leads to a Redis Sentinel
+// without saying so.
 var ErrSentinel = errors.New("this is a Redis Sentinel, not a Redis: name the master in the URL, " +
 	"redis://host:26379,host:26379/0?master_name=NAME")
 
-// Dial returns a client that suits Redis and package redislock: it obeys the deadlines of contexts, doesn't
-// repeat for long, and has a bounded pool. It doesn't connect; that is done when the client is used, and again when the
-// connection is lost. The URLs are:
+// Dial returns a client that suits Redis and package redislock: it obeys the deadlines of contexts,
+// doesn't repeat for long, and has a bounded pool. It doesn't connect; that is done when the client
+// is used, and again when the connection is lost. The URLs are:
 //
 //	redis://[[user]:password@]host[:port][/database]   or rediss:// for TLS
 //	unix://[[user]:password@]/path/of/socket[?db=database]
@@ -43,23 +44,26 @@ var ErrSentinel = errors.New("this is a Redis Sentinel, not a Redis: name the ma
 //	redis+sentinel://[[user]:password@]host:port,host:port,.../NAME[/database]
 //	redis://host:port,host:port,.../[database]?master_name=NAME
 //
-// The last two lead to the master that the sentinels at these addresses name; all sentinels should be given. With
-// redis+sentinel (or redis-sentinel; rediss+sentinel and rediss-sentinel for TLS) user and password are those of Redis,
-// and the options sentinel_username and sentinel_password are those of the sentinels. The form with master_name is
-// that of redis.ParseFailoverURL: user and password before the hosts are the sentinels', and the options username and
-// password are those of Redis. More hosts may also be given by options, as in ?addr=host:port.
+// The last two lead to the master that the sentinels at these addresses name; all sentinels should
+// be given. With redis+sentinel (or redis-sentinel; rediss+sentinel and rediss-sentinel for TLS)
+// user and password are those of Redis, and the options sentinel_username and sentinel_password are
+// those of the sentinels. The form with master_name is that of redis.ParseFailoverURL: user and
+// password before the hosts are the sentinels', and the options username and password are those of
+// Redis. More hosts may also be given by options, as in ?addr=host:port.
 //
-// Options of go-redis may follow as in redis.ParseURL, redis.ParseClusterURL and redis.ParseFailoverURL, such as
-// ?pool_size=20&read_timeout=5s. Options for TLS are tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, and
-// skip_verify=true, which takes any certificate. Characters of user and password that mean something in a URL must be
-// percent-encoded. The error wraps ErrURL and never holds a password.
+// Options of go-redis may follow as in redis.ParseURL, redis.ParseClusterURL and
+// redis.ParseFailoverURL, such as ?pool_size=20&read_timeout=5s. Options for TLS are tls_ca_file,
+// tls_cert_file, tls_key_file, tls_server_name, and skip_verify=true, which takes any certificate.
+// Characters of user and password that mean something in a URL must be percent-encoded. The error
+// wraps ErrURL and never holds a password.
 //
-// A client of a cluster or of sentinels learns of another master within about a second of its taking over, also when
-// the old one hangs, and ends the connections to a node that is no master any more.
+// A client of a cluster or of sentinels learns of another master within about a second of its
+// taking over, also when the old one hangs, and ends the connections to a node that is no master
+// any more.
 func Dial(rawURL string) (redis.UniversalClient, error) { return DialTLS(rawURL, TLS{}) }
 
-// DialTLS is Dial with more to say about TLS. What the URL says wins. The error also wraps ErrURL if a file can't be
-// read, or if the URL doesn't ask for TLS.
+// DialTLS is Dial with more to say about TLS. What the URL says wins. The error also wraps ErrURL
+// if a file can't be read, or if the URL doesn't ask for TLS.
 func DialTLS(rawURL string, t TLS) (redis.UniversalClient, error) {
 	to, err := parseTarget(rawURL)
 	if err != nil {
@@ -151,9 +155,10 @@ func orDefault[T comparable](field *T, value T) {
 	}
 }
 
-// greet returns a hook for new connections. It shows the name in CLIENT LIST; by itself go-redis would give up a
-// connection whose user may not do that. And it asks the server for its role: a sentinel isn't taken for a Redis, and a
-// replica not for a master where only masters will do. What the user may not ask is left open.
+// greet returns a hook for new connections. It shows the name in CLIENT LIST; by itself go-redis
+// would give up a connection whose user may not do that. And it asks the server for its role: a
+// sentinel isn't taken for a Redis, and a replica not for a master where only masters will do. What
+// the user may not ask is left open.
 func greet(name string, mastersOnly bool) func(context.Context, *redis.Conn) error {
 	return func(ctx context.Context, conn *redis.Conn) error {
 		if err := conn.ClientSetName(ctx, name).Err(); err != nil && !isRefusal(err) {

@@ -14,18 +14,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// TLS says how connections to Redis, and to its sentinels, are secured. The zero value trusts the certificates that the
-// system trusts, and shows none.
+// TLS says how connections to Redis, and to its sentinels, are secured. The zero value trusts the
+// certificates that the system trusts, and shows none.
 type TLS struct {
-	// CAFile holds the certificates, in PEM, that those of the servers must be signed by; "": those of the system. It is
-	// read once.
+	// CAFile holds the certificates, in PEM, that those of the servers must be signed by; "": those
+	// of the system. It is read once.
 	CAFile string
 
-	// CertFile and KeyFile hold the client's certificate and key, in PEM; "": none. They are read anew for each connection,
-	// so that they can be replaced.
+	// CertFile and KeyFile hold the client's certificate and key, in PEM; "": none. They are read
+	// anew for each connection, so that they can be replaced.
 	CertFile, KeyFile string
 
-	// ServerName is what certificates are checked by; "": each server's by the host name or address that it is reached at.
+	// ServerName is what certificates are checked by; "": each server's by the host name or address
+	// that it is reached at.
 	ServerName string
 }
 
@@ -85,8 +86,9 @@ func (to *target) tlsConfig(t TLS) (*tls.Config, error) {
 
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// dialer returns a function that dials, with TLS if a configuration is given. It obeys its context, as go-redis's own
-// doesn't where there is TLS. Each server is checked by the name that it is dialed at, unless the configuration has one.
+// dialer returns a function that dials, with TLS if a configuration is given. It obeys its context,
+// as go-redis's own doesn't where there is TLS. Each server is checked by the name that it is
+// dialed at, unless the configuration has one.
 func dialer(timeout time.Duration, config *tls.Config) dialFunc {
 	plain := &net.Dialer{
 		Timeout:         timeout,

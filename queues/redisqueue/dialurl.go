@@ -41,8 +41,8 @@ var staleOptions = []string{
 	"read_only", "route_by_latency", "route_by_latency_tolerance", "route_randomly", "replica_only", "use_disconnected_replicas",
 }
 
-// parseTarget reads what go-redis doesn't: several hosts, the forms of sentinels that other clients have, and our own
-// options. The rest stays in the URL for go-redis.
+// parseTarget reads what go-redis doesn't: several hosts, the forms of sentinels that other clients
+// have, and our own options. The rest stays in the URL for go-redis.
 func parseTarget(rawURL string) (*target, error) {
 	scheme, rest, found := strings.Cut(rawURL, "://")
 	plain, known := schemes[scheme]
@@ -96,7 +96,8 @@ func parseTarget(rawURL string) (*target, error) {
 	return to, nil
 }
 
-// splitHosts returns the URL with its first host only, and all hosts. net/url doesn't read a list of hosts.
+// splitHosts returns the URL with its first host only, and all hosts. net/url doesn't read a list
+// of hosts.
 func splitHosts(scheme, rest string) (first *url.URL, hosts []string, err error) {
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
@@ -107,7 +108,8 @@ func splitHosts(scheme, rest string) (first *url.URL, hosts []string, err error)
 	hosts = strings.Split(authority[at:], ",")
 	first, err = url.Parse(scheme + "://" + authority[:at] + hosts[0] + rest[end:])
 	if err != nil || strings.Count(authority, "@") > 1 || strings.Contains(rest[end:], "@") {
-		// The parser's error is not shown: it quotes what it stumbles over, which may be a part of the password.
+		// The parser's error is not shown: it quotes what it stumbles over, which may be a part of
+		// the password.
 		return nil, nil, fmt.Errorf("%w: it can't be read; characters such as / ? # @ : %% in user or password must be "+
 			"percent-encoded (%%2F and so on)", ErrURL)
 	}
@@ -160,8 +162,8 @@ func (to *target) useCluster(query url.Values, hosts []string) error {
 	return to.spread(query, hosts, "6379")
 }
 
-// useSentinels makes the URL one for redis.ParseFailoverURL, in which user and password before the hosts are those of
-// the sentinels. Where they are Redis's, as with redis+sentinel, they move.
+// useSentinels makes the URL one for redis.ParseFailoverURL, in which user and password before the
+// hosts are those of the sentinels. Where they are Redis's, as with redis+sentinel, they move.
 func (to *target) useSentinels(query url.Values, hosts []string, named bool) error {
 	if named {
 		name, database, _ := strings.Cut(strings.Trim(to.url.Path, "/"), "/")
@@ -182,7 +184,8 @@ func (to *target) useSentinels(query url.Values, hosts []string, named bool) err
 	return to.spread(query, hosts, "26379")
 }
 
-// moveUser makes user and password before the hosts options, and the sentinels' options those before the hosts.
+// moveUser makes user and password before the hosts options, and the sentinels' options those
+// before the hosts.
 func moveUser(u *url.URL, query url.Values) {
 	if user := u.User.Username(); user != "" {
 		query.Set("username", user)
@@ -229,8 +232,8 @@ func hostAddress(host, port string) (string, error) {
 	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
-// refused says why go-redis didn't take the URL. What net/url says quotes the URL, so it isn't shown; the rest speaks of
-// the database and the options, which aren't secret.
+// refused says why go-redis didn't take the URL. What net/url says quotes the URL, so it isn't
+// shown; the rest speaks of the database and the options, which aren't secret.
 func (to *target) refused(err error) error {
 	reason := strings.TrimPrefix(err.Error(), "redis: ")
 	if _, ok := errors.AsType[*url.Error](err); ok {

@@ -9,13 +9,14 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// An EntryID of a Redis queue is the id of the entry in the stream, a slash, and the identity of what was pushed or read
-// there, as identityOf in entry.lua makes it:
+// An EntryID of a Redis queue is the id of the entry in the stream, a slash, and the identity of
+// what was pushed or read there, as identityOf in entry.lua makes it:
 //
 //	1790683200000-0/0190f3a2-7c1e-7d3b-9c55-0d6f6f1b2a11/17/5f0c9a1e
 //
-// Streams give an id again after a loss, for example when a replica is promoted whose clock is behind; and batches of other
-// books, or of a process that was cloned, may have the same producer and sequence.
+// Streams give an id again after a loss, for example when a replica is promoted whose clock is
+// behind; and batches of other books, or of a process that was cloned, may have the same producer
+// and sequence.
 
 func entryID(id, identity string) spend.EntryID { return spend.EntryID(id + "/" + identity) }
 

@@ -43,13 +43,15 @@ type HeartbeatOptions struct {
 	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces.
 	Prefix string
 
-	// TTL is how long a record is kept that isn't written again, in whole milliseconds; 0 stands for DefaultHeartbeatTTL.
+	// TTL is how long a record is kept that isn't written again, in whole milliseconds; 0 stands
+	// for DefaultHeartbeatTTL.
 	TTL time.Duration
 }
 
-// Heartbeats is a list of processes in Redis, each with a record that it writes again and again. It is for people to look
-// at: records may be missing, old or untrue, and nothing that counts may depend on it. It needs Redis 6.2 or later or
-// Valkey, a Cluster too. It is safe for concurrent use.
+// Heartbeats is a list of processes in Redis, each with a record that it writes again and again. It
+// is for people to look at: records may be missing, old or untrue, and nothing that counts may
+// depend on it. It needs Redis 6.2 or later or Valkey, a Cluster too. It is safe for concurrent
+// use.
 type Heartbeats struct {
 	client redis.UniversalClient
 	root   string // the prefix of the options
@@ -65,8 +67,8 @@ type Heartbeat struct {
 	Record []byte
 }
 
-// NewHeartbeats returns heartbeats on the client, which stays the caller's. It doesn't talk to Redis. The error wraps ErrClient,
-// where the client is one that New refuses, too.
+// NewHeartbeats returns heartbeats on the client, which stays the caller's. It doesn't talk to
+// Redis. The error wraps ErrClient, where the client is one that New refuses, too.
 func NewHeartbeats(client redis.UniversalClient, o HeartbeatOptions) (*Heartbeats, error) {
 	if err := redislink.Check(client); err != nil {
 		return nil, fmt.Errorf("heartbeats on Redis: %w", err)
@@ -85,20 +87,21 @@ func heartbeatKeys(prefix string) []string {
 	return []string{tag + "records", tag + "seen"}
 }
 
-// ForBooks returns the heartbeats of the instances of these books. It shares the client and what Wait knows.
+// ForBooks returns the heartbeats of the instances of these books. It shares the client and what
+// Wait knows.
 func (r *Heartbeats) ForBooks(id spend.BooksID) *Heartbeats {
 	other := *r
 	other.keys = heartbeatKeys(prefixOf(r.root, id))
 	return &other
 }
 
-// Wait blocks until the calls have ended that were given up when their context ended. Close the client first. It must
-// not be called while other methods are.
+// Wait blocks until the calls have ended that were given up when their context ended. Close the
+// client first. It must not be called while other methods are.
 func (r *Heartbeats) Wait() { r.calls.Wait() }
 
-// Put writes the record of the process with this id, in place of its last one. The error wraps ErrHeartbeatRecord if it has
-// more than MaxHeartbeatBytes, or its id more than 256 bytes. It returns the time by the clock of Redis. Like all methods it
-// returns as soon as ctx ends.
+// Put writes the record of the process with this id, in place of its last one. The error wraps
+// ErrHeartbeatRecord if it has more than MaxHeartbeatBytes, or its id more than 256 bytes. It
+// returns the time by the clock of Redis. Like all methods it returns as soon as ctx ends.
 func (r *Heartbeats) Put(ctx context.Context, id string, record []byte) (now time.Time, err error) {
 	if len(record) > MaxHeartbeatBytes || len(id) > maxHeartbeatID {
 		return now, fmt.Errorf("%w: it has %d bytes and its id %d; allowed are %d and %d", ErrHeartbeatRecord, len(record), len(id),
@@ -129,8 +132,8 @@ func (r *Heartbeats) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// List returns the records, the last written first, and the time by the clock of Redis. What Put would refuse is left out,
-// whoever has written it, and so are the oldest beyond 8 MiB.
+// List returns the records, the last written first, and the time by the clock of Redis. What Put
+// would refuse is left out, whoever has written it, and so are the oldest beyond 8 MiB.
 func (r *Heartbeats) List(ctx context.Context) (list []Heartbeat, now time.Time, err error) {
 	reply, err := abandon.Call(ctx, r.calls, func() ([]any, error) {
 		return heartbeatsListScript.Run(ctx, r.client, r.keys, r.ttl.Milliseconds(), maxHeartbeats, maxHeartbeatID, MaxHeartbeatBytes,

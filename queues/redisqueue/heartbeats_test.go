@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
-// openHeartbeats returns heartbeats on the client that has no abandoned call left when the test ends.
+// openHeartbeats returns heartbeats on the client that has no abandoned call left when the test
+// ends.
 func openHeartbeats(t *testing.T, client redis.UniversalClient, o redisqueue.HeartbeatOptions) *redisqueue.Heartbeats {
 	t.Helper()
 	r := testserver.Must(redisqueue.NewHeartbeats(client, o))

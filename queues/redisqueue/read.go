@@ -17,9 +17,10 @@ var (
 	readScript = newScript(readLua)
 )
 
-// Read returns entries of the shard in order, from the first one after the given id; see spend.Queue. Redis sends no
-// more than maxBytes, or one entry, even if the queue is far larger. Of an entry of more than MaxBatchBytes, which Push
-// can't have added, it sends the first KiB, and the entry's Fault says so. It takes a round trip for each MiB.
+// Read returns entries of the shard in order, from the first one after the given id; see
+// spend.Queue. Redis sends no more than maxBytes, or one entry, even if the queue is far larger. Of
+// an entry of more than MaxBatchBytes, which Push can't have added, it sends the first KiB, and the
+// entry's Fault says so. It takes a round trip for each MiB.
 func (q *Queue) Read(
 	ctx context.Context, shard int, after spend.EntryID, maxEntries, maxBytes int,
 ) ([]spend.Entry, error) {

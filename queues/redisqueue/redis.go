@@ -50,31 +50,33 @@ func newScript(lua string) *redis.Script {
 
 // Options say how a queue lies in Redis.
 type Options struct {
-	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces. Queues of different
-	// prefixes have nothing to do with each other. The queues that ForBooks returns add the id of the books to it.
+	// Prefix is the beginning of all keys; "" stands for DefaultPrefix. It must not hold braces.
+	// Queues of different prefixes have nothing to do with each other. The queues that ForBooks
+	// returns add the id of the books to it.
 	Prefix string
 
-	// MaxBytes bounds the memory that each shard's queue takes in Redis, about; 0 is no bound. An empty queue takes a
-	// batch of any size, so that none is stuck for ever.
+	// MaxBytes bounds the memory that each shard's queue takes in Redis, about; 0 is no bound. An
+	// empty queue takes a batch of any size, so that none is stuck for ever.
 	MaxBytes int64
 
-	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. Redis then needs room for
-	// all that is acked within the age given to Expire; RetainedStats says how much it is. MaxBytes doesn't count it. A
-	// Redis out of memory retains nothing more (see Unretained): Ack works on and makes room. It refuses pushes until
-	// there is some, so call Expire with less age if that lasts.
+	// Retain makes Ack retain what it takes out, until Requeue or Expire; else it is deleted. Redis
+	// then needs room for all that is acked within the age given to Expire; RetainedStats says how
+	// much it is. MaxBytes doesn't count it. A Redis out of memory retains nothing more (see
+	// Unretained): Ack works on and makes room. It refuses pushes until there is some, so call
+	// Expire with less age if that lasts.
 	//
-	// All instances should agree. Where they don't, what is acked is retained as long as one of them calls Expire, for the
-	// longest age. Requeue and Expire do their work on what is retained, whoever retained it, so Expire is still to be called
-	// after this was switched off.
+	// All instances should agree. Where they don't, what is acked is retained as long as one of
+	// them calls Expire, for the longest age. Requeue and Expire do their work on what is retained,
+	// whoever retained it, so Expire is still to be called after this was switched off.
 	Retain bool
 }
 
-// Queue is a queue of Redis streams, one a shard. It needs Redis 6.2 or later, or Valkey; Cluster and services without
-// the CONFIG command will do.
+// Queue is a queue of Redis streams, one a shard. It needs Redis 6.2 or later, or Valkey; Cluster
+// and services without the CONFIG command will do.
 //
-// All methods return as soon as ctx ends, with its error, even from a server that hangs. What was sent to it may then
-// still be carried out. go-redis sends a command again whose reply was lost: a batch may be added twice by one Push
-// that returns no error.
+// All methods return as soon as ctx ends, with its error, even from a server that hangs. What was
+// sent to it may then still be carried out. go-redis sends a command again whose reply was lost: a
+// batch may be added twice by one Push that returns no error.
 type Queue struct {
 	client redis.UniversalClient
 	root   string // the prefix of the options
@@ -88,8 +90,9 @@ type Queue struct {
 // ErrClient is wrapped by the errors of New and NewHeartbeats.
 var ErrClient = redislink.ErrClient
 
-// New returns a queue on the client, which stays the caller's, who may use it for anything else. It doesn't talk to
-// Redis. The error wraps ErrClient and names each option of the client that won't do, with what is allowed:
+// New returns a queue on the client, which stays the caller's, who may use it for anything else. It
+// doesn't talk to Redis. The error wraps ErrClient and names each option of the client that won't
+// do, with what is allowed:
 //
 //	                                      allowed             Dial sets
 //	ContextTimeoutEnabled                 true                true
@@ -102,8 +105,9 @@ var ErrClient = redislink.ErrClient
 //	ReadOnly, RouteByLatency, RouteRandomly (cluster) false   false
 //	MaxRedirects (cluster)                1 and more          3
 //
-// The client is a *redis.Client, a *redis.ClusterClient, or what embeds one. A client that Dial made learns of another
-// master within about a second, others as soon as go-redis does, up to a minute later.
+// The client is a *redis.Client, a *redis.ClusterClient, or what embeds one. A client that Dial
+// made learns of another master within about a second, others as soon as go-redis does, up to a
+// minute later.
 func New(client redis.UniversalClient, opts Options) (*Queue, error) {
 	if err := redislink.Check(client); err != nil {
 		return nil, fmt.Errorf("queue on Redis: %w", err)
@@ -116,8 +120,8 @@ func New(client redis.UniversalClient, opts Options) (*Queue, error) {
 	}, nil
 }
 
-// Wait blocks until the calls have ended that were given up when their context ended. Close the client first, for that
-// ends them. It must not be called while other methods are.
+// Wait blocks until the calls have ended that were given up when their context ended. Close the
+// client first, for that ends them. It must not be called while other methods are.
 func (q *Queue) Wait() { q.calls.Wait() }
 
 // shardKeys returns the keys that every script begins with.
@@ -133,9 +137,9 @@ func (q *Queue) key(shard int, name string) string {
 	return "{" + q.opts.Prefix + ":" + strconv.Itoa(shard) + "}:" + name
 }
 
-// ErrIDsExhausted is wrapped by the errors of Push and Requeue where the stream of a shard has given its last id, for
-// example because an entry was added by hand, and isn't empty. Nothing was added. Once the stream is empty they work
-// again.
+// ErrIDsExhausted is wrapped by the errors of Push and Requeue where the stream of a shard has
+// given its last id, for example because an entry was added by hand, and isn't empty. Nothing was
+// added. Once the stream is empty they work again.
 var ErrIDsExhausted = errors.New("the ids of the stream are exhausted")
 
 // failed says what failed. What a Redis without memory refuses was definitely not done.
@@ -156,8 +160,9 @@ func (q *Queue) failed(operation string, shard int, err error) error {
 // MaxBatchBytes is how large a batch may be. Those that the engine seals have less than 40 MiB.
 const MaxBatchBytes = 64 << 20
 
-// Push adds the batch to the end of the queue of its shard; see spend.Queue. ErrQueueFull is also the error of a
-// Redis that is out of memory. Other errors are ErrIDsExhausted and that of a batch of more than MaxBatchBytes.
+// Push adds the batch to the end of the queue of its shard; see spend.Queue. ErrQueueFull is also
+// the error of a Redis that is out of memory. Other errors are ErrIDsExhausted and that of a batch
+// of more than MaxBatchBytes.
 func (q *Queue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID) (spend.EntryID, error) {
 	if n := len(b.Bytes()); n > MaxBatchBytes {
 		return "", fmt.Errorf("push to shard %d: the batch has %d bytes; allowed are %d", b.Shard, n, MaxBatchBytes)
@@ -184,8 +189,8 @@ func (q *Queue) Push(ctx context.Context, b *spend.Batch, previous spend.EntryID
 	return entryID(id, identity), nil
 }
 
-// Mark returns the last published mark of the producer, the zero Mark if none is known; see spend.Queue. The error
-// wraps spend.ErrMarkText if another program has changed it.
+// Mark returns the last published mark of the producer, the zero Mark if none is known; see
+// spend.Queue. The error wraps spend.ErrMarkText if another program has changed it.
 func (q *Queue) Mark(ctx context.Context, shard int, producer spend.ProducerID) (spend.Mark, error) {
 	text, err := q.text(ctx, q.markKey(shard, producer), spend.MaxMarkText)
 	var mark spend.Mark
@@ -203,8 +208,8 @@ func (q *Queue) Mark(ctx context.Context, shard int, producer spend.ProducerID) 
 	return mark, nil
 }
 
-// text returns what the key holds. The error is redis.Nil if that is nothing, and TOOLONG if it has more bytes than
-// allowed, which then stay in Redis.
+// text returns what the key holds. The error is redis.Nil if that is nothing, and TOOLONG if it has
+// more bytes than allowed, which then stay in Redis.
 func (q *Queue) text(ctx context.Context, key string, most int) (string, error) {
 	return abandon.Call(ctx, q.calls, func() (string, error) {
 		return textScript.Run(ctx, q.client, []string{key}, most).Text()

@@ -15,7 +15,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// goOnFrom makes an empty queue give ids from the one after this on, as one does whose clock was ahead.
+// goOnFrom makes an empty queue give ids from the one after this on, as one does whose clock was
+// ahead.
 func goOnFrom(t *testing.T, client redis.UniversalClient, id string) {
 	t.Helper()
 	stream := key("spendflush", 0, "queue")
@@ -77,7 +78,8 @@ func TestAnAckAfterALossLeavesTheBatchThatGotTheSameID(t *testing.T) {
 	}
 }
 
-// An index that says something else of an entry, because another program has changed it, holds nothing up.
+// An index that says something else of an entry, because another program has changed it, holds
+// nothing up.
 func TestAnEntryIsAckedWhateverTheIndexSaysOfIt(t *testing.T) {
 	client := dial(t, testserver.Redis(t))
 	q := open(t, client, redisqueue.Options{})

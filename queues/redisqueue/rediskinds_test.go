@@ -154,7 +154,8 @@ func TestRedisClusterIsAQueue(t *testing.T) {
 	})
 }
 
-// A managed Redis forbids CONFIG and more. These are all the commands that a queue and its lock need.
+// A managed Redis forbids CONFIG and more. These are all the commands that a queue and its lock
+// need.
 func TestAUserWithFewRightsIsEnough(t *testing.T) {
 	server := testserver.NewRedis(t)
 	admin := dial(t, server.URL()).(*redis.Client)

@@ -71,7 +71,8 @@ func timesThere(t *testing.T, q spend.Queue) map[uint64]int {
 	return times
 }
 
-// wantOnce checks that the sequences from 1 to n wait in the queue, once each, and that stats and index agree.
+// wantOnce checks that the sequences from 1 to n wait in the queue, once each, and that stats and
+// index agree.
 func wantOnce(t *testing.T, client redis.UniversalClient, q spend.Queue, n int) {
 	t.Helper()
 	times := timesThere(t, q)
@@ -86,7 +87,8 @@ func wantOnce(t *testing.T, client redis.UniversalClient, q spend.Queue, n int) 
 	}
 }
 
-// afterScripts has a function called after each script that the server has run, with the number of those so far.
+// afterScripts has a function called after each script that the server has run, with the number of
+// those so far.
 func afterScripts(client redis.UniversalClient, after func(n int)) {
 	client.(*redis.Client).AddHook(&scriptCounter{after: after})
 }
@@ -409,7 +411,8 @@ func TestRequeueLeavesToTheNextPushWhatAHandAtTheKeysBroke(t *testing.T) {
 	}
 }
 
-// Small batches count for up to 1.4 times what they take: the same as in the queue, but nothing is retained of the index.
+// Small batches count for up to 1.4 times what they take: the same as in the queue, but nothing is
+// retained of the index.
 func TestRetainedBytesAreAboutWhatRedisUses(t *testing.T) {
 	const n = 300
 	for _, rows := range []int{1, 20, 400, 4000} {

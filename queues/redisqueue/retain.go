@@ -38,7 +38,8 @@ func (q *Queue) bookedKey(shard int) string { return q.key(shard, "changes") }
 
 func (q *Queue) aheadKey(shard int) string { return q.key(shard, "ahead") }
 
-// Booked returns the number of changes that was published last, 0 if none is known; see spend.Retainer.
+// Booked returns the number of changes that was published last, 0 if none is known; see
+// spend.Retainer.
 func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	text, err := q.text(ctx, q.bookedKey(shard), len("-9223372036854775808"))
 	if errors.Is(err, redis.Nil) {
@@ -54,8 +55,8 @@ func (q *Queue) Booked(ctx context.Context, shard int) (int64, error) {
 	return max(changes, 0), nil
 }
 
-// Retained returns the shards that have retained entries or a published number of changes; see spend.Retainer. It
-// asks for all of them in one round trip, to each node of a Cluster.
+// Retained returns the shards that have retained entries or a published number of changes; see
+// spend.Retainer. It asks for all of them in one round trip, to each node of a Cluster.
 func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -78,10 +79,11 @@ func (q *Queue) Retained(ctx context.Context) (shards []int, err error) {
 	return shards, nil
 }
 
-// Requeue adds the retained entries of the shard to the end of its queue; see spend.Retainer. Those acked while it
-// runs may stay retained. It needs no memory of Redis but what one batch takes, so it does its work when there is none
-// left. Many entries take several round trips; each moves its share wholly or not at all. What was moved by one whose
-// reply was lost isn't in the number returned. The error may wrap ErrIDsExhausted.
+// Requeue adds the retained entries of the shard to the end of its queue; see spend.Retainer. Those
+// acked while it runs may stay retained. It needs no memory of Redis but what one batch takes, so
+// it does its work when there is none left. Many entries take several round trips; each moves its
+// share wholly or not at all. What was moved by one whose reply was lost isn't in the number
+// returned. The error may wrap ErrIDsExhausted.
 func (q *Queue) Requeue(ctx context.Context, shard int) (entries int, err error) {
 	entries, err = abandon.Call(ctx, q.calls, func() (int, error) {
 		keys := append(q.shardKeys(shard), q.retainedKey(shard), q.bookedKey(shard), q.aheadKey(shard))
@@ -107,16 +109,19 @@ func (q *Queue) Requeue(ctx context.Context, shard int) (entries int, err error)
 	return entries, nil
 }
 
-// Expire forgets the retained entries of the shard that were acked at least age ago; see spend.Retainer. Ages are
-// counted in milliseconds; an age of 0 forgets all.
+// Expire forgets the retained entries of the shard that were acked at least age ago; see
+// spend.Retainer. Ages are counted in milliseconds; an age of 0 forgets all.
 //
-// Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead say a time that is
-// still to come. They go once they were retained for the age since Expire first saw that.
+// Entries that were acked while the clock of Redis, or of the instance that acked them, was ahead
+// say a time that is still to come. They go once they were retained for the age since Expire first
+// saw that.
 //
-// With Retain the age is published as the window of this instance, and the longest one published within ten minutes decides
-// instead of a shorter age. While there is one, Ack retains without Retain too.
+// With Retain the age is published as the window of this instance, and the longest one published
+// within ten minutes decides instead of a shorter age. While there is one, Ack retains without
+// Retain too.
 //
-// It is one script, whose time goes with what it forgets (3 ms for 1,000 entries of 16 kB), so it is to be called often.
+// It is one script, whose time goes with what it forgets (3 ms for 1,000 entries of 16 kB), so it
+// is to be called often.
 func (q *Queue) Expire(ctx context.Context, shard int, age time.Duration, now time.Time) error {
 	ms := age.Milliseconds()
 	if age > 0 && age%time.Millisecond > 0 {
@@ -136,7 +141,8 @@ func (q *Queue) Expire(ctx context.Context, shard int, age time.Duration, now ti
 	return nil
 }
 
-// For how many milliseconds a window is that of a living instance, and for how many it is known which one they had.
+// For how many milliseconds a window is that of a living instance, and for how many it is known
+// which one they had.
 const (
 	windowLives = 10 * 60 * 1000
 	windowKnown = 7 * 24 * 60 * 60 * 1000
@@ -148,8 +154,9 @@ func (q *Queue) windowKey(shard int) string { return q.key(shard, "window") }
 
 func (q *Queue) lastWindowKey(shard int) string { return q.key(shard, "lastwindow") }
 
-// Window returns the longest age that instances with Retain have given to Expire lately, 0 if there was none for a week: how long
-// a process that acks in place of them should have what it acks retained.
+// Window returns the longest age that instances with Retain have given to Expire lately, 0 if there
+// was none for a week: how long a process that acks in place of them should have what it acks
+// retained.
 func (q *Queue) Window(ctx context.Context) (time.Duration, error) {
 	replies, err := abandon.Call(ctx, q.calls, func() ([]redis.Cmder, error) {
 		return q.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -177,8 +184,9 @@ func (q *Queue) Window(ctx context.Context) (time.Duration, error) {
 	return time.Duration(longest) * time.Millisecond, nil
 }
 
-// RetainedStats returns how many entries of the shard are retained and the memory that they take in Redis, about, by the
-// same count as that of Stats. It costs the copying of two batches inside of Redis, whatever is retained.
+// RetainedStats returns how many entries of the shard are retained and the memory that they take in
+// Redis, about, by the same count as that of Stats. It costs the copying of two batches inside of
+// Redis, whatever is retained.
 func (q *Queue) RetainedStats(ctx context.Context, shard int) (entries, bytes int64, err error) {
 	reply, err := abandon.Call(ctx, q.calls, func() ([]int64, error) {
 		return retainedScript.Run(ctx, q.client, []string{q.retainedKey(shard)}).Int64Slice()
@@ -192,6 +200,6 @@ func (q *Queue) RetainedStats(ctx context.Context, shard int) (entries, bytes in
 	return reply[0], reply[1], nil
 }
 
-// Unretained returns how many entries this queue has acked without retaining them, as Retain would have it, because
-// Redis was out of memory. A Requeue can't bring them back.
+// Unretained returns how many entries this queue has acked without retaining them, as Retain would
+// have it, because Redis was out of memory. A Requeue can't bring them back.
 func (q *Queue) Unretained() int64 { return q.unretained.Load() }

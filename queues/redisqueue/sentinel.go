@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// failover finds the master that sentinels name. go-redis's own client of sentinels stays with the first one that has
-// answered, and hangs with it.
+// failover finds the master that sentinels name. go-redis's own client of sentinels stays with the
+// first one that has answered, and hangs with it.
 type failover struct {
 	*topology
 	opts *redis.FailoverOptions

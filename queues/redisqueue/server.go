@@ -20,13 +20,13 @@ type Server struct {
 	MemoryLimit int64 // maxmemory in bytes; 0 if there is none, or it is unknown
 }
 
-// MayEvict says whether Redis may throw queued batches away when its memory is short. Policies named volatile-… take
-// only keys that expire, and of those there are but locks and marks: a lost lock costs a flush that gives way, a lost
-// mark a look into Postgres.
+// MayEvict says whether Redis may throw queued batches away when its memory is short. Policies
+// named volatile-… take only keys that expire, and of those there are but locks and marks: a lost
+// lock costs a flush that gives way, a lost mark a look into Postgres.
 func (s Server) MayEvict() bool { return strings.HasPrefix(s.EvictionPolicy, "allkeys-") }
 
-// IsReplica says whether Redis is the replica of another one, and so answers READONLY to what is written. Of a cluster it
-// says no: there each master has its own.
+// IsReplica says whether Redis is the replica of another one, and so answers READONLY to what is
+// written. Of a cluster it says no: there each master has its own.
 func (s Server) IsReplica() bool { return strings.HasPrefix(s.Role, "slave") && s.Mode != "cluster" }
 
 // String returns one line for a log.

@@ -24,12 +24,14 @@ const (
 
 var errDemoted = errors.New("this node is no master any more")
 
-// topology sees to it that a client of several nodes notices soon when another node has become master. go-redis by
-// itself learns of that from the old master, which may be dead or hang, or within a minute.
+// topology sees to it that a client of several nodes notices soon when another node has become
+// master. go-redis by itself learns of that from the old master, which may be dead or hang, or
+// within a minute.
 //
-// Whoever dials in vain, gets no answer for slowCall, or is told that a node is no master, makes it look. When it has
-// found another master, it ends the connections to the old one: calls that wait there for an answer fail at once, and
-// are tried again by those who made them. It is a hook of the client.
+// Whoever dials in vain, gets no answer for slowCall, or is told that a node is no master, makes it
+// look. When it has found another master, it ends the connections to the old one: calls that wait
+// there for an answer fail at once, and are tried again by those who made them. It is a hook of the
+// client.
 type topology struct {
 	dial dialFunc
 	find func() // begins to look for the masters; whatever is found goes to found
@@ -178,9 +180,9 @@ func (t *topology) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 	}
 }
 
-// poll asks all of the addresses at once and returns the answer that most of them give, which key makes comparable: as
-// soon as more than half of them have given it, else when all have answered or ctx has ended. The error is that of all
-// if none has an answer.
+// poll asks all of the addresses at once and returns the answer that most of them give, which key
+// makes comparable: as soon as more than half of them have given it, else when all have answered or
+// ctx has ended. The error is that of all if none has an answer.
 func poll[T any](
 	ctx context.Context, addresses []string, ask func(ctx context.Context, address string) (T, error), key func(T) string,
 ) (most T, err error) {

@@ -17,7 +17,8 @@ import (
 // topologyPatience is less than go-redis by itself needs to hear of a new master.
 const topologyPatience = 30 * time.Second
 
-// works waits until a write to the key succeeds. Each try may take much longer than it takes to learn of a new master.
+// works waits until a write to the key succeeds. Each try may take much longer than it takes to
+// learn of a new master.
 func works(t *testing.T, client redis.UniversalClient, key string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), topologyPatience)
@@ -33,7 +34,8 @@ func works(t *testing.T, client redis.UniversalClient, key string) {
 	}
 }
 
-// A call under way to a master that hangs would otherwise last until its deadline, and the next one go there, too.
+// A call under way to a master that hangs would otherwise last until its deadline, and the next one
+// go there, too.
 func TestACallToAFrozenMasterGoesOnAtTheNewOne(t *testing.T) {
 	t.Parallel()
 	t.Run("Cluster", func(t *testing.T) {
@@ -81,7 +83,8 @@ func TestACallToAFrozenMasterGoesOnAtTheNewOne(t *testing.T) {
 	})
 }
 
-// The first call of a client would otherwise wait for a node picked at random, which may hang while the key's own answers.
+// The first call of a client would otherwise wait for a node picked at random, which may hang while
+// the key's own answers.
 func TestNoNodeIsAskedWhatCommandsThereAre(t *testing.T) {
 	t.Parallel()
 	c := testserver.NewRedisCluster(t)

@@ -9,7 +9,8 @@ import (
 	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
-// A flush from a shell has no window, and acks what instances with one are to bring forward should Postgres be turned back.
+// A flush from a shell has no window, and acks what instances with one are to bring forward should
+// Postgres be turned back.
 func TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas(t *testing.T) {
 	url := testserver.Redis(t)
 	client := dial(t, url)
@@ -30,7 +31,8 @@ func TestWhoeverAcksRetainsForTheLongestWindowThatAnInstanceHas(t *testing.T) {
 	ack(t, other, pushN(t, other, 1, 1))
 	wantRetained(t, other, 1)
 
-	// Nor is it forgotten before, by whoever has a shorter one. Its age is by the earlier of two clocks.
+	// Nor is it forgotten before, by whoever has a shorter one. Its age is by the earlier of two
+	// clocks.
 	for aged := time.Now().UnixMilli() + 5; time.Now().UnixMilli() < aged; {
 		time.Sleep(time.Millisecond)
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Apply commits all of the flush or nothing; see spend.Store. The error is spend.ErrFenced or spend.ErrOtherBooks, wraps
-// ErrBadFlush or spend.ErrRefused, or is ctx's. Nothing was written then, so that the outcome is always known. Apply doesn't keep the flush.
+// Apply commits all of the flush or nothing; see spend.Store. The error is spend.ErrFenced or
+// spend.ErrOtherBooks, wraps ErrBadFlush or spend.ErrRefused, or is ctx's. Nothing was written
+// then, so that the outcome is always known. Apply doesn't keep the flush.
 func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("apply a flush of shard %d: %w", f.Shard, err)
@@ -42,8 +43,8 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	return nil
 }
 
-// fences says whether a claim of the flush doesn't fit, or a batch found isn't missing. Nothing can be booked by hand here,
-// so that no flush covers such a batch. The caller must hold the lock.
+// fences says whether a claim of the flush doesn't fit, or a batch found isn't missing. Nothing can
+// be booked by hand here, so that no flush covers such a batch. The caller must hold the lock.
 func (s *Store) fences(f *spend.Flush) bool {
 	for _, c := range f.Claims {
 		p, known := s.state.Producers[ProducerKey{f.Shard, c.Producer}]

@@ -8,8 +8,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrBadFlush is wrapped by Store.Apply where a flush isn't as spend.Flush says: its rows are out of order, or its claims,
-// rows and control sums don't agree. It is an error of the program that made the flush.
+// ErrBadFlush is wrapped by Store.Apply where a flush isn't as spend.Flush says: its rows are out
+// of order, or its claims, rows and control sums don't agree. It is an error of the program that
+// made the flush.
 var ErrBadFlush = errors.New("the flush contradicts itself")
 
 // check says how a flush breaks what the comment of spend.Flush promises.

@@ -8,8 +8,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Snapshot is all that a store has at one moment. Its maps and Quarantine are the caller's. The slices in their values may
-// be shared with the store: put others in their place, and don't change them.
+// Snapshot is all that a store has at one moment. Its maps and Quarantine are the caller's. The
+// slices in their values may be shared with the store: put others in their place, and don't change
+// them.
 type Snapshot struct {
 	Books   spend.BooksID
 	Totals  map[spend.Entity]spend.Counters
@@ -49,8 +50,8 @@ type ProducerKey struct {
 type Producer struct {
 	Mark spend.Mark
 
-	// Updates and Amount are what is booked of its batches. What Mark has above them, and above what was taken out, is lost or in
-	// quarantine.
+	// Updates and Amount are what is booked of its batches. What Mark has above them, and above
+	// what was taken out, is lost or in quarantine.
 	Updates int64
 	Amount  spend.Amount
 
@@ -59,8 +60,8 @@ type Producer struct {
 	Seen time.Time // when the mark was moved or touched last
 }
 
-// Missing returns how many batches of all producers were skipped without being booked, and haven't been found since. They
-// are lost, or in quarantine.
+// Missing returns how many batches of all producers were skipped without being booked, and haven't
+// been found since. They are lost, or in quarantine.
 func (s *Snapshot) Missing() (batches uint64) {
 	for _, p := range s.Producers {
 		for _, r := range p.Mark.Lost {
@@ -93,8 +94,9 @@ func (s *Store) Snapshot() Snapshot {
 	return s.state.clone()
 }
 
-// Restore puts the store back to what it was at a snapshot, as a database is that is restored from a backup. A snapshot may
-// be restored any number of times, changed before, or come from another store. The store doesn't keep it.
+// Restore puts the store back to what it was at a snapshot, as a database is that is restored from
+// a backup. A snapshot may be restored any number of times, changed before, or come from another
+// store. The store doesn't keep it.
 func (s *Store) Restore(to Snapshot) {
 	state := to.clone()
 	var sum spend.Counters

@@ -1,6 +1,7 @@
-// Package memstore keeps the books in the memory of a process: for the tests of a service that embeds the library, and for
-// trying it out. Nothing outlives the process. With a queue of package memqueue and a locker of package memlock a Pipeline
-// needs no server. Package storetest says what a store must do.
+// Package memstore keeps the books in the memory of a process: for the tests of a service that
+// embeds the library, and for trying it out. Nothing outlives the process. With a queue of package
+// memqueue and a locker of package memlock a Pipeline needs no server. Package storetest says what
+// a store must do.
 package memstore
 
 import (
@@ -20,14 +21,14 @@ type Options struct {
 	// Books is which books the store has. Default: new ones, whose id is random.
 	Books spend.BooksID
 
-	// Now is the store's clock. It says when a mark was moved, and bounds what TouchMarks prunes. Default: time.Now. It is called
-	// while the store is locked, so it must not call the store.
+	// Now is the store's clock. It says when a mark was moved, and bounds what TouchMarks prunes.
+	// Default: time.Now. It is called while the store is locked, so it must not call the store.
 	Now func() time.Time
 }
 
-// Store is books in the memory of this process. It implements spend.Store: it decides by the claims which batches count, as
-// Postgres does, and refuses a flush that isn't as spend.Flush says with ErrBadFlush. It never blocks. All methods are safe
-// for concurrent use.
+// Store is books in the memory of this process. It implements spend.Store: it decides by the claims
+// which batches count, as Postgres does, and refuses a flush that isn't as spend.Flush says with
+// ErrBadFlush. It never blocks. All methods are safe for concurrent use.
 type Store struct {
 	now func() time.Time
 
@@ -91,8 +92,8 @@ func copyOf(m spend.Mark) spend.Mark {
 	return m
 }
 
-// Quarantine keeps entries that can't be applied; see spend.Store. There is room for any number, Bounded ones too. The error
-// is ctx's.
+// Quarantine keeps entries that can't be applied; see spend.Store. There is room for any number,
+// Bounded ones too. The error is ctx's.
 func (s *Store) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("quarantine %d entries: %w", len(bad), err)
@@ -141,7 +142,8 @@ func (s *Store) setAside(b spend.BadBatch) {
 	s.state.Quarantine = append(s.state.Quarantine, b)
 }
 
-// noteQuarantined notes in its producer's mark that a batch which is missing is in quarantine. The caller must hold the lock.
+// noteQuarantined notes in its producer's mark that a batch which is missing is in quarantine. The
+// caller must hold the lock.
 func (s *Store) noteQuarantined(b spend.BadBatch) {
 	if b.Unclaimed || b.Foreign {
 		return
@@ -157,7 +159,8 @@ func (s *Store) noteQuarantined(b spend.BadBatch) {
 	}
 }
 
-// TouchMarks keeps the marks of living producers and prunes those of others; see spend.Store. The error is ctx's.
+// TouchMarks keeps the marks of living producers and prunes those of others; see spend.Store. The
+// error is ctx's.
 func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("touch marks: %w", err)
@@ -188,7 +191,8 @@ func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now t
 	return pruned, nil
 }
 
-// prune prunes the marks of producers that were born before the time and not seen since. The caller must hold the lock.
+// prune prunes the marks of producers that were born before the time and not seen since. The caller
+// must hold the lock.
 func (s *Store) prune(living []spend.ProducerID, before time.Time) (pruned int64) {
 	for key, p := range s.state.Producers {
 		if slices.Contains(living, key.ID) || !p.Seen.Before(before) || !key.ID.Born().Before(before) {
@@ -204,7 +208,8 @@ func (s *Store) prune(living []spend.ProducerID, before time.Time) (pruned int64
 	return pruned
 }
 
-// saw notes that the mark was moved or touched. A clock that was put back doesn't make it look older.
+// saw notes that the mark was moved or touched. A clock that was put back doesn't make it look
+// older.
 func (p *Producer) saw(now time.Time) {
 	if p.Seen.Before(now) {
 		p.Seen = now

@@ -12,11 +12,12 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Apply implements spend.Store. It blocks for as long as the transaction and its repetitions last; ctx bounds
-// that. Besides ErrFenced the error may wrap ErrRefused: the flush can't be written as it is.
+// Apply implements spend.Store. It blocks for as long as the transaction and its repetitions last;
+// ctx bounds that. Besides ErrFenced the error may wrap ErrRefused: the flush can't be written as
+// it is.
 //
-// A row that Postgres refuses (a sum out of range, a text that isn't valid) is put into quarantine in the same
-// transaction, and the rest commits.
+// A row that Postgres refuses (a sum out of range, a text that isn't valid) is put into quarantine
+// in the same transaction, and the rest commits.
 func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 	if err := s.checkFlush(f); err != nil {
 		return applyError(f, err)
@@ -74,8 +75,8 @@ func applyError(f *spend.Flush, err error) error {
 	return fmt.Errorf("apply to shard %d: %w", f.Shard, denied(err))
 }
 
-// pause waits before the next try, longer at each, and says whether ctx still goes on. The jitter parts transactions
-// that met once.
+// pause waits before the next try, longer at each, and says whether ctx still goes on. The jitter
+// parts transactions that met once.
 func pause(ctx context.Context, try int) bool {
 	timer := time.NewTimer(firstPause<<(try-1)/2 + rand.N(firstPause<<(try-1)))
 	defer timer.Stop()
@@ -137,8 +138,9 @@ func (s *Store) putEncoder(e *encoder) {
 	}
 }
 
-// try is one try to commit the flush. Whatever takes time in this process is done before the transaction begins: a
-// process that gets little of a processor must not keep rows locked meanwhile.
+// try is one try to commit the flush. Whatever takes time in this process is done before the
+// transaction begins: a process that gets little of a processor must not keep rows locked
+// meanwhile.
 func (s *Store) try(ctx context.Context, f *spend.Flush, encoded encodedFlush, isolating bool) error {
 	tx := &transaction{store: s}
 	var rows []call
@@ -163,8 +165,8 @@ func (t *transaction) on(ctx context.Context, do func() error) error {
 	return err
 }
 
-// book claims, adds the rows and commits. begin is what begins the transaction, none if it has begun. The claim is a round trip
-// of its own, so that a flush which has lost does no work.
+// book claims, adds the rows and commits. begin is what begins the transaction, none if it has
+// begun. The claim is a round trip of its own, so that a flush which has lost does no work.
 func (t *transaction) book(ctx context.Context, begin []call, f *spend.Flush, encoded encodedFlush, rows []call) error {
 	if err := t.claimAfter(ctx, begin, f, encoded); err != nil {
 		return err
@@ -180,8 +182,9 @@ func (t *transaction) beginAndClaim(ctx context.Context, f *spend.Flush, encoded
 	return t.claimAfter(ctx, t.beginCalls(), f, encoded)
 }
 
-// claim moves the marks, notes the batches that are skipped as lost, and claims those that are found. The error wraps
-// ErrFenced if a mark isn't where it should be, or a batch found isn't missing.
+// claim moves the marks, notes the batches that are skipped as lost, and claims those that are
+// found. The error wraps ErrFenced if a mark isn't where it should be, or a batch found isn't
+// missing.
 func (t *transaction) claim(ctx context.Context, f *spend.Flush, encoded encodedFlush) error {
 	return t.claimAfter(ctx, nil, f, encoded)
 }
@@ -236,9 +239,10 @@ func (t *transaction) beginCalls() []call {
 	return []call{{name: "begin", rows: -1}, {name: "settings", rows: -1}}
 }
 
-// addAll adds the rows and the control sums, and takes up what the dictionaries lack. The control sums come first: two
-// flushes of a shard that share a row share a control sum, wait for each other there, and can't deadlock below. rows is
-// what prepare has returned; if it is nil the rows are added in parts, to find out which one is refused.
+// addAll adds the rows and the control sums, and takes up what the dictionaries lack. The control
+// sums come first: two flushes of a shard that share a row share a control sum, wait for each other
+// there, and can't deadlock below. rows is what prepare has returned; if it is nil the rows are
+// added in parts, to find out which one is refused.
 func (t *transaction) addAll(ctx context.Context, f *spend.Flush, encoded encodedFlush, rows []call) error {
 	sums := append([]call{{name: "add_control", params: encoded.control, rows: -1}}, encoded.fingerprints...)
 	sums = append(sums, encoded.facts...)
@@ -251,8 +255,8 @@ func (t *transaction) addAll(ctx context.Context, f *spend.Flush, encoded encode
 	return t.runInParts(ctx, append(sums, rows...))
 }
 
-// prepare encodes the rows of the flush, and what the dictionaries lack of them, into an encoder that must be left alone
-// until they were sent. It never returns nil.
+// prepare encodes the rows of the flush, and what the dictionaries lack of them, into an encoder
+// that must be left alone until they were sent. It never returns nil.
 func (t *transaction) prepare(e *encoder, f *spend.Flush) []call {
 	known := &t.store.known
 	totals, epoch := known.partition(len(f.Totals), func(i int) row { return totalOf(f.Shard, &f.Totals[i]) })
@@ -279,7 +283,8 @@ func (t *transaction) prepare(e *encoder, f *spend.Flush) []call {
 	return calls
 }
 
-// runInParts runs calls in order, as many in one round trip as have parameters of maxRoundTrip bytes, at least one.
+// runInParts runs calls in order, as many in one round trip as have parameters of maxRoundTrip
+// bytes, at least one.
 func (t *transaction) runInParts(ctx context.Context, calls []call) error {
 	for len(calls) > 0 {
 		n, bytes := 0, 0
@@ -295,7 +300,8 @@ func (t *transaction) runInParts(ctx context.Context, calls []call) error {
 	return nil
 }
 
-// maxRoundTrip bounds what is sent before the answers are read, so that the copy that it takes stays small.
+// maxRoundTrip bounds what is sent before the answers are read, so that the copy that it takes
+// stays small.
 const maxRoundTrip = 16 << 20
 
 // size returns how many bytes the parameters have.

@@ -29,8 +29,8 @@ type AuditReport struct {
 	Quarantine AuditQuarantine `json:"quarantine"` // what the open entries count
 }
 
-// AuditSetAside are whole batches that were skipped, and whose bytes are in quarantine. They are not in the books, and
-// not among the lost ones.
+// AuditSetAside are whole batches that were skipped, and whose bytes are in quarantine. They are
+// not in the books, and not among the lost ones.
 type AuditSetAside struct {
 	Batches int64        `json:"batches"`
 	Dropped int64        `json:"dropped"` // those of Batches that were given up
@@ -40,13 +40,14 @@ type AuditSetAside struct {
 
 // AuditQuarantine is what is open in quarantine. Sums are decimal texts.
 //
-// What the rows count was claimed and is missing in the rows of the books. What the batches count may be in the books
-// all the same: a producer sends a batch again whose bytes were damaged.
+// What the rows count was claimed and is missing in the rows of the books. What the batches count
+// may be in the books all the same: a producer sends a batch again whose bytes were damaged.
 type AuditQuarantine struct {
 	Rows    []AuditRows  `json:"rows"` // by book: a request counts in several
 	Batches AuditBatches `json:"batches"`
 
-	// Conflicts are facts that were taken out of batches, because the books have another content under their ids.
+	// Conflicts are facts that were taken out of batches, because the books have another content
+	// under their ids.
 	Conflicts AuditBatches `json:"conflicts"`
 }
 
@@ -75,8 +76,9 @@ type AuditCheck struct {
 	Days     []string          `json:"days,omitempty"`     // dates (UTC), at most 20
 }
 
-// AuditDifference is an entity whose total isn't the sum of its rollups. The sums are decimal texts, "none" where
-// there is no such row. Rows that are set aside in quarantine are in them, on the side that they are missing from.
+// AuditDifference is an entity whose total isn't the sum of its rollups. The sums are decimal
+// texts, "none" where there is no such row. Rows that are set aside in quarantine are in them, on
+// the side that they are missing from.
 type AuditDifference struct {
 	EntityType     string `json:"entity_type"`
 	EntityID       string `json:"entity_id"`
@@ -114,12 +116,14 @@ const (
 //     hours, series or days with all sums unchanged,
 //   - the dictionaries with the rows that name their entries, and each key with the names that it is the hash of.
 //
-// It can't see what was changed in all of these alike, and no batch that was made up before it was booked.
+// It can't see what was changed in all of these alike, and no batch that was made up before it was
+// booked.
 //
-// It reads everything, in a time that grows with the rollups, while flushes go on. Meanwhile it holds a snapshot, but
-// for the keys, which are read after it: VACUUM can't clean up what is older, and CREATE INDEX CONCURRENTLY waits. An
-// error means that the books couldn't be read; that they don't add up is in the report. The result is kept for Summary,
-// where the database lets it: a standby, and a role that may only read, can be audited too.
+// It reads everything, in a time that grows with the rollups, while flushes go on. Meanwhile it
+// holds a snapshot, but for the keys, which are read after it: VACUUM can't clean up what is older,
+// and CREATE INDEX CONCURRENTLY waits. An error means that the books couldn't be read; that they
+// don't add up is in the report. The result is kept for Summary, where the database lets it: a
+// standby, and a role that may only read, can be audited too.
 func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	start := time.Now()
 	var report AuditReport
@@ -221,7 +225,8 @@ func (a *audit) claims(ctx context.Context, tx querier) error {
 	return nil
 }
 
-// sums are the counters of a book, as texts because sums over a whole book may be larger than any row.
+// sums are the counters of a book, as texts because sums over a whole book may be larger than any
+// row.
 type sums [1 + spend.Counts]string
 
 func (a *audit) books(ctx context.Context, tx querier) error {
@@ -263,8 +268,8 @@ func (a *audit) books(ctx context.Context, tx querier) error {
 	return nil
 }
 
-// compare names the counters in which rows and what is set aside aren't together what they should be, "" if there are
-// none. Texts that are no numbers, as NaN, never are.
+// compare names the counters in which rows and what is set aside aren't together what they should
+// be, "" if there are none. Texts that are no numbers, as NaN, never are.
 func compare(want, rows, aside sums) string {
 	var differences []string
 	for i := range want {

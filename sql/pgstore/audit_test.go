@@ -80,8 +80,9 @@ type tampering struct {
 	says     string   // in the detail of the last of them
 }
 
-// The books that are tampered with: see tamperedBooks. "lone" and "lone tag" have the only rollup row of a series; the two
-// models of the key "two" are two series; the keys "like" and "alike" have the same sums.
+// The books that are tampered with: see tamperedBooks. "lone" and "lone tag" have the only rollup
+// row of a series; the two models of the key "two" are two series; the keys "like" and "alike" have
+// the same sums.
 const (
 	ofTeam3 = " WHERE entity = (SELECT key FROM spendflush.entity WHERE entity_type = 'team' AND entity_id = 'team-3')"
 	ofLone  = " WHERE series = (SELECT key FROM spendflush.series WHERE api_key = 'lone')"
@@ -257,7 +258,8 @@ func troubledTamperings() []tampering {
 	}
 }
 
-// troubledBooks adds a lost batch, one set aside, rows set aside, open and dropped, and pruned marks.
+// troubledBooks adds a lost batch, one set aside, rows set aside, open and dropped, and pruned
+// marks.
 func troubledBooks(t *testing.T, s *Store) {
 	t.Helper()
 	p := newProducer()
@@ -301,7 +303,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// settingAside returns the flush that books the second batch and has the first one's bytes in quarantine.
+// settingAside returns the flush that books the second batch and has the first one's bytes in
+// quarantine.
 func settingAside(bad, good *spend.Batch) *spend.Flush {
 	f := skippingGap(good, bad.Sequence)
 	f.Lost[0].Quarantined = true
@@ -386,7 +389,8 @@ func TestTheAuditFindsTheSameWhileFlushesGoOn(t *testing.T) {
 				default:
 				}
 				flushing.RLock()
-				// Each by a producer of its own, so that no mark is missing when the books are put back.
+				// Each by a producer of its own, so that no mark is missing when the books are put
+				// back.
 				f := flushOf(newProducer(), 1, 1, request{spend.Series{APIKey: "of load", Model: fmt.Sprint(r.IntN(9))}, noon - 48, one("1")})
 				if err := s.Apply(t.Context(), f); err != nil {
 					t.Error(err)

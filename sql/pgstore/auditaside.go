@@ -12,7 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// aside is what the rows count that are set aside in quarantine. It holds a sum for each entity that has such rows.
+// aside is what the rows count that are set aside in quarantine. It holds a sum for each entity
+// that has such rows.
 type aside struct {
 	sums  map[asideOf]*[fingerprintWeights]big.Int
 	days  map[int32]*fingerprint // of rollup rows, by day from 2000-01-01
@@ -80,7 +81,8 @@ func (s *aside) add(r *asideRow) {
 	}
 }
 
-// asideNames reads the names of a row in quarantine: the key that they have, and the entities that the row counts on.
+// asideNames reads the names of a row in quarantine: the key that they have, and the entities that
+// the row counts on.
 func asideNames(book, names string) (key spend.Key, list []spend.Entity, err error) {
 	if book == rollupBook {
 		var series spend.Series

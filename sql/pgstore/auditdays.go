@@ -22,7 +22,8 @@ type auditedDay struct {
 	bad     bool        // it can't be right whatever the fingerprints are
 }
 
-// days compares the rollup rows with what flushes added to them, day by day. It holds one number a day.
+// days compares the rollup rows with what flushes added to them, day by day. It holds one number a
+// day.
 func (a *audit) days(ctx context.Context, tx querier) error {
 	days := map[int32]*auditedDay{}
 	at := func(day int32) *auditedDay {
@@ -87,7 +88,8 @@ func (a *audit) readFingerprints(ctx context.Context, tx querier, at func(day in
 		} else {
 			d.bad = true
 		}
-		// The mark of older rows on a day that can't have any would keep the day from being compared.
+		// The mark of older rows on a day that can't have any would keep the day from being
+		// compared.
 		d.before = before
 		d.bad = d.bad || before && (old == nil || !*old)
 		return nil
@@ -102,7 +104,8 @@ func fingerprintOf(n *big.Int) fingerprint {
 
 var errRollupRow = errors.New("a rollup row can't be read")
 
-// readRollups streams all rollup rows. They are taken apart by hand: there may be hundreds of millions.
+// readRollups streams all rollup rows. They are taken apart by hand: there may be hundreds of
+// millions.
 func (a *audit) readRollups(ctx context.Context, tx querier, at func(day int32) *auditedDay) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_rollups"), pgx.QueryResultFormats{binaryFormat})
 	if err != nil {

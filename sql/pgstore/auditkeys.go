@@ -10,8 +10,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// keys makes the keys of the dictionaries anew from their names. Entries never change, so that needs no snapshot in
-// common with the rest.
+// keys makes the keys of the dictionaries anew from their names. Entries never change, so that
+// needs no snapshot in common with the rest.
 func (a *audit) keys(ctx context.Context) error {
 	wrong := a.aside.wrong
 	entities, err := a.entityKeys(ctx, &wrong)

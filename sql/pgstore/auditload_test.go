@@ -16,8 +16,8 @@ import (
 
 const loadShards = 3
 
-// loadProducer seals requests by the hash of their series, and lets a goroutine a lane commit them. Lanes lose batches, find
-// them again, and have some set aside.
+// loadProducer seals requests by the hash of their series, and lets a goroutine a lane commit them.
+// Lanes lose batches, find them again, and have some set aside.
 type loadProducer struct {
 	id    spend.ProducerID
 	lanes [loadShards]loadLane
@@ -59,8 +59,8 @@ func (p *loadProducer) round(r *rand.Rand) (lanes [loadShards][]*spend.Flush) {
 	return lanes
 }
 
-// next returns the flushes of one batch: one that books it; none, as it is lost and the next one passes it; or the one that
-// finds a lost one besides.
+// next returns the flushes of one batch: one that books it; none, as it is lost and the next one
+// passes it; or the one that finds a lost one besides.
 func (p *loadProducer) next(r *rand.Rand, shard int, requests []request) []*spend.Flush {
 	lane := &p.lanes[shard]
 	f := p.batch(shard, requests)
@@ -97,7 +97,8 @@ func (p *loadProducer) run(ctx context.Context, group *errgroup.Group, s *Store,
 	}
 }
 
-// brim keeps a row so full, with nothing but what is booked, that Postgres refuses what comes on top.
+// brim keeps a row so full, with nothing but what is booked, that Postgres refuses what comes on
+// top.
 type brim struct {
 	producer spend.ProducerID
 	sequence uint64
@@ -113,8 +114,9 @@ func (b *brim) book(ctx context.Context, s *Store, amounts ...string) error {
 	return s.Apply(ctx, flushOf(b.producer, b.sequence, b.sequence, requests...))
 }
 
-// round fills a row, lets another be refused, makes room, and applies what was refused, but for one that is dropped. The
-// control sums stay near 0 all the time, because another entity has the opposite.
+// round fills a row, lets another be refused, makes room, and applies what was refused, but for one
+// that is dropped. The control sums stay near 0 all the time, because another entity has the
+// opposite.
 func (b *brim) round(ctx context.Context, s *Store) error {
 	const most = "99999999999999999999999998"
 	if err := b.book(ctx, s, most, "-"+most); err != nil {
@@ -184,7 +186,8 @@ func (a *audits) note(report AuditReport) {
 	}
 }
 
-// auditUnderLoad makes audits while producers, shards and quarantine move, until so many are made or one has failed.
+// auditUnderLoad makes audits while producers, shards and quarantine move, until so many are made
+// or one has failed.
 func auditUnderLoad(t *testing.T, s *Store, wanted int) *audits {
 	t.Helper()
 	all := &audits{}
@@ -235,7 +238,8 @@ func TestAuditsAtAnyMomentDontFailFalselyWhileProducersShardsAndQuarantineMove(t
 	wantAudit(t, s)
 }
 
-// This is a test of the test before it: an audit that doesn't know what is set aside must fail falsely.
+// This is a test of the test before it: an audit that doesn't know what is set aside must fail
+// falsely.
 func TestAuditsThatDontKnowWhatIsSetAsideFailFalsely(t *testing.T) {
 	s := open(t, database(t), Options{MaxConns: 16})
 	s.statement = func(name string) string {

@@ -59,8 +59,8 @@ func BenchmarkApply(b *testing.B) {
 	measure(b, s, f, next)
 }
 
-// BenchmarkLimit sends the same rows as two UPSERTs, encoded beforehand, in a transaction of their own: what Apply would
-// take if it did nothing else, and didn't know which rows are there.
+// BenchmarkLimit sends the same rows as two UPSERTs, encoded beforehand, in a transaction of their
+// own: what Apply would take if it did nothing else, and didn't know which rows are there.
 func BenchmarkLimit(b *testing.B) {
 	s := open(b, database(b), Options{})
 	f := benchFlush(b)
@@ -114,7 +114,8 @@ func BenchmarkEncode(b *testing.B) {
 	b.ReportMetric(float64(len(e.buf))/35_000, "B/row")
 }
 
-// BenchmarkAudit reads 1,000,000 rollup rows of 10,000 series. They don't add up, as most were made past the books.
+// BenchmarkAudit reads 1,000,000 rollup rows of 10,000 series. They don't add up, as most were made
+// past the books.
 func BenchmarkAudit(b *testing.B) {
 	s := open(b, database(b), Options{})
 	apply(b, s, benchFlush(b))
@@ -183,8 +184,9 @@ func BenchmarkLookForIDs(b *testing.B) {
 	b.ReportMetric(float64(b.N)*10_000/b.Elapsed().Seconds(), "ids/s")
 }
 
-// BenchmarkApplyIDs commits 10,000 identified updates: new ones; repeats; the same sums without ids; and, as a limit, the same ids as one
-// INSERT, encoded beforehand, in a transaction of its own.
+// BenchmarkApplyIDs commits 10,000 identified updates: new ones; repeats; the same sums without
+// ids; and, as a limit, the same ids as one INSERT, encoded beforehand, in a transaction of its
+// own.
 func BenchmarkApplyIDs(b *testing.B) {
 	prepare := func(round int) *spend.Flush { return alone(b, newFacts(0).seal(b, benchIDs(round)...), spend.Mark{}) }
 	b.Run("new", func(b *testing.B) {

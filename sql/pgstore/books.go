@@ -67,8 +67,9 @@ func (s *Store) booksIdentity(ctx context.Context, check func(*BooksIdentity) er
 	return is, nil
 }
 
-// NewBooksID gives the books of the database another id, a random one unless id names one, and returns it. It waits for
-// flushes under way. What was queued under the id before stays in Redis, and is not brought to this database any more.
+// NewBooksID gives the books of the database another id, a random one unless id names one, and
+// returns it. It waits for flushes under way. What was queued under the id before stays in Redis,
+// and is not brought to this database any more.
 func (s *Store) NewBooksID(ctx context.Context, id spend.BooksID) (spend.BooksID, error) {
 	var asked *[16]byte
 	if !id.IsZero() {
@@ -110,7 +111,8 @@ func (s *Store) Witnesses(ctx context.Context, id spend.BooksID, anew bool) ([]s
 	return list, nil
 }
 
-// BooksPlace implements spend.BooksPlacer: it is a hash of hosts, ports and the name of the database.
+// BooksPlace implements spend.BooksPlacer: it is a hash of hosts, ports and the name of the
+// database.
 func (s *Store) BooksPlace() string {
 	config := s.pool.Config().ConnConfig
 	hosts := []string{fmt.Sprintf("%q:%d", config.Host, config.Port)}

@@ -56,7 +56,8 @@ func TestAFlushOfOtherBooksLeavesNoTrace(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// A flush that has claimed is over before the books get another id, and one that claims later is refused.
+// A flush that has claimed is over before the books get another id, and one that claims later is
+// refused.
 func TestANewIDWaitsForFlushesUnderWay(t *testing.T) {
 	databaseURL := database(t)
 	s, admin := open(t, databaseURL, Options{}), open(t, databaseURL, Options{})

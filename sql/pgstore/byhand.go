@@ -12,17 +12,19 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrByHand is wrapped where a batch was applied by hand before, out of the same or another entry of the quarantine.
+// ErrByHand is wrapped where a batch was applied by hand before, out of the same or another entry
+// of the quarantine.
 var ErrByHand = errors.New("this batch was applied by hand")
 
-// ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is added, a batch is claimed
-// like any other and loses the facts that are booked by now, and a conflict is booked beside what has its ids. A batch
-// whose producer is too old to be known is taken not to be in the books: that is for the caller to know.
-// However often a batch lies in quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if
-// another entry with the same batch was applied; ErrRefused if the entry can't be applied now either; spend.ErrApplied if
-// the batch is in the books by now; spend.ErrGap if an earlier one of its producer isn't; spend.ErrFenced if
-// its producer's mark moved meanwhile. After any other
-// error the outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
+// ApplyQuarantined tries an open entry again and settles it in the same transaction: a row is
+// added, a batch is claimed like any other and loses the facts that are booked by now, and a
+// conflict is booked beside what has its ids. A batch whose producer is too old to be known is
+// taken not to be in the books: that is for the caller to know. However often a batch lies in
+// quarantine, it is applied by hand once. The error wraps ErrNotQuarantined; ErrByHand if another
+// entry with the same batch was applied; ErrRefused if the entry can't be applied now either;
+// spend.ErrApplied if the batch is in the books by now; spend.ErrGap if an earlier one of its
+// producer isn't; spend.ErrFenced if its producer's mark moved meanwhile. After any other error the
+// outcome may be unknown: the same call again is safe. by, who does it, is kept with the entry.
 func (s *Store) ApplyQuarantined(ctx context.Context, id int64, by string) error {
 	for try := 1; ; try++ {
 		err := s.on(ctx, func(conn *pgx.Conn) error { return s.applyQuarantined(ctx, conn, id, by) })
@@ -90,8 +92,8 @@ func (s *Store) lockQuarantined(ctx context.Context, from querier, id int64) (q 
 	return q, err
 }
 
-// applyBatch books a batch: by the claim of its producer, or beside all claims where it has no place among them. Who
-// applies such a one says that it isn't in the books.
+// applyBatch books a batch: by the claim of its producer, or beside all claims where it has no
+// place among them. Who applies such a one says that it isn't in the books.
 func (t *transaction) applyBatch(ctx context.Context, from querier, entry int64, q quarantinedEntry) error {
 	b, err := t.store.batchKeys.ParseBatch(q.bytes)
 	if err != nil {
@@ -164,8 +166,8 @@ func (t *transaction) noteByHand(ctx context.Context, from querier, entry int64,
 
 func (t *transaction) bookByHand(ctx context.Context, b *spend.Batch, f *spend.Flush, beside bool) error {
 	var e encoder
-	// It is no change that instances count: after a restore it could make up for one that is missing before any has looked. If it is
-	// turned back itself, its entry is open again.
+	// It is no change that instances count: after a restore it could make up for one that is
+	// missing before any has looked. If it is turned back itself, its entry is open again.
 	f, taken, facts, err := t.decideByHand(ctx, f)
 	if err != nil {
 		return err
@@ -190,7 +192,8 @@ func (t *transaction) addByHand(ctx context.Context, f *spend.Flush, encoded enc
 	return t.addAll(ctx, f, encoded, t.prepare(&rows, f))
 }
 
-// decideByHand decides which facts of a batch count by now. Without facts it returns the flush as it is.
+// decideByHand decides which facts of a batch count by now. Without facts it returns the flush as
+// it is.
 func (t *transaction) decideByHand(ctx context.Context, f *spend.Flush) (*spend.Flush, *spend.Decision, []call, error) {
 	if len(f.Facts) == 0 {
 		return f, nil, nil, nil

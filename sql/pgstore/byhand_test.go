@@ -25,7 +25,8 @@ func signedTwin(t *testing.T, batch []byte) []byte {
 	return twin
 }
 
-// besideClaims puts each of the bytes into quarantine as a batch that has no place among the claims.
+// besideClaims puts each of the bytes into quarantine as a batch that has no place among the
+// claims.
 func besideClaims(t *testing.T, s *Store, batches ...[]byte) (ids []int64) {
 	t.Helper()
 	for _, bytes := range batches {
@@ -38,7 +39,8 @@ func besideClaims(t *testing.T, s *Store, batches ...[]byte) (ids []int64) {
 	return ids
 }
 
-// chainOf returns the batches 1 to n of a producer, of one dollar each, each of which goes on from the one before.
+// chainOf returns the batches 1 to n of a producer, of one dollar each, each of which goes on from
+// the one before.
 func chainOf(p spend.ProducerID, n uint64) (batches []*spend.Batch) {
 	var prior spend.Digest
 	for i := range n {

@@ -7,23 +7,28 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// NewStore returns a Store on a pool of the caller's, who goes on to use it, and closes it after the Store. It doesn't
-// contact the database. The error names each option that can't be used, and what is allowed.
+// NewStore returns a Store on a pool of the caller's, who goes on to use it, and closes it after
+// the Store. It doesn't contact the database. The error names each option that can't be used, and
+// what is allowed.
 //
-// Nothing is changed in the pool, its connections or their sessions. Every transaction brings the settings that it needs
-// and takes them along when it ends, so a pooler in transaction mode may stand in between. No statement is prepared under
-// a name, whatever the pool's DefaultQueryExecMode. What others have set in a session doesn't matter, with two exceptions:
-// the role must have the rights of docs/runbook.md in every transaction, and session_replication_role must be origin.
+// Nothing is changed in the pool, its connections or their sessions. Every transaction brings the
+// settings that it needs and takes them along when it ends, so a pooler in transaction mode may
+// stand in between. No statement is prepared under a name, whatever the pool's
+// DefaultQueryExecMode. What others have set in a session doesn't matter, with two exceptions: the
+// role must have the rights of docs/runbook.md in every transaction, and session_replication_role
+// must be origin.
 //
-// The pool needs two connections at least: a pglock.Locker keeps one busy while a flush uses another. A flush takes one
-// for as long as its transaction lasts, every read one; callers wait for a connection.
+// The pool needs two connections at least: a pglock.Locker keeps one busy while a flush uses
+// another. A flush takes one for as long as its transaction lasts, every read one; callers wait for
+// a connection.
 //
-// The pool decides which server is written to. A standby is never written to nor believed, and a connection whose server
-// says that it is one, or stops, is closed. But of several hosts only the caller's target_session_attrs=primary (or
-// read-write) finds the primary. That a server is frozen, or was replaced while it was away, is noticed only by a Store
-// that Open has made.
+// The pool decides which server is written to. A standby is never written to nor believed, and a
+// connection whose server says that it is one, or stops, is closed. But of several hosts only the
+// caller's target_session_attrs=primary (or read-write) finds the primary. That a server is frozen,
+// or was replaced while it was away, is noticed only by a Store that Open has made.
 //
-// Of the options MaxConns, Standby, Logger and ApplicationName are the pool's business and must be left zero.
+// Of the options MaxConns, Standby, Logger and ApplicationName are the pool's business and must be
+// left zero.
 func NewStore(pool *pgxpool.Pool, o Options) (*Store, error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }

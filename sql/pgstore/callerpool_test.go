@@ -46,7 +46,8 @@ func onPool(t *testing.T, pool *pgxpool.Pool) *Store {
 	return s
 }
 
-// setUp has every session of the pool begin by these settings, as a caller does for work of its own.
+// setUp has every session of the pool begin by these settings, as a caller does for work of its
+// own.
 func setUp(settings string) func(*pgxpool.Config) {
 	return func(config *pgxpool.Config) {
 		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
@@ -60,7 +61,8 @@ func setUp(settings string) func(*pgxpool.Config) {
 	}
 }
 
-// state returns what a session is set to, and what is left in it. It calls nothing that the session's search_path decides on.
+// state returns what a session is set to, and what is left in it. It calls nothing that the
+// session's search_path decides on.
 func state(t *testing.T, conn *pgx.Conn) map[string]string {
 	t.Helper()
 	results, err := conn.PgConn().Exec(t.Context(), `SELECT name, setting FROM pg_catalog.pg_settings;
@@ -96,7 +98,8 @@ func states(t *testing.T, pool *pgxpool.Pool) (all []map[string]string) {
 	return all
 }
 
-// A caller's sessions may be set up in any way: it matters to no statement of a Store and its lock, and they stay as they are.
+// A caller's sessions may be set up in any way: it matters to no statement of a Store and its lock,
+// and they stay as they are.
 func TestAPoolOfTheCallersWorksHoweverItIsSetUpAndStaysAsItIs(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -250,7 +253,8 @@ func TestBooksInADatabaseThatCanNotKeepEveryTextAreNotTold(t *testing.T) {
 	}
 }
 
-// A caller's pool knows nothing of standbys. Its connections to one must not come back to it, or they were used for ever.
+// A caller's pool knows nothing of standbys. Its connections to one must not come back to it, or
+// they were used for ever.
 func TestAConnectionOfTheCallersThatLeadsToAStandbyIsClosedAndTheOthersAreLeftAlone(t *testing.T) {
 	primary, standby := couple(t)
 	front := faultproxy.New(t, host(t, standby.URL("")))

@@ -7,8 +7,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// In these tests it is the world that is moved, not the clock of Postgres: where that is a year ahead, all that was done
-// before lies a year back, and the clocks of the instances show a year ago.
+// In these tests it is the world that is moved, not the clock of Postgres: where that is a year
+// ahead, all that was done before lies a year back, and the clocks of the instances show a year
+// ago.
 
 const year = 365 * 24 * time.Hour
 
@@ -77,7 +78,8 @@ func TestAnInstanceThatHasJustBegunPrunesNothing(t *testing.T) {
 	keepsMark(t, s, other, 2)
 }
 
-// Postgres's clock is behind, and then right again. What was seen before must not look as if it had been idle since.
+// Postgres's clock is behind, and then right again. What was seen before must not look as if it had
+// been idle since.
 func TestAClockThatIsBehindDoesNotMakeMarksLookIdle(t *testing.T) {
 	s := open(t, database(t), Options{})
 	living, other := bornAgo(40*24*time.Hour), bornAgo(41*24*time.Hour)

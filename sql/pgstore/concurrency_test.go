@@ -65,8 +65,8 @@ func TestAnUnknownProducerIsTakenUpByOneOfManyThatComeAtOnce(t *testing.T) {
 	}
 }
 
-// fight lets four flushers without a lock commit the same batches of three producers: they start at marks that may be
-// old, take stretches of any length, and give up transactions in the middle.
+// fight lets four flushers without a lock commit the same batches of three producers: they start at
+// marks that may be old, take stretches of any length, and give up transactions in the middle.
 func fight(t *testing.T, s *Store) {
 	t.Helper()
 	const batches = 40
@@ -156,8 +156,9 @@ func TestFourFlushersWithoutALockAndWithoutTheClaimDrift(t *testing.T) {
 	}
 }
 
-// overlap lets eight clients write the same rows again and again, each on its own producer. With shuffle the rows come in
-// any order and each client writes for a shard of its own, as clients do that don't agree on the number of shards.
+// overlap lets eight clients write the same rows again and again, each on its own producer. With
+// shuffle the rows come in any order and each client writes for a shard of its own, as clients do
+// that don't agree on the number of shards.
 func overlap(t *testing.T, s *Store, shuffle bool) {
 	t.Helper()
 	var group errgroup.Group
@@ -197,7 +198,8 @@ func TestEightWritersOfTheSameRowsDontDeadlock(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// Each Store remembers what it has written itself, so that a row which is known to one is fresh to the other.
+// Each Store remembers what it has written itself, so that a row which is known to one is fresh to
+// the other.
 func TestFlushesOfKnownAndFreshRowsDontDeadlock(t *testing.T) {
 	databaseURL := database(t)
 	s := open(t, databaseURL, Options{})
@@ -224,7 +226,8 @@ func TestFlushesOfKnownAndFreshRowsDontDeadlock(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// This is a test of the tests before it: rows in any order must deadlock, and Apply must get over it.
+// This is a test of the tests before it: rows in any order must deadlock, and Apply must get over
+// it.
 func TestEightWritersOfUnsortedRowsDeadlockAndAreTriedAgain(t *testing.T) {
 	databaseURL := database(t)
 	s := open(t, databaseURL, Options{MaxConns: 8})

@@ -149,8 +149,8 @@ func TestAuditTellsOfACloneThatWasMovedOverAGap(t *testing.T) {
 	}
 }
 
-// The batch of a clone lies in quarantine. That says nothing of the one that was passed in the same place: its producer
-// would let go of it.
+// The batch of a clone lies in quarantine. That says nothing of the one that was passed in the same
+// place: its producer would let go of it.
 func TestAnUnclaimedBatchInQuarantineIsNotTheLostOneInItsPlace(t *testing.T) {
 	for _, last := range []uint64{1, 2} { // it would be all of what is lost there, or a part
 		s := open(t, database(t), Options{})

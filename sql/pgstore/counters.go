@@ -19,8 +19,8 @@ var fileFuncs = template.FuncMap{
 	// whole does it for all but the spend.
 	"whole": func(pattern string) string { return forEach(columns[1:], pattern) },
 
-	// arrays, texts and values write the parameters from a number on that have the counters: arrays of them, arrays of
-	// their texts, and one row of them.
+	// arrays, texts and values write the parameters from a number on that have the counters: arrays
+	// of them, arrays of their texts, and one row of them.
 	"arrays": func(first int) string { return parameters(first, "numeric[]", "bigint[]") },
 	"texts":  func(first int) string { return parameters(first, "text[]", "text[]") },
 	"values": func(first int) string { return parameters(first, "numeric", "bigint") },
@@ -35,8 +35,8 @@ var fileFuncs = template.FuncMap{
 	},
 }
 
-// Columns writes the pattern for each column of the counters, the spend first, with commas between; % in it is the
-// column's name.
+// Columns writes the pattern for each column of the counters, the spend first, with commas between;
+// % in it is the column's name.
 func Columns(pattern string) string { return forEach(columns, pattern) }
 
 func forEach(names []string, pattern string) string {

@@ -4,8 +4,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made once and sent at every
-// try.
+// encodedFlush is what a flush is, beside its rows, as parameters of the statements. It is made
+// once and sent at every try.
 type encodedFlush struct {
 	claims, lost, quarantine, control []param
 
@@ -19,7 +19,8 @@ type encodedFlush struct {
 	facts []call    // ids and what was taken out
 }
 
-// encodeFlush encodes a flush that counts as so many changes of the books. taken is what was taken out of it, nil if it has no facts.
+// encodeFlush encodes a flush that counts as so many changes of the books. taken is what was taken
+// out of it, nil if it has no facts.
 func encodeFlush(e *encoder, f *spend.Flush, taken *spend.Decision, changes int16) encodedFlush {
 	parts := e.parts(
 		func() { encodeClaims(e, f) }, func() { encodeLost(e, f) }, func() { encodeBad(e, f.Shard, f.Quarantine) },
@@ -133,7 +134,8 @@ func split(h spend.Hour) (day int32, hour int16) {
 	return day, int16(rest)
 }
 
-// rollupBook is how the book of the rollups is named in the database. The totals of an entity type are a book of its name.
+// rollupBook is how the book of the rollups is named in the database. The totals of an entity type
+// are a book of its name.
 const rollupBook = "rollup"
 
 // The books of what was taken out before it was booked.
@@ -142,7 +144,8 @@ const (
 	bookConflict  = "conflict"
 )
 
-// encodeControl encodes the control sums, what was taken out, and how many changes of the books they are.
+// encodeControl encodes the control sums, what was taken out, and how many changes of the books
+// they are.
 func encodeControl(e *encoder, f *spend.Flush, taken *spend.Decision, changes int16) {
 	books := []string{rollupBook} // always: it counts the changes
 	sums := []*spend.Counters{&f.Control.Rollups}

@@ -12,13 +12,16 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// ErrRefused is spend.ErrRefused: Postgres, or Apply itself, refuses what is to be written because of what it is.
+// ErrRefused is spend.ErrRefused: Postgres, or Apply itself, refuses what is to be written because
+// of what it is.
 var ErrRefused = spend.ErrRefused
 
-// errShort is wrapped where a statement did less than it was sent, so that the transaction was rolled back.
+// errShort is wrapped where a statement did less than it was sent, so that the transaction was
+// rolled back.
 var errShort = errors.New("fewer rows than were sent")
 
-// action says what to do about a failed try of a transaction whose COMMIT wasn't sent, or was refused.
+// action says what to do about a failed try of a transaction whose COMMIT wasn't sent, or was
+// refused.
 type action int
 
 const (
@@ -36,8 +39,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// Refusal returns what Postgres itself answered, in one line with its code, or that it is a standby; "" if the error
-// isn't an answer of it, as where it can't be reached.
+// Refusal returns what Postgres itself answered, in one line with its code, or that it is a
+// standby; "" if the error isn't an answer of it, as where it can't be reached.
 func Refusal(err error) string {
 	if errors.Is(err, ErrStandby) {
 		return ErrStandby.Error()
@@ -71,8 +74,9 @@ const (
 	codeUndefinedSchema     = "3F000"
 )
 
-// Explain explains an error that Postgres gave about what it was asked and not about how it is: asking again can't help.
-// ok is false for all other errors. The explanation names no host, no role and nothing that is in the books.
+// Explain explains an error that Postgres gave about what it was asked and not about how it is:
+// asking again can't help. ok is false for all other errors. The explanation names no host, no role
+// and nothing that is in the books.
 func Explain(err error) (explanation string, ok bool) {
 	code := sqlState(err)
 	switch {
@@ -113,20 +117,23 @@ func classify(ctx context.Context, err error) action {
 	}
 }
 
-// isOfRow says whether the code is about what was to be written: a row twice, data that can't be (class 22), a constraint (23).
+// isOfRow says whether the code is about what was to be written: a row twice, data that can't be
+// (class 22), a constraint (23).
 func isOfRow(code string) bool {
 	return code == codeCardinality || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
 }
 
-// isOfOthers says whether the code may be about one row, because an operator has put a trigger or an index on a table of ours: what
-// a function raises (class P0), and a row too large for an index. A row is set aside for it if others are taken. If it is
-// another statement that fails, nothing says that a batch is at fault: all of them may fail.
+// isOfOthers says whether the code may be about one row, because an operator has put a trigger or
+// an index on a table of ours: what a function raises (class P0), and a row too large for an index.
+// A row is set aside for it if others are taken. If it is another statement that fails, nothing
+// says that a batch is at fault: all of them may fail.
 func isOfOthers(code string) bool { return strings.HasPrefix(code, "P0") || code == codeLimit }
 
-// isConnectionCode says whether the code is about the connection or the server's state and not about the statement:
-// classes 08 (connection exception), 25P03 (idled too long in the transaction), 53300 (too many connections) and 57P
-// (operator intervention, such as a shutdown or a terminated backend), and the two of a server that became a standby.
-// The connection of the latter is closed, so that the next try looks for a primary.
+// isConnectionCode says whether the code is about the connection or the server's state and not
+// about the statement: classes 08 (connection exception), 25P03 (idled too long in the
+// transaction), 53300 (too many connections) and 57P (operator intervention, such as a shutdown or
+// a terminated backend), and the two of a server that became a standby. The connection of the
+// latter is closed, so that the next try looks for a primary.
 func isConnectionCode(code string) bool {
 	return strings.HasPrefix(code, "08") || code == "25P03" || code == "53300" || strings.HasPrefix(code, "57P") || pglink.Ends(code)
 }

@@ -9,17 +9,19 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// A fingerprint of rollup rows is the sum, modulo 2^128, over the rows of a day, of the sum over the counters of
+// A fingerprint of rollup rows is the sum, modulo 2^128, over the rows of a day, of the sum over
+// the counters of
 //
 //	weight(series, hour, counter) · counter
 //
-// The seven weights of a row are the first seven 32-bit words, big-endian, of the SHA-256 of the series key (16 bytes)
-// and the hour of the day (2 bytes, big-endian). The counters are in the order of sumNames; spend is in units of 10^-12
-// dollars.
+// The seven weights of a row are the first seven 32-bit words, big-endian, of the SHA-256 of the
+// series key (16 bytes) and the hour of the day (2 bytes, big-endian). The counters are in the
+// order of sumNames; spend is in units of 10^-12 dollars.
 //
-// It is linear: what a flush adds to the rows of a day, however it is split and in whatever order it comes, adds the
-// same to the fingerprint. So the flush need not read the rows, and the audit need not know the flushes. Whatever moves
-// a counter between hours or series, with all sums unchanged, changes the fingerprint but for one case in 2^32.
+// It is linear: what a flush adds to the rows of a day, however it is split and in whatever order
+// it comes, adds the same to the fingerprint. So the flush need not read the rows, and the audit
+// need not know the flushes. Whatever moves a counter between hours or series, with all sums
+// unchanged, changes the fingerprint but for one case in 2^32.
 //
 // It is no signature: who may write the rows may write the fingerprint too.
 type fingerprint struct{ hi, lo uint64 }
@@ -80,8 +82,8 @@ func (f fingerprint) String() string {
 	return n.Or(n, new(big.Int).SetUint64(f.lo)).String()
 }
 
-// numericUnits reads the binary format of NUMERIC as a number of 10^-12, modulo 2^128. It is the reverse of
-// appendNumeric. ok is false if the number is none, or has more decimals.
+// numericUnits reads the binary format of NUMERIC as a number of 10^-12, modulo 2^128. It is the
+// reverse of appendNumeric. ok is false if the number is none, or has more decimals.
 func numericUnits(b []byte) (f fingerprint, ok bool) {
 	if len(b) < 8 {
 		return f, false
@@ -105,8 +107,9 @@ func numericUnits(b []byte) (f fingerprint, ok bool) {
 	return f, true
 }
 
-// fingerprintCalls returns the statement that adds the fingerprints of the flush's rollup rows to their days. Rows that
-// are set aside in quarantine are in it too; so the audit counts what lies there.
+// fingerprintCalls returns the statement that adds the fingerprints of the flush's rollup rows to
+// their days. Rows that are set aside in quarantine are in it too; so the audit counts what lies
+// there.
 func fingerprintCalls(f *spend.Flush) []call {
 	if len(f.Rollups) == 0 {
 		return nil
@@ -116,7 +119,8 @@ func fingerprintCalls(f *spend.Flush) []call {
 	for i := range f.Rollups {
 		row := &f.Rollups[i]
 		day, hour := split(row.Hour)
-		// The rows are in the order of hours; where they aren't, a day is there twice, which the statement adds up.
+		// The rows are in the order of hours; where they aren't, a day is there twice, which the
+		// statement adds up.
 		if n := len(days); n == 0 || days[n-1] != day {
 			days, sums = append(days, day), append(sums, fingerprint{})
 		}

@@ -14,8 +14,8 @@ import (
 
 // These tests are about guards whose loss no other test noticed; see internal/lab/mutants.
 
-// impatient returns a Store on a new database that looks for deadlocks often, and that sends rows in any order and as
-// if none of them were known.
+// impatient returns a Store on a new database that looks for deadlocks often, and that sends rows
+// in any order and as if none of them were known.
 func impatient(t *testing.T) *Store {
 	t.Helper()
 	databaseURL := database(t)
@@ -26,8 +26,8 @@ func impatient(t *testing.T) *Store {
 	return s
 }
 
-// Sorted rows don't deadlock, and rows are sorted twice, before they are sent and in the statements. This is about the
-// second time.
+// Sorted rows don't deadlock, and rows are sorted twice, before they are sent and in the
+// statements. This is about the second time.
 func TestStatementsLockRowsInOneOrderWhateverTheyAreSent(t *testing.T) {
 	s := impatient(t)
 	overlap(t, s, true)
@@ -37,7 +37,8 @@ func TestStatementsLockRowsInOneOrderWhateverTheyAreSent(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// Whoever writes the same rollups writes the same totals before, and waits there; unless the totals are of another shard.
+// Whoever writes the same rollups writes the same totals before, and waits there; unless the totals
+// are of another shard.
 func TestRollupsAloneAreLockedInOneOrderWhateverTheyAreSent(t *testing.T) {
 	s := impatient(t)
 	var group sync.WaitGroup
@@ -61,8 +62,8 @@ func TestRollupsAloneAreLockedInOneOrderWhateverTheyAreSent(t *testing.T) {
 	}
 }
 
-// In the hour in which it was booked, the rollup row is taken for known and isn't there; in the next one it is new, and
-// Postgres has to notice.
+// In the hour in which it was booked, the rollup row is taken for known and isn't there; in the
+// next one it is new, and Postgres has to notice.
 func TestASeriesMissingFromTheDictionaryIsTakenUpAgain(t *testing.T) {
 	for _, later := range []spend.Hour{0, 1} {
 		s := open(t, database(t), Options{})

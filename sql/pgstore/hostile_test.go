@@ -20,8 +20,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// useEverything runs every statement that a Store and its lock have, each for what it is there for. What a test does to the
-// tables by itself is done on connections of aside.
+// useEverything runs every statement that a Store and its lock have, each for what it is there for.
+// What a test does to the tables by itself is done on connections of aside.
 func useEverything(t *testing.T, s, aside *Store) {
 	t.Helper()
 	ctx := t.Context()
@@ -144,9 +144,10 @@ func readEverything(t *testing.T, s *Store, p spend.ProducerID) {
 	}
 }
 
-// twins makes, in a schema that stands before pg_catalog, a function like each one there, under its very types and under
-// those that a polymorphic or variadic one may be called with, and an operator like each one, also between any two common
-// types. To call one of them is an error. What takes or gives types of the server's own insides can't be made, nor called.
+// twins makes, in a schema that stands before pg_catalog, a function like each one there, under its
+// very types and under those that a polymorphic or variadic one may be called with, and an operator
+// like each one, also between any two common types. To call one of them is an error. What takes or
+// gives types of the server's own insides can't be made, nor called.
 const twins = `
 CREATE SCHEMA evil;
 CREATE FUNCTION evil.trap() RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a function outside of pg_catalog was called'; END $$;
@@ -200,7 +201,8 @@ BEGIN
 END $do$;
 `
 
-// wantTwins fails unless what statements call, as far as it is to be found in their texts, has its twin.
+// wantTwins fails unless what statements call, as far as it is to be found in their texts, has its
+// twin.
 func wantTwins(t *testing.T, s *Store, schema string) {
 	t.Helper()
 	names, err := filepath.Glob("*.sql")
@@ -256,8 +258,9 @@ func TestNothingOfAnotherSchemaIsEverCalled(t *testing.T) {
 	}
 }
 
-// The usual case: another role may put things into the schema public, which stands behind pg_catalog. An exact match there
-// is taken before a polymorphic function of pg_catalog. Here it has done so before the tables are made.
+// The usual case: another role may put things into the schema public, which stands behind
+// pg_catalog. An exact match there is taken before a polymorphic function of pg_catalog. Here it
+// has done so before the tables are made.
 func TestNothingOfTheSchemaPublicIsEverCalled(t *testing.T) {
 	databaseURL := testserver.Postgres(t)
 	s := open(t, databaseURL, Options{})
@@ -354,7 +357,8 @@ func TestAFlushTakesAsLongAsItTakesWhateverTheRoleAllows(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// A statement outside of a transaction of read or write would be up to the settings of the role, and to its search_path.
+// A statement outside of a transaction of read or write would be up to the settings of the role,
+// and to its search_path.
 func TestNoStatementIsSentOutsideOfATransaction(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil || len(names) == 0 {

@@ -8,8 +8,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// However the same updates are split over producers, batches, flushes and shards' order, and however often flushes are
-// repeated, the tables of the books are the same, byte by byte, but for whose marks brought them and when.
+// However the same updates are split over producers, batches, flushes and shards' order, and
+// however often flushes are repeated, the tables of the books are the same, byte by byte, but for
+// whose marks brought them and when.
 func TestAnySplitOrderAndRepetitionMakesIdenticalTables(t *testing.T) {
 	requests := traffic(rand.New(rand.NewPCG(31, 1)), 400, 60)
 	var first string

@@ -6,10 +6,11 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// What a transaction takes up in the dictionaries: the texts of entities and series that aren't known to be there.
+// What a transaction takes up in the dictionaries: the texts of entities and series that aren't
+// known to be there.
 
-// maxChunkTexts bounds the texts that one statement sends, about: a row may have 20 kB of them. Postgres takes a message
-// of 1 GiB at most, and both sides need room for it.
+// maxChunkTexts bounds the texts that one statement sends, about: a row may have 20 kB of them.
+// Postgres takes a message of 1 GiB at most, and both sides need room for it.
 //
 // maxChunkRows bounds its rows: Postgres counts through the sets of tags to find each row's.
 const (

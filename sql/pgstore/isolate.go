@@ -12,8 +12,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// addIsolating adds the rows like addAll, but in parts, each behind a savepoint: a part that is refused is halved until
-// the row is found that is at fault, and that row is put into quarantine. It is slow and used only after addAll failed.
+// addIsolating adds the rows like addAll, but in parts, each behind a savepoint: a part that is
+// refused is halved until the row is found that is at fault, and that row is put into quarantine.
+// It is slow and used only after addAll failed.
 func (t *transaction) addIsolating(ctx context.Context, f *spend.Flush) error {
 	for from := 0; from < len(f.Totals); from += isolatedRows {
 		err := t.halve(ctx, from, min(from+isolatedRows, len(f.Totals)),
@@ -34,8 +35,8 @@ func (t *transaction) addIsolating(ctx context.Context, f *spend.Flush) error {
 	return nil
 }
 
-// isolatedRows is how many rows the parts have, at most, in which rows at fault are looked for. They are encoded while the
-// transaction is open, so that few must do.
+// isolatedRows is how many rows the parts have, at most, in which rows at fault are looked for.
+// They are encoded while the transaction is open, so that few must do.
 const isolatedRows = 1024
 
 func (t *transaction) totalCalls(shard int, rows []spend.TotalRow) []call {

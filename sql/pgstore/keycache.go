@@ -6,13 +6,13 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// keyCache remembers keys whose texts are in the dictionary, so that they needn't be sent again, and their rows, so that
-// they are updated and not upserted, which takes a third more time and log. It decides nothing: rows are kept under the
-// keys themselves, a sum whose key isn't in the dictionary is refused, and an update that finds fewer rows than were sent
-// is undone.
+// keyCache remembers keys whose texts are in the dictionary, so that they needn't be sent again,
+// and their rows, so that they are updated and not upserted, which takes a third more time and log.
+// It decides nothing: rows are kept under the keys themselves, a sum whose key isn't in the
+// dictionary is refused, and an update that finds fewer rows than were sent is undone.
 //
-// It is bounded by two generations: when the young one is full, the old one is evicted. What is in use is carried
-// over. The zero value remembers nothing.
+// It is bounded by two generations: when the young one is full, the old one is evicted. What is in
+// use is carried over. The zero value remembers nothing.
 type keyCache struct {
 	mu         sync.Mutex
 	limit      int // keys in one generation

@@ -14,8 +14,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// manyTags returns requests on n series, each with as many tags as there may be, of the largest size. All have the same
-// tags, or each its own.
+// manyTags returns requests on n series, each with as many tags as there may be, of the largest
+// size. All have the same tags, or each its own.
 func manyTags(n int, same bool) []request {
 	requests := make([]request, n)
 	for i := range requests {
@@ -32,7 +32,8 @@ func manyTags(n int, same bool) []request {
 	return requests
 }
 
-// A process that gets little of a processor takes long to encode. Meanwhile no row is locked, and no time-out runs.
+// A process that gets little of a processor takes long to encode. Meanwhile no row is locked, and
+// no time-out runs.
 func TestAFlushIsEncodedBeforeItsTransactionBegins(t *testing.T) {
 	s := open(t, database(t), Options{})
 	f := flushOf(newProducer(), 1, 1, traffic(rand.New(rand.NewPCG(40, 1)), 100, 50)...)
@@ -102,9 +103,10 @@ func TestManySmallSetsOfTagsAreSentInPieces(t *testing.T) {
 	wantAudit(t, s)
 }
 
-// BenchmarkManyTags books series that have the same 64 tags of 256 bytes each, in flushes as large as the engine makes
-// them, and reports the most memory that the heap has had. They are two flushes, or as many series as
-// SPENDFLUSH_MANY_TAGS says: 68000 take some minutes, for each tag of each is a row.
+// BenchmarkManyTags books series that have the same 64 tags of 256 bytes each, in flushes as large
+// as the engine makes them, and reports the most memory that the heap has had. They are two
+// flushes, or as many series as SPENDFLUSH_MANY_TAGS says: 68000 take some minutes, for each tag of
+// each is a row.
 func BenchmarkManyTags(b *testing.B) {
 	const perFlush = 64 << 20 / (spend.MaxTags * spend.MaxIDBytes)
 	series := 2 * perFlush

@@ -18,8 +18,8 @@ type LastAudit struct {
 	Failed string // the names of the checks that failed, with commas
 }
 
-// ClaimAudit says whether an audit is due, which is so once that much time has passed since the last one was made or
-// claimed. Of all who ask it tells one.
+// ClaimAudit says whether an audit is due, which is so once that much time has passed since the
+// last one was made or claimed. Of all who ask it tells one.
 func (s *Store) ClaimAudit(ctx context.Context, every time.Duration) (due bool, err error) {
 	err = s.write(ctx, func(tx querier) error { return tx.QueryRow(ctx, s.statement("claim_audit"), every).Scan(&due) })
 	if errors.Is(err, pgx.ErrNoRows) {

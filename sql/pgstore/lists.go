@@ -19,9 +19,10 @@ type EntityTotal struct {
 	UpdatedAt time.Time
 }
 
-// Entities returns at most limit entities of these types (none: of all) whose id begins with the text, in the order of their
-// ids as bytes; of team members, the user's id counts. It goes by an index, and looks at no more than limit of each type.
-// With an empty text it returns those that have spent most instead, which reads all totals.
+// Entities returns at most limit entities of these types (none: of all) whose id begins with the
+// text, in the order of their ids as bytes; of team members, the user's id counts. It goes by an
+// index, and looks at no more than limit of each type. With an empty text it returns those that
+// have spent most instead, which reads all totals.
 func (s *Store) Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]EntityTotal, error) {
 	if len(types) == 0 {
 		types = spend.EntityTypes()
@@ -57,7 +58,8 @@ type LostID struct {
 	First    uint64 // sequence
 }
 
-// Lost is a range of batches that were skipped as lost together. One that is found or in quarantine stands by itself.
+// Lost is a range of batches that were skipped as lost together. One that is found or in quarantine
+// stands by itself.
 type Lost struct {
 	LostID
 	Last      uint64 // sequence
@@ -67,8 +69,9 @@ type Lost struct {
 
 	Quarantined bool // its bytes are in quarantine, or were when it was skipped
 
-	// What is missing from the books of all lost batches of the producer in the shard, and how many these are; what is in
-	// quarantine is left out. Of one alone it isn't known. Known is false if the producer's mark was pruned.
+	// What is missing from the books of all lost batches of the producer in the shard, and how many
+	// these are; what is in quarantine is left out. Of one alone it isn't known. Known is false if
+	// the producer's mark was pruned.
 	Known   bool
 	Updates int64
 	Amount  spend.Amount
@@ -82,8 +85,9 @@ const (
 	LostFound       = "found"       // it is in the books
 )
 
-// LostBatches returns at most limit ranges of the batches skipped as lost, in the given state or, with "", in any. The latest
-// producers come first, and of each the latest ranges. after is the last one of the call before; nil begins.
+// LostBatches returns at most limit ranges of the batches skipped as lost, in the given state or,
+// with "", in any. The latest producers come first, and of each the latest ranges. after is the
+// last one of the call before; nil begins.
 func (s *Store) LostBatches(ctx context.Context, state string, after *LostID, limit int) ([]Lost, error) {
 	var producer *[16]byte
 	var shard int

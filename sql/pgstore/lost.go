@@ -22,8 +22,8 @@ func foundPlaces(f *spend.Flush) []position {
 	return places
 }
 
-// badPlaces returns where batches stand that go to quarantine, as far as their headers are to be believed and they may have
-// been skipped as lost.
+// badPlaces returns where batches stand that go to quarantine, as far as their headers are to be
+// believed and they may have been skipped as lost.
 func badPlaces(bad []spend.BadBatch) (places []position) {
 	for i := range bad {
 		if bad[i].Foreign || bad[i].Unclaimed {
@@ -48,8 +48,8 @@ func encodeSplit(e *encoder, shard int, places []position) {
 	e.int8s(len(places), func(i int) int64 { return int64(places[i].sequence) })
 }
 
-// adopt books a batch that can't be claimed. The mark of its producer must be held. taken is what was taken out of it, nil if it
-// has no facts.
+// adopt books a batch that can't be claimed. The mark of its producer must be held. taken is what
+// was taken out of it, nil if it has no facts.
 func (t *transaction) adopt(ctx context.Context, b *spend.Batch, taken *spend.Decision) error {
 	if taken == nil {
 		taken = &spend.Decision{}

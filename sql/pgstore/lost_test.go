@@ -207,8 +207,8 @@ func age(t testing.TB, s *Store, by time.Duration) {
 		int(by.Seconds())))
 }
 
-// touch touches the mark of a producer, and of one beside it that has been there for a day: without such a one nothing is
-// pruned.
+// touch touches the mark of a producer, and of one beside it that has been there for a day: without
+// such a one nothing is pruned.
 func touch(t testing.TB, s *Store, p spend.ProducerID, want int64) {
 	t.Helper()
 	touchAt(t, s, p, time.Now(), want)
@@ -264,7 +264,8 @@ func TestIdleMarksAreSummedUpAndTheBooksStillAddUp(t *testing.T) {
 	}
 }
 
-// A clock that is ahead makes a producer look young: its mark stays until it is old by Postgres's clock.
+// A clock that is ahead makes a producer look young: its mark stays until it is old by Postgres's
+// clock.
 func TestAMarkOfAProducerThatSeemsYoungIsKept(t *testing.T) {
 	s := open(t, database(t), Options{})
 	apply(t, s, flushOf(bornAgo(10*24*time.Hour), 1, 1, costOne))
@@ -369,7 +370,8 @@ func TestAPrunedProducerIsNotTakenForANewOne(t *testing.T) {
 	apply(t, s, flushOf(gone, 1, 1, costOne))
 	age(t, s, 31*24*time.Hour)
 	touch(t, s, newProducer(), 1)
-	// It has been out of touch for all that time, and touches its mark, or its first batch is still on its way.
+	// It has been out of touch for all that time, and touches its mark, or its first batch is still
+	// on its way.
 	for _, p := range []spend.ProducerID{gone, never} {
 		touch(t, s, p, 0)
 		marks, err := s.Marks(t.Context(), 0, []spend.ProducerID{p})

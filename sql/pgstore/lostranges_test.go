@@ -14,7 +14,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// batchAt returns the batch of a producer at that place, with so many before it that nobody has seen, of a dollar each.
+// batchAt returns the batch of a producer at that place, with so many before it that nobody has
+// seen, of a dollar each.
 func batchAt(p spend.ProducerID, sequence uint64) *spend.Batch {
 	f := flushOf(p, sequence, sequence, costOne)
 	prior := int64(sequence - 1)
@@ -43,7 +44,8 @@ func setAside(t testing.TB, s *Store, b *spend.Batch) {
 	}
 }
 
-// wantRanges looks at the ranges of the mark, written as in "1-4,6-9", and at the rows of those that are missing.
+// wantRanges looks at the ranges of the mark, written as in "1-4,6-9", and at the rows of those
+// that are missing.
 func wantRanges(t testing.TB, s *Store, p spend.ProducerID, marked, missing string) {
 	t.Helper()
 	var ranges []string

@@ -10,8 +10,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// A database that is new, or was just restored, has no statistics. A join that compares all rows with all others would take
-// longer by the square of their number.
+// A database that is new, or was just restored, has no statistics. A join that compares all rows
+// with all others would take longer by the square of their number.
 func TestKnownRowsAreLookedUpByIndexInTablesThatWereNeverAnalyzed(t *testing.T) {
 	for _, n := range []int{100, 700, 2000, 6000} {
 		s := open(t, database(t), Options{})
@@ -32,8 +32,8 @@ func TestKnownRowsAreLookedUpByIndexInTablesThatWereNeverAnalyzed(t *testing.T) 
 	}
 }
 
-// planOf returns how the statement is run in a transaction of a flush, with the keys that a query tells and counters for so
-// many rows.
+// planOf returns how the statement is run in a transaction of a flush, with the keys that a query
+// tells and counters for so many rows.
 func planOf(t *testing.T, s *Store, name, keys string, n int) (plan string) {
 	t.Helper()
 	err := s.write(t.Context(), func(tx querier) error {

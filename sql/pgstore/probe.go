@@ -20,7 +20,8 @@ type Server struct {
 	MaxConnections    int    `json:"max_connections"`
 	Fsync             bool   `json:"fsync"` // off: a crash of the machine loses commits, and more
 
-	// ClockAhead is how far Postgres's clock is ahead of this machine's, to the time that asking took.
+	// ClockAhead is how far Postgres's clock is ahead of this machine's, to the time that asking
+	// took.
 	ClockAhead time.Duration `json:"clock_ahead_ns"`
 }
 
@@ -30,8 +31,9 @@ const (
 	PoolerOther       = "pooler"                     // its mode couldn't be told; everything here works in any
 )
 
-// Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on spendflush.total", in order.
-// Those that only migrations need aren't among them. It also returns the time by the clock of Postgres.
+// Lacking returns the rights that the role lacks for what a Store does, such as "INSERT on
+// spendflush.total", in order. Those that only migrations need aren't among them. It also returns
+// the time by the clock of Postgres.
 func (s *Store) Lacking(ctx context.Context) (lacking []string, now time.Time, err error) {
 	if err := s.readRow(ctx, "rights", nil, &lacking, &now); err != nil {
 		return nil, now, fmt.Errorf("look at the rights of the role: %w", err)
@@ -39,8 +41,8 @@ func (s *Store) Lacking(ctx context.Context) (lacking []string, now time.Time, e
 	return lacking, now, nil
 }
 
-// Probe looks at the server on connections of its own, two at once. The error wraps ErrEncoding if the database can't keep
-// every text.
+// Probe looks at the server on connections of its own, two at once. The error wraps ErrEncoding if
+// the database can't keep every text.
 func (s *Store) Probe(ctx context.Context) (Server, error) {
 	server, err := s.probe(ctx)
 	if err != nil {
@@ -83,8 +85,8 @@ func (s *Store) probe(ctx context.Context) (server Server, err error) {
 	if err != nil || backend == first.PgConn().PID() {
 		return server, err
 	}
-	// Another backend answered than the one that we are connected to. If another client of the pooler gets the same backend while
-	// we are still here, then it is ours for a transaction only.
+	// Another backend answered than the one that we are connected to. If another client of the
+	// pooler gets the same backend while we are still here, then it is ours for a transaction only.
 	server.Pooler = PoolerOther
 	second, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -20,8 +20,9 @@ import (
 // ErrNotQuarantined is wrapped where no open entry of the quarantine has the id.
 var ErrNotQuarantined = errors.New("no open entry of the quarantine has this id")
 
-// Quarantined is an entry of the quarantine: a queue entry that can't be applied, a row that Postgres refused, or facts that were
-// taken out of a batch because the books have another content under their ids: a conflict.
+// Quarantined is an entry of the quarantine: a queue entry that can't be applied, a row that
+// Postgres refused, or facts that were taken out of a batch because the books have another content
+// under their ids: a conflict.
 type Quarantined struct {
 	ID        int64
 	Kind      string // batch, row or conflict
@@ -59,8 +60,9 @@ const (
 // quarantineRoom is what may be open in quarantine.
 type quarantineRoom struct{ batches, bytes int64 }
 
-// check returns an error if there is no room for those of the batches that are Bounded. Transactions that look at the same
-// time don't see each other's: the bound may be passed by what they keep, a batch or 4 MiB for each shard.
+// check returns an error if there is no room for those of the batches that are Bounded.
+// Transactions that look at the same time don't see each other's: the bound may be passed by what
+// they keep, a batch or 4 MiB for each shard.
 func (r quarantineRoom) check(ctx context.Context, t *transaction, bad []spend.BadBatch) error {
 	var n, bytes int64
 	for _, b := range bad {
@@ -100,8 +102,8 @@ func (s *Store) Quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	return nil
 }
 
-// quarantine keeps batches of one shard, in a transaction with the settings of a flush: their only other copy is given up
-// after it.
+// quarantine keeps batches of one shard, in a transaction with the settings of a flush: their only
+// other copy is given up after it.
 func (s *Store) quarantine(ctx context.Context, bad []spend.BadBatch) error {
 	var e encoder
 	shard, places := bad[0].Shard, badPlaces(bad)
@@ -146,8 +148,9 @@ func (s *Store) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size
 	return found, nil
 }
 
-// encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows can't be read, unless somebody
-// else has written it: that a lost batch is in quarantine has its producer forget it.
+// encodeBad encodes batches for the quarantine. The header is worth keeping even where the rows
+// can't be read, unless somebody else has written it: that a lost batch is in quarantine has its
+// producer forget it.
 func encodeBad(e *encoder, shard int, bad []spend.BadBatch) {
 	parsed := make([]*spend.Batch, len(bad))
 	for i, b := range bad {
@@ -175,8 +178,8 @@ func plainText(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// Quarantined returns at most limit entries in the order of their ids, from the first one after the given id: the open
-// ones, or all.
+// Quarantined returns at most limit entries in the order of their ids, from the first one after the
+// given id: the open ones, or all.
 func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit int) ([]Quarantined, error) {
 	state := "open"
 	if all {
@@ -185,7 +188,8 @@ func (s *Store) Quarantined(ctx context.Context, all bool, after int64, limit in
 	return s.QuarantinedIn(ctx, state, after, limit)
 }
 
-// QuarantinedIn is like Quarantined for the entries in one state: open, applied or dropped, or "" for all.
+// QuarantinedIn is like Quarantined for the entries in one state: open, applied or dropped, or ""
+// for all.
 func (s *Store) QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]Quarantined, error) {
 	list, err := readAll(ctx, s, "quarantine_list", []any{state, after, limit}, scanQuarantined)
 	if err != nil {
@@ -194,7 +198,8 @@ func (s *Store) QuarantinedIn(ctx context.Context, state string, after int64, li
 	return list, nil
 }
 
-// QuarantinedEntry returns the entry with the id, settled or not. The error wraps ErrNotQuarantined if there is none.
+// QuarantinedEntry returns the entry with the id, settled or not. The error wraps ErrNotQuarantined
+// if there is none.
 func (s *Store) QuarantinedEntry(ctx context.Context, id int64) (Quarantined, error) {
 	list, err := s.Quarantined(ctx, true, id-1, 1)
 	if err == nil && (len(list) == 0 || list[0].ID != id) {
@@ -245,8 +250,8 @@ func scanQuarantined(row pgx.CollectableRow) (q Quarantined, err error) {
 	return q, nil
 }
 
-// anyAmount reads every 128-bit amount. ParseAmount reads those that NUMERIC(38,12) holds, and one that it doesn't
-// hold is why a row may be in quarantine.
+// anyAmount reads every 128-bit amount. ParseAmount reads those that NUMERIC(38,12) holds, and one
+// that it doesn't hold is why a row may be in quarantine.
 type anyAmount spend.Amount
 
 func (a *anyAmount) Scan(source any) error {
@@ -269,8 +274,8 @@ func (a *anyAmount) Scan(source any) error {
 	return nil
 }
 
-// QuarantinedBytes returns the bytes of a batch in quarantine, settled or not. The error wraps ErrNotQuarantined if
-// there is none of this id.
+// QuarantinedBytes returns the bytes of a batch in quarantine, settled or not. The error wraps
+// ErrNotQuarantined if there is none of this id.
 func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, err error) {
 	err = s.readRow(ctx, "quarantine_bytes", []any{id}, &bytes)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -282,8 +287,9 @@ func (s *Store) QuarantinedBytes(ctx context.Context, id int64) (bytes []byte, e
 	return bytes, nil
 }
 
-// DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a row that is
-// dropped goes on counting as set aside: it was accepted and isn't in the books. by, who does it, is kept with the entry.
+// DropQuarantined settles an open entry without applying it. It stays in the table. The amount of a
+// row that is dropped goes on counting as set aside: it was accepted and isn't in the books. by,
+// who does it, is kept with the entry.
 func (s *Store) DropQuarantined(ctx context.Context, id int64, by string) error {
 	err := s.write(ctx, func(tx querier) error {
 		tag, err := tx.Exec(ctx, s.statement("quarantine_settle"), id, "dropped", plainText(by))

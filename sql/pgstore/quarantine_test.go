@@ -40,7 +40,8 @@ func quarantine(t *testing.T, s, aside *Store, bytes []byte) Quarantined {
 	return q
 }
 
-// refuseRow makes Postgres refuse the api key's total of the request, and mends the cause. It returns the one entry.
+// refuseRow makes Postgres refuse the api key's total of the request, and mends the cause. It
+// returns the one entry.
 func refuseRow(t *testing.T, s *Store, p spend.ProducerID, first uint64, r request) Quarantined {
 	t.Helper()
 	apply(t, s, flushOf(p, first, first, r))

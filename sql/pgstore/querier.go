@@ -12,8 +12,9 @@ import (
 	"github.com/spendflush/spendflush/internal/pglink"
 )
 
-// querier is a connection in the middle of a transaction. What is sent and read through it doesn't depend on how the pool
-// is set up, which may be the caller's: statements are sent in the store's own mode, and times are read in UTC.
+// querier is a connection in the middle of a transaction. What is sent and read through it doesn't
+// depend on how the pool is set up, which may be the caller's: statements are sent in the store's
+// own mode, and times are read in UTC.
 type querier struct {
 	conn *pgx.Conn
 	mode pgx.QueryExecMode
@@ -39,7 +40,8 @@ func (q querier) Query(ctx context.Context, statement string, args ...any) (pgx.
 	return utcRows{rows}, err
 }
 
-// utcRow is a row whose times are read in UTC, wherever this program runs and whatever the types of its connection say.
+// utcRow is a row whose times are read in UTC, wherever this program runs and whatever the types of
+// its connection say.
 type utcRow struct{ pgx.Row }
 
 func (r utcRow) Scan(into ...any) error {
@@ -70,8 +72,9 @@ func toUTC(scanned []any) {
 	}
 }
 
-// on calls do with a connection. One whose server says that it is not the one to write to any more never goes back to the
-// pool. Connections of the store's own do that by themselves, and leave with all others of their pool.
+// on calls do with a connection. One whose server says that it is not the one to write to any more
+// never goes back to the pool. Connections of the store's own do that by themselves, and leave with
+// all others of their pool.
 func (s *Store) on(ctx context.Context, do func(conn *pgx.Conn) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

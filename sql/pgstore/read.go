@@ -15,19 +15,21 @@ type SpendReport struct {
 	Committed spend.Counters // its total
 	UpdatedAt time.Time      // when the total last changed; zero if there is none
 
-	// Marks says by shard how far the asking producers are in the books, from the same snapshot. Only Sequence and Lost
-	// are filled in. A producer without a mark has none here.
+	// Marks says by shard how far the asking producers are in the books, from the same snapshot.
+	// Only Sequence and Lost are filled in. A producer without a mark has none here.
 	Marks map[int]spend.Mark
 
 	AsOf time.Time // when that snapshot was taken, by Postgres's clock
 }
 
-// ErrOutOfRange is wrapped where a sum doesn't fit the type that the method returns it in. Asking again can't help.
+// ErrOutOfRange is wrapped where a sum doesn't fit the type that the method returns it in. Asking
+// again can't help.
 var ErrOutOfRange = errors.New("a sum is out of range")
 
-// Spend returns the total of an entity together with the marks of producers, one for each shard from 0, from one
-// snapshot: what a producer holds of batches that its mark doesn't have isn't in the total yet. The error wraps
-// ErrOutOfRange if the sum of the shards has no room in the counters.
+// Spend returns the total of an entity together with the marks of producers, one for each shard
+// from 0, from one snapshot: what a producer holds of batches that its mark doesn't have isn't in
+// the total yet. The error wraps ErrOutOfRange if the sum of the shards has no room in the
+// counters.
 func (s *Store) Spend(ctx context.Context, e spend.Entity, producers []spend.ProducerID) (SpendReport, error) {
 	asked := make([][16]byte, len(producers))
 	for i, id := range producers {
@@ -60,7 +62,8 @@ func (s *Store) Spend(ctx context.Context, e spend.Entity, producers []spend.Pro
 	return r, nil
 }
 
-// Counts are how much the database holds. Those marked as estimates are Postgres's own, as of its last ANALYZE.
+// Counts are how much the database holds. Those marked as estimates are Postgres's own, as of its
+// last ANALYZE.
 type Counts struct {
 	Producers       int64     `json:"producers"`
 	Entities        int64     `json:"entities_estimate"`

@@ -389,7 +389,8 @@ func TestADayOfUsageIsTheLocalDayInWhichItsHoursStart(t *testing.T) {
 	s := open(t, database(t), Options{})
 	var requests []request
 	for _, text := range []string{
-		// Berlin put the clock back in this night: its day had 25 hours, from 22:00 to 23:00 UTC a day later.
+		// Berlin put the clock back in this night: its day had 25 hours, from 22:00 to 23:00 UTC a
+		// day later.
 		"2026-10-24T21:00Z", "2026-10-24T22:00Z", "2026-10-25T22:00Z", "2026-10-25T23:00Z",
 		// India's days begin at 18:30 UTC.
 		"2026-11-10T18:00Z", "2026-11-10T19:00Z",

@@ -12,7 +12,8 @@ import (
 
 const killBackend = "SELECT pg_terminate_backend(pg_backend_pid())"
 
-// failNth makes the n-th statement of the Store, counted from 1, the given text, and says whether it came to that.
+// failNth makes the n-th statement of the Store, counted from 1, the given text, and says whether
+// it came to that.
 func failNth(s *Store, n int, text string) (reached func() bool) {
 	calls := 0
 	s.statement = func(name string) string {
@@ -142,7 +143,8 @@ func TestADatabaseTurnedBackToAnEarlierStateIsNeverBookedOnWrongSeries(t *testin
 	requests := traffic(rand.New(rand.NewPCG(4, 1)), 200, 60)
 	apply(t, s, flushOf(p, 1, 1, requests...))
 	known := s.Stats().KnownKeys
-	// The state before the first flush, under a Store that remembers the one after it; other series come first now.
+	// The state before the first flush, under a Store that remembers the one after it; other series
+	// come first now.
 	execute(t, s.pool, `TRUNCATE spendflush.producers, spendflush.control, spendflush.entity, spendflush.total,
 		spendflush.series, spendflush.series_tag, spendflush.rollup, spendflush.day_fingerprint`)
 	other := open(t, s.pool.Config().ConnString(), Options{})

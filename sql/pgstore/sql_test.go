@@ -121,7 +121,8 @@ func entities(s *spend.Series) (list []spend.Entity) {
 	return list
 }
 
-// flushOf returns the flush of these requests, as batch first to last of the producer, each batch a whole seal.
+// flushOf returns the flush of these requests, as batch first to last of the producer, each batch a
+// whole seal.
 func flushOf(producer spend.ProducerID, first, last uint64, requests ...request) *spend.Flush {
 	f := &spend.Flush{Books: testBooks}
 	totals := map[spend.Key]*spend.TotalRow{}
@@ -172,7 +173,8 @@ func digestAt(sequence uint64) (d spend.Digest) {
 	return d
 }
 
-// sealedUpTo has the sums of all batches of a producer up to a sequence, as its headers would tell them.
+// sealedUpTo has the sums of all batches of a producer up to a sequence, as its headers would tell
+// them.
 var sealedUpTo = sealedSums{sums: map[sealedPlace]spend.Counters{}}
 
 type sealedSums struct {

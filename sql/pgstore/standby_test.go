@@ -81,7 +81,8 @@ func TestWhatAStandbySaysIsTakenForAuditsAndNeverForMarks(t *testing.T) {
 		t.Errorf("Apply on a standby: %v, want one that is worth another try", err)
 	}
 
-	// From now on the address leads to the primary. Connections that are open lead where they led before.
+	// From now on the address leads to the primary. Connections that are open lead where they led
+	// before.
 	front.Lead(host(t, primary.URL("")))
 	before := s.Stats().Retries
 	apply(t, s, f)
@@ -146,7 +147,8 @@ func TestProbeLooksAtAStandbyToo(t *testing.T) {
 	}
 }
 
-// A server that was frozen or cut off when the other was promoted has the lower timeline. Who comes new sees both.
+// A server that was frozen or cut off when the other was promoted has the lower timeline. Who comes
+// new sees both.
 func TestOfTwoPrimariesTheOneOfTheLowerTimelineIsLeft(t *testing.T) {
 	old, promoted := couple(t)
 	if err := promoted.Promote(t.Context()); err != nil {
@@ -196,7 +198,8 @@ func port(t *testing.T, databaseURL string) string {
 	return port
 }
 
-// Its machine acknowledges what is sent, so that no connection breaks: a call would wait there for as long as it may.
+// Its machine acknowledges what is sent, so that no connection breaks: a call would wait there for
+// as long as it may.
 func TestAFrozenPrimaryIsLeftOnceAnotherTakesWrites(t *testing.T) {
 	primary, standby := couple(t)
 	config, err := pgx.ParseConfig(primary.URL(""))

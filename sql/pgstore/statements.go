@@ -14,15 +14,16 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// statements are the texts of the .sql files by name, without the extension and without the comments at their heads.
+// statements are the texts of the .sql files by name, without the extension and without the
+// comments at their heads.
 type statements map[string]string
 
 var embedded = load(files)
 
 // How a transaction behaves. These are not settings: there is no reason to change them.
 const (
-	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine) keep rows locked. A
-	// client at work needs some milliseconds between two statements.
+	// idleTimeout is how long Postgres lets a client that has stopped (SIGSTOP, a frozen machine)
+	// keep rows locked. A client at work needs some milliseconds between two statements.
 	idleTimeout = 2 * time.Second
 	// lockTimeout is how long a statement waits for a row before the transaction is tried anew.
 	lockTimeout = 10 * time.Second
@@ -30,17 +31,19 @@ const (
 	idleReadTimeout = time.Minute
 )
 
-// byIndex has an update of known rows look each of them up in the index, whatever the planner believes that reading the
-// whole table costs.
+// byIndex has an update of known rows look each of them up in the index, whatever the planner
+// believes that reading the whole table costs.
 const byIndex = `,
     pg_catalog.set_config('enable_hashjoin', 'off', true),
     pg_catalog.set_config('enable_mergejoin', 'off', true)`
 
-// notCompiled has no statement compiled: for one that reads all the books that takes longer than to run it.
+// notCompiled has no statement compiled: for one that reads all the books that takes longer than to
+// run it.
 const notCompiled = `,
     pg_catalog.set_config('jit', 'off', true)`
 
-// frame are the statements that aren't in files: how transactions, and parts of them, begin and end.
+// frame are the statements that aren't in files: how transactions, and parts of them, begin and
+// end.
 var frame = statements{
 	"begin":          pglink.BeginWrite,
 	"settings":       pglink.Settings(idleTimeout, lockTimeout, pglink.OnDisk+byIndex),

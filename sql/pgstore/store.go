@@ -1,12 +1,13 @@
 // Package pgstore keeps the books in Postgres. The tables are made by package migrations.
 //
-// Everything a flush writes is one transaction: turns of buckets, claims, control sums, ids, new entries of the
-// dictionaries, totals, rollups, in this order of tables and each sorted by its key, so that transactions which overlap wait for
-// each other and don't deadlock. The claim decides whether a batch counts, and nothing else: not the lock, not a cache. Which of its facts
-// count is decided by the ids that are there, while the turns stand still; see facts.go.
+// Everything a flush writes is one transaction: turns of buckets, claims, control sums, ids, new
+// entries of the dictionaries, totals, rollups, in this order of tables and each sorted by its key,
+// so that transactions which overlap wait for each other and don't deadlock. The claim decides
+// whether a batch counts, and nothing else: not the lock, not a cache. Which of its facts count is
+// decided by the ids that are there, while the turns stand still; see facts.go.
 //
-// The statements are the .sql files beside the code. No statement is prepared under a name and nothing is kept in a
-// session, so a pooler in transaction mode may stand in between.
+// The statements are the .sql files beside the code. No statement is prepared under a name and
+// nothing is kept in a session, so a pooler in transaction mode may stand in between.
 package pgstore
 
 import (
@@ -27,26 +28,29 @@ import (
 
 // Options are what can be set of a Store. The zero value of a field stands for its default.
 type Options struct {
-	// MaxConns bounds the connections of this process, from 1. Default: 4. A flush takes one for as long as its
-	// transaction lasts, every read one.
+	// MaxConns bounds the connections of this process, from 1. Default: 4. A flush takes one for as
+	// long as its transaction lasts, every read one.
 	MaxConns int
 
-	// KnownKeys bounds the keys of entities and series remembered as being in the dictionary, about 40 bytes each.
-	// Default: 1000000. Negative: none are remembered, and their texts are sent with every flush.
+	// KnownKeys bounds the keys of entities and series remembered as being in the dictionary, about
+	// 40 bytes each. Default: 1000000. Negative: none are remembered, and their texts are sent with
+	// every flush.
 	KnownKeys int
 
-	// Standby lets the store read from a standby, where the URL names one host. Otherwise only a primary is connected to,
-	// unless the URL says target_session_attrs: what a standby says may be older than what was committed.
+	// Standby lets the store read from a standby, where the URL names one host. Otherwise only a
+	// primary is connected to, unless the URL says target_session_attrs: what a standby says may be
+	// older than what was committed.
 	Standby bool
 
-	// Logger is told where a server of several in the URL takes writes although another was promoted in its place. nil:
-	// nobody is.
+	// Logger is told where a server of several in the URL takes writes although another was
+	// promoted in its place. nil: nobody is.
 	Logger *slog.Logger
-	// BatchKeys are those of the pipelines: ApplyQuarantined refuses a batch that none of them has signed. The zero value
-	// accepts every batch.
+	// BatchKeys are those of the pipelines: ApplyQuarantined refuses a batch that none of them has
+	// signed. The zero value accepts every batch.
 	BatchKeys spend.BatchKeys
 
-	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes before it.
+	// ApplicationName is what pg_stat_activity shows. Default: "spendflush". One in the URL goes
+	// before it.
 	ApplicationName string
 }
 
@@ -57,14 +61,16 @@ const (
 
 // These are not settings: there is no reason to change them.
 const (
-	// pingTimeout is how long a connection that has idled may take to answer before it is taken for dead.
+	// pingTimeout is how long a connection that has idled may take to answer before it is taken for
+	// dead.
 	pingTimeout = 3 * time.Second
 
 	maxTries   = 8
 	firstPause = 10 * time.Millisecond // before the second try, doubled at each; about 1.3s in all
 )
 
-// Store is the books in Postgres. It implements spend.Store. All methods are safe for concurrent use.
+// Store is the books in Postgres. It implements spend.Store. All methods are safe for concurrent
+// use.
 type Store struct {
 	pool      *pgxpool.Pool
 	lent      bool              // the pool is the caller's
@@ -94,13 +100,15 @@ var ErrStandby = pglink.ErrStandby
 // ErrEncoding is wrapped where the database is of an encoding that can't keep every text.
 var ErrEncoding = pglink.ErrEncoding
 
-// Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or keyword/value string)
-// or an option can't be used; the error doesn't show a password. ctx is not kept. Close must be called at the end.
+// Open returns a Store on the database, which it doesn't contact yet. It fails if the URL (or
+// keyword/value string) or an option can't be used; the error doesn't show a password. ctx is not
+// kept. Close must be called at the end.
 //
-// Where the URL names several hosts, the one that takes writes is looked for at each new connection. A connection whose
-// server says that it doesn't take them any more is closed, and the other idle ones with it. While another one takes writes,
-// a server that doesn't answer for a second is left with all connections to it, and so is one of an older timeline, which was
-// frozen or cut off when the other was promoted.
+// Where the URL names several hosts, the one that takes writes is looked for at each new
+// connection. A connection whose server says that it doesn't take them any more is closed, and the
+// other idle ones with it. While another one takes writes, a server that doesn't answer for a
+// second is left with all connections to it, and so is one of an older timeline, which was frozen
+// or cut off when the other was promoted.
 func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	if err := pglink.CheckURL(databaseURL); err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
@@ -144,7 +152,8 @@ func Open(ctx context.Context, databaseURL string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// unnamed is how statements with parameters are sent: describing one asks once more and leaves nothing behind in the session.
+// unnamed is how statements with parameters are sent: describing one asks once more and leaves
+// nothing behind in the session.
 const unnamed = pgx.QueryExecModeCacheDescribe
 
 func newStore(pool *pgxpool.Pool, o Options) *Store {
@@ -161,7 +170,8 @@ func newStore(pool *pgxpool.Pool, o Options) *Store {
 	return s
 }
 
-// Close closes all connections. It blocks until those in use are given back. Those of a pool of the caller's stay open.
+// Close closes all connections. It blocks until those in use are given back. Those of a pool of the
+// caller's stay open.
 func (s *Store) Close() {
 	if s.lent {
 		return
@@ -171,8 +181,8 @@ func (s *Store) Close() {
 	s.watch.Wait()
 }
 
-// Pool returns the connections of the store, for a pglock.Locker to share. They stay the store's, or the caller's who
-// has given them to NewStore.
+// Pool returns the connections of the store, for a pglock.Locker to share. They stay the store's,
+// or the caller's who has given them to NewStore.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
 // Ping asks Postgres for an answer.
@@ -232,8 +242,9 @@ func (s *Store) Marks(ctx context.Context, shard int, producers []spend.Producer
 	return marks, nil
 }
 
-// onPrimary asks of the same snapshot whether it is one of a standby. That may lag behind: its marks would look as if
-// Postgres had been turned back. A pooler may lead there although the connection once led to a primary.
+// onPrimary asks of the same snapshot whether it is one of a standby. That may lag behind: its
+// marks would look as if Postgres had been turned back. A pooler may lead there although the
+// connection once led to a primary.
 const onPrimary = "SELECT pg_catalog.pg_is_in_recovery(), marks.* FROM (%s) AS marks"
 
 func (s *Store) readMarks(ctx context.Context, from querier, shard int, producers []spend.ProducerID) (spend.Marks, error) {
@@ -289,7 +300,8 @@ func (s *Store) readMarks(ctx context.Context, from querier, shard int, producer
 	return marks, nil
 }
 
-// appendRange appends sequences that follow the ranges. Those that meet the last range become part of it.
+// appendRange appends sequences that follow the ranges. Those that meet the last range become part
+// of it.
 func appendRange(ranges []spend.SequenceRange, first, last int64) []spend.SequenceRange {
 	if n := len(ranges); n > 0 && ranges[n-1].Last+1 == uint64(first) {
 		ranges[n-1].Last = uint64(last)
@@ -298,8 +310,8 @@ func appendRange(ranges []spend.SequenceRange, first, last int64) []spend.Sequen
 	return append(ranges, spend.SequenceRange{First: uint64(first), Last: uint64(last)})
 }
 
-// TouchMarks implements spend.Store. It prunes only if a mark of the caller's, two hours old at least, shows that the clock
-// has run on without a jump.
+// TouchMarks implements spend.Store. It prunes only if a mark of the caller's, two hours old at
+// least, shows that the clock has run on without a jump.
 func (s *Store) TouchMarks(ctx context.Context, living []spend.ProducerID, now time.Time, idle time.Duration) (pruned int64, err error) {
 	producers, shards := make([][16]byte, len(living)), make([]int16, len(living))
 	for shard, producer := range living {

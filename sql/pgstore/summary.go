@@ -22,16 +22,16 @@ type Summary struct {
 	LastLost       time.Time  // when the last of these was noticed; zero if there are none
 	LastAudit      *LastAudit // nil if there was none
 
-	// OldPrimary says which server of several in the URL takes writes although another was promoted in its place, and
-	// isn't connected to; "" if none does.
+	// OldPrimary says which server of several in the URL takes writes although another was promoted
+	// in its place, and isn't connected to; "" if none does.
 	OldPrimary string
 }
 
 // ErrNotMigrated is wrapped where Postgres answers but the tables aren't there.
 var ErrNotMigrated = errors.New("the tables are missing")
 
-// Summary looks at the books and the server in one statement, whose cost doesn't grow with the history. The error wraps
-// ErrNotMigrated where the tables aren't there, or lack a column.
+// Summary looks at the books and the server in one statement, whose cost doesn't grow with the
+// history. The error wraps ErrNotMigrated where the tables aren't there, or lack a column.
 func (s *Store) Summary(ctx context.Context) (Summary, error) {
 	g := Summary{OldPrimary: s.hosts.OldPrimary()}
 	var lost, asOf *time.Time

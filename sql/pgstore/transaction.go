@@ -21,14 +21,15 @@ type transaction struct {
 	refused  int64  // rows put into quarantine
 }
 
-// write calls do in a transaction with the settings of a flush, which is committed if do returns nil. Nothing is written
-// outside of one, for it would be up to the role whether that is possible, and whether it is on disk.
+// write calls do in a transaction with the settings of a flush, which is committed if do returns
+// nil. Nothing is written outside of one, for it would be up to the role whether that is possible,
+// and whether it is on disk.
 func (s *Store) write(ctx context.Context, do func(querier) error) error {
 	return s.inTx(ctx, "begin", "settings", do)
 }
 
-// read calls do in a transaction that only reads, with the settings of one: what a name stands for, and how long a
-// statement may take, is up to neither the role nor the database.
+// read calls do in a transaction that only reads, with the settings of one: what a name stands for,
+// and how long a statement may take, is up to neither the role nor the database.
 func (s *Store) read(ctx context.Context, do func(querier) error) error {
 	return s.inTx(ctx, "begin_read", "settings_read", do)
 }
@@ -83,7 +84,8 @@ const (
 	binaryFormat = 1
 )
 
-// run sends the statements together and reads their results. If one of them fails, those behind it aren't run.
+// run sends the statements together and reads their results. If one of them fails, those behind it
+// aren't run.
 func (t *transaction) run(ctx context.Context, calls ...call) error {
 	if len(calls) == 0 {
 		return nil
@@ -155,7 +157,8 @@ func (t *transaction) commit(ctx context.Context) error {
 	}
 	tag, err := t.simple(ctx, "commit", t.store.statement("commit"))
 	if err != nil {
-		// Only an ERROR says that the transaction is undone. What is fatal for the session may have come after it.
+		// Only an ERROR says that the transaction is undone. What is fatal for the session may have
+		// come after it.
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.SeverityUnlocalized == "ERROR" {
 			return err
 		}
@@ -167,7 +170,8 @@ func (t *transaction) commit(ctx context.Context) error {
 	return nil
 }
 
-// rollbackTimeout bounds the end of a transaction that has failed. A connection that doesn't answer is closed.
+// rollbackTimeout bounds the end of a transaction that has failed. A connection that doesn't answer
+// is closed.
 const rollbackTimeout = 2 * time.Second
 
 // end makes sure that no transaction is left open.

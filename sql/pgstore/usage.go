@@ -39,29 +39,30 @@ func (g Granularity) String() string {
 
 // UsageQuery asks for a report over the rollups.
 type UsageQuery struct {
-	// EntityType is whose usage is asked for: that of all entities of the type, or of one by its EntityID (and, of a
-	// team_member, TeamID, which alone stands for all members of the team). An update that counts on two tags counts
-	// on each. 0: all updates, each once.
+	// EntityType is whose usage is asked for: that of all entities of the type, or of one by its
+	// EntityID (and, of a team_member, TeamID, which alone stands for all members of the team). An
+	// update that counts on two tags counts on each. 0: all updates, each once.
 	EntityType       spend.EntityType
 	EntityID, TeamID string
 
 	// The report covers From ≤ t < To. Both must be whole UTC hours, at most 10 years apart.
 	From, To time.Time
 
-	// By and Location cut the time. The books know whole UTC hours; an hour counts on the day of the Location in which
-	// it starts. So a day of Asia/Kolkata, which is half an hour off, begins with the hour from 00:30, and days on
-	// which the clock changes have 23 or 25 hours. nil: UTC.
+	// By and Location cut the time. The books know whole UTC hours; an hour counts on the day of
+	// the Location in which it starts. So a day of Asia/Kolkata, which is half an hour off, begins
+	// with the hour from 00:30, and days on which the clock changes have 23 or 25 hours. nil: UTC.
 	By       Granularity
 	Location *time.Location
 
-	// GroupBy are names out of GroupNames. Grouped by tag, an update counts in full on each of its tags, and on '' if
-	// it has none.
+	// GroupBy are names out of GroupNames. Grouped by tag, an update counts in full on each of its
+	// tags, and on '' if it has none.
 	GroupBy []string
 
 	// Model and Provider leave out the updates of others; "": of all.
 	Model, Provider string
 
-	// OrderBy is the sum, out of OrderNames, whose largest come first. "": the rows are in the order of time and groups.
+	// OrderBy is the sum, out of OrderNames, whose largest come first. "": the rows are in the
+	// order of time and groups.
 	OrderBy string
 
 	// Limit is how many rows there are at most; 0: all.
@@ -74,7 +75,8 @@ type UsageRow struct {
 	Group []string  // the names that GroupBy asked for, in its order
 	Spend spend.Amount
 
-	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of CountNames.
+	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of
+	// CountNames.
 	Counts [1 + spend.Counts]string
 }
 
@@ -86,8 +88,8 @@ var groupNames = []string{
 	"model", "model_group", "custom_llm_provider", "mcp_namespaced_tool_name", "endpoint", "tag",
 }
 
-// GroupNames returns what a usage report can be grouped by. entity_id is the entity's own id; team_id is the team that
-// the request was made in.
+// GroupNames returns what a usage report can be grouped by. entity_id is the entity's own id;
+// team_id is the team that the request was made in.
 func GroupNames() []string { return slices.Clone(groupNames) }
 
 var orderNames = []string{"spend", "api_requests", "prompt_tokens", "completion_tokens"}
@@ -167,8 +169,9 @@ func dayOf(t time.Time) (start, next time.Time) {
 	return startOfDay(year, month, day, t.Location()), startOfDay(year, month, day+1, t.Location())
 }
 
-// startOfDay returns the first moment of a day. Where the clock is put forward at midnight, that isn't 00:00, and
-// time.Date may answer with a moment of the day before; where it is put back over midnight, there are two.
+// startOfDay returns the first moment of a day. Where the clock is put forward at midnight, that
+// isn't 00:00, and time.Date may answer with a moment of the day before; where it is put back over
+// midnight, there are two.
 func startOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
 	want := time.Date(year, month, day, 0, 0, 0, 0, time.UTC) // normalizes day 32 and the like
 	t := time.Date(year, month, day, 0, 0, 0, 0, zone)
@@ -187,10 +190,10 @@ func civil(t time.Time) time.Time {
 	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 }
 
-// Usage calls yield for each row of the report, in the order of OrderBy, then of Start and, as bytes, of the groups in the
-// order of GroupNames. It streams: a connection is in use until the last row is read. Rows that would be all zero are left out.
-// yield must not keep the row's Group. An error of yield ends the report and is returned as it is; errors about the
-// query wrap ErrQuery.
+// Usage calls yield for each row of the report, in the order of OrderBy, then of Start and, as
+// bytes, of the groups in the order of GroupNames. It streams: a connection is in use until the
+// last row is read. Rows that would be all zero are left out. yield must not keep the row's Group.
+// An error of yield ends the report and is returned as it is; errors about the query wrap ErrQuery.
 func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) error) error {
 	if err := q.validate(); err != nil {
 		return err

@@ -15,11 +15,11 @@ type param struct {
 	value []byte // nil: NULL
 }
 
-// encoder writes parameters straight into one buffer in the binary format of the wire. Going through reflection and
-// interfaces costs more than the database takes for a row.
+// encoder writes parameters straight into one buffer in the binary format of the wire. Going
+// through reflection and interfaces costs more than the database takes for a row.
 //
-// A parameter is a stretch of the buffer. The buffer may move while it grows, so the stretches are cut only at the end,
-// by params.
+// A parameter is a stretch of the buffer. The buffer may move while it grows, so the stretches are
+// cut only at the end, by params.
 type encoder struct {
 	buf  []byte
 	oids []uint32
@@ -125,7 +125,8 @@ func (e *encoder) byteas(n int, at func(int) []byte) {
 	e.end(pgtype.ByteaArrayOID)
 }
 
-// nullable encodes an array whose elements are NULL where is says so; element appends the value of one that isn't.
+// nullable encodes an array whose elements are NULL where is says so; element appends the value of
+// one that isn't.
 func (e *encoder) nullable(oid, arrayOID uint32, n int, is func(int) bool, element func(int)) {
 	start := len(e.buf)
 	e.array(oid, n)
@@ -173,7 +174,8 @@ func (e *encoder) dates(n int, at func(int) int32) {
 	e.end(pgtype.DateArrayOID)
 }
 
-// daysTo2000 is the number of days from 1970-01-01, where hours are counted from, to Postgres's day 0.
+// daysTo2000 is the number of days from 1970-01-01, where hours are counted from, to Postgres's day
+// 0.
 const daysTo2000 = 10_957
 
 func (e *encoder) keys(n int, at func(int) *[16]byte) {
@@ -222,9 +224,9 @@ const (
 	numericNegative = 0x4000
 )
 
-// appendNumeric appends the binary format of NUMERIC: the number of digits to base 10000, the weight of the first, the
-// sign, the display scale, the digits. Trailing zeros are left out. All 128-bit amounts are right, also those that
-// NUMERIC(38,12) has no room for.
+// appendNumeric appends the binary format of NUMERIC: the number of digits to base 10000, the
+// weight of the first, the sign, the display scale, the digits. Trailing zeros are left out. All
+// 128-bit amounts are right, also those that NUMERIC(38,12) has no room for.
 func appendNumeric(to []byte, a spend.Amount) []byte {
 	sign := uint16(numericPositive)
 	if a.Sign() < 0 {

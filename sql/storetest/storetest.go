@@ -13,8 +13,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Run runs the suite. open returns a store with empty books, and is called for each test. It may be one whose books were
-// just made empty; no test runs beside another.
+// Run runs the suite. open returns a store with empty books, and is called for each test. It may be
+// one whose books were just made empty; no test runs beside another.
 func Run(t *testing.T, open func(t *testing.T) spend.Store) {
 	for _, test := range []struct {
 		name string
@@ -42,7 +42,8 @@ func Run(t *testing.T, open func(t *testing.T) spend.Store) {
 	}
 }
 
-// chain returns batches of a new producer, each of one update of so many dollars, the first one's sequence being 1.
+// chain returns batches of a new producer, each of one update of so many dollars, the first one's
+// sequence being 1.
 func chain(t *testing.T, s spend.Store, shard int, dollars ...int64) []*spend.Batch {
 	t.Helper()
 	books, err := s.Books(t.Context())
@@ -111,7 +112,8 @@ func commit(t *testing.T, s spend.Store, batches ...*spend.Batch) {
 	}
 }
 
-// skippingGap returns the flush that commits the batch and skips all that lies between the mark and it.
+// skippingGap returns the flush that commits the batch and skips all that lies between the mark and
+// it.
 func skippingGap(t *testing.T, b *spend.Batch, mark spend.Mark) *spend.Flush {
 	t.Helper()
 	f, err := b.Alone()

@@ -162,5 +162,10 @@ func (p *Pipeline) advanced() {
 
 // anyID says whether an update has an id.
 func anyID(updates []spend.Update) bool {
-	return slices.ContainsFunc(updates, func(u spend.Update) bool { return u.ID != "" })
+	for i := range updates { // an update is large to be copied
+		if updates[i].ID != "" {
+			return true
+		}
+	}
+	return false
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -66,14 +65,14 @@ func structuredString(text string) (value string, ok bool) {
 	return "", false
 }
 
-// anyHasID says whether an update has an id.
-func anyHasID(updates []spend.Update) bool {
-	return slices.ContainsFunc(updates, func(u spend.Update) bool { return u.ID != "" })
-}
-
-// haveIDs says whether each update has an id, so that the request may be sent again.
-func haveIDs(updates []spend.Update) bool {
-	return !slices.ContainsFunc(updates, func(u spend.Update) bool { return u.ID == "" })
+// withIDs returns how many of the updates have an id.
+func withIDs(updates []spend.Update) (n int) {
+	for i := range updates { // an update is large to be copied
+		if updates[i].ID != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // idProblem makes a problem of an error of RecordAllFor or RecordOnceFor that is about ids, nil of others.

@@ -124,7 +124,8 @@ func (a *API) record(w http.ResponseWriter, r *http.Request, form format, key st
 		return recorded{}, noUpdates.because("the body holds no update")
 	}
 
-	done = recorded{updates: n, hasIDs: key != "" || anyHasID(d.updates), repeatable: key != "" || haveIDs(d.updates)}
+	ids := withIDs(d.updates)
+	done = recorded{updates: n, hasIDs: key != "" || ids > 0, repeatable: key != "" || ids == n}
 	trace := traceRecord(w)
 	var err error
 	if key != "" {

@@ -332,7 +332,7 @@ var factMutants = []mutant{
 	{
 		name:  "wait of updates without ids told to be repeated",
 		guard: "who waits in vain is told to send the updates again only if all have ids",
-		edits: []edit{{"internal/httpapi/updates.go", "repeatable: key != \"\" || haveIDs(d.updates)", "repeatable: true"}},
+		edits: []edit{{"internal/httpapi/updates.go", "repeatable: key != \"\" || ids == n", "repeatable: true"}},
 		pkg:   "internal/httpapi",
 		tests: []string{"TestAWaitThatEndsSaysWhetherToSendAgain"},
 	},

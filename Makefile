@@ -243,7 +243,7 @@ bench: ## every benchmark (BENCHTIME=1s each; 1x to see in half a minute that al
 	@.ci/need go postgres redis-server pgbouncer
 	$(call go-test,-run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout $(TEST_TIMEOUT),$(PKGS))
 
-benchmarks: ## spendflush against other ways and its parts, in one run of about fifteen minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
+benchmarks: ## spendflush against other ways and its parts, in one run of about twenty-five minutes; writes docs/benchmarks.md (ARGS="..." for bench's flags)
 	@.ci/need go postgres redis-server
 	@$(MAKE) --no-print-directory build
 	bin/spendflush-lab bench --markdown docs/benchmarks.md $(ARGS)

@@ -78,7 +78,9 @@ func TestDemoBreaksEverythingUntilCtrlCAndItsBooksAreEqual(t *testing.T) {
 	}
 	d.signal(syscall.SIGINT)
 	d.ends(0)
-	d.printed("Equal to the last digit", "Deadlocks: 0.", "Every acknowledged update is counted once.")
+	d.printed("Equal to the last digit", "Deadlocks: 0.", "Every update sent is in the books exactly once, and of none it is unknown.",
+		"got no answer", "weren't counted again")
+	d.checkSent()
 	text := d.stdout.String()
 	if strings.Contains(text, "without spendflush") {
 		t.Error("after Ctrl-C it went on to the direct writers")
@@ -93,34 +95,49 @@ func TestDemoComparesWithDirectWritersThatDeadlock(t *testing.T) {
 	d := startDemo(t, "--seconds", "2", "--direct-seconds", "3")
 	d.ends(0)
 	d.printed("Equal to the last digit", "In their favour", "nothing lost, 0 deadlocks")
+	d.checkSent()
 	d.checkDirect()
+}
+
+// row returns the numbers of a row of the printed tables. dollars is zero where it has none.
+func (d *demonstration) row(name string) (updates int, dollars spend.Amount) {
+	d.t.Helper()
+	found := regexp.MustCompile(`\n +` + name + ` +([0-9,]+)(?: +([0-9.]+))? *\n`).FindStringSubmatch(d.stdout.String())
+	if found == nil {
+		d.t.Fatalf("the row %q isn't printed", name)
+	}
+	updates, err := strconv.Atoi(strings.ReplaceAll(found[1], ",", ""))
+	if err == nil && found[2] != "" {
+		dollars, err = spend.ParseAmount(found[2])
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return updates, dollars
+}
+
+// checkSent checks what is told of the updates that the clients have sent.
+func (d *demonstration) checkSent() {
+	d.t.Helper()
+	sent, dollars := d.row("sent")
+	answered, _ := d.row("answered as committed")
+	unknown, _ := d.row("of unknown fate")
+	booked, inBooks := d.row("the books say")
+	if sent == 0 || answered != sent || unknown != 0 || booked != sent || inBooks != dollars {
+		d.t.Errorf("sent: %d of %s, answered: %d, unknown: %d, in the books: %d of %s", sent, dollars, answered, unknown, booked, inBooks)
+	}
 }
 
 // checkDirect checks what is told of the direct writers.
 func (d *demonstration) checkDirect() {
 	d.t.Helper()
-	text := d.stdout.String()
-	row := func(name string) (updates int, dollars spend.Amount) {
-		found := regexp.MustCompile(`\n +` + name + ` +([0-9,]+) +([0-9.]+)`).FindStringSubmatch(text)
-		if found == nil {
-			d.t.Fatalf("of the direct writers it isn't told what was %s", name)
-		}
-		updates, err := strconv.Atoi(strings.ReplaceAll(found[1], ",", ""))
-		if err == nil {
-			dollars, err = spend.ParseAmount(found[2])
-		}
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		return updates, dollars
-	}
-	taken, all := row("taken")
-	written, through := row("written")
-	lost, missing := row("lost")
+	taken, all := d.row("taken")
+	written, through := d.row("written")
+	lost, missing := d.row("lost")
 	if written == 0 || taken != written+lost || all != through.Add(missing) {
 		d.t.Errorf("taken: %d of %s, written: %d of %s, lost: %d of %s", taken, all, written, through, lost, missing)
 	}
-	deadlocks := regexp.MustCompile(`after ([0-9,]+) deadlocks`).FindStringSubmatch(text)
+	deadlocks := regexp.MustCompile(`after ([0-9,]+) deadlocks`).FindStringSubmatch(d.stdout.String())
 	if deadlocks == nil || deadlocks[1] == "0" {
 		d.t.Errorf("no deadlocks are told: %q", deadlocks)
 	}

@@ -37,7 +37,7 @@ measured in turns, and the ratios are made round by round, so that they hold on 
 A private Postgres and Redis are started, and are gone at the end. With --database-url and --redis-url those are used: only
 if they hold nothing at all, and they hold nothing afterwards. DATABASE_URL and REDIS_URL don't count here.
 
-The tables go to standard output as Markdown. All parts take about fifteen minutes.
+The tables go to standard output as Markdown. All parts take about twenty-five minutes.
 
 Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usage, or a database that holds something.`,
 		Example: `  spendflush-lab bench
@@ -55,6 +55,7 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	}
 	c.Flags().Float64Var(&seconds, "seconds", 3, "how long one measurement takes, 0.01 to 60")
 	c.Flags().IntVar(&o.Rounds, "rounds", 3, "how often each is made, 1 to 100")
+	c.Flags().IntVar(&o.IDs, "ids", 0, "how many ids are in the window where the part ids has many, up to 1000000000 (default 3000000, 20000 with --quick)")
 	c.Flags().BoolVar(&o.Quick, "quick", false, "fewer keys, one round of 0.2 s: to see that everything runs, not to learn from")
 	c.Flags().StringVar(&o.DatabaseURL, "database-url", "", "a Postgres database that holds nothing")
 	c.Flags().StringVar(&o.RedisURL, "redis-url", "", "a Redis that holds nothing")

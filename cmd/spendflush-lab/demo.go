@@ -34,8 +34,9 @@ func (p *program) demoCommand() *cobra.Command {
 		},
 		Long: `Start a private Postgres and Redis and ten instances, send mixed traffic over HTTP, and break something every few
 seconds: the lock holder is killed with -9, and once frozen until another one has its lock; once Redis is emptied. In the
-end everything is drained, and what the clients were told is compared with the books, row by row and to the last digit.
-A request that got no answer, as its instance was killed, is never sent again; the books then tell whether it was counted.
+end everything is drained, and what the clients have sent is compared with the books, row by row and to the last digit.
+Each update has an id. A request without an answer, as its instance was killed, is sent again, to another instance, until one
+says that it is committed: so every update that was sent must be in the books exactly once, and none may be unknown.
 After that, ten writers write the same traffic directly for a while, row by row, for comparison.
 
 The instances are processes of the program spendflush: the one beside this program, else the one on PATH, or what --program
@@ -43,7 +44,7 @@ names. Nothing of it stays: servers, processes and files are gone at the end. Ct
 Ctrl-C ends everything without a word. Of the settings, SPENDFLUSH_SEAL_INTERVAL, SPENDFLUSH_FLUSH_INTERVAL and
 SPENDFLUSH_LOCK_TTL count.
 
-Exit status: 0 the books are equal, 1 they differ or couldn't be compared, 2 wrong usage or settings.`,
+Exit status: 0 every update sent is in the books once, 1 one isn't or it couldn't be found out, 2 wrong usage or settings.`,
 		Example: `  spendflush-lab demo
   spendflush-lab demo --seconds 300 --direct-seconds 0`,
 		RunE: func(c *cobra.Command, _ []string) error {

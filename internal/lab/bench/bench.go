@@ -29,6 +29,9 @@ type Options struct {
 	// Rounds is how often each is made, from 1. Default: 3.
 	Rounds int
 
+	// IDs is how many ids are in the window where the part ids measures with many. Default: 3,000,000, and 20,000 with Quick.
+	IDs int
+
 	// Quick measures with fewer keys, so that everything is run and little is learnt.
 	Quick bool
 
@@ -55,6 +58,7 @@ var parts = []part{
 	{"codec", "batches encoded and decoded", codecSteps, measureCodec},
 	{"latency", "a million updates a second: from accepted to committed, and Postgres's log", latencySteps, measureLatency},
 	{"http", "updates over HTTP against a handler that only reads the body", httpSteps, measureHTTP},
+	{"ids", "updates that count once by their ids, against a bare INSERT of these, and other ways to count once", idsSteps, measureIDs},
 	{"locks", "the Redis lock against the Postgres advisory lock", locksSteps, measureLocks},
 	{"shards", "1, 2 and 4 shards, and whether one waits for another's rows", shardsSteps, measureShards},
 	{"instances", "the same load on 1, 10 and 100 instances", instancesSteps, measureInstances},
@@ -114,6 +118,15 @@ func (o *Options) Validate() error {
 	}
 	if o.Rounds == 0 {
 		o.Rounds = 3
+	}
+	if o.IDs == 0 {
+		o.IDs = 3_000_000
+		if o.Quick {
+			o.IDs = 20_000
+		}
+	}
+	if o.IDs < 1 || o.IDs > mostIDs {
+		return fmt.Errorf("%d ids: allowed are 1 to %d", o.IDs, mostIDs)
 	}
 	if o.Duration < 10*time.Millisecond || o.Duration > time.Minute || o.Rounds < 1 || o.Rounds > 100 {
 		return fmt.Errorf("%g seconds, %d rounds: allowed are 0.01 to 60, and 1 to 100", o.Duration.Seconds(), o.Rounds)

@@ -15,6 +15,8 @@ type episode struct {
 	cold  bool                                // the books are empty; else all rows are there
 	looks time.Duration                       // from one look at Postgres's connections to the next. Default: 20ms
 	work  func(context.Context, *group) error // Default: flood
+
+	prepare func(context.Context, *group) error // what comes before work, and isn't measured. Default: nothing
 }
 
 // play runs the episode and returns what is known of it: all over the time until everything was committed.
@@ -29,6 +31,11 @@ func (r *run) play(ctx context.Context, w *load.Workload, e episode) (numbers ma
 	defer func() { err = errors.Join(err, g.end(ctx)) }()
 	if !e.cold {
 		if err := g.warm(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	if e.prepare != nil {
+		if err := e.prepare(ctx, g); err != nil {
 			return nil, err
 		}
 	}
@@ -54,7 +61,7 @@ func (r *run) play(ctx context.Context, w *load.Workload, e episode) (numbers ma
 	}
 	updates, rows, flushes := float64(g.all()-first), float64(done.rows), float64(len(done.flushes))
 	return map[string]float64{
-		"updates": updates / seconds, "lost": 0, "rows": rows / seconds, "flushes": flushes / seconds, "transactions": float64(done.transactions) / seconds,
+		"recorded": updates, "updates": updates / seconds, "lost": 0, "rows": rows / seconds, "flushes": flushes / seconds, "transactions": float64(done.transactions) / seconds,
 		"flush": rows / done.flushing().Seconds(), "flush ms": done.flushing().Seconds() * 1000 / flushes,
 		"wal": (after.wal - before.wal) / updates, "deadlocks": after.deadlocks - before.deadlocks,
 		"looks": watch.looks, "connections": watch.connections, "at work": watch.busy, "most at work": watch.mostBusy,

@@ -37,6 +37,9 @@ type group struct {
 	sent      uint64 // updates of the workload, the first ones
 	again     uint64 // and the first ones again
 	cycles    uint64 // and so often the first cycle of them
+
+	ids     bool   // from now on updates have ids
+	repeats uint64 // updates that were recorded again under their ids
 }
 
 type member struct {
@@ -258,7 +261,7 @@ func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Durat
 }
 
 // all is how many updates were recorded.
-func (g *group) all() uint64 { return g.sent + g.again + g.cycles*cycle }
+func (g *group) all() uint64 { return g.sent + g.again + g.cycles*cycle + g.repeats }
 
 // pace records so many updates a second of the workload for that long. A goroutine that was held up catches up.
 func (g *group) pace(ctx context.Context, w *load.Workload, rate int, d time.Duration) error {
@@ -321,6 +324,9 @@ func (g *group) record(ctx context.Context, w *load.Workload, first, n uint64) e
 	var u spend.Update
 	for number := first; number < first+n; number++ {
 		w.Fill(number, &u)
+		if g.ids {
+			u.ID = idOf(number)
+		}
 		for {
 			err := p.Record(&u)
 			if err == nil {

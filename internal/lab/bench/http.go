@@ -147,6 +147,11 @@ func (r *run) bodyOnly(ctx context.Context, n int, request []byte) (map[string]f
 // floodHTTP sends the request on all connections for as long as a measurement takes, and returns how many a second and
 // how many were answered with 202. Any other answer is an error.
 func (r *run) floodHTTP(ctx context.Context, server *http.Server, request []byte) (rate float64, sent int64, err error) {
+	return r.floodRequests(ctx, server, func() func() []byte { return func() []byte { return request } })
+}
+
+// floodRequests is floodHTTP with requests of which each connection makes its own, all of the same length.
+func (r *run) floodRequests(ctx context.Context, server *http.Server, requests func() func() []byte) (rate float64, sent int64, err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, 0, err
@@ -164,7 +169,7 @@ func (r *run) floodHTTP(ctx context.Context, server *http.Server, request []byte
 	begun := time.Now()
 	for range httpConnections {
 		clients.Go(func() error {
-			n, err := client(ctx, listener.Addr().String(), request, begun.Add(r.Duration))
+			n, err := client(ctx, listener.Addr().String(), requests(), begun.Add(r.Duration))
 			count.Add(n)
 			return err
 		})
@@ -175,8 +180,9 @@ func (r *run) floodHTTP(ctx context.Context, server *http.Server, request []byte
 	return float64(count.Load()) / time.Since(begun).Seconds(), count.Load(), nil
 }
 
-// client is one connection. The answers all have the length of the first one.
-func client(ctx context.Context, address string, request []byte, end time.Time) (sent int64, err error) {
+// client is one connection. The answers all have the length of the first one, but those of an instance that can't take more:
+// then the request is made again a moment later, as a client would.
+func client(ctx context.Context, address string, request func() []byte, end time.Time) (sent int64, err error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return 0, err
@@ -184,18 +190,25 @@ func client(ctx context.Context, address string, request []byte, end time.Time) 
 	defer conn.Close()
 	answer := make([]byte, 4096)
 	size := 0
-	for ; sent == 0 || time.Now().Before(end); sent++ {
-		if _, err := conn.Write(request); err != nil {
+	for next := request(); sent == 0 || time.Now().Before(end); {
+		if _, err := conn.Write(next); err != nil {
 			return sent, err
 		}
+		n, err := conn.Read(answer) // a small answer comes in one piece
+		if err == nil && bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 503 ")) && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if size == 0 {
-			size, err = conn.Read(answer) // a small answer comes in one piece
-		} else {
-			_, err = io.ReadFull(conn, answer[:size])
+			size = n
+		} else if n < size && err == nil {
+			_, err = io.ReadFull(conn, answer[n:size])
 		}
 		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 202 ")) {
-			return sent, errors.Join(fmt.Errorf("a request was answered with %.300q", answer[:size]), err)
+			return sent, errors.Join(fmt.Errorf("a request was answered with %.300q", answer[:n]), err)
 		}
+		sent++
+		next = request()
 	}
 	return sent, ctx.Err()
 }

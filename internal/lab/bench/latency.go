@@ -73,11 +73,17 @@ func (c intervals) String() string { return fmt.Sprintf("%s, %s", c.seal, c.flus
 
 // latency lets a group work at a rate, and waits for a sample of its updates.
 func (r *run) latency(ctx context.Context, w *load.Workload, c groupConfig, rate int) (map[string]float64, error) {
+	return r.latencyOf(ctx, w, episode{groupConfig: c}, rate)
+}
+
+// latencyOf is latency in an episode, whose work it is.
+func (r *run) latencyOf(ctx context.Context, w *load.Workload, e episode, rate int) (map[string]float64, error) {
 	var took []time.Duration
-	numbers, err := r.play(ctx, w, episode{groupConfig: c, work: func(ctx context.Context, g *group) (err error) {
-		took, err = g.paceAndWait(ctx, w, rate, max(r.Duration, 3*c.flush, min(10*c.flush, 10*time.Second)))
+	e.work = func(ctx context.Context, g *group) (err error) {
+		took, err = g.paceAndWait(ctx, w, rate, max(r.Duration, 3*e.flush, min(10*e.flush, 10*time.Second)))
 		return err
-	}})
+	}
+	numbers, err := r.play(ctx, w, e)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +119,9 @@ sampling:
 		case <-ticker.C:
 		}
 		u := w.Update(g.again)
+		if g.ids {
+			u.ID = fmt.Sprintf("again-%d", g.again)
+		}
 		begun := time.Now()
 		receipt, err := p.RecordAll([]spend.Update{u})
 		if errors.Is(err, spendflush.ErrBufferFull) {

@@ -16,66 +16,39 @@ import (
 
 // verdict is what comes out when the clients' ledgers are compared with the books.
 type verdict struct {
-	acknowledged, counted, uncounted tally // the last two of requests without an answer
-	want, booked                     spend.Counters
-	entities, days                   int      // rows compared
-	differences                      int      // rows that differ
-	shown                            []string // some of them
+	sent, booked   spend.Counters
+	updates        int64    // sent
+	entities, days int      // rows compared
+	differences    int      // rows that differ
+	shown          []string // some of them
+
+	// As the clients were told: updates that are committed, those of them that had been before, and how many updates
+	// aren't known to be.
+	committed, repeats, unknown int64
+	unanswered, refused         int64 // requests that were sent again
 }
 
-// tally counts requests and what is in them.
-type tally struct {
-	requests, updates int64
-	spend             spend.Amount
-}
-
-func (t *tally) add(r *request) {
-	t.requests++
-	t.updates += int64(len(r.updates))
-	for i := range r.updates {
-		t.spend = t.spend.Add(r.updates[i].Spend)
-	}
-}
-
-// settle compares ledgers with what is in the books. What got no answer is looked up first: it was counted or not, and
-// each of the rows must have exactly the one or the other.
+// settle compares ledgers with what is in the books: each row must have exactly what was sent.
 func settle(ledgers []*ledger, got *book) *verdict {
 	v := &verdict{}
 	want := newBook()
 	for _, l := range ledgers {
-		v.acknowledged.requests += l.requests
-		v.acknowledged.updates += l.updates
-		for k, sum := range l.acknowledged {
+		v.updates += l.updates
+		for k, sum := range l.sums {
 			want.add(&sum.series, k.date, &sum.counters)
-			v.acknowledged.spend = v.acknowledged.spend.Add(sum.counters.Spend)
 		}
 	}
-	for _, l := range ledgers {
-		for i := range l.unanswered {
-			r := &l.unanswered[i]
-			endUser := spend.Entity{Type: spend.EndUser, ID: r.endUser}
-			with := want.entities[endUser]
-			for j := range r.updates {
-				c := load.Counters(&r.updates[j])
-				with.Add(&c)
-			}
-			if got.entities[endUser] != with {
-				v.uncounted.add(r) // if it isn't exactly that, the row differs
-				continue
-			}
-			v.counted.add(r)
-			for j := range r.updates {
-				u := &r.updates[j]
-				c := load.Counters(u)
-				want.add(&u.Series, u.Time.Format(time.DateOnly), &c)
-			}
-		}
-	}
-	v.want, v.booked = want.all, got.all
+	v.sent, v.booked = want.all, got.all
 	v.entities, v.days = len(want.entities), len(want.days)
 	compareRows(v, want.entities, got.entities)
 	compareRows(v, want.days, got.days)
 	return v
+}
+
+// exact says whether each update that was sent is in the books once, and the clients know it of each.
+func (v *verdict) exact() bool {
+	return v.differences == 0 && v.sent == v.booked && v.sent.APIRequests() == v.updates &&
+		v.unknown == 0 && v.committed == v.updates
 }
 
 const mostShown = 5
@@ -173,9 +146,12 @@ func (d *demo) compare(ctx context.Context) error {
 		ledgers[i] = c.ledger
 	}
 	v := settle(ledgers, b.book)
+	a := d.clients.answers
+	v.committed, v.repeats, v.unknown = a.updates.Load(), a.repeats.Load(), d.clients.unknown
+	v.unanswered, v.refused = a.unanswered.Load(), a.refused.Load()
 	d.out.Leave()
 	d.printSums(v)
-	equal := v.differences == 0 && v.want == v.booked && v.want.APIRequests() == b.marked && b.audit.OK &&
+	equal := v.exact() && v.updates == b.marked && b.audit.OK &&
 		b.audit.Quarantined == 0 && b.audit.LostBatches == 0 && b.deadlocks == 0
 	d.printVerdict(v, b, equal)
 	if !equal {
@@ -187,15 +163,15 @@ func (d *demo) compare(ctx context.Context) error {
 func (d *demo) printSums(v *verdict) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "\t\trequests\tupdates\tdollars\t\n")
-	line := func(name string, requests string, updates int64, spend spend.Amount) {
-		fmt.Fprintf(w, "\t%-34s\t%s\t%s\t%s\t\n", name, requests, count(updates), spend)
+	fmt.Fprintf(w, "\t\tupdates\tdollars\t\n")
+	line := func(name string, updates int64, dollars string) {
+		fmt.Fprintf(w, "\t%-34s\t%s\t%s\t\n", name, count(updates), dollars)
 	}
-	line("acknowledged", count(v.acknowledged.requests), v.acknowledged.updates, v.acknowledged.spend)
-	line("without an answer, yet counted", count(v.counted.requests), v.counted.updates, v.counted.spend)
-	line("so the books have to say", "", v.want.APIRequests(), v.want.Spend)
-	line("the books say", "", v.booked.APIRequests(), v.booked.Spend)
-	line("difference", "", v.booked.APIRequests()-v.want.APIRequests(), v.booked.Spend.Sub(v.want.Spend))
+	line("sent", v.updates, v.sent.Spend.String())
+	line("answered as committed", v.committed, "")
+	line("of unknown fate", v.unknown, "")
+	line("the books say", v.booked.APIRequests(), v.booked.Spend.String())
+	line("difference of books and sent", v.booked.APIRequests()-v.updates, v.booked.Spend.Sub(v.sent.Spend).String())
 	_ = w.Flush() // a strings.Builder takes everything
 	d.out.Print("\n" + strings.TrimRight(text.String(), "\n") + "\n")
 }
@@ -222,10 +198,10 @@ func (d *demo) printVerdict(v *verdict, b *books, equal bool) {
 	if !equal {
 		return
 	}
-	out.Print("Every acknowledged update is counted once.")
-	if n := v.counted.requests + v.uncounted.requests; n > 0 {
-		out.Print(fmt.Sprintf("Of %s requests with %s updates that got no answer, as their instance was killed, %s (%s updates) were counted, each once, and %s were not.",
-			count(n), count(v.counted.updates+v.uncounted.updates), count(v.counted.requests), count(v.counted.updates), count(v.uncounted.requests)))
+	out.Print("Every update sent is in the books exactly once, and of none it is unknown.")
+	if v.unanswered+v.refused > 0 {
+		out.Print(fmt.Sprintf("%s requests got no answer and %s weren't taken, as their instance was killed, frozen or not there. Each was sent again, to\nanother instance. %s updates turned out to be in the books already, by their ids, and weren't counted again.",
+			count(v.unanswered), count(v.refused), count(v.repeats)))
 	}
 }
 

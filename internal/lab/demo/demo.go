@@ -1,5 +1,5 @@
 // Package demo shows what spendflush is for: ten instances as processes of their own, mixed traffic over HTTP, and one
-// fault after the other. In the end what the clients were told is compared with the books, to the last digit.
+// fault after the other. In the end what the clients have sent is compared with the books, to the last digit.
 package demo
 
 import (
@@ -28,7 +28,7 @@ type Config struct {
 }
 
 var (
-	// ErrDiffer is returned when the books differ from what was acknowledged.
+	// ErrDiffer is returned when an update that was sent isn't in the books exactly once, or it isn't known.
 	ErrDiffer = errors.New("the books differ")
 	// ErrRefused is returned when the program refuses the settings.
 	ErrRefused = errors.New("the instances refuse their settings")
@@ -202,14 +202,27 @@ func (d *demo) work(ctx, early context.Context) error {
 	case err = <-d.clients.failed:
 		endFaults()
 	}
-	breaking.Wait() // before the clients: a request to a frozen instance has to be answered
+	breaking.Wait() // before the clients: they wait for instances that are there
 	d.event("no more faults and no more traffic: everything is drained")
-	d.clients.stop()
+	err = errors.Join(err, d.stopClients(ctx))
 	d.trafficTook = time.Since(d.begun)
 	err = errors.Join(err, failed, d.awaitEmptyQueue(ctx))
 	endWatch()
 	watching.Wait()
 	return errors.Join(err, ctx.Err())
+}
+
+// stopClients ends the traffic, and waits until all that was sent is committed. The error is of what should not happen.
+func (d *demo) stopClients(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	d.clients.stop(ctx)
+	select {
+	case err := <-d.clients.failed:
+		return err
+	default:
+		return nil
+	}
 }
 
 // awaitEmptyQueue waits until Postgres has what the queue had.
@@ -249,7 +262,9 @@ func (d *demo) clean(ctx context.Context) (err error) {
 		select {
 		case <-d.clients.quit:
 		default: // it was broken off
-			defer d.clients.stop()
+			ended, end := context.WithCancel(ctx)
+			end()
+			d.clients.stop(ended)
 		}
 	}
 	for _, in := range d.instances {

@@ -81,7 +81,7 @@ func (d *demo) printDirect(s *load.DirectStats, took time.Duration) {
 	}
 	d.out.Print(fmt.Sprintf("%s, after %s deadlocks. %.0f updates a second were written.", lost, count(s.Deadlocks), float64(s.Updates)/took.Seconds()))
 	d.out.Print(fmt.Sprintf("spendflush, with its faults, and with the clients on the same machine: %s lost, %s deadlocks, %.0f updates a second.",
-		d.out.Good("nothing"), d.out.Good("0"), float64(d.clients.acknowledged.Load())/d.trafficTook.Seconds()))
+		d.out.Good("nothing"), d.out.Good("0"), float64(d.clients.answers.updates.Load())/d.trafficTook.Seconds()))
 }
 
 // share returns how many hundredths of all a part is, for people.

@@ -8,15 +8,9 @@ import (
 )
 
 // ledger is what one client knows of what it has sent, apart from the program that is shown.
-//
-// The updates carry an end user of the client's own, which changes after every request that got no answer. So that
-// end user's total tells whether that one request was counted: the total is the sum of what was acknowledged, or that
-// and the request. A request is counted as a whole or not at all, for one batch holds all of it.
 type ledger struct {
-	acknowledged map[ledgerKey]*ledgerSum
-	unanswered   []request // the i-th is of the i-th end user
-
-	requests, updates int64 // acknowledged
+	sums    map[ledgerKey]*ledgerSum
+	updates int64
 }
 
 // ledgerKey is what updates are summed by.
@@ -30,34 +24,19 @@ type ledgerSum struct {
 	counters spend.Counters
 }
 
-// request is one that got no answer.
-type request struct {
-	endUser string
-	updates []spend.Update
-}
+func newLedger() *ledger { return &ledger{sums: map[ledgerKey]*ledgerSum{}} }
 
-func newLedger() *ledger { return &ledger{acknowledged: map[ledgerKey]*ledgerSum{}} }
-
-// acknowledge notes the updates of a request that was answered.
-func (l *ledger) acknowledge(updates []spend.Update) {
-	l.requests++
-	l.updates += int64(len(updates))
-	for i := range updates {
-		u := &updates[i]
-		k := ledgerKey{u.Series.Key(), u.Time.Format(time.DateOnly)}
-		sum := l.acknowledged[k]
-		if sum == nil {
-			sum = &ledgerSum{series: u.Series}
-			l.acknowledged[k] = sum
-		}
-		c := load.Counters(u)
-		sum.counters.Add(&c)
+// note notes an update that was sent.
+func (l *ledger) note(u *spend.Update) {
+	l.updates++
+	k := ledgerKey{u.Series.Key(), u.Time.Format(time.DateOnly)}
+	sum := l.sums[k]
+	if sum == nil {
+		sum = &ledgerSum{series: u.Series}
+		l.sums[k] = sum
 	}
-}
-
-// noteUnanswered notes a request that got no answer.
-func (l *ledger) noteUnanswered(updates []spend.Update) {
-	l.unanswered = append(l.unanswered, request{updates[0].EndUserID, updates})
+	c := load.Counters(u)
+	sum.counters.Add(&c)
 }
 
 // book is what the books have to say: a row for each entity, and one for each entity, day and combination of dimensions.

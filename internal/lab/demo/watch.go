@@ -117,7 +117,7 @@ func (w *watch) pace(n numbers) {
 func (w *watch) block(n numbers) []string {
 	out, c := w.d.out, w.d.clients
 	value := func(name, text string) string { return fmt.Sprintf("%-14s%s", name, text) }
-	sent, acknowledged := c.sent.Load(), c.acknowledged.Load()
+	sent, committed := c.sent.Load(), c.answers.updates.Load()
 	deadlocks := out.Good(count(n.deadlocks))
 	if n.deadlocks > 0 {
 		deadlocks = out.Bad(count(n.deadlocks))
@@ -129,11 +129,11 @@ func (w *watch) block(n numbers) []string {
 	passed := min(time.Since(w.d.begun), w.d.Traffic)
 	return []string{
 		"",
-		value("updates", fmt.Sprintf("%s sent, %s acknowledged, %s in the books (%.0f a second)", count(sent), count(acknowledged), count(n.booked), w.rate)),
+		value("updates", fmt.Sprintf("%s sent, %s answered, %s in the books (%.0f a second)", count(sent), count(committed), count(n.booked), w.rate)),
 		value("dollars", n.amount.String()+" in the books"),
 		value("behind by", behind),
 		value("deadlocks", deadlocks),
-		value("no answer", fmt.Sprintf("%s updates, of instances that were killed", count(c.unanswered.Load()))),
+		value("sent again", fmt.Sprintf("%s requests; %s updates in them were in the books already", count(c.answers.unanswered.Load()+c.answers.refused.Load()), count(c.answers.repeats.Load()))),
 		value("instances", w.row(n.holder)),
 		value("page", w.d.page),
 		value("", terminal.Bar(passed.Seconds()/w.d.Traffic.Seconds(), 30)+fmt.Sprintf(" %.0f of %.0f s; Ctrl-C compares now", passed.Seconds(), w.d.Traffic.Seconds())),
@@ -166,8 +166,8 @@ func (w *watch) row(holder string) string {
 // line is a line of numbers where nothing can be redrawn.
 func (w *watch) line(n numbers) string {
 	c := w.d.clients
-	return fmt.Sprintf("updates: %s sent, %s acknowledged, %s in the books; behind by %s; deadlocks: %d; instances: %s",
-		count(c.sent.Load()), count(c.acknowledged.Load()), count(n.booked), tenths(n.behind), n.deadlocks, w.row(n.holder))
+	return fmt.Sprintf("updates: %s sent, %s answered, %s in the books; behind by %s; deadlocks: %d; instances: %s",
+		count(c.sent.Load()), count(c.answers.updates.Load()), count(n.booked), tenths(n.behind), n.deadlocks, w.row(n.holder))
 }
 
 // count writes a number so that its size can be seen.

@@ -21,7 +21,7 @@ type Tables struct {
 	pool   *pgxpool.Pool
 	schema string // quoted
 
-	addTotal, addRollup string
+	addTotal, addRollup, addRollupOnce string
 }
 
 // types are the columns of the counters, in an order that wastes nothing: the numeric one is last.
@@ -47,7 +47,8 @@ CREATE TABLE %[1]s.rollup (
     ` + types + `,
     PRIMARY KEY (day, hour, series)
 ) WITH (fillfactor = 50);
-CREATE INDEX ON %[1]s.rollup (series, day);`
+CREATE INDEX ON %[1]s.rollup (series, day);
+CREATE TABLE %[1]s.seen (id text PRIMARY KEY);`
 
 var addTotal = `
 INSERT INTO %s.total AS t (entity, updated_at, ` + pgstore.Columns("%") + `)
@@ -59,12 +60,29 @@ INSERT INTO %s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
 VALUES ($1, $2, $3, ` + values(4) + `)
 ON CONFLICT (day, hour, series) DO UPDATE SET ` + pgstore.Columns("% = t.% + excluded.%")
 
+// addRollupOnce is addRollup for an id that is new. In a SELECT a parameter isn't of its column's type, so each says its own.
+var addRollupOnce = `
+WITH new AS (INSERT INTO %[1]s.seen (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id)
+INSERT INTO %[1]s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
+SELECT $2::uuid, $3::date, $4::smallint, $5::numeric` + bigints(6) + ` FROM new
+ON CONFLICT (day, hour, series) DO UPDATE SET ` + pgstore.Columns("% = t.% + excluded.%")
+
+// bigints are the parameters of the counts, from a number on, each after a comma.
+func bigints(first int) string {
+	var b strings.Builder
+	for i := range spend.Counts {
+		fmt.Fprintf(&b, ", $%d::bigint", first+i)
+	}
+	return b.String()
+}
+
 // MakeTables makes the tables in a new schema of the name. It fails if there is one already. The pool stays the
 // caller's.
 func MakeTables(ctx context.Context, pool *pgxpool.Pool, schema string) (*Tables, error) {
 	t := &Tables{pool: pool, schema: pgx.Identifier{schema}.Sanitize()}
 	t.addTotal = fmt.Sprintf(addTotal, t.schema)
 	t.addRollup = fmt.Sprintf(addRollup, t.schema)
+	t.addRollupOnce = fmt.Sprintf(addRollupOnce, t.schema)
 	// As one simple query it is one transaction.
 	if _, err := pool.Exec(ctx, fmt.Sprintf(makeTables, t.schema), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return nil, fmt.Errorf("make the tables of %s: %w", schema, err)
@@ -124,6 +142,13 @@ func (t *Tables) AddRollup(ctx context.Context, to Execer, series spend.Key, hou
 	at := hour.Time()
 	_, err := to.Exec(ctx, t.addRollup, args(c, [16]byte(series), at, int16(at.Hour()))...)
 	return err
+}
+
+// AddRollupOnce is AddRollup if the id is new, in the same statement. It says whether it was.
+func (t *Tables) AddRollupOnce(ctx context.Context, to Execer, id string, series spend.Key, hour spend.Hour, c *spend.Counters) (added bool, err error) {
+	at := hour.Time()
+	tag, err := to.Exec(ctx, t.addRollupOnce, args(c, id, [16]byte(series), at, int16(at.Hour()))...)
+	return tag.RowsAffected() == 1, err
 }
 
 // Updates returns what is in the rollups: each update once.

@@ -215,7 +215,8 @@ func (p *prometheus) firing() (names []string) {
 // gone afterwards.
 func (in watched) checkServers() {
 	in.t.Helper()
-	books := []string{"spendflush_quarantine_open", "spendflush_lost_batches_open", "spendflush_audit_ok", "spendflush_audit_timestamp_seconds"}
+	books := []string{"spendflush_quarantine_open", "spendflush_lost_batches_open", "spendflush_audit_ok", "spendflush_audit_timestamp_seconds",
+		"spendflush_ids", "spendflush_ids_bytes", "spendflush_ids_current_seconds", "spendflush_ids_tended_seconds"}
 	// A busy machine may take longer than a scrape waits; hence not at the first look.
 	scraped := func(what string, postgresUp, mayEvict float64) {
 		in.t.Helper()
@@ -223,7 +224,7 @@ func (in watched) checkServers() {
 			m := in.metrics()
 			for name, want := range map[string]float64{
 				"spendflush_postgres_up": postgresUp, "spendflush_queue_up": 1, "spendflush_redis_may_evict": mayEvict,
-				"spendflush_redis_memory_bytes_limit": 512 << 20,
+				"spendflush_redis_memory_bytes_limit": 512 << 20, "spendflush_id_window_seconds": 36 * 24 * 60 * 60,
 			} {
 				if got, ok := m[name]; got != want || !ok {
 					return fmt.Sprintf("%s is %v, told: %t", name, got, ok)

@@ -13,6 +13,9 @@ var (
 	descLost          = partDesc("spendflush_lost_batches_open", "Batches passed as lost that haven't turned up.")
 	descIDs           = partDesc("spendflush_ids", "Ids in the books, by Postgres's estimate.")
 	descIDBytes       = partDesc("spendflush_ids_bytes", "Bytes of the tables that ids lie in, and of their indexes.")
+	descIDsCurrent    = partDesc("spendflush_ids_current_seconds", "For how long ids have gone into the part that takes them now, as time is observed for ids. After a quarter of the window the next one does.")
+	descIDsTended     = partDesc("spendflush_ids_tended_seconds", "How long ago an instance has tended the ids, which each does once a minute.")
+	descIDWindow      = partDesc("spendflush_id_window_seconds", "For how long after its commit an id counts no second time.")
 	descAuditOK       = partDesc("spendflush_audit_ok", "1 if the books added up at the last audit, whoever made it. Left out before the first.")
 	descAuditTime     = partDesc("spendflush_audit_timestamp_seconds", "When the last audit was made, 0 before the first.")
 	descAuditTook     = partDesc("spendflush_audit_duration_seconds", "How long the last audit took. Left out before the first.")
@@ -25,7 +28,8 @@ type booksCollector struct{ ps *parts }
 
 // Describe implements prometheus.Collector.
 func (c *booksCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPostgresUp, descOldPrimary, descQuarantine, descLost, descIDs, descIDBytes, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
+	for _, d := range []*prometheus.Desc{descPostgresUp, descOldPrimary, descQuarantine, descLost, descIDs, descIDBytes, descIDsCurrent, descIDsTended,
+		descIDWindow, descAuditOK, descAuditTime, descAuditTook, descAuditInterval} {
 		ch <- d
 	}
 }
@@ -36,6 +40,7 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	if every := c.ps.set.AuditInterval; every > 0 {
 		gauge(descAuditInterval, every.Seconds())
 	}
+	gauge(descIDWindow, c.ps.set.IDWindow.Seconds())
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	books, err := c.ps.reads.Summary(ctx)
@@ -66,7 +71,7 @@ func (c *booksCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descAuditTook, last.Took.Seconds())
 }
 
-// collectIDs tells how many ids the books have.
+// collectIDs tells how many ids the books have, and whether old ones are forgotten.
 func (c *booksCollector) collectIDs(ctx context.Context, gauge func(d *prometheus.Desc, v float64)) {
 	parts, err := c.ps.reads.FactParts(ctx)
 	if err != nil {
@@ -75,6 +80,10 @@ func (c *booksCollector) collectIDs(ctx context.Context, gauge func(d *prometheu
 	var rows, bytes int64
 	for _, p := range parts {
 		rows, bytes = rows+p.Rows, bytes+p.Bytes
+		if p.State == "current" {
+			gauge(descIDsCurrent, p.Age.Seconds())
+			gauge(descIDsTended, p.Untended.Seconds())
+		}
 	}
 	gauge(descIDs, float64(rows))
 	gauge(descIDBytes, float64(bytes))

@@ -195,7 +195,7 @@ func (ps *parts) close() {
 
 // sources are what an overview looks at.
 func (ps *parts) sources() overview.Sources {
-	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes}
+	s := overview.Sources{Books: ps.reads, Noted: ps.notedBooks, Shards: ps.set.Shards, QueueMaxBytes: ps.set.QueueMaxBytes, IDWindow: ps.set.IDWindow}
 	if ps.queue != nil {
 		s.Queue, s.Locker, s.Heartbeats, s.Server = ps.queue, ps.locker, ps.heartbeats, ps.queue.Info
 	}

@@ -244,7 +244,7 @@ func New(c Config) (*API, error) {
 		ending:  make(chan struct{}),
 	}
 	if c.Overview == nil {
-		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
+		a.cfg.Overview = overview.NewLive(overview.Sources{Books: c.Reader, IDWindow: a.cfg.IDWindow}, c.Recorder, overview.LiveOptions{Version: c.Version, Logger: c.Logger})
 	}
 	a.requestBodies.New = func() any { return &requestBody{buffer: make([]byte, 0, 4<<10)} }
 	a.decoders.New = func() any { return &decoder{maxUpdates: c.MaxUpdates} }

@@ -100,6 +100,7 @@ func idProblem(err error) *problem {
 type idStatus struct {
 	ID            string    `json:"id"`
 	Kind          string    `json:"kind"`
+	Identity      string    `json:"identity"` // what the books have in its place
 	State         string    `json:"state"`
 	CommittedAt   time.Time `json:"committed_at,omitzero"` // to the minute
 	WindowSeconds int64     `json:"window_seconds"`        // for how long after its commit an id counts no second time
@@ -152,7 +153,7 @@ func (a *API) idOf(w http.ResponseWriter, r *http.Request, id string, values url
 		return databaseProblem(err)
 	}
 	writeJSON(w, "application/json", http.StatusOK, idStatus{
-		ID: id, Kind: name, State: found.State.String(), CommittedAt: found.At.UTC(), WindowSeconds: int64(a.cfg.IDWindow.Seconds()),
+		ID: id, Kind: name, Identity: spend.NewFactID(kind, id).String(), State: found.State.String(), CommittedAt: found.At.UTC(), WindowSeconds: int64(a.cfg.IDWindow.Seconds()),
 		Instance: a.cfg.Instance,
 	})
 	return nil

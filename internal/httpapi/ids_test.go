@@ -124,6 +124,10 @@ func TestAnotherContentUnderAnIDIsRefusedWhereItIsKnownAndElseSetAside(t *testin
 	if lines, _ := in.list("/v1/quarantine", "entries", "kind", "updates", "spend"); len(lines) != 1 || !strings.Contains(lines[0], "conflict") {
 		t.Errorf("in quarantine: %q", lines)
 	}
+
+	// Whoever knows the id finds it in the entry.
+	_, known := in.get("/v1/ids/1")
+	in.wantList("/v1/quarantine/1", "ids", "identity kind updates spend", fmt.Sprint(known["identity"], " update 1 1"))
 }
 
 func TestIDsAndKeysThatAreNoneAreRefusedByName(t *testing.T) {

@@ -17,8 +17,9 @@ type instanceStatus struct {
 	Version string    `json:"version"`
 	Now     time.Time `json:"now"`
 	spendflush.PipelineStatus
-	Database string          `json:"database"`        // ok or unavailable
-	Books    *pgstore.Counts `json:"books,omitempty"` // what the database has
+	IDWindow int64           `json:"id_window_seconds"` // for how long after its commit an id counts no second time
+	Database string          `json:"database"`          // ok or unavailable
+	Books    *pgstore.Counts `json:"books,omitempty"`   // what the database has
 }
 
 // status tells how this instance stands. It answers with the database away as well.
@@ -28,7 +29,10 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 	defer cancel()
-	s := instanceStatus{Version: a.cfg.Version, Now: time.Now().UTC(), PipelineStatus: a.cfg.Recorder.Status(), Database: "ok"}
+	s := instanceStatus{
+		Version: a.cfg.Version, Now: time.Now().UTC(), PipelineStatus: a.cfg.Recorder.Status(), Database: "ok",
+		IDWindow: int64(a.cfg.IDWindow.Seconds()),
+	}
 	if books, err := a.cfg.Reader.Counts(ctx); err == nil {
 		s.Books = &books
 	} else {

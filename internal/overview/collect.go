@@ -51,8 +51,9 @@ type Sources struct {
 
 	Unused Remainder // the queue of a Redis that is switched off; nil: there is none
 
-	Shards        int   // as the instances have it
-	QueueMaxBytes int64 // of each shard; 0: no bound
+	Shards        int           // as the instances have it
+	QueueMaxBytes int64         // of each shard; 0: no bound
+	IDWindow      time.Duration // for how long after its commit an id counts no second time
 
 	self *record // nil: this is no instance
 }
@@ -81,7 +82,7 @@ func Collect(ctx context.Context, s Sources) Report {
 	defer cancel()
 	r := Report{
 		AsOf: time.Now().UTC(), Instances: []Instance{}, Locks: []Lock{}, Flushes: []Flush{},
-		Queue: Queue{Used: s.Queue != nil, Shards: []QueueShard{}},
+		Queue: Queue{Used: s.Queue != nil, Shards: []QueueShard{}}, IDs: IDs{Window: s.IDWindow.Seconds()},
 	}
 	var others []record
 	clock := time.Now()
@@ -156,7 +157,8 @@ func (r *Report) readBooks(ctx context.Context, books Books) (id spend.BooksID) 
 		Up: true, Migrated: true, Version: g.Version, Connections: g.Connections, MaxConnections: g.MaxConnections,
 		Updates: g.Updates, Amount: g.Amount, OldPrimary: g.OldPrimary,
 	}
-	r.Quarantined, r.LostBatches = g.Quarantined, g.LostBatches
+	r.IDs.Estimate, r.IDs.Bytes = g.IDs, g.IDBytes
+	r.Quarantined, r.Conflicts, r.LostBatches = g.Quarantined, g.Conflicts, g.LostBatches
 	if !g.LastLost.IsZero() {
 		r.LastLost = g.LastLost.UTC()
 	}

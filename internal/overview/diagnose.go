@@ -32,6 +32,7 @@ const (
 	runMemoryBound = "spendflushmemorynearbound"
 	runLost        = "spendflushlostbatches"
 	runQuarantined = "spendflushquarantined"
+	runConflicts   = "spendflushidconflicts"
 	runAudit       = "spendflushauditfailed"
 	runDeadlocks   = "spendflushdeadlocks"
 	runJournal     = "spendflushjournalgrowing"
@@ -152,15 +153,7 @@ func diagnoseLosses(r *Report) (list []Problem) {
 		}
 		list = append(list, p)
 	}
-	if r.Quarantined > 0 {
-		verb := "wait"
-		if r.Quarantined == 1 {
-			verb = "waits"
-		}
-		list = append(list, Problem{Warn, fmt.Sprintf("%s %s in quarantine for a decision.", count(r.Quarantined, "entry"), verb),
-			"Look at each: mend what its reason says and apply it, or drop it.", runQuarantined})
-	}
-	return list
+	return append(list, diagnoseQuarantine(r)...)
 }
 
 func diagnoseAudit(r *Report) []Problem {

@@ -32,8 +32,10 @@ type Report struct {
 	Locks    []Lock   `json:"locks"`
 	Flushes  []Flush  `json:"flushes"` // of all instances listed, newest first, at most 20
 	Postgres Postgres `json:"postgres"`
+	IDs      IDs      `json:"ids"`
 
 	Quarantined int64     `json:"quarantined"` // open entries
+	Conflicts   int64     `json:"conflicts"`   // those of them whose updates have ids that were used before, for something else
 	LostBatches int64     `json:"lost_batches"`
 	LastLost    time.Time `json:"last_lost_at,omitzero"` // when the last of these was noticed
 	LastAudit   *Audit    `json:"last_audit"`            // the last one, whoever made it; nil: none is known

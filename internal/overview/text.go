@@ -174,6 +174,7 @@ func (r *Report) factsText() []string {
 	rows = append(rows,
 		[]string{"Postgres", fmt.Sprintf("%s, %d of %d connections", pg.Version, pg.Connections, pg.MaxConnections)},
 		[]string{"books", fmt.Sprintf("%s of %s dollars", count(pg.Updates, "update"), pg.Amount)},
+		[]string{"ids", r.idsText()},
 		[]string{"quarantine", r.quarantineText()},
 		[]string{"lost batches", r.lostText()},
 		[]string{"last audit", r.auditText()})
@@ -222,7 +223,11 @@ func (r *Report) quarantineText() string {
 	if r.Quarantined == 0 {
 		return "nothing open"
 	}
-	return count(r.Quarantined, "entry") + ` open, see "spendflush quarantine list"`
+	text := count(r.Quarantined, "entry") + " open"
+	if r.Conflicts > 0 {
+		text += ", " + count(r.Conflicts, "conflict") + " of ids among them"
+	}
+	return text + `, see "spendflush quarantine list"`
 }
 
 func (r *Report) lostText() string {

@@ -26,6 +26,7 @@ func busy() *Report {
 		Flushes: []Flush{{At: now.Add(-2 * time.Second), Instance: "pod-a", Path: "queue", Batches: 5, Rows: 40, Updates: 1, Amount: spend.Dollars(1), Seconds: 0.012},
 			{At: now.Add(-time.Minute), Instance: "pod-bb", Path: "direct"}},
 		Postgres:  Postgres{Up: true, Migrated: true, Version: "16.2", Connections: 9, MaxConnections: 100, Updates: 1200, Amount: spend.Dollars(7)},
+		IDs:       IDs{Estimate: 1100, Bytes: 88_000, Window: 36 * 86400},
 		LastAudit: &Audit{At: now.Add(-5 * time.Minute), OK: true, Took: 0.5},
 	}
 	diagnose(r)
@@ -67,6 +68,7 @@ queue         3 batches, 12.3 kB of 256.0 MB
 last flush    2.0 s ago by pod-a, from the queue: 1 update of 1 dollars, 5 batches, 40 rows, in 0.012 s
 Postgres      16.2, 9 of 100 connections
 books         1200 updates of 7 dollars
+ids           about 1100, 88.0 kB; an id counts once for 36 days
 quarantine    nothing open
 lost batches  none
 last audit    the books added up, 5 min ago, in 0.5 s
@@ -98,6 +100,15 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		}
 	}
 	r = busy()
+	r.Quarantined, r.Conflicts, r.IDs.Window = 3, 2, 3600
+	diagnose(r)
+	text = textOf(r)
+	for _, want := range []string{"3 entries open, 2 conflicts of ids among them, see", "an id counts once for 1 h\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	r = busy()
 	r.Postgres, r.Queue, r.Locks, r.Instances, r.InstancesComplete = Postgres{Error: "no route\nto host"}, Queue{Used: true, Error: "refused"}, nil, nil, false
 	diagnose(r)
 	text = textOf(r)
@@ -106,7 +117,7 @@ func TestTheTextSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
-	for _, unknown := range []string{"books  ", "quarantine  ", "last audit  "} {
+	for _, unknown := range []string{"books  ", "ids  ", "quarantine  ", "last audit  "} {
 		if strings.Contains(text, unknown) {
 			t.Errorf("%q is told although it isn't known:\n%s", unknown, text)
 		}

@@ -35,7 +35,7 @@ func Describe(q *pgstore.Quarantined) string {
 	case q.Kind == "row":
 		return q.Book
 	case q.Kind == "conflict":
-		return fmt.Sprintf("facts of producer %s batch %d", q.Producer, q.Sequence)
+		return fmt.Sprintf("updates under ids used before, of producer %s batch %d", q.Producer, q.Sequence)
 	case q.Sequence > 0:
 		return fmt.Sprintf("producer %s batch %d", q.Producer, q.Sequence)
 	default:

@@ -103,6 +103,9 @@ func (v *View) Print(to io.Writer) error {
 		_, err := fmt.Fprintf(to, "\nits first %d bytes:\n%s", len(shown), hex.Dump(shown))
 		return err
 	}
+	if err := v.printIDs(to); err != nil {
+		return err
+	}
 	return v.printRows(to)
 }
 
@@ -135,8 +138,8 @@ func (v *View) advice() string {
 	case v.entry.Kind == "row":
 		return fmt.Sprintf(`mend what the reason says, then "spendflush quarantine apply %d"`, id)
 	case v.entry.Kind == "conflict":
-		return fmt.Sprintf(`a caller has used ids twice, for different things. "spendflush quarantine drop %d" if what was booked first is right; `+
-			`"spendflush quarantine apply %[1]d" books these, too`, id)
+		return fmt.Sprintf(`a caller has used ids twice, for different things. "spendflush quarantine drop %d" if it is one thing, and what was booked `+
+			`first is right; "spendflush quarantine apply %[1]d" if it is another one: these are booked, too, beside what was first`, id)
 	case v.entry.Sequence > 0:
 		return turn(v.entry, v.at)
 	case v.rows != nil:
@@ -231,6 +234,8 @@ type ViewJSON struct {
 	Advice     string       `json:"advice,omitempty"` // of an open entry: what can be done
 	Mark       *uint64      `json:"mark,omitempty"`   // of its producer: the last sequence that is in the books
 	Header     *headerJSON  `json:"header,omitempty"`
+	IDs        []idJSON     `json:"ids,omitempty"`     // of a batch of facts, the first of them
+	AllIDs     int          `json:"all_ids,omitempty"` // how many it has
 	Totals     []totalJSON  `json:"totals,omitempty"`
 	Rollups    []rollupJSON `json:"rollups,omitempty"`
 	Unreadable string       `json:"unreadable,omitempty"`  // why there is no header, or no rows
@@ -287,6 +292,7 @@ func (v *View) JSON() ViewJSON {
 	if v.rows == nil {
 		return j
 	}
+	j.IDs, j.AllIDs = v.ids()
 	for i := range v.rows.Totals {
 		row := &v.rows.Totals[i]
 		j.Totals = append(j.Totals, totalJSON{entityJSONOf(&row.Entity), row.Counters.Spend, CountsOf(&row.Counters)})

@@ -384,6 +384,32 @@ func TestAReaderOfAnOldPartHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// What operators are told by: ids that nobody tends grow no older, and a part that can't give way does.
+func TestThePartsTellWhetherOldIDsAreForgotten(t *testing.T) {
+	s := open(t, database(t), Options{})
+	current := func() FactPart {
+		t.Helper()
+		list, err := s.FactParts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[slices.IndexFunc(list, func(p FactPart) bool { return p.State == "current" })]
+	}
+	later(t, s, 0)
+	if p := current(); p.Untended < 0 || p.Untended > time.Minute {
+		t.Errorf("just tended, and told as tended %s ago", p.Untended)
+	}
+	execute(t, s.pool, "UPDATE spendflush.id_clock SET ticked_at = ticked_at - interval '3 hours'")
+	if p := current(); p.Untended < 3*time.Hour || p.Age > 10*time.Minute {
+		t.Errorf("nobody tends: told as tended %s ago, its ids %s old", p.Untended, p.Age)
+	}
+	execute(t, s.pool, "UPDATE spendflush.id_parts SET state = 'retired', opened = '0', closed = '0' WHERE part = 1")
+	execute(t, s.pool, "UPDATE spendflush.id_clock SET observed = $1::interval", 2*quarter)
+	if p := current(); p.Part != 0 || p.Age < 2*quarter {
+		t.Errorf("part %d is current, and told to be so for %s", p.Part, p.Age)
+	}
+}
+
 func TestOnlyARetiredPartIsMadeEmpty(t *testing.T) {
 	s := open(t, database(t), Options{})
 	commitFacts(t, s, ids("1")...)

@@ -130,12 +130,13 @@ type FactPart struct {
 	Age      time.Duration // of its oldest id, in time that was observed
 	Rows     int64         // Postgres's estimate
 	Bytes    int64         // of the table and its index
+	Untended time.Duration // since an instance tended the parts, the same for all of them
 }
 
 // FactParts returns the tables that ids lie in. It is cheap.
 func (s *Store) FactParts(ctx context.Context) ([]FactPart, error) {
 	scan := func(row pgx.CollectableRow) (p FactPart, err error) {
-		err = row.Scan(&p.Part, &p.State, &p.OpenedAt, &p.Age, &p.Rows, &p.Bytes)
+		err = row.Scan(&p.Part, &p.State, &p.OpenedAt, &p.Age, &p.Rows, &p.Bytes, &p.Untended)
 		return p, err
 	}
 	list, err := readAll(ctx, s, "fact_status", nil, scan)

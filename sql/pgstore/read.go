@@ -69,6 +69,7 @@ type Counts struct {
 	Entities        int64     `json:"entities_estimate"`
 	Series          int64     `json:"series_estimate"`
 	RollupRows      int64     `json:"rollup_rows_estimate"`
+	IDs             int64     `json:"ids_estimate"`
 	Bytes           int64     `json:"bytes"` // of all tables and indexes
 	QuarantineOpen  int64     `json:"quarantine_open"`
 	LostBatches     int64     `json:"lost_batches"` // those in quarantine left out
@@ -82,7 +83,7 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	var c Counts
 	var last *time.Time
 	err := s.readRow(ctx, "counts", nil, &c.Producers, &c.Updates, &last, &c.Entities, &c.Series,
-		&c.RollupRows, &c.Bytes, &c.QuarantineOpen, &c.LostBatches, &c.SchemaMigration)
+		&c.RollupRows, &c.IDs, &c.Bytes, &c.QuarantineOpen, &c.LostBatches, &c.SchemaMigration)
 	if err != nil {
 		return Counts{}, fmt.Errorf("read counts: %w", err)
 	}

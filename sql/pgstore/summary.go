@@ -18,6 +18,9 @@ type Summary struct {
 	Updates        int64  // in the books
 	Amount         spend.Amount
 	Quarantined    int64      // open entries
+	Conflicts      int64      // those of them that are conflicts
+	IDs            int64      // in the books, by Postgres's estimate
+	IDBytes        int64      // of their tables and indexes
 	LostBatches    int64      // skipped as lost and not found since
 	LastLost       time.Time  // when the last of these was noticed; zero if there are none
 	LastAudit      *LastAudit // nil if there was none
@@ -39,7 +42,7 @@ func (s *Store) Summary(ctx context.Context) (Summary, error) {
 	var seconds *float64
 	var failed *string
 	err := s.readRow(ctx, "summary", nil, (*[16]byte)(&g.Books), &g.Version, &g.MaxConnections, &g.Connections, &g.Updates, &g.Amount,
-		&g.Quarantined, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
+		&g.Quarantined, &g.Conflicts, &g.IDs, &g.IDBytes, &g.LostBatches, &lost, &asOf, &ok, &seconds, &failed)
 	switch sqlState(err) {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedSchema:
 		err = fmt.Errorf("%w: %w", ErrNotMigrated, err)

@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/spendflush/spendflush/internal/lab/testserver"
@@ -30,6 +31,34 @@ func TestASummaryHasTheSumsOfTheMarksAndWhatIsLostOrSetAside(t *testing.T) {
 	g, err = s.Summary(t.Context())
 	if want := batches[0].Updates + batches[2].Updates; err != nil || g.Updates != want || g.LostBatches != 1 {
 		t.Errorf("after one was found: %+v, %v", g, err)
+	}
+}
+
+func TestASummaryAndTheCountsHaveIDsAndConflicts(t *testing.T) {
+	s := open(t, database(t), Options{})
+	conflict(t, s)
+	quarantine(t, s, s, []byte("nonsense"))
+	for part := range factParts {
+		execute(t, s.pool, fmt.Sprintf("ANALYZE spendflush.ids_%d", part))
+	}
+	g, err := s.Summary(t.Context())
+	if err != nil || g.Quarantined != 2 || g.Conflicts != 1 || g.IDs != 2 || g.IDBytes == 0 {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if c, err := s.Counts(t.Context()); err != nil || c.IDs != 2 || c.QuarantineOpen != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	entry, err := s.Quarantined(t.Context(), false, 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range entry {
+		if entry[i].Kind == "conflict" {
+			err = s.DropQuarantined(t.Context(), entry[i].ID, "a test")
+		}
+	}
+	if g, now := s.Summary(t.Context()); err != nil || now != nil || g.Quarantined != 1 || g.Conflicts != 0 {
+		t.Errorf("after it was dropped: %+v, %v, %v", g, err, now)
 	}
 }
 

@@ -1,7 +1,7 @@
 // One entry of the quarantine: all about it, and the questions before it is applied or dropped.
 import { h, fill, renew, facts, table, failure, id } from "./dom.js";
 import { call } from "./api.js";
-import { count, dollars, named, when, bytes } from "./format.js";
+import { count, counted, dollars, named, when, bytes } from "./format.js";
 import { lacks, may } from "./rights.js";
 import { what } from "./trouble.js";
 
@@ -31,6 +31,7 @@ export function showEntry(number, settled, signal) {
       ["Reason", e.reason], e.advice && ["What to do", e.advice], e.size !== undefined && ["Size", bytes(e.size)],
       e.spend !== undefined && ["Amount", dollars(e.spend)], (e.api_requests ?? e.updates) !== undefined && ["Requests", count(e.api_requests ?? e.updates)],
       e.unreadable && ["Unreadable", e.unreadable]),
+    e.ids && idsIn(e),
     e.totals && table("Totals in it", [
       { name: "Of", cell: (t) => [t.entity_type, " ", named(t)] },
       { name: "Amount", money: (t) => t.spend },
@@ -38,6 +39,24 @@ export function showEntry(number, settled, signal) {
     e.first_bytes && h("div", {}, h("h3", {}, "Its first bytes"), h("pre", { tabindex: 0 }, e.first_bytes.replace(/../g, "$& ")))].filter(Boolean);
   }, signal);
 }
+
+// idsIn lists the ids of an entry. The books have no text of an id, but what it is known by.
+function idsIn(e) {
+  return h("div", {}, table("Ids in it", [
+    { name: "Identity", cell: (i) => h("code.identity", {}, i.identity) },
+    { name: "Names", cell: (i) => (i.kind === "request" ? "a request" : "an update") },
+    { name: "Of", wide: true, cell: (i) => (i.series ? ofSeries(i.series) : counted(i.updates, "update")) },
+    { name: "Amount", money: (i) => i.spend }], e.ids),
+  h("p.hint", {}, e.all_ids > e.ids.length && `These are the first of ${count(e.all_ids)}. `,
+    "An id itself is not in the books. Whoever knows it finds its identity at ", h("code", {}, "/v1/ids/{id}"), "."));
+}
+
+export const ofSeries = (series) => Object.values(series).flat().map((text, i) => [i > 0 && ", ", id(text)]);
+
+const OF_CONFLICTS = {
+  apply: "It is added to the books, once, beside what was booked first under the same ids. Do it if this is something else, which costs money, too.",
+  drop: "It is given up, and what was booked first under these ids stays. Do it if both are the same thing. This can't be undone.",
+};
 
 const QUESTIONS = {
   apply: { title: "Apply", says: "It is added to the books, once, whoever else applies it too. Do it once the cause that its reason tells of is mended." },
@@ -51,7 +70,7 @@ export function ask(action, entry, settled, signal) {
   const typed = h("input", { id: "typed", inputmode: "numeric", autocomplete: "off", autofocus: true });
   const sure = h(action === "drop" ? "button.danger" : "button.main", { type: "submit", disabled: true }, `${title} entry ${entry.id}`);
   typed.addEventListener("input", () => { sure.disabled = typed.value.trim() !== String(entry.id); });
-  const form = h("form", {}, h("p", {}, says),
+  const form = h("form", {}, h("p", {}, entry.kind === "conflict" ? OF_CONFLICTS[action] : says),
     facts(["What", what(entry)], ["Amount", entry.spend === undefined ? "unknown" : dollars(entry.spend)], ["Reason", entry.reason]),
     h("label", { for: "typed" }, `Type ${entry.id} to confirm`), typed, problem,
     h("p.actions", {}, sure, h("button", { type: "button", onclick: () => box.close() }, "Cancel")));

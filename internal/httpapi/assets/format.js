@@ -59,6 +59,9 @@ export function seconds(s) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
+// days is a duration of hours or days, as of a setting.
+export const days = (s) => (s < 3 * 86400 ? counted(Math.round(s / 360) / 10, "hour") : counted(Math.round(s / 8640) / 10, "day"));
+
 // since is how long ago a moment was, in whole seconds.
 export function since(text, now) {
   const s = Math.max(0, Math.round((Date.parse(now) - Date.parse(text)) / 1000));

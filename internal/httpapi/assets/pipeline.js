@@ -1,6 +1,6 @@
 // How the pipeline stands, live.
 import { documentURL, h, icon, id, state, table, renew, visible } from "./dom.js";
-import { bytes, clock, count, counted, dollars, seconds, since, whenInZone } from "./format.js";
+import { bytes, clock, count, counted, days, dollars, seconds, since, whenInZone } from "./format.js";
 import { watch } from "./live.js";
 
 const WORDS = { ok: "All is well", warn: "Look at this", bad: "Act now" };
@@ -54,7 +54,7 @@ function path(p) {
       locks.length > 4 && `and ${locks.length - 4} more shards`),
     station("Postgres", p.postgres.up ? "ok" : "bad", p.postgres.up ? counted(p.postgres.updates, "update") : "away",
       [p.postgres.up && [dollars(p.postgres.amount ?? "0"), " booked"], p.postgres.up && `${p.postgres.connections} of ${p.postgres.max_connections} connections`,
-        p.postgres.version && `Postgres ${p.postgres.version}`], p.postgres.error))];
+        p.postgres.up && p.ids && `about ${counted(p.ids.estimate, "id")}, each once for ${days(p.ids.window_seconds)}`, p.postgres.version && `Postgres ${p.postgres.version}`], p.postgres.error))];
 }
 
 function station(name, sign, number, lines, note) {

@@ -1,15 +1,18 @@
 // What could not be booked, what was lost, and whether the books add up.
-import { h, fill, id, renew, state, table, facts } from "./dom.js";
+import { documentURL, h, fill, id, renew, state, table, facts } from "./dom.js";
 import { call, withQuery, report } from "./api.js";
 import { bytes, count, counted, dollars, seconds, named, when, whenInZone, typeName } from "./format.js";
 import { watch } from "./live.js";
-import { ask, showEntry } from "./entry.js";
+import { ask, ofSeries, showEntry } from "./entry.js";
 import { lacks, may } from "./rights.js";
 
 const STATES = ["open", "applied", "dropped", "all"];
 
 export function showTrouble(place, _, query, signal) {
   const quarantine = h("div"), lost = h("div"), tabs = h("nav.tabs", { "aria-label": "Which entries" });
+  const conflicts = h("p.hint", { hidden: true }, "A conflict holds updates whose ids were given to something else before, which is booked. " +
+    "A client has used ids twice: find out which, and have it mend that. ",
+  h("a", { href: documentURL("runbook", "conflicts-of-ids"), rel: "noreferrer" }, "Conflicts in the runbook"));
   const heading = h("h2", { tabindex: -1 }, "Quarantine"), said = h("p.said", { role: "status" });
   let chosen, listed = null, seen = "", looking = false, turn = new AbortController(); // listed: how many open entries are shown, if all are
   const settled = (text) => {
@@ -24,6 +27,7 @@ export function showTrouble(place, _, query, signal) {
     const failed = await fill(quarantine, "the quarantine", async () => {
       const answer = await entriesIn(chosen, 0, mine);
       listed = chosen === "open" && !answer.next ? answer.entries.length : null;
+      conflicts.hidden = !answer.entries.some((e) => e.kind === "conflict");
       return entries(chosen, answer, settled, signal);
     }, mine, quietly);
     if (isWithin && document.activeElement === document.body) heading.focus(); // what had the focus isn't listed any more
@@ -38,6 +42,7 @@ export function showTrouble(place, _, query, signal) {
   };
   place.append(h("h1", {}, "Trouble"), audits(signal),
     h("section", {}, heading, h("p", {}, "What could not be booked. Apply books an entry once its cause is mended, and only once; drop gives it up."),
+      conflicts,
       !may("operate") && h("p.hint", {}, `To apply or drop: ${lacks("operate")}`), tabs, said, quarantine),
     h("section", {}, h("h2", {}, "Lost batches"), h("p", {}, "Batches that no living instance has any more, with what they counted."), lost));
   show(query);
@@ -117,7 +122,8 @@ function entries(chosen, answer, settled, signal) {
 
 export function what(e) {
   if (e.entity) return [typeName(e.entity.entity_type), " ", named(e.entity)];
-  if (e.series) return ["rollup of ", Object.values(e.series).flat().map((text, i) => [i > 0 && ", ", id(text)])];
+  if (e.series) return ["rollup of ", ofSeries(e.series)];
+  if (e.kind === "conflict") return `${counted(e.updates, "update")} under ids used before, of producer ${e.producer}, batch ${e.sequence}`;
   if (e.sequence) return `producer ${e.producer}, batch ${e.sequence}`;
   return e.size === undefined ? e.book ?? e.kind : `a batch of ${bytes(e.size)}`;
 }

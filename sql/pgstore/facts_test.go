@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -372,6 +373,12 @@ func TestAReaderOfAnOldPartHoldsNobodyUp(t *testing.T) {
 		t.Errorf("the part is %s", got)
 	}
 	wantRepeats(t, commitFacts(t, s, ids("1")...), 0) // it doesn't count any more, whoever reads it
+	if n := query[int](t, s, "SELECT count(*) FROM ("+ofRunbook(t, "SELECT a.pid, a.usename")+") AS told"); n != 1 {
+		t.Errorf("the runbook's statement finds %d readers", n)
+	}
+	if n := query[int](t, s, "SELECT count(*) FROM ("+ofRunbook(t, "SELECT pid, state, xact_start")+") AS told"); n != 0 {
+		t.Errorf("the runbook's statement finds %d who hold tending up, which waits for nobody", n)
+	}
 	if err := reader.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -408,6 +415,21 @@ func TestThePartsTellWhetherOldIDsAreForgotten(t *testing.T) {
 	if p := current(); p.Part != 0 || p.Age < 2*quarter {
 		t.Errorf("part %d is current, and told to be so for %s", p.Part, p.Age)
 	}
+}
+
+// ofRunbook returns the statement of the runbook that begins so.
+func ofRunbook(t *testing.T, begin string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, statement, found := strings.Cut(string(text), "    "+begin)
+	statement, _, ended := strings.Cut(statement, ";\n")
+	if !found || !ended {
+		t.Fatalf("the runbook has no statement that begins with %q", begin)
+	}
+	return begin + statement
 }
 
 func TestOnlyARetiredPartIsMadeEmpty(t *testing.T) {

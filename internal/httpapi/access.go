@@ -13,7 +13,8 @@ const (
 	longestMethod   = 20             // bytes of a method in the access log
 )
 
-// requestIDOf returns the id that the client or a proxy gave the request, "" if it gave none that can be taken up.
+// requestIDOf returns the id that the client or a proxy gave the request, "" if it gave none that
+// can be taken up.
 func requestIDOf(h http.Header) string {
 	given := h[requestIDHeader]
 	if len(given) != 1 || len(given[0]) > maxRequestID {
@@ -27,7 +28,8 @@ func requestIDOf(h http.Header) string {
 	return given[0]
 }
 
-// identify gives the request its id, and tells the client. With the access log every request has one.
+// identify gives the request its id, and tells the client. With the access log every request has
+// one.
 func (a *API) identify(w *answer, r *http.Request) {
 	id := requestIDOf(r.Header)
 	if id == "" && a.cfg.AccessLog {

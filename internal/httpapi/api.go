@@ -38,56 +38,60 @@ type Recorder interface {
 	Status() spendflush.PipelineStatus
 }
 
-// Config says what an API serves. Recorder, Reader and Registry must be set; the zero value of any other field stands
-// for its default.
+// Config says what an API serves. Recorder, Reader and Registry must be set; the zero value of any
+// other field stands for its default.
 type Config struct {
 	Recorder Recorder
 	Reader   Reader
 	Registry prometheus.Gatherer // for /metrics
 
-	// Overview tells how the whole pipeline stands. nil: it is made of Recorder and Reader, and knows of no queue and no
-	// other instance.
+	// Overview tells how the whole pipeline stands. nil: it is made of Recorder and Reader, and
+	// knows of no queue and no other instance.
 	Overview Overview
 
-	// Keys are the bearer tokens that open what holds data, each what its roles allow. nil, or none: everything is open to
-	// whoever reaches the listener under a loopback address or as localhost.
+	// Keys are the bearer tokens that open what holds data, each what its roles allow. nil, or
+	// none: everything is open to whoever reaches the listener under a loopback address or as
+	// localhost.
 	Keys *access.Keys
 
-	// Logger gets failures of this side, who signed in and out, what was settled by whom, and every request at debug level.
-	// nil: nothing is logged.
+	// Logger gets failures of this side, who signed in and out, what was settled by whom, and every
+	// request at debug level. nil: nothing is logged.
 	Logger *slog.Logger
 
 	// Tracer makes traces of requests. nil: none are made.
 	Tracer Tracer
 
-	// AccessLog has Logger get one line for every request at info level once it is answered, those of health checks and
-	// metrics at debug level; and gives every request an id.
+	// AccessLog has Logger get one line for every request at info level once it is answered, those
+	// of health checks and metrics at debug level; and gives every request an id.
 	AccessLog bool
 
-	// Hosts are the names and addresses, without ports, under which requests are answered; loopback ones and localhost are
-	// always among them. None: any with Keys, and no others without.
+	// Hosts are the names and addresses, without ports, under which requests are answered; loopback
+	// ones and localhost are always among them. None: any with Keys, and no others without.
 	Hosts []string
 
-	// BasePath stands before the paths of all that is served, such as "/spend": the page is at "/spend/" then. /healthz,
-	// /readyz and /metrics are served without it, too. It is one that CleanBasePath returns. Default: "", the root
+	// BasePath stands before the paths of all that is served, such as "/spend": the page is at
+	// "/spend/" then. /healthz, /readyz and /metrics are served without it, too. It is one that
+	// CleanBasePath returns. Default: "", the root
 	BasePath string
 
 	Instance string // name of this process. Default: "instance"
 	Version  string // of the program. Default: "devel"
 
-	// Ready says why updates shouldn't be sent here yet, nil if they should. Anybody may read its error: it must hold
-	// no secret. nil: always ready.
+	// Ready says why updates shouldn't be sent here yet, nil if they should. Anybody may read its
+	// error: it must hold no secret. nil: always ready.
 	Ready func(ctx context.Context) error
 
-	// Refuse says why updates aren't taken at all, nil if they are. Its error is the client's to read. nil: they always are.
+	// Refuse says why updates aren't taken at all, nil if they are. Its error is the client's to
+	// read. nil: they always are.
 	Refuse func() error
 
-	// Denied says what Redis or Postgres refuses this instance for lack of rights, "" if nothing. Updates are taken all
-	// the same. Anybody may read it, too. nil: nothing is known.
+	// Denied says what Redis or Postgres refuses this instance for lack of rights, "" if nothing.
+	// Updates are taken all the same. Anybody may read it, too. nil: nothing is known.
 	Denied func() string
 
-	// Refused says in the words of Redis why it takes no writes of this instance, such as READONLY where it is a replica; "" if
-	// it takes them. Updates are taken all the same. nil: it isn't told.
+	// Refused says in the words of Redis why it takes no writes of this instance, such as READONLY
+	// where it is a replica; "" if it takes them. Updates are taken all the same. nil: it isn't
+	// told.
 	Refused func() string
 
 	// MaxClients bounds the connections that Listen lets in. One address has half of them at most,
@@ -318,7 +322,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.linger(answer, r)
 }
 
-// respond gives the answer. AwaitAnswers waits for it, and not for what still comes of the body after it.
+// respond gives the answer. AwaitAnswers waits for it, and not for what still comes of the body
+// after it.
 func (a *API) respond(answer *answer, r *http.Request) {
 	a.active.Add(1)
 	defer a.active.Add(-1)
@@ -339,9 +344,9 @@ func (a *API) respond(answer *answer, r *http.Request) {
 	}
 }
 
-// work has the gate keep the connection until the request is answered. Before that, and on routes that
-// are open, the request is that of anybody. If the connection was closed a moment ago, the request ends
-// here: its caller could not learn what became of it.
+// work has the gate keep the connection until the request is answered. Before that, and on routes
+// that are open, the request is that of anybody. If the connection was closed a moment ago, the
+// request ends here: its caller could not learn what became of it.
 func work(r *http.Request) {
 	if conn := gate.Of(r.Context()); conn != nil && !conn.Work() {
 		panic(http.ErrAbortHandler)

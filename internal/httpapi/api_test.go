@@ -23,8 +23,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// failingRecorder is for faults that a pipeline can't be brought to at will, and for what is about HTTP alone. What
-// recording means is tested with a pipeline on real servers.
+// failingRecorder is for faults that a pipeline can't be brought to at will, and for what is about
+// HTTP alone. What recording means is tested with a pipeline on real servers.
 type failingRecorder struct {
 	Recorder // nil: what isn't expected panics
 

@@ -15,15 +15,17 @@ import (
 	"github.com/spendflush/spendflush/internal/docpages"
 )
 
-// The page for people, whose index.html is served at /, the rest under /assets/; and the description of the API, at
-// /openapi.json. They hold no data: what the page shows it asks of the API.
+// The page for people, whose index.html is served at /, the rest under /assets/; and the
+// description of the API, at /openapi.json. They hold no data: what the page shows it asks of the
+// API.
 //
 //go:embed assets openapi.json
 var assetFiles embed.FS
 
 const assetPrefix = "/assets/"
 
-// contentTypes are those of the files of the page by extension. Those that the machine knows differ from one to the next.
+// contentTypes are those of the files of the page by extension. Those that the machine knows differ
+// from one to the next.
 var contentTypes = map[string]string{
 	".html":        "text/html; charset=utf-8",
 	".css":         "text/css; charset=utf-8",
@@ -40,7 +42,8 @@ var contentTypes = map[string]string{
 	".webmanifest": "application/manifest+json",
 }
 
-// pagePolicy lets the page use what comes from this instance and nothing else, and nobody put it into a frame.
+// pagePolicy lets the page use what comes from this instance and nothing else, and nobody put it
+// into a frame.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
@@ -86,8 +89,8 @@ func loadAssets(from fs.FS) map[string]asset {
 	return found
 }
 
-// asset serves the file that lies at the path. A browser asks each time whether it has changed, so that a
-// page never runs with the scripts of another version.
+// asset serves the file that lies at the path. A browser asks each time whether it has changed, so
+// that a page never runs with the scripts of another version.
 func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
 	path, _ := a.routes.below(r)
 	file, ok := a.assets[path]
@@ -98,7 +101,8 @@ func (a *API) asset(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// documents are the documents of this version, by the path of each below /docs/. They are made when the first is asked for.
+// documents are the documents of this version, by the path of each below /docs/. They are made when
+// the first is asked for.
 var documents = sync.OnceValue(func() map[string]asset {
 	pages, err := docpages.Render(docs.Files)
 	if err != nil {

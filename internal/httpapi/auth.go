@@ -34,7 +34,8 @@ func (c caller) String() string {
 	return fmt.Sprintf("token %s, %s", c.token.Name, c.address)
 }
 
-// callerOf returns who sent the request that is answered. On routes that need no token it may be the zero caller.
+// callerOf returns who sent the request that is answered. On routes that need no token it may be
+// the zero caller.
 func callerOf(w http.ResponseWriter) caller {
 	if answer, ok := w.(*answer); ok {
 		return answer.from
@@ -49,8 +50,8 @@ func knownAs(w http.ResponseWriter, from caller) {
 	}
 }
 
-// authenticate returns who sent the request, if it has one of the tokens or, without any, the cookie of a session; or if
-// none is needed.
+// authenticate returns who sent the request, if it has one of the tokens or, without any, the
+// cookie of a session; or if none is needed.
 func (a *API) authenticate(r *http.Request) (caller, *problem) {
 	from := caller{address: a.clientOf(r)}
 	keys := a.cfg.Keys.Now()
@@ -72,7 +73,8 @@ func (a *API) authenticate(r *http.Request) (caller, *problem) {
 	return from, p
 }
 
-// authorize says why the caller may not do what the route does, nil if it may. A route that names no role is nobody's.
+// authorize says why the caller may not do what the route does, nil if it may. A route that names
+// no role is nobody's.
 func (a *API) authorize(found *route, from caller) *problem {
 	if !a.cfg.Keys.Any() {
 		return nil
@@ -106,8 +108,8 @@ func (a *API) checkCookie(r *http.Request, from caller) (caller, *problem) {
 	return from, p
 }
 
-// sessionOf returns the session that a cookie of the request has, if it has one that is good, or the one of which that isn't known
-// yet, with the problem notReady.
+// sessionOf returns the session that a cookie of the request has, if it has one that is good, or
+// the one of which that isn't known yet, with the problem notReady.
 func (a *API) sessionOf(r *http.Request) (found session, p *problem) {
 	for _, cookie := range r.CookiesNamed(a.cookieName(r)) {
 		s, ok := opens(a.cfg.Keys.Now(), cookie.Value, time.Now())

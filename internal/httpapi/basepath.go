@@ -19,7 +19,8 @@ const BasePathAllowed = "a path such as /spend, of at most 128 letters, digits a
 
 var basePathForm = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
 
-// CleanBasePath returns the path without a slash at its end; "" for the root. An error says what is allowed.
+// CleanBasePath returns the path without a slash at its end; "" for the root. An error says what is
+// allowed.
 func CleanBasePath(text string) (string, error) {
 	path := strings.TrimSuffix(text, "/")
 	if path == "" && len(text) <= 1 {
@@ -33,12 +34,14 @@ func CleanBasePath(text string) (string, error) {
 	return path, nil
 }
 
-// below returns the path of the request below the base path, and whether it is there; else the whole path.
+// below returns the path of the request below the base path, and whether it is there; else the
+// whole path.
 func (rs *routes) below(r *http.Request) (path string, isBelow bool) {
 	return strings.CutPrefix(r.URL.EscapedPath(), rs.base)
 }
 
-// toSlash leads to the same path with a slash at its end, which the addresses on the page there are relative to.
+// toSlash leads to the same path with a slash at its end, which the addresses on the page there are
+// relative to.
 func (a *API) toSlash(w http.ResponseWriter, r *http.Request) *problem {
 	path, _ := a.routes.below(r)
 	w.Header().Set("Location", a.cfg.BasePath+path+"/")
@@ -46,15 +49,16 @@ func (a *API) toSlash(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// What the files say of the places of this instance when it is served at the root, and its documents by itself.
+// What the files say of the places of this instance when it is served at the root, and its
+// documents by itself.
 var (
 	rootServer  = []byte(`"servers": [{ "url": "/",`)
 	rootProblem = []byte(`"const": "/docs/api#`)
 	rootDocs    = []byte(`<meta name="docs" content="docs/">`)
 )
 
-// placed returns the files, with a description of the API that says where it is served, and a page that knows where the
-// documents are.
+// placed returns the files, with a description of the API that says where it is served, and a page
+// that knows where the documents are.
 func (a *API) placed() map[string]asset {
 	own := maps.Clone(assets)
 	put := func(path string, what []byte, format, value string) {

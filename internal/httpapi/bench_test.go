@@ -46,8 +46,8 @@ func sampleLines(n int) []byte {
 	return lines[1 : len(lines)-1]
 }
 
-// cpuTime returns how much processor time this process has used: on a machine that others use too, it says more than
-// the clock on the wall.
+// cpuTime returns how much processor time this process has used: on a machine that others use too,
+// it says more than the clock on the wall.
 func cpuTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -115,8 +115,8 @@ func readOnly(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "{\"updates\":1,\"reached\":\"accepted\"}\n")
 }
 
-// BenchmarkRequests sends updates over loopback on 16 connections and waits for each answer, to the API with a pipeline
-// behind it and, to compare, to a handler that only reads the body.
+// BenchmarkRequests sends updates over loopback on 16 connections and waits for each answer, to the
+// API with a pipeline behind it and, to compare, to a handler that only reads the body.
 func BenchmarkRequests(b *testing.B) {
 	for _, bench := range []struct {
 		name, contentType string
@@ -154,7 +154,8 @@ func BenchmarkRequests(b *testing.B) {
 
 const connections = 16
 
-// flood sends the request b.N times, and once more on each connection to learn how long an answer is.
+// flood sends the request b.N times, and once more on each connection to learn how long an answer
+// is.
 func flood(b *testing.B, server *http.Server, listen func(net.Listener) net.Listener, request []byte) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -32,8 +32,8 @@ func (a *API) putBody(in *requestBody) {
 	}
 }
 
-// beginDecoding returns a decoder for a body of n bytes, which end gives back. Updates take up to fifty times
-// as much memory as their text, so that few bodies are decoded at once.
+// beginDecoding returns a decoder for a body of n bytes, which end gives back. Updates take up to
+// fifty times as much memory as their text, so that few bodies are decoded at once.
 func (a *API) beginDecoding(w http.ResponseWriter, r *http.Request, n int) (d *decoder, end func(), p *problem) {
 	giveBack := func() {}
 	if n > freeDecodeBytes {

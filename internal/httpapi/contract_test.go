@@ -22,7 +22,8 @@ import (
 )
 
 func init() {
-	// Times are UTC in answers wherever this runs: a time in the local zone must not look like one by chance.
+	// Times are UTC in answers wherever this runs: a time in the local zone must not look like one
+	// by chance.
 	time.Local = time.FixedZone("elsewhere", -9*3600-1800)
 }
 
@@ -146,8 +147,8 @@ func (s *seen) check(r *http.Request, w *recording) error {
 	return err
 }
 
-// documented returns the id of the operation that the request is for, and what it may answer by status. Requests for
-// what isn't served have answers, too.
+// documented returns the id of the operation that the request is for, and what it may answer by
+// status. Requests for what isn't served have answers, too.
 func documented(r *http.Request) (id string, responses map[string]node) {
 	d := theDocument()
 	shared := func(names ...string) map[string]node {
@@ -225,7 +226,8 @@ func (s *seen) checkBody(op string, content node, media string, body []byte) err
 	return nil
 }
 
-// checkEvents holds the events of a stream to their schemas. The last may be cut off, because the client left.
+// checkEvents holds the events of a stream to their schemas. The last may be cut off, because the
+// client left.
 func (s *seen) checkEvents(op string, schemas node, stream string) (err error) {
 	whole := stream[:strings.LastIndex(stream, "\n\n")+1]
 	for block := range strings.SplitSeq(whole, "\n\n") {
@@ -296,8 +298,8 @@ func (s *seen) complete() error {
 	return errors.Join(faults...)
 }
 
-// neverSeen are the answers, and the members of answers, that are documented and that no test of this package can bring
-// about, each with the reason.
+// neverSeen are the answers, and the members of answers, that are documented and that no test of
+// this package can bring about, each with the reason.
 var neverSeen = map[string]string{
 	"/components/schemas/pipeline/properties/instances/items/properties/last_deadlock_at": "the flushes of one instance don't deadlock",
 	"/components/schemas/audit/properties/checks/items/properties/days":                   "no rows are moved by hand here; the tests of package sql do",

@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// appendLine appends a line of CSV as RFC 4180 has it. Unlike encoding/csv it leaves line ends within a text as they are:
-// two ids that differ in nothing else must not become one.
+// appendLine appends a line of CSV as RFC 4180 has it. Unlike encoding/csv it leaves line ends
+// within a text as they are: two ids that differ in nothing else must not become one.
 func appendLine(to []byte, fields []string) []byte {
 	for i, field := range fields {
 		if i > 0 {
@@ -33,8 +33,9 @@ func appendLine(to []byte, fields []string) []byte {
 // formulaStarts begin what a spreadsheet runs; the last four are their full-width forms.
 const formulaStarts = "=+-@＝＋－＠"
 
-// escapeFormula puts an apostrophe before a text that a spreadsheet could run as a formula, and before one that has such an
-// apostrophe already, so that they stay apart. JSON has the text as it is.
+// escapeFormula puts an apostrophe before a text that a spreadsheet could run as a formula, and
+// before one that has such an apostrophe already, so that they stay apart. JSON has the text as it
+// is.
 func escapeFormula(text string) string {
 	bare := strings.TrimLeft(text, "'")
 	if bare == "" || !isFormula(bare) {
@@ -43,8 +44,9 @@ func escapeFormula(text string) string {
 	return "'" + text
 }
 
-// isFormula says whether a text begins like a formula, after blanks and what can't be seen: programs that read it may
-// leave these out. One that begins with a tab or the end of a line could end up in a cell of its own.
+// isFormula says whether a text begins like a formula, after blanks and what can't be seen:
+// programs that read it may leave these out. One that begins with a tab or the end of a line could
+// end up in a cell of its own.
 func isFormula(text string) bool {
 	if strings.IndexByte("\t\r\n", text[0]) >= 0 {
 		return true

@@ -32,8 +32,8 @@ const (
 	formatNDJSON               // one update a line; lines of nothing but blanks are passed over
 )
 
-// decoder makes updates of JSON. One decoder serves one body after the other and keeps what it has allocated. It is
-// not safe for concurrent use.
+// decoder makes updates of JSON. One decoder serves one body after the other and keeps what it has
+// allocated. It is not safe for concurrent use.
 type decoder struct {
 	maxUpdates int
 
@@ -50,12 +50,13 @@ type decoder struct {
 	broken  bool    // a fault is about the grammar of JSON
 }
 
-// decode reads the updates in body into d.updates, where they stay until reset; body may change after the call. What
-// is wrong is gathered in d.faults, and reading goes on behind a bad update as long as the grammar allows. Bounds are
-// the root's to check. The only error is errTooMany.
+// decode reads the updates in body into d.updates, where they stay until reset; body may change
+// after the call. What is wrong is gathered in d.faults, and reading goes on behind a bad update as
+// long as the grammar allows. Bounds are the root's to check. The only error is errTooMany.
 //
-// Names are matched with their case, and a name given twice is refused here: every name that is taken has a bit, which
-// costs less than jsontext's own check. jsontext checks the grammar, UTF-8 and the depth.
+// Names are matched with their case, and a name given twice is refused here: every name that is
+// taken has a bit, which costs less than jsontext's own check. jsontext checks the grammar, UTF-8
+// and the depth.
 func (d *decoder) decode(body []byte, f format) error {
 	d.text = string(body)
 	if f == formatNDJSON {
@@ -107,7 +108,8 @@ func (d *decoder) start(base int, part []byte) {
 	}
 }
 
-// lines reads one update a line. A line that can't be read doesn't keep the others from being checked.
+// lines reads one update a line. A line that can't be read doesn't keep the others from being
+// checked.
 func (d *decoder) lines(body []byte) error {
 	for at := 0; at < len(body); {
 		line, next := body[at:], len(body)

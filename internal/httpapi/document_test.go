@@ -190,7 +190,8 @@ func problemsOf(content node) (slugs []string) {
 	return slugs
 }
 
-// answers lists what the operation may answer: the status with the media type, or with the slug of the problem.
+// answers lists what the operation may answer: the status with the media type, or with the slug of
+// the problem.
 func (op *described) answers() (list []string) {
 	for status, response := range op.of("responses").members() {
 		contents := response.of("content").members()
@@ -248,7 +249,8 @@ func (n node) properties() map[string]node {
 	return found
 }
 
-// describedMembers notes the places of the schemas of all members, at any depth, that a value of this schema may have.
+// describedMembers notes the places of the schemas of all members, at any depth, that a value of
+// this schema may have.
 func (n node) describedMembers(places map[string]bool) {
 	alternatives, others := n.parts()
 	for _, part := range append(alternatives, others...) {
@@ -265,7 +267,8 @@ func (n node) describedMembers(places map[string]bool) {
 	}
 }
 
-// seenMembers notes the places of the schemas of the members that the value has, which the schema allows.
+// seenMembers notes the places of the schemas of the members that the value has, which the schema
+// allows.
 func (n node) seenMembers(value any, places map[string]bool) {
 	alternatives, others := n.parts()
 	for _, part := range alternatives {
@@ -291,8 +294,8 @@ func (n node) seenMembers(value any, places map[string]bool) {
 	}
 }
 
-// lax says where an object in the value, which the schema allows, could have a member more. It passes over objects that
-// have the place and the members of one that was probed before.
+// lax says where an object in the value, which the schema allows, could have a member more. It
+// passes over objects that have the place and the members of one that was probed before.
 func (n node) lax(value any, probed map[string]bool) error {
 	var faults []error
 	each(value, n.at+" ", func(object map[string]any, at string) {

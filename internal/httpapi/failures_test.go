@@ -34,8 +34,8 @@ type trouble struct {
 	request            func(*http.Request)
 }
 
-// troubles bring about, for any operation that can answer it, the problem of the slug. What needs books in a certain state
-// is tested where there are real ones.
+// troubles bring about, for any operation that can answer it, the problem of the slug. What needs
+// books in a certain state is tested where there are real ones.
 var troubles = map[string]func(*trouble){
 	"invalid-request": func(c *trouble) { c.path = strings.Replace(c.path+"?", "?", "?nonsense=1&", 1) },
 	"invalid-json":    func(c *trouble) { c.body = "{" },
@@ -138,7 +138,8 @@ func (slowOverview) Report(ctx context.Context) (*overview.Report, error) {
 	return nil, context.DeadlineExceeded
 }
 
-// fill makes an address of a path of the document, with the examples of the parameters that are needed.
+// fill makes an address of a path of the document, with the examples of the parameters that are
+// needed.
 func (op *described) fill() string {
 	path, query := op.path, url.Values{}
 	for _, parameter := range op.of("parameters").elements() {

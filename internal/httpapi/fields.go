@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// field is a field of an update in JSON: one of those that are named here, then the texts of its series, then its numbers
-// of tokens, each in the order that package spend has them in.
+// field is a field of an update in JSON: one of those that are named here, then the texts of its
+// series, then its numbers of tokens, each in the order that package spend has them in.
 type field uint8
 
 const (
@@ -67,7 +67,8 @@ func (d *decoder) nameOf(quoted []byte) string {
 	return string(d.word)
 }
 
-// value reads the value of the field. null is as good as leaving the field out; only spend may not be left out.
+// value reads the value of the field. null is as good as leaving the field out; only spend may not
+// be left out.
 func (d *decoder) value(index int, u *spend.Update, f field) error {
 	kind := d.json.PeekKind()
 	if kind == jsontext.KindNull {
@@ -109,7 +110,8 @@ func (d *decoder) value(index int, u *spend.Update, f field) error {
 	return nil
 }
 
-// string returns the text of the quoted string that json has just read: a part of d.text unless it has escapes.
+// string returns the text of the quoted string that json has just read: a part of d.text unless it
+// has escapes.
 func (d *decoder) string(quoted []byte) string {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		end := d.base + int(d.json.InputOffset()) - 1
@@ -118,7 +120,8 @@ func (d *decoder) string(quoted []byte) string {
 	return string(d.unquote(quoted))
 }
 
-// unquote returns the text of a quoted string that json has accepted. It is valid until the next call.
+// unquote returns the text of a quoted string that json has accepted. It is valid until the next
+// call.
 func (d *decoder) unquote(quoted []byte) []byte {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1]
@@ -188,7 +191,8 @@ func (d *decoder) tags(index int, u *spend.Update, kind jsontext.Kind) error {
 		if err != nil {
 			return d.refuseSyntax(index, err)
 		}
-		// One above the bound is kept, so that the root refuses the update; the rest would only take memory.
+		// One above the bound is kept, so that the root refuses the update; the rest would only
+		// take memory.
 		if kind == jsontext.KindString && len(u.Tags) <= spend.MaxTags {
 			u.Tags = append(u.Tags, d.string(quoted))
 		}
@@ -214,8 +218,9 @@ func (d *decoder) time(index int, u *spend.Update, quoted []byte) error {
 	return nil
 }
 
-// plainRFC3339 writes what RFC 3339 allows and package time doesn't take in the way that it takes: the letters t and z,
-// and the second 60. leap says that there was such a second. It becomes the one before, which is of the same hour.
+// plainRFC3339 writes what RFC 3339 allows and package time doesn't take in the way that it takes:
+// the letters t and z, and the second 60. leap says that there was such a second. It becomes the
+// one before, which is of the same hour.
 func plainRFC3339(text []byte) (plain []byte, leap bool) {
 	const second = len("2026-12-31T23:59:")
 	last := len(text) - 1
@@ -239,14 +244,15 @@ func plainRFC3339(text []byte) (plain []byte, leap bool) {
 	return plain, leap
 }
 
-// endsMonth says whether the time is in the last second of a month of UTC, the only one that a leap second may follow.
+// endsMonth says whether the time is in the last second of a month of UTC, the only one that a leap
+// second may follow.
 func endsMonth(t time.Time) bool {
 	next := t.UTC().Truncate(time.Second).Add(time.Second)
 	return next.Day() == 1 && next.Hour() == 0 && next.Minute() == 0 && next.Second() == 0
 }
 
-// shapedAsRFC3339 refuses what package time takes though RFC 3339 doesn't allow it: an hour of one digit, a decimal
-// comma, an offset of a day or more.
+// shapedAsRFC3339 refuses what package time takes though RFC 3339 doesn't allow it: an hour of one
+// digit, a decimal comma, an offset of a day or more.
 func shapedAsRFC3339(text []byte) bool {
 	const second = len("2026-01-31T12:00:00")
 	if len(text) <= second || text[10] != 'T' || text[13] != ':' || text[second] == ',' {

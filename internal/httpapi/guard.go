@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// guard refuses what a page of another site may have made a browser send, and what came in a way that isn't meant. found is
-// what is asked for, nil if there is no such thing. nil: the request may go on.
+// guard refuses what a page of another site may have made a browser send, and what came in a way
+// that isn't meant. found is what is asked for, nil if there is no such thing. nil: the request may
+// go on.
 func (a *API) guard(found *route, r *http.Request) *problem {
 	if !a.serves(r.Host) {
 		if !a.cfg.Keys.Any() {
@@ -31,8 +32,9 @@ func (a *API) guard(found *route, r *http.Request) *problem {
 
 // serves says whether requests for this host are answered.
 //
-// Without tokens nothing but being on this machine opens this instance. A site whose name is made to stand for 127.0.0.1
-// would be there too, and the browser would take it for the same origin; but the name is in the request.
+// Without tokens nothing but being on this machine opens this instance. A site whose name is made
+// to stand for 127.0.0.1 would be there too, and the browser would take it for the same origin; but
+// the name is in the request.
 func (a *API) serves(host string) bool {
 	return a.cfg.Keys.Any() && len(a.cfg.Hosts) == 0 || a.isOwnHost(host)
 }
@@ -54,8 +56,8 @@ func hostName(host string) string {
 	return strings.TrimSuffix(host, ".")
 }
 
-// isLoopback says whether the host of a request names this machine: it is localhost, a name below it, or a loopback
-// address.
+// isLoopback says whether the host of a request names this machine: it is localhost, a name below
+// it, or a loopback address.
 func isLoopback(host string) bool {
 	host = hostName(host)
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -65,8 +67,8 @@ func isLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// proxyHeader returns the name of a header that only proxies send; "" if there is none. A proxy on this machine makes a
-// request from anywhere look as if it came from here.
+// proxyHeader returns the name of a header that only proxies send; "" if there is none. A proxy on
+// this machine makes a request from anywhere look as if it came from here.
 func proxyHeader(h http.Header) string {
 	for name := range h {
 		if strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" || name == "Via" || name == "X-Real-Ip" {
@@ -76,9 +78,9 @@ func proxyHeader(h http.Header) string {
 	return ""
 }
 
-// isOfAnotherSite says whether a page of another origin made a browser send the request, whatever its method: a GET makes
-// the instance work, too. Browsers say so to whoever they trust not to be listened to; others at least give the origin of
-// what changes something.
+// isOfAnotherSite says whether a page of another origin made a browser send the request, whatever
+// its method: a GET makes the instance work, too. Browsers say so to whoever they trust not to be
+// listened to; others at least give the origin of what changes something.
 func isOfAnotherSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none": // none: the reader typed the address

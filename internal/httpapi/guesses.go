@@ -20,9 +20,9 @@ const (
 
 var guessRate = rate{guessesAtOnce, guessEvery}
 
-// guesses slows down who tries tokens. An address that has sent ten wrong ones has to pause: none of the tokens that it
-// sends is looked at, but for those that were right before from there. So whoever guesses behind a proxy doesn't keep out
-// those who come by the same way.
+// guesses slows down who tries tokens. An address that has sent ten wrong ones has to pause: none
+// of the tokens that it sends is looked at, but for those that were right before from there. So
+// whoever guesses behind a proxy doesn't keep out those who come by the same way.
 type guesses struct {
 	log *slog.Logger
 
@@ -95,8 +95,8 @@ func (g *guesses) tooMany(wait time.Duration) *problem {
 	return p
 }
 
-// pause returns for how long nothing that the address sends is to be looked at. If that isn't so, failed notes one more
-// wrong token.
+// pause returns for how long nothing that the address sends is to be looked at. If that isn't so,
+// failed notes one more wrong token.
 func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
 	key := gate.NetworkOf(address)
 	now := g.clock()
@@ -122,7 +122,8 @@ func (g *guesses) pause(address netip.Addr, failed bool) time.Duration {
 	return 0
 }
 
-// forgive forgets the addresses that have sent nothing wrong for a while. It looks at all of them, and so not at each guess.
+// forgive forgets the addresses that have sent nothing wrong for a while. It looks at all of them,
+// and so not at each guess.
 func (g *guesses) forgive(now time.Time) {
 	if now.Sub(g.forgiven) < guessEvery {
 		return

@@ -17,7 +17,8 @@ const (
 	maxKeyBytes = 255
 )
 
-// idempotencyKey returns the key of the request, bare or as a string of RFC 8941, "" if it has none.
+// idempotencyKey returns the key of the request, bare or as a string of RFC 8941, "" if it has
+// none.
 func idempotencyKey(h http.Header) (string, *problem) {
 	given := h.Values(keyHeader)
 	if len(given) == 0 {
@@ -44,7 +45,8 @@ func idempotencyKey(h http.Header) (string, *problem) {
 	return key, nil
 }
 
-// structuredString reads a string of RFC 8941, section 3.3.3. ok is false if the text is none, or anything follows.
+// structuredString reads a string of RFC 8941, section 3.3.3. ok is false if the text is none, or
+// anything follows.
 func structuredString(text string) (value string, ok bool) {
 	var b strings.Builder
 	for i := 1; i < len(text); i++ {
@@ -75,7 +77,8 @@ func withIDs(updates []spend.Update) (n int) {
 	return n
 }
 
-// idProblem makes a problem of an error of RecordAllFor or RecordOnceFor that is about ids, nil of others.
+// idProblem makes a problem of an error of RecordAllFor or RecordOnceFor that is about ids, nil of
+// others.
 func idProblem(err error) *problem {
 	if reused, ok := errors.AsType[*spendflush.IDReusedError](err); ok {
 		if reused.Index < 0 {

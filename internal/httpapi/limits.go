@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-// extend gives the answer d to begin, and the server's WriteTimeout after that. (Reading needs no such thing: once a
-// request is read, net/http lifts the deadline, and only watches whether the client leaves.)
+// extend gives the answer d to begin, and the server's WriteTimeout after that. (Reading needs no
+// such thing: once a request is read, net/http lifts the deadline, and only watches whether the
+// client leaves.)
 func (a *API) extend(w http.ResponseWriter, d time.Duration) {
 	// An error means that there is no connection, as in a test: then there is no deadline either.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d + a.cfg.WriteTimeout))
 }
 
-// params reads the query. Names that aren't allowed, and names given twice, are refused: a mistyped name must not turn
-// into a default.
+// params reads the query. Names that aren't allowed, and names given twice, are refused: a mistyped
+// name must not turn into a default.
 func params(r *http.Request, allowed ...string) (url.Values, *problem) {
 	if r.URL.RawQuery == "" {
 		return nil, nil

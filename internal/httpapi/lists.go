@@ -90,8 +90,8 @@ func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// lostRange is one of the answer to GET /v1/lost-batches. What is missing is known of all lost batches of a producer and
-// shard together.
+// lostRange is one of the answer to GET /v1/lost-batches. What is missing is known of all lost
+// batches of a producer and shard together.
 type lostRange struct {
 	Producer       string        `json:"producer"`
 	Shard          int           `json:"shard"`
@@ -256,8 +256,8 @@ func (a *API) quarantineEntry(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// settle applies or drops an entry. The body must repeat the id, so that it takes more than an address to do it. Who did it
-// is kept with the entry and said in the log.
+// settle applies or drops an entry. The body must repeat the id, so that it takes more than an
+// address to do it. Who did it is kept with the entry and said in the log.
 func (a *API) settle(done string, do func(ctx context.Context, store quarantine.Store, id int64, by string) (quarantine.Outcome, error)) endpoint {
 	return func(w http.ResponseWriter, r *http.Request) *problem {
 		id, p := entryID(r.PathValue("id"))

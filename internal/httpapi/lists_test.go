@@ -110,7 +110,8 @@ func TestTopListsHaveTheLargestRowsOfWhatWasAskedFor(t *testing.T) {
 	}
 }
 
-// cost is a request of a batch that is made up, in an hour long past: its series, and one of the entities that it counts on.
+// cost is a request of a batch that is made up, in an hour long past: its series, and one of the
+// entities that it counts on.
 type cost struct {
 	series  spend.Series
 	entity  spend.Entity
@@ -171,8 +172,9 @@ func (in *instance) commit(b *spend.Batch, from uint64) {
 
 const most = "99999999999999999999999999" // dollars that a total can hold
 
-// aside puts five entries into quarantine: 1, a batch that can't be read; 2, one whose turn it isn't; 3, one whose turn it
-// is; 4, one that is in the books; 5, a row that a total has no room for, until mend is called. producer is that of 2 to 4.
+// aside puts five entries into quarantine: 1, a batch that can't be read; 2, one whose turn it
+// isn't; 3, one whose turn it is; 4, one that is in the books; 5, a row that a total has no room
+// for, until mend is called. producer is that of 2 to 4.
 func (in *instance) aside() (producer spend.ProducerID, mend func()) {
 	in.t.Helper()
 	filler := spend.NewProducerID(time.Now())

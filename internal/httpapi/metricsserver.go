@@ -10,13 +10,15 @@ import (
 	"github.com/spendflush/spendflush/internal/gate"
 )
 
-// MetricsConnections is how many connections the listener of a MetricsServer has open at most. One address has half of them at
-// most. None is ever at work to the gate, as nobody says who asks: one more always takes the place of another.
+// MetricsConnections is how many connections the listener of a MetricsServer has open at most. One
+// address has half of them at most. None is ever at work to the gate, as nobody says who asks: one
+// more always takes the place of another.
 const MetricsConnections = 64
 
-// MetricsServer returns a server that serves /metrics alone, to whoever reaches the listener, without a token, and the
-// listener that it is to serve, which bounds its connections. A listener on a loopback address answers under loopback
-// names and Config.Hosts only, so that no site can have its name stand for that address.
+// MetricsServer returns a server that serves /metrics alone, to whoever reaches the listener,
+// without a token, and the listener that it is to serve, which bounds its connections. A listener
+// on a loopback address answers under loopback names and Config.Hosts only, so that no site can
+// have its name stand for that address.
 //
 // The deadlines are those of the API. What it answers counts among the answers of the API.
 func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
@@ -26,7 +28,8 @@ func (a *API) MetricsServer(l net.Listener) (*http.Server, net.Listener) {
 	return server, bounds.Listen(l)
 }
 
-// metricsHandler serves /metrics alone. local: the listener is one that only this machine can reach.
+// metricsHandler serves /metrics alone. local: the listener is one that only this machine can
+// reach.
 func (a *API) metricsHandler(local bool) http.Handler {
 	scrape := a.newScrape(newPlaces(maxScrapes))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,8 +63,8 @@ func (a *API) refuseScrape(r *http.Request, local bool) *problem {
 	return nil
 }
 
-// newScrape returns what answers a scrape, as many at once as there are places. One caller has half of them at
-// most: it may take nothing of its answers, and must not keep Prometheus out by that.
+// newScrape returns what answers a scrape, as many at once as there are places. One caller has half
+// of them at most: it may take nothing of its answers, and must not keep Prometheus out by that.
 func (a *API) newScrape(scrapes *places) endpoint {
 	handler := promhttp.HandlerFor(a.cfg.Registry, promhttp.HandlerOpts{
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),

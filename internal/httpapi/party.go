@@ -9,8 +9,8 @@ import (
 	"github.com/spendflush/spendflush/internal/gate"
 )
 
-// party is who shares the places of an instance with others: the name of a token if there are several, else an
-// address.
+// party is who shares the places of an instance with others: the name of a token if there are
+// several, else an address.
 type party struct {
 	name    string // "" where tokens don't tell callers apart
 	address netip.Addr
@@ -26,8 +26,8 @@ func (a *API) partyOf(w http.ResponseWriter, r *http.Request) party {
 	return party{address: gate.NetworkOf(a.clientOf(r))}
 }
 
-// shareOf names the party for the pipeline. Without tokens all callers are of one owner, who is not to be kept from the
-// places that nobody else takes.
+// shareOf names the party for the pipeline. Without tokens all callers are of one owner, who is not
+// to be kept from the places that nobody else takes.
 func (a *API) shareOf(w http.ResponseWriter, r *http.Request) string {
 	if !a.cfg.Keys.Any() {
 		return ""

@@ -45,8 +45,8 @@ const (
 	streamFor   = 15 * time.Minute // then the client connects again, and its right to is looked at anew
 )
 
-// events sends how everything stands at once and then every second, until the client leaves or signs out, its token is
-// removed or has other roles, the server shuts down, or streamFor is over.
+// events sends how everything stands at once and then every second, until the client leaves or
+// signs out, its token is removed or has other roles, the server shuts down, or streamFor is over.
 func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	if _, p := params(r); p != nil {
 		return p
@@ -98,8 +98,8 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// isStillWelcome says whether the token that a stream was opened with is in the list, with the same roles, and the session
-// goes on.
+// isStillWelcome says whether the token that a stream was opened with is in the list, with the same
+// roles, and the session goes on.
 func (a *API) isStillWelcome(w http.ResponseWriter, r *http.Request) bool {
 	keys := a.cfg.Keys.Now()
 	if keys.Len() == 0 {

@@ -8,7 +8,8 @@ import (
 )
 
 // places bound how many requests do something at once. One party has half of them at most, so that
-// no client keeps all others out. One that is given back goes to another party that waits, if there is one.
+// no client keeps all others out. One that is given back goes to another party that waits, if there
+// is one.
 type places struct {
 	size, each int
 	patience   time.Duration // how long in all a reader may keep an answer waiting whose place another party waits for
@@ -112,8 +113,9 @@ func (s *places) release(who party) {
 	s.callNext(who)
 }
 
-// callNext gives free places to those that wait longest, of the parties that may have one more. The one that had a place
-// last comes after all others: else it keeps a single place by waiting for it again and again. The caller holds the lock.
+// callNext gives free places to those that wait longest, of the parties that may have one more. The
+// one that had a place last comes after all others: else it keeps a single place by waiting for it
+// again and again. The caller holds the lock.
 func (s *places) callNext(last party) {
 	for _, others := range []bool{true, false} {
 		s.waiting = slices.DeleteFunc(s.waiting, func(t *turn) bool {

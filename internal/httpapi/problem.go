@@ -13,8 +13,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// problemType is a type of problem as clients know it: the slug ends its URI, which leads to a section of docs/api.md,
-// and never changes its meaning.
+// problemType is a type of problem as clients know it: the slug ends its URI, which leads to a
+// section of docs/api.md, and never changes its meaning.
 type problemType struct {
 	slug   string
 	title  string
@@ -88,7 +88,8 @@ func (p *problem) with(name, value string) *problem {
 	return p
 }
 
-// fail answers with the problem. Failures of this side are logged, with the same name of the occurrence.
+// fail answers with the problem. Failures of this side are logged, with the same name of the
+// occurrence.
 func (a *API) fail(w *answer, r *http.Request, p *problem) {
 	id := newUUID()
 	p.Type, p.Instance = a.docsURL(p.Type), "urn:uuid:"+id
@@ -111,8 +112,8 @@ func (a *API) fail(w *answer, r *http.Request, p *problem) {
 	writeJSON(w, "application/problem+json", p.Status, p)
 }
 
-// logLevel says how loud the problem is. What the client did wrong, and a full buffer, which has its own metric, are
-// not for the log: a client could flood it.
+// logLevel says how loud the problem is. What the client did wrong, and a full buffer, which has
+// its own metric, are not for the log: a client could flood it.
 func (p *problem) logLevel() (slog.Level, bool) {
 	switch {
 	case p.Status == http.StatusInternalServerError:

@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// rate is how often something may be done: so many times at once, and then once more each time that every has passed.
+// rate is how often something may be done: so many times at once, and then once more each time that
+// every has passed.
 type rate struct {
 	atOnce int
 	every  time.Duration
 }
 
-// next returns for how long nothing may be done, and if it is 0 the time by which what is done now, too, is forgotten. forgotten is
-// that time as it was before, zero if nothing was done.
+// next returns for how long nothing may be done, and if it is 0 the time by which what is done now,
+// too, is forgotten. forgotten is that time as it was before, zero if nothing was done.
 func (r rate) next(forgotten, now time.Time) (wait time.Duration, next time.Time) {
 	if forgotten.Before(now) {
 		forgotten = now
@@ -24,11 +25,12 @@ func (r rate) next(forgotten, now time.Time) (wait time.Duration, next time.Time
 	return 0, forgotten.Add(r.every)
 }
 
-// sessionRate is how often sessions of one token may begin on an instance, and how often they may be ended. Each that is ended
-// is a row in Postgres, and each of both a line of the log.
+// sessionRate is how often sessions of one token may begin on an instance, and how often they may
+// be ended. Each that is ended is a row in Postgres, and each of both a line of the log.
 var sessionRate = rate{atOnce: 100, every: 10 * time.Second}
 
-// sessionTurns holds the sessions of each token to sessionRate, so that one token has a bounded part of the list of ended sessions.
+// sessionTurns holds the sessions of each token to sessionRate, so that one token has a bounded
+// part of the list of ended sessions.
 type sessionTurns struct {
 	what  string // is done
 	clock func() time.Time

@@ -406,7 +406,8 @@ func TestWithPostgresGoneUpdatesAreTakenAndTheTotalIsRefused(t *testing.T) {
 	}
 	in := newInstanceOn(t, databaseURL)
 	in.run()
-	// The queue is used once Postgres has told which books these are, and that no other database uses it.
+	// The queue is used once Postgres has told which books these are, and that no other database
+	// uses it.
 	if status, answer := in.post("?ack=queued", "application/json", plain); status != http.StatusOK || answer["reached"] == "accepted" {
 		t.Fatalf("%d %v", status, answer)
 	}

@@ -22,7 +22,8 @@ var company = map[string]string{
 	"spendByQuery team_id": "entity_type=team_member", "spendByQuery entity_type team_member": "team_id=team-1",
 }
 
-// ask sends a request for the operation in which the parameter has the value, and all else is as it should be.
+// ask sends a request for the operation in which the parameter has the value, and all else is as it
+// should be.
 func (op *described) ask(a *testAPI, parameter node, value string) *httptest.ResponseRecorder {
 	name := parameter.text("name")
 	if parameter.text("in") == "path" {

@@ -32,7 +32,8 @@ func keysIn(text string) *access.Keys {
 
 func named(c *Config) { c.Keys = keysIn(namedTokens) }
 
-// wanted are the roles of all that is served: whoever adds a route says here who may ask for it. "" needs no token.
+// wanted are the roles of all that is served: whoever adds a route says here who may ask for it. ""
+// needs no token.
 var wanted = map[string]string{
 	"POST /v1/updates": "write",
 	"GET /v1/ids":      "read", "GET /v1/ids/{id}": "read",

@@ -12,8 +12,9 @@ type endpoint func(w http.ResponseWriter, r *http.Request) *problem
 
 // route is what is served at one path.
 type route struct {
-	// path may have {name} for one segment, whatever it is, and {name...} at its end for one or more. What they stand
-	// for is the request's PathValue of that name, escaped as it came. It is below the base path.
+	// path may have {name} for one segment, whatever it is, and {name...} at its end for one or
+	// more. What they stand for is the request's PathValue of that name, escaped as it came. It is
+	// below the base path.
 	path string
 
 	open      bool         // needs no token
@@ -27,8 +28,9 @@ type route struct {
 	delete    endpoint
 }
 
-// routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name, and nothing is cleaned
-// away. docs/adr/0022-routes-of-the-api.md says why http.ServeMux doesn't do it.
+// routes finds routes by path. A path is taken as it was sent: an escaped slash is part of a name,
+// and nothing is cleaned away. docs/adr/0022-routes-of-the-api.md says why http.ServeMux doesn't do
+// it.
 type routes struct {
 	base     string // stands before all paths; "": nothing does
 	exact    map[string]*route
@@ -47,8 +49,9 @@ func newRoutes(base string, list []*route) *routes {
 	return rs
 }
 
-// find returns the route of the request, nil if there is none, and sets the request's path values. What programs ask for
-// again and again is also found without the base path: a probe or a scrape needn't know it.
+// find returns the route of the request, nil if there is none, and sets the request's path values.
+// What programs ask for again and again is also found without the base path: a probe or a scrape
+// needn't know it.
 func (rs *routes) find(r *http.Request) *route {
 	path, isBelow := rs.below(r)
 	found := rs.at(path, r)

@@ -41,11 +41,13 @@ func (a *API) newServer(handler http.Handler, bounds *gate.Gate) *http.Server {
 	}
 }
 
-// Drain has clients and balancers go elsewhere, before a server of this API is shut down: from now on /readyz says 503,
-// and every answer closes its connection. Everything is served as before. It may be called more than once.
+// Drain has clients and balancers go elsewhere, before a server of this API is shut down: from now
+// on /readyz says 503, and every answer closes its connection. Everything is served as before. It
+// may be called more than once.
 func (a *API) Drain() { a.draining.Store(true) }
 
-// AwaitAnswers blocks until no request is being answered, or ctx ends. Connections without one don't count.
+// AwaitAnswers blocks until no request is being answered, or ctx ends. Connections without one
+// don't count.
 func (a *API) AwaitAnswers(ctx context.Context) {
 	const poll = 10 * time.Millisecond // as net/http's Shutdown
 	ticker := time.NewTicker(poll)

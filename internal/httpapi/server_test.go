@@ -51,7 +51,8 @@ func dial(t testing.TB, url string) net.Conn {
 	return conn
 }
 
-// drip sends text a byte at a time, slower than any of the deadlines allows, until the server hangs up.
+// drip sends text a byte at a time, slower than any of the deadlines allows, until the server hangs
+// up.
 func drip(conn net.Conn, text string) {
 	pace := time.NewTicker(20 * time.Millisecond)
 	defer pace.Stop()

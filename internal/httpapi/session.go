@@ -19,16 +19,18 @@ import (
 	"github.com/spendflush/spendflush/internal/access"
 )
 
-// A browser signs in with a token and gets a cookie that scripts can't read and that goes to no other site. The cookie
-// doesn't hold the token: it is a random id and the time at which the session ends, signed with a key that is made of the
-// token. So every instance with the same tokens takes it, also while Postgres is away, and none does once the token is
-// gone. Sessions that were ended before their time are told in Postgres (see signedOut).
+// A browser signs in with a token and gets a cookie that scripts can't read and that goes to no
+// other site. The cookie doesn't hold the token: it is a random id and the time at which the
+// session ends, signed with a key that is made of the token. So every instance with the same tokens
+// takes it, also while Postgres is away, and none does once the token is gone. Sessions that were
+// ended before their time are told in Postgres (see signedOut).
 const (
 	plainCookie = "spendflush_session"
-	// Over TLS the name has a prefix with which browsers take no cookie of another host name, nor one that travels openly.
+	// Over TLS the name has a prefix with which browsers take no cookie of another host name, nor
+	// one that travels openly.
 	secureCookie = "__Host-" + plainCookie
-	// That prefix wants the path /. Below a base path the cookie goes to that path alone, and the prefix is one with which
-	// browsers take no cookie that travels openly.
+	// That prefix wants the path /. Below a base path the cookie goes to that path alone, and the
+	// prefix is one with which browsers take no cookie that travels openly.
 	securePathCookie = "__Secure-" + plainCookie
 
 	sessionFor   = 12 * time.Hour
@@ -40,8 +42,8 @@ const (
 	maxSmallBody = 4 << 10 // of a request that isn't about updates
 )
 
-// sessionID begins with the tag of the token that the session was made with. The rest is random. So a token can only make
-// sessions, and end them, that are seen to be its own.
+// sessionID begins with the tag of the token that the session was made with. The rest is random. So
+// a token can only make sessions, and end them, that are seen to be its own.
 type sessionID [idBytes]byte
 
 func (id sessionID) tag() [tagBytes]byte { return [tagBytes]byte(id[:tagBytes]) }
@@ -79,8 +81,8 @@ func newSession(token *access.Token, ends time.Time) string {
 	return base64.RawURLEncoding.EncodeToString(append(head, sign(token.SessionKey(), head)...))
 }
 
-// opens returns the session of the value, if it was made with one of the tokens and hasn't ended by time. One that would
-// last longer than sessions do was not made here.
+// opens returns the session of the value, if it was made with one of the tokens and hasn't ended by
+// time. One that would last longer than sessions do was not made here.
 func opens(keys *access.List, value string, now time.Time) (s session, ok bool) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
 	if err != nil || len(raw) != sessionBytes {
@@ -99,7 +101,8 @@ func opens(keys *access.List, value string, now time.Time) (s session, ok bool) 
 	return s, s.token != nil && left > 0 && left <= sessionFor
 }
 
-// isSecure says whether the browser sent the request over TLS, to this instance or to a proxy before it.
+// isSecure says whether the browser sent the request over TLS, to this instance or to a proxy
+// before it.
 func isSecure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
@@ -234,7 +237,8 @@ func (a *API) readSmall(w http.ResponseWriter, r *http.Request, v any) *problem 
 	return nil
 }
 
-// plainJSONError says where a body is wrong. The library's error may quote what it is about, which may be a token.
+// plainJSONError says where a body is wrong. The library's error may quote what it is about, which
+// may be a token.
 func plainJSONError(err error) string {
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok && wrong.JSONPointer != "" {
 		return "at " + string(wrong.JSONPointer) + " is something else than is allowed there"

@@ -35,8 +35,8 @@ func signedInWith(t testing.TB, a *testAPI, token string) (cookie *http.Cookie, 
 // race detector, and is the same for all who have the token.
 var lists = map[string]*access.List{}
 
-// keysOf are tokens without names of their own, which may do everything. Keys of the same texts have
-// the same list.
+// keysOf are tokens without names of their own, which may do everything. Keys of the same texts
+// have the same list.
 func keysOf(texts ...string) *access.Keys {
 	name := strings.Join(texts, ",")
 	if lists[name] == nil {
@@ -104,7 +104,8 @@ func TestACookieThatWasAlteredOrMadeUpOpensNothing(t *testing.T) {
 	} {
 		wantProblem(t, do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"="+value), unauthorized)
 	}
-	// The right one beside a wrong one of an old path or domain still opens, but not beside a wrong bearer token.
+	// The right one beside a wrong one of an old path or domain still opens, but not beside a wrong
+	// bearer token.
 	if w := do(a, "GET", "/v1/status", "", "Cookie: "+plainCookie+"=old; "+strings.TrimPrefix(header, "Cookie: ")); w.Code != http.StatusOK {
 		t.Errorf("beside another cookie: %d", w.Code)
 	}
@@ -177,7 +178,8 @@ func TestACookieGivenOverTLSNeverTravelsWithoutIt(t *testing.T) {
 		if len(cookies) != 1 || !cookies[0].Secure || cookies[0].Name != "__Host-spendflush_session" || cookies[0].Path != "/" || cookies[0].Domain != "" {
 			t.Fatalf("%d %v", w.Code, w.Header())
 		}
-		// What any service on the same host name can set doesn't count where the browser would keep it apart.
+		// What any service on the same host name can set doesn't count where the browser would keep
+		// it apart.
 		value := cookies[0].Value
 		for header, status := range map[string]int{
 			"Cookie: __Host-spendflush_session=" + value: http.StatusOK, "Cookie: spendflush_session=" + value: http.StatusUnauthorized,

@@ -11,19 +11,19 @@ const (
 	signedOutEvery   = 2 * time.Second // how often the list is read, at most; as long other instances take an ended session
 	signedOutTimeout = time.Second     // for reading it
 
-	// signedOutPatience is how long a new instance leaves it open whether older sessions were ended. Then their owners may sign in
-	// anew, for which Postgres isn't needed.
+	// signedOutPatience is how long a new instance leaves it open whether older sessions were
+	// ended. Then their owners may sign in anew, for which Postgres isn't needed.
 	signedOutPatience = 30 * time.Second
 	signOutTimeout    = 5 * time.Second // for writing to it
 )
 
-// fullList is how many ended sessions Postgres tells at most: of each token those that end last, and of all tokens as many
-// as there is room for.
+// fullList is how many ended sessions Postgres tells at most: of each token those that end last,
+// and of all tokens as many as there is room for.
 const fullList = 10_000
 
-// signedOut knows the sessions that were ended before their time, by this instance or another one. They are in Postgres,
-// and read again when a cookie comes. While Postgres is away what was read last counts, so that the page, which tells what
-// is wrong then, stays open.
+// signedOut knows the sessions that were ended before their time, by this instance or another one.
+// They are in Postgres, and read again when a cookie comes. While Postgres is away what was read
+// last counts, so that the page, which tells what is wrong then, stays open.
 type signedOut struct {
 	reader  Reader
 	started time.Time
@@ -42,9 +42,10 @@ func newSignedOut(reader Reader) *signedOut {
 	return &signedOut{reader: reader, started: time.Now(), ended: map[[idBytes]byte]time.Time{}, unsaid: map[[idBytes]byte]time.Time{}}
 }
 
-// has says whether the session was ended. It may ask Postgres, and waits for that for at most a second. While the list
-// could never be read, sessions that are older than this process may have been ended. They are taken to be, but not in the first
-// moments of the process, when Postgres may just not have been asked yet: unknown.
+// has says whether the session was ended. It may ask Postgres, and waits for that for at most a
+// second. While the list could never be read, sessions that are older than this process may have
+// been ended. They are taken to be, but not in the first moments of the process, when Postgres may
+// just not have been asked yet: unknown.
 func (o *signedOut) has(ctx context.Context, s session) (ended, unknown bool) {
 	o.refresh(ctx)
 	o.mu.Lock()
@@ -59,7 +60,8 @@ func (o *signedOut) has(ctx context.Context, s session) (ended, unknown bool) {
 	return !unknown, unknown
 }
 
-// add ends the session, here at once. The error says that Postgres could not be told; that is tried again.
+// add ends the session, here at once. The error says that Postgres could not be told; that is tried
+// again.
 func (o *signedOut) add(ctx context.Context, s session) error {
 	o.mu.Lock()
 	o.ended[s.id], o.unsaid[s.id] = s.ends, s.ends
@@ -95,10 +97,11 @@ func (o *signedOut) refresh(ctx context.Context) {
 	}
 }
 
-// cutsOf returns, for each token of which the list may have left sessions out, up to which end it may have. Whoever has a
-// token can end sessions of it until the list is full: none that was ended may open anything again by that, and the
-// sessions of other tokens must not end. A full list has the last session of each token before it has the second of any, and so
-// on. What has fewer than the longest but one is whole. (There are more places than MaxTokens has tokens, many times.)
+// cutsOf returns, for each token of which the list may have left sessions out, up to which end it
+// may have. Whoever has a token can end sessions of it until the list is full: none that was ended
+// may open anything again by that, and the sessions of other tokens must not end. A full list has
+// the last session of each token before it has the second of any, and so on. What has fewer than
+// the longest but one is whole. (There are more places than MaxTokens has tokens, many times.)
 func cutsOf(ended map[[idBytes]byte]time.Time) map[[tagBytes]byte]time.Time {
 	if len(ended) < fullList {
 		return nil

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// reportPatience is how long in all the reader of a report may keep it waiting where another caller waits for its place.
+// reportPatience is how long in all the reader of a report may keep it waiting where another caller
+// waits for its place.
 const reportPatience = 30 * time.Second
 
 // errPlaceNeeded ends an answer whose reader kept it waiting for too long.
@@ -27,7 +28,8 @@ type holding struct {
 	cut   bool          // the place is needed elsewhere
 }
 
-// write writes a piece of the answer, which must be taken within the timeout, and notes how long that took.
+// write writes a piece of the answer, which must be taken within the timeout, and notes how long
+// that took.
 func (h *holding) write(w http.ResponseWriter, piece []byte, timeout time.Duration) (int, error) {
 	h.mu.Lock()
 	if h.cut {
@@ -79,8 +81,8 @@ func (s *places) unwatch(h *holding) {
 	s.holdings = slices.DeleteFunc(s.holdings, func(other *holding) bool { return other == h })
 }
 
-// endSlowest ends the answer of another caller whose reader has kept it waiting for longest, and for patience at least, if
-// the party has no place for want of that one. The caller holds the lock.
+// endSlowest ends the answer of another caller whose reader has kept it waiting for longest, and
+// for patience at least, if the party has no place for want of that one. The caller holds the lock.
 func (s *places) endSlowest(who party) {
 	if s.of[who] >= s.each {
 		return

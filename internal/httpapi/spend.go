@@ -47,8 +47,8 @@ func (a *API) spendByPath(w http.ResponseWriter, r *http.Request) *problem {
 	return a.spend(w, r, entity)
 }
 
-// spendByQuery tells it of an entity that the query names. Clients clean "." and ".." out of paths, which are ids like
-// others.
+// spendByQuery tells it of an entity that the query names. Clients clean "." and ".." out of paths,
+// which are ids like others.
 func (a *API) spendByQuery(w http.ResponseWriter, r *http.Request) *problem {
 	values, p := params(r, "entity_type", "entity_id", "team_id")
 	if p != nil {
@@ -100,7 +100,8 @@ func (a *API) spend(w http.ResponseWriter, r *http.Request, entity spend.Entity)
 	return nil
 }
 
-// entityOf reads {entity_type}/{entity_id} or team_member/{team_id}/{user_id}. A slash in an id is escaped, as %2F.
+// entityOf reads {entity_type}/{entity_id} or team_member/{team_id}/{user_id}. A slash in an id is
+// escaped, as %2F.
 func entityOf(path string) (spend.Entity, *problem) {
 	parts := strings.Split(path, "/")
 	for i := range parts {
@@ -148,7 +149,8 @@ func checkID(name, id string) *problem {
 	return nil
 }
 
-// databaseProblem says that the database didn't answer, or what it refuses; the rest is for the log.
+// databaseProblem says that the database didn't answer, or what it refuses; the rest is for the
+// log.
 func databaseProblem(err error) *problem {
 	if why, ok := pgstore.Explain(err); ok {
 		p := databaseRefuses.because("%s; updates are still taken, but asking again doesn't help", why)

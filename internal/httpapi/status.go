@@ -45,7 +45,8 @@ func (a *API) status(w http.ResponseWriter, r *http.Request) *problem {
 	return nil
 }
 
-// begin waits for one of the places and gives the answer the time of a report. end must be called after it.
+// begin waits for one of the places and gives the answer the time of a report. end must be called
+// after it.
 func (a *API) begin(places *places, w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), p *problem) {
 	who := a.partyOf(w, r)
 	if p := places.take(r.Context(), who); p != nil {

@@ -13,8 +13,9 @@ import (
 
 // Tracer makes traces of requests. It is called by many goroutines at a time, and must not block.
 type Tracer interface {
-	// Begin is told of a request that came at that time, once it is known that its caller may do what it asks for: nobody else
-	// makes traces. Health checks, scrapes, streams, and what is open to all aren't traced.
+	// Begin is told of a request that came at that time, once it is known that its caller may do
+	// what it asks for: nobody else makes traces. Health checks, scrapes, streams, and what is open
+	// to all aren't traced.
 	Begin(r *http.Request, came time.Time) Span
 }
 
@@ -22,7 +23,8 @@ type Tracer interface {
 type Span interface {
 	// Recorded is told that the updates of the request are recorded.
 	Recorded(receipt spendflush.Receipt, updates int, began time.Time)
-	// End is told how the request was answered, once it is. The route is a pattern such as /v1/updates, "none" where there is none.
+	// End is told how the request was answered, once it is. The route is a pattern such as
+	// /v1/updates, "none" where there is none.
 	End(method, route string, status int)
 	// TraceID returns the id of its trace in hexadecimal.
 	TraceID() string
@@ -63,8 +65,8 @@ func (w *answer) routeName() string {
 // shortMethod is the method, which is the client's to choose.
 func shortMethod(r *http.Request) string { return r.Method[:min(len(r.Method), longestMethod)] }
 
-// traceID returns the id of the request's trace: that of its span or, without one, of the traceparent that came with it; "" if
-// there is neither.
+// traceID returns the id of the request's trace: that of its span or, without one, of the
+// traceparent that came with it; "" if there is neither.
 func (w *answer) traceID(r *http.Request) string {
 	if w.span != nil {
 		return w.span.TraceID()
@@ -77,8 +79,8 @@ func (w *answer) traceID(r *http.Request) string {
 
 const traceHeader = "Traceparent" // in the form that net/http gives names
 
-// TraceParent returns the span that a traceparent and a tracestate name, as W3C Trace Context has them. It isn't valid if there
-// is no traceparent, more than one, or one that the standard refuses.
+// TraceParent returns the span that a traceparent and a tracestate name, as W3C Trace Context has
+// them. It isn't valid if there is no traceparent, more than one, or one that the standard refuses.
 func TraceParent(h http.Header) trace.SpanContext {
 	if len(h[traceHeader]) != 1 {
 		return trace.SpanContext{}

@@ -54,7 +54,8 @@ func TestATraceparentIsTakenUpAsTheStandardHasIt(t *testing.T) {
 	}
 }
 
-// idOf is the id of the trace that the access log has for a request with these headers that isn't traced.
+// idOf is the id of the trace that the access log has for a request with these headers that isn't
+// traced.
 func idOf(h http.Header) string { return new(answer).traceID(&http.Request{Header: h}) }
 
 // notes is a Tracer that keeps what it is told.

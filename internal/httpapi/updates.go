@@ -99,8 +99,8 @@ func (a *API) ackOf(r *http.Request) (want spendflush.Stage, wait time.Duration,
 	return want, wait, nil
 }
 
-// record reads, decodes and records the updates of the body, once if there is a key. Its buffers are free again when it
-// returns, so that a wait holds none.
+// record reads, decodes and records the updates of the body, once if there is a key. Its buffers
+// are free again when it returns, so that a wait holds none.
 func (a *API) record(w http.ResponseWriter, r *http.Request, form format, key string) (done recorded, p *problem) {
 	in := a.requestBodies.Get().(*requestBody)
 	defer a.putBody(in)
@@ -174,8 +174,8 @@ func (d *decoder) recordProblem(err error) *problem {
 	return p
 }
 
-// problem lists what is wrong with the updates: what the decoder has found, and what the root says of the others.
-// refused is what RecordAllFor said, nil if it wasn't asked.
+// problem lists what is wrong with the updates: what the decoder has found, and what the root says
+// of the others. refused is what RecordAllFor said, nil if it wasn't asked.
 func (d *decoder) problem(refused *spend.UpdateError) *problem {
 	known := len(d.faults)
 	for i := range d.updates {

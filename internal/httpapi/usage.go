@@ -30,7 +30,8 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 	defer end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A report that is not wanted to its end must not be read to its end, as the database would without this.
+	// A report that is not wanted to its end must not be read to its end, as the database would
+	// without this.
 	read := func(yield func(pgstore.UsageRow) error) error {
 		return a.cfg.Reader.Usage(ctx, q, func(row pgstore.UsageRow) error {
 			err := yield(row)
@@ -150,13 +151,15 @@ func appendUsageRow(to []byte, q *pgstore.UsageQuery, row *pgstore.UsageRow) []b
 	return append(to, '}')
 }
 
-// appendJSONString appends text in quotes. Texts in the books are valid UTF-8; anything else would be replaced.
+// appendJSONString appends text in quotes. Texts in the books are valid UTF-8; anything else would
+// be replaced.
 func appendJSONString(to []byte, text string) []byte {
 	to, _ = jsontext.AppendQuote(to, text)
 	return to
 }
 
-// usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a part for the whole.
+// usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a
+// part for the whole.
 func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQuery, read usageRows) *problem {
 	out := &csvStream{w: w}
 	var head []string

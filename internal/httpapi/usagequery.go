@@ -111,8 +111,9 @@ func readBy(q *pgstore.UsageQuery, values url.Values) *problem {
 //go:embed zones.txt
 var zoneList string
 
-// zoneNames are the names of time zones that may be asked for: those that the program brings along. Looked up by itself,
-// any file below the directory of zones of this machine would do, such as the one that says where it stands.
+// zoneNames are the names of time zones that may be asked for: those that the program brings along.
+// Looked up by itself, any file below the directory of zones of this machine would do, such as the
+// one that says where it stands.
 var zoneNames = sync.OnceValue(func() map[string]bool {
 	names := map[string]bool{}
 	for name := range strings.FieldsSeq(zoneList) {
@@ -151,8 +152,8 @@ func readGroups(q *pgstore.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-// readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a full hour of UTC,
-// because that is what the books are kept by.
+// readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a
+// full hour of UTC, because that is what the books are kept by.
 func readRange(q *pgstore.UsageQuery, values url.Values, now time.Time) *problem {
 	var p *problem
 	year, month, day := now.In(q.Location).Date()
@@ -182,7 +183,8 @@ func readRange(q *pgstore.UsageQuery, values url.Values, now time.Time) *problem
 	return nil
 }
 
-// readBound reads a time, or a date that stands for the start of the day that comes so many days after it.
+// readBound reads a time, or a date that stands for the start of the day that comes so many days
+// after it.
 func readBound(name, text string, days int, zone *time.Location) (time.Time, *problem) {
 	if date, err := time.Parse(time.DateOnly, text); err == nil {
 		year, month, day := date.Date()
@@ -211,8 +213,8 @@ func startOfDay(year int, month time.Month, day int, zone *time.Location) time.T
 	return t
 }
 
-// hoursFrom returns the first full hour of UTC at or after t. Where a day doesn't begin with such an hour, as in India,
-// an hour counts on the day in which it begins.
+// hoursFrom returns the first full hour of UTC at or after t. Where a day doesn't begin with such
+// an hour, as in India, an hour counts on the day in which it begins.
 func hoursFrom(t time.Time) time.Time {
 	if whole := t.Truncate(time.Hour); !whole.Equal(t) {
 		return whole.Add(time.Hour)

@@ -5,7 +5,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// of returns the sources with what of Redis belongs to these books; zero stands for what isn't known.
+// of returns the sources with what of Redis belongs to these books; zero stands for what isn't
+// known.
 func (s Sources) of(id spend.BooksID) Sources {
 	if id.IsZero() {
 		return s

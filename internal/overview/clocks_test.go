@@ -15,7 +15,8 @@ import (
 	"github.com/spendflush/spendflush/queues/redisqueue"
 )
 
-// turnedHeartbeats are those of a Redis whose clock is turned, as it looks to an instance that writes there.
+// turnedHeartbeats are those of a Redis whose clock is turned, as it looks to an instance that
+// writes there.
 type turnedHeartbeats struct {
 	*redisqueue.Heartbeats
 	ahead atomic.Int64

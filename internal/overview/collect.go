@@ -43,7 +43,8 @@ type Sources struct {
 	Locker     spend.Locker // of the flush locks; nil: locks aren't looked at
 	Heartbeats Heartbeats   // nil: only this instance is known
 
-	// Noted returns which books these are as far as that is known without Postgres, zero if it isn't. nil: it never is.
+	// Noted returns which books these are as far as that is known without Postgres, zero if it
+	// isn't. nil: it never is.
 	Noted func(ctx context.Context) spend.BooksID
 
 	// Server asks Redis about itself. nil: it isn't asked.
@@ -75,8 +76,9 @@ type holding struct {
 // Timeout is how long Collect waits for Postgres and Redis, each.
 const Timeout = 2 * time.Second
 
-// Collect looks at everything at once, for at most Timeout, and says how it stands. What doesn't answer is a problem in
-// the report and not an error. Without Heartbeats, or with ones that don't answer, the report knows of no other instance.
+// Collect looks at everything at once, for at most Timeout, and says how it stands. What doesn't
+// answer is a problem in the report and not an error. Without Heartbeats, or with ones that don't
+// answer, the report knows of no other instance.
 func Collect(ctx context.Context, s Sources) Report {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -168,7 +170,8 @@ func (r *Report) readBooks(ctx context.Context, books Books) (id spend.BooksID) 
 	return g.Books
 }
 
-// listed reads the heartbeats. Records that can't be read are left out. ok is false if there are none to be had.
+// listed reads the heartbeats. Records that can't be read are left out. ok is false if there are
+// none to be had.
 func listed(ctx context.Context, heartbeats Heartbeats) (list []record, now time.Time, ok bool) {
 	entries, now, err := heartbeats.List(ctx)
 	if err != nil {
@@ -183,8 +186,8 @@ func listed(ctx context.Context, heartbeats Heartbeats) (list []record, now time
 	return list, now, true
 }
 
-// parseRecord reads what anybody may have written who can write to Redis. ok is false if it can't be a record. What it keeps is in
-// proportion to the text.
+// parseRecord reads what anybody may have written who can write to Redis. ok is false if it can't
+// be a record. What it keeps is in proportion to the text.
 func parseRecord(text []byte) (one record, ok bool) {
 	if json.Unmarshal(text, &one) != nil {
 		return record{}, false
@@ -229,8 +232,8 @@ type shardState struct {
 	err    error
 }
 
-// readShards looks at the queue and the lock of all shards at once: in a cluster one node may hang, and the others
-// answer.
+// readShards looks at the queue and the lock of all shards at once: in a cluster one node may hang,
+// and the others answer.
 func readShards(ctx context.Context, s *Sources) []shardState {
 	shards := make([]shardState, s.Shards)
 	var work sync.WaitGroup
@@ -247,7 +250,8 @@ func readShards(ctx context.Context, s *Sources) []shardState {
 	return shards
 }
 
-// takeShards fills in what was found. clock is what Redis takes the time to be, as far as it is known.
+// takeShards fills in what was found. clock is what Redis takes the time to be, as far as it is
+// known.
 func (r *Report) takeShards(s *Sources, shards []shardState, clock time.Time) {
 	q := &r.Queue
 	q.MaxBytes = s.QueueMaxBytes * int64(len(shards))
@@ -274,7 +278,8 @@ func (r *Report) takeShards(s *Sources, shards []shardState, clock time.Time) {
 	}
 }
 
-// refusal returns what Redis itself answered, or that it is a sentinel; "" if the error isn't an answer of it.
+// refusal returns what Redis itself answered, or that it is a sentinel; "" if the error isn't an
+// answer of it.
 func refusal(err error) string {
 	if errors.Is(err, redisqueue.ErrSentinel) {
 		return redisqueue.ErrSentinel.Error()

@@ -129,7 +129,8 @@ func diagnosePostgres(r *Report) []Problem {
 	return nil
 }
 
-// diagnoseDenials finds instances that a server answers and refuses. Where that is so, it is the cause of all else.
+// diagnoseDenials finds instances that a server answers and refuses. Where that is so, it is the
+// cause of all else.
 func diagnoseDenials(r *Report) []Problem {
 	var names []string
 	var what string
@@ -164,7 +165,8 @@ func diagnoseAudit(r *Report) []Problem {
 		"Run the audit again and read which check fails: the tables may have been changed by hand.", runAudit}}
 }
 
-// diagnoseReplica reports a Redis that takes no writes. Where the books are behind, that is the cause.
+// diagnoseReplica reports a Redis that takes no writes. Where the books are behind, that is the
+// cause.
 func diagnoseReplica(r *Report) []Problem {
 	if !r.Queue.Replica {
 		return nil
@@ -189,8 +191,8 @@ func diagnoseDelay(r *Report) []Problem {
 		"See where updates wait: in an instance, in the queue, or for Postgres.", runBehind}}
 }
 
-// diagnoseLocks finds shards that nobody flushes. That is a problem only when batches have waited for a while: instances
-// look for work at intervals, and give the lock up when there is none.
+// diagnoseLocks finds shards that nobody flushes. That is a problem only when batches have waited
+// for a while: instances look for work at intervals, and give the lock up when there is none.
 func diagnoseLocks(r *Report) (list []Problem) {
 	for _, lock := range r.Locks {
 		i := slices.IndexFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Shard == lock.Shard })
@@ -263,7 +265,8 @@ func diagnoseRedis(r *Report) []Problem {
 		"Bring Redis back: instances then return to it by themselves. The books stay exact.", runFallback}}
 }
 
-// diagnoseShardsAway reports shards whose node in Redis doesn't answer or refuses, while others are well.
+// diagnoseShardsAway reports shards whose node in Redis doesn't answer or refuses, while others are
+// well.
 func diagnoseShardsAway(r *Report) (list []Problem) {
 	var shards []string
 	refusal := ""
@@ -359,7 +362,8 @@ func diagnoseInstances(r *Report) (list []Problem) {
 	return list
 }
 
-// anyShardAway says whether that some write directly is explained by what diagnoseShardsAway reports.
+// anyShardAway says whether that some write directly is explained by what diagnoseShardsAway
+// reports.
 func anyShardAway(r *Report) bool {
 	return slices.ContainsFunc(r.Queue.Shards, func(q QueueShard) bool { return q.Error != "" })
 }
@@ -393,7 +397,8 @@ func diagnoseUnready(r *Report) []Problem {
 		"Mend what it says. Balancers send to those that are ready meanwhile.", runNotReady}}
 }
 
-// diagnoseClocks finds instances whose clock and that of a server differ, and says of the first one by how much.
+// diagnoseClocks finds instances whose clock and that of a server differ, and says of the first one
+// by how much.
 func diagnoseClocks(r *Report) []Problem {
 	var names []string
 	var what string

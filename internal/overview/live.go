@@ -65,8 +65,8 @@ func NewLive(s Sources, p Pipeline, o LiveOptions) *Live {
 	return l
 }
 
-// Report returns how everything stands, as it was found at most half a second ago. Of those who ask at once, one looks
-// and the others wait for it. The error is ctx's.
+// Report returns how everything stands, as it was found at most half a second ago. Of those who ask
+// at once, one looks and the others wait for it. The error is ctx's.
 func (l *Live) Report(ctx context.Context) (*Report, error) {
 	select {
 	case l.turn <- struct{}{}:
@@ -84,8 +84,9 @@ func (l *Live) Report(ctx context.Context) (*Report, error) {
 	return l.last, nil
 }
 
-// Publish writes the heartbeat of this instance every second until ctx ends, and then removes it. Without heartbeats
-// it returns at once. What fails is logged at debug level only: nothing depends on it.
+// Publish writes the heartbeat of this instance every second until ctx ends, and then removes it.
+// Without heartbeats it returns at once. What fails is logged at debug level only: nothing depends
+// on it.
 func (l *Live) Publish(ctx context.Context) {
 	if l.sources.Heartbeats == nil {
 		return
@@ -130,8 +131,8 @@ func (l *Live) put(ctx context.Context, heartbeats Heartbeats, id string) {
 	}
 }
 
-// Refused returns in the words of Redis why it doesn't take the records of this instance, such as READONLY where it is a
-// replica. "" if it takes them, or doesn't answer at all.
+// Refused returns in the words of Redis why it doesn't take the records of this instance, such as
+// READONLY where it is a replica. "" if it takes them, or doesn't answer at all.
 func (l *Live) Refused() string { return *l.refused.Load() }
 
 // record returns the heartbeat of this instance.

@@ -1,11 +1,13 @@
-// Package overview says how the whole pipeline stands, for people: all instances, the queue, the locks, Postgres, and in
-// one plain sentence whether the books are exact and how far they are behind.
+// Package overview says how the whole pipeline stands, for people: all instances, the queue, the
+// locks, Postgres, and in one plain sentence whether the books are exact and how far they are
+// behind.
 //
-// Collect looks at everything once, and judge, which is a pure function, says what is wrong with it and what to do. Live is for an
-// instance: it writes the instance's own heartbeat every second, and keeps what was collected for a moment, so
-// that many can look at once.
+// Collect looks at everything once, and judge, which is a pure function, says what is wrong with it
+// and what to do. Live is for an instance: it writes the instance's own heartbeat every second, and
+// keeps what was collected for a moment, so that many can look at once.
 //
-// It is for looking at: everything here may be a second old or missing, and nothing that counts depends on it.
+// It is for looking at: everything here may be a second old or missing, and nothing that counts
+// depends on it.
 package overview
 
 import (
@@ -21,8 +23,8 @@ type Report struct {
 	Sentence string    `json:"sentence"` // one or two plain sentences for people
 	Problems []Problem `json:"problems"` // the gravest first
 
-	// Behind is the age in seconds of the oldest accepted update that isn't in Postgres, as far as it is known: of
-	// instances that aren't heard from only what they have queued counts.
+	// Behind is the age in seconds of the oldest accepted update that isn't in Postgres, as far as
+	// it is known: of instances that aren't heard from only what they have queued counts.
 	Behind float64 `json:"behind_seconds"`
 
 	Instances         []Instance `json:"instances"`
@@ -90,7 +92,8 @@ type Instance struct {
 	RedisAhead    float64 `json:"redis_ahead_seconds"`
 }
 
-// AliveFor is how long an instance that isn't heard from is taken to be alive. It tells of itself every second.
+// AliveFor is how long an instance that isn't heard from is taken to be alive. It tells of itself
+// every second.
 const AliveFor = 5 * time.Second
 
 // Queue is the queue in Redis.

@@ -11,8 +11,9 @@ import (
 	"github.com/spendflush/spendflush/internal/terminal"
 )
 
-// Text returns the report for people, line by line: the sentence, what to do, and tables. It is coloured as out has it,
-// and nothing that an instance or a server says of itself can move the cursor.
+// Text returns the report for people, line by line: the sentence, what to do, and tables. It is
+// coloured as out has it, and nothing that an instance or a server says of itself can move the
+// cursor.
 func (r *Report) Text(out *terminal.Output) []string {
 	lines := []string{paint(out, r.State, r.Sentence)}
 	for _, p := range r.Problems {
@@ -29,7 +30,8 @@ func (r *Report) Text(out *terminal.Output) []string {
 	return lines
 }
 
-// Line returns the report in one line: when it was made, the state, the sentence and the numbers that tell most.
+// Line returns the report in one line: when it was made, the state, the sentence and the numbers
+// that tell most.
 func (r *Report) Line() string {
 	alive, held := 0, int64(0)
 	for i := range r.Instances {

@@ -1,4 +1,5 @@
-// Package quarantine shows what could not be booked, and applies or drops it, for the commands and the HTTP API alike.
+// Package quarantine shows what could not be booked, and applies or drops it, for the commands and
+// the HTTP API alike.
 package quarantine
 
 import (
@@ -80,7 +81,8 @@ func Printable(text string) string {
 	}, text)
 }
 
-// Tally sums what entries count. Sums of many may be larger than any one of them, so they have no bound.
+// Tally sums what entries count. Sums of many may be larger than any one of them, so they have no
+// bound.
 type Tally struct {
 	Entries int
 	unknown int
@@ -174,8 +176,8 @@ type entityJSON struct {
 	TeamID string `json:"team_id,omitempty"`
 }
 
-// Counts are the sums beside the spend, with the names of the HTTP API. Where it is embedded, the spend is what stands
-// beside it.
+// Counts are the sums beside the spend, with the names of the HTTP API. Where it is embedded, the
+// spend is what stands beside it.
 type Counts struct {
 	APIRequests int64 `json:"api_requests"`
 	*spend.Counters

@@ -12,8 +12,8 @@ import (
 // maxIDs is how many ids are shown of one entry: a flush may set aside thousands.
 const maxIDs = 100
 
-// idJSON is an id of a caller that an entry has updates of. The books keep no text of an id: whoever
-// knows it is told its identity by GET /v1/ids/{id}.
+// idJSON is an id of a caller that an entry has updates of. The books keep no text of an id:
+// whoever knows it is told its identity by GET /v1/ids/{id}.
 type idJSON struct {
 	Identity string        `json:"identity"` // hexadecimal
 	Kind     string        `json:"kind"`     // update or request

@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// conflictOf is the view of a conflict over a request and so many updates, each with an id, of one series.
+// conflictOf is the view of a conflict over a request and so many updates, each with an id, of one
+// series.
 func conflictOf(t *testing.T, updates int) *View {
 	t.Helper()
 	part := func(key, cost string) spend.FactPart {

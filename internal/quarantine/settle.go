@@ -33,7 +33,8 @@ type Outcome struct {
 	SettledAt time.Time `json:"settled_at,omitzero"` // when it was applied or dropped before
 	SettledBy string    `json:"settled_by,omitempty"`
 
-	// Early: it is a batch whose turn it isn't, because an earlier one of its producer isn't in the books.
+	// Early: it is a batch whose turn it isn't, because an earlier one of its producer isn't in the
+	// books.
 	Early bool `json:"-"`
 }
 
@@ -46,9 +47,10 @@ func Missing(id int64, wanted Result) Outcome {
 		`quarantine has no entry %d; "spendflush quarantine list --all" shows those that it has`, id)}
 }
 
-// Apply tries once more to book an entry, in a transaction that also marks it as applied: however often and by however
-// many that is done, it counts once. The error is about the database, not the entry; then it isn't known whether the entry
-// was applied, and the same call again is safe. by, who does it, is kept with the entry.
+// Apply tries once more to book an entry, in a transaction that also marks it as applied: however
+// often and by however many that is done, it counts once. The error is about the database, not the
+// entry; then it isn't known whether the entry was applied, and the same call again is safe. by,
+// who does it, is kept with the entry.
 func Apply(ctx context.Context, store Store, id int64, by string) (Outcome, error) {
 	const tries = 3
 	for try := 1; ; try++ {
@@ -98,8 +100,8 @@ func mend(q *pgstore.Quarantined, err error) string {
 	return fmt.Sprintf(`mend that and apply it again, or drop it with "spendflush quarantine drop %d"`, q.ID)
 }
 
-// Drop gives an entry up: it stays in the table, but can't be applied any more. The error is about the database.
-// by, who does it, is kept with the entry.
+// Drop gives an entry up: it stays in the table, but can't be applied any more. The error is about
+// the database. by, who does it, is kept with the entry.
 func Drop(ctx context.Context, store Store, id int64, by string) (Outcome, error) {
 	q, err := store.QuarantinedEntry(ctx, id)
 	if errors.Is(err, pgstore.ErrNotQuarantined) {
@@ -118,7 +120,8 @@ func Drop(ctx context.Context, store Store, id int64, by string) (Outcome, error
 	}
 }
 
-// settled says what was done with an entry already. If that is something else than wanted, the result is failed.
+// settled says what was done with an entry already. If that is something else than wanted, the
+// result is failed.
 func settled(ctx context.Context, store Store, id int64, failed Result) (Outcome, error) {
 	q, err := store.QuarantinedEntry(ctx, id)
 	if err != nil {

@@ -22,8 +22,8 @@ type Store interface {
 	Marks(ctx context.Context, shard int, producers []spend.ProducerID) (spend.Marks, error)
 }
 
-// Look reads all that can be shown of one entry, settled or not. The error wraps sql.ErrNotQuarantined if there is none of
-// this id.
+// Look reads all that can be shown of one entry, settled or not. The error wraps
+// sql.ErrNotQuarantined if there is none of this id.
 func Look(ctx context.Context, store Store, id int64) (*View, error) {
 	q, err := store.QuarantinedEntry(ctx, id)
 	if err != nil {
@@ -191,7 +191,8 @@ func notSigned(id int64) string {
 		`"spendflush quarantine apply %d" with SPENDFLUSH_QUEUE_KEY_ACCEPTED set to unsigned or to that key, else "spendflush quarantine drop %[1]d"`, id)
 }
 
-// counterHeads are the heads of a table of counters: what they are called, without what stands behind all of its kind.
+// counterHeads are the heads of a table of counters: what they are called, without what stands
+// behind all of its kind.
 var counterHeads = func() string {
 	heads := []string{"DOLLARS"}
 	for _, name := range spend.CountNames() {

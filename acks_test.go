@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// usualAck is how long an acknowledgement "committed" may take in these tests while nothing is wrong: a seal, a push and
-// a flush, each of which comes within half a second or so.
+// usualAck is how long an acknowledgement "committed" may take in these tests while nothing is
+// wrong: a seal, a push and a flush, each of which comes within half a second or so.
 const usualAck = 3 * time.Second
 
 // acknowledged records an update and waits until it is committed, no longer than usual.
@@ -41,8 +41,9 @@ func (r *rig) wantNothingHeld(t *testing.T) {
 	})
 }
 
-// Postgres loses one commit, without a rewind window. Nobody is about to fill the gap, so nobody waits for the ten minutes
-// of grace: neither others' acknowledgements nor those of the very producer, then or later.
+// Postgres loses one commit, without a rewind window. Nobody is about to fill the gap, so nobody
+// waits for the ten minutes of grace: neither others' acknowledgements nor those of the very
+// producer, then or later.
 func TestABatchThatPostgresLostHoldsUpNoAcknowledgement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
@@ -72,7 +73,8 @@ func TestABatchThatPostgresLostHoldsUpNoAcknowledgement(t *testing.T) {
 	})
 }
 
-// Postgres refuses one batch as a whole. It goes to quarantine, is told once, and all others are confirmed as ever.
+// Postgres refuses one batch as a whole. It goes to quarantine, is told once, and all others are
+// confirmed as ever.
 func TestABatchThatPostgresRefusesHoldsUpNoAcknowledgement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder

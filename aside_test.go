@@ -54,7 +54,8 @@ func TestWhoFillsTheQuarantineKeepsNothingOfOursOutAndNothingIsLost(t *testing.T
 		for _, b := range chain[:5] {
 			r.queue.Insert(0, b.Bytes())
 		}
-		// Of a process with this one's memory: nobody else can have signed it, and it has to be kept.
+		// Of a process with this one's memory: nobody else can have signed it, and it has to be
+		// kept.
 		clone := forge(t, id, spend.Mark{}, c.BatchKeys)
 		r.queue.Insert(0, clone.Bytes())
 		isKept := func(b *spend.Batch) bool {
@@ -194,8 +195,8 @@ func TestWhatIsSetAsideWithOtherBooksIsLeftToThem(t *testing.T) {
 	}
 }
 
-// The clone of a process goes on from what a Postgres that was turned back has. What the process itself had committed until then
-// has no place in the books any more.
+// The clone of a process goes on from what a Postgres that was turned back has. What the process
+// itself had committed until then has no place in the books any more.
 func TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _ := rewindRig(t, false)

@@ -46,7 +46,8 @@ func TestWeakBatchKeysAreRefusedAndNeverShown(t *testing.T) {
 	}
 }
 
-// forge is a batch that whoever has read the queue can make: of a living producer, next in its chain.
+// forge is a batch that whoever has read the queue can make: of a living producer, next in its
+// chain.
 func forge(t testing.TB, id spend.ProducerID, after spend.Mark, keys spend.BatchKeys) *spend.Batch {
 	t.Helper()
 	rows := sealUpdates(t, []spend.Update{forgedUpdate}, 0)
@@ -97,8 +98,8 @@ func TestForgedBatchesAreNeverAppliedAndTheirProducersGoOn(t *testing.T) {
 	}
 }
 
-// Without a key a forged batch can take a place in the books, but not unnoticed: its producer is never told that its own one
-// there is committed.
+// Without a key a forged batch can take a place in the books, but not unnoticed: its producer is
+// never told that its own one there is committed.
 func TestAForgedBatchOfALivingProducerIsNoticedWithoutAKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -147,8 +148,8 @@ func TestWhatAJournalHasUnsignedIsSetAsideOnceAKeyIsSet(t *testing.T) {
 	}
 }
 
-// A fleet gets its first key, and later another one, instance by instance: neither the old nor the new ones refuse what the
-// others have sealed, if it is done as the runbook says.
+// A fleet gets its first key, and later another one, instance by instance: neither the old nor the
+// new ones refuse what the others have sealed, if it is done as the runbook says.
 func TestKeysAreRolledOutAndReplacedWithoutRefusingAnyInstance(t *testing.T) {
 	one, two := testBatchKey(1), testBatchKey(2)
 	steps := []spend.BatchKeys{

@@ -209,7 +209,8 @@ func BenchmarkParseAmount(b *testing.B) {
 	}
 }
 
-// Each update has an id of its own, of one combination. Every 10,000 they are sealed and let go of, which is measured.
+// Each update has an id of its own, of one combination. Every 10,000 they are sealed and let go of,
+// which is measured.
 func BenchmarkRecordID(b *testing.B) {
 	p, u, i := benchPipeline(b), benchUpdate(1), 0
 	id := make([]byte, 0, 20)

@@ -271,7 +271,8 @@ func witnessesUpTo(last int64) (list []spend.Witness) {
 	return list
 }
 
-// An instance that can't reach Postgres, though others do, follows what they show: the queue is all that it has.
+// An instance that can't reach Postgres, though others do, follows what they show: the queue is all
+// that it has.
 func TestAnInstanceWithoutPostgresGoesOnWithTheQueueThatOthersUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})

@@ -16,57 +16,64 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Config says how a Pipeline works. Only Store and DirectLocker must be set; the zero value of any other field
-// stands for its default. With a Queue, a Locker is needed too.
+// Config says how a Pipeline works. Only Store and DirectLocker must be set; the zero value of any
+// other field stands for its default. With a Queue, a Locker is needed too.
 type Config struct {
 	// Store is the database that the books are in.
 	Store spend.Store
 
-	// Queue carries the batches to the lock holder. nil: every instance writes its own batches itself, one instance at
-	// a time.
+	// Queue carries the batches to the lock holder. nil: every instance writes its own batches
+	// itself, one instance at a time.
 	Queue spend.Queue
 
-	// Locker decides which instance flushes the queue. Its locks are named "flush/0", "flush/1", … by shard.
+	// Locker decides which instance flushes the queue. Its locks are named "flush/0", "flush/1", …
+	// by shard.
 	Locker spend.Locker
 
-	// DirectLocker decides which instance writes its own batches while there is no queue. It must not depend on what
-	// the queue depends on. Its locks are named "direct/0", "direct/1", … by shard.
+	// DirectLocker decides which instance writes its own batches while there is no queue. It must
+	// not depend on what the queue depends on. Its locks are named "direct/0", "direct/1", … by
+	// shard.
 	DirectLocker spend.Locker
 
 	// Instance names this process in locks, logs and metrics. Default: "instance".
 	Instance string
 
-	// Shards is the number of independent shards, 1 to MaxShards. All instances should have the same. Default: 1.
+	// Shards is the number of independent shards, 1 to MaxShards. All instances should have the
+	// same. Default: 1.
 	Shards int
 
 	// SealInterval is how often the open map is sealed, 1ms to 1m. Default: 200ms.
 	SealInterval time.Duration
 
-	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush to the next, 1ms to 1m. Default: 500ms.
+	// FlushInterval is how long the lock holder lets batches gather from the beginning of one flush
+	// to the next, 1ms to 1m. Default: 500ms.
 	FlushInterval time.Duration
 
-	// MaxKeys bounds the distinct combinations in the open map. One whose ids, tags and dimensions have more than 500 bytes
-	// takes another place for each 500. Above it Record returns ErrBufferFull. 1 to 100000000. Default: 1000000.
+	// MaxKeys bounds the distinct combinations in the open map. One whose ids, tags and dimensions
+	// have more than 500 bytes takes another place for each 500. Above it Record returns
+	// ErrBufferFull. 1 to 100000000. Default: 1000000.
 	MaxKeys int
 
-	// MaxNewKeysPerDay bounds the new combinations and entities of one caller of RecordAllFor within a day of this process: rows
-	// that stay in Postgres. A combination that is idle for twenty minutes, or in another hour, is new again. Above it RecordAllFor
-	// returns ErrDayFull. Default: 0, no bound.
+	// MaxNewKeysPerDay bounds the new combinations and entities of one caller of RecordAllFor
+	// within a day of this process: rows that stay in Postgres. A combination that is idle for
+	// twenty minutes, or in another hour, is new again. Above it RecordAllFor returns ErrDayFull.
+	// Default: 0, no bound.
 	MaxNewKeysPerDay int64
 
-	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres, and the ids that do: 256 bytes for
-	// each. Above it the open map goes on summing and isn't sealed, and updates with ids are refused by ErrBufferFull.
-	// From 1 MiB. Default: 64 MiB.
+	// MaxUnconfirmedBytes bounds the sealed batches that wait in memory for Postgres, and the ids
+	// that do: 256 bytes for each. Above it the open map goes on summing and isn't sealed, and
+	// updates with ids are refused by ErrBufferFull. From 1 MiB. Default: 64 MiB.
 	MaxUnconfirmedBytes int
 
-	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from the queue. After it the
-	// missing one is reported as lost and skipped; should it turn up later, it is counted nevertheless. 1s to 24h. Default:
-	// 10m.
+	// GapGrace is how long a batch waits for an earlier one of its producer that is missing from
+	// the queue. After it the missing one is reported as lost and skipped; should it turn up later,
+	// it is counted nevertheless. 1s to 24h. Default: 10m.
 	GapGrace time.Duration
 
-	// RewindWindow is how far back Postgres may be turned (restored from a backup, failed over to a standby that lags)
-	// without loss: batches are kept for so long after their commit, in memory and, if the Queue is a Retainer, there. 0:
-	// not at all. At most 24h. With it, a Queue must be a Retainer.
+	// RewindWindow is how far back Postgres may be turned (restored from a backup, failed over to a
+	// standby that lags) without loss: batches are kept for so long after their commit, in memory
+	// and, if the Queue is a Retainer, there. 0: not at all. At most 24h. With it, a Queue must be
+	// a Retainer.
 	RewindWindow time.Duration
 
 	// IDWindow is for how long after its commit an id counts no second time. One that is older is
@@ -74,30 +81,35 @@ type Config struct {
 	// may lie back.
 	IDWindow time.Duration
 
-	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default: 10s.
+	// DrainTimeout is how long Run goes on to drain after its context has ended. From 1ms. Default:
+	// 10s.
 	DrainTimeout time.Duration
 
-	// Journal keeps sealed batches on a disk until they are committed. nil: there is none. It stays the caller's, who
-	// closes it after Run.
+	// Journal keeps sealed batches on a disk until they are committed. nil: there is none. It stays
+	// the caller's, who closes it after Run.
 	Journal spend.Journal
 
-	// BatchKeys sign what is sealed, and tell batches of this deployment from those that another program has put into the queue
-	// or the journal, which go to quarantine. All instances must accept each other's; see BatchKeys. The zero value: none
-	// is signed or checked. The keys aren't copied and must not be changed.
+	// BatchKeys sign what is sealed, and tell batches of this deployment from those that another
+	// program has put into the queue or the journal, which go to quarantine. All instances must
+	// accept each other's; see BatchKeys. The zero value: none is signed or checked. The keys
+	// aren't copied and must not be changed.
 	BatchKeys spend.BatchKeys
 
-	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil: all. Empty: none.
+	// RollupDimensions are the dimensions that the rollup keeps apart, out of DimensionNames. nil:
+	// all. Empty: none.
 	RollupDimensions []string
 
 	// Logger gets a line for every change of state. nil: nothing is logged.
 	Logger *slog.Logger
 
-	// Registerer gets the metrics. nil: none are kept anywhere. Several pipelines of one process need one each, such as
-	// prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": "chat"}, registerer), all with the same names of labels. The
-	// metrics of a pipeline that has ended stay until another one takes their place.
+	// Registerer gets the metrics. nil: none are kept anywhere. Several pipelines of one process
+	// need one each, such as prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": "chat"},
+	// registerer), all with the same names of labels. The metrics of a pipeline that has ended stay
+	// until another one takes their place.
 	Registerer prometheus.Registerer
 
-	// LiteLLMMetrics adds the five metrics of LiteLLM's high-availability setup, by its names (litellm_…).
+	// LiteLLMMetrics adds the five metrics of LiteLLM's high-availability setup, by its names
+	// (litellm_…).
 	LiteLLMMetrics bool
 
 	// Tracer is told of seals, pushes and flushes. nil: nobody is.
@@ -136,7 +148,8 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate returns all that is wrong with the configuration at once, each line naming the field and what is allowed.
+// Validate returns all that is wrong with the configuration at once, each line naming the field and
+// what is allowed.
 func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }

@@ -71,8 +71,8 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 			fresh.decide(b)
 		}
 	}
-	// Postgres was turned back before another process went on, if it lacks what it was seen to have.
-	// What it isn't known to lack is booked.
+	// Postgres was turned back before another process went on, if it lacks what it was seen to
+	// have. What it isn't known to lack is booked.
 	for _, b := range old.retained {
 		if cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged {
 			setAside(b, spend.ErrDiverged)
@@ -152,8 +152,8 @@ func reasonAside(mark spend.Mark, b *spend.Batch, cause error) error {
 	return errPerhapsBooked
 }
 
-// asideKept is a batch that this process has brought into quarantine, for as long as Postgres might be
-// turned back to a moment before that. Nothing else has it then.
+// asideKept is a batch that this process has brought into quarantine, for as long as Postgres might
+// be turned back to a moment before that. Nothing else has it then.
 type asideKept struct {
 	aside
 	sum [sha256.Size]byte // of its bytes

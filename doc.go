@@ -28,12 +28,12 @@
 //
 // # Exact from the caller on
 //
-// Whoever gets no answer can't know whether it counted, and records again. What is to count once all
-// the same gets a name: [Update.ID], or the key of [Pipeline.RecordOnce] for all updates of a call. The
-// transaction that adds the sums decides, so it counts once whichever instance it is told to, for
-// [Config.IDWindow] from its commit on. [Pipeline.Counts] says what was new, [Pipeline.FindID] what
-// became of an id. An update with an ID costs a row of Postgres, and 256 bytes here until it is
-// committed.
+// Whoever gets no answer can't know whether it counted, and records again. What is to count once
+// all the same gets a name: [Update.ID], or the key of [Pipeline.RecordOnce] for all updates of a
+// call. The transaction that adds the sums decides, so it counts once whichever instance it is told
+// to, for [Config.IDWindow] from its commit on. [Pipeline.Counts] says what was new,
+// [Pipeline.FindID] what became of an id. An update with an ID costs a row of Postgres, and 256
+// bytes here until it is committed.
 //
 // # How it works
 //

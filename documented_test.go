@@ -35,7 +35,8 @@ func TestTheCodeOfTheREADMEOnEmbeddingIsThatOfTheExample(t *testing.T) {
 	}
 }
 
-// goTestCommand is a call of go test in a document, up to what ends it: another command, the end of the code or of the line.
+// goTestCommand is a call of go test in a document, up to what ends it: another command, the end of
+// the code or of the line.
 var goTestCommand = regexp.MustCompile("\\bgo (?:-C [a-z]+ )?test [^`&\n]*")
 
 // A command whose pattern is of no test passes and shows nothing.
@@ -64,7 +65,8 @@ func TestCommandsOfTheDocumentsFindTheirTests(t *testing.T) {
 	}
 }
 
-// checkTestCommand looks whether each alternative of the patterns of a command is one of a test in its packages.
+// checkTestCommand looks whether each alternative of the patterns of a command is one of a test in
+// its packages.
 func checkTestCommand(t *testing.T, document, command string) {
 	t.Helper()
 	dir, patterns, packages := ".", []string{}, []string{}
@@ -105,7 +107,8 @@ func checkTestCommand(t *testing.T, document, command string) {
 
 var testDeclared = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz|Example)\w*)\(`)
 
-// testsBelow returns the names of the tests of a package, a line each, or of all packages below if its name ends with dots.
+// testsBelow returns the names of the tests of a package, a line each, or of all packages below if
+// its name ends with dots.
 func testsBelow(t *testing.T, dir, pkg string) (names string) {
 	t.Helper()
 	root, all := strings.CutSuffix(pkg, "...")

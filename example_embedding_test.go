@@ -23,7 +23,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// A service that has a pool, a Redis client and a registry already gives them to spendflush, and closes them itself.
+// A service that has a pool, a Redis client and a registry already gives them to spendflush, and
+// closes them itself.
 func Example_ownConnections() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -109,8 +110,8 @@ func Example_ownConnections() {
 	// team-1 has spent 2
 }
 
-// drained returns what the books say once the queue is drained: Run may leave batches in Redis, where they are safe, for
-// another instance.
+// drained returns what the books say once the queue is drained: Run may leave batches in Redis,
+// where they are safe, for another instance.
 func drained(ctx context.Context, databaseURL, redisAddress, redisPassword string) string {
 	store, err := pgstore.Open(ctx, databaseURL, pgstore.Options{})
 	if err != nil {

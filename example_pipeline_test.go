@@ -19,7 +19,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// One instance, from its making to its end. With Redis, the queue is redisqueue.New and its locker redislock.New.
+// One instance, from its making to its end. With Redis, the queue is redisqueue.New and its locker
+// redislock.New.
 func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

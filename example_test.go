@@ -28,7 +28,8 @@ func ExampleParseAmount() {
 	// true not an amount: "1,50": want a decimal number of dollars such as 0.000012
 }
 
-// Numbers are read without a float in between, and written as strings, so that readers can do the same.
+// Numbers are read without a float in between, and written as strings, so that readers can do the
+// same.
 func ExampleAmount_json() {
 	var bill struct {
 		Spend spendflush.Amount `json:"spend"`

@@ -32,8 +32,8 @@ func (e *IDReusedError) Error() string {
 func (e *IDReusedError) Unwrap() error { return ErrIDReused }
 
 var (
-	// ErrInvalidKey is wrapped by RecordOnce where its key isn't 1 to MaxIDBytes bytes of valid UTF-8
-	// without NUL. Nothing was recorded.
+	// ErrInvalidKey is wrapped by RecordOnce where its key isn't 1 to MaxIDBytes bytes of valid
+	// UTF-8 without NUL. Nothing was recorded.
 	ErrInvalidKey = errors.New("invalid key")
 
 	// ErrTooLarge is wrapped by RecordOnce where the updates count on more than MaxRequestTotals
@@ -41,8 +41,8 @@ var (
 	// dimensions. Nothing was recorded.
 	ErrTooLarge = errors.New("too large to count once as a whole")
 
-	// ErrNoIDs is returned for updates with ids where Config.Store is no spend.FactStore. Nothing was
-	// recorded.
+	// ErrNoIDs is returned for updates with ids where Config.Store is no spend.FactStore. Nothing
+	// was recorded.
 	ErrNoIDs = errors.New("the Store keeps no ids: it is no spend.FactStore")
 )
 

@@ -9,7 +9,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// factsOf is a batch of facts of a producer of its own, of one update of a dollar under each of the ids from first on.
+// factsOf is a batch of facts of a producer of its own, of one update of a dollar under each of the
+// ids from first on.
 func factsOf(number, first, n int) *spend.Batch {
 	series := spend.Series{APIKey: "key"}
 	canonical := spend.CanonicalSeries(series.AppendCanonical(nil, spend.AllDimensions))

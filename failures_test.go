@@ -72,8 +72,8 @@ func (l *logged) errors(t *testing.T, message string) (reasons []string) {
 	return reasons
 }
 
-// While a shard can't be flushed the log has the reason that is true now: the first one, each other one that comes, and
-// once a minute whatever lasts.
+// While a shard can't be flushed the log has the reason that is true now: the first one, each other
+// one that comes, and once a minute whatever lasts.
 func TestTheLogSaysWhyFlushesFailNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logged{}
@@ -155,7 +155,8 @@ func (l *foreignLocker) Acquire(ctx context.Context, name string) (spend.Lease, 
 	return l.Locker.Acquire(ctx, name)
 }
 
-// An instance gives a lock up. Whoever else holds it may do so for as long as it likes, and the log names it.
+// An instance gives a lock up. Whoever else holds it may do so for as long as it likes, and the log
+// names it.
 func TestTheLogNamesWhoHoldsALockAndIsNoInstance(t *testing.T) {
 	for _, withQueue := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// narrowStore takes no flush of more rows than there is room for, as a Postgres does that ends what takes too long.
+// narrowStore takes no flush of more rows than there is room for, as a Postgres does that ends what
+// takes too long.
 type narrowStore struct {
 	*testStore
 	mu            sync.Mutex
@@ -45,7 +46,8 @@ func (s *narrowStore) widen(room int) (largest int) {
 	return largest
 }
 
-// What can't be written in one go is written in several; once that works, flushes are as large as before.
+// What can't be written in one go is written in several; once that works, flushes are as large as
+// before.
 func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers = 128 // one batch each, with two rows of its own
@@ -90,8 +92,8 @@ func TestAFlushThatFailsGetsSmallerAndAfterSuccessesLargeAgain(t *testing.T) {
 	})
 }
 
-// narrowRig returns a pipeline that doesn't run, on a store that takes room rows at a time, and a queue with a batch of two
-// rows of each of so many producers.
+// narrowRig returns a pipeline that doesn't run, on a store that takes room rows at a time, and a
+// queue with a batch of two rows of each of so many producers.
 func narrowRig(t *testing.T, room, producers int) (*rig, *narrowStore, *Pipeline) {
 	t.Helper()
 	r := newRig(t, true, 1, &faults{})
@@ -104,8 +106,8 @@ func narrowRig(t *testing.T, room, producers int) (*rig, *narrowStore, *Pipeline
 	return r, store, newTestPipeline(t, c)
 }
 
-// A Postgres that takes only small flushes gets them one after the other: one walk over the queue commits all, and few
-// flushes fail, since the size that works is remembered.
+// A Postgres that takes only small flushes gets them one after the other: one walk over the queue
+// commits all, and few flushes fail, since the size that works is remembered.
 func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, store, p := narrowRig(t, 4, 512)
@@ -121,8 +123,8 @@ func TestAPostgresThatTakesOnlySmallFlushesGetsAllInOneWalk(t *testing.T) {
 	})
 }
 
-// A Postgres that can be read and not written is asked at once for each smaller size, and for each producer's batch, and
-// then no more until the next walk.
+// A Postgres that can be read and not written is asked at once for each smaller size, and for each
+// producer's batch, and then no more until the next walk.
 func TestAPostgresThatTakesNothingEndsTheWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers = 64

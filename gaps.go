@@ -9,8 +9,8 @@ import (
 )
 
 // goesOn says whether a batch can go on, perhaps with others between, from the place in the books
-// that has this sequence, digest and number of updates sealed up to it. updates may be 0 if it isn't
-// known.
+// that has this sequence, digest and number of updates sealed up to it. updates may be 0 if it
+// isn't known.
 func goesOn(b *spend.Batch, sequence uint64, digest spend.Digest, updates int64) bool {
 	missing := b.Sequence - sequence - 1
 	if missing == 0 {

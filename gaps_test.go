@@ -118,7 +118,8 @@ func TestLostBatchThatTurnsUpAndIsRefusedIsSetAsideByTheFlushThatFindsIt(t *test
 	mustSettle(t, p, "again")
 }
 
-// twins returns the first n batches of producer 1, and those of a process that had its memory when it had sealed two.
+// twins returns the first n batches of producer 1, and those of a process that had its memory when
+// it had sealed two.
 func twins(t *testing.T, n uint64) (one, other []*spend.Batch) {
 	t.Helper()
 	one = chained(t, 1, n)
@@ -156,7 +157,8 @@ func TestWhatTurnsUpForAPassedGapMustBeTheBatchThatWasPassed(t *testing.T) {
 	}
 	p.applied(f)
 
-	// And that one says which fourth batch it goes on from, and this one can't be, because the third is another one.
+	// And that one says which fourth batch it goes on from, and this one can't be, because the
+	// third is another one.
 	for i, b := range []*spend.Batch{one[3], other[3]} {
 		p.addEntry(spend.Entry{ID: "fourth", Bytes: b.Bytes()})
 		if mustTake(t, p, ""); len(p.bad) != 2+i || p.stats.duplicates != 0 {
@@ -244,7 +246,8 @@ func TestGapIsNotSkippedWhileANewerProgramMayHaveFilledIt(t *testing.T) {
 	}
 }
 
-// farBatch is a batch of the producer with so many before it that nobody has seen, of one update and one dollar each.
+// farBatch is a batch of the producer with so many before it that nobody has seen, of one update
+// and one dollar each.
 func farBatch(t testing.TB, sequence uint64) *spend.Batch {
 	t.Helper()
 	b := testBatch(t, 1, 2)
@@ -394,7 +397,8 @@ func TestAnIdentityThatIsChangedBeforeItIsUsedForgetsNothingThatWasSetAside(t *t
 	}
 }
 
-// Postgres is away when it begins, so that the first batches are lost to quarantine. The new identity is right then.
+// Postgres is away when it begins, so that the first batches are lost to quarantine. The new
+// identity is right then.
 func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &faults{all: true}
@@ -420,7 +424,8 @@ func TestAnIdentityThatLooksPrunedIsChangedForOneThatDoesNot(t *testing.T) {
 	})
 }
 
-// The mark is pruned, and with it those of producers that are born much later, while the instance runs.
+// The mark is pruned, and with it those of producers that are born much later, while the instance
+// runs.
 func TestAnIdentityThatLooksPrunedLaterIsChangedForOneThatDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})

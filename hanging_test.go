@@ -83,8 +83,8 @@ func hangingRig(t *testing.T, journal spend.Journal) (r *rig, store, queue *hang
 	return r, store, queue
 }
 
-// reaches sees that what is recorded for some time reaches the stage within this time of the bubble. It returns how much
-// that was.
+// reaches sees that what is recorded for some time reaches the stage within this time of the
+// bubble. It returns how much that was.
 func (r *rig) reaches(t *testing.T, want Stage, within time.Duration) (updates int) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); updates++ {
@@ -98,7 +98,8 @@ func (r *rig) reaches(t *testing.T, want Stage, within time.Duration) (updates i
 	return updates
 }
 
-// soon is the next seal and a look of the relay. One seal is left out where more than eight batches are just being pushed again.
+// soon is the next seal and a look of the relay. One seal is left out where more than eight batches
+// are just being pushed again.
 const soon = 2*200*time.Millisecond + confirmInterval
 
 func TestAPostgresThatHangsHoldsUpNoPush(t *testing.T) {
@@ -215,7 +216,8 @@ func replace(t *testing.T, r *relay) {
 	}
 }
 
-// Postgres is asked about an identity, and meanwhile the task of the queue goes on under another one.
+// Postgres is asked about an identity, and meanwhile the task of the queue goes on under another
+// one.
 func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 	for name, prune := range map[string]bool{"it has a mark": false, "it looks pruned": true} {
 		t.Run(name, func(t *testing.T) {
@@ -243,7 +245,8 @@ func TestAMarkOfTheIdentityBeforeSaysNothingOfTheNewOne(t *testing.T) {
 	}
 }
 
-// A batch is pushed while Postgres tells of other books, or of another process with the same memory.
+// A batch is pushed while Postgres tells of other books, or of another process with the same
+// memory.
 func TestAPushThatAnIdentityDoesNotOutliveSaysNothingOfTheNextOne(t *testing.T) {
 	r, _, queue, _ := hookedLane(t)
 	r.outbox.batches[0].entry = "0-1" // so that it moves
@@ -297,8 +300,8 @@ func (j *slowJournal) Append(batches []*spend.Batch) error {
 	return j.memoryJournal.Append(batches)
 }
 
-// Postgres tells of other books while the journal writes a batch that isn't pushed yet. The copy that it gets names the
-// books before, and their instance would be needed to bring it on.
+// Postgres tells of other books while the journal writes a batch that isn't pushed yet. The copy
+// that it gets names the books before, and their instance would be needed to bring it on.
 func TestAJournalHasNoBatchOfWhichItHasACopyForOtherBooks(t *testing.T) {
 	r, _, _, _ := hookedLane(t)
 	j := &slowJournal{&memoryJournal{}, func() {}}

@@ -102,7 +102,8 @@ func (s poisoned) Apply(ctx context.Context, f *spend.Flush) error {
 	return s.testStore.Apply(ctx, f)
 }
 
-// What repeats an id of a batch in quarantine is recorded: whether it counts beside it the books know, once that is applied.
+// What repeats an id of a batch in quarantine is recorded: whether it counts beside it the books
+// know, once that is applied.
 func TestIDsOfABatchInQuarantineAreHeldNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -179,7 +180,8 @@ func TestWhatIsHeldOfAnEntityHasThatUnderIDs(t *testing.T) {
 	}
 }
 
-// The books decide while two goroutines ask: the flusher, which knows, and the relay. Each batch is settled once.
+// The books decide while two goroutines ask: the flusher, which knows, and the relay. Each batch is
+// settled once.
 func TestABatchIsSettledOnce(t *testing.T) {
 	r := newRig(t, true, 1, &faults{})
 	receipt := r.all(t, dollar("a", "1"), dollar("a", "2"))
@@ -231,7 +233,8 @@ func flushOfOne(t *testing.T, b *spend.Batch) *spend.Flush {
 	return plan.next()
 }
 
-// What a Postgres that is turned back took out of a batch says nothing of what it takes out when the batch comes again.
+// What a Postgres that is turned back took out of a batch says nothing of what it takes out when
+// the batch comes again.
 func TestABatchThatIsTurnedBackIsDecidedAgain(t *testing.T) {
 	now := time.Now()
 	b := chained(t, 1, 1)[0]
@@ -253,7 +256,8 @@ func TestABatchThatIsTurnedBackIsDecidedAgain(t *testing.T) {
 	}
 }
 
-// Each of many goroutines records each id, some by themselves and some in one call, while all is sealed all the time.
+// Each of many goroutines records each id, some by themselves and some in one call, while all is
+// sealed all the time.
 func TestEachIDIsSealedOnceHoweverManyGoroutinesRecordIt(t *testing.T) {
 	const ids, writers = 2000, 8
 	r := newRig(t, true, 3, &faults{})

@@ -124,7 +124,8 @@ func TestJournalThatCanNotBeWrittenHoldsNothingUpAndIsTriedAgain(t *testing.T) {
 	})
 }
 
-// The journal comes first: what is acknowledged as queued survives the death of this process and the queue together.
+// The journal comes first: what is acknowledged as queued survives the death of this process and
+// the queue together.
 func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &memoryJournal{}
@@ -150,7 +151,8 @@ func TestNothingIsPushedThatIsNotInTheJournalYet(t *testing.T) {
 	})
 }
 
-// journaledOnly is a queue that looks whether what it gets is in the journal. While it takes a batch, another one is sealed.
+// journaledOnly is a queue that looks whether what it gets is in the journal. While it takes a
+// batch, another one is sealed.
 type journaledOnly struct {
 	*testQueue
 	j       *memoryJournal
@@ -191,8 +193,8 @@ func TestShutdownSaysWhatIsInTheJournalAndWhatIsLost(t *testing.T) {
 	}
 }
 
-// The journal is of a process that had the same memory as another one, which is in the books: the batch that would be the
-// next is another, and so are all behind it.
+// The journal is of a process that had the same memory as another one, which is in the books: the
+// batch that would be the next is another, and so are all behind it.
 func TestJournalOfAnotherChainIsSetAsideOnce(t *testing.T) {
 	b := chained(t, 1, 3)
 	other := []*spend.Batch{}

@@ -59,7 +59,8 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// moduleImports returns which packages of the module the package in a folder imports outside of its tests.
+// moduleImports returns which packages of the module the package in a folder imports outside of its
+// tests.
 func moduleImports(t *testing.T, dir string) (imports []string, isPackage bool) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))

@@ -119,7 +119,8 @@ type wrongStore struct {
 	revives        bool // a producer whose mark was pruned gets a new one by touching it
 }
 
-// apply moves the marks to where the guards that are switched off would have let the flush pass, and applies it then.
+// apply moves the marks to where the guards that are switched off would have let the flush pass,
+// and applies it then.
 func (w wrongStore) apply(ctx context.Context, s *testStore, f *spend.Flush) error {
 	before := s.Snapshot()
 	all := s.Snapshot()
@@ -172,13 +173,14 @@ func checkFlush(f *spend.Flush) error {
 	return nil
 }
 
-// testQueue is a queue in memory, and what only tests of the engine need of one. It retains what is acked.
+// testQueue is a queue in memory, and what only tests of the engine need of one. It retains what is
+// acked.
 type testQueue struct {
 	*memqueue.Queue
 	pushes atomic.Int64
 
-	// published has the numbers of changes as they were published, in a queue that is wrong: it publishes a lower number over
-	// a higher one, to see that tests notice. nil in one that isn't.
+	// published has the numbers of changes as they were published, in a queue that is wrong: it
+	// publishes a lower number over a higher one, to see that tests notice. nil in one that isn't.
 	published map[int]int64
 }
 

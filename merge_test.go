@@ -32,8 +32,8 @@ func TestMergedRowsDontDependOnSplitOrderOrRepetition(t *testing.T) {
 	}
 }
 
-// flushOf splits the updates into batches of several producers at random, offers these in any order, some of them
-// more than once, and returns the one flush that comes of it.
+// flushOf splits the updates into batches of several producers at random, offers these in any
+// order, some of them more than once, and returns the one flush that comes of it.
 func flushOf(t *testing.T, r *rand.Rand, updates []spend.Update) *spend.Flush {
 	t.Helper()
 	r.Shuffle(len(updates), func(i, j int) { updates[i], updates[j] = updates[j], updates[i] })

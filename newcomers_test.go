@@ -26,7 +26,8 @@ func record(m *openMap, caller string, updates ...spend.Update) error {
 	return err
 }
 
-// flood records new keys one by one, or in groups, until one is refused, and returns how many were taken.
+// flood records new keys one by one, or in groups, until one is refused, and returns how many were
+// taken.
 func flood(t *testing.T, m *openMap, caller string, group, tags int) (taken int, err error) {
 	t.Helper()
 	for taken < 10_000 {

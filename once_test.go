@@ -216,7 +216,8 @@ func TestWhoWaitsForTheCommitLearnsHowManyWereNew(t *testing.T) {
 	}
 }
 
-// The series of a request are in all buckets. Sent again to an instance with another number of shards, it has other pieces.
+// The series of a request are in all buckets. Sent again to an instance with another number of
+// shards, it has other pieces.
 func TestARequestCountsOnceHoweverManyShardsThereAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newRig(t, true, 1, &faults{})

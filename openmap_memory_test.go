@@ -18,7 +18,8 @@ func heapNow() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// longTags returns as many tags of the largest size as an update may have, which no other number has.
+// longTags returns as many tags of the largest size as an update may have, which no other number
+// has.
 func longTags(number int) []string {
 	tags := make([]string, spend.MaxTags)
 	for i := range tags {
@@ -27,7 +28,8 @@ func longTags(number int) []string {
 	return tags
 }
 
-// Seals follow each other, each as full as it may be, and none of the combinations comes again. A key has 16 KB.
+// Seals follow each other, each as full as it may be, and none of the combinations comes again. A
+// key has 16 KB.
 func TestLongCombinationsTakeNoMoreMemoryThanAsManyShortOnes(t *testing.T) {
 	const most, bytesPerPlace = 64 * 200, 2500
 	before := heapNow()

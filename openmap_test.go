@@ -85,7 +85,8 @@ func TestUpdatesRecordedWhileSealingAreCountedExactlyOnce(t *testing.T) {
 	}
 }
 
-// Every group books one dollar on one key and takes it off another: a seal that tears a group apart doesn't add up.
+// Every group books one dollar on one key and takes it off another: a seal that tears a group apart
+// doesn't add up.
 func TestSealNeverTearsAGroupApart(t *testing.T) {
 	m := newOpenMap(1_000_000, spend.AllDimensions, 0)
 	s := newSealer(1, 1_000_000)

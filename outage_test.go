@@ -18,8 +18,9 @@ func liveHeap() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-// Half an hour of updates on the same keys, 250 a second, while Postgres is away. First what is sealed fills its bound, in
-// bytes or, where the queue is away too, in batches. Then all goes into the sums of the open map.
+// Half an hour of updates on the same keys, 250 a second, while Postgres is away. First what is
+// sealed fills its bound, in bytes or, where the queue is away too, in batches. Then all goes into
+// the sums of the open map.
 func TestMemoryIsFlatWhilePostgresIsAwayForHalfAnHour(t *testing.T) {
 	for name, redisAway := range map[string]bool{"Redis is there": false, "Redis is away too": true} {
 		t.Run(name, func(t *testing.T) {

@@ -175,15 +175,16 @@ func (o *outbox) follows(mark spend.Mark) bool {
 		return false
 	}
 	for _, list := range [][]*outgoing{o.batches, o.retained} {
-		// A mark that was moved over a gap is of the chain of its last batch alone. So each batch is
-		// compared.
+		// A mark that was moved over a gap is of the chain of its last batch alone. So each batch
+		// is compared.
 		next := 0
 		for ; next < len(list) && list[next].Sequence <= mark.Sequence; next++ {
 			if mark.IsAnother(list[next].Batch) {
 				return false
 			}
 		}
-		// What can't go on from the mark a flusher would set aside, and this process would not know.
+		// What can't go on from the mark a flusher would set aside, and this process would not
+		// know.
 		if next < len(list) && !goesOn(list[next].Batch, mark.Sequence, mark.Digest, mark.Updates) {
 			return false
 		}

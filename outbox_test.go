@@ -258,14 +258,16 @@ func TestOutboxTakesRetainedBatchesBackWhenPostgresIsTurnedBack(t *testing.T) {
 		t.Fatalf("%d restored, %d missing; want 4 and 1", taken.restored, taken.missing)
 	}
 	mustPush(t, o, 2)
-	// What is missing was passed, or found elsewhere: it doesn't keep the others from being confirmed.
+	// What is missing was passed, or found elsewhere: it doesn't keep the others from being
+	// confirmed.
 	if taken := o.confirm(testMark(t, 1, 5, 1), later); taken.confirmed != 4 {
 		t.Fatalf("%d confirmed, want 4", taken.confirmed)
 	}
 }
 
-// Postgres may be turned back behind batches that were found again, or be passed over a gap by others before this producer
-// looks. Its mark is no smaller then, and yet batches are missing that are retained here.
+// Postgres may be turned back behind batches that were found again, or be passed over a gap by
+// others before this producer looks. Its mark is no smaller then, and yet batches are missing that
+// are retained here.
 func TestOutboxTakesABatchBackThatIsLostToAPostgresWhoseMarkIsNoSmaller(t *testing.T) {
 	o := testOutbox(t, 6, time.Minute)
 	o.confirm(testMark(t, 1, 2), testNow)
@@ -297,7 +299,8 @@ func TestOutboxTakesBackWhatWasInQuarantineWhenPostgresIsTurnedBack(t *testing.T
 	mustPush(t, o, 1)
 }
 
-// A commit that ends while the mark is read isn't in the mark, and is no sign of a Postgres that was turned back.
+// A commit that ends while the mark is read isn't in the mark, and is no sign of a Postgres that
+// was turned back.
 func TestOutboxTakesNothingBackThatWasConfirmedWhileTheMarkWasRead(t *testing.T) {
 	o := testOutbox(t, 3, time.Minute)
 	o.confirm(testMark(t, 1, 1), testNow)

@@ -380,9 +380,10 @@ func (p *plan) ack() spend.Ack {
 }
 
 // evict leaves batches that wait in the queue, to be read again in a later walk, until those kept
-// have no more bytes than allowed, but for one batch, which may be larger. It keeps the oldest producers' batches, nearest to their marks
-// first, so that a producer whose gap is skipped has them. It returns the bytes left out. What
-// can't be committed in this walk any more takes no room from it.
+// have no more bytes than allowed, but for one batch, which may be larger. It keeps the oldest
+// producers' batches, nearest to their marks first, so that a producer whose gap is skipped has
+// them. It returns the bytes left out. What can't be committed in this walk any more takes no room
+// from it.
 func (p *plan) evict(allowed int) (left int) {
 	maps.DeleteFunc(p.wait, func(id spend.ProducerID, _ []entryBatch) bool { return p.trouble.failed[id] })
 	first := true

@@ -12,8 +12,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// testBatch is the batch of that sequence: one update of as many dollars on the key of its producer. It goes on from the
-// one before it, unless that is very far.
+// testBatch is the batch of that sequence: one update of as many dollars on the key of its
+// producer. It goes on from the one before it, unless that is very far.
 func testBatch(t testing.TB, producer int, sequence uint64) *spend.Batch {
 	t.Helper()
 	const far = 10_000
@@ -47,7 +47,8 @@ func oneUpdate(t testing.TB, h spend.Header) *spend.Batch {
 	return spend.NewBatch(h, rows.totals, rows.rollups)
 }
 
-// testMark is the mark of the producer when its batches up to that sequence are in the books, but for those lost.
+// testMark is the mark of the producer when its batches up to that sequence are in the books, but
+// for those lost.
 func testMark(t testing.TB, producer int, sequence uint64, lost ...uint64) spend.Mark {
 	if sequence == 0 {
 		return spend.Mark{}
@@ -188,7 +189,8 @@ func TestPlanSetsACorruptBatchAsideAndTakesAHealthyCopy(t *testing.T) {
 	}
 }
 
-// The frame is whole, and the control sums are wrong: no copy is better. It is set aside by the claim itself, in its place.
+// The frame is whole, and the control sums are wrong: no copy is better. It is set aside by the
+// claim itself, in its place.
 func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) {
 	undecodable := bytes.Clone(testBatch(t, 1, 1).Bytes())
 	undecodable[headerSize] ^= 1 << 2 // that a counter follows
@@ -211,7 +213,8 @@ func TestPlanSetsABatchAsideThatCanNotBeReadAndTakesThoseBehindIt(t *testing.T) 
 	}
 }
 
-// Two processes with the same memory: what has another batch's place is neither booked nor dropped as a repetition.
+// Two processes with the same memory: what has another batch's place is neither booked nor dropped
+// as a repetition.
 func TestPlanSetsBatchesOfAnotherChainAside(t *testing.T) {
 	b := chained(t, 1, 4)
 	rows := mustRows(t, b[1])
@@ -342,7 +345,8 @@ func TestAFlushOfManyRowsIsCommittedBeforeMoreIsAdded(t *testing.T) {
 	}
 }
 
-// A shard is chosen by the hash of the series, and each batch has the totals of its own rollup rows.
+// A shard is chosen by the hash of the series, and each batch has the totals of its own rollup
+// rows.
 func TestShardsPartitionTheSeriesAndEachBatchIsWhole(t *testing.T) {
 	r := newRand(t)
 	m, want := newOpenMap(100_000, spend.AllDimensions, 0), newBooks()

@@ -51,7 +51,8 @@ func TestRangesAreTheSequencesThatWerePutInAndNotTakenOut(t *testing.T) {
 	}
 }
 
-// What left the outbox and isn't in Postgres: of a range that was passed, but for what is there still, or in quarantine.
+// What left the outbox and isn't in Postgres: of a range that was passed, but for what is there
+// still, or in quarantine.
 func TestOutboxCountsWhatIsMissingOfARange(t *testing.T) {
 	for _, c := range []struct {
 		view outboxView

@@ -58,9 +58,9 @@ type Counts struct {
 	// entries of the kind "conflict".
 	Conflicts int
 
-	// Final says that the call has reached Committed, and that this won't change. Before it, New has
-	// whatever isn't known to be something else. At Committed it is false only of a call that took
-	// most of an hour to be committed, and so may stay.
+	// Final says that the call has reached Committed, and that this won't change. Before it, New
+	// has whatever isn't known to be something else. At Committed it is false only of a call that
+	// took most of an hour to be committed, and so may stay.
 	Final bool
 }
 

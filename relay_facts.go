@@ -96,8 +96,8 @@ const (
 	// outcomesAtOnce is of how many batches it is asked at once what they came to.
 	outcomesAtOnce = 1000
 
-	// outcomeKnown is for how long after a batch was sealed it is relied on that the books still know
-	// what it came to. They do for an hour after the commit.
+	// outcomeKnown is for how long after a batch was sealed it is relied on that the books still
+	// know what it came to. They do for an hour after the commit.
 	outcomeKnown = 50 * time.Minute
 )
 

@@ -27,8 +27,8 @@ func rewindRig(t *testing.T, withQueue bool) (*rig, *testQueue) {
 	return r, q
 }
 
-// commitOfTheDead starts the pipeline with batches in the queue of a producer that is dead, and waits until they are
-// committed and kept.
+// commitOfTheDead starts the pipeline with batches in the queue of a producer that is dead, and
+// waits until they are committed and kept.
 func (r *rig) commitOfTheDead(t *testing.T, q *testQueue, batches int) {
 	t.Helper()
 	for _, b := range chained(t, 1, uint64(batches)) {
@@ -71,7 +71,8 @@ func TestPostgresTurnedBackWithinTheWindowEndsLikeItsUndisturbedTwin(t *testing.
 	}
 }
 
-// The instance whose batches were committed is gone when Postgres is turned back: only the queue has them.
+// The instance whose batches were committed is gone when Postgres is turned back: only the queue
+// has them.
 func TestBatchesOfADeadProducerComeBackFromTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)
@@ -88,8 +89,9 @@ func TestBatchesOfADeadProducerComeBackFromTheQueue(t *testing.T) {
 	})
 }
 
-// All instances are new after the restore: only what was published in the queue tells that there was more. What they add at
-// once, before they have looked at it, would make up for what Postgres lacks.
+// All instances are new after the restore: only what was published in the queue tells that there
+// was more. What they add at once, before they have looked at it, would make up for what Postgres
+// lacks.
 func TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore(t *testing.T) {
 	for _, updates := range []int{0, 1, 5, 50} {
 		synctest.Test(t, func(t *testing.T) {
@@ -113,8 +115,9 @@ func TestTurnedBackPostgresIsNoticedByInstancesThatDidNotSeeItBefore(t *testing.
 	}
 }
 
-// A standing instance takes over from one that has committed since the standing one last looked, right after Postgres was turned
-// back behind that. What it adds must not make up for what is missing before it has looked.
+// A standing instance takes over from one that has committed since the standing one last looked,
+// right after Postgres was turned back behind that. What it adds must not make up for what is
+// missing before it has looked.
 func TestTurnedBackPostgresIsNoticedByAnInstanceThatHasNotLookedSince(t *testing.T) {
 	for _, updates := range []int{0, 1, 50} {
 		for _, direct := range []bool{false, true} {
@@ -203,8 +206,8 @@ func TestPostgresTurnedBackByQuarantineAloneIsNoticed(t *testing.T) {
 	}
 }
 
-// What a flusher would commit, or set aside, meanwhile could make up for what is missing, and then only its process would know of
-// that.
+// What a flusher would commit, or set aside, meanwhile could make up for what is missing, and then
+// only its process would know of that.
 func TestNothingOfTheQueueIsCommittedBeforeWhatItRetainsIsPutBack(t *testing.T) {
 	for _, patience := range []bool{false, true} {
 		for _, setAside := range []bool{false, true} {
@@ -374,7 +377,8 @@ func (q *pushlessQueue) Push(ctx context.Context, b *spend.Batch, previous spend
 	return q.testQueue.Push(ctx, b, previous)
 }
 
-// Postgres is turned back after the process has ended that wrote directly: only the queue can have what it wrote.
+// Postgres is turned back after the process has ended that wrote directly: only the queue can have
+// what it wrote.
 func TestWhatWasWrittenDirectlyOutlivesItsProcessInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, kept := rewindRig(t, true)
@@ -437,7 +441,8 @@ func (memoryHeld) Acquire(_ context.Context, name string) (spend.Lease, error) {
 
 func (memoryHeld) Holder(context.Context, string) (spend.Holder, error) { return spend.Holder{}, nil }
 
-// An entry may be gone because its batch is committed. As long as Postgres doesn't say, neither that nor a loss is assumed.
+// An entry may be gone because its batch is committed. As long as Postgres doesn't say, neither
+// that nor a loss is assumed.
 func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 	store := newTestStore()
 	f := &faults{name: "Store.Marks", failing: 1}
@@ -469,7 +474,8 @@ func TestAnEntryThatIsGoneIsNoLossAsLongAsPostgresDoesNotSay(t *testing.T) {
 	}
 }
 
-// perBooks is a queue whose entries lie under the keys of their books. Without an id it has nothing.
+// perBooks is a queue whose entries lie under the keys of their books. Without an id it has
+// nothing.
 type perBooks struct {
 	*testQueue
 	of *testQueue
@@ -477,8 +483,8 @@ type perBooks struct {
 
 func (q perBooks) ForBooks(spend.BooksID) spend.Queue { return q.of }
 
-// All instances are away for longer than the window, and Postgres is turned back meanwhile. What was published is read once it
-// is known of which books.
+// All instances are away for longer than the window, and Postgres is turned back meanwhile. What
+// was published is read once it is known of which books.
 func TestTheFirstLookAtTheBooksForgetsNothingOfThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, q := rewindRig(t, true)

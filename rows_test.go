@@ -182,7 +182,8 @@ func (m *openMap) addUpdate(u *spend.Update, hour spend.Hour) (seal uint64, err 
 	return m.add("", &u.Series, &u.Cost, hour)
 }
 
-// sealed takes what is open as the pipeline does, and returns the rows of each shard, a part for each batch.
+// sealed takes what is open as the pipeline does, and returns the rows of each shard, a part for
+// each batch.
 func sealed(m *openMap, s *sealer) (seal uint64, shards [][]rowsPart) {
 	seal, dirty, _ := m.swap(false)
 	if seal == 0 {
@@ -259,7 +260,8 @@ func newRand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(1, uint64(len(t.Name()))))
 }
 
-// reframe makes the length and checksum of changed bytes right again, as damage before sealing would have it.
+// reframe makes the length and checksum of changed bytes right again, as damage before sealing
+// would have it.
 func reframe(b []byte) []byte {
 	b = bytes.Clone(b)
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)))

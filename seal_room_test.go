@@ -46,7 +46,8 @@ func TestASealThatWouldGoAboveTheBoundOfUnconfirmedBytesWaits(t *testing.T) {
 		t.Errorf("only %d seals were made, of %d bytes", seals, unconfirmed())
 	}
 
-	// What is open is more than the bound by now. It is sealed once nothing else is unconfirmed: nothing would get on else.
+	// What is open is more than the bound by now. It is sealed once nothing else is unconfirmed:
+	// nothing would get on else.
 	for _, r := range p.relays {
 		r.outbox.batches = nil
 	}

@@ -95,7 +95,8 @@ func TestShutdownWaitsOnWhenAQueuedBatchMustBeSentAgain(t *testing.T) {
 	})
 }
 
-// A relay doubts now and then whether the queue still has what waits there for long. It may begin so just as draining ends.
+// A relay doubts now and then whether the queue still has what waits there for long. It may begin
+// so just as draining ends.
 func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -123,8 +124,8 @@ func TestShutdownTellsNothingAsLostForADoubtThatBeganAfterItHadLooked(t *testing
 	})
 }
 
-// doubtingQueue has a relay doubt all that it has pushed as Shutdown, after its grace, pushes the last one of three once more,
-// and hangs from then on.
+// doubtingQueue has a relay doubt all that it has pushed as Shutdown, after its grace, pushes the
+// last one of three once more, and hangs from then on.
 type doubtingQueue struct {
 	*testQueue
 	relay  atomic.Pointer[relay]

@@ -14,14 +14,16 @@ import (
 
 // The adapters that an instance gets. Each call of theirs is one of the running actor.
 
-// simServers is what the servers work under: what has reached them is done whether or not its caller still waits.
+// simServers is what the servers work under: what has reached them is done whether or not its
+// caller still waits.
 var simServers = context.Background()
 
 // simClock is the clock of an instance. It is never read to measure anything in the adapters.
 type simClock struct{ in *simInstance }
 
-// Now returns the virtual time. What it is off the right one shows where it is told to others: in the identity of a new
-// process, and in calls that have a parameter for it. Durations come from the monotonic clock, and are right.
+// Now returns the virtual time. What it is off the right one shows where it is told to others: in
+// the identity of a new process, and in calls that have a parameter for it. Durations come from the
+// monotonic clock, and are right.
 func (c simClock) Now() time.Time {
 	if c.in.born {
 		return c.in.s.now
@@ -29,7 +31,8 @@ func (c simClock) Now() time.Time {
 	return c.in.s.now.Add(c.in.skew)
 }
 
-// WithTimeout returns ctx as it is: the adapters answer at once, or with the fault that they are to give.
+// WithTimeout returns ctx as it is: the adapters answer at once, or with the fault that they are to
+// give.
 func (c simClock) WithTimeout(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
 	return ctx, func() {}
 }
@@ -38,7 +41,8 @@ func (c simClock) Jitter(d time.Duration) time.Duration {
 	return time.Duration(c.in.s.r.Int64N(int64(d)))
 }
 
-// Sleep gives way until virtual time has come. Short sleeps end at once when nothing goes wrong any more.
+// Sleep gives way until virtual time has come. Short sleeps end at once when nothing goes wrong any
+// more.
 func (c simClock) Sleep(ctx context.Context, d time.Duration, lost <-chan struct{}) bool {
 	in := c.in
 	if in.dead {
@@ -262,8 +266,8 @@ func (q simQueue) Booked(ctx context.Context, shard int) (int64, error) {
 		})
 	}
 	err := ask()
-	// A direct write that goes on without an answer can hide that Postgres was turned back. Where nothing may be missing in
-	// the end, and Redis is there, it gets one.
+	// A direct write that goes on without an answer can hide that Postgres was turned back. Where
+	// nothing may be missing in the end, and Redis is there, it gets one.
 	for err != nil && q.s.rules.exact && !q.s.rules.outages && !q.dead && q.s.current.isDirect() {
 		err = ask()
 	}

@@ -99,9 +99,9 @@ var simStrangers = spend.BooksID{0xff, 0x0c}
 // isStrange says whether the key is one that only those books have.
 func isStrange(key string) bool { return strings.HasPrefix(key, "strange") }
 
-// strange puts a batch of other books among the keys of the deployment: one that the other deployment has sealed, the
-// first one of a producer of no deployment, the next one, or one under the identity of a producer of this deployment, as a
-// copy of its process would seal it.
+// strange puts a batch of other books among the keys of the deployment: one that the other
+// deployment has sealed, the first one of a producer of no deployment, the next one, or one under
+// the identity of a producer of this deployment, as a copy of its process would seal it.
 func (s *simulator) strange(d *simDeployment) {
 	shard := 0
 	if s.rules.shards > 1 {
@@ -134,7 +134,8 @@ func (s *simulator) strange(d *simDeployment) {
 	s.note("a batch of other books is entry %s of shard %d of deployment %d", d.queue.Insert(shard, b.Bytes()), shard, d.number)
 }
 
-// misplace copies an entry of the other deployment to the keys of this one, as whoever copies keys by hand may do.
+// misplace copies an entry of the other deployment to the keys of this one, as whoever copies keys
+// by hand may do.
 func (s *simulator) misplace(d *simDeployment, shard int) {
 	other := s.deployments[1-d.number]
 	entries := slices.Concat(other.queue.entries(shard), other.queue.retained(shard))
@@ -150,12 +151,14 @@ func (s *simulator) misplace(d *simDeployment, shard int) {
 		d.queue.Insert(shard, e.Bytes), shard, d.number)
 }
 
-// isOfStrangers says whether the bytes are a batch of other books, which is no batch that this simulator has sealed.
+// isOfStrangers says whether the bytes are a batch of other books, which is no batch that this
+// simulator has sealed.
 func (s *simulator) isOfStrangers(b []byte) bool {
 	return slices.ContainsFunc(s.strangeBytes, func(of []byte) bool { return bytes.Equal(of, b) })
 }
 
-// Batches of other books come into the queue: none is ever booked, none of them is destroyed, and none holds anything up.
+// Batches of other books come into the queue: none is ever booked, none of them is destroyed, and
+// none holds anything up.
 func TestSimulatorBatchesOfOtherBooksAreNeverBookedNorDestroyed(t *testing.T) {
 	tally := simulate(t, max(*simRuns/4, 200), func(seed uint64, trace func(string, ...any)) (string, simTally) {
 		bit := func(i int) bool { return seed>>i&1 == 1 }
@@ -169,8 +172,8 @@ func TestSimulatorBatchesOfOtherBooksAreNeverBookedNorDestroyed(t *testing.T) {
 	}
 }
 
-// Two deployments with a database each and one queue, whatever goes wrong: each books only its own, and all of it. Batches of
-// the one also come among the keys of the other.
+// Two deployments with a database each and one queue, whatever goes wrong: each books only its own,
+// and all of it. Batches of the one also come among the keys of the other.
 func TestSimulatorTwoDeploymentsOnOneQueueBookOnlyTheirOwn(t *testing.T) {
 	tally := simulate(t, max(*simRuns/2, 200), func(seed uint64, trace func(string, ...any)) (string, simTally) {
 		rules := simRulesOf(seed)

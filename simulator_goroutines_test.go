@@ -19,10 +19,11 @@ import (
 
 var simOrders = flag.Uint64("sim.orders", 100, "number of orders of the goroutines that the simulator tries")
 
-// The other simulator runs one actor at a time, and starts each by itself. Here the goroutines of the engine are the real
-// ones, with Run, Shutdown and Wait. Time is a bubble's. What a seed decides is how long each call takes on its way there
-// and back, so that it orders the goroutines, and which calls fail. The scheduler still chooses between goroutines that
-// are woken at the same instant, so that a seed gives nearly the same again, not always quite.
+// The other simulator runs one actor at a time, and starts each by itself. Here the goroutines of
+// the engine are the real ones, with Run, Shutdown and Wait. Time is a bubble's. What a seed
+// decides is how long each call takes on its way there and back, so that it orders the goroutines,
+// and which calls fail. The scheduler still chooses between goroutines that are woken at the same
+// instant, so that a seed gives nearly the same again, not always quite.
 func TestSimulatorBooksAreExactWhateverTheOrderOfTheGoroutines(t *testing.T) {
 	first, last := uint64(1), *simOrders
 	if *simSeed != 0 {
@@ -135,7 +136,8 @@ func (s *orders) newPipeline(calm bool) *Pipeline {
 	return newTestPipeline(s.t, c)
 }
 
-// disturb makes a call at some time, or not at all, and has its reply arrive at some time, or not at all.
+// disturb makes a call at some time, or not at all, and has its reply arrive at some time, or not
+// at all.
 func (s *orders) disturb(name string, do func() error) error {
 	s.pause(4 * time.Second)
 	fate := s.below(20)
@@ -160,7 +162,8 @@ func (s *orders) count(what *int) {
 	s.mu.Unlock()
 }
 
-// live runs an instance, has it record, wait and stop at some time, and returns when all of that has ended.
+// live runs an instance, has it record, wait and stop at some time, and returns when all of that
+// has ended.
 func (s *orders) live(in *orderedInstance) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
@@ -212,7 +215,8 @@ func (s *orders) shutdown(in *orderedInstance) {
 	}
 }
 
-// record has updates recorded and waits for a stage, again and again until the instance takes no more.
+// record has updates recorded and waits for a stage, again and again until the instance takes no
+// more.
 func (s *orders) record(in *orderedInstance) {
 	for {
 		s.pause(2 * time.Second)
@@ -233,7 +237,8 @@ func (s *orders) record(in *orderedInstance) {
 	}
 }
 
-// newCall returns updates to be recorded: new ones, with ids or without, or some with ids once more.
+// newCall returns updates to be recorded: new ones, with ids or without, or some with ids once
+// more.
 func (s *orders) newCall() []spend.Update {
 	withIDs, again := s.below(2) == 0, s.below(1<<16)
 	s.mu.Lock()
@@ -352,7 +357,8 @@ func (s *orders) times(u *spend.Update) int64 {
 	return c.APIRequests()
 }
 
-// verdict compares the books with what was accepted. Only what an instance said it couldn't drain may be missing.
+// verdict compares the books with what was accepted. Only what an instance said it couldn't drain
+// may be missing.
 func (s *orders) verdict() {
 	want, missing, booked := newBooks(), map[*orderedInstance]int64{}, map[string]bool{}
 	for i := range s.accepted {

@@ -56,7 +56,8 @@ func (s *simulator) isIn(entries []spend.Entry, b *simSealed) bool {
 	return false
 }
 
-// is says whether these are the bytes of the batch, whether or not it knew its books when it was sealed.
+// is says whether these are the bytes of the batch, whether or not it knew its books when it was
+// sealed.
 func (s *simulator) is(b *simSealed, bytes []byte) bool {
 	return string(bytes) == string(b.Bytes()) || b.Books.IsZero() && string(bytes) == string(b.ForBooks(b.deployment.id, &spend.BatchKeys{}).Bytes())
 }
@@ -167,8 +168,8 @@ func (s *simulator) turnBack(d *simDeployment) {
 	}
 }
 
-// turnBackBehind lets a process commit all that it has, end, and Postgres be turned back behind that, before any other
-// process has looked.
+// turnBackBehind lets a process commit all that it has, end, and Postgres be turned back behind
+// that, before any other process has looked.
 func (s *simulator) turnBackBehind(in *simInstance) {
 	s.snapshot(in.deployment)
 	for range 5 {
@@ -194,8 +195,9 @@ func (s *simulator) inOrder(d *simDeployment) (batches []*simSealed) {
 	return batches
 }
 
-// willBeNoticed says whether all processes of the deployment are about to notice that the shard was turned back: they look
-// at what is published before they add anything, but for those without a queue.
+// willBeNoticed says whether all processes of the deployment are about to notice that the shard was
+// turned back: they look at what is published before they add anything, but for those without a
+// queue.
 func (s *simulator) willBeNoticed(d *simDeployment, shard int) bool {
 	changes := d.store.changes(shard)
 	for _, in := range s.livingOf(d) {
@@ -206,11 +208,12 @@ func (s *simulator) willBeNoticed(d *simDeployment, shard int) bool {
 	return s.rules.window > 0 && d.queue.booked(shard) > changes && !s.rules.queueless
 }
 
-// expose notes in what danger a batch is that Postgres had before it was turned back. Without a window it may be gone for
-// good. With one its producer brings it back while it lives. After its death that is up to the queue and the journal,
-// which only have it for sure if no flusher acks, and no journal forgets, what it believes to be committed by what it
-// read before; and the queue puts it back only if all are about to notice. If some don't know how many updates there
-// were, the books can grow again before the others look.
+// expose notes in what danger a batch is that Postgres had before it was turned back. Without a
+// window it may be gone for good. With one its producer brings it back while it lives. After its
+// death that is up to the queue and the journal, which only have it for sure if no flusher acks,
+// and no journal forgets, what it believes to be committed by what it read before; and the queue
+// puts it back only if all are about to notice. If some don't know how many updates there were, the
+// books can grow again before the others look.
 func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 	run := s.byID[b.Producer]
 	living := s.rules.window > 0 && run.in != nil
@@ -227,9 +230,10 @@ func (s *simulator) expose(b *simSealed, quiet, noticed bool) {
 	}
 }
 
-// hide notes that a process which perhaps can't know how many changes there were, or can't have the queue put back what it
-// retains, is about to add some. If Postgres was turned back and no process is left that knows, that can make up for what is
-// missing before it is noticed, and then the queue isn't made to put back what it keeps.
+// hide notes that a process which perhaps can't know how many changes there were, or can't have the
+// queue put back what it retains, is about to add some. If Postgres was turned back and no process
+// is left that knows, that can make up for what is missing before it is noticed, and then the queue
+// isn't made to put back what it keeps.
 func (s *simulator) hide(d *simDeployment, shard int) {
 	if d.queue.booked(shard) <= d.store.changes(shard) {
 		return
@@ -241,9 +245,9 @@ func (s *simulator) hide(d *simDeployment, shard int) {
 	}
 }
 
-// quieten is the time that the Postgres of a deployment is away before it is there again in an earlier state: every call that
-// is under way ends, every walk and every reading with it. Some have read the number of changes that was published since, and
-// some not.
+// quieten is the time that the Postgres of a deployment is away before it is there again in an
+// earlier state: every call that is under way ends, every walk and every reading with it. Some have
+// read the number of changes that was published since, and some not.
 func (s *simulator) quieten(d *simDeployment) {
 	calm, back := s.calm, d.postgresBack
 	s.calm, d.postgresBack = true, s.steps+1
@@ -291,7 +295,8 @@ func (s *simulator) runLate() {
 	s.late = nil
 }
 
-// passMonth lets time pass in which marks are pruned. A process that lives and isn't cut off keeps its own.
+// passMonth lets time pass in which marks are pruned. A process that lives and isn't cut off keeps
+// its own.
 func (s *simulator) passMonth() {
 	s.note("a month passes")
 	s.tally.months++

@@ -11,8 +11,8 @@ import (
 	"github.com/spendflush/spendflush/sql/memstore"
 )
 
-// Callers that give ids, and repeat what has some: at the same process or at another one, whatever became of the first
-// time.
+// Callers that give ids, and repeat what has some: at the same process or at another one, whatever
+// became of the first time.
 
 // simFact is what the simulator knows of an id.
 type simFact struct {
@@ -81,8 +81,9 @@ func (s *simulator) newCall(of *simDeployment, n int) *simCall {
 	return call
 }
 
-// drawRepeat returns a call that was made before, of what has ids in it, nil if there is to be a new one. A process that
-// may be cloned gets none again that it had: whether that is sealed depends on more than what it was told.
+// drawRepeat returns a call that was made before, of what has ids in it, nil if there is to be a
+// new one. A process that may be cloned gets none again that it had: whether that is sealed depends
+// on more than what it was told.
 func (s *simulator) drawRepeat(in *simInstance) *simCall {
 	if !s.rules.ids || len(s.named) == 0 || s.r.IntN(3) > 0 {
 		return nil
@@ -136,11 +137,12 @@ func (in *simInstance) checkCounts(r *simReceipt, reached Stage) {
 	}
 }
 
-// tellsOnce says whether each id is new at one process only: no Postgres forgets it, and no process has the memory of
-// another one.
+// tellsOnce says whether each id is new at one process only: no Postgres forgets it, and no process
+// has the memory of another one.
 func (s *simulator) tellsOnce() bool { return s.tally.restores == 0 && !s.rules.clones }
 
-// checkTold sees that of each id which is in the books some process was told that it is new, unless that has died.
+// checkTold sees that of each id which is in the books some process was told that it is new, unless
+// that has died.
 func (s *simulator) checkTold() string {
 	for id, fact := range s.facts {
 		if fact.open == 0 && fact.told != fact.updates && s.tellsOnce() {
@@ -183,7 +185,8 @@ func (in *simInstance) isUndecided() string {
 	return fmt.Sprintf("process %d holds %d ids, and has %d batches of which it doesn't know what they came to", in.run.number, ids, batches)
 }
 
-// batchesOf returns the batches of an update that a process has sealed, or of an update without an id all.
+// batchesOf returns the batches of an update that a process has sealed, or of an update without an
+// id all.
 func (s *simulator) batchesOf(u *simUpdate, run *simRun) []*simSealed {
 	if !u.named {
 		return u.batches
@@ -203,8 +206,8 @@ func (b *simSealed) sealedBy(run *simRun) {
 	}
 }
 
-// placeOf returns which of the batches that a process has sealed of an update has what a receipt stands for, or will
-// have: the next one, or that of what it repeats.
+// placeOf returns which of the batches that a process has sealed of an update has what a receipt
+// stands for, or will have: the next one, or that of what it repeats.
 func (s *simulator) placeOf(u *simUpdate, call *simCall, r Receipt, run *simRun) int {
 	n := len(s.batchesOf(u, run))
 	if !u.named {
@@ -221,8 +224,8 @@ func (s *simulator) placeOf(u *simUpdate, call *simCall, r Receipt, run *simRun)
 	return n - 1
 }
 
-// checkNamed says what is wrong with an update with an id that isn't in the books: each process that it was told to must
-// have lost it.
+// checkNamed says what is wrong with an update with an id that isn't in the books: each process
+// that it was told to must have lost it.
 func (s *simulator) checkNamed(u *simUpdate) string {
 	for _, run := range u.runs {
 		living := run.in != nil
@@ -239,8 +242,8 @@ func (s *simulator) checkNamed(u *simUpdate) string {
 	return ""
 }
 
-// isBooked says whether a batch of facts is in the books by the mark of its producer: others may have booked its updates.
-// It isn't known of other batches, nor where the mark was pruned.
+// isBooked says whether a batch of facts is in the books by the mark of its producer: others may
+// have booked its updates. It isn't known of other batches, nor where the mark was pruned.
 func (s *simulator) isBooked(b *simSealed) (is, known bool) {
 	if b.Version < 2 {
 		return false, false
@@ -287,7 +290,8 @@ func (s *simulator) decide(d *simDeployment, f *spend.Flush) *spend.Flush {
 	return decision.Flush
 }
 
-// hourOf returns the hour that an update counts in: of those in which it was recorded, one that the books have.
+// hourOf returns the hour that an update counts in: of those in which it was recorded, one that the
+// books have.
 func (d *simDeployment) hourOf(u *simUpdate) spend.Hour {
 	if slices.Min(u.hours) == slices.Max(u.hours) {
 		return u.hours[0]
@@ -301,7 +305,8 @@ func (d *simDeployment) hourOf(u *simUpdate) spend.Hour {
 	return u.hours[0]
 }
 
-// Callers repeat what has ids, whatever goes wrong: it is in the books once, and at one process at most it is said to be new.
+// Callers repeat what has ids, whatever goes wrong: it is in the books once, and at one process at
+// most it is said to be new.
 func TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated(t *testing.T) {
 	tally := simulate(t, max(*simRuns/2, 300), func(seed uint64, trace func(string, ...any)) (string, simTally) {
 		rules := simRulesOf(seed)

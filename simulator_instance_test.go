@@ -123,7 +123,8 @@ func (s *simulator) newRun(slot int) *simRun {
 	return run
 }
 
-// newProducer makes the identities of a process: that of the process that it is a clone of, and then new ones.
+// newProducer makes the identities of a process: that of the process that it is a clone of, and
+// then new ones.
 func (in *simInstance) newProducer(now, notBefore time.Time) (id spend.ProducerID) {
 	run := in.run
 	if of := run.of; of != nil && !in.born {
@@ -222,7 +223,8 @@ func (in *simInstance) work() {
 	}
 }
 
-// clone begins a process as another one once was: with its identity, and the first batches that it sealed.
+// clone begins a process as another one once was: with its identity, and the first batches that it
+// sealed.
 func (s *simulator) clone(of *simRun, slot, seals int) {
 	run := &simRun{number: len(s.runs), slot: slot, deployment: of.deployment, skew: of.skew, of: of, cloned: true}
 	of.cloned = true

@@ -55,8 +55,8 @@ func (s *simulator) sharesPoison(b *simSealed) bool {
 	return slices.ContainsFunc(b.updates, func(u *simUpdate) bool { return u.poison })
 }
 
-// isPruned says whether the mark of the producer was pruned, so that it can't be told what was applied of it. A Postgres that is
-// turned back knows nothing of that any more.
+// isPruned says whether the mark of the producer was pruned, so that it can't be told what was
+// applied of it. A Postgres that is turned back knows nothing of that any more.
 func (s *simulator) isPruned(b *simSealed) bool {
 	return b.pruned || b.deployment.store.marks(b.Shard, b.Producer).Pruned(b.Producer)
 }

@@ -62,8 +62,9 @@ type simSealed struct {
 	pruned     bool      // the mark of its producer was pruned in a Postgres that was turned back since
 
 	// frail: it may be missing once its producer is dead, because the queue was made to lose it.
-	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again doesn't help.
-	// gone: it may be missing in any case, because Postgres was turned back beyond what is kept.
+	// torn: so does a Postgres that was turned back while a flush was under way. Pushing it again
+	// doesn't help. gone: it may be missing in any case, because Postgres was turned back beyond
+	// what is kept.
 	frail, torn, gone bool
 }
 
@@ -155,7 +156,8 @@ func (s *simulator) isQuarantined(b *simSealed) bool {
 	return b.deployment.ledger.quarantined[string(bytes)]
 }
 
-// isSetAside says whether what the process has sealed of the update is in quarantine, whole, or gone.
+// isSetAside says whether what the process has sealed of the update is in quarantine, whole, or
+// gone.
 func (s *simulator) isSetAside(u *simUpdate, run *simRun) bool {
 	return slices.ContainsFunc(s.batchesOf(u, run), func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
 }
@@ -183,7 +185,8 @@ func (s *simulator) keptSafe(b *spend.Batch) *simSealed {
 	return sealed
 }
 
-// quarantined notes which batches are in quarantine, whole. One that is set aside as of other books was in their queue.
+// quarantined notes which batches are in quarantine, whole. One that is set aside as of other books
+// was in their queue.
 func (s *simulator) quarantined(bad []spend.BadBatch) {
 	for _, b := range bad {
 		if sealed := s.sealed(b.Bytes); sealed != nil {
@@ -229,8 +232,8 @@ func (s *simulator) isPoisoned(f *spend.Flush) bool {
 	return slices.ContainsFunc(f.Totals, func(t spend.TotalRow) bool { return t.Entity.ID == "poison" })
 }
 
-// applied sees that a flush which a deployment has committed claims what was sealed there, and that its books are what the
-// marks say. booked is what was left of it once repeats were taken out.
+// applied sees that a flush which a deployment has committed claims what was sealed there, and that
+// its books are what the marks say. booked is what was left of it once repeats were taken out.
 func (s *simulator) applied(d *simDeployment, f, booked *spend.Flush) {
 	d.ledger.apply(booked)
 	for i := range f.Lost {
@@ -303,7 +306,8 @@ func (s *simulator) checkSums(d *simDeployment) {
 	}
 }
 
-// checkAcked sees that nothing is taken out of the queue that is neither in the books nor in quarantine.
+// checkAcked sees that nothing is taken out of the queue that is neither in the books nor in
+// quarantine.
 func (s *simulator) checkAcked(q simQueue, shard int, ids []spend.EntryID) {
 	d := q.deployment
 	for _, e := range q.keys.entries(shard) {
@@ -351,7 +355,8 @@ func (s *simulator) checkPruned(disk *memoryJournal, shard int, producer spend.P
 // checkExpired sees that the queue forgets nothing that Postgres lacks.
 func (s *simulator) checkExpired(int, time.Duration) {}
 
-// verdict compares the books with everything that the simulator knows, to the last update. Everything is at rest.
+// verdict compares the books with everything that the simulator knows, to the last update.
+// Everything is at rest.
 func (s *simulator) verdict() string {
 	for _, d := range s.deployments {
 		if fault := s.verdictOn(d); fault != "" {
@@ -393,8 +398,8 @@ func (s *simulator) verdictOn(d *simDeployment) string {
 	return s.checkMarks(d)
 }
 
-// checkMarks sees that the books are the sum of what the marks say, and that what these say is lost is what is missing of the
-// batches up to them.
+// checkMarks sees that the books are the sum of what the marks say, and that what these say is lost
+// is what is missing of the batches up to them.
 func (s *simulator) checkMarks(d *simDeployment) string {
 	all := d.store.Snapshot()
 	var updates int64

@@ -6,7 +6,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// All that the simulator needs of the inside of a Pipeline is here: what its goroutines do, and the batches that it has.
+// All that the simulator needs of the inside of a Pipeline is here: what its goroutines do, and the
+// batches that it has.
 
 // sealedBatches returns the batches of a relay that wait for Postgres.
 func (p *Pipeline) sealedBatches(shard int) []*spend.Batch {
@@ -38,8 +39,8 @@ func (in *simInstance) beginAll() {
 	in.begin("tending ids", p.tendFacts)
 }
 
-// undecided returns how many batches of facts are in the books of which the process doesn't know what they came to, and
-// how many ids it holds.
+// undecided returns how many batches of facts are in the books of which the process doesn't know
+// what they came to, and how many ids it holds.
 func (in *simInstance) undecided() (batches, ids int) {
 	for _, r := range in.p.relays {
 		batches += len(r.outbox.deciding)

@@ -13,7 +13,8 @@ import (
 
 var simPairs = flag.Int("sim.pairs", 0, "let the simulator fail one out of so many pairs of calls of its scenario; 1: every pair, 0: none")
 
-// simScenarios are the rules that the scenario is played by. With a window Postgres is turned back in it.
+// simScenarios are the rules that the scenario is played by. With a window Postgres is turned back
+// in it.
 var simScenarios = map[string]simRules{
 	"plain":              {slots: 2},
 	"journal":            {slots: 2, journal: true},
@@ -22,8 +23,9 @@ var simScenarios = map[string]simRules{
 	"shards and window":  {slots: 2, shards: simShards, window: simWindow, restores: simTurnedBackQuietly},
 }
 
-// scenario plays a fixed sequence: two producers, two flushers of which one is overtaken in the middle of a flush, a
-// direct write, a batch sent again, and the end of a process. A process that has died is begun anew when it is next.
+// scenario plays a fixed sequence: two producers, two flushers of which one is overtaken in the
+// middle of a flush, a direct write, a batch sent again, and the end of a process. A process that
+// has died is begun anew when it is next.
 func (s *simulator) scenario() (fault string) {
 	defer s.end(&fault)
 	only := s.deployments[0]
@@ -113,7 +115,8 @@ func playPoints(rules simRules, trace func(string, ...any), points ...simPoint) 
 	return s.calls, fault
 }
 
-// Calls are numbered as they come, those of the healing included, and the n-th of them fails until a run has fewer.
+// Calls are numbered as they come, those of the healing included, and the n-th of them fails until
+// a run has fewer.
 func TestSimulatorScenarioEndsExactlyWhereverItIsBrokenOff(t *testing.T) {
 	withoutRace(t)
 	percent := debug.SetGCPercent(800) // little lives, and that not for long
@@ -151,8 +154,8 @@ func TestSimulatorScenarioEndsExactlyWhereverItIsBrokenOff(t *testing.T) {
 	}
 }
 
-// failPairs plays the scenario with one fault, and then with this and each later one, or some of those. It returns the
-// faults after which something is wrong.
+// failPairs plays the scenario with one fault, and then with this and each later one, or some of
+// those. It returns the faults after which something is wrong.
 func failPairs(rules simRules, first simPoint, runs *atomic.Int64) []simPoint {
 	runs.Add(1)
 	calls, fault := playPoints(rules, nil, first)

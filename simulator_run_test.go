@@ -16,8 +16,8 @@ var (
 	simLeft = flag.Uint64("sim.done", 0, "leave out the schedules up to this seed, which were run before")
 )
 
-// simulate runs do for the seeds 1 to runs, or for the one that is asked for, on all cores. do returns what is wrong, ""
-// if nothing is. Its trace is nil, or is told every step.
+// simulate runs do for the seeds 1 to runs, or for the one that is asked for, on all cores. do
+// returns what is wrong, "" if nothing is. Its trace is nil, or is told every step.
 func simulate(t *testing.T, runs uint64, do func(seed uint64, trace func(string, ...any)) (string, simTally)) (tally simTally) {
 	t.Helper()
 	if *simSeed != 0 {
@@ -69,9 +69,9 @@ func TestSimulatorBooksAreExactWhateverTheScheduleAndTheFaults(t *testing.T) {
 	}
 }
 
-// simExactRules are rules under which nothing can be missing in the end, although Postgres is turned back: within the
-// window, and no process dies that has something which isn't committed. Those whose batches are all committed may end;
-// theirs must then be brought back by the queue.
+// simExactRules are rules under which nothing can be missing in the end, although Postgres is
+// turned back: within the window, and no process dies that has something which isn't committed.
+// Those whose batches are all committed may end; theirs must then be brought back by the queue.
 func simExactRules(seed uint64) simRules {
 	bit := func(i int) bool { return seed>>i&1 == 1 }
 	rules := simRules{

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The simulator is worth nothing if it can't see what it is for. That it sees the guards of the engine is in
-// internal/lab/mutants; these are those of the servers.
+// The simulator is worth nothing if it can't see what it is for. That it sees the guards of the
+// engine is in internal/lab/mutants; these are those of the servers.
 func TestSimulatorSeesEveryGuardOfTheServersThatIsSwitchedOff(t *testing.T) {
 	withoutRace(t)
 	all := simRules{slots: 2, shards: 1, crashes: true, harm: true, outages: true, lockless: true}

@@ -12,8 +12,8 @@ import (
 // simRound is a budget that lasts for every round.
 const simRound = 1 << 30
 
-// simRulesOf draws rules for a seed. Everything that may happen is in some schedules and not in others, so that nothing hides
-// behind something else.
+// simRulesOf draws rules for a seed. Everything that may happen is in some schedules and not in
+// others, so that nothing hides behind something else.
 func simRulesOf(seed uint64) simRules {
 	bit := func(i int) bool { return seed>>i&1 == 1 }
 	rules := simRules{
@@ -46,7 +46,8 @@ func simRulesOf(seed uint64) simRules {
 	return rules
 }
 
-// play runs the schedule of a seed, heals everything and returns what is wrong then, "" if nothing is.
+// play runs the schedule of a seed, heals everything and returns what is wrong then, "" if nothing
+// is.
 func (s *simulator) play() (fault string) {
 	defer s.end(&fault)
 	for slot := range s.instances {
@@ -104,7 +105,8 @@ func (s *simulator) step() {
 	}
 }
 
-// begin starts a process in a slot that is down: a new one, or one that is an earlier one as it once was.
+// begin starts a process in a slot that is down: a new one, or one that is an earlier one as it
+// once was.
 func (s *simulator) begin(slot int) {
 	if s.rules.clones && s.r.IntN(2) == 0 {
 		// On another disk: a journal can't tell two chains of one producer apart.
@@ -158,7 +160,8 @@ var simDisturbances = []struct {
 	{func(r *simRules) bool { return r.retires && r.restores == simTurnedBackQuietly && !r.outages }, (*simulator).turnBackBehind},
 }
 
-// isRetained says whether the queue has all that the process holds or retains, so that nothing ends with it.
+// isRetained says whether the queue has all that the process holds or retains, so that nothing ends
+// with it.
 func (in *simInstance) isRetained() bool {
 	for _, r := range in.p.relays {
 		for _, b := range slices.Concat(r.outbox.batches, r.outbox.retained) {
@@ -170,7 +173,8 @@ func (in *simInstance) isRetained() bool {
 	return true
 }
 
-// mustRetain says whether the process has written something directly that its queue, which is there, should have by now.
+// mustRetain says whether the process has written something directly that its queue, which is
+// there, should have by now.
 func (in *simInstance) mustRetain() bool {
 	for _, r := range in.p.relays {
 		if _, ok := r.commits.retainer(); ok && r.outbox.toRetain() != nil {
@@ -200,8 +204,9 @@ func (a *simActor) isDirect() bool {
 	return a != nil && !a.is("flusher") && !a.is("orphans") && !a.is("watch")
 }
 
-// simRounds is within how many rounds everything must be at rest once nothing goes wrong any more. A gap takes five, and
-// they are passed one after another if there is little room for batches that wait.
+// simRounds is within how many rounds everything must be at rest once nothing goes wrong any more.
+// A gap takes five, and they are passed one after another if there is little room for batches that
+// wait.
 const simRounds = 60
 
 // heal lets everything go well and returns what is wrong at rest.
@@ -312,7 +317,8 @@ func (s *simulator) finish(in *simInstance) {
 	s.kill(in)
 }
 
-// isOutOfTouch says whether the mark of a living producer was pruned, and all that it holds is in quarantine.
+// isOutOfTouch says whether the mark of a living producer was pruned, and all that it holds is in
+// quarantine.
 func (s *simulator) isOutOfTouch(in *simInstance) bool {
 	pruned := false
 	for _, r := range in.receipts {
@@ -338,7 +344,8 @@ func (in *simInstance) holds() *spend.Batch {
 	return nil
 }
 
-// waitsFor returns a receipt that isn't committed, and should be: nothing that was sealed with it is in quarantine.
+// waitsFor returns a receipt that isn't committed, and should be: nothing that was sealed with it
+// is in quarantine.
 func (in *simInstance) waitsFor() *simReceipt {
 	for _, r := range in.receipts {
 		quarantined := false

@@ -23,7 +23,8 @@ func (t *simTally) add(o simTally) {
 	}
 }
 
-// mustHaveSeenEverything fails the test if something that the simulator is there for never happened.
+// mustHaveSeenEverything fails the test if something that the simulator is there for never
+// happened.
 func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
 	tb.Helper()
 	for what, n := range map[string]int{

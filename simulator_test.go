@@ -13,15 +13,16 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// simulator runs several instances on one queue and one Postgres, or two deployments with a Postgres each on one queue,
-// in an order and with faults that a seed decides. There are no servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers, journal and
-// clock are the simulator's. Its goroutines are coroutines whose bodies are the real steps: one of a relay, one term of a
-// flusher, one look at the books. They give way to the others before and after each call, so that everything can come
-// in between.
+// simulator runs several instances on one queue and one Postgres, or two deployments with a
+// Postgres each on one queue, in an order and with faults that a seed decides. There are no
+// servers, and time is a number. Each instance is a real Pipeline; only its store, queue, lockers,
+// journal and clock are the simulator's. Its goroutines are coroutines whose bodies are the real
+// steps: one of a relay, one term of a flusher, one look at the books. They give way to the others
+// before and after each call, so that everything can come in between.
 //
-// The simulator itself knows everything: each update that was recorded, each batch that was sealed, what the queue was
-// made to lose, and what Postgres had before it was turned back. So it can tell what must be in the books to the last
-// update.
+// The simulator itself knows everything: each update that was recorded, each batch that was sealed,
+// what the queue was made to lose, and what Postgres had before it was turned back. So it can tell
+// what must be in the books to the last update.
 type simulator struct {
 	r            *rand.Rand
 	seed         uint64
@@ -278,7 +279,8 @@ func (a *simActor) atRest() bool { return a.idling || a.sleeps() }
 
 func (a *simActor) sleeps() bool { return a.s.now.Before(a.wake) && !a.ended() }
 
-// run lets an actor go on for some calls and replies. It goes on to the end of its round if budget is large.
+// run lets an actor go on for some calls and replies. It goes on to the end of its round if budget
+// is large.
 func (s *simulator) run(a *simActor, budget int) {
 	if a.sleeps() || a.dead {
 		return
@@ -296,7 +298,8 @@ func (s *simulator) run(a *simActor, budget int) {
 
 var errSimFault = errors.New("injected fault")
 
-// call makes one call to a server. do must write to nothing but variables of its own: it may be called late.
+// call makes one call to a server. do must write to nothing but variables of its own: it may be
+// called late.
 func (in *simInstance) call(to simServer, name string, do func() error) error {
 	if in.dead {
 		return errSimCrash // deferred calls of a process that has died

@@ -11,7 +11,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// dyingLocker is a lock that another holds until a moment and doesn't renew any more, as it is left by who is killed.
+// dyingLocker is a lock that another holds until a moment and doesn't renew any more, as it is left
+// by who is killed.
 type dyingLocker struct {
 	*memlock.Locker
 	ends  time.Time

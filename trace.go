@@ -6,18 +6,21 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// Tracer is told how updates come from a seal to their commit, so that traces can be made of it. Set it as Config.Tracer. Its
-// methods are called by several goroutines at a time, after the fact. They must not block, keep no batch, and change nothing.
+// Tracer is told how updates come from a seal to their commit, so that traces can be made of it.
+// Set it as Config.Tracer. Its methods are called by several goroutines at a time, after the fact.
+// They must not block, keep no batch, and change nothing.
 //
-// A batch is known by its digest wherever it goes: what one instance tells of a seal and another one of the commit is joined
-// by that, and nothing about traces is in a batch, in the queue or in the books.
+// A batch is known by its digest wherever it goes: what one instance tells of a seal and another
+// one of the commit is joined by that, and nothing about traces is in a batch, in the queue or in
+// the books.
 type Tracer interface {
 	// Sealed tells of each seal that made batches.
 	Sealed(SealEvent)
 	// Pushed tells of each push to the queue, failed ones and repeated ones included.
 	Pushed(PushEvent)
-	// Flushed tells of each flush, failed ones included, and returns the id of its trace in hexadecimal, which becomes an
-	// exemplar of spendflush_flush_seconds and spendflush_flush_rows; "" if it has none.
+	// Flushed tells of each flush, failed ones included, and returns the id of its trace in
+	// hexadecimal, which becomes an exemplar of spendflush_flush_seconds and spendflush_flush_rows;
+	// "" if it has none.
 	Flushed(FlushEvent) (traceID string)
 }
 
@@ -35,7 +38,8 @@ type PushEvent struct {
 	Err          error // nil: the queue has the batch
 }
 
-// FlushEvent is a flush: batches of one shard, gathered and then committed in one transaction, or not.
+// FlushEvent is a flush: batches of one shard, gathered and then committed in one transaction, or
+// not.
 type FlushEvent struct {
 	Shard    int
 	Path     string // "queue" or "direct"
@@ -48,7 +52,8 @@ type FlushEvent struct {
 	Err      error // nil: it is committed
 }
 
-// Seal is the number of the seal that the receipt's updates are in, counted by this pipeline; see SealEvent.
+// Seal is the number of the seal that the receipt's updates are in, counted by this pipeline; see
+// SealEvent.
 func (r Receipt) Seal() uint64 { return r.seal }
 
 // traceClock returns the time if anybody wants to know it for a trace.
@@ -80,7 +85,8 @@ func (p *Pipeline) tracePush(b *spend.Batch, began time.Time, err error) {
 	}
 }
 
-// traceFlush tells the tracer of the flush of what the plan has taken, and returns the id of its trace, "" if there is none.
+// traceFlush tells the tracer of the flush of what the plan has taken, and returns the id of its
+// trace, "" if there is none.
 func (c *committer) traceFlush(plan *plan, f *spend.Flush, by via, began, ended time.Time, err error) (traceID string) {
 	if c.cfg.Tracer == nil {
 		return ""

@@ -15,7 +15,8 @@ func (deafTracer) Sealed(SealEvent)          {}
 func (deafTracer) Pushed(PushEvent)          {}
 func (deafTracer) Flushed(FlushEvent) string { return "" }
 
-// BenchmarkFlush is the way of one update from Record to its commit, with stores in memory: a seal, a push and a flush.
+// BenchmarkFlush is the way of one update from Record to its commit, with stores in memory: a seal,
+// a push and a flush.
 func BenchmarkFlush(b *testing.B) {
 	for _, bench := range []struct {
 		name   string

@@ -13,7 +13,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// lockedStore fails flushes that touch an entity whose row another session keeps locked (lock_timeout): neither refused nor fenced.
+// lockedStore fails flushes that touch an entity whose row another session keeps locked
+// (lock_timeout): neither refused nor fenced.
 type lockedStore struct {
 	*testStore
 	locked *sync.Map // the ids of entities
@@ -48,7 +49,8 @@ func chainOf(t *testing.T, producer int, id string, n int) (list []*spend.Batch)
 	return list
 }
 
-// design.md: "A batch that fails by itself is tried last, so it holds up no other producer's for longer than one try".
+// design.md: "A batch that fails by itself is tried last, so it holds up no other producer's for
+// longer than one try".
 func TestProducersWithABatchThatFailsHoldUpNoOther(t *testing.T) {
 	for _, poisoned := range []int{1, 2} {
 		t.Run(fmt.Sprint(poisoned), func(t *testing.T) {
@@ -169,8 +171,8 @@ func (s narrowQuarantine) Quarantine(ctx context.Context, bad []spend.BadBatch) 
 	return s.testStore.Quarantine(ctx, bad)
 }
 
-// Entries that can't be set aside in one call are tried together for ever; meanwhile nothing that was committed is taken out of the
-// queue, so that the walk never gets behind what one flush reads.
+// Entries that can't be set aside in one call are tried together for ever; meanwhile nothing that
+// was committed is taken out of the queue, so that the walk never gets behind what one flush reads.
 func TestEntriesThatCannotBeSetAsideTogetherStopNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -209,7 +211,8 @@ func (s triedStore) Apply(ctx context.Context, f *spend.Flush) error {
 	return s.lockedStore.Apply(ctx, f)
 }
 
-// Three producers in trouble are each tried when they are found, and then take turns, behind the one that is well.
+// Three producers in trouble are each tried when they are found, and then take turns, behind the
+// one that is well.
 func TestKnownTroubleIsTriedOnceAWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, true, 1, &faults{})
@@ -278,7 +281,8 @@ func TestQuarantineThatIsDeniedStopsNothing(t *testing.T) {
 	})
 }
 
-// Each of many producers has a batch that fails. They fail in one walk, one after the other, and not one a walk.
+// Each of many producers has a batch that fails. They fail in one walk, one after the other, and
+// not one a walk.
 func TestManyBatchesThatFailHoldUpOthersForOneWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const failing = 40

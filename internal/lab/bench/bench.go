@@ -1,5 +1,5 @@
-// Package bench measures spendflush against other ways of booking the same traffic, and its parts by themselves. What is
-// compared is measured in turns within one run.
+// Package bench measures spendflush against other ways of booking the same traffic, and its parts
+// by themselves. What is compared is measured in turns within one run.
 package bench
 
 import (
@@ -16,8 +16,8 @@ import (
 
 // Options say what to measure. The zero value of a field stands for its default.
 type Options struct {
-	// DatabaseURL and RedisURL are a Postgres and Redis that hold nothing. Both empty: a Postgres and a Redis of its own
-	// are started, and are gone afterwards.
+	// DatabaseURL and RedisURL are a Postgres and Redis that hold nothing. Both empty: a Postgres
+	// and a Redis of its own are started, and are gone afterwards.
 	DatabaseURL, RedisURL string
 
 	// Parts are the names of what to measure, out of Parts. Default: all.
@@ -29,7 +29,8 @@ type Options struct {
 	// Rounds is how often each is made, from 1. Default: 3.
 	Rounds int
 
-	// IDs is how many ids are in the window where the part ids measures with many. Default: 3,000,000, and 20,000 with Quick.
+	// IDs is how many ids are in the window where the part ids measures with many. Default:
+	// 3,000,000, and 20,000 with Quick.
 	IDs int
 
 	// Quick measures with fewer keys, so that everything is run and little is learnt.
@@ -37,7 +38,8 @@ type Options struct {
 
 	Version, Command string // for the report
 
-	// Progress is told how many of how many measurements are made, and which one is next. nil: nobody is.
+	// Progress is told how many of how many measurements are made, and which one is next. nil:
+	// nobody is.
 	Progress func(done, total int, next string)
 }
 
@@ -66,7 +68,8 @@ var parts = []part{
 	{"worst", "every update a new key", worstSteps, measureWorst},
 }
 
-// Parts returns the names of what can be measured, in the order in which that is done, and what each is about.
+// Parts returns the names of what can be measured, in the order in which that is done, and what
+// each is about.
 func Parts() (names, abouts []string) {
 	for _, p := range parts {
 		names, abouts = append(names, p.name), append(abouts, p.about)
@@ -83,7 +86,8 @@ type run struct {
 	done, total int
 }
 
-// Run measures, and blocks until all is measured and cleaned up. Errors: *NotEmptyError, ErrWrongBooks,
+// Run measures, and blocks until all is measured and cleaned up. Errors: *NotEmptyError,
+// ErrWrongBooks,
 // *servers.MissingError, those of ctx and of the databases.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := o.Validate(); err != nil {
@@ -169,7 +173,8 @@ type variant struct {
 // measured has the numbers of a variant by name, a sample each round.
 type measured map[string][]float64
 
-// compare runs the variants in turns, beginning with another one in every round, so that none is always first.
+// compare runs the variants in turns, beginning with another one in every round, so that none is
+// always first.
 func (r *run) compare(ctx context.Context, rounds int, variants []variant) (map[string]measured, error) {
 	all := map[string]measured{}
 	for _, v := range variants {

@@ -11,8 +11,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// check compares the books with what was sent, and audits them. With so many keys that it would take longer than the
-// measurement, only the sum of all is compared, beside the audit.
+// check compares the books with what was sent, and audits them. With so many keys that it would
+// take longer than the measurement, only the sum of all is compared, beside the audit.
 func (g *group) check(ctx context.Context, w *load.Workload) error {
 	store, err := pgstore.Open(ctx, g.env.databaseURL, pgstore.Options{})
 	if err != nil {

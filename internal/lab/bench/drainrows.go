@@ -18,8 +18,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// The usual cure: sums in memory, a Redis list, and one who drains it row by row. No lock is taken, and nothing is done
-// about what gets lost between two steps: that would only make it slower.
+// The usual cure: sums in memory, a Redis list, and one who drains it row by row. No lock is taken,
+// and nothing is done about what gets lost between two steps: that would only make it slower.
 
 const (
 	listKey    = keyPrefix + ":list"
@@ -28,7 +28,8 @@ const (
 	popAtOnce  = 100
 )
 
-// usualBatch is what an instance pushes: sums by the hexadecimal key of the entity, or of the series.
+// usualBatch is what an instance pushes: sums by the hexadecimal key of the entity, or of the
+// series.
 type usualBatch struct {
 	Totals  map[string]*spend.Counters `json:"totals"`
 	Rollups map[string]*spend.Counters `json:"rollups"`
@@ -47,8 +48,8 @@ func addTo(sums map[string]*spend.Counters, key string, c *spend.Counters) {
 	sum.Add(c)
 }
 
-// usualKeys are the keys that an update of a series counts on. Instances find them by the API key, which is all that
-// tells the series of this traffic apart.
+// usualKeys are the keys that an update of a series counts on. Instances find them by the API key,
+// which is all that tells the series of this traffic apart.
 type usualKeys struct {
 	series   string
 	entities []string

@@ -35,8 +35,8 @@ const (
 	closeTimeout = time.Minute
 )
 
-// settings of a Postgres of our own: all that makes it safe stays on. No checkpoint falls into one measurement and
-// spares another: each begins with one.
+// settings of a Postgres of our own: all that makes it safe stays on. No checkpoint falls into one
+// measurement and spares another: each begins with one.
 var postgresSettings = map[string]string{
 	"max_connections": "300", "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
 }

@@ -19,7 +19,8 @@ type episode struct {
 	prepare func(context.Context, *group) error // what comes before work, and isn't measured. Default: nothing
 }
 
-// play runs the episode and returns what is known of it: all over the time until everything was committed.
+// play runs the episode and returns what is known of it: all over the time until everything was
+// committed.
 func (r *run) play(ctx context.Context, w *load.Workload, e episode) (numbers map[string]float64, err error) {
 	if e.work == nil {
 		e.work = func(ctx context.Context, g *group) error { return g.flood(ctx, w, r.Duration) }

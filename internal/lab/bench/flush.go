@@ -67,7 +67,8 @@ func measureFlush(ctx context.Context, r *run) error {
 	return nil
 }
 
-// repeat calls once, which commits so many rows, for as long as a measurement takes, and twice before that.
+// repeat calls once, which commits so many rows, for as long as a measurement takes, and twice
+// before that.
 func (r *run) repeat(ctx context.Context, rows int, once func() error) (map[string]float64, error) {
 	for range 2 {
 		if err := once(); err != nil {
@@ -126,7 +127,8 @@ func (r *run) apply(ctx context.Context, flushes []*spend.Flush, rows int, free 
 	})
 }
 
-// copyFlushes copies what is moved from one round to the next. All flushes of a producer are made to follow each other.
+// copyFlushes copies what is moved from one round to the next. All flushes of a producer are made
+// to follow each other.
 func copyFlushes(flushes []*spend.Flush) []*spend.Flush {
 	copies := make([]*spend.Flush, len(flushes))
 	for i, f := range flushes {
@@ -315,7 +317,8 @@ func (b *bareFlush) send(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// captureFlushes returns what a pipeline would commit after an update of each key, and how many rows that are.
+// captureFlushes returns what a pipeline would commit after an update of each key, and how many
+// rows that are.
 func captureFlushes(ctx context.Context, keys int) ([]*spend.Flush, int, error) {
 	w, err := load.New(load.Shape{Seed: 1, Keys: keys})
 	if err != nil {

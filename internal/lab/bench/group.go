@@ -21,7 +21,8 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// groupConfig says what a group of instances is like. The zero value of a field stands for spendflush's default.
+// groupConfig says what a group of instances is like. The zero value of a field stands for
+// spendflush's default.
 type groupConfig struct {
 	instances, shards int
 	seal, flush       time.Duration
@@ -181,8 +182,8 @@ func (g *group) close() error {
 	return errors.Join(errs...)
 }
 
-// drain has everything committed, ends the instances and closes their connections. Shutdown alone wouldn't wait for
-// long once all is in the queue, where it is safe.
+// drain has everything committed, ends the instances and closes their connections. Shutdown alone
+// wouldn't wait for long once all is in the queue, where it is safe.
 func (g *group) drain(ctx context.Context) error {
 	settled := g.settle(ctx)
 	var drains errgroup.Group
@@ -204,7 +205,8 @@ func (g *group) end(ctx context.Context) error {
 
 const chunk = 500 // updates that a goroutine takes at once
 
-// flood records updates of the workload for that long, as fast as this machine does, each instance in its turn.
+// flood records updates of the workload for that long, as fast as this machine does, each instance
+// in its turn.
 func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) error {
 	var next atomic.Uint64
 	next.Store(g.sent)
@@ -229,7 +231,8 @@ func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) er
 // cycle is how many updates floodHandles repeats.
 const cycle = 1 << 15
 
-// floodHandles is flood with a handle for each series. It repeats the first cycle of the workload, made beforehand.
+// floodHandles is flood with a handle for each series. It repeats the first cycle of the workload,
+// made beforehand.
 func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Duration) error {
 	updates := make([]spend.Update, cycle)
 	for i := range updates {
@@ -263,7 +266,8 @@ func (g *group) floodHandles(ctx context.Context, w *load.Workload, d time.Durat
 // all is how many updates were recorded.
 func (g *group) all() uint64 { return g.sent + g.again + g.cycles*cycle + g.repeats }
 
-// pace records so many updates a second of the workload for that long. A goroutine that was held up catches up.
+// pace records so many updates a second of the workload for that long. A goroutine that was held up
+// catches up.
 func (g *group) pace(ctx context.Context, w *load.Workload, rate int, d time.Duration) error {
 	begun, first := time.Now(), g.sent
 	for {
@@ -283,8 +287,8 @@ func (g *group) pace(ctx context.Context, w *load.Workload, rate int, d time.Dur
 	}
 }
 
-// warm records every key once, and returns when all that is committed: then the rows are there, as they are in a
-// database in use.
+// warm records every key once, and returns when all that is committed: then the rows are there, as
+// they are in a database in use.
 func (g *group) warm(ctx context.Context, w *load.Workload) error {
 	for end := g.sent + uint64(w.Shape().Keys); g.sent < end; {
 		n := min(chunk, end-g.sent)
@@ -317,8 +321,8 @@ func (g *group) settle(ctx context.Context) error {
 	return nil
 }
 
-// record records a chunk of updates by number, in the instance whose turn it is. Where that can't take more, it waits as
-// a client would.
+// record records a chunk of updates by number, in the instance whose turn it is. Where that can't
+// take more, it waits as a client would.
 func (g *group) record(ctx context.Context, w *load.Workload, first, n uint64) error {
 	p := g.instances[first/chunk%uint64(len(g.instances))].pipeline
 	var u spend.Update

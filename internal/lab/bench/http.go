@@ -144,13 +144,14 @@ func (r *run) bodyOnly(ctx context.Context, n int, request []byte) (map[string]f
 	return map[string]float64{"requests": rate}, err
 }
 
-// floodHTTP sends the request on all connections for as long as a measurement takes, and returns how many a second and
-// how many were answered with 202. Any other answer is an error.
+// floodHTTP sends the request on all connections for as long as a measurement takes, and returns
+// how many a second and how many were answered with 202. Any other answer is an error.
 func (r *run) floodHTTP(ctx context.Context, server *http.Server, request []byte) (rate float64, sent int64, err error) {
 	return r.floodRequests(ctx, server, func() func() []byte { return func() []byte { return request } })
 }
 
-// floodRequests is floodHTTP with requests of which each connection makes its own, all of the same length.
+// floodRequests is floodHTTP with requests of which each connection makes its own, all of the same
+// length.
 func (r *run) floodRequests(ctx context.Context, server *http.Server, requests func() func() []byte) (rate float64, sent int64, err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -180,8 +181,8 @@ func (r *run) floodRequests(ctx context.Context, server *http.Server, requests f
 	return float64(count.Load()) / time.Since(begun).Seconds(), count.Load(), nil
 }
 
-// client is one connection. The answers all have the length of the first one, but those of an instance that can't take more:
-// then the request is made again a moment later, as a client would.
+// client is one connection. The answers all have the length of the first one, but those of an
+// instance that can't take more: then the request is made again a moment later, as a client would.
 func client(ctx context.Context, address string, request func() []byte, end time.Time) (sent int64, err error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {

@@ -19,7 +19,8 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// idOf is the id of an update by its number: 25 bytes in an order of chance, each number another one.
+// idOf is the id of an update by its number: 25 bytes in an order of chance, each number another
+// one.
 func idOf(number uint64) string {
 	const digits = "0123456789abcdef"
 	id := [25]byte{'c', 'h', 'a', 't', 'c', 'm', 'p', 'l', '-'}
@@ -41,7 +42,8 @@ func (*factStore) Outcomes(context.Context, int, spend.ProducerID, []uint64) ([]
 
 func (*factStore) TendFacts(context.Context, time.Duration) error { return nil }
 
-// recordIDs times Record of updates with or without ids, in an instance that seals and commits them to nowhere.
+// recordIDs times Record of updates with or without ids, in an instance that seals and commits them
+// to nowhere.
 func (r *run) recordIDs(ctx context.Context, keys int, ids bool) (_ map[string]float64, err error) {
 	p, err := spendflush.New(spendflush.Config{
 		Store: &factStore{}, Queue: memqueue.New(memqueue.Options{}), Locker: memlock.New("bench"), DirectLocker: memlock.New("bench"),
@@ -104,7 +106,8 @@ func (r *run) weighIDs(ctx context.Context, numbers map[string]float64, others i
 
 const mostIDs = 1_000_000_000
 
-// fillIDs puts random ids into the window: a quarter into each of three full parts, and the rest into the current one.
+// fillIDs puts random ids into the window: a quarter into each of three full parts, and the rest
+// into the current one.
 func (p *env) fillIDs(ctx context.Context, n int) error {
 	if n == 0 {
 		return nil
@@ -129,7 +132,8 @@ SELECT hashint8extended(i, %[1]d), hashint8extended(i, 10 + %[1]d), i << 16 FROM
 	return fmt.Errorf("fill the window of ids: %w", err)
 }
 
-// repeated records updates with ids for as long as a measurement takes, empties Redis, and measures the same ones again.
+// repeated records updates with ids for as long as a measurement takes, empties Redis, and measures
+// the same ones again.
 func (r *run) repeated(ctx context.Context, w *load.Workload) (map[string]float64, error) {
 	var from uint64
 	numbers, err := r.play(ctx, w, episode{
@@ -173,7 +177,8 @@ func (g *group) repeat(ctx context.Context, w *load.Workload, from, to uint64) e
 
 const bareIDs = 20_000 // of one statement
 
-// bareInsert keeps ids by the statement that a flush uses for them, made beforehand, one transaction each; or by COPY.
+// bareInsert keeps ids by the statement that a flush uses for them, made beforehand, one
+// transaction each; or by COPY.
 func (r *run) bareInsert(ctx context.Context, copying bool) (map[string]float64, error) {
 	if err := r.env.fresh(ctx); err != nil {
 		return nil, err

@@ -32,7 +32,8 @@ func (r *run) identifiedLatency(ctx context.Context, w *load.Workload, rate int)
 
 const keyedSize = 100 // updates of a request with a key
 
-// keyed floods an instance's HTTP server with requests that have a key each. The time runs until all is committed.
+// keyed floods an instance's HTTP server with requests that have a key each. The time runs until
+// all is committed.
 func (r *run) keyed(ctx context.Context, w *load.Workload, others int) (numbers map[string]float64, err error) {
 	g, err := r.env.group(ctx, groupConfig{})
 	if err != nil {
@@ -81,7 +82,8 @@ func (r *run) keyed(ctx context.Context, w *load.Workload, others int) (numbers 
 	return map[string]float64{"requests": rate, "updates": rate * keyedSize}, nil
 }
 
-// keyedRequests returns what makes the requests of a connection, each with a key that was never used.
+// keyedRequests returns what makes the requests of a connection, each with a key that was never
+// used.
 func keyedRequests(w *load.Workload) (func() func() []byte, error) {
 	updates := make([]spend.Update, keyedSize)
 	for i := range updates {
@@ -203,7 +205,8 @@ func (r *run) setNX(ctx context.Context, w *load.Workload) (map[string]float64, 
 	return map[string]float64{"updates": rate, "wal": numbers["wal"], "again": again}, nil
 }
 
-// unseen sets the ids of n updates in Redis, and returns the numbers of those whose ids weren't there.
+// unseen sets the ids of n updates in Redis, and returns the numbers of those whose ids weren't
+// there.
 func (p *env) unseen(ctx context.Context, first, n uint64) (unseen []uint64, err error) {
 	pipe := p.client.Pipeline()
 	for number := first; number < first+n; number++ {

@@ -96,8 +96,8 @@ func (r *run) latencyOf(ctx context.Context, w *load.Workload, e episode, rate i
 
 const sampleEvery = 5 * time.Millisecond
 
-// paceAndWait is pace, and how long a sample of updates takes from before it is recorded until it is committed. The
-// samples go to the first instance.
+// paceAndWait is pace, and how long a sample of updates takes from before it is recorded until it
+// is committed. The samples go to the first instance.
 func (g *group) paceAndWait(ctx context.Context, w *load.Workload, rate int, d time.Duration) ([]time.Duration, error) {
 	var mu sync.Mutex // guards took
 	var took []time.Duration

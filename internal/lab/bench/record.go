@@ -49,7 +49,8 @@ func measureRecord(ctx context.Context, r *run) error {
 	return r.memory(ctx)
 }
 
-// startPipeline runs a pipeline for that many keys whose queue and store are memory and take everything. end ends it.
+// startPipeline runs a pipeline for that many keys whose queue and store are memory and take
+// everything. end ends it.
 func startPipeline(ctx context.Context, keys int, seal time.Duration) (p *spendflush.Pipeline, end func() error, err error) {
 	p, err = spendflush.New(spendflush.Config{
 		Store: &takingStore{}, Queue: memqueue.New(memqueue.Options{}), Locker: memlock.New("bench"),
@@ -65,7 +66,8 @@ func startPipeline(ctx context.Context, keys int, seal time.Duration) (p *spendf
 
 const never = time.Minute // as good as, for a measurement
 
-// timed calls do with numbers from 0 on for as long as a measurement takes, and returns what a call takes and allocates.
+// timed calls do with numbers from 0 on for as long as a measurement takes, and returns what a call
+// takes and allocates.
 func (r *run) timed(ctx context.Context, do func(i int) error) (map[string]float64, error) {
 	const group = 10_000
 	for i := range 2 * group {
@@ -109,7 +111,8 @@ func ring(keys int) ([]spend.Update, error) {
 	return updates, nil
 }
 
-// timedOnRing is timed with a pipeline that runs, and the updates of a ring, of which prepare makes what is called.
+// timedOnRing is timed with a pipeline that runs, and the updates of a ring, of which prepare makes
+// what is called.
 func (r *run) timedOnRing(
 	ctx context.Context, keys int, prepare func(p *spendflush.Pipeline, updates []spend.Update) (func(i int) error, error),
 ) (_ map[string]float64, err error) {

@@ -40,7 +40,8 @@ type Value struct {
 	Samples []float64 `json:"samples"`
 }
 
-// valueOf leaves out rounds in which there was nothing to divide by: in a time that short nothing may happen.
+// valueOf leaves out rounds in which there was nothing to divide by: in a time that short nothing
+// may happen.
 func valueOf(samples []float64) Value {
 	samples = slices.DeleteFunc(slices.Clone(samples), func(s float64) bool { return math.IsNaN(s) || math.IsInf(s, 0) })
 	if len(samples) == 0 {
@@ -55,7 +56,8 @@ func valueOf(samples []float64) Value {
 	return Value{Median: median, Low: sorted[0], High: sorted[len(sorted)-1], Samples: samples}
 }
 
-// ratios divides round by round: both were measured one after the other, on the same machine in the same mood.
+// ratios divides round by round: both were measured one after the other, on the same machine in the
+// same mood.
 func ratios(of, by []float64) []float64 {
 	quotients := make([]float64, min(len(of), len(by)))
 	for i := range quotients {

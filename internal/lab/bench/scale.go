@@ -55,7 +55,8 @@ func keysOfRun(r *run) []int {
 	return []int{1000, 10_000, 100_000, 1_000_000}
 }
 
-// keysRounds is how often that many keys are measured: a million only once, as it takes minutes to make their rows.
+// keysRounds is how often that many keys are measured: a million only once, as it takes minutes to
+// make their rows.
 func keysRounds(r *run, keys int) int {
 	if keys >= 1_000_000 {
 		return 1

@@ -17,8 +17,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// clients send traffic to the instances, and note what they have sent. Each update has an id, under which package client
-// sends it again, to another instance, until one has said that it is committed.
+// clients send traffic to the instances, and note what they have sent. Each update has an id, under
+// which package client sends it again, to another instance, until one has said that it is
+// committed.
 type clients struct {
 	http    *http.Client
 	answers *answers
@@ -41,8 +42,8 @@ const (
 	requestTimeout     = 60 * time.Second       // of what faults ask
 )
 
-// sending is how each client sends. What it holds is bounded, so that on a slow machine it makes fewer updates instead of
-// having more of them wait.
+// sending is how each client sends. What it holds is bounded, so that on a slow machine it makes
+// fewer updates instead of having more of them wait.
 var sending = client.Options{
 	MaxPending: 250, Interval: mostPause, Requests: 4, Timeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
 }
@@ -104,8 +105,8 @@ func (cs *clients) start(ctx context.Context) {
 	}
 }
 
-// stop ends the traffic, and waits until all that was sent is committed or ctx ends. What isn't known to be committed
-// then counts as unknown.
+// stop ends the traffic, and waits until all that was sent is committed or ctx ends. What isn't
+// known to be committed then counts as unknown.
 func (cs *clients) stop(ctx context.Context) {
 	close(cs.quit)
 	cs.work.Wait()
@@ -148,8 +149,8 @@ func (c *caller) run(ctx context.Context) error {
 	return nil
 }
 
-// record hands an update to the sender. While that holds as many as it may, it waits. It says whether the sender has
-// taken the update: at the end of the traffic it may not have.
+// record hands an update to the sender. While that holds as many as it may, it waits. It says
+// whether the sender has taken the update: at the end of the traffic it may not have.
 func (c *caller) record(ctx context.Context, u *spend.Update) (taken bool, err error) {
 	for {
 		err := c.sender.Record(u)

@@ -22,8 +22,8 @@ type verdict struct {
 	differences    int      // rows that differ
 	shown          []string // some of them
 
-	// As the clients were told: updates that are committed, those of them that had been before, and how many updates
-	// aren't known to be.
+	// As the clients were told: updates that are committed, those of them that had been before, and
+	// how many updates aren't known to be.
 	committed, repeats, unknown int64
 	unanswered, refused         int64 // requests that were sent again
 }
@@ -45,7 +45,8 @@ func settle(ledgers []*ledger, got *book) *verdict {
 	return v
 }
 
-// exact says whether each update that was sent is in the books once, and the clients know it of each.
+// exact says whether each update that was sent is in the books once, and the clients know it of
+// each.
 func (v *verdict) exact() bool {
 	return v.differences == 0 && v.sent == v.booked && v.sent.APIRequests() == v.updates &&
 		v.unknown == 0 && v.committed == v.updates
@@ -135,7 +136,8 @@ func (d *demo) readBooks(ctx context.Context) (*books, error) {
 	return b, err
 }
 
-// compare compares what the clients know with the books and prints it. It returns ErrDiffer if they differ.
+// compare compares what the clients know with the books and prints it. It returns ErrDiffer if they
+// differ.
 func (d *demo) compare(ctx context.Context) error {
 	b, err := d.readBooks(ctx)
 	if err != nil {

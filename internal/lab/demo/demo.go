@@ -1,5 +1,6 @@
-// Package demo shows what spendflush is for: ten instances as processes of their own, mixed traffic over HTTP, and one
-// fault after the other. In the end what the clients have sent is compared with the books, to the last digit.
+// Package demo shows what spendflush is for: ten instances as processes of their own, mixed traffic
+// over HTTP, and one fault after the other. In the end what the clients have sent is compared with
+// the books, to the last digit.
 package demo
 
 import (
@@ -28,7 +29,8 @@ type Config struct {
 }
 
 var (
-	// ErrDiffer is returned when an update that was sent isn't in the books exactly once, or it isn't known.
+	// ErrDiffer is returned when an update that was sent isn't in the books exactly once, or it
+	// isn't known.
 	ErrDiffer = errors.New("the books differ")
 	// ErrRefused is returned when the program refuses the settings.
 	ErrRefused = errors.New("the instances refuse their settings")
@@ -63,9 +65,10 @@ type demo struct {
 	trafficTook time.Duration
 }
 
-// Run runs a demonstration. When stop is closed, the traffic ends and is compared; what comes after is left out. When
-// ctx ends, all ends at once. In any case nothing is left when Run returns: no process and no file. Errors: ErrDiffer,
-// ErrRefused, ErrStopped, ctx's; a *servers.MissingError where Postgres or Redis isn't installed.
+// Run runs a demonstration. When stop is closed, the traffic ends and is compared; what comes after
+// is left out. When ctx ends, all ends at once. In any case nothing is left when Run returns: no
+// process and no file. Errors: ErrDiffer, ErrRefused, ErrStopped, ctx's; a *servers.MissingError
+// where Postgres or Redis isn't installed.
 func Run(ctx context.Context, stop <-chan struct{}, c Config) (err error) {
 	d := &demo{Config: c, out: c.Out, begun: time.Now()}
 	defer func() { err = errors.Join(err, d.clean(ctx)) }()
@@ -144,7 +147,8 @@ func (d *demo) start(ctx context.Context) (err error) {
 	return d.checkBooks(ctx)
 }
 
-// checkBooks finds out which books the instances have made, for what is theirs in Redis lies under their id.
+// checkBooks finds out which books the instances have made, for what is theirs in Redis lies under
+// their id.
 func (d *demo) checkBooks(ctx context.Context) error {
 	store, err := pgstore.Open(ctx, d.postgres.URL(""), pgstore.Options{MaxConns: 1})
 	if err != nil {
@@ -168,7 +172,8 @@ func inherited() (environ []string) {
 	return environ
 }
 
-// work lets clients and faults work until the time is over, early ends or something happens that should not.
+// work lets clients and faults work until the time is over, early ends or something happens that
+// should not.
 func (d *demo) work(ctx, early context.Context) error {
 	var err error
 	if d.clients, err = newClients(d.instances); err != nil {
@@ -212,7 +217,8 @@ func (d *demo) work(ctx, early context.Context) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// stopClients ends the traffic, and waits until all that was sent is committed. The error is of what should not happen.
+// stopClients ends the traffic, and waits until all that was sent is committed. The error is of
+// what should not happen.
 func (d *demo) stopClients(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
@@ -255,7 +261,8 @@ func (d *demo) drain(ctx context.Context) (err error) {
 	return err
 }
 
-// clean ends all that was started and removes what it has left. After the end of ctx it doesn't wait for clean ends.
+// clean ends all that was started and removes what it has left. After the end of ctx it doesn't
+// wait for clean ends.
 func (d *demo) clean(ctx context.Context) (err error) {
 	d.out.Leave()
 	if d.clients != nil {

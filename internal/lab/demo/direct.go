@@ -12,15 +12,16 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// How the direct writers write. Both favour them: the more updates a transaction has, the more often it deadlocks, and
-// with Postgres' own deadlock_timeout each deadlock would hold up some of them for a second.
+// How the direct writers write. Both favour them: the more updates a transaction has, the more
+// often it deadlocks, and with Postgres' own deadlock_timeout each deadlock would hold up some of
+// them for a second.
 const (
 	directBuffer    = 4
 	deadlockTimeout = 10 * time.Millisecond
 )
 
-// direct lets as many writers as there were instances write the traffic to tables of their own, a statement a row, and
-// says what became of it. They have the machine for themselves.
+// direct lets as many writers as there were instances write the traffic to tables of their own, a
+// statement a row, and says what became of it. They have the machine for themselves.
 func (d *demo) direct(ctx, early context.Context) error {
 	traffic, err := load.New(shape(len(d.clients.all)))
 	if err != nil {
@@ -32,12 +33,13 @@ func (d *demo) direct(ctx, early context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Its tables go with the server. To drop them may fail: the connection for it may be one of those that are ended below.
+	// Its tables go with the server. To drop them may fail: the connection for it may be one of
+	// those that are ended below.
 	defer func() { _ = writers.Close(context.WithoutCancel(ctx)) }()
 	d.out.Print(fmt.Sprintf("\nThe same traffic without spendflush, for %s: %d writers, each with transactions of %d updates, row by row in the\norder of arrival; one that deadlocks is tried again up to three times. In their favour Postgres looks for deadlocks after\n%s instead of 1s, and nothing is killed or emptied.",
 		d.Direct, d.Instances, directBuffer, deadlockTimeout))
-	// What is not through when the time is over doesn't count, and isn't waited for: writers that block each other may take
-	// as long again.
+	// What is not through when the time is over doesn't count, and isn't waited for: writers that
+	// block each other may take as long again.
 	run, cancel := context.WithTimeout(early, d.Direct)
 	defer cancel()
 	done := make(chan error, 1)
@@ -91,7 +93,8 @@ func share(part, all spend.Amount) float64 {
 	return 100 * p / max(a, 1e-12)
 }
 
-// endWriters ends the transactions that are still at work, again and again, for they may be tried anew.
+// endWriters ends the transactions that are still at work, again and again, for they may be tried
+// anew.
 func (d *demo) endWriters(ctx context.Context, done <-chan error) error {
 	for {
 		_, err := d.watch.conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spendflush direct'")

@@ -36,8 +36,8 @@ const (
 	downFor   = 500 * time.Millisecond // from a kill to the start of the next process
 )
 
-// run makes one fault after the other until ctx ends. Each begins when everybody has come round from the one before. When
-// run returns, all instances are there, unless hard has ended.
+// run makes one fault after the other until ctx ends. Each begins when everybody has come round
+// from the one before. When run returns, all instances are there, unless hard has ended.
 func (f *faults) run(ctx, hard context.Context) error {
 	for i := 0; ; i++ {
 		if err := sleep(ctx, f.d.faultEvery()); err != nil {
@@ -131,8 +131,9 @@ func (f *faults) killHolder(ctx, hard context.Context) error {
 	return nil
 }
 
-// emptyRedis is FLUSHALL: queue, lock and all are gone. What was acknowledged is still with the instances that sent it,
-// if they live; so it is done when nothing of one that was killed is left in the queue.
+// emptyRedis is FLUSHALL: queue, lock and all are gone. What was acknowledged is still with the
+// instances that sent it, if they live; so it is done when nothing of one that was killed is left
+// in the queue.
 func (f *faults) emptyRedis(ctx context.Context) error {
 	err := until(ctx, func() (bool, error) {
 		stats, err := f.d.redis.queue.Stats(ctx, 0)
@@ -161,7 +162,8 @@ func (f *faults) emptyRedis(ctx context.Context) error {
 	return nil
 }
 
-// oldestUnconfirmed returns when the oldest batch was sealed that the instance doesn't know to be in Postgres.
+// oldestUnconfirmed returns when the oldest batch was sealed that the instance doesn't know to be
+// in Postgres.
 func (f *faults) oldestUnconfirmed(ctx context.Context, in *instance) (oldest time.Time, err error) {
 	shard, err := f.shard(ctx, in)
 	return shard.Oldest, err
@@ -180,8 +182,8 @@ func (f *faults) shard(ctx context.Context, in *instance) (shard spendflush.Shar
 	return status.Shards[0], nil
 }
 
-// freezeHolder stops the lock holder where it is, perhaps in the middle of a flush, until another one has the lock, and
-// lets it go on.
+// freezeHolder stops the lock holder where it is, perhaps in the middle of a flush, until another
+// one has the lock, and lets it go on.
 func (f *faults) freezeHolder(ctx context.Context) error {
 	in, err := f.holder(ctx, "")
 	if err != nil {
@@ -229,7 +231,8 @@ func (f *faults) freezeHolder(ctx context.Context) error {
 	return nil
 }
 
-// fenced returns how often a flush of the process was rolled back because another one had claimed its batches.
+// fenced returns how often a flush of the process was rolled back because another one had claimed
+// its batches.
 func (f *faults) fenced(ctx context.Context, in *instance) (n int, err error) {
 	err = f.get(ctx, in, "/metrics", func(r io.Reader) error {
 		lines := bufio.NewScanner(r)

@@ -14,8 +14,9 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// instance is one of the places where `spendflush serve` runs. Processes follow each other there: what was killed is
-// started again. It is used by the goroutine that does the faults; the others look at it through address and state.
+// instance is one of the places where `spendflush serve` runs. Processes follow each other there:
+// what was killed is started again. It is used by the goroutine that does the faults; the others
+// look at it through address and state.
 type instance struct {
 	number  int
 	program string

@@ -39,7 +39,8 @@ func (l *ledger) note(u *spend.Update) {
 	sum.counters.Add(&c)
 }
 
-// book is what the books have to say: a row for each entity, and one for each entity, day and combination of dimensions.
+// book is what the books have to say: a row for each entity, and one for each entity, day and
+// combination of dimensions.
 type book struct {
 	entities map[spend.Entity]spend.Counters
 	days     map[daily]spend.Counters

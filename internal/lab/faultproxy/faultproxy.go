@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Proxy passes TCP connections on to a server until told to misbehave. All methods may be called at any time by
-// several goroutines.
+// Proxy passes TCP connections on to a server until told to misbehave. All methods may be called at
+// any time by several goroutines.
 type Proxy struct {
 	listener net.Listener
 	serving  sync.WaitGroup
@@ -57,11 +57,13 @@ func Start(target string) (*Proxy, error) {
 // Addr is where clients connect.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// CutNextReply lets the server get the next request and closes the connection instead of passing the reply on.
+// CutNextReply lets the server get the next request and closes the connection instead of passing
+// the reply on.
 func (p *Proxy) CutNextReply() { p.CutReplies("", 1) }
 
-// CutReplies does that with the next n requests whose bytes hold the text, and replaces an earlier CutReplies. The
-// server gets all of such a request, however many pieces it comes in. An n of 0 cuts no more.
+// CutReplies does that with the next n requests whose bytes hold the text, and replaces an earlier
+// CutReplies. The server gets all of such a request, however many pieces it comes in. An n of 0
+// cuts no more.
 func (p *Proxy) CutReplies(text string, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,8 +94,9 @@ func (p *Proxy) Refuse(refuse bool) {
 	}
 }
 
-// Silence stops passing bytes in both directions, on old and new connections, and closes none of them: nobody gets to
-// know. This is how a cut network looks. Silence(false) passes on what was held back meanwhile.
+// Silence stops passing bytes in both directions, on old and new connections, and closes none of
+// them: nobody gets to know. This is how a cut network looks. Silence(false) passes on what was
+// held back meanwhile.
 func (p *Proxy) Silence(silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +113,8 @@ func (p *Proxy) Drop() {
 	}
 }
 
-// Lead has new connections go to another address. Those that are open stay where they are; Drop ends them.
+// Lead has new connections go to another address. Those that are open stay where they are; Drop
+// ends them.
 func (p *Proxy) Lead(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,7 +128,8 @@ func (p *Proxy) leadsTo() string {
 	return p.target
 }
 
-// Close ends the proxy and all its connections, and waits until they are gone. It may be called once.
+// Close ends the proxy and all its connections, and waits until they are gone. It may be called
+// once.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true

@@ -15,7 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// startEcho starts a server that sends every line back, and returns its address and how many it got.
+// startEcho starts a server that sends every line back, and returns its address and how many it
+// got.
 func startEcho(t *testing.T) (string, *atomic.Int64) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

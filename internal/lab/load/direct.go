@@ -27,17 +27,20 @@ type DirectConfig struct {
 	// Writers is the number of instances, each with a connection. Default: 10.
 	Writers int
 
-	// Buffer is the number of updates that an instance gathers and writes in one transaction. Default: 20.
+	// Buffer is the number of updates that an instance gathers and writes in one transaction.
+	// Default: 20.
 	Buffer int
 
-	// DeadlockTimeout is how long its connections wait for a row before Postgres looks for a deadlock. Only a superuser may
-	// set it. Default: the server's own, which is a second unless its configuration says otherwise.
+	// DeadlockTimeout is how long its connections wait for a row before Postgres looks for a
+	// deadlock. Only a superuser may set it. Default: the server's own, which is a second unless
+	// its configuration says otherwise.
 	DeadlockTimeout time.Duration
 }
 
-// Direct is what a service does by itself: each instance writes what it has gathered in a transaction, a statement a
-// row, in the order in which it came. Two of them that meet the same rows in another order deadlock. A transaction that
-// Postgres ends for that is tried again at once, three times at most; then its updates are lost.
+// Direct is what a service does by itself: each instance writes what it has gathered in a
+// transaction, a statement a row, in the order in which it came. Two of them that meet the same
+// rows in another order deadlock. A transaction that Postgres ends for that is tried again at once,
+// three times at most; then its updates are lost.
 type Direct struct {
 	config DirectConfig
 	pool   *pgxpool.Pool
@@ -112,9 +115,10 @@ func (d *Direct) Stats() DirectStats {
 	return d.stats
 }
 
-// Run books count updates of the workload from the first one on (count 0: without end), and blocks until they are
-// through or lost. When ctx ends, transactions at work are finished, and Run returns nil: the updates taken are then
-// the first ones, Updates + Lost of them. Any failure but those it is about ends the run, and is returned.
+// Run books count updates of the workload from the first one on (count 0: without end), and blocks
+// until they are through or lost. When ctx ends, transactions at work are finished, and Run returns
+// nil: the updates taken are then the first ones, Updates + Lost of them. Any failure but those it
+// is about ends the run, and is returned.
 func (d *Direct) Run(ctx context.Context, w *Workload, first, count uint64) error {
 	start := time.Now()
 	end := uint64(math.MaxUint64)

@@ -14,9 +14,10 @@ import (
 	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
-// Tables are books that are written a row at a time: the total of each entity, and the rollup of each combination and
-// hour. They have the columns, keys, indexes and fillfactor of spendflush's own. What its dictionaries hold, the texts of
-// the keys, isn't written at all, which favours those who write here.
+// Tables are books that are written a row at a time: the total of each entity, and the rollup of
+// each combination and hour. They have the columns, keys, indexes and fillfactor of spendflush's
+// own. What its dictionaries hold, the texts of the keys, isn't written at all, which favours those
+// who write here.
 type Tables struct {
 	pool   *pgxpool.Pool
 	schema string // quoted
@@ -60,7 +61,8 @@ INSERT INTO %s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
 VALUES ($1, $2, $3, ` + values(4) + `)
 ON CONFLICT (day, hour, series) DO UPDATE SET ` + pgstore.Columns("% = t.% + excluded.%")
 
-// addRollupOnce is addRollup for an id that is new. In a SELECT a parameter isn't of its column's type, so each says its own.
+// addRollupOnce is addRollup for an id that is new. In a SELECT a parameter isn't of its column's
+// type, so each says its own.
 var addRollupOnce = `
 WITH new AS (INSERT INTO %[1]s.seen (id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING id)
 INSERT INTO %[1]s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
@@ -76,8 +78,8 @@ func bigints(first int) string {
 	return b.String()
 }
 
-// MakeTables makes the tables in a new schema of the name. It fails if there is one already. The pool stays the
-// caller's.
+// MakeTables makes the tables in a new schema of the name. It fails if there is one already. The
+// pool stays the caller's.
 func MakeTables(ctx context.Context, pool *pgxpool.Pool, schema string) (*Tables, error) {
 	t := &Tables{pool: pool, schema: pgx.Identifier{schema}.Sanitize()}
 	t.addTotal = fmt.Sprintf(addTotal, t.schema)
@@ -111,8 +113,8 @@ type Execer interface {
 	Exec(ctx context.Context, statement string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Add adds the update, a statement a row, and returns how many rows that were: the totals of its entities, and its
-// rollup. Outside a transaction each of them is one.
+// Add adds the update, a statement a row, and returns how many rows that were: the totals of its
+// entities, and its rollup. Outside a transaction each of them is one.
 func (t *Tables) Add(ctx context.Context, to Execer, u *spend.Update) (rows int, err error) {
 	c := Counters(u)
 	for _, e := range Entities(&u.Series) {

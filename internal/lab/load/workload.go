@@ -12,16 +12,16 @@ type Shape struct {
 	// Seed makes another sequence of the same shape.
 	Seed uint64
 
-	// Keys is the number of API keys, 1 to MaxKeys. Default: 1000. Three keys share a user, ten users a team, twenty
-	// teams an organization.
+	// Keys is the number of API keys, 1 to MaxKeys. Default: 1000. Three keys share a user, ten
+	// users a team, twenty teams an organization.
 	Keys int
 
-	// Skew says how the keys are chosen. 0: they take turns. 1: at random, all alike. 3: at random, the busiest
-	// hundredth of the keys having a fifth of the updates. At most 10.
+	// Skew says how the keys are chosen. 0: they take turns. 1: at random, all alike. 3: at random,
+	// the busiest hundredth of the keys having a fifth of the updates. At most 10.
 	Skew int
 
-	// Models is the number of models that each key uses at random, 1 to 8. Default: 1, so that there are as many
-	// combinations as keys.
+	// Models is the number of models that each key uses at random, 1 to 8. Default: 1, so that
+	// there are as many combinations as keys.
 	Models int
 
 	// Time is that of all updates. Zero: none, they count when they are booked.
@@ -48,7 +48,8 @@ var (
 	agents  = [4]string{"agent-support", "agent-research", "agent-code", "agent-sales"}
 )
 
-// New returns the workload of the shape. It takes about 60 bytes a key. The error names the field and what is allowed.
+// New returns the workload of the shape. It takes about 60 bytes a key. The error names the field
+// and what is allowed.
 func New(s Shape) (*Workload, error) {
 	if s.Keys == 0 {
 		s.Keys = 1000
@@ -97,8 +98,8 @@ func mix(x uint64) uint64 {
 // Shape returns the shape, with its defaults.
 func (w *Workload) Shape() Shape { return w.shape }
 
-// Update returns the update of that number. It allocates nothing. Its tags are the workload's: they must not be
-// changed.
+// Update returns the update of that number. It allocates nothing. Its tags are the workload's: they
+// must not be changed.
 func (w *Workload) Update(number uint64) (u spend.Update) {
 	w.Fill(number, &u)
 	return u
@@ -120,7 +121,8 @@ func (w *Workload) Fill(number uint64, u *spend.Update) {
 		u.CacheReadInputTokens = u.PromptTokens / 2
 		u.CacheCreationInputTokens = int64(random >> 30 & 0xff)
 	}
-	// Prices a token of a few millionths of a dollar, and an odd number of 10^-12 dollars: no digit is to spare.
+	// Prices a token of a few millionths of a dollar, and an odd number of 10^-12 dollars: no digit
+	// is to spare.
 	u.Spend = spend.Picodollars(u.PromptTokens*2_500_003 + u.CompletionTokens*10_000_019 + int64(random>>38&0xffff))
 }
 
@@ -198,8 +200,8 @@ func (w *Workload) Sums(first, count uint64) Sums {
 // Combinations returns how many combinations of ids, tags and dimensions the workload can have.
 func (w *Workload) Combinations() int { return w.shape.Keys * w.shape.Models }
 
-// Entities returns whom the series counts on, in the order in which a service usually writes them: the key first. The
-// tags must be a set.
+// Entities returns whom the series counts on, in the order in which a service usually writes them:
+// the key first. The tags must be a set.
 func Entities(s *spend.Series) []spend.Entity {
 	all := make([]spend.Entity, 0, 6+len(s.Tags)+1)
 	add := func(t spend.EntityType, id, team string) {

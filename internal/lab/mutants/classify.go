@@ -65,8 +65,8 @@ func read(from io.Reader) (*tally, error) {
 	}
 }
 
-// failed says whether the test failed, or was running when the package did: a panic elsewhere, or a test that hangs,
-// doesn't end it.
+// failed says whether the test failed, or was running when the package did: a panic elsewhere, or a
+// test that hangs, doesn't end it.
 func (t *tally) failed(test string) bool {
 	switch t.states[test] {
 	case "fail":

@@ -1,13 +1,13 @@
-// Command mutants tests the tests: it switches the guards off that exact books rest on, one at a time, and runs the
-// tests that must notice. No file of the module is changed.
+// Command mutants tests the tests: it switches the guards off that exact books rest on, one at a
+// time, and runs the tests that must notice. No file of the module is changed.
 //
 //	go run ./internal/lab/mutants                  all of them, some minutes; needs what the tests need
 //	go run ./internal/lab/mutants -run 'claim'     those whose name matches
 //	go run ./internal/lab/mutants -table           the page docs/mutants.md
 //
-// It exits with 1 if a mutant survives, if another test than one of those named fails, or if a mutant can't be made any
-// more: its text isn't found exactly once, or it doesn't compile. The table is in engine.go, sums.go, sqlbooks.go and
-// redis.go.
+// It exits with 1 if a mutant survives, if another test than one of those named fails, or if a
+// mutant can't be made any more: its text isn't found exactly once, or it doesn't compile. The
+// table is in engine.go, sums.go, sqlbooks.go and redis.go.
 package main
 
 import (

@@ -1,6 +1,7 @@
 package main
 
-// memoryMutants take away guards of the store and the queue in memory, on which the simulator relies.
+// memoryMutants take away guards of the store and the queue in memory, on which the simulator
+// relies.
 var memoryMutants = []mutant{
 	{
 		name: "a store in memory that books again", pkg: "sql/memstore", quick: true,

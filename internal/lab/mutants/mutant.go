@@ -18,8 +18,8 @@ type mutant struct {
 	quick bool // "make test" runs it too
 }
 
-// edit replaces a text that is found exactly once in a file. Texts are kept short, so that changes nearby leave them
-// alone.
+// edit replaces a text that is found exactly once in a file. Texts are kept short, so that changes
+// nearby leave them alone.
 type edit struct {
 	file     string // below the module's root, with slashes
 	old, new string

@@ -1,9 +1,11 @@
 package main
 
-// redisMutants are about the queue and the locks. A lock only spares work, so its guards keep flushers out of each
-// other's way and not the books exact; but a lock that two hold, or nobody can get, is noticed at once.
+// redisMutants are about the queue and the locks. A lock only spares work, so its guards keep
+// flushers out of each other's way and not the books exact; but a lock that two hold, or nobody can
+// get, is noticed at once.
 //
-// Left out: a lease that has ended isn't trusted anew by a late renewal. Lost is closed by then and can't be opened.
+// Left out: a lease that has ended isn't trusted anew by a late renewal. Lost is closed by then and
+// can't be opened.
 var redisMutants = []mutant{
 	{
 		name:  "acks of who has no window",

@@ -1,9 +1,10 @@
 package main
 
-// laneMutants are about the goroutines of a relay: that none waits for the server of another one, and what each may take from a
-// call during which another one went on.
+// laneMutants are about the goroutines of a relay: that none waits for the server of another one,
+// and what each may take from a call during which another one went on.
 //
-// Left out: a mark that was read for an identity which is changed by then. It doesn't follow the chain of the new one either.
+// Left out: a mark that was read for an identity which is changed by then. It doesn't follow the
+// chain of the new one either.
 var laneMutants = []mutant{
 	{
 		name:  "Postgres asked where pushes are made",

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// runner runs the tests of mutants. The files of the module stay as they are: go builds with an overlay, which it
-// honours for embedded files too.
+// runner runs the tests of mutants. The files of the module stay as they are: go builds with an
+// overlay, which it honours for embedded files too.
 type runner struct {
 	root    string
 	timeout time.Duration // for the tests of one mutant; building comes on top
@@ -27,7 +27,8 @@ const buildTime = 5 * time.Minute
 // unchangedTime is for the tests of all mutants of a package together, on the program as it is.
 const unchangedTime = 20 * time.Minute
 
-// try builds the mutant and runs the tests that must catch it. An error is one of the mutant or of this machine.
+// try builds the mutant and runs the tests that must catch it. An error is one of the mutant or of
+// this machine.
 func (r *runner) try(ctx context.Context, m *mutant) (classified, error) {
 	dir, err := os.MkdirTemp("", "spendflush-mutant-")
 	if err != nil {
@@ -68,7 +69,8 @@ func (r *runner) test(ctx context.Context, timeout time.Duration, pkg string, te
 	return j, err
 }
 
-// pattern is the -run pattern for exactly these tests, with all subtests of those of which one is named.
+// pattern is the -run pattern for exactly these tests, with all subtests of those of which one is
+// named.
 func pattern(tests []string) string {
 	var names []string
 	for _, test := range tests {

@@ -2,8 +2,8 @@ package main
 
 // sqlMutants are about the transaction that books a flush.
 //
-// Left out: deadlocks are tried again inside Apply. Without that the flusher tries again later, and the books are the
-// same.
+// Left out: deadlocks are tried again inside Apply. Without that the flusher tries again later, and
+// the books are the same.
 var sqlMutants = []mutant{
 	{
 		name:  "version read once",

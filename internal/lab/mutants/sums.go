@@ -1,6 +1,7 @@
 package main
 
-// sumMutants are about the sums themselves: the open map, the seal, the format of batches, amounts and keys.
+// sumMutants are about the sums themselves: the open map, the seal, the format of batches, amounts
+// and keys.
 var sumMutants = []mutant{
 	{
 		name:  "sealed sums not cleared",

@@ -1,6 +1,7 @@
 package main
 
-// traceMutants are guards of what is told of an update from its request to its commit, and of what that costs.
+// traceMutants are guards of what is told of an update from its request to its commit, and of what
+// that costs.
 var traceMutants = []mutant{
 	{
 		name:  "work for no tracer",

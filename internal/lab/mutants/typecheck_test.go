@@ -18,7 +18,8 @@ import (
 	"testing"
 )
 
-// typeChecker looks whether changed files would build, which takes milliseconds where building takes seconds.
+// typeChecker looks whether changed files would build, which takes milliseconds where building
+// takes seconds.
 type typeChecker struct {
 	files   *token.FileSet
 	imports types.Importer
@@ -96,8 +97,8 @@ func (c *typeChecker) parse(t *testing.T, root, dir string, names []string) {
 	}
 }
 
-// changed returns why the packages of the files don't build with these texts, nil if they do. Files that aren't Go are
-// looked at by nobody before they are run.
+// changed returns why the packages of the files don't build with these texts, nil if they do. Files
+// that aren't Go are looked at by nobody before they are run.
 func (c *typeChecker) changed(texts map[string]string) error {
 	for file := range texts {
 		if path.Ext(file) != ".go" {

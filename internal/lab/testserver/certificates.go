@@ -15,14 +15,16 @@ import (
 	"time"
 )
 
-// Certificates are files in PEM: a certificate authority, and certificates with their keys that it has signed.
+// Certificates are files in PEM: a certificate authority, and certificates with their keys that it
+// has signed.
 type Certificates struct {
 	CA                    string
 	ServerCert, ServerKey string // for localhost, 127.0.0.1, redis.example and spend.example
 	ClientCert, ClientKey string
 }
 
-// NewCertificates makes an authority of its own at each call, so that the certificates of two calls don't go together.
+// NewCertificates makes an authority of its own at each call, so that the certificates of two calls
+// don't go together.
 func NewCertificates(t testing.TB) *Certificates {
 	t.Helper()
 	return newCertificates(t, time.Now().Add(24*time.Hour))

@@ -16,8 +16,8 @@ import (
 	"github.com/spendflush/spendflush/internal/servers"
 )
 
-// PostgresSettings are those of every test server. The time zone is one that nobody is in by chance, off the full
-// hour: what takes the session's zone for UTC doesn't pass.
+// PostgresSettings are those of every test server. The time zone is one that nobody is in by
+// chance, off the full hour: what takes the session's zone for UTC doesn't pass.
 var PostgresSettings = map[string]string{
 	"fsync":           "off", // the data needn't survive the machine; that of a killed server is in the page cache
 	"max_connections": "200",
@@ -46,8 +46,8 @@ var (
 	})
 )
 
-// Postgres returns the URL of a new empty database on the Postgres that the package's tests share. It is dropped when
-// the test ends, whoever still uses it.
+// Postgres returns the URL of a new empty database on the Postgres that the package's tests share.
+// It is dropped when the test ends, whoever still uses it.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, "")
@@ -101,13 +101,15 @@ func localPostgres(ctx context.Context) (string, error) {
 	return p.URL(""), nil
 }
 
-// NewPostgres starts a Postgres for this test alone, which may kill and restart it. It is always one of this machine.
+// NewPostgres starts a Postgres for this test alone, which may kill and restart it. It is always
+// one of this machine.
 func NewPostgres(t testing.TB) *servers.Postgres {
 	t.Helper()
 	return NewPostgresIn(t, privateDir(t), nil)
 }
 
-// NewPostgresIn is NewPostgres with its data in a directory of the caller's, such as a small disk, and more settings.
+// NewPostgresIn is NewPostgres with its data in a directory of the caller's, such as a small disk,
+// and more settings.
 func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *servers.Postgres {
 	t.Helper()
 	from, err := template()
@@ -119,8 +121,8 @@ func NewPostgresIn(t testing.TB, dir string, settings map[string]string) *server
 	return start(t, servers.PostgresConfig{Dir: dir, Template: from, Settings: all})
 }
 
-// NewStandby starts a Postgres for this test alone that follows the primary at the URL by streaming. It is always one of
-// this machine.
+// NewStandby starts a Postgres for this test alone that follows the primary at the URL by
+// streaming. It is always one of this machine.
 func NewStandby(t testing.TB, primaryURL string) *servers.Postgres {
 	t.Helper()
 	return start(t, servers.PostgresConfig{Dir: privateDir(t), Primary: primaryURL, Settings: PostgresSettings})
@@ -169,8 +171,8 @@ func privateDir(t testing.TB) string {
 	return dir
 }
 
-// PgBouncer starts Debian's PgBouncer in transaction mode before the database and returns the URL of the way through
-// it. Settings are more lines of its section [pgbouncer].
+// PgBouncer starts Debian's PgBouncer in transaction mode before the database and returns the URL
+// of the way through it. Settings are more lines of its section [pgbouncer].
 func PgBouncer(t testing.TB, postgresURL string, settings map[string]string) string {
 	t.Helper()
 	dir := privateDir(t)

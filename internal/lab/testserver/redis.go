@@ -21,8 +21,8 @@ var (
 	freeNumbers = numbers(RedisDatabases)
 )
 
-// numbers returns a channel that holds the numbers below n. Taking and giving back at its two ends lets a number rest
-// as long as possible before it is used again.
+// numbers returns a channel that holds the numbers below n. Taking and giving back at its two ends
+// lets a number rest as long as possible before it is used again.
 func numbers(n int) chan int {
 	c := make(chan int, n)
 	for i := range n {
@@ -31,8 +31,9 @@ func numbers(n int) chan int {
 	return c
 }
 
-// Redis returns the URL of an empty database on the Redis that the package's tests share. It is emptied when the test
-// ends. FLUSHALL, CONFIG SET and the like reach the other tests' databases too: NewRedis is for that.
+// Redis returns the URL of an empty database on the Redis that the package's tests share. It is
+// emptied when the test ends. FLUSHALL, CONFIG SET and the like reach the other tests' databases
+// too: NewRedis is for that.
 func Redis(t testing.TB) string {
 	t.Helper()
 	o, err := redis.ParseURL(sharedRedis.get(t))
@@ -78,9 +79,10 @@ func localRedis(ctx context.Context) (string, error) {
 	return r.URL(), nil
 }
 
-// NewRedis starts a Redis for this test alone, which may kill, pause and restart it. It writes its append-only file
-// before it replies, and never waits for the disk: a killed one comes back with all that it has acknowledged. It is
-// always one of this machine. Args are more arguments for redis-server.
+// NewRedis starts a Redis for this test alone, which may kill, pause and restart it. It writes its
+// append-only file before it replies, and never waits for the disk: a killed one comes back with
+// all that it has acknowledged. It is always one of this machine. Args are more arguments for
+// redis-server.
 func NewRedis(t testing.TB, args ...string) *servers.Redis {
 	t.Helper()
 	dir := privateDir(t)
@@ -101,8 +103,8 @@ func NewRedis(t testing.TB, args ...string) *servers.Redis {
 	return r
 }
 
-// inspectRedis tells the name of what isn't Redis but says so, such as valkey, too. Package queues asks the same; its own
-// tests use this package, so this one can't use it.
+// inspectRedis tells the name of what isn't Redis but says so, such as valkey, too. Package queues
+// asks the same; its own tests use this package, so this one can't use it.
 func inspectRedis(ctx context.Context, url string) (is inspection, err error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {

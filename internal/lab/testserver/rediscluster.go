@@ -24,12 +24,13 @@ const (
 	clusterMasters = 3
 	clusterSlots   = 16384
 
-	// clusterNodeTimeout is how long a node of a cluster may be silent. Another takes over about a second later.
+	// clusterNodeTimeout is how long a node of a cluster may be silent. Another takes over about a
+	// second later.
 	clusterNodeTimeout = time.Second
 )
 
-// RedisCluster is a Redis Cluster of six servers of this machine, for one test, which may do with it what it wants.
-// Servers 0 to 2 are masters at first, and server n+3 replicates server n.
+// RedisCluster is a Redis Cluster of six servers of this machine, for one test, which may do with
+// it what it wants. Servers 0 to 2 are masters at first, and server n+3 replicates server n.
 type RedisCluster struct {
 	t        testing.TB
 	Servers  []*servers.Redis
@@ -37,15 +38,15 @@ type RedisCluster struct {
 	tlsPorts []int // by server, if clients are to come with TLS
 }
 
-// NewRedisCluster starts a cluster and returns when all of its slots are served and each master has its replica. Args are
-// more arguments of each server.
+// NewRedisCluster starts a cluster and returns when all of its slots are served and each master has
+// its replica. Args are more arguments of each server.
 func NewRedisCluster(t testing.TB, args ...string) *RedisCluster {
 	t.Helper()
 	return newRedisCluster(t, nil, args)
 }
 
-// NewRedisClusterTLS is NewRedisCluster with TLS among the nodes and to clients, which must show a certificate. Clients
-// of the test itself come without.
+// NewRedisClusterTLS is NewRedisCluster with TLS among the nodes and to clients, which must show a
+// certificate. Clients of the test itself come without.
 func NewRedisClusterTLS(t testing.TB, certificates *Certificates) *RedisCluster {
 	t.Helper()
 	return newRedisCluster(t, certificates, []string{
@@ -86,7 +87,8 @@ func newRedisCluster(t testing.TB, certificates *Certificates, args []string) *R
 	return c
 }
 
-// startNode starts a server on ports that nothing listens on. It may be called by another goroutine than the test's.
+// startNode starts a server on ports that nothing listens on. It may be called by another goroutine
+// than the test's.
 func startNode(t testing.TB, dir, password string, args []string) *servers.Redis {
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
@@ -106,7 +108,8 @@ func startNode(t testing.TB, dir, password string, args []string) *servers.Redis
 	return nil
 }
 
-// freeTestPort returns a port that nothing listens on, clear of those that systems give to outgoing connections.
+// freeTestPort returns a port that nothing listens on, clear of those that systems give to outgoing
+// connections.
 func freeTestPort() int {
 	for {
 		port := 10240 + mathrand.IntN(21000)
@@ -157,7 +160,8 @@ func (c *RedisCluster) join(ctx context.Context) {
 	c.AwaitHealthy(ctx)
 }
 
-// AwaitHealthy waits until all nodes that run see all slots served, and each master has a replica in sync.
+// AwaitHealthy waits until all nodes that run see all slots served, and each master has a replica
+// in sync.
 func (c *RedisCluster) AwaitHealthy(ctx context.Context) {
 	c.t.Helper()
 	for n := range c.Servers {
@@ -228,8 +232,8 @@ func (c *RedisCluster) ID(n int) string {
 	return id
 }
 
-// MasterOf returns the number of the server that says it is the master of the key's slot, and asks only servers other
-// than those given. It waits until one is.
+// MasterOf returns the number of the server that says it is the master of the key's slot, and asks
+// only servers other than those given. It waits until one is.
 func (c *RedisCluster) MasterOf(key string, except ...int) int {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)

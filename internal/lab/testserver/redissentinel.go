@@ -24,8 +24,8 @@ const (
 	sentinelDown    = time.Second // how long a master may be silent
 )
 
-// RedisSentinels is a master with a replica, and three sentinels that watch them, for one test, which may do with them
-// what it wants. Server 0 is master at first.
+// RedisSentinels is a master with a replica, and three sentinels that watch them, for one test,
+// which may do with them what it wants. Server 0 is master at first.
 type RedisSentinels struct {
 	t         testing.TB
 	Servers   []*servers.Redis
@@ -33,8 +33,8 @@ type RedisSentinels struct {
 	password  string // of the servers; the sentinels have another
 }
 
-// NewRedisSentinels starts the servers and returns when the replica is in sync and all sentinels know of it and of each
-// other.
+// NewRedisSentinels starts the servers and returns when the replica is in sync and all sentinels
+// know of it and of each other.
 func NewRedisSentinels(t testing.TB) *RedisSentinels {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)

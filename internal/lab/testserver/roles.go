@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Role makes a role without any rights, unless there is one of that name, and returns the way to the database for it.
-// What it was granted there is taken from it when the test ends; the role stays, as others may have rights by then.
+// Role makes a role without any rights, unless there is one of that name, and returns the way to
+// the database for it. What it was granted there is taken from it when the test ends; the role
+// stays, as others may have rights by then.
 func Role(t testing.TB, databaseURL, role string) string {
 	t.Helper()
 	const password = "only-what-it-needs"
@@ -24,7 +25,8 @@ func Role(t testing.TB, databaseURL, role string) string {
 	return u.String()
 }
 
-// Grant says to the database, as the owner of its tables, what the runbook lists under Roles, with that role.
+// Grant says to the database, as the owner of its tables, what the runbook lists under Roles, with
+// that role.
 func Grant(t testing.TB, databaseURL, runbook, role string) {
 	t.Helper()
 	text, err := os.ReadFile(runbook)

@@ -20,8 +20,8 @@ const (
 	pollInterval = 50 * time.Millisecond
 )
 
-// Main runs the tests of a package, stops the servers, calls each of after, fails if a goroutine is left, and
-// exits.
+// Main runs the tests of a package, stops the servers, calls each of after, fails if a goroutine is
+// left, and exits.
 func Main(m *testing.M, after ...func() error) {
 	code := m.Run()
 	errs := []error{end()}
@@ -42,7 +42,8 @@ func Main(m *testing.M, after ...func() error) {
 	os.Exit(code)
 }
 
-// PostgresVariable and RedisVariable name the variables with the URLs of servers that the tests are to use.
+// PostgresVariable and RedisVariable name the variables with the URLs of servers that the tests are
+// to use.
 const (
 	PostgresVariable = "SPENDFLUSH_TEST_POSTGRES_URL"
 	RedisVariable    = "SPENDFLUSH_TEST_REDIS_URL"
@@ -60,7 +61,8 @@ type shared struct {
 	err  error
 }
 
-// get starts the server when first called. It blocks until the server answers, and fails the test if it doesn't.
+// get starts the server when first called. It blocks until the server answers, and fails the test
+// if it doesn't.
 func (s *shared) get(t testing.TB) string {
 	t.Helper()
 	s.once.Do(s.start)
@@ -149,7 +151,8 @@ func end() error {
 
 const tempPrefix = "spendflush-test-"
 
-// tempDir makes a directory for a server. Not t.TempDir: a server of another account couldn't pass through it.
+// tempDir makes a directory for a server. Not t.TempDir: a server of another account couldn't pass
+// through it.
 func tempDir() (string, error) {
 	sweepOnce()
 	return os.MkdirTemp("", tempPrefix)
@@ -158,8 +161,8 @@ func tempDir() (string, error) {
 // sweepOnce removes what tests left behind that were killed or ran out of time.
 var sweepOnce = sync.OnceFunc(func() { sweep(os.TempDir(), time.Now().Add(-24*time.Hour)) })
 
-// sweep removes our directories in dir that nobody has touched since then. Errors are ignored: they may belong to
-// others.
+// sweep removes our directories in dir that nobody has touched since then. Errors are ignored: they
+// may belong to others.
 func sweep(dir string, then time.Time) {
 	old, _ := filepath.Glob(filepath.Join(dir, tempPrefix+"*")) // the pattern is well-formed
 	for _, path := range old {

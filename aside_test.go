@@ -227,3 +227,23 @@ func TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlac
 		<-r.stopped
 	})
 }
+
+// Of a process that was out of touch for a month nothing says what the books have of it.
+func TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfItsMarkWasPruned(t *testing.T) {
+	for _, turnedBack := range []bool{false, true} {
+		r, _ := rewindRig(t, false)
+		lane := r.relays[0]
+		lane.followBooks()
+		b := chained(t, 1, 1)[0]
+		confirmed := lane.p.time.Now()
+		lane.outbox.retained = []*outgoing{{Batch: b, confirmedAt: confirmed}}
+		if turnedBack {
+			lane.commits.rewind.observe(5)
+			lane.commits.rewind.compare(5, 0, confirmed.Add(time.Minute))
+		}
+		lane.changeIdentity(lane.identity(), spend.Mark{}, errPruned)
+		if got := len(lane.aside) == 1; got != turnedBack {
+			t.Errorf("turned back: %t, set aside: %d", turnedBack, len(lane.aside))
+		}
+	}
+}

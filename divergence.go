@@ -72,10 +72,13 @@ func (r *relay) renewIdentity(mark spend.Mark, cause error) (report func()) {
 		}
 	}
 	// Postgres was turned back before another process went on, if it lacks what it was seen to
-	// have. What it isn't known to lack is booked.
+	// have. What it isn't known to lack is booked, unless nothing can be known of it since then.
 	for _, b := range old.retained {
-		if cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged {
+		switch {
+		case cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged:
 			setAside(b, spend.ErrDiverged)
+		case cause == errPruned && r.commits.rewind.noticedSince(b.confirmedAt):
+			setAside(b, errPruned)
 		}
 	}
 

@@ -20,6 +20,7 @@ type rewindDetector struct {
 	mu      sync.Mutex // no I/O under it
 	changes int64      // a read that begins now must find at least as many
 	requeue bool       // what the queue retains must be put back into it
+	noticed time.Time  // when the books were last seen to be turned back; zero: never
 }
 
 // atLeast returns how many changes any read of the books that begins now must find.
@@ -38,7 +39,7 @@ func (d *rewindDetector) observe(changes int64) {
 
 // compare takes what a read found that began when the books had had at least so many changes. It
 // says whether the books were turned back since, once each time.
-func (d *rewindDetector) compare(atLeast, changes int64) (turnedBack bool) {
+func (d *rewindDetector) compare(atLeast, changes int64, now time.Time) (turnedBack bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if changes >= atLeast {
@@ -48,7 +49,15 @@ func (d *rewindDetector) compare(atLeast, changes int64) (turnedBack bool) {
 	turnedBack = d.changes == atLeast // else another read has reported it already
 	d.changes = changes
 	d.requeue = true
+	d.noticed = now
 	return turnedBack
+}
+
+// noticedSince says whether the books were seen to be turned back at that time or later.
+func (d *rewindDetector) noticedSince(t time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.noticed.IsZero() && !d.noticed.Before(t)
 }
 
 func (d *rewindDetector) mustRequeue() bool {
@@ -67,7 +76,7 @@ func (d *rewindDetector) requeued() {
 func (d *rewindDetector) reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.changes, d.requeue = 0, false
+	d.changes, d.requeue, d.noticed = 0, false, time.Time{}
 }
 
 // readMarks reads marks, and finds out by it whether Postgres was turned back.
@@ -84,7 +93,7 @@ func (c *committer) readMarks(ctx context.Context, ids []spend.ProducerID) (spen
 	if !books.IsZero() && marks.Books != books {
 		return spend.Marks{}, fmt.Errorf("read marks: %w: the database has the books %s, and %s were known", spend.ErrOtherBooks, marks.Books, books)
 	}
-	if c.rewind.compare(atLeast, marks.Changes) {
+	if c.rewind.compare(atLeast, marks.Changes, c.time.Now()) {
 		c.metrics.rewinds.Inc()
 		c.log.Error("Postgres was turned back: updates that were committed are gone from the books; what is retained of them is sent again",
 			"changes_before", atLeast, "changes_now", marks.Changes, "rewind_window", c.cfg.RewindWindow)

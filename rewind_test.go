@@ -352,11 +352,11 @@ func TestReadingMarksBesideACommitIsNotTakenForARewind(t *testing.T) {
 	var d rewindDetector
 	slow := d.atLeast() // a reading begins
 	d.observe(10)
-	if d.compare(slow, 0) {
+	if d.compare(slow, 0, testNow) {
 		t.Error("a reading that began before the commit is taken for a rewind")
 	}
 	before := d.atLeast()
-	if !d.compare(before, 9) || d.compare(before, 9) {
+	if !d.compare(before, 9, testNow) || d.compare(before, 9, testNow) {
 		t.Error("a rewind is told once")
 	}
 	if !d.mustRequeue() {

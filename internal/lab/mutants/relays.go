@@ -135,4 +135,11 @@ var laneMutants = []mutant{
 		pkg:   ".",
 		tests: []string{"TestOutboxKnowsAMarkThatItsNextBatchDoesNotGoOnFrom"},
 	},
+	{
+		name:  "retained batches forgotten with a mark that was pruned",
+		guard: "what a process had committed before Postgres was turned back goes to quarantine if its mark was pruned since: nobody can tell whether it is booked",
+		edits: []edit{{"divergence.go", "case cause == errPruned && r.commits", "case false && r.commits"}},
+		pkg:   ".",
+		tests: []string{"TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfItsMarkWasPruned"},
+	},
 }

@@ -117,7 +117,7 @@ var laneMutants = []mutant{
 	{
 		name:  "retained batches forgotten with the identity",
 		guard: "what a process had committed before Postgres was turned back goes to quarantine if its clone has the place: nothing else brings it back",
-		edits: []edit{{"divergence.go", "if cause == spend.ErrDiverged && reasonAside(mark, b.Batch, cause) == spend.ErrDiverged {", "if false {"}},
+		edits: []edit{{"divergence.go", "case cause == spend.ErrDiverged && reasonAside(", "case false && reasonAside("}},
 		pkg:   ".",
 		tests: []string{"TestWhatWasCommittedBeforePostgresWasTurnedBackIsSetAsideIfACloneHasItsPlace"},
 	},

@@ -263,6 +263,6 @@ func (r *relay) quarantineAside(ctx context.Context) {
 		}
 	}
 	r.mu.Unlock()
-	r.wake() // the journal has no need of it any more
+	r.wake() // without a window the journal has no need of it any more
 	r.p.advanced()
 }

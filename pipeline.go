@@ -330,23 +330,20 @@ func (p *Pipeline) seal(last bool) {
 	}
 	parts := p.sealer.parts(seal, dirty)
 	p.open.recycle(dirty)
-	sealed, held := make([][]*spend.Batch, len(p.relays)), make([][]*heldPieces, len(p.relays))
+	plain, sealed := make([][]*spend.Batch, len(p.relays)), make([][]*spend.Batch, len(p.relays))
+	held := make([][]*heldPieces, len(p.relays))
 	now := p.time.Now()
 	for i, r := range p.relays {
 		h := r.header()
 		h.SealedAt = now
-		sealed[i] = batches(parts[i], h, &p.cfg.BatchKeys)
-	}
-	if places := p.between.places - p.open.facts.endedPlaces; places > 0 {
-		p.keyBytes.Store(bytesPerKey(sealed, places))
-	}
-
-	for i, r := range p.relays {
-		h := r.header()
-		h.SealedAt = now
-		sealed[i], held[i] = p.open.facts.batches(i, sealed[i], h, &p.cfg.BatchKeys)
+		plain[i] = batches(parts[i], h, &p.cfg.BatchKeys)
+		sealed[i], held[i] = p.open.facts.batches(i, plain[i], h, &p.cfg.BatchKeys)
 		p.metrics.sealed.Add(float64(len(sealed[i])))
 	}
+	if places := p.between.places - p.open.facts.endedPlaces; places > 0 {
+		p.keyBytes.Store(bytesPerKey(plain, places))
+	}
+
 	p.open.facts.recycle()
 	p.traceSeal(seal, sealed, began)
 	p.endSeal(sealed, held, seal, now)

@@ -8,6 +8,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -87,20 +88,11 @@ type Client struct {
 
 // New returns a client, which runs until Close. An error names the option that is wrong.
 func New(o Options) (*Client, error) {
-	set := func(n *int, otherwise int) {
-		if *n == 0 {
-			*n = otherwise
-		}
-	}
-	set(&o.MaxPending, 100_000)
-	set(&o.MaxBatch, 1000)
-	set(&o.Requests, 2)
-	if o.Interval == 0 {
-		o.Interval = time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 30 * time.Second
-	}
+	o.MaxPending = cmp.Or(o.MaxPending, 100_000)
+	o.MaxBatch = cmp.Or(o.MaxBatch, 1000)
+	o.Requests = cmp.Or(o.Requests, 2)
+	o.Interval = cmp.Or(o.Interval, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	if o.HTTP == nil {
 		o.HTTP = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: o.Requests, IdleConnTimeout: 90 * time.Second}}
 	}

@@ -133,17 +133,9 @@ func (s *Store) InQuarantine(ctx context.Context, shard int, sums [][sha256.Size
 	for i := range sums {
 		digests[i] = sums[i][:]
 	}
-	list, err := readAll(ctx, s, "quarantine_has", []any{int16(shard), digests}, pgx.RowTo[[]byte])
+	found, err := readAll(ctx, s, "quarantine_has", []any{int16(shard), digests}, pgx.RowTo[bool])
 	if err != nil {
 		return nil, fmt.Errorf("look for %d batches of shard %d in quarantine: %w", len(sums), shard, err)
-	}
-	kept := map[string]bool{}
-	for _, digest := range list {
-		kept[string(digest)] = true
-	}
-	found := make([]bool, len(sums))
-	for i := range digests {
-		found[i] = kept[string(digests[i])]
 	}
 	return found, nil
 }

@@ -1,5 +1,6 @@
--- Which batches the quarantine has, settled or not.
+-- Whether the quarantine has each of these batches, settled or not.
 -- $1 shard, $2 digests of their bytes
-SELECT digest
-FROM spendflush.quarantine
-WHERE kind = 'batch' AND shard = $1::smallint AND digest = ANY ($2::bytea[])
+SELECT EXISTS (
+    SELECT FROM spendflush.quarantine q WHERE q.kind = 'batch' AND q.shard = $1::smallint AND q.digest = u.digest)
+FROM unnest($2::bytea[]) WITH ORDINALITY AS u (digest, place)
+ORDER BY u.place

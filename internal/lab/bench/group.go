@@ -208,6 +208,11 @@ const chunk = 500 // updates that a goroutine takes at once
 // flood records updates of the workload for that long, as fast as this machine does, each instance
 // in its turn.
 func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) error {
+	return g.floodChunks(ctx, d, func(first uint64) error { return g.record(ctx, w, first, chunk) })
+}
+
+// floodChunks calls record for that long, on all cores, with the first update of each chunk.
+func (g *group) floodChunks(ctx context.Context, d time.Duration, record func(first uint64) error) error {
 	var next atomic.Uint64
 	next.Store(g.sent)
 	end := time.Now().Add(d)
@@ -215,8 +220,7 @@ func (g *group) flood(ctx context.Context, w *load.Workload, d time.Duration) er
 	for range runtime.GOMAXPROCS(0) {
 		work.Go(func() error {
 			for ctx.Err() == nil && time.Now().Before(end) {
-				first := next.Add(chunk) - chunk
-				if err := g.record(ctx, w, first, chunk); err != nil {
+				if err := record(next.Add(chunk) - chunk); err != nil {
 					return err
 				}
 			}

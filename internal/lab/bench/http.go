@@ -91,6 +91,38 @@ func requestOf(w *load.Workload, n int) ([]byte, error) {
 		"User-Agent: bench\r\nAccept: */*\r\nContent-Length: %d\r\n\r\n%s", httpToken, len(body), body), nil
 }
 
+// api returns a server for the first instance, not started yet, and what ends what it reads from.
+func (g *group) api(ctx context.Context) (server *http.Server, done func(), err error) {
+	tokens, err := access.Plain(httpToken)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := pgstore.Open(ctx, g.env.databaseURL, pgstore.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	api, err := httpapi.New(httpapi.Config{
+		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Keys: access.NewKeys(tokens),
+	})
+	if err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	return api.Server("127.0.0.1:0"), store.Close, nil
+}
+
+// wantBooked sees that the books have as many updates as were acknowledged.
+func (r *run) wantBooked(ctx context.Context, want int64) error {
+	var booked int64
+	if err := r.env.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
+		return fmt.Errorf("read the totals: %w", err)
+	}
+	if booked != want {
+		return fmt.Errorf("%w: %d updates were acknowledged, %d are booked", ErrWrongBooks, want, booked)
+	}
+	return nil
+}
+
 // api floods an instance's HTTP server.
 func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) (numbers map[string]float64, err error) {
 	g, err := r.env.group(ctx, groupConfig{})
@@ -98,34 +130,20 @@ func (r *run) api(ctx context.Context, w *load.Workload, n int, request []byte) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.end(ctx)) }()
-	store, err := pgstore.Open(ctx, r.env.databaseURL, pgstore.Options{})
+	server, done, err := g.api(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer store.Close()
-	tokens, err := access.Plain(httpToken)
-	if err != nil {
-		return nil, err
-	}
-	api, err := httpapi.New(httpapi.Config{
-		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Keys: access.NewKeys(tokens),
-	})
-	if err != nil {
-		return nil, err
-	}
-	rate, sent, err := r.floodHTTP(ctx, api.Server("127.0.0.1:0"), request)
+	defer done()
+	rate, sent, err := r.floodHTTP(ctx, server, request)
 	if err != nil {
 		return nil, err
 	}
 	if err := g.drain(ctx); err != nil {
 		return nil, err
 	}
-	var booked int64
-	if err := r.env.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
-		return nil, fmt.Errorf("read the totals: %w", err)
-	}
-	if want := sent * int64(n); booked != want {
-		return nil, fmt.Errorf("%w: %d updates were acknowledged, %d are booked", ErrWrongBooks, want, booked)
+	if err := r.wantBooked(ctx, sent*int64(n)); err != nil {
+		return nil, err
 	}
 	return map[string]float64{"requests": rate, "updates": rate * float64(n)}, nil
 }

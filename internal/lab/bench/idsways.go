@@ -6,20 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/spendflush/spendflush/internal/access"
-	"github.com/spendflush/spendflush/internal/httpapi"
 	"github.com/spendflush/spendflush/internal/lab/load"
 	"github.com/spendflush/spendflush/spend"
-	"github.com/spendflush/spendflush/sql/pgstore"
 )
 
 // identifiedLatency is latency at the default intervals, with ids.
@@ -43,28 +38,18 @@ func (r *run) keyed(ctx context.Context, w *load.Workload, others int) (numbers 
 	if err := errors.Join(g.warm(ctx, w), r.env.fillIDs(ctx, others)); err != nil {
 		return nil, err
 	}
-	store, err := pgstore.Open(ctx, r.env.databaseURL, pgstore.Options{})
+	server, done, err := g.api(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer store.Close()
-	tokens, err := access.Plain(httpToken)
-	if err != nil {
-		return nil, err
-	}
-	api, err := httpapi.New(httpapi.Config{
-		Recorder: g.instances[0].pipeline, Reader: store, Registry: prometheus.NewRegistry(), Keys: access.NewKeys(tokens),
-	})
-	if err != nil {
-		return nil, err
-	}
+	defer done()
 	requests, err := keyedRequests(w)
 	if err != nil {
 		return nil, err
 	}
 
 	begun := time.Now()
-	_, sent, err := r.floodRequests(ctx, api.Server("127.0.0.1:0"), requests)
+	_, sent, err := r.floodRequests(ctx, server, requests)
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +57,8 @@ func (r *run) keyed(ctx context.Context, w *load.Workload, others int) (numbers 
 		return nil, err
 	}
 	rate := float64(sent) / time.Since(begun).Seconds()
-	var booked int64
-	if err := r.env.pool.QueryRow(ctx, "SELECT coalesce(sum(api_requests), 0)::bigint FROM spendflush.spend WHERE entity_type = 'api_key'").Scan(&booked); err != nil {
-		return nil, fmt.Errorf("read the totals: %w", err)
-	}
-	if want := int64(g.sent) + sent*keyedSize; booked != want {
-		return nil, fmt.Errorf("%w: %d updates were acknowledged, %d are booked", ErrWrongBooks, want, booked)
+	if err := r.wantBooked(ctx, int64(g.sent)+sent*keyedSize); err != nil {
+		return nil, err
 	}
 	return map[string]float64{"requests": rate, "updates": rate * keyedSize}, nil
 }
@@ -110,19 +91,10 @@ const repeatedAfter = 1000 // updates that are sent again after Redis is emptied
 
 // onConflict writes each update by itself, and its id in the same statement.
 func (r *run) onConflict(ctx context.Context, w *load.Workload) (map[string]float64, error) {
-	if err := r.env.fresh(ctx); err != nil {
-		return nil, err
-	}
-	tables, err := load.MakeTables(ctx, r.env.pool, directSchema)
+	tables, conns, done, err := r.directly(ctx)
+	defer done()
 	if err != nil {
 		return nil, err
-	}
-	var conns [waysInstances]*pgx.Conn
-	for i := range conns {
-		if conns[i], err = r.env.connect(ctx); err != nil {
-			return nil, err
-		}
-		defer conns[i].Close(context.WithoutCancel(ctx))
 	}
 	hour := spend.HourOf(time.Now())
 	add := func(conn *pgx.Conn, number uint64) (bool, error) {
@@ -236,26 +208,11 @@ func (g *group) recordEach(ctx context.Context, w *load.Workload, numbers []uint
 
 // floodUnseen is flood of those updates whose ids are new to Redis: all of them.
 func (g *group) floodUnseen(ctx context.Context, w *load.Workload, d time.Duration) error {
-	var next atomic.Uint64
-	next.Store(g.sent)
-	end := time.Now().Add(d)
-	var work errgroup.Group
-	for range runtime.GOMAXPROCS(0) {
-		work.Go(func() error {
-			for ctx.Err() == nil && time.Now().Before(end) {
-				first := next.Add(chunk) - chunk
-				unseen, err := g.env.unseen(ctx, first, chunk)
-				if err == nil {
-					err = g.recordEach(ctx, w, unseen)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return ctx.Err()
-		})
-	}
-	err := work.Wait()
-	g.sent = next.Load()
-	return err
+	return g.floodChunks(ctx, d, func(first uint64) error {
+		unseen, err := g.env.unseen(ctx, first, chunk)
+		if err != nil {
+			return err
+		}
+		return g.recordEach(ctx, w, unseen)
+	})
 }

@@ -115,21 +115,36 @@ func (r *run) direct(ctx context.Context, w *load.Workload, buffer int) (_ map[s
 	}, nil
 }
 
+// directly returns fresh tables for updates that are written without spendflush, and a connection
+// for each instance. done closes these, also after an error.
+func (r *run) directly(ctx context.Context) (tables *load.Tables, conns []*pgx.Conn, done func(), err error) {
+	done = func() {
+		for _, conn := range conns {
+			conn.Close(context.WithoutCancel(ctx))
+		}
+	}
+	if err := r.env.fresh(ctx); err != nil {
+		return nil, nil, done, err
+	}
+	if tables, err = load.MakeTables(ctx, r.env.pool, directSchema); err != nil {
+		return nil, nil, done, err
+	}
+	for range waysInstances {
+		conn, err := r.env.connect(ctx)
+		if err != nil {
+			return nil, nil, done, err
+		}
+		conns = append(conns, conn)
+	}
+	return tables, conns, done, nil
+}
+
 // perRequest writes each update by itself.
 func (r *run) perRequest(ctx context.Context, w *load.Workload) (map[string]float64, error) {
-	if err := r.env.fresh(ctx); err != nil {
-		return nil, err
-	}
-	tables, err := load.MakeTables(ctx, r.env.pool, directSchema)
+	tables, conns, done, err := r.directly(ctx)
+	defer done()
 	if err != nil {
 		return nil, err
-	}
-	var conns [waysInstances]*pgx.Conn
-	for i := range conns {
-		if conns[i], err = r.env.connect(ctx); err != nil {
-			return nil, err
-		}
-		defer conns[i].Close(context.WithoutCancel(ctx))
 	}
 	var writers errgroup.Group
 	var counts [waysInstances]uint64

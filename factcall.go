@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spendflush/spendflush/spend"
@@ -52,13 +53,62 @@ const (
 	MaxRequestTexts  = spend.MaxBatchTexts
 )
 
-// factCall is a call that has ids: of its updates, or one of all of them.
+// factCall is a call that has ids, of its updates or one of all of them; and what recording it has
+// changed, so that it can be undone. Calls use it one after the other.
 type factCall struct {
+	*openFacts
+
 	caller    string
 	updates   []spend.Update
 	isRequest bool // all updates have the one id
 	items     []factItem
-	request   factName // of the request
+	request   factName        // of the request
+	single    [1]spend.Update // room for updates
+
+	of       []*fact       // of each update, nil if it has no id; of a request the first has that of all
+	own      []*fact       // new ones
+	repeats  []*fact       // of each update that repeats another one, or of the request if that does
+	seals    []uint64      // that the updates are in
+	at       []*factSeries // of each update that is recorded under an id, nil of others
+	fresh    []freshSeries
+	opened   []*factSeries
+	reserved int64            // places
+	parts    []spend.FactPart // of the piece that is being added
+}
+
+// freshSeries is a combination that had no series.
+type freshSeries struct {
+	hash   uint64
+	series *factSeries
+	of     *spend.Series
+}
+
+var factCalls = sync.Pool{New: func() any { return new(factCall) }}
+
+// newFactCall returns a call whose updates are to be filled in. done gives it back.
+func newFactCall(o *openFacts, caller string) *factCall {
+	c := factCalls.Get().(*factCall)
+	c.openFacts, c.caller = o, caller
+	return c
+}
+
+// done gives the call back, unless it has become large. Nothing of it may be used any more.
+func (c *factCall) done() {
+	if cap(c.items) > 1000 {
+		return
+	}
+	clear(c.of)
+	clear(c.own)
+	clear(c.repeats)
+	clear(c.at)
+	clear(c.fresh)
+	clear(c.opened)
+	clear(c.parts[:cap(c.parts)])
+	*c = factCall{
+		items: c.items[:0], of: c.of[:0], own: c.own[:0], repeats: c.repeats[:0], seals: c.seals[:0],
+		at: c.at[:0], fresh: c.fresh[:0], opened: c.opened[:0], parts: c.parts[:0],
+	}
+	factCalls.Put(c)
 }
 
 // factItem is what is known of an update without a lock.
@@ -73,20 +123,21 @@ type factName struct {
 	is      bool // there is an id
 }
 
-// newFactCall checks the updates, and names them. The error is an *UpdateError.
-func newFactCall(caller string, updates []spend.Update, now time.Time, hourOf func(*spend.Cost) spend.Hour) (*factCall, error) {
-	call := &factCall{caller: caller, updates: updates, items: make([]factItem, len(updates))}
-	for i := range updates {
-		u, item := &updates[i], &call.items[i]
+// check checks the updates, and names them. The error is an *UpdateError.
+func (c *factCall) check(now time.Time, hourOf func(*spend.Cost) spend.Hour) error {
+	n := len(c.updates)
+	c.items, c.of, c.at = slices.Grow(c.items, n)[:n], slices.Grow(c.of, n)[:n], slices.Grow(c.at, n)[:n]
+	for i := range c.updates {
+		u, item := &c.updates[i], &c.items[i]
 		if err := cmp.Or(u.Cost.Check(i, now), u.CheckID(i), u.Series.Check(i)); err != nil {
-			return nil, err
+			return err
 		}
-		item.hour = hourOf(&u.Cost)
+		*item = factItem{hour: hourOf(&u.Cost)}
 		if u.ID != "" {
 			item.factName = factName{spend.NewFactID(spend.UpdateFact, u.ID), spend.ContentOf(&u.Series, &u.Cost), true}
 		}
 	}
-	return call, nil
+	return nil
 }
 
 // nameRequest gives all updates the one id. The error wraps ErrInvalidKey, or is an *UpdateError
@@ -106,214 +157,193 @@ func (c *factCall) nameRequest(key string) error {
 	return nil
 }
 
-// factTry is a call that is being recorded: what it has changed, so that it can be undone.
-type factTry struct {
-	*openFacts
-	*factCall
-	of       []*fact       // of each update, nil if it has no id; of a request the first has that of all
-	own      []*fact       // new ones
-	at       []*factSeries // of each update that is recorded under an id, nil of others
-	fresh    []freshSeries
-	opened   []*factSeries
-	reserved int64 // places
-}
-
-// freshSeries is a combination that had no series.
-type freshSeries struct {
-	hash   uint64
-	series *factSeries
-	of     *spend.Series
-}
-
-// record records a call: all of it, or with an error nothing. Errors: *IDReusedError,
+// record records the call: all of it, or with an error nothing. Errors: *IDReusedError,
 // ErrBufferFull, ErrTooLarge, ErrClosed.
-func (o *openFacts) record(call *factCall) (Receipt, error) {
-	o.m.group.RLock()
-	defer o.m.group.RUnlock()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return Receipt{}, ErrClosed
+func (c *factCall) record() error {
+	c.m.group.RLock()
+	defer c.m.group.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
 	}
-
-	t := &factTry{openFacts: o, factCall: call, of: make([]*fact, len(call.updates)), at: make([]*factSeries, len(call.updates))}
-	err := t.try()
-	if err != nil {
-		t.undo()
-		return Receipt{}, err
+	if err := c.try(); err != nil {
+		c.undo()
+		return err
 	}
-	return t.receipt(), nil
+	c.note()
+	return nil
 }
 
 // try does it. What it leaves undone where it fails, undo does.
-func (t *factTry) try() error {
-	if err := t.name(); err != nil {
+func (c *factCall) try() error {
+	if err := c.name(); err != nil {
 		return err
 	}
-	if err := t.room(len(t.own)); err != nil {
+	if err := c.room(len(c.own)); err != nil {
 		return err
 	}
-	t.locate()
-	if err := t.admit(); err != nil {
+	c.locate()
+	if err := c.admit(); err != nil {
 		return err
 	}
 
 	var parts []requestPart
-	if t.isRequest && len(t.own) > 0 {
-		parts = t.parts()
+	if c.isRequest && len(c.own) > 0 {
+		parts = c.requestParts()
 		if err := checkSize(parts); err != nil {
 			return err
 		}
 	}
-	if err := t.addPlain(); err != nil {
+	if err := c.addPlain(); err != nil {
 		return err
 	}
 
-	t.sums.keys += t.reserved
-	if t.isRequest {
-		t.addRequest(parts)
+	c.sums.keys += c.reserved
+	if c.isRequest {
+		c.addRequest(parts)
 	} else {
-		t.addSingles()
+		c.addSingles()
 	}
 	return nil
 }
 
 // name finds which ids are held, and holds the others.
-func (t *factTry) name() error {
-	if t.isRequest {
-		f, err := t.hold(&t.request, -1, "key", len(t.updates))
+func (c *factCall) name() error {
+	if c.isRequest {
+		f, err := c.hold(&c.request, -1, "key", len(c.updates))
 		if err != nil {
 			return err
 		}
-		t.of[0] = f
+		c.of[0] = f
 		return nil
 	}
-	for i := range t.items {
-		if !t.items[i].is {
+	for i := range c.items {
+		if !c.items[i].is {
 			continue
 		}
-		f, err := t.hold(&t.items[i].factName, i, "id", 1)
+		f, err := c.hold(&c.items[i].factName, i, "id", 1)
 		if err != nil {
 			return err
 		}
-		t.of[i] = f
+		c.of[i] = f
 	}
 	return nil
 }
 
 // hold returns the fact of an id, a new one if it isn't held.
-func (t *factTry) hold(name *factName, index int, field string, updates int) (*fact, error) {
-	if f := t.held[name.id]; f != nil {
+func (c *factCall) hold(name *factName, index int, field string, updates int) (*fact, error) {
+	if f := c.held[name.id]; f != nil {
 		if f.content != name.content {
 			return nil, &IDReusedError{index, field}
 		}
 		return f, nil
 	}
-	f := &fact{id: name.id, content: name.content, seal: t.seal, updates: uint32(updates)}
-	t.held[f.id] = f
-	t.own = append(t.own, f)
+	f := &fact{id: name.id, content: name.content, seal: c.seal, updates: uint32(updates)}
+	c.held[f.id] = f
+	c.own = append(c.own, f)
 	return f, nil
 }
 
 // isNew says whether the update is recorded under an id by this call. Of several with the same one
 // the first is.
-func (t *factTry) isNew(i, owned int) bool {
-	return owned < len(t.own) && t.of[i] == t.own[owned]
+func (c *factCall) isNew(i, owned int) bool {
+	return owned < len(c.own) && c.of[i] == c.own[owned]
 }
 
 // locate finds the series of the updates that are recorded under an id, or makes them.
-func (t *factTry) locate() {
+func (c *factCall) locate() {
 	var array [keyRoom]byte
 	owned := 0
-	for i := range t.updates {
-		if t.isRequest && len(t.own) == 0 || !t.isRequest && !t.isNew(i, owned) {
+	for i := range c.updates {
+		if c.isRequest && len(c.own) == 0 || !c.isRequest && !c.isNew(i, owned) {
 			continue
 		}
 		owned++
-		key := appendCellKey(array[:0], t.items[i].hour, &t.updates[i].Series, t.m.keep)
-		hash := t.hash(key)
-		s := t.find(hash, key)
+		key := appendCellKey(array[:0], c.items[i].hour, &c.updates[i].Series, c.m.keep)
+		hash := c.hash(key)
+		s := c.find(hash, key)
 		if s == nil {
-			s = t.make(hash, key, &t.updates[i].Series)
-			t.fresh = append(t.fresh, freshSeries{hash, s, &t.updates[i].Series})
+			s = c.make(hash, key, &c.updates[i].Series)
+			c.fresh = append(c.fresh, freshSeries{hash, s, &c.updates[i].Series})
 		}
-		if s.seal != t.seal {
-			s.seal = t.seal
-			t.opened = append(t.opened, s)
-			t.reserved += places(len(key))
+		if s.seal != c.seal {
+			s.seal = c.seal
+			c.opened = append(c.opened, s)
+			c.reserved += places(len(key))
 		}
-		t.at[i] = s
+		c.at[i] = s
 	}
 }
 
 // admit has the newcomers take the combinations that had no series, and takes the places of all.
-func (t *factTry) admit() error {
-	if len(t.fresh) > 0 {
-		cells, all := int64(0), make([]*spend.Series, len(t.fresh))
-		for i, f := range t.fresh {
+func (c *factCall) admit() error {
+	if len(c.fresh) > 0 {
+		cells, all := int64(0), make([]*spend.Series, len(c.fresh))
+		for i, f := range c.fresh {
 			cells, all[i] = cells+places(len(f.series.key)), f.of
 		}
-		if err := t.m.newcomers.admit(t.caller, t.m.keys.Load(), cells, all...); err != nil {
-			t.reserved = 0
+		if err := c.m.newcomers.admit(c.caller, c.m.keys.Load(), cells, all...); err != nil {
+			c.reserved = 0
 			return err
 		}
 	}
-	if n := t.reserved; t.m.keys.Add(n) > max(n, t.m.maxKeys) {
-		t.m.keys.Add(-n)
-		t.reserved = 0
-		return t.m.full()
+	if n := c.reserved; c.m.keys.Add(n) > max(n, c.m.maxKeys) {
+		c.m.keys.Add(-n)
+		c.reserved = 0
+		return c.m.full()
 	}
 	return nil
 }
 
 // undo takes back what the call has changed.
-func (t *factTry) undo() {
-	t.m.keys.Add(-t.reserved)
-	for _, s := range t.opened {
+func (c *factCall) undo() {
+	c.m.keys.Add(-c.reserved)
+	for _, s := range c.opened {
 		s.seal = 0
 	}
-	for _, f := range t.fresh {
-		if t.series[f.hash] == f.series {
-			delete(t.series, f.hash)
-			t.kept -= places(len(f.series.key))
+	for _, f := range c.fresh {
+		if c.series[f.hash] == f.series {
+			delete(c.series, f.hash)
+			c.kept -= places(len(f.series.key))
 		}
-		if t.older[f.hash] == f.series { // the call has made so many that they were rotated
-			delete(t.older, f.hash)
+		if c.older[f.hash] == f.series { // the call has made so many that they were rotated
+			delete(c.older, f.hash)
 		}
 	}
-	for _, f := range t.own {
-		delete(t.held, f.id)
+	for _, f := range c.own {
+		delete(c.held, f.id)
 	}
 }
 
 // addPlain counts the updates of the call that have no id.
-func (t *factTry) addPlain() error {
-	if t.isRequest {
+func (c *factCall) addPlain() error {
+	if c.isRequest {
 		return nil
 	}
 	var plain []spend.Update
 	var slots []slot
-	for i := range t.updates {
-		if !t.items[i].is {
-			plain, slots = append(plain, t.updates[i]), append(slots, slot{hour: t.items[i].hour})
+	for i := range c.updates {
+		if !c.items[i].is {
+			plain, slots = append(plain, c.updates[i]), append(slots, slot{hour: c.items[i].hour})
 		}
 	}
 	if len(plain) == 0 {
 		return nil
 	}
-	_, err := t.m.addGroupHeld(t.caller, plain, slots)
+	_, err := c.m.addGroupHeld(c.caller, plain, slots)
 	return err
 }
 
 // addSingles adds the updates that have ids of their own.
-func (t *factTry) addSingles() {
-	for i, s := range t.at {
+func (c *factCall) addSingles() {
+	for i, s := range c.at {
 		if s == nil {
 			continue
 		}
-		part := spend.FactPart{Series: s.canonical(), Key: s.id, Hour: s.hour()}
-		part.Counters.AddCost(&t.updates[i].Cost)
-		t.add(s.id.Shard(t.shards), t.of[i], true, []spend.FactPart{part})
+		c.parts = append(c.parts[:0], spend.FactPart{Series: s.canonical(), Key: s.id, Hour: s.hour()})
+		c.parts[0].Counters.AddCost(&c.updates[i].Cost)
+		c.add(s.id.Shard(c.shards), c.of[i], true, c.parts)
 	}
 }
 
@@ -323,17 +353,17 @@ type requestPart struct {
 	counters spend.Counters
 }
 
-// parts adds the updates of a request up, in the order in which their series came.
-func (t *factTry) parts() (list []requestPart) {
-	places := make(map[*factSeries]int, len(t.updates))
-	for i, s := range t.at {
+// requestParts adds the updates of a request up, in the order in which their series came.
+func (c *factCall) requestParts() (list []requestPart) {
+	places := make(map[*factSeries]int, len(c.updates))
+	for i, s := range c.at {
 		place, there := places[s]
 		if !there {
 			place = len(list)
 			places[s] = place
 			list = append(list, requestPart{factSeries: s})
 		}
-		list[place].counters.AddCost(&t.updates[i].Cost)
+		list[place].counters.AddCost(&c.updates[i].Cost)
 	}
 	return list
 }
@@ -368,16 +398,15 @@ func checkSize(parts []requestPart) error {
 }
 
 // addRequest adds the piece of a request to each shard that it counts in.
-func (t *factTry) addRequest(list []requestPart) {
-	shard := func(p *requestPart) int { return p.id.Shard(t.shards) }
+func (c *factCall) addRequest(list []requestPart) {
+	shard := func(p *requestPart) int { return p.id.Shard(c.shards) }
 	slices.SortStableFunc(list, func(a, b requestPart) int { return cmp.Compare(shard(&a), shard(&b)) })
-	var parts []spend.FactPart
 	for i := range list {
 		p := &list[i]
-		parts = append(parts, spend.FactPart{Series: p.canonical(), Key: p.id, Hour: p.hour(), Counters: p.counters})
+		c.parts = append(c.parts, spend.FactPart{Series: p.canonical(), Key: p.id, Hour: p.hour(), Counters: p.counters})
 		if i+1 == len(list) || shard(&list[i+1]) != shard(p) {
-			t.add(shard(p), t.own[0], false, parts)
-			parts = parts[:0]
+			c.add(shard(p), c.own[0], false, c.parts)
+			c.parts = c.parts[:0]
 		}
 	}
 }

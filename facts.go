@@ -13,41 +13,55 @@ import (
 //
 //go:noinline
 func (p *Pipeline) recordFact(caller string, u *spend.Update) error {
-	_, err := p.recordFacts(caller, []spend.Update{*u}, nil)
-	return err
+	if p.facts == nil {
+		return p.refuseFacts(1, ErrNoIDs)
+	}
+	call := newFactCall(p.open.facts, caller)
+	defer call.done()
+	call.single[0] = *u
+	call.updates = call.single[:]
+	return p.recordCall(call, nil)
 }
 
 // recordFacts records a call that has ids. name gives it one for all updates, if it isn't nil.
 func (p *Pipeline) recordFacts(caller string, updates []spend.Update, name func(*factCall) error) (Receipt, error) {
-	r, err := p.tryFacts(caller, updates, name)
-	if err != nil {
-		p.metrics.refuse(err, len(updates))
-		if errors.Is(err, ErrIDReused) {
-			p.metrics.conflicts.WithLabelValues("held").Add(1)
-		}
-		return r, err
+	if p.facts == nil {
+		return Receipt{}, p.refuseFacts(len(updates), ErrNoIDs)
 	}
-	p.metrics.newIDs.Add(float64(len(r.facts.own)))
-	repeats := 0
-	for _, f := range r.facts.repeats {
-		repeats += int(f.updates)
+	call := newFactCall(p.open.facts, caller)
+	defer call.done()
+	call.updates = updates
+	if err := p.recordCall(call, name); err != nil {
+		return Receipt{}, err
 	}
-	p.metrics.repeats.WithLabelValues("held").Add(float64(repeats))
-	return r, nil
+	return call.receipt(), nil
 }
 
-func (p *Pipeline) tryFacts(caller string, updates []spend.Update, name func(*factCall) error) (Receipt, error) {
-	if p.facts == nil {
-		return Receipt{}, ErrNoIDs
-	}
-	call, err := newFactCall(caller, updates, p.time.Now(), p.hourOf)
+func (p *Pipeline) recordCall(call *factCall, name func(*factCall) error) error {
+	err := call.check(p.time.Now(), p.hourOf)
 	if err == nil && name != nil {
 		err = name(call)
 	}
-	if err != nil {
-		return Receipt{}, err
+	if err == nil {
+		err = call.record()
 	}
-	return p.open.facts.record(call)
+	if err != nil {
+		return p.refuseFacts(len(call.updates), err)
+	}
+
+	p.metrics.newIDs.Add(float64(len(call.own)))
+	for _, f := range call.repeats {
+		p.metrics.repeats.WithLabelValues("held").Add(float64(f.updates))
+	}
+	return nil
+}
+
+func (p *Pipeline) refuseFacts(updates int, err error) error {
+	p.metrics.refuse(err, updates)
+	if errors.Is(err, ErrIDReused) {
+		p.metrics.conflicts.WithLabelValues("held").Add(1)
+	}
+	return err
 }
 
 // RecordOnce counts all the updates, or nothing if a call with this key did before: at whichever

@@ -23,29 +23,36 @@ type factReceipt struct {
 	seals   []uint64
 }
 
-// receipt returns the receipt of a call that is recorded. The caller holds the lock.
-func (t *factTry) receipt() Receipt {
-	r := &factReceipt{own: t.own}
+// note notes what a call that is recorded repeats, and the seals that its updates are in. The
+// caller holds the lock.
+func (c *factCall) note() {
 	seen := func(seal uint64) {
-		if !slices.Contains(r.seals, seal) {
-			r.seals = append(r.seals, seal)
+		if !slices.Contains(c.seals, seal) {
+			c.seals = append(c.seals, seal)
 		}
 	}
 	owned := 0
-	for i, f := range t.of {
+	for i, f := range c.of {
 		switch {
-		case f == nil && t.isRequest:
+		case f == nil && c.isRequest:
 		case f == nil:
-			seen(t.seal)
-		case t.isNew(i, owned):
+			seen(c.seal)
+		case c.isNew(i, owned):
 			owned++
 			seen(f.seal)
 		default:
-			r.repeats = append(r.repeats, f)
+			c.repeats = append(c.repeats, f)
 			seen(f.seal)
 		}
 	}
-	return Receipt{seal: slices.Max(r.seals), updates: len(t.updates), facts: r}
+}
+
+// receipt returns the receipt of a call that is recorded.
+func (c *factCall) receipt() Receipt {
+	return Receipt{
+		seal: slices.Max(c.seals), updates: len(c.updates),
+		facts: &factReceipt{own: slices.Clone(c.own), repeats: slices.Clone(c.repeats), seals: slices.Clone(c.seals)},
+	}
 }
 
 // Counts says what became of the updates of a call.

@@ -36,11 +36,7 @@ type ConflictBatch struct {
 
 // FactIDs returns the ids of a flush, sorted, each once.
 func (f *Flush) FactIDs() []FactID {
-	n := 0
-	for i := range f.Facts {
-		n += f.Facts[i].Pieces.Len()
-	}
-	ids := make([]FactID, 0, n)
+	ids := make([]FactID, 0, f.pieces())
 	for i := range f.Facts {
 		for _, piece := range f.Facts[i].Pieces.All() {
 			ids = append(ids, piece.ID)
@@ -48,6 +44,13 @@ func (f *Flush) FactIDs() []FactID {
 	}
 	slices.SortFunc(ids, FactID.Compare)
 	return slices.Compact(ids)
+}
+
+func (f *Flush) pieces() (n int) {
+	for i := range f.Facts {
+		n += f.Facts[i].Pieces.Len()
+	}
+	return n
 }
 
 // FactBuckets returns the buckets that the facts of a flush count in, as a mask.
@@ -67,7 +70,7 @@ func (f *Flush) FactBuckets() (mask uint64) {
 // flush. A piece of which the books have some buckets loses these. Decide doesn't change the flush.
 // The error wraps ErrRefused: the rows aren't what the pieces say.
 func (f *Flush) Decide(known []KnownFact) (*Decision, error) {
-	d := decider{flush: f, facts: make(map[FactID]factState, len(known)), rows: map[rollupPlace]takenRow{}}
+	d := decider{flush: f, facts: make(map[FactID]factState, f.pieces()), rows: map[rollupPlace]takenRow{}}
 	d.Flush = f
 	for _, k := range known {
 		d.learn(k)
@@ -89,6 +92,7 @@ type decider struct {
 	Decision
 	flush *Flush
 	facts map[FactID]factState
+	also  map[FactID][]factState // other contents than facts has; hardly ever any
 	rows  map[rollupPlace]takenRow
 	sums  []batchTaken
 }
@@ -97,7 +101,6 @@ type decider struct {
 type factState struct {
 	content Fingerprint
 	buckets uint64
-	others  []KnownFact // with another content; hardly ever any
 }
 
 // takenRow is what is taken out of a rollup row.
@@ -117,28 +120,36 @@ func (d *decider) learn(k KnownFact) {
 	s, there := d.facts[k.ID]
 	switch {
 	case !there:
-		s.content, s.buckets = k.Content, k.Buckets
+		s = factState{k.Content, k.Buckets}
 	case s.content == k.Content:
 		s.buckets |= k.Buckets
 	default:
-		s.others = append(s.others, k)
+		if d.also == nil {
+			d.also = map[FactID][]factState{}
+		}
+		d.also[k.ID] = append(d.also[k.ID], factState{k.Content, k.Buckets})
+		return
 	}
 	d.facts[k.ID] = s
 }
 
-// known returns in which buckets the content counts, and whether another one is known.
-func (s *factState) known(content Fingerprint) (buckets uint64, another bool) {
-	if s.content == content {
-		buckets = s.buckets
-	} else {
-		another = true
+// known returns in which buckets the fact counts with that content, and whether another one is
+// known.
+func (d *decider) known(id FactID, content Fingerprint) (buckets uint64, another bool) {
+	s, there := d.facts[id]
+	if !there {
+		return 0, false
 	}
-	for _, k := range s.others {
-		if k.Content == content {
-			buckets |= k.Buckets
+	see := func(s factState) {
+		if s.content == content {
+			buckets |= s.buckets
 		} else {
 			another = true
 		}
+	}
+	see(s)
+	for _, s := range d.also[id] {
+		see(s)
 	}
 	return buckets, another
 }
@@ -180,16 +191,13 @@ func (d *decider) batch(b *BatchFacts) {
 // piece returns which buckets of the piece are a duplicate and which are in conflict. The others
 // are new.
 func (d *decider) piece(piece *Piece, of uint64) (duplicate, conflict uint64) {
-	state, there := d.facts[piece.ID]
-	if there {
-		buckets, another := state.known(piece.Content)
-		duplicate = of & buckets
-		if piece.Single && buckets != 0 {
-			duplicate = of
-		}
-		if another {
-			conflict = of &^ duplicate
-		}
+	buckets, another := d.known(piece.ID, piece.Content)
+	duplicate = of & buckets
+	if piece.Single && buckets != 0 {
+		duplicate = of
+	}
+	if another {
+		conflict = of &^ duplicate
 	}
 	if fresh := of &^ (duplicate | conflict); fresh != 0 {
 		k := KnownFact{piece.ID, piece.Content, fresh}

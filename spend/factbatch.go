@@ -9,12 +9,25 @@ import (
 // to. It is used by one goroutine. The zero value is empty, and can be used again after Reset.
 type FactBatch struct {
 	pieces []byte // encoded, with the places of rows as they were met
-	starts []int  // of the pieces
+	n      int    // pieces
 	rows   []RollupRow
+	counts [][]*factTotal      // what each row counts on
 	places map[rollupPlace]int // in rows
-	totals map[Entity]struct{}
+	totals []*factTotal
 	texts  int
 	parts  []PiecePart // of the piece that is being added
+
+	// What is known of series from batches before this one, too: most come again.
+	number   uint64 // of this batch
+	series   map[Key][]*factTotal
+	entities map[Entity]*factTotal
+}
+
+// factTotal is an entity, and what the batch of that number counts on it once that is sealed.
+type factTotal struct {
+	TotalRow
+
+	batch uint64 // the last one that it's in
 }
 
 // rollupPlace names a rollup row.
@@ -38,9 +51,10 @@ type FactPart struct {
 // rows, and MaxBatchTexts bytes of texts.
 func (b *FactBatch) Add(id FactID, content Fingerprint, single bool, parts ...FactPart) (fits bool) {
 	if b.places == nil {
-		b.places, b.totals = map[rollupPlace]int{}, map[Entity]struct{}{}
+		b.number, b.places = 1, map[rollupPlace]int{}
+		b.series, b.entities = map[Key][]*factTotal{}, map[Entity]*factTotal{}
 	}
-	if len(b.starts) > 0 && !b.fits(parts) {
+	if b.n > 0 && !b.fits(parts) {
 		return false
 	}
 
@@ -49,7 +63,7 @@ func (b *FactBatch) Add(id FactID, content Fingerprint, single bool, parts ...Fa
 		b.parts = append(b.parts, PiecePart{b.row(&parts[i]), parts[i].Counters})
 	}
 	b.parts = inOrder(b.parts)
-	b.starts = append(b.starts, len(b.pieces))
+	b.n++
 	b.pieces = appendPiece(b.pieces, &Piece{id, content, single, b.parts})
 	return true
 }
@@ -78,7 +92,7 @@ func (b *FactBatch) fits(parts []FactPart) bool {
 			rows, texts = rows+1, texts+len(parts[i].Series)
 		}
 	}
-	if len(b.starts) >= MaxBatchPieces || len(b.pieces) >= MaxBatchTexts || rows > MaxBatchRows || texts > MaxBatchTexts {
+	if b.n >= MaxBatchPieces || len(b.pieces) >= MaxBatchTexts || rows > MaxBatchRows || texts > MaxBatchTexts {
 		return false
 	}
 
@@ -90,12 +104,11 @@ func (b *FactBatch) fits(parts []FactPart) bool {
 		if b.has(&parts[i]) {
 			continue
 		}
-		series := parts[i].Series.Series()
-		series.EachEntity(func(e Entity) {
-			if _, there := b.totals[e]; !there {
+		for _, total := range b.countsOf(&parts[i]) {
+			if total.batch != b.number {
 				totals++
 			}
-		})
+		}
 	}
 	return totals <= MaxBatchRows
 }
@@ -114,17 +127,41 @@ func (b *FactBatch) row(part *FactPart) int {
 		b.rows[place].Counters.Add(&part.Counters)
 		return place
 	}
+	counts := b.countsOf(part)
+	for _, total := range counts {
+		if total.batch != b.number {
+			total.batch = b.number
+			b.totals = append(b.totals, total)
+		}
+	}
 	row := part.Series.Row(part.Key, part.Hour, &part.Counters)
-	series := row.Series()
-	series.EachEntity(func(e Entity) { b.totals[e] = struct{}{} })
 	place = len(b.rows)
 	b.places[of] = place
-	b.rows, b.texts = append(b.rows, row), b.texts+row.Texts()
+	b.rows, b.counts, b.texts = append(b.rows, row), append(b.counts, counts), b.texts+row.Texts()
 	return place
 }
 
+// countsOf returns the entities that the series of the part counts on.
+func (b *FactBatch) countsOf(part *FactPart) []*factTotal {
+	counts, there := b.series[part.Key]
+	if there {
+		return counts
+	}
+	series := part.Series.Series()
+	series.EachEntity(func(e Entity) {
+		total := b.entities[e]
+		if total == nil {
+			total = &factTotal{TotalRow: TotalRow{Key: e.Key(), Entity: e}}
+			b.entities[e] = total
+		}
+		counts = append(counts, total)
+	})
+	b.series[part.Key] = counts
+	return counts
+}
+
 // Len returns how many pieces were added.
-func (b *FactBatch) Len() int { return len(b.starts) }
+func (b *FactBatch) Len() int { return b.n }
 
 // Size returns the totals, the rollup rows and the bytes of texts, as MaxBatchRows and
 // MaxBatchTexts count them.
@@ -134,12 +171,19 @@ func (b *FactBatch) Size() (totals, rollups, texts int) { return len(b.totals), 
 // is added, and must not be changed.
 func (b *FactBatch) Rows() []RollupRow { return b.rows }
 
-// Reset makes it empty.
+// Reset makes it empty. It remembers the series of this batch for the next one, and some more.
 func (b *FactBatch) Reset() {
+	if len(b.series) > 2*len(b.rows) {
+		clear(b.series)
+		clear(b.entities)
+	}
 	clear(b.rows)
+	clear(b.counts)
 	clear(b.places)
 	clear(b.totals)
-	b.pieces, b.starts, b.rows, b.texts = b.pieces[:0], b.starts[:0], b.rows[:0], 0
+	b.pieces, b.rows, b.counts, b.totals = b.pieces[:0], b.rows[:0], b.counts[:0], b.totals[:0]
+	b.n, b.texts = 0, 0
+	b.number++
 }
 
 // Seal seals what was added, at least one fact, as a batch of format 2, and signs it if there is a
@@ -155,15 +199,15 @@ func (b *FactBatch) Seal(k *BatchKeys, h Header) *Batch {
 		rollups[place], placeOf[met] = b.rows[met], place
 	}
 
-	encoded := make([]byte, 0, len(b.pieces)+len(b.starts))
-	for _, p := range (Pieces{string(b.pieces), len(b.starts), b.rows}).All() {
+	encoded := make([]byte, 0, len(b.pieces)+b.n)
+	for _, p := range (Pieces{string(b.pieces), b.n, b.rows}).All() {
 		for i := range p.Parts {
 			p.Parts[i].Row = placeOf[p.Parts[i].Row]
 		}
 		p.Parts = inOrder(p.Parts)
 		encoded = appendPiece(encoded, p)
 	}
-	return k.newBatch(h, totalsOf(rollups), rollups, pieceSection{encoded, len(b.starts)})
+	return k.newBatch(h, b.sumTotals(), rollups, pieceSection{encoded, b.n})
 }
 
 // pieceSection are the encoded pieces of a batch.
@@ -172,23 +216,19 @@ type pieceSection struct {
 	n       int
 }
 
-// totalsOf returns what rollup rows count on entities, in the order of the keys.
-func totalsOf(rollups []RollupRow) []TotalRow {
-	sums := map[Entity]*TotalRow{}
-	for i := range rollups {
-		series := rollups[i].Series()
-		series.EachEntity(func(e Entity) {
-			total := sums[e]
-			if total == nil {
-				total = &TotalRow{Key: e.Key(), Entity: e}
-				sums[e] = total
-			}
-			total.Counters.Add(&rollups[i].Counters)
-		})
+// sumTotals returns what the rows count on entities, in the order of the keys.
+func (b *FactBatch) sumTotals() []TotalRow {
+	for _, total := range b.totals {
+		total.Counters = Counters{}
 	}
-	totals := make([]TotalRow, 0, len(sums))
-	for _, total := range sums {
-		totals = append(totals, *total)
+	for i, counts := range b.counts {
+		for _, total := range counts {
+			total.Counters.Add(&b.rows[i].Counters)
+		}
+	}
+	totals := make([]TotalRow, len(b.totals))
+	for i, total := range b.totals {
+		totals[i] = total.TotalRow
 	}
 	slices.SortFunc(totals, func(a, b TotalRow) int { return a.Key.Compare(b.Key) })
 	return totals

@@ -93,6 +93,25 @@ func TestABatchOfFactsGivesBackItsPiecesAndTheRowsThatTheyAddUpTo(t *testing.T) 
 	}
 }
 
+func TestABatchOfFactsThatIsUsedAgainIsAsANewOne(t *testing.T) {
+	r := newRand(t)
+	var again FactBatch
+	for round := range 100 {
+		facts, header := randomFacts(r, 1+r.IntN(60)), testHeader(testProducer(round), 1)
+		for _, f := range facts {
+			if !again.Add(f.id, f.content, f.single, f.parts...) {
+				t.Fatal("a fact doesn't fit")
+			}
+		}
+		totals, rollups, _ := again.Size()
+		got, want := again.Seal(&BatchKeys{}, header), factBatchOf(t, header, facts...)
+		if !bytes.Equal(got.Bytes(), want.Bytes()) || totals != want.Totals || rollups != want.Rollups {
+			t.Fatalf("round %d: %+v of %d totals and %d rollups, want %+v", round, got.Header, totals, rollups, want.Header)
+		}
+		again.Reset()
+	}
+}
+
 func TestABatchWithoutFactsIsOfTheFormatThatOldProgramsRead(t *testing.T) {
 	rows := randomRows(t, newRand(t), 10)
 	if b := NewBatch(testHeader(testProducer(1), 1), rows.totals, rows.rollups); b.Version != 1 {
@@ -227,13 +246,18 @@ func benchFacts() []testFact {
 	return facts
 }
 
-// BenchmarkSealFacts makes a batch of 10,000 identified updates.
+// BenchmarkSealFacts makes batches of 10,000 identified updates, one after the other.
 func BenchmarkSealFacts(b *testing.B) {
 	facts := benchFacts()
 	b.ReportAllocs()
 	var size int
+	var batch FactBatch
 	for b.Loop() {
-		size = len(factBatchOf(b, testHeader(testProducer(1), 1), facts...).Bytes())
+		for _, f := range facts {
+			batch.Add(f.id, f.content, f.single, f.parts...)
+		}
+		size = len(batch.Seal(&BatchKeys{}, testHeader(testProducer(1), 1)).Bytes())
+		batch.Reset()
 	}
 	b.ReportMetric(float64(size)/float64(len(facts)), "B/update")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(facts)), "ns/update")
@@ -250,4 +274,24 @@ func BenchmarkReadFacts(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10_000, "ns/update")
+}
+
+// totalsOf returns what rollup rows count on entities, in the order of the keys.
+func totalsOf(rollups []RollupRow) []TotalRow {
+	sums := map[Entity]*Counters{}
+	for i := range rollups {
+		series := rollups[i].Series()
+		series.EachEntity(func(e Entity) {
+			if sums[e] == nil {
+				sums[e] = &Counters{}
+			}
+			sums[e].Add(&rollups[i].Counters)
+		})
+	}
+	var totals []TotalRow
+	for e, sum := range sums {
+		totals = append(totals, TotalRow{Key: e.Key(), Entity: e, Counters: *sum})
+	}
+	slices.SortFunc(totals, func(a, b TotalRow) int { return a.Key.Compare(b.Key) })
+	return totals
 }

@@ -24,6 +24,13 @@ var factMutants = []mutant{
 		tests: []string{"TestABatchWhosePiecesAreNotItsRowsIsCorrupt"},
 	},
 	{
+		name:  "totals of the batch before",
+		guard: "the entities that are remembered from batches before begin at zero",
+		edits: []edit{{"spend/factbatch.go", "\t\ttotal.Counters = Counters{}\n", "\t\t_ = total\n"}},
+		pkg:   "spend",
+		tests: []string{"TestABatchOfFactsThatIsUsedAgainIsAsANewOne"},
+	},
+	{
 		name:  "another content counts",
 		guard: "another content under an id that the books have is set aside, whichever series it is of",
 		edits: []edit{{"spend/decide.go", "conflict = of &^ duplicate", "conflict = 0"}},
@@ -192,7 +199,7 @@ var factMutants = []mutant{
 	{
 		name:  "a held id is recorded again",
 		guard: "an id that is held is known at once: its repeat isn't sealed a second time, and has come as far as the first one",
-		edits: []edit{{"factcall.go", "if f := t.held[name.id]; f != nil {", "if f := t.held[name.id]; f != nil && f.left == 0 {"}},
+		edits: []edit{{"factcall.go", "if f := c.held[name.id]; f != nil {", "if f := c.held[name.id]; f != nil && f.left == 0 {"}},
 		pkg:   ".",
 		tests: []string{"TestARepeatIsKnownAtOnceAndIsCommittedWhenTheFirstOneIs", "TestEachIDIsSealedOnceHoweverManyGoroutinesRecordIt"},
 	},
@@ -206,14 +213,14 @@ var factMutants = []mutant{
 	{
 		name:  "a refused call leaves its ids",
 		guard: "a call that is refused leaves no id: it would be taken for a repeat when it is sent again, and never count",
-		edits: []edit{{"factcall.go", "\tfor _, f := range t.own {\n\t\tdelete(t.held, f.id)\n\t}\n", ""}},
+		edits: []edit{{"factcall.go", "\tfor _, f := range c.own {\n\t\tdelete(c.held, f.id)\n\t}\n", ""}},
 		pkg:   ".",
 		tests: []string{"TestAnotherContentUnderAHeldIDIsRefusedAndNothingOfTheCallIsRecorded"},
 	},
 	{
 		name:  "a refused call leaves its places",
 		guard: "a call that is refused gives the places of its combinations back",
-		edits: []edit{{"factcall.go", "\tt.m.keys.Add(-t.reserved)\n\tfor", "\tfor"}},
+		edits: []edit{{"factcall.go", "\tc.m.keys.Add(-c.reserved)\n\tfor", "\tfor"}},
 		pkg:   ".",
 		tests: []string{"TestARequestThatCouldNotBeWholeInABatchIsRefused"},
 	},

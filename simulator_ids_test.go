@@ -59,6 +59,9 @@ func (s *simulator) newCall(of *simDeployment, n int) *simCall {
 		return call
 	}
 	again := &simCall{}
+	if s.rules.rivals && s.r.IntN(4) == 0 && s.claimAgain(call) {
+		return call
+	}
 	switch s.r.IntN(4) {
 	case 0: // no ids
 	case 1:
@@ -72,12 +75,7 @@ func (s *simulator) newCall(of *simDeployment, n int) *simCall {
 			}
 		}
 	}
-	for _, u := range again.updates {
-		u.named = true
-	}
-	if len(again.updates) > 0 {
-		s.named = append(s.named, again)
-	}
+	s.claim(again)
 	return call
 }
 
@@ -121,7 +119,7 @@ func (in *simInstance) checkCounts(r *simReceipt, reached Stage) {
 	}
 	r.told = true
 	s, c := in.s, in.p.Counts(r.Receipt)
-	if c.New+c.Duplicates != len(r.updates) || c.Conflicts > 0 || c.New < 0 || c.Duplicates < 0 {
+	if c.New+c.Duplicates+c.Conflicts != len(r.updates) || c.Conflicts > 0 && !s.rules.rivals || min(c.New, c.Duplicates, c.Conflicts) < 0 {
 		s.fail("process %d: %d updates from %d came to %+v", in.run.number, len(r.updates), r.updates[0].number, c)
 	}
 	if !c.Final {
@@ -130,7 +128,7 @@ func (in *simInstance) checkCounts(r *simReceipt, reached Stage) {
 	for _, f := range r.facts.own {
 		fact := s.facts[f.id]
 		fact.open--
-		fact.told += int(f.updates - f.duplicates)
+		fact.told += int(f.updates - f.duplicates - f.conflicts)
 		if fact.told > fact.updates && s.tellsOnce() {
 			s.fail("process %d: updates of an id are said to be new that another process said were", in.run.number)
 		}
@@ -284,7 +282,9 @@ func (s *simulator) decide(d *simDeployment, f *spend.Flush) *spend.Flush {
 		return f
 	}
 	s.tally.taken += int(decision.Duplicates.APIRequests())
-	if n := decision.Conflicts.APIRequests(); n > 0 {
+	n := decision.Conflicts.APIRequests()
+	s.tally.conflicts += int(n)
+	if n > 0 && !s.rules.rivals {
 		s.fail("%d updates are in conflict with others", n)
 	}
 	return decision.Flush
@@ -314,11 +314,12 @@ func TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated(t *testing.T) {
 			rules = simExactRules(seed / 4)
 		}
 		rules.ids, rules.slots = true, max(rules.slots, 2)
+		rules.rivals = seed%3 == 0 && !rules.clones
 		s := newSimulator(seed, rules)
 		s.trace = trace
 		return s.play(), s.tally
 	})
-	if *simSeed == 0 && *simLeft == 0 && (tally.repeats == 0 || tally.held == 0 || tally.taken == 0) {
+	if *simSeed == 0 && *simLeft == 0 && (tally.repeats == 0 || tally.held == 0 || tally.taken == 0 || tally.refused == 0 || tally.conflicts == 0) {
 		t.Errorf("something never happened: %+v", tally)
 	}
 }

@@ -177,7 +177,11 @@ func (in *simInstance) take(call *simCall) {
 		receipt, err = in.p.RecordAll(all)
 	}
 	if err != nil {
-		if !errors.Is(err, ErrClosed) {
+		switch {
+		case errors.Is(err, ErrClosed):
+		case errors.Is(err, ErrIDReused) && call.updates[0].claim != nil && in.s.rules.rivals:
+			in.s.tally.refused++
+		default:
 			in.s.fail("process %d: record: %v", in.run.number, err)
 		}
 		return

@@ -12,6 +12,15 @@ func (s *simulator) checkAll(u *simUpdate) string {
 		if n > 1 {
 			return fmt.Sprintf("it is in the books %d times", n)
 		}
+		if rival := s.rival(u); rival != nil {
+			return fmt.Sprintf("it is in the books, and so is update %d of another content under its id", rival.number)
+		}
+		return ""
+	}
+	if s.isConflict(u) {
+		if s.rival(u) == nil {
+			return "it is in conflict with nothing"
+		}
 		return ""
 	}
 	if u.named {

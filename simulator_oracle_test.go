@@ -47,6 +47,7 @@ type simUpdate struct {
 	runs       []*simRun // the processes that have it: one, and its clones, and with an id those that it was told to again
 	hours      []spend.Hour
 	named      bool // it has an id, or its call has a key
+	claim      *simClaim
 	batches    []*simSealed
 }
 
@@ -144,7 +145,7 @@ func (s *simulator) has(b *simSealed) bool {
 		return is
 	}
 	for _, u := range b.updates {
-		if s.times(u) == 0 {
+		if s.times(u) == 0 && !s.isConflict(u) {
 			return false
 		}
 	}
@@ -159,7 +160,7 @@ func (s *simulator) isQuarantined(b *simSealed) bool {
 // isSetAside says whether what the process has sealed of the update is in quarantine, whole, or
 // gone.
 func (s *simulator) isSetAside(u *simUpdate, run *simRun) bool {
-	return slices.ContainsFunc(s.batchesOf(u, run), func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
+	return s.isConflict(u) || slices.ContainsFunc(s.batchesOf(u, run), func(b *simSealed) bool { return b.gone || s.isQuarantined(b) })
 }
 
 // isKnown says whether Postgres has a batch, in the books or in quarantine.
@@ -256,7 +257,7 @@ func (s *simulator) applied(d *simDeployment, f, booked *spend.Flush) {
 		for _, b := range u.batches {
 			b.booked = b.booked || !u.named || hasFacts(f, b)
 		}
-		if n := s.times(u); n != 1 {
+		if n := s.times(u); n != 1 && !(n == 0 && s.isConflict(u)) {
 			s.fail("update %d is in the books %d times", u.number, n)
 		}
 	}
@@ -411,7 +412,8 @@ func (s *simulator) checkMarks(d *simDeployment) string {
 			if run.cloned {
 				continue // behind a gap, the other one's batches may go on
 			}
-			lost, lostAmount := p.Mark.Updates-p.Updates-p.Duplicates.Updates, p.Mark.Amount.Sub(p.Amount).Sub(p.Duplicates.Amount)
+			lost, lostAmount := p.Mark.Updates-p.Updates-p.Duplicates.Updates-p.Conflicts.Updates,
+				p.Mark.Amount.Sub(p.Amount).Sub(p.Duplicates.Amount).Sub(p.Conflicts.Amount)
 			for digest := p.Mark.Digest; digest != (spend.Digest{}); digest = s.batches[digest].PriorDigest {
 				if b := s.batches[digest]; !p.Mark.Has(b.Sequence) {
 					lost, lostAmount = lost-b.Updates, lostAmount.Sub(b.Amount)

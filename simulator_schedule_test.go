@@ -40,6 +40,7 @@ func simRulesOf(seed uint64) simRules {
 	rules.ids = bit(3) != bit(8)
 	rules.clocks = seed%5 == 0
 	rules.clones = seed%7 == 0
+	rules.rivals = rules.ids && !rules.clones && seed%5 > 2
 	if seed%4 == 3 {
 		rules.slots, rules.two, rules.strange = max(rules.slots, 2), true, bit(3)
 	}

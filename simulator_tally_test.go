@@ -7,6 +7,7 @@ type simTally struct {
 	schedules, calls, flushes, fenced, skipped, found, quarantined, crashes, stops, restores, requeued, months, pruned, frail, gone, clones, identities int
 
 	repeats, held, taken int // calls with ids made again; updates of them known at once; those that the books took out
+	refused, conflicts   int // calls with ids that are held with another content; updates that the books took out as such
 
 	strange, misplaced, shared int // batches of other books, those of the other deployment, schedules with two deployments
 }
@@ -16,7 +17,7 @@ func (t *simTally) add(o simTally) {
 		&t.schedules: o.schedules, &t.calls: o.calls, &t.flushes: o.flushes, &t.fenced: o.fenced, &t.skipped: o.skipped,
 		&t.found: o.found, &t.quarantined: o.quarantined, &t.crashes: o.crashes, &t.stops: o.stops, &t.restores: o.restores,
 		&t.requeued: o.requeued, &t.months: o.months, &t.pruned: o.pruned, &t.frail: o.frail, &t.gone: o.gone, &t.clones: o.clones, &t.identities: o.identities,
-		&t.repeats: o.repeats, &t.held: o.held, &t.taken: o.taken,
+		&t.repeats: o.repeats, &t.held: o.held, &t.taken: o.taken, &t.refused: o.refused, &t.conflicts: o.conflicts,
 		&t.strange: o.strange, &t.misplaced: o.misplaced, &t.shared: o.shared,
 	} {
 		*to += n
@@ -32,6 +33,7 @@ func (t *simTally) mustHaveSeenEverything(tb testing.TB) {
 		"a process that died": t.crashes, "a process that was stopped": t.stops, "Postgres turned back": t.restores,
 		"marks pruned": t.pruned, "a process cloned": t.clones,
 		"a repeat known at once": t.held, "a repeat that the books took out": t.taken,
+		"an id refused that is held with another content": t.refused, "a conflict that the books took out": t.conflicts,
 		"two deployments on one queue": t.shared, "a batch among the keys of the other deployment": t.misplaced,
 	} {
 		if n == 0 {

@@ -40,9 +40,10 @@ type simulator struct {
 	batches      map[spend.Digest]*simSealed
 	named        []*simCall // those that have ids
 	facts        map[spend.FactID]*simFact
-	strangers    map[int]*spend.Batch // the last batch of books that no deployment has, by shard
-	strangeBytes [][]byte             // all of them
-	late         []func()             // calls whose callers gave up, and that are still on their way
+	claims       map[spend.FactID][]*simClaim // what was said under each
+	strangers    map[int]*spend.Batch         // the last batch of books that no deployment has, by shard
+	strangeBytes [][]byte                     // all of them
+	late         []func()                     // calls whose callers gave up, and that are still on their way
 	log          *slog.Logger
 
 	queueSkew, storeSkew time.Duration // how far the clocks of the servers are ahead
@@ -76,6 +77,7 @@ type simRules struct {
 	clones    bool          // a process begins as another one once was
 	poison    bool          // Postgres refuses some updates
 	ids       bool          // callers give ids, and repeat what has some
+	rivals    bool          // callers give ids that others have given to something else
 	room      int           // rows that Postgres takes in one transaction, 0: any number
 	full      int           // entries that the queue takes, 0: any number
 	grace     time.Duration // how long a gap is waited for, 0: a minute
@@ -104,7 +106,7 @@ const (
 func newSimulator(seed uint64, rules simRules) *simulator {
 	s := &simulator{
 		r: rand.New(rand.NewPCG(seed, 42)), seed: seed, rules: rules, now: testNow,
-		locks: map[simLockName]*simLock{}, facts: map[spend.FactID]*simFact{}, strangers: map[int]*spend.Batch{}, byID: map[spend.ProducerID]*simRun{}, batches: map[spend.Digest]*simSealed{},
+		locks: map[simLockName]*simLock{}, facts: map[spend.FactID]*simFact{}, claims: map[spend.FactID][]*simClaim{}, strangers: map[int]*spend.Batch{}, byID: map[spend.ProducerID]*simRun{}, batches: map[spend.Digest]*simSealed{},
 	}
 	s.addDeployments()
 	s.log = slog.New(simLog{s})

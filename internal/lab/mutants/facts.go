@@ -38,6 +38,20 @@ var factMutants = []mutant{
 		tests: []string{"TestAnotherContentIsAConflictWhereverItCounts"},
 	},
 	{
+		name:  "two contents count under one id",
+		guard: "of two contents under one id the books have one, whatever goes wrong",
+		edits: []edit{{"spend/decide.go", "if another {\n\t\tconflict", "if another && of == 0 {\n\t\tconflict"}},
+		pkg:   ".",
+		tests: []string{"TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated"},
+	},
+	{
+		name:  "a held id is given to another content",
+		guard: "another content under an id that is held is refused at once, and the caller knows which update it is",
+		edits: []edit{{"factcall.go", "if f.content != name.content {", "if f.content != name.content && f.seal == c.seal {"}},
+		pkg:   ".",
+		tests: []string{"TestSimulatorWhatHasAnIDCountsOnceHoweverOftenItIsRepeated"},
+	},
+	{
 		name:  "an id twice in a flush counts twice",
 		guard: "of two pieces of one flush under one id the first one counts",
 		edits: []edit{{"spend/decide.go", "d.learn(k)\n\t\td.New", "d.New"}},

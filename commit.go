@@ -34,6 +34,8 @@ type committer struct {
 	trouble []spend.ProducerID // as in trouble.known, after the last flush
 
 	stuckSince time.Time // since when what the queue retains can't be put back; zero if that isn't so
+	conflicts  int64     // updates in conflict since they were logged last
+	conflictAt time.Time // when that was
 	nextBooked time.Time // before it, direct writes don't ask a queue that didn't answer what it knows of the books
 }
 
@@ -185,6 +187,7 @@ func (c *committer) apply(ctx context.Context, plan *plan, f *spend.Flush, by vi
 	c.metrics.flushed(f, taken, string(by), end.Sub(start), traceID)
 	c.recent.add(flushStatus(f, plan.taken, string(by), start, end))
 	c.logFlush(f)
+	c.logConflicts(taken)
 	plan.applied(f)
 	c.grow(plan)
 	c.confirmed(plan.marks)
@@ -213,6 +216,21 @@ func (c *committer) logFlush(f *spend.Flush) {
 		}
 		c.log.Warn("a batch that was passed as lost has turned up and is counted",
 			"of_producer", b.Producer.String(), "sequence", b.Sequence, "updates", b.Updates, "amount", b.Amount)
+	}
+}
+
+// logConflicts says once a minute how many updates are set aside because others have their ids.
+func (c *committer) logConflicts(taken []spend.TakenOut) {
+	_, n := takenUpdates(taken)
+	if n == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conflicts += n
+	if now := c.time.Now(); now.Sub(c.conflictAt) >= failureInterval {
+		c.log.Warn("updates are in quarantine: the books have another content under their ids", "updates", c.conflicts)
+		c.conflicts, c.conflictAt = 0, now
 	}
 }
 

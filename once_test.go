@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -325,6 +326,29 @@ func TestFindIDTellsWhatBecameOfAnID(t *testing.T) {
 		state(spend.RequestFact, "k", IDCommitted)
 		if _, err := r.FindID(t.Context(), spend.UpdateFact, ""); !errors.Is(err, spend.ErrFactIDEmpty) {
 			t.Errorf("no id: %v", err)
+		}
+	})
+}
+
+func TestTheLogTellsOfConflictsOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logged{}
+		r := newRig(t, true, 1, &faults{})
+		c := r.cfg
+		c.Logger = slog.New(slog.NewJSONHandler(log, nil))
+		r.Pipeline = newTestPipeline(t, c)
+		r.start(t)
+		r.mustCount(t, r.all(t, dollar("a", "1")), 1, 0, 0)
+		const message = "updates are in quarantine: the books have another content under their ids"
+		for i, want := range []string{`"updates":1}`, "", `"updates":2}`} {
+			before := len(log.errors(t, message))
+			r.mustCount(t, r.all(t, dollar(fmt.Sprint("b", i), "1")), 0, 0, 1)
+			synctest.Wait()
+			told := len(log.errors(t, message)) - before
+			if told != min(len(want), 1) || !strings.Contains(log.String(), want) {
+				t.Errorf("conflict %d is told %d times: %s", i, told, log)
+			}
+			time.Sleep(35 * time.Second)
 		}
 	})
 }

@@ -32,7 +32,8 @@ type PipelineStatus struct {
 	Flushes []FlushStatus `json:"recent_flushes,omitempty"` // by this instance, newest first, at most 20
 }
 
-// FlushStatus is a flush that was committed.
+// FlushStatus is a flush that was committed. Its rows, updates and amount are those of its batches,
+// repeats included, which it hasn't counted again.
 type FlushStatus struct {
 	At      time.Time    `json:"at"` // when the commit was answered
 	Shard   int          `json:"shard"`

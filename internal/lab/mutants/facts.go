@@ -38,6 +38,13 @@ var factMutants = []mutant{
 		tests: []string{"TestAnotherContentIsAConflictWhereverItCounts"},
 	},
 	{
+		name:  "a line for each conflict",
+		guard: "conflicts are logged once a minute: a client with a constant id would fill the log",
+		edits: []edit{{"commit.go", "now.Sub(c.conflictAt) >= failureInterval", "!now.Before(c.conflictAt)"}},
+		pkg:   ".",
+		tests: []string{"TestTheLogTellsOfConflictsOnceAMinute"},
+	},
+	{
 		name:  "two contents count under one id",
 		guard: "of two contents under one id the books have one, whatever goes wrong",
 		edits: []edit{{"spend/decide.go", "if another {\n\t\tconflict", "if another && of == 0 {\n\t\tconflict"}},

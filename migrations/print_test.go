@@ -54,7 +54,7 @@ SELECT string_agg(line, E'\n' ORDER BY line) || E'\n' FROM things`
 func dump(t *testing.T, databaseURL string) string {
 	t.Helper()
 	text := query[string](t, connect(t, databaseURL), everything)
-	for _, want := range []string{"\nrelation r spendflush.rollup ", "\ncolumn spendflush.rollup ", "CREATE OR REPLACE FUNCTION spendflush.", "CREATE TRIGGER ", "\nmigrations 0 1 "} {
+	for _, want := range []string{"\nrelation p spendflush.rollup ", "\ncolumn spendflush.rollup ", "CREATE OR REPLACE FUNCTION spendflush.", "CREATE TRIGGER ", "\nmigrations 0 1 "} {
 		if !strings.Contains("\n"+text, want) {
 			t.Fatalf("the dump tells nothing of %q:\n%s", want, text)
 		}

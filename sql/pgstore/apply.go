@@ -61,6 +61,7 @@ func (s *Store) Apply(ctx context.Context, f *spend.Flush) error {
 		}
 		if todo == relearn {
 			s.known.evictAll()
+			s.days.evictAll()
 			s.stats.relearned.Add(1)
 		}
 		isolating = isolating || todo == isolate
@@ -271,6 +272,7 @@ func (t *transaction) prepare(e *encoder, f *spend.Flush) []call {
 	)
 	calls := t.internEntities([]call{}, f.Totals, totals.missing)
 	calls = t.internSeries(calls, f.Rollups, rollups.missing)
+	calls = t.makeParts(calls, f.Rollups)
 	for i, c := range []call{
 		{name: "add_known_totals", rows: len(totals.present)}, {name: "add_totals", rows: len(totals.unsure)},
 		{name: "add_known_rollups", rows: len(rollups.present)}, {name: "add_rollups", rows: len(rollups.unsure)},

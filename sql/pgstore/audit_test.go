@@ -211,7 +211,8 @@ func tamperings() []tampering {
 // tamperedBooks are books of one day, in tables that are older.
 func tamperedBooks(t *testing.T, s *Store) {
 	t.Helper()
-	execute(t, s.pool, "ALTER TABLE spendflush.rollup DROP CONSTRAINT rollup_finite") // as books are that were made before it
+	makeParts(t, s, "2026-10-01", "2026-11-30")
+	dropFinite(t, s) // as books are that were made before it
 	execute(t, s.pool, "UPDATE spendflush.migrations SET tstamp = '2026-11-10'")
 	key := func(name, model string, hour spend.Hour, amount string, tags ...string) request {
 		return request{spend.Series{APIKey: name, Model: model, Tags: tags}, hour, one(amount)}

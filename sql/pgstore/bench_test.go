@@ -119,6 +119,7 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkAudit(b *testing.B) {
 	s := open(b, database(b), Options{})
 	apply(b, s, benchFlush(b))
+	makeParts(b, s, "2026-11-20", "2027-03-10")
 	execute(b, s.pool, `INSERT INTO spendflush.rollup (series, day, hour, failed_requests, cache_creation_input_tokens,
 			cache_read_input_tokens, successful_requests, prompt_tokens, completion_tokens, spend)
 		SELECT series, day + d, hour, 0, 0, 0, successful_requests, prompt_tokens, completion_tokens, spend

@@ -2,7 +2,8 @@
 SELECT p.producers, p.updates + coalesce((SELECT sum(updates) FROM spendflush.pruned_marks), 0)::bigint, p.last_commit,
     (SELECT greatest(0, reltuples)::bigint FROM pg_class WHERE oid = 'spendflush.entity'::regclass),
     (SELECT greatest(0, reltuples)::bigint FROM pg_class WHERE oid = 'spendflush.series'::regclass),
-    (SELECT greatest(0, reltuples)::bigint FROM pg_class WHERE oid = 'spendflush.rollup'::regclass),
+    (SELECT coalesce(sum(greatest(0, c.reltuples)), 0)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'spendflush.rollup'::regclass),
     (SELECT coalesce(sum(greatest(0, reltuples)), 0)::bigint FROM pg_class
         WHERE relnamespace = 'spendflush'::regnamespace AND relname IN ('ids_0', 'ids_1', 'ids_2', 'ids_3', 'ids_4', 'ids_5')),
     (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class

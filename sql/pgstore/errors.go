@@ -65,6 +65,7 @@ const (
 	codeSerialization       = "40001"
 	codeLockTimeout         = "55P03"
 	codeForeignKeyViolation = "23503" // raised by the triggers of migrations/00001_books.sql
+	codeCheckViolation      = "23514"
 	codeCardinality         = "21000" // a row twice in one statement
 	codeOutOfRange          = "22003"
 	codeLimit               = "54000" // such as a row too large for an index
@@ -100,7 +101,7 @@ func classify(ctx context.Context, err error) action {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, spend.ErrOtherBooks):
 		return giveUp
-	case errors.Is(err, errShort), code == codeForeignKeyViolation:
+	case errors.Is(err, errShort), code == codeForeignKeyViolation, lacksPart(err):
 		return relearn
 	case code == "":
 		// Not from Postgres: the connection failed, or couldn't be made.

@@ -102,6 +102,12 @@ func (s *Store) TendFacts(ctx context.Context, window time.Duration) error {
 	if err == nil {
 		err = s.emptyRetired(ctx)
 	}
+	if err == nil {
+		err = s.write(ctx, func(tx querier) error {
+			_, err := tx.Exec(ctx, s.statement("make_rollup_parts_ahead"))
+			return err
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("tend ids: %w", denied(err))
 	}

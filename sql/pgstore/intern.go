@@ -99,6 +99,7 @@ func encodeSeries(rows []spend.RollupRow, places []int) []param {
 // learn notes what the transaction, now committed, has written.
 func (t *transaction) learn() {
 	t.store.known.learn(t.written, t.epoch)
+	t.store.days.learn(t.days)
 	t.store.stats.interned.Add(t.interned)
 	t.store.stats.refused.Add(t.refused)
 }

@@ -50,7 +50,7 @@ func (t *transaction) totalCalls(shard int, rows []spend.TotalRow) []call {
 func (t *transaction) rollupCalls(rows []spend.RollupRow) []call {
 	var e encoder
 	all := places(len(rows))
-	calls := t.internSeries(nil, rows, all)
+	calls := t.makeParts(t.internSeries(nil, rows, all), rows)
 	t.encodeFreshRollups(&e, rows, all)
 	return append(calls, call{name: "add_rollups", params: e.params(), rows: len(rows)})
 }

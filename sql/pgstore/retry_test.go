@@ -48,7 +48,7 @@ func TestAConnectionKilledAtAnyStatementLosesNothingAndDoublesNothing(t *testing
 			break
 		}
 	}
-	if flushes != 13 || unknown != 1 { // begin, settings, claim, by hand, books, two dictionaries, totals, rollups, control, fingerprints, commit
+	if flushes != 14 || unknown != 1 { // begin, settings, claim, by hand, books, two dictionaries, parts, totals, rollups, control, fingerprints, commit
 		t.Fatalf("%d statements were killed, and %d times the outcome was unknown", flushes-1, unknown)
 	}
 	s := open(t, databaseURL, Options{})

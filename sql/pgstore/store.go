@@ -79,6 +79,7 @@ type Store struct {
 	watch     sync.WaitGroup
 	unwatch   context.CancelFunc
 	known     keyCache
+	days      dayCache
 	stats     counters
 	batchKeys spend.BatchKeys
 	encoders  sync.Pool

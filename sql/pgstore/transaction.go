@@ -15,10 +15,11 @@ import (
 type transaction struct {
 	store    *Store
 	conn     *pgconn.PgConn
-	written  []row  // upserted, to be known once it is committed
-	epoch    uint64 // of the store's known keys when it was asked for them
-	interned int64  // texts sent
-	refused  int64  // rows put into quarantine
+	written  []row   // upserted, to be known once it is committed
+	days     []int32 // whose parts are there, to be known then, too
+	epoch    uint64  // of the store's known keys when it was asked for them
+	interned int64   // texts sent
+	refused  int64   // rows put into quarantine
 }
 
 // write calls do in a transaction with the settings of a flush, which is committed if do returns

@@ -6,6 +6,34 @@ package main
 // the books are the same.
 var sqlMutants = []mutant{
 	{
+		name:  "all parts looked into",
+		guard: "an update of known rollups plans and locks the parts of its days alone, however many there are",
+		edits: []edit{{"sql/pgstore/add_known_rollups.sql", "\n    AND t.day BETWEEN ($1::date[])[1] AND ($1::date[])[cardinality($1::date[])]", ""}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestKnownRowsAreLookedUpByIndexInTablesThatWereNeverAnalyzed"},
+	},
+	{
+		name:  "a row without a part is at fault",
+		guard: "a row whose part is gone, because Postgres was turned back, gets one and doesn't go to quarantine",
+		edits: []edit{{"sql/pgstore/errors.go", ", lacksPart(err):", ":"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestAFlushMakesPartsAgainThatAreGone"},
+	},
+	{
+		name:  "parts that are gone are remembered",
+		guard: "which days have a part is asked again once a row had none",
+		edits: []edit{{"sql/pgstore/apply.go", "\t\t\ts.days.evictAll()\n", ""}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestAFlushMakesPartsAgainThatAreGone"},
+	},
+	{
+		name:  "corrections without a part",
+		guard: "a correction makes the part of its day",
+		edits: []edit{{"migrations/00016_rollup_parts.sql", "        E'\\n    PERFORM spendflush.make_rollup_part(correct.day);\\n    INSERT", "        E'\\n    INSERT"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestACorrectionMakesThePartOfItsDay"},
+	},
+	{
 		name:  "version read once",
 		guard: "a command goes on where Postgres ended the transaction in which it reads the version, as idle",
 		edits: []edit{{"migrations/migrations.go", "for range readTries {", "for range 1 {"}},

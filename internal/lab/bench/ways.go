@@ -22,7 +22,9 @@ instances, Redis and Postgres fight for the same cores. The time runs until all 
 - **direct, one by one**: the same with a transaction an update. As all write key, user, team, organization in this order, they hardly deadlock.
 - **per-request**: ten connections, one autocommitted UPSERT an update: of its rollup row alone, the least that can be written.
 - **drain-rows**: each instance sums up in memory, pushes its sums as JSON to a Redis list every 200 ms; one of them pops up to 100 of
-  these every 500 ms (at once, where there are more), sums them up and writes row by row in one transaction.
+  these every 500 ms (at once, where there are more), sums them up and writes row by row, in the order of the keys, in one transaction.
+- **drain-bulk**: the same list; what is popped is written by multi-row UPSERTs of up to 100 rows. LiteLLM writes its daily rows like this
+  since August 2026, the totals of keys, users and teams still one by one.
 - **spendflush**: 200 ms to the seal, 500 ms to the flush, as it comes by default; every total and rollup is compared with the traffic afterwards.
 - **one instance**: the same from one instance; **handles** with a handle for each series, and with updates made beforehand.
 - **limit**: the rows of one flush over all keys as two bare UPSERTs from arrays on one connection, made beforehand, again and again.
@@ -31,7 +33,7 @@ The usual cure sums up in memory as spendflush does, so both write few rows for 
 within a flush and in what a core does for an update. Ten instances on the cores of one are at their limit not by Postgres but by
 what each does for itself: it seals all keys five times a second.`
 
-func waysSteps(r *run) int { return 9 * r.Rounds }
+func waysSteps(r *run) int { return 11 * r.Rounds }
 
 const waysInstances = 10
 
@@ -49,8 +51,12 @@ func measureWays(ctx context.Context, r *run) error {
 		{"direct", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 10) }},
 		{"direct, one by one", func(ctx context.Context) (map[string]float64, error) { return r.direct(ctx, w, 1) }},
 		{"per-request", func(ctx context.Context) (map[string]float64, error) { return r.perRequest(ctx, w) }},
-		{"drain-rows", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, waysInstances) }},
-		{"drain-rows, one instance", func(ctx context.Context) (map[string]float64, error) { return r.drainRows(ctx, w, 1) }},
+		{"drain-rows", func(ctx context.Context) (map[string]float64, error) {
+			return r.drain(ctx, w, waysInstances, rowByRow)
+		}},
+		{"drain-rows, one instance", func(ctx context.Context) (map[string]float64, error) { return r.drain(ctx, w, 1, rowByRow) }},
+		{"drain-bulk", func(ctx context.Context) (map[string]float64, error) { return r.drain(ctx, w, waysInstances, inBulk) }},
+		{"drain-bulk, one instance", func(ctx context.Context) (map[string]float64, error) { return r.drain(ctx, w, 1, inBulk) }},
 		{"spendflush", func(ctx context.Context) (map[string]float64, error) {
 			return r.play(ctx, w, episode{groupConfig: groupConfig{instances: waysInstances}})
 		}},
@@ -67,7 +73,7 @@ func measureWays(ctx context.Context, r *run) error {
 		Columns: []string{"updates/s", "spendflush is times as fast", "rows/s", "rows/s within a flush", "deadlocks", "updates lost"}}
 	ours := got["spendflush"]
 	for _, name := range []string{"direct", "direct, one by one", "per-request", "drain-rows",
-		"drain-rows, one instance", "spendflush",
+		"drain-rows, one instance", "drain-bulk", "drain-bulk, one instance", "spendflush",
 		"spendflush, one instance", "spendflush, one instance, handles"} {
 		m := got[name]
 		t.row(name, m["updates"], ratios(ours["updates"], m["updates"]), m["rows"], m["flush"], m["deadlocks"], m["lost"])

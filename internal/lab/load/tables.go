@@ -22,7 +22,8 @@ type Tables struct {
 	pool   *pgxpool.Pool
 	schema string // quoted
 
-	addTotal, addRollup, addRollupOnce string
+	addTotals, addRollups [BulkRows]string // by the number of rows, less one
+	addRollupOnce         string
 }
 
 // types are the columns of the counters, in an order that wastes nothing: the numeric one is last.
@@ -53,12 +54,12 @@ CREATE TABLE %[1]s.seen (id text PRIMARY KEY);`
 
 var addTotal = `
 INSERT INTO %s.total AS t (entity, updated_at, ` + pgstore.Columns("%") + `)
-VALUES ($1, now(), ` + values(2) + `)
+VALUES %s
 ON CONFLICT (entity) DO UPDATE SET updated_at = excluded.updated_at, ` + pgstore.Columns("% = t.% + excluded.%")
 
 var addRollup = `
 INSERT INTO %s.rollup AS t (series, day, hour, ` + pgstore.Columns("%") + `)
-VALUES ($1, $2, $3, ` + values(4) + `)
+VALUES %s
 ON CONFLICT (day, hour, series) DO UPDATE SET ` + pgstore.Columns("% = t.% + excluded.%")
 
 // addRollupOnce is addRollup for an id that is new. In a SELECT a parameter isn't of its column's
@@ -82,8 +83,8 @@ func bigints(first int) string {
 // pool stays the caller's.
 func MakeTables(ctx context.Context, pool *pgxpool.Pool, schema string) (*Tables, error) {
 	t := &Tables{pool: pool, schema: pgx.Identifier{schema}.Sanitize()}
-	t.addTotal = fmt.Sprintf(addTotal, t.schema)
-	t.addRollup = fmt.Sprintf(addRollup, t.schema)
+	t.addTotals = statements(addTotal, t.schema, totalRow, totalParameters)
+	t.addRollups = statements(addRollup, t.schema, rollupRow, rollupParameters)
 	t.addRollupOnce = fmt.Sprintf(addRollupOnce, t.schema)
 	// As one simple query it is one transaction.
 	if _, err := pool.Exec(ctx, fmt.Sprintf(makeTables, t.schema), pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -135,14 +136,14 @@ func (t *Tables) Add(ctx context.Context, to Execer, u *spend.Update) (rows int,
 
 // AddTotal adds to the total of an entity.
 func (t *Tables) AddTotal(ctx context.Context, to Execer, entity spend.Key, c *spend.Counters) error {
-	_, err := to.Exec(ctx, t.addTotal, args(c, [16]byte(entity))...)
+	_, err := to.Exec(ctx, t.addTotals[0], args(c, [16]byte(entity))...)
 	return err
 }
 
 // AddRollup adds to the rollup of a series in an hour.
 func (t *Tables) AddRollup(ctx context.Context, to Execer, series spend.Key, hour spend.Hour, c *spend.Counters) error {
 	at := hour.Time()
-	_, err := to.Exec(ctx, t.addRollup, args(c, [16]byte(series), at, int16(at.Hour()))...)
+	_, err := to.Exec(ctx, t.addRollups[0], args(c, [16]byte(series), at, int16(at.Hour()))...)
 	return err
 }
 

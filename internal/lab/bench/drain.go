@@ -18,8 +18,9 @@ import (
 	"github.com/spendflush/spendflush/spend"
 )
 
-// The usual cure: sums in memory, a Redis list, and one who drains it row by row. No lock is taken,
-// and nothing is done about what gets lost between two steps: that would only make it slower.
+// The usual cure: sums in memory, a Redis list, and one who drains it, row by row or in bulk. No
+// lock is taken, and nothing is done about what gets lost between two steps: that would only make
+// it slower.
 
 const (
 	listKey    = keyPrefix + ":list"
@@ -117,8 +118,8 @@ func (in *usualInstance) pushAll(ctx context.Context, to redis.UniversalClient, 
 	}
 }
 
-// drainRows runs the usual cure. The time runs until the list is empty.
-func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[string]float64, error) {
+// drain runs the usual cure. The time runs until the list is empty.
+func (r *run) drain(ctx context.Context, w *load.Workload, n int, write writing) (map[string]float64, error) {
 	if err := r.env.fresh(ctx); err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func (r *run) drainRows(ctx context.Context, w *load.Workload, n int) (map[strin
 	for _, in := range instances {
 		pushing.Go(func() error { return in.pushAll(ctx, r.env.client, over) })
 	}
-	d := drain{from: r.env.client, to: conn, tables: tables}
+	d := drain{from: r.env.client, to: conn, tables: tables, write: write}
 	draining.Go(func() error { return d.run(ctx, pushed) })
 	err = recording.Wait()
 	close(over)
@@ -183,6 +184,7 @@ type drain struct {
 	from   redis.UniversalClient
 	to     *pgx.Conn
 	tables *load.Tables
+	write  writing
 
 	rows    int
 	writing time.Duration // of the transactions
@@ -234,41 +236,75 @@ func (d *drain) once(ctx context.Context) (popped int, err error) {
 		}
 	}
 	begun := time.Now()
-	if err := d.write(ctx, sums); err != nil {
+	if err := d.commit(ctx, sums); err != nil {
 		return 0, err
 	}
 	d.writing += time.Since(begun)
 	return len(texts), nil
 }
 
-// write is one transaction, a statement a row.
-func (d *drain) write(ctx context.Context, sums *usualBatch) error {
+// commit writes the sums in one transaction.
+func (d *drain) commit(ctx context.Context, sums *usualBatch) error {
+	totals, err := sorted(sums.Totals)
+	if err != nil {
+		return err
+	}
+	rollups, err := sorted(sums.Rollups)
+	if err != nil {
+		return err
+	}
 	tx, err := d.to.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback(ctx) // nothing to do after the commit
-	for text, c := range sums.Totals {
+
+	if err := d.write(ctx, d.tables, tx, totals, rollups); err != nil {
+		return err
+	}
+	d.rows += len(totals) + len(rollups)
+	return tx.Commit(ctx)
+}
+
+// sorted are the sums in the order of their keys.
+func sorted(sums map[string]*spend.Counters) ([]load.Sum, error) {
+	list := make([]load.Sum, 0, len(sums))
+	for text, c := range sums {
 		key, err := keyOf(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := d.tables.AddTotal(ctx, tx, key, c); err != nil {
+		list = append(list, load.Sum{Key: key, Counters: c})
+	}
+	load.SortSums(list)
+	return list, nil
+}
+
+// writing adds sums to the tables.
+type writing func(ctx context.Context, tables *load.Tables, to load.Execer, totals, rollups []load.Sum) error
+
+// rowByRow is a statement a row.
+func rowByRow(ctx context.Context, tables *load.Tables, to load.Execer, totals, rollups []load.Sum) error {
+	for _, s := range totals {
+		if err := tables.AddTotal(ctx, to, s.Key, s.Counters); err != nil {
 			return err
 		}
 	}
 	hour := spend.HourOf(time.Now())
-	for text, c := range sums.Rollups {
-		key, err := keyOf(text)
-		if err != nil {
-			return err
-		}
-		if err := d.tables.AddRollup(ctx, tx, key, hour, c); err != nil {
+	for _, s := range rollups {
+		if err := tables.AddRollup(ctx, to, s.Key, hour, s.Counters); err != nil {
 			return err
 		}
 	}
-	d.rows += len(sums.Totals) + len(sums.Rollups)
-	return tx.Commit(ctx)
+	return nil
+}
+
+// inBulk is a statement of up to load.BulkRows rows.
+func inBulk(ctx context.Context, tables *load.Tables, to load.Execer, totals, rollups []load.Sum) error {
+	if err := tables.AddTotals(ctx, to, totals); err != nil {
+		return err
+	}
+	return tables.AddRollups(ctx, to, spend.HourOf(time.Now()), rollups)
 }
 
 func keyOf(text string) (key spend.Key, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -57,6 +58,8 @@ func timeName(by pgstore.Granularity) string {
 		return "hour"
 	case pgstore.Day:
 		return "date"
+	case pgstore.Month:
+		return "month"
 	default:
 		return ""
 	}
@@ -64,10 +67,14 @@ func timeName(by pgstore.Granularity) string {
 
 // appendStart appends what that column says of the row.
 func appendStart(to []byte, q *pgstore.UsageQuery, start time.Time) []byte {
-	if q.By == pgstore.Day {
-		return start.In(q.Location).AppendFormat(to, time.DateOnly)
+	layout := time.RFC3339
+	switch q.By {
+	case pgstore.Day:
+		layout = time.DateOnly
+	case pgstore.Month:
+		layout = monthOnly
 	}
-	return start.In(q.Location).AppendFormat(to, time.RFC3339)
+	return start.In(q.Location).AppendFormat(to, layout)
 }
 
 // usageJSON answers with the whole report at once, so that a failure never leaves half of one.
@@ -121,7 +128,9 @@ func appendUsageHead(to []byte, q *pgstore.UsageQuery) []byte {
 	member("tz", q.Location.String())
 	member("from", formatTime(q.From, q.Location))
 	member("to", formatTime(q.To, q.Location))
-	to = append(to, `"group_by":[`...)
+	to = append(to, `"day_shift_minutes":`...)
+	to = strconv.AppendInt(to, shiftMinutes(q), 10)
+	to = append(to, `,"group_by":[`...)
 	for i, name := range q.GroupBy {
 		if i > 0 {
 			to = append(to, ',')
@@ -129,6 +138,11 @@ func appendUsageHead(to []byte, q *pgstore.UsageQuery) []byte {
 		to = appendJSONString(to, name)
 	}
 	return append(to, `],"rows":[`...)
+}
+
+// shiftMinutes is by how much days of the report begin later than those of its zone, rounded up.
+func shiftMinutes(q *pgstore.UsageQuery) int64 {
+	return int64((q.DayShift() + time.Minute - 1) / time.Minute)
 }
 
 func appendUsageRow(to []byte, q *pgstore.UsageQuery, row *pgstore.UsageRow) []byte {
@@ -167,6 +181,10 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQ
 		head = append(head, name)
 	}
 	head = append(append(append(head, q.GroupBy...), "spend"), countNames[:]...)
+	shift := shiftText(q)
+	if shift != "" {
+		head = append(head, "day_shift_minutes")
+	}
 	_ = out.write(head) // it is too short to leave the buffer
 	rows := 0
 	record := make([]string, 0, len(head))
@@ -176,6 +194,9 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQ
 		}
 		rows++
 		record = appendRecord(record[:0], q, &row)
+		if shift != "" {
+			record = append(record, shift)
+		}
 		return out.write(record)
 	})
 	if err == nil {
@@ -190,6 +211,15 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQ
 		a.log.Warn("a CSV report was cut off", "rows", rows, "error", err)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// shiftText is what the last column of a CSV says; "" if days are exact, and there is no such
+// column.
+func shiftText(q *pgstore.UsageQuery) string {
+	if minutes := shiftMinutes(q); minutes > 0 {
+		return strconv.FormatInt(minutes, 10)
+	}
+	return ""
 }
 
 func appendRecord(to []string, q *pgstore.UsageQuery, row *pgstore.UsageRow) []string {

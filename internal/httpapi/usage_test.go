@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os/exec"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,13 @@ func TestTheRangeOfAReportIsWhatItsReaderMeans(t *testing.T) {
 		"a from alone":                     {"from=2026-03-01", "2026-03-01T00:00:00Z", "2026-03-30T00:00:00Z"},
 		"a to alone":                       {"to=2026-03-07", "2026-03-01T00:00:00Z", "2026-03-08T00:00:00Z"},
 		"a to at a time":                   {"to=2026-03-07T05:00:00Z", "2026-03-01T00:00:00Z", "2026-03-07T05:00:00Z"},
+		"a month":                          {"from=2026-02&to=2026-02", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"},
+		"months include the last one":      {"from=2025-11&to=2026-01", "2025-11-01T00:00:00Z", "2026-02-01T00:00:00Z"},
+		"a month of a zone":                {"from=2026-03&to=2026-03&tz=Europe/Berlin", "2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"},
+		"a month of a half-hour zone":      {"from=2026-10&to=2026-10&tz=Asia/Kolkata", "2026-09-30T19:00:00Z", "2026-10-31T19:00:00Z"},
+		"a month and a day":                {"from=2026-02&to=2026-03-02", "2026-02-01T00:00:00Z", "2026-03-03T00:00:00Z"},
+		"twelve months":                    {"by=month", "2025-04-01T00:00:00Z", "2026-03-30T00:00:00Z"},
+		"twelve months to a month":         {"by=month&to=2026-02", "2025-03-01T00:00:00Z", "2026-03-01T00:00:00Z"},
 		"a leap year and more by day":      {"from=2024-01-01&to=2026-12-31", "2024-01-01T00:00:00Z", "2027-01-01T00:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,6 +54,54 @@ func TestTheRangeOfAReportIsWhatItsReaderMeans(t *testing.T) {
 				t.Errorf("got %s to %s, want %s to %s", got[0], got[1], c.from, c.to)
 			}
 		})
+	}
+}
+
+func TestAReportSaysByHowManyMinutesItsDaysAreShifted(t *testing.T) {
+	for query, want := range map[string]int{
+		"tz=UTC": 0, "tz=Europe/Berlin": 0, "tz=Asia/Kolkata": 30, "tz=Asia/Kathmandu": 45, "tz=Asia/Kathmandu&by=total": 45,
+		"tz=America/St_Johns": 30, "tz=Australia/Adelaide": 30,
+		"tz=Australia/Lord_Howe&from=2026-01-01&to=2026-01-31":          0, // in summer, 11 hours ahead
+		"tz=Australia/Lord_Howe&from=2026-06-01&to=2026-06-30":          30,
+		"tz=Australia/Lord_Howe&from=2026-01-01&to=2026-04-05":          30, // which ends in winter
+		"tz=Australia/Lord_Howe&from=2026-01-01&to=2026-12-31&by=total": 0,
+		"tz=Australia/Lord_Howe&from=2026-01&to=2026-12&by=month":       30,
+		// Times are exact, but the days between them aren't.
+		"tz=Asia/Kolkata&from=2026-01-01T00:00:00Z&to=2026-01-03T00:00:00Z&by=total": 0,
+		"tz=Asia/Kolkata&from=2026-01-01T00:00:00Z&to=2026-01-03T00:00:00Z&by=hour":  0,
+		"tz=Asia/Kolkata&from=2026-01-01T00:00:00Z&to=2026-01-03T00:00:00Z&by=day":   30,
+		"tz=Asia/Kolkata&from=2026-01-01T00:00:00Z&to=2026-01-01T09:00:00Z&by=day":   0,
+	} {
+		a, _ := newAPI(t, func(c *Config) { c.Reader = &failingReader{rows: 2} })
+		var report struct {
+			Minutes int `json:"day_shift_minutes"`
+		}
+		if err := json.Unmarshal(do(a, "GET", "/v1/usage?"+query, "").Body.Bytes(), &report); err != nil || report.Minutes != want {
+			t.Errorf("%s: %d minutes, %v; want %d", query, report.Minutes, err, want)
+		}
+		records, err := csv.NewReader(do(a, "GET", "/v1/usage?format=csv&"+query, "").Body).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := len(records[0]) - 1
+		if told := records[0][last] == "day_shift_minutes"; told != (want > 0) || told && records[2][last] != strconv.Itoa(want) {
+			t.Errorf("%s: the last column of the CSV is %s, %s", query, records[0][last], records[2][last])
+		}
+	}
+}
+
+func TestARowByMonthIsNamedByIt(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) { c.Reader = &failingReader{rows: 1} })
+	var report struct {
+		By   string
+		Rows []struct{ Month string }
+	}
+	w := do(a, "GET", "/v1/usage?by=month&tz=Asia/Kolkata&from=2026-10&to=2026-11", "")
+	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil || report.By != "month" || report.Rows[0].Month != "2026-10" {
+		t.Errorf("%v %+v", err, report)
+	}
+	if text := do(a, "GET", "/v1/usage?by=month&format=csv", "").Body.String(); !strings.HasPrefix(text, "month,spend,") {
+		t.Errorf("the CSV is %q", text)
 	}
 }
 
@@ -66,7 +122,7 @@ func TestAParameterThatIsNotUnderstoodIsRefusedAndNeverIgnored(t *testing.T) {
 		"tz=Local", "tz=../../etc/passwd", "group_by=colour", "group_by=model,", "group_by=model,model", "group_by=model%20,tag",
 		"format=xml", "entity_type=teams", "entity_type=", "entity_id=t", "team_id=t", "entity_type=team&team_id=t",
 		"entity_type=team&entity_id=%00", "entity_type=team&entity_id=%ff", "entity_type=team&entity_id=" + strings.Repeat("a", 257),
-		"from=yesterday", "from=2026-02-30", "from=2026-01-31T12:30:00Z", "from=2026-01-31T12:00:00", "from=1769860800",
+		"from=yesterday", "from=2026-02-30", "from=2026-13", "from=2026-00", "from=2026", "from=2026-1", "to=2026-1", "by=Month", "by=year", "from=2026-03&to=2026-02", "from=2026-01-31T12:30:00Z", "from=2026-01-31T12:00:00", "from=1769860800",
 		"from=2026-01-02&to=2026-01-01", "from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from=2020-01-01&to=2026-01-01",
 		"by=hour&from=2026-01-01&to=2026-06-01", "%zz",
 	} {

@@ -18,10 +18,12 @@ import (
 const (
 	defaultDays = 7
 	maxHourDays = 62   // by hour
-	maxDays     = 1100 // by day, or in total
+	maxDays     = 1100 // by day or month, or in total
+
+	defaultMonths = 12 // by month
 )
 
-var granularities = []pgstore.Granularity{pgstore.Hour, pgstore.Day, pgstore.Total}
+var granularities = []pgstore.Granularity{pgstore.Hour, pgstore.Day, pgstore.Month, pgstore.Total}
 
 // usageOf reads the query of GET /v1/usage. now decides what the last days are.
 func usageOf(r *http.Request, now time.Time) (q pgstore.UsageQuery, asCSV bool, p *problem) {
@@ -102,7 +104,7 @@ func readBy(q *pgstore.UsageQuery, values url.Values) *problem {
 	}
 	by := slices.IndexFunc(granularities, func(g pgstore.Granularity) bool { return g.String() == values.Get("by") })
 	if by < 0 {
-		return invalidRequest.because("by is %.40q; allowed are hour, day and total", values.Get("by"))
+		return invalidRequest.because("by is %.40q; allowed are hour, day, month and total", values.Get("by"))
 	}
 	q.By = granularities[by]
 	return nil
@@ -152,19 +154,22 @@ func readGroups(q *pgstore.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-// readRange reads from and to. A date stands for the whole of its day in the zone; a time must be a
-// full hour of UTC, because that is what the books are kept by.
+// readRange reads from and to. A date stands for the whole of its day in the zone, a month for the
+// whole of it; a time must be a full hour of UTC, because that is what the books are kept by.
 func readRange(q *pgstore.UsageQuery, values url.Values, now time.Time) *problem {
 	var p *problem
 	year, month, day := now.In(q.Location).Date()
-	q.To = hoursFrom(startOfDay(year, month, day+1, q.Location))
+	q.To = firstHour(year, month, day+1, q.Location)
 	if values.Has("to") {
 		if q.To, p = readBound("to", values.Get("to"), 1, q.Location); p != nil {
 			return p
 		}
 	}
 	year, month, day = q.To.Add(-time.Hour).In(q.Location).Date()
-	q.From = hoursFrom(startOfDay(year, month, day-defaultDays+1, q.Location))
+	q.From = firstHour(year, month, day-defaultDays+1, q.Location)
+	if q.By == pgstore.Month {
+		q.From = firstHour(year, month-defaultMonths+1, 1, q.Location)
+	}
 	if values.Has("from") {
 		if q.From, p = readBound("from", values.Get("from"), 0, q.Location); p != nil {
 			return p
@@ -183,16 +188,21 @@ func readRange(q *pgstore.UsageQuery, values url.Values, now time.Time) *problem
 	return nil
 }
 
-// readBound reads a time, or a date that stands for the start of the day that comes so many days
-// after it.
-func readBound(name, text string, days int, zone *time.Location) (time.Time, *problem) {
+// readBound reads a time, or a date or month that stands for the start of the day or month that
+// comes so many of them after it.
+func readBound(name, text string, after int, zone *time.Location) (time.Time, *problem) {
 	if date, err := time.Parse(time.DateOnly, text); err == nil {
 		year, month, day := date.Date()
-		return hoursFrom(startOfDay(year, month, day+days, zone)), nil
+		return firstHour(year, month, day+after, zone), nil
+	}
+	if date, err := time.Parse(monthOnly, text); err == nil {
+		year, month, _ := date.Date()
+		return firstHour(year, month+time.Month(after), 1, zone), nil
 	}
 	var t time.Time
 	if err := t.UnmarshalText([]byte(text)); err != nil {
-		return t, invalidRequest.because("%s is %.40q; want a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z (a + is written as %%2B)", name, text)
+		return t, invalidRequest.because("%s is %.40q; want a date such as 2026-01-31, a month such as 2026-01 or a time such as 2026-01-31T12:00:00Z (a + is written as %%2B)",
+			name, text)
 	}
 	if !t.Equal(t.Truncate(time.Hour)) {
 		return t, invalidRequest.because("%s is %.40q; want a full hour of UTC, which is what the books are kept by", name, text)
@@ -200,26 +210,12 @@ func readBound(name, text string, days int, zone *time.Location) (time.Time, *pr
 	return t, nil
 }
 
-// startOfDay returns the first moment of the day. In some zones, on some days, that isn't midnight.
-func startOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
-	want := time.Date(year, month, day, 0, 0, 0, 0, time.UTC).Day()
-	t := time.Date(year, month, day, 0, 0, 0, 0, zone)
-	for range 24 {
-		if t.Day() == want {
-			break
-		}
-		t = t.Add(time.Hour)
-	}
-	return t
-}
+const monthOnly = "2006-01"
 
-// hoursFrom returns the first full hour of UTC at or after t. Where a day doesn't begin with such
-// an hour, as in India, an hour counts on the day in which it begins.
-func hoursFrom(t time.Time) time.Time {
-	if whole := t.Truncate(time.Hour); !whole.Equal(t) {
-		return whole.Add(time.Hour)
-	}
-	return t
+// firstHour returns the first full hour of UTC of a day. Where a day doesn't begin with such an
+// hour, as in India, an hour counts on the day in which it begins.
+func firstHour(year int, month time.Month, day int, zone *time.Location) time.Time {
+	return pgstore.FirstHour(pgstore.StartOfDay(year, month, day, zone))
 }
 
 func formatTime(t time.Time, zone *time.Location) string { return t.In(zone).Format(time.RFC3339) }

@@ -399,45 +399,40 @@ func TestADayOfUsageIsTheLocalDayInWhichItsHoursStart(t *testing.T) {
 		requests = append(requests, request{spend.Series{APIKey: "k"}, hour(text), one("1")})
 	}
 	apply(t, s, flushOf(newProducer(), 1, 1, requests...))
-	zone := func(name string) *time.Location {
-		zone, err := time.LoadLocation(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return zone
-	}
 	wantLines(t, usage(t, s, UsageQuery{
-		From: at("2026-10-24T20:00Z"), To: at("2026-10-27T00:00Z"), By: Day, Location: zone("Europe/Berlin"),
+		From: at("2026-10-24T20:00Z"), To: at("2026-10-27T00:00Z"), By: Day, Location: zoneOf(t, "Europe/Berlin"),
 	}), "2026-10-24T00:00+02:00 1 1", "2026-10-25T00:00+02:00 2 2", "2026-10-26T00:00+01:00 1 1")
 	wantLines(t, usage(t, s, UsageQuery{
-		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Day, Location: zone("Asia/Kolkata"),
+		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Day, Location: zoneOf(t, "Asia/Kolkata"),
 	}), "2026-11-10T00:00+05:30 1 1", "2026-11-11T00:00+05:30 1 1")
 	wantLines(t, usage(t, s, UsageQuery{
-		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Hour, Location: zone("Asia/Kolkata"),
+		From: at("2026-11-10T00:00Z"), To: at("2026-11-12T00:00Z"), By: Hour, Location: zoneOf(t, "Asia/Kolkata"),
 	}), "2026-11-10T23:30+05:30 1 1", "2026-11-11T00:30+05:30 1 1")
 }
 
-func TestEveryHourBelongsToOneDayInEveryZone(t *testing.T) {
+func TestEveryHourBelongsToOneDayAndOneMonthInEveryZone(t *testing.T) {
 	from, to := at("2025-12-01T00:00Z"), at("2027-01-10T00:00Z")
 	for _, name := range []string{
 		"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo",
-		"America/Santiago", "Pacific/Chatham", "Pacific/Kiritimati", "America/St_Johns", "Asia/Beirut", "Atlantic/Azores",
+		"America/Santiago", "Australia/Adelaide", "Pacific/Chatham", "Pacific/Kiritimati", "America/St_Johns", "Asia/Beirut", "Atlantic/Azores",
 	} {
-		zone, err := time.LoadLocation(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q := UsageQuery{From: from, To: to, By: Day}
-		buckets := q.buckets(zone)
-		for i := range len(buckets) - 1 {
-			b, next := buckets[i], buckets[i+1]
-			if n := next.hour - b.hour; n < 1 || n > 25 {
-				t.Errorf("%s: the day of %s has %d hours", name, b.start, n)
-			}
-			for h := b.hour; h < next.hour; h++ {
-				start := spend.Hour(h).Time().In(zone)
-				if start.Format(time.DateOnly) != b.start.Format(time.DateOnly) {
-					t.Errorf("%s: the hour from %s is counted on %s", name, start, b.start)
+		zone := zoneOf(t, name)
+		for by, c := range map[Granularity]struct {
+			layout      string
+			least, most int32 // hours
+		}{Day: {time.DateOnly, 1, 25}, Month: {"2006-01", 1, 31*24 + 1}} {
+			q := UsageQuery{From: from, To: to, By: by}
+			buckets := q.buckets(zone)
+			for i := range len(buckets) - 1 {
+				b, next := buckets[i], buckets[i+1]
+				if n := next.hour - b.hour; n < c.least || n > c.most {
+					t.Errorf("%s: the %s of %s has %d hours", name, by, b.start, n)
+				}
+				for h := b.hour; h < next.hour; h++ {
+					start := spend.Hour(h).Time().In(zone)
+					if start.Format(c.layout) != b.start.Format(c.layout) {
+						t.Errorf("%s: the hour from %s is counted in the %s of %s", name, start, by, b.start)
+					}
 				}
 			}
 		}

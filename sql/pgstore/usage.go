@@ -21,6 +21,7 @@ type Granularity uint8
 const (
 	Hour  Granularity = iota // each UTC hour
 	Day                      // each day of UsageQuery.Location
+	Month                    // each month of UsageQuery.Location
 	Total                    // all of UsageQuery.From to To
 )
 
@@ -30,6 +31,8 @@ func (g Granularity) String() string {
 		return "hour"
 	case Day:
 		return "day"
+	case Month:
+		return "month"
 	case Total:
 		return "total"
 	default:
@@ -48,9 +51,10 @@ type UsageQuery struct {
 	// The report covers From ≤ t < To. Both must be whole UTC hours, at most 10 years apart.
 	From, To time.Time
 
-	// By and Location cut the time. The books know whole UTC hours; an hour counts on the day of
-	// the Location in which it starts. So a day of Asia/Kolkata, which is half an hour off, begins
-	// with the hour from 00:30, and days on which the clock changes have 23 or 25 hours. nil: UTC.
+	// By and Location cut the time. The books know whole UTC hours; an hour counts on the day, or in
+	// the month, of the Location in which it starts. So a day of Asia/Kolkata, which is half an hour
+	// off, begins with the hour from 00:30, which DayShift tells, and days on which the clock changes
+	// have 23 or 25 hours. nil: UTC.
 	By       Granularity
 	Location *time.Location
 
@@ -71,8 +75,10 @@ type UsageQuery struct {
 
 // UsageRow is one row of a usage report.
 type UsageRow struct {
-	Start time.Time // of the stretch, in the Location; of a day its first moment, also where From is later
-	Group []string  // the names that GroupBy asked for, in its order
+	// Start is when the stretch begins, in the Location; of a day or a month its first moment, also
+	// where From is later.
+	Start time.Time
+	Group []string // the names that GroupBy asked for, in its order
 	Spend spend.Amount
 
 	// Counts are the decimal texts of the sums, which have no bound of 64 bits, in the order of
@@ -150,12 +156,15 @@ func (q *UsageQuery) buckets(zone *time.Location) []bucket {
 		for h := from; h < to; h++ {
 			cut = append(cut, bucket{h, spend.Hour(h).Time().In(zone)})
 		}
-	case Day:
+	case Day, Month:
+		of := dayOf
+		if q.By == Month {
+			of = monthOf
+		}
 		for h := from; h < to; {
-			start, next := dayOf(spend.Hour(h).Time().In(zone))
+			start, next := of(spend.Hour(h).Time().In(zone))
 			cut = append(cut, bucket{h, start})
-			// The first hour that starts on the next day.
-			h = int32(spend.HourOf(next.Add(time.Hour - time.Nanosecond)))
+			h = int32(spend.HourOf(FirstHour(next)))
 		}
 	default:
 		cut = append(cut, bucket{from, q.From.In(zone)})
@@ -163,16 +172,58 @@ func (q *UsageQuery) buckets(zone *time.Location) []bucket {
 	return append(cut, bucket{hour: to})
 }
 
+// FirstHour returns the start of the first whole UTC hour at or after t: where the day that begins
+// at t begins in the books.
+func FirstHour(t time.Time) time.Time {
+	return t.Add(time.Hour - time.Nanosecond).Truncate(time.Hour)
+}
+
+// DayShift returns by how much days and months of the report begin later than those of the
+// Location: the most of all that it has, less than an hour; 0 if they are exact. From and To count
+// where they are within an hour of the start of a day; reports by Hour and Total have no others.
+func (q *UsageQuery) DayShift() time.Duration {
+	zone := q.zone()
+	var most time.Duration
+	look := func(hour time.Time) {
+		hour = hour.In(zone)
+		if start, _ := dayOf(hour); hour.Sub(start) < time.Hour {
+			most = max(most, hour.Sub(start))
+		}
+	}
+	look(q.From)
+	look(q.To)
+	if q.By == Day || q.By == Month {
+		for _, b := range q.buckets(zone) {
+			look(spend.Hour(b.hour).Time())
+		}
+	}
+	return most
+}
+
+func (q *UsageQuery) zone() *time.Location {
+	if q.Location == nil {
+		return time.UTC
+	}
+	return q.Location
+}
+
 // dayOf returns the first moments of t's day and of the next one in t's zone.
 func dayOf(t time.Time) (start, next time.Time) {
 	year, month, day := t.Date()
-	return startOfDay(year, month, day, t.Location()), startOfDay(year, month, day+1, t.Location())
+	return StartOfDay(year, month, day, t.Location()), StartOfDay(year, month, day+1, t.Location())
 }
 
-// startOfDay returns the first moment of a day. Where the clock is put forward at midnight, that
+// monthOf returns the first moments of t's month and of the next one in t's zone.
+func monthOf(t time.Time) (start, next time.Time) {
+	year, month, _ := t.Date()
+	return StartOfDay(year, month, 1, t.Location()), StartOfDay(year, month+1, 1, t.Location())
+}
+
+// StartOfDay returns the first moment of a day; day and month may be out of their ranges, as in
+// time.Date. Where the clock is put forward at midnight, that
 // isn't 00:00, and time.Date may answer with a moment of the day before; where it is put back over
 // midnight, there are two.
-func startOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
+func StartOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
 	want := time.Date(year, month, day, 0, 0, 0, 0, time.UTC) // normalizes day 32 and the like
 	t := time.Date(year, month, day, 0, 0, 0, 0, zone)
 	for range 96 {
@@ -198,11 +249,7 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 	if err := q.validate(); err != nil {
 		return err
 	}
-	zone := q.Location
-	if zone == nil {
-		zone = time.UTC
-	}
-	buckets := q.buckets(zone)
+	buckets := q.buckets(q.zone())
 	thresholds := make([]int32, len(buckets))
 	for i, b := range buckets {
 		thresholds[i] = b.hour

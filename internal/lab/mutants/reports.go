@@ -3,9 +3,9 @@ package main
 // reportMutants are those of what is read of the books.
 var reportMutants = []mutant{
 	{
-		name: "hours before their day", pkg: "sql/pgstore",
-		guard: "An hour counts on the day in which it starts: else one that begins on the day before counts on the next.",
-		edits: []edit{{"sql/pgstore/usage.go", "t.Add(time.Hour - time.Nanosecond).Truncate(time.Hour)", "t.Truncate(time.Hour)"}},
+		name: "hours behind their day", pkg: "sql/pgstore",
+		guard: "An hour counts on the day in which it starts: else the first of a day counts on the day before.",
+		edits: []edit{{"sql/pgstore/usage.go", "t.Add(time.Hour - time.Nanosecond).Truncate(time.Hour)", "t.Add(time.Hour).Truncate(time.Hour)"}},
 		tests: []string{"TestEveryHourBelongsToOneDayAndOneMonthInEveryZone"},
 	},
 	{

@@ -21,6 +21,7 @@ type answer struct {
 	came      time.Time
 	span      Span // nil if it isn't traced
 
+	takesGzip    bool // the client does
 	pieceTimeout time.Duration
 	holding      *holding // the place that it has until it is written; nil if it has none
 }

@@ -307,7 +307,7 @@ const (
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	answer := &answer{ResponseWriter: w, pieceTimeout: a.cfg.PieceTimeout, came: start}
+	answer := &answer{ResponseWriter: w, takesGzip: takesGzip(r.Header), pieceTimeout: a.cfg.PieceTimeout, came: start}
 	defer func() {
 		a.traffic.answered(answer.status)
 		answer.endSpan(r)

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"compress/flate"
+	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
@@ -53,14 +55,26 @@ func (a *API) beginDecoding(w http.ResponseWriter, r *http.Request, n int) (d *d
 	}, nil
 }
 
-// read reads the body into the intake's buffer. What is used of it grows with what has arrived, not
-// with what the header promises.
+// read reads the body into the intake's buffer, inflated if it is compressed. What is used of it
+// grows with what has arrived, not with what the header promises. All bounds are of what ends up in
+// the buffer; what is sent has the same.
 func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	limit := a.cfg.MaxBodyBytes
 	if r.ContentLength > limit {
 		return nil, a.tooLarge()
 	}
-	source := http.MaxBytesReader(w, r.Body, limit)
+	var source io.Reader = http.MaxBytesReader(w, r.Body, limit)
+	length := r.ContentLength
+	var zip *inflater
+	if gzipped, _ := isGzipped(r.Header); gzipped {
+		if p := a.takeMemory(in, w, r, inflaterBytes); p != nil {
+			return nil, p
+		}
+		zip = inflate(source)
+		defer zip.close()
+		source, length = zip, -1
+	}
+
 	body := in.buffer[:0]
 	defer func() { in.buffer = body[:0] }()
 	room := min(cap(body), freeBodyBytes)
@@ -68,8 +82,8 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 	for {
 		if len(body) == room {
 			size := min(int64(room)*2, limit+1)
-			if r.ContentLength > 0 { // one more byte, to see the end
-				size = min(size, r.ContentLength+1)
+			if length > 0 { // one more byte, to see the end
+				size = min(size, length+1)
 			}
 			if p := a.takeMemory(in, w, r, size-max(freeBodyBytes, int64(room))); p != nil {
 				return nil, p
@@ -81,11 +95,18 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 		}
 		n, err := source.Read(body[len(body):room])
 		body = body[:len(body)+n]
+		if int64(len(body)) > limit {
+			return nil, a.tooLarge()
+		}
 		if err == io.EOF {
 			return body, nil
 		}
 		if in.holder.bytes > 0 {
-			pace.extend(w, len(body))
+			came := len(body)
+			if zip != nil {
+				came = int(zip.came)
+			}
+			pace.extend(w, came)
 			if !a.bodies.hear(&in.holder, pace.now) {
 				return nil, gaveUp()
 			}
@@ -157,14 +178,40 @@ func (a *API) readProblem(err error) *problem {
 		return requestTimeout.because("the body came too slowly: want %d bytes a second after %s, and all of it within %s; nothing was recorded",
 			a.cfg.LeastRate, a.cfg.BodyGrace, a.cfg.ReadTimeout)
 	}
+	if isCorrupt(err) {
+		return invalidRequest.because("the body is not the gzip stream that Content-Encoding promises: %v; nothing was recorded", err)
+	}
 	return invalidRequest.because("the body ends too early; nothing was recorded")
+}
+
+// isCorrupt says whether the fault is in what was to be inflated.
+func isCorrupt(err error) bool {
+	for _, fault := range []error{gzip.ErrHeader, gzip.ErrChecksum, errNoContent, errMembers} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	_, ok := errors.AsType[flate.CorruptInputError](err)
+	return ok
+}
+
+// isGzipped reads Content-Encoding.
+func isGzipped(h http.Header) (bool, *problem) {
+	switch encoding := strings.Join(h.Values("Content-Encoding"), ","); strings.ToLower(encoding) {
+	case "", "identity":
+		return false, nil
+	case "gzip", "x-gzip":
+		return true, nil
+	default:
+		return false, unsupportedMediaType.because("Content-Encoding %.40q is not supported; send the body as it is, or with gzip", encoding).
+			with("Accept-Encoding", "gzip, identity")
+	}
 }
 
 // formatOf returns how the body carries updates.
 func formatOf(h http.Header) (format, *problem) {
-	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return 0, unsupportedMediaType.because("Content-Encoding %.40q is not supported; send the body as it is", encoding).
-			with("Accept-Encoding", "identity")
+	if _, p := isGzipped(h); p != nil {
+		return 0, p
 	}
 	given := h.Get("Content-Type")
 	media, parameters, _ := strings.Cut(given, ";")

@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"mime"
 	"net/http"
@@ -92,6 +94,20 @@ func (w *recording) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
+// inflate has the body as it was before it was compressed, if it was.
+func (w *recording) inflate() error {
+	if w.header.Get("Content-Encoding") != "gzip" || w.long || w.body.Len() == 0 {
+		return nil
+	}
+	z, err := gzip.NewReader(&w.body)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(z)
+	w.body = *bytes.NewBuffer(text)
+	return err
+}
+
 // Unwrap is for http.ResponseController.
 func (w *recording) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -117,6 +133,9 @@ func (s *seen) check(r *http.Request, w *recording) error {
 	}
 	name := strconv.Itoa(w.status)
 	err := checkHeaders(response, w.header)
+	if inflateErr := w.inflate(); inflateErr != nil {
+		return inflateErr
+	}
 	contents := response.of("content").members()
 	switch media, _, _ := mime.ParseMediaType(w.header.Get("Content-Type")); {
 	case r.Method == http.MethodHead:

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"bytes"
+	"compress/gzip"
+	"io"
 	"net/http"
 	"strings"
 	"unicode"
@@ -58,11 +60,30 @@ func isFormula(text string) bool {
 	return false
 }
 
+// csvForm is how a report is written as CSV.
+type csvForm struct {
+	bom bool // a byte order mark is before it, by which spreadsheets know UTF-8
+	raw bool // texts are as they are, also those that a spreadsheet would run
+}
+
+// byteOrderMark is that of UTF-8.
+const byteOrderMark = "\ufeff"
+
+// text is what CSV has of a text of the books.
+func (f csvForm) text(text string) string {
+	if f.raw {
+		return text
+	}
+	return escapeFormula(text)
+}
+
 // csvStream sends what is written in large pieces, so that each gets a new deadline.
 type csvStream struct {
 	w      http.ResponseWriter
+	name   string // of the file
 	buffer bytes.Buffer
 	line   []byte
+	zip    *gzip.Writer // nil if the client takes no gzip, or nothing was sent yet
 	begun  bool
 	err    error // of the client's connection
 }
@@ -79,12 +100,44 @@ func (s *csvStream) write(fields []string) error {
 
 func (s *csvStream) send() error {
 	if !s.begun {
-		s.begun = true
-		h := s.w.Header()
-		h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
-		h.Set("Content-Disposition", `attachment; filename="spendflush-usage.csv"`)
+		s.begin()
 	}
-	_, s.err = s.w.Write(s.buffer.Bytes())
+	var to io.Writer = s.w
+	if s.zip != nil {
+		to = s.zip
+	}
+	_, s.err = to.Write(s.buffer.Bytes())
 	s.buffer.Reset()
 	return s.err
+}
+
+func (s *csvStream) begin() {
+	s.begun = true
+	h := s.w.Header()
+	h.Set("Content-Type", "text/csv; charset=utf-8; header=present")
+	h.Set("Content-Disposition", `attachment; filename="`+s.name+`"`)
+	h.Add("Vary", "Accept-Encoding")
+	if acceptsGzip(s.w) {
+		h.Set("Content-Encoding", "gzip")
+		s.zip = gzipWriters.Get().(*gzip.Writer)
+		s.zip.Reset(s.w)
+	}
+}
+
+// end sends what is left, and the end of it. The error is of the client's connection.
+func (s *csvStream) end() error {
+	if err := s.send(); err != nil || s.zip == nil {
+		return err
+	}
+	s.err = s.zip.Close()
+	return s.err
+}
+
+// release gives back what the stream was written with. What isn't at its end then never gets one.
+func (s *csvStream) release() {
+	if s.zip != nil {
+		s.zip.Reset(io.Discard)
+		gzipWriters.Put(s.zip)
+		s.zip = nil
+	}
 }

@@ -143,7 +143,9 @@ func writeJSON(w http.ResponseWriter, contentType string, status int, v any) {
 	writeBody(w, contentType, status, append(body, '\n'))
 }
 
+// writeBody answers with the body, compressed if that is worth it and the client takes it.
 func writeBody(w http.ResponseWriter, contentType string, status int, body []byte) {
+	body = compressed(w, body)
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))

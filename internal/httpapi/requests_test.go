@@ -19,6 +19,7 @@ import (
 // company is what a parameter, or a parameter with a value, can't do without.
 var company = map[string]string{
 	"recordUpdates timeout": "ack=queued", "usage entity_id": "entity_type=team", "usage team_id": "entity_type=team_member",
+	"usage bom": "format=csv", "usage formulas": "format=csv",
 	"spendByQuery team_id": "entity_type=team_member", "spendByQuery entity_type team_member": "team_id=team-1",
 }
 

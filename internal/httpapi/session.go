@@ -221,7 +221,8 @@ func (a *API) readSmall(w http.ResponseWriter, r *http.Request, v any) *problem 
 	if _, p := params(r); p != nil {
 		return p
 	}
-	if form, p := formatOf(r.Header); p != nil || form != formatJSON {
+	gzipped, _ := isGzipped(r.Header)
+	if form, p := formatOf(r.Header); p != nil || form != formatJSON || gzipped {
 		return unsupportedMediaType.because("the body must be application/json, in UTF-8 and not compressed")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSmallBody))

@@ -52,7 +52,9 @@ func TestABodyThatMayBeAnythingElseIsNotGuessedAt(t *testing.T) {
 		{"Content-Type: application/jsonx"},
 		{"Content-Type: application/json; charset=latin1"},
 		{"Content-Type: application/json; version=2"},
-		{asJSON, "Content-Encoding: gzip"},
+		{asJSON, "Content-Encoding: br"},
+		{asJSON, "Content-Encoding: gzip, gzip"},
+		{asJSON, "Content-Encoding: gzip", "Content-Encoding: gzip"},
 	} {
 		wantProblem(t, do(a, "POST", "/v1/updates", plain, headers...), unsupportedMediaType)
 	}

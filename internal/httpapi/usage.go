@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -20,7 +21,7 @@ var countNames = pgstore.CountNames()
 
 // usage tells what was spent by time and group.
 func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
-	q, asCSV, p := usageOf(r, time.Now())
+	q, form, p := usageOf(r, time.Now())
 	if p != nil {
 		return p
 	}
@@ -42,8 +43,8 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) *problem {
 			return err
 		})
 	}
-	if asCSV {
-		return a.usageCSV(w, r, &q, read)
+	if form != nil {
+		return a.usageCSV(w, r, &q, *form, read)
 	}
 	return a.usageJSON(w, &q, read)
 }
@@ -174,8 +175,12 @@ func appendJSONString(to []byte, text string) []byte {
 
 // usageCSV streams the report. When it fails halfway, the connection is cut, so that nobody takes a
 // part for the whole.
-func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQuery, read usageRows) *problem {
-	out := &csvStream{w: w}
+func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQuery, form csvForm, read usageRows) *problem {
+	out := &csvStream{w: w, name: fileName(q)}
+	defer out.release()
+	if form.bom {
+		out.buffer.WriteString(byteOrderMark)
+	}
 	var head []string
 	if name := timeName(q.By); name != "" {
 		head = append(head, name)
@@ -193,14 +198,14 @@ func (a *API) usageCSV(w http.ResponseWriter, r *http.Request, q *pgstore.UsageQ
 			return errTooManyRows
 		}
 		rows++
-		record = appendRecord(record[:0], q, &row)
+		record = appendRecord(record[:0], q, form, &row)
 		if shift != "" {
 			record = append(record, shift)
 		}
 		return out.write(record)
 	})
 	if err == nil {
-		err = out.send()
+		err = out.end()
 	}
 	switch {
 	case err == nil:
@@ -222,12 +227,31 @@ func shiftText(q *pgstore.UsageQuery) string {
 	return ""
 }
 
-func appendRecord(to []string, q *pgstore.UsageQuery, row *pgstore.UsageRow) []string {
+func appendRecord(to []string, q *pgstore.UsageQuery, form csvForm, row *pgstore.UsageRow) []string {
 	if q.By != pgstore.Total {
 		to = append(to, string(appendStart(nil, q, row.Start)))
 	}
 	for _, text := range row.Group {
-		to = append(to, escapeFormula(text))
+		to = append(to, form.text(text))
 	}
 	return append(append(to, row.Spend.String()), row.Counts[:]...)
+}
+
+// fileName says what the CSV of a report holds: whose usage, by what, and its first and last day in
+// the zone, or where it doesn't begin or end with a day, that hour of UTC.
+func fileName(q *pgstore.UsageQuery) string {
+	whose := "all"
+	if q.EntityType != 0 {
+		whose = q.EntityType.String()
+	}
+	from, to := q.From.In(q.Location), q.To.In(q.Location)
+	bound := func(t, day time.Time) string {
+		year, month, date := t.Date()
+		if pgstore.FirstHour(pgstore.StartOfDay(year, month, date, q.Location)).Equal(t) {
+			return day.Format(time.DateOnly)
+		}
+		return t.UTC().Format("2006-01-02T15Z")
+	}
+	parts := append([]string{"spendflush", whose, "by", q.By.String()}, q.GroupBy...)
+	return strings.Join(append(parts, "from", bound(from, from), "to", bound(to, to.Add(-time.Hour))), "-") + ".csv"
 }

@@ -19,7 +19,8 @@ import (
 
 func usageQuery(t testing.TB, query string, now time.Time) (pgstore.UsageQuery, bool, *problem) {
 	t.Helper()
-	return usageOf(httptest.NewRequest("GET", "/v1/usage?"+query, nil), now)
+	q, form, p := usageOf(httptest.NewRequest("GET", "/v1/usage?"+query, nil), now)
+	return q, form != nil, p
 }
 
 func TestTheRangeOfAReportIsWhatItsReaderMeans(t *testing.T) {
@@ -120,7 +121,8 @@ func TestAParameterThatIsNotUnderstoodIsRefusedAndNeverIgnored(t *testing.T) {
 	for _, query := range []string{
 		"entity=team", "From=2026-01-01", "from=2026-01-01&from=2026-01-02", "from=", "by=", "by=week", "by=Day", "tz=Mars/Olympus",
 		"tz=Local", "tz=../../etc/passwd", "group_by=colour", "group_by=model,", "group_by=model,model", "group_by=model%20,tag",
-		"format=xml", "entity_type=teams", "entity_type=", "entity_id=t", "team_id=t", "entity_type=team&team_id=t",
+		"format=xml", "bom=true", "formulas=raw", "format=json&bom=false", "format=csv&bom=1", "format=csv&bom=", "format=csv&formulas=run", "format=csv&formulas=",
+		"entity_type=teams", "entity_type=", "entity_id=t", "team_id=t", "entity_type=team&team_id=t",
 		"entity_type=team&entity_id=%00", "entity_type=team&entity_id=%ff", "entity_type=team&entity_id=" + strings.Repeat("a", 257),
 		"from=yesterday", "from=2026-02-30", "from=2026-13", "from=2026-00", "from=2026", "from=2026-1", "to=2026-1", "by=Month", "by=year", "from=2026-03&to=2026-02", "from=2026-01-31T12:30:00Z", "from=2026-01-31T12:00:00", "from=1769860800",
 		"from=2026-01-02&to=2026-01-01", "from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from=2020-01-01&to=2026-01-01",
@@ -142,8 +144,8 @@ func TestTheFormatFollowsTheParameterAndThenTheAcceptHeader(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/v1/usage?"+c.query, nil)
 		r.Header.Set("Accept", c.accept)
-		if _, asCSV, p := usageOf(r, time.Now()); p != nil || asCSV != c.want {
-			t.Errorf("%q, Accept %q: csv %t, problem %v", c.query, c.accept, asCSV, p)
+		if _, form, p := usageOf(r, time.Now()); p != nil || (form != nil) != c.want {
+			t.Errorf("%q, Accept %q: %+v, problem %v", c.query, c.accept, form, p)
 		}
 	}
 }
@@ -182,6 +184,39 @@ func TestNoFormulaReachesASpreadsheetAndJSONHasTheTextAsItIs(t *testing.T) {
 		"\u200b=1": "'\u200b=1", "\u00a0@x": "'\u00a0@x", "'=x": "''=x", "''=x": "'''=x", "'x": "'x", "'": "'", " a": " a", "\u200b": "\u200b"} {
 		if got := escapeFormula(text); got != want {
 			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+func TestTheGuardAgainstFormulasCanBeTurnedOffAndAMarkOfTheByteOrderAskedFor(t *testing.T) {
+	a, _ := newAPI(t, func(c *Config) { c.Reader = &failingReader{rows: 1} })
+	const mark = "\xef\xbb\xbf"
+	for query, want := range map[string]struct{ begin, text string }{
+		"": {"date,", "'=1+1"}, "&formulas=escaped&bom=false": {"date,", "'=1+1"}, "&formulas=raw": {"date,", "=1+1"},
+		"&bom=true": {mark + "date,", "'=1+1"}, "&bom=true&formulas=raw": {mark + "date,", "=1+1"},
+	} {
+		text := do(a, "GET", "/v1/usage?group_by=model&format=csv"+query, "").Body.String()
+		if !strings.HasPrefix(text, want.begin) || !strings.Contains(text, `,"`+want.text+`,""é""",`) {
+			t.Errorf("%s: %q", query, text)
+		}
+	}
+}
+
+func TestTheNameOfACSVSaysWhatItHolds(t *testing.T) {
+	a, _ := newAPI(t, nil)
+	for query, want := range map[string]string{
+		"from=2026-10-01&to=2026-10-31":                                                        "all-by-day-from-2026-10-01-to-2026-10-31",
+		"from=2026-01&to=2026-03&by=month&entity_type=team&group_by=entity_id":                 "team-by-month-entity_id-from-2026-01-01-to-2026-03-31",
+		"from=2026-10&to=2026-10&tz=Asia/Kolkata&by=total&group_by=model,team_id":              "all-by-total-model-team_id-from-2026-10-01-to-2026-10-31",
+		"from=2026-10&to=2026-10&tz=Europe/Berlin&entity_type=api_key&entity_id=%22a%0D%0Ab":   "api_key-by-day-from-2026-10-01-to-2026-10-31",
+		"from=2026-10-01T05:00:00Z&to=2026-10-02T05:00:00Z&by=hour":                            "all-by-hour-from-2026-10-01T05Z-to-2026-10-02T05Z",
+		"from=2026-10-01T22:00:00Z&to=2026-10-02T05:00:00Z&by=hour&tz=Europe/Berlin":           "all-by-hour-from-2026-10-02-to-2026-10-02T05Z",
+		"from=2018-11-04&to=2018-11-04&tz=America/Sao_Paulo&entity_type=user":                  "user-by-day-from-2018-11-04-to-2018-11-04",
+		"from=2026-10-25&to=2026-10-25&tz=Europe/Berlin&by=hour&entity_type=team&group_by=tag": "team-by-hour-tag-from-2026-10-25-to-2026-10-25",
+	} {
+		w := do(a, "GET", "/v1/usage?format=csv&"+query, "")
+		if got := w.Header().Get("Content-Disposition"); got != `attachment; filename="spendflush-`+want+`.csv"` {
+			t.Errorf("%s: %s", query, got)
 		}
 	}
 }

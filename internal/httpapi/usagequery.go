@@ -25,28 +25,59 @@ const (
 
 var granularities = []pgstore.Granularity{pgstore.Hour, pgstore.Day, pgstore.Month, pgstore.Total}
 
-// usageOf reads the query of GET /v1/usage. now decides what the last days are.
-func usageOf(r *http.Request, now time.Time) (q pgstore.UsageQuery, asCSV bool, p *problem) {
+// usageOf reads the query of GET /v1/usage. now decides what the last days are. form is nil if JSON
+// is wanted.
+func usageOf(r *http.Request, now time.Time) (q pgstore.UsageQuery, form *csvForm, p *problem) {
 	values, p := params(r, "entity_type", "entity_id", "team_id", "from", "to", "by", "tz", "group_by", "format", "model",
-		"custom_llm_provider", "order_by", "limit")
+		"custom_llm_provider", "order_by", "limit", "bom", "formulas")
 	if p != nil {
-		return q, false, p
+		return q, nil, p
 	}
 	for name, given := range values {
 		if given[0] == "" {
-			return q, false, invalidRequest.because("parameter %s is empty; leave it out, or say what it is", name)
+			return q, nil, invalidRequest.because("parameter %s is empty; leave it out, or say what it is", name)
 		}
 	}
 	q = pgstore.UsageQuery{By: pgstore.Day, Location: time.UTC}
-	if asCSV, p = wantsCSV(r, values); p != nil {
-		return q, false, p
+	if form, p = csvFormOf(r, values); p != nil {
+		return q, nil, p
 	}
 	for _, read := range []func(*pgstore.UsageQuery, url.Values) *problem{readEntity, readBy, readZone, readGroups, readTop} {
 		if p := read(&q, values); p != nil {
-			return q, false, p
+			return q, nil, p
 		}
 	}
-	return q, asCSV, readRange(&q, values, now)
+	return q, form, readRange(&q, values, now)
+}
+
+// csvFormOf reads how a report is written as CSV; nil if JSON is wanted.
+func csvFormOf(r *http.Request, values url.Values) (*csvForm, *problem) {
+	asCSV, p := wantsCSV(r, values)
+	switch {
+	case p != nil:
+		return nil, p
+	case !asCSV && (values.Has("bom") || values.Has("formulas")):
+		return nil, invalidRequest.because("bom and formulas go with format=csv; JSON has texts as they are")
+	case !asCSV:
+		return nil, nil
+	}
+
+	form := new(csvForm)
+	switch bom := values.Get("bom"); bom {
+	case "true":
+		form.bom = true
+	case "", "false":
+	default:
+		return nil, invalidRequest.because("bom is %.40q; allowed are true and false", bom)
+	}
+	switch formulas := values.Get("formulas"); formulas {
+	case "raw":
+		form.raw = true
+	case "", "escaped":
+	default:
+		return nil, invalidRequest.because("formulas is %.40q; allowed are escaped and raw", formulas)
+	}
+	return form, nil
 }
 
 // wantsCSV looks at format and, without it, at which of the two formats Accept names first.

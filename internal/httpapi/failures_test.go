@@ -323,6 +323,10 @@ func (f *failingReader) Entities(context.Context, []spend.EntityType, string, in
 	return nil, f.err
 }
 
+func (f *failingReader) FindEntities(context.Context, pgstore.EntityQuery) (pgstore.EntityPage, error) {
+	return pgstore.EntityPage{}, f.err
+}
+
 func (f *failingReader) LostBatches(context.Context, string, *pgstore.LostID, int) ([]pgstore.Lost, error) {
 	return nil, f.err
 }

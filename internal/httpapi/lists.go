@@ -33,63 +33,6 @@ func limitOf(values url.Values, otherwise, most int) (int, *problem) {
 	return n, nil
 }
 
-// entityTotal is an entity of the answer to GET /v1/entities.
-type entityTotal struct {
-	EntityType  string       `json:"entity_type"`
-	EntityID    string       `json:"entity_id"`
-	TeamID      string       `json:"team_id"`
-	Spend       spend.Amount `json:"spend"`
-	APIRequests int64        `json:"api_requests"`
-	UpdatedAt   time.Time    `json:"updated_at"`
-}
-
-// entities lists the entities whose id begins with q, or those that have spent most.
-func (a *API) entities(w http.ResponseWriter, r *http.Request) *problem {
-	values, p := params(r, "q", "entity_type", "limit")
-	if p != nil {
-		return p
-	}
-	limit, p := limitOf(values, 20, 100)
-	if p != nil {
-		return p
-	}
-	var types []spend.EntityType
-	if values.Has("entity_type") {
-		kind, err := spend.ParseEntityType(values.Get("entity_type"))
-		if err != nil {
-			return invalidRequest.because("entity_type: %v", err)
-		}
-		types = append(types, kind)
-	}
-	begin := values.Get("q")
-	if begin != "" {
-		if p := checkID("q", begin); p != nil {
-			return p
-		}
-	}
-	places := a.looks
-	if begin == "" { // which reads all totals
-		places = a.reports
-	}
-	ctx, end, p := a.begin(places, w, r)
-	if p != nil {
-		return p
-	}
-	defer end()
-	found, err := a.cfg.Reader.Entities(ctx, types, begin, limit)
-	if err != nil {
-		return databaseProblem(err)
-	}
-	list := make([]entityTotal, len(found))
-	for i, e := range found {
-		list[i] = entityTotal{e.Entity.Type.String(), e.Entity.ID, e.Entity.TeamID, e.Spend, e.Requests, e.UpdatedAt}
-	}
-	writeJSON(w, "application/json", http.StatusOK, struct {
-		Entities []entityTotal `json:"entities"`
-	}{list})
-	return nil
-}
-
 // lostRange is one of the answer to GET /v1/lost-batches. What is missing is known of all lost
 // batches of a producer and shard together.
 type lostRange struct {

@@ -85,6 +85,50 @@ func TestEntitiesAreFoundByTheBeginningOfTheirIdsAndListedByWhatTheySpent(t *tes
 	}
 }
 
+func TestEntitiesAreSearchedWithinTheirIdsAndListedPageByPage(t *testing.T) {
+	in := newInstance(t)
+	in.run()
+	in.book(`{"spend":"3","team_id":"EU-Sales","user_id":"rita"}`, `{"spend":"0.5","team_id":"sales us","user_id":"rita"}`, `{"spend":"4","team_id":"Research"}`,
+		`{"spend":"9","tags":["presales"]}`, `{"spend":"0.25","team_id":"eng"}`)
+	const names = "entity_type entity_id team_id spend api_requests"
+	in.wantList("/v1/entities?contains=SALES", "entities", names, "team EU-Sales  3 1", "tag presales  9 1", "team sales us  0.5 1")
+	in.wantList("/v1/entities?contains=sales&limit=2", "entities", names, "team EU-Sales  3 1", "tag presales  9 1")
+	in.wantList("/v1/entities?contains=sales&entity_type=team", "entities", names, "team EU-Sales  3 1", "team sales us  0.5 1")
+	in.wantList("/v1/entities?contains=sales&entity_type=team&order_by=id", "entities", names, "team EU-Sales  3 1", "team sales us  0.5 1")
+	in.wantList("/v1/entities?contains=nobody", "entities", names)
+	for _, limit := range []int{1, 2, 3, 100} {
+		all := []string{"team EU-Sales  3 1", "team Research  4 1", "team eng  0.25 1", "team sales us  0.5 1"}
+		if got := in.pages(fmt.Sprintf("/v1/entities?entity_type=team&order_by=id&limit=%d", limit), "entities", strings.Fields(names)...); !slices.Equal(got, all) {
+			t.Errorf("%d a page: %q", limit, got)
+		}
+		found := []string{all[0], all[3]}
+		if got := in.pages(fmt.Sprintf("/v1/entities?entity_type=team&contains=s&limit=%d", limit), "entities", strings.Fields(names)...); !slices.Equal(got, []string{all[0], all[1], all[3]}) {
+			t.Errorf("with an s, %d a page: %q", limit, got)
+		}
+		if got := in.pages(fmt.Sprintf("/v1/entities?entity_type=team&contains=aLe&limit=%d", limit), "entities", strings.Fields(names)...); !slices.Equal(got, found) {
+			t.Errorf("found, %d a page: %q", limit, got)
+		}
+		if got := in.pages(fmt.Sprintf("/v1/entities?entity_type=team_member&order_by=id&limit=%d", limit), "entities", strings.Fields(names)...); len(got) != 2 {
+			t.Errorf("members, %d a page: %q", limit, got)
+		}
+	}
+	for _, c := range []struct {
+		query    string
+		complete any
+	}{{"contains=a", true}, {"contains=a&entity_type=tag", true}, {"q=a", nil}, {"entity_type=team&order_by=id", nil}} {
+		if _, answer := in.get("/v1/entities?" + c.query); answer["complete"] != c.complete {
+			t.Errorf("%s: %v", c.query, answer)
+		}
+	}
+	for _, query := range []string{
+		"q=a&contains=b", "contains=%00", "contains=" + strings.Repeat("a", 257), "order_by=id", "order_by=name&entity_type=team", "order_by=", "q=a&order_by=spend",
+		"after=dGVhbS0xAA", "after=dGVhbS0xAA&entity_type=team", "after=dGVhbS0xAA&contains=a", "after=dGVhbS0xAA&entity_type=team&q=t",
+		"after=&entity_type=team&order_by=id", "after=dGVhbS0x&entity_type=team&order_by=id", "after=AA&entity_type=team&order_by=id", "after=%25&entity_type=team&order_by=id",
+	} {
+		in.wantProblem("/v1/entities?"+query, invalidRequest)
+	}
+}
+
 func TestTopListsHaveTheLargestRowsOfWhatWasAskedFor(t *testing.T) {
 	in := newInstance(t)
 	in.run()
@@ -367,7 +411,7 @@ func TestLostBatchesAreListedPageByPage(t *testing.T) {
 func TestSlowReportsKeepNeitherSearchesNorTheQuarantineOut(t *testing.T) {
 	in := newInstance(t)
 	in.api.reports.taken = in.api.reports.size
-	for _, path := range []string{"/v1/entities?q=a", "/v1/quarantine", "/v1/lost-batches"} {
+	for _, path := range []string{"/v1/entities?q=a", "/v1/entities?entity_type=team&order_by=id", "/v1/quarantine", "/v1/lost-batches"} {
 		if status, answer := in.get(path); status != http.StatusOK {
 			t.Errorf("%s: %d %v", path, status, answer)
 		}
@@ -376,5 +420,6 @@ func TestSlowReportsKeepNeitherSearchesNorTheQuarantineOut(t *testing.T) {
 	if status, answer := in.settle(1, "drop"); status != http.StatusNotFound {
 		t.Errorf("drop: %d %v", status, answer)
 	}
-	in.wantProblem("/v1/entities", busy) // reads all totals
+	in.wantProblem("/v1/entities", busy)            // reads all totals
+	in.wantProblem("/v1/entities?contains=a", busy) // looks at many names
 }

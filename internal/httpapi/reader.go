@@ -17,6 +17,7 @@ type Reader interface {
 	Counts(ctx context.Context) (pgstore.Counts, error)
 	Summary(ctx context.Context) (pgstore.Summary, error)
 	Entities(ctx context.Context, types []spend.EntityType, begin string, limit int) ([]pgstore.EntityTotal, error)
+	FindEntities(ctx context.Context, q pgstore.EntityQuery) (pgstore.EntityPage, error)
 	LostBatches(ctx context.Context, state string, after *pgstore.LostID, limit int) ([]pgstore.Lost, error)
 	QuarantinedIn(ctx context.Context, state string, after int64, limit int) ([]pgstore.Quarantined, error)
 	quarantine.Store

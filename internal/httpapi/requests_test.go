@@ -19,6 +19,7 @@ import (
 // company is what a parameter, or a parameter with a value, can't do without.
 var company = map[string]string{
 	"recordUpdates timeout": "ack=queued", "usage entity_id": "entity_type=team", "usage team_id": "entity_type=team_member",
+	"entities order_by id": "entity_type=team", "entities after": "entity_type=team&order_by=id",
 	"usage bom": "format=csv", "usage formulas": "format=csv",
 	"spendByQuery team_id": "entity_type=team_member", "spendByQuery entity_type team_member": "team_id=team-1",
 }
@@ -39,8 +40,10 @@ func (op *described) ask(a *testAPI, parameter node, value string) *httptest.Res
 	path, needed, _ := strings.Cut(op.fill(), "?")
 	query, _ := url.ParseQuery(needed)
 	for _, with := range []string{company[op.id+" "+name], company[op.id+" "+name+" "+value]} {
-		if other, text, ok := strings.Cut(with, "="); ok {
-			query.Set(other, text)
+		for pair := range strings.SplitSeq(with, "&") {
+			if other, text, ok := strings.Cut(pair, "="); ok {
+				query.Set(other, text)
+			}
 		}
 	}
 	query.Set(name, value)

@@ -44,4 +44,16 @@ var reportMutants = []mutant{
 		edits: []edit{{"internal/httpapi/csv.go", "s.zip.Reset(io.Discard)", "s.zip.Close()"}},
 		tests: []string{"TestACompressedCSVThatFailsHalfwayNeverLooksWhole"},
 	},
+	{
+		name: "searches without a bound", pkg: "sql/pgstore",
+		guard: "A search within names looks at a bounded number of them: else one over millions of keys holds a connection for seconds at each letter typed.",
+		edits: []edit{{"sql/pgstore/findentities.go", "most := NamesLookedAt\n", "most := 100 * NamesLookedAt\n"}},
+		tests: []string{"TestASearchLooksAtABoundedNumberOfNamesAndGoesOnFromThere"},
+	},
+	{
+		name: "the rest of a bounded search", pkg: "sql/pgstore",
+		guard: "A search that ends at its bound says where to go on: else what is behind it can't be found.",
+		edits: []edit{{"sql/pgstore/findentities.go", "if looked == most && found.next == nil {", "if looked < 0 {"}},
+		tests: []string{"TestASearchLooksAtABoundedNumberOfNamesAndGoesOnFromThere"},
+	},
 }

@@ -51,7 +51,7 @@ func TestPageShowsWhatWasSpentInCustomDatesAndKeepsThemInItsAddress(t *testing.T
 	day := func(ago int) string { return time.Now().UTC().AddDate(0, 0, -ago).Format(time.DateOnly) }
 	in.post(fmt.Sprintf(`[{"spend": "1.000000000001", "user_id": "ada", "model": "old", "time": "%sT12:00:00Z"}, {"spend": "2.5", "user_id": "ada", "model": "old", "time": "%sT23:00:00Z"},
 		{"spend": "50", "user_id": "ada", "model": "old", "time": "%sT00:00:00Z"}]`, day(10), day(9), day(8)))
-	b.visit("#/spend?range=30d&by=day&tz=UTC")
+	b.visit("#/spend?range=30d&by=day&tz=UTC&amounts=exact")
 	if from, to := js[string](b, `document.querySelector("[name=from]").value`), js[string](b, `document.querySelector("[name=to]").value`); from != day(29) || to != day(0) {
 		t.Errorf("30 days are said to be from %s to %s", from, to)
 	}
@@ -140,7 +140,7 @@ func (b *browser) showsUnstacked(in *instance) {
 		in.post("[" + strings.Join(users, ",") + "]")
 	}
 	date := at.Format(time.DateOnly)
-	b.visit("#/spend?range=custom&by=day&group=user_id&tz=UTC&from=" + date + "&to=" + date)
+	b.visit("#/spend?range=custom&by=day&group=user_id&tz=UTC&amounts=exact&from=" + date + "&to=" + date)
 	b.shows(".chart", "There are too many users in this time to stack them; the CSV has all.")
 	b.shows(".legend", "Spend $10.002")
 	b.quiet("400") // which is how it learns
@@ -151,7 +151,7 @@ func TestPageRefreshesSpendByItselfAndLeavesTheReaderAlone(t *testing.T) {
 	oneDay()
 	b, _, in, _ := operator(t)
 	b.resize(1280, 500) // there is something to scroll
-	b.visit("#/spend?range=7d&by=day&group=model&tz=UTC")
+	b.visit("#/spend?range=7d&by=day&group=model&tz=UTC&amounts=exact")
 	b.shows(".facts", "Spend $91.55 Requests 25")
 	b.click(".chart summary")
 	js[chromedp.Void](b, `performance.setResourceTimingBufferSize(1e5);

@@ -267,7 +267,7 @@ func TestOnlyZonesThatTheProgramBringsAlongAreTaken(t *testing.T) {
 	defer archive.Close()
 	for _, file := range archive.File {
 		if !strings.HasSuffix(file.Name, "/") && !zoneNames()[file.Name] {
-			t.Errorf("zones.txt lacks %s: it has the names in lib/time/zoneinfo.zip of Go, a line each, sorted", file.Name)
+			t.Errorf("assets/zones.txt lacks %s: it has the names in lib/time/zoneinfo.zip of Go, a line each, sorted", file.Name)
 		}
 	}
 }

@@ -141,10 +141,11 @@ func readBy(q *pgstore.UsageQuery, values url.Values) *problem {
 	return nil
 }
 
-//go:embed zones.txt
+//go:embed assets/zones.txt
 var zoneList string
 
-// zoneNames are the names of time zones that may be asked for: those that the program brings along.
+// zoneNames are the names of time zones that may be asked for: those that the program brings along,
+// which the page lists too.
 // Looked up by itself, any file below the directory of zones of this machine would do, such as the
 // one that says where it stands.
 var zoneNames = sync.OnceValue(func() map[string]bool {

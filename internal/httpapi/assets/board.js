@@ -2,9 +2,11 @@
 import { h, failure, fill, state, renew } from "./dom.js";
 import { chart } from "./chart.js";
 import { controls } from "./controls.js";
-import { whenInZone } from "./format.js";
+import { howToBook, isEmpty } from "./begin.js";
+import { entityPath, showExact, whenInZone, HOW_ROUNDED } from "./format.js";
 import { watch } from "./live.js";
-import { isCurrent, scopeOf, GROUPS } from "./scope.js";
+import { withQuery } from "./api.js";
+import { isCurrent, queryOf, sayDates, scopeOf, GROUPS, MEASURES } from "./scope.js";
 import { csvAddress, topList, totals, usageChart } from "./usage.js";
 
 const PAUSE = 2000; // at least, between two reports
@@ -17,19 +19,25 @@ const isAway = (error) => error !== null && (error.status === 0 || error.status 
 // lists and more those of a button; before are other parts, {place, what, load(signal)}, that are to stay current, too. It
 // returns what shows another query.
 export function board(place, { path, whose, lists, more = [], before = [] }, query, signal) {
+  let scope;
   const choices = controls(path), figure = chart(signal);
   const asOf = h("p.hint"), instead = h("div");
-  const csv = h("a.button", { download: "spendflush-usage.csv" }, "Download CSV");
+  const csv = h("a.button", { download: "" }, "Download CSV"), totalsCSV = h("a.button", { download: "" }, "Totals as CSV");
+  const first = h("div"), printed = h("p.printed");
   const tops = h("div.tops");
   const parts = [...before,
     { place: h("div"), what: "the totals", load: (mine) => totals(scope, whose, mine) },
     { place: h("div"), what: "the chart", load: (mine) => usageChart(figure, scope, whose, mine) }];
   const addList = (group) => {
     const part = { place: h("div"), what: `the top ${GROUPS[group]}s`, load: (mine) => topList(group, scope, whose, mine) };
-    tops.append(h("section.card", {}, h("h3", {}, `Top ${GROUPS[group]}s`), part.place));
+    const all = h("a.all", { "data-group": group, "aria-label": `All ${GROUPS[group]}s` }, "All");
+    tops.append(h("section.card", {}, h("h3", {}, `Top ${GROUPS[group]}s`, " ", all), part.place));
+    if (scope) lead(all);
     parts.push(part);
     return part;
   };
+  // lead has a link to all of a group go to those of the time that is shown.
+  const lead = (all) => { all.href = withQuery(`#/list/${[all.dataset.group, ...(whose.entity_type ? [entityPath(whose)] : [])].join("/")}`, queryOf(scope)); };
   lists.forEach(addList);
   const moreLists = more.length > 0 && h("button", { type: "button", onclick: () => {
     moreLists.remove();
@@ -37,11 +45,11 @@ export function board(place, { path, whose, lists, more = [], before = [] }, que
     tops.focus({ preventScroll: true });
     more.map(addList).forEach((part) => fillPart(part, false));
   } }, "More lists");
-  const content = h("div", {}, parts[before.length].place, parts[before.length + 1].place, h("p.beside", {}, csv, asOf),
+  const content = h("div", {}, parts[before.length].place, parts[before.length + 1].place, h("p.beside", {}, csv, totalsCSV, asOf), h("p.hint.rounding", {}, HOW_ROUNDED, h("span.screen", {}, " Point at one to see all its digits, or choose them above.")),
     h("h2", {}, "Who and what"), tops, moreLists);
-  place.append(choices.element, instead, content);
+  place.append(first, choices.element, printed, instead, content);
 
-  let scope, turn = new AbortController(), mine = turn.signal;
+  let turn = new AbortController(), mine = turn.signal;
   let news, seen, at = null, due = 0, busy = false, failed = null;
   const fillPart = (part, quietly) => fill(part.place, part.what, () => part.load(mine), mine, quietly);
 
@@ -52,6 +60,8 @@ export function board(place, { path, whose, lists, more = [], before = [] }, que
     seen = news;
     busy = true;
     csv.href = csvAddress(scope, whose);
+    totalsCSV.href = csvAddress(scope, whose, { by: "total", order_by: "spend" });
+    tops.querySelectorAll("a.all").forEach(lead);
     const start = performance.now(), moment = new Date().toISOString();
     const errors = await Promise.all(parts.map((part) => fillPart(part, quietly)));
     if (ours.aborted) return;
@@ -78,7 +88,10 @@ export function board(place, { path, whose, lists, more = [], before = [] }, que
 
   function show(next) {
     scope = scopeOf(next);
+    showExact(scope.amounts === "exact");
     choices.show(scope);
+    renew(printed, !scope.problem && `${sayDates(scope)}, ${scope.tz}, ${MEASURES[scope.measure].toLowerCase()} by ${scope.by}.`);
+    content.classList.toggle("exact", scope.amounts === "exact");
     put(scope.problem && h("p.empty", {}, "Correct the dates to see what was spent."));
     at = null;
     if (!scope.problem) load(false);
@@ -86,6 +99,7 @@ export function board(place, { path, whose, lists, more = [], before = [] }, que
   }
 
   watch((pipeline, connected) => {
+    renew(first, isEmpty(pipeline) && howToBook());
     if (pipeline && connected) news = `${pipeline.postgres.updates} ${pipeline.postgres.amount}`;
     if (!pipeline || !scope || scope.problem) return;
     if (!busy) tell(connected);

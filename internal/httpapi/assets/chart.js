@@ -1,9 +1,12 @@
 // Stacked bars over time, drawn by uPlot, with a legend and the same numbers as a table.
 import uPlot from "./uplot/uPlot.esm.js";
 import { h, id, renew, table } from "./dom.js";
-import { count, decimal, dollars, dollarText } from "./format.js";
+import { count, decimal, money, moneyText } from "./format.js";
 
 const MOST = 7; // colours; what is behind them is added up as "others"
+
+const FONT = "12px system-ui, sans-serif"; // of the axes
+const LEFT = 62; // room for the labels of the amounts
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -36,7 +39,7 @@ export function chart(signal) {
   const numbers = h("details", {}, h("summary", {}, "Show as table"), h("div"));
   const element = h("figure.chart", {}, caption, place, says, legend, note, numbers);
   let now = null, plot;
-  const text = (n) => (now.isMoney ? dollarText(decimal(n)) : count(n));
+  const text = (n) => (now.isMoney ? moneyText(decimal(n)) : count(n));
   const hover = (i) => {
     const some = i === null || i === undefined ? [] : now.series.filter((s) => s.values[i]);
     renew(says, i === null || i === undefined ? HINT : [now.labels[i], ": ", some.length ? some.map((s, n) => [n > 0 && " · ", id(s.name), " ", text(s.values[i])]) : "nothing"]);
@@ -52,6 +55,7 @@ export function chart(signal) {
   const resize = new ResizeObserver(draw);
   resize.observe(place);
   addEventListener("themechange", draw, { signal });
+  matchMedia("print").addEventListener("change", draw, { signal }); // paper has colours of its own
   signal.addEventListener("abort", () => { resize.disconnect(); plot?.destroy(); });
 
   function show(next) {
@@ -64,7 +68,7 @@ export function chart(signal) {
     note.hidden = !next.note;
     const total = (s) => decimal(s.values.reduce((a, b) => a + b, 0n));
     renew(legend, next.series.map((s, i) => h("li", {}, h(`span.key.series-${i}`, { "aria-hidden": "true" }), id(s.name), " ",
-      h("span.number", {}, next.isMoney ? dollars(total(s)) : count(s.values.reduce((a, b) => a + b, 0n))))));
+      h("span.number", {}, next.isMoney ? money(total(s)) : count(s.values.reduce((a, b) => a + b, 0n))))));
     tabulate();
     if (alike) plot.setData(geometry(now));
     else draw();
@@ -88,19 +92,31 @@ function geometry({ labels, series, isMoney }) {
 
 function options(width, now, hover) {
   const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
-  const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-  const at = (i) => now.labels[i]?.replace(/ \d{4}$/, "") ?? ""; // the year is in what is pointed at
-  const steps = at(0).includes(":") ? [1, 2, 3, 6, 12, 24, 48, 72, 168, 336] : [1, 2, 3, 7, 14, 28, 56, 91, 182];
+  const axis = { stroke: color("--dim"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: FONT };
+  const at = (i) => now.labels[i]?.replace(/^(\d+ \w+) \d{4}$/, "$1") ?? ""; // the year of a day is in what is pointed at
+  const steps = at(0).includes(":") ? [1, 2, 3, 6, 12, 24, 48, 72, 168, 336] : /^\d/.test(at(0)) ? [1, 2, 3, 7, 14, 28, 56, 91, 182] : [1, 2, 3, 6, 12];
+  const longest = now.labels.reduce((most, _, i) => Math.max(most, at(i).length), 0);
+  const dollarSign = (v) => `${v < 0 ? "−" : ""}$${short.format(Math.abs(v))}`; // as in all amounts
   const bars = uPlot.paths.bars({ size: [0.75, 48] });
   return {
-    width: Math.max(200, width), height: 240, legend: { show: false }, padding: [12, 8, 0, 0],
+    width: Math.max(200, width), height: 240, legend: { show: false }, padding: [12, rightOf(width, now.labels.length, at), 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: false, range: () => [-0.6, now.labels.length - 0.4] }, y: { range: (_, min, max) => (min === null ? [0, 1] : [Math.min(0, min * 1.08), Math.max(0, max * 1.08) || 1]) } },
     axes: [
-      { ...axis, grid: { show: false }, size: 28, space: 24 + 7 * at(0).length, incrs: steps, values: (_, ticks) => ticks.map(at) },
-      { ...axis, size: 62, values: (_, ticks) => ticks.map((v) => (now.isMoney ? "$" : "") + short.format(v)) },
+      { ...axis, grid: { show: false }, size: 28, space: 24 + 7 * longest, incrs: steps, values: (_, ticks) => ticks.map(at) },
+      { ...axis, size: LEFT, values: (_, ticks) => ticks.map((v) => (now.isMoney ? dollarSign(v) : short.format(v))) },
     ],
     series: [{}, ...now.series.map((_, i) => ({ paths: bars, points: { show: false }, width: 0, fill: color(`--series-${i}`) })).reverse()],
     hooks: { setCursor: [(u) => hover(u.cursor.idx)] },
   };
+}
+
+// rightOf is how much room the chart leaves at its right, for the half of the last label that is behind the middle of the
+// last bar.
+function rightOf(width, bars, at) {
+  const canvas = document.createElement("canvas").getContext("2d");
+  canvas.font = FONT;
+  const half = canvas.measureText(at(bars - 1)).width / 2;
+  const behind = (0.6 * (Math.max(200, width) - LEFT - half)) / (bars + 0.2);
+  return Math.ceil(Math.max(8, half - behind + 2));
 }

@@ -2,7 +2,7 @@
 import { h, facts, id, renew, visible } from "./dom.js";
 import { board } from "./board.js";
 import { call, withQuery } from "./api.js";
-import { count, dollars, named, typeName, when, TYPES } from "./format.js";
+import { count, money, named, typeName, when, TYPES } from "./format.js";
 
 // entityOf reads the rest of the address of the view: a type, and one id or of a member of a team two, each a part of its
 // own. null: it is the address of no entity.
@@ -31,11 +31,11 @@ export function showEntity(place, path, query, signal, entitle) {
         throw error;
       });
       if (!mine.aborted) name();
-      return facts(["Spent so far", dollars(e.total.spend)], ["of it in Postgres", dollars(e.committed.spend)],
-        [["held by ", id(e.instance)], dollars(e.held.spend)], ["Requests", count(e.total.api_requests)], ["Last booked", when(e.updated_at)]);
+      return facts(["Spent so far", money(e.total.spend)], ["of it in Postgres", money(e.committed.spend)],
+        [["held by ", id(e.instance)], money(e.held.spend)], ["Requests", count(e.total.api_requests)], ["Last booked", when(e.updated_at)]);
     },
   };
-  place.append(h("p", {}, h("a", { href: "#/spend" }, "← Spend")), heading, ever.place, h("h2", {}, "In this time"));
+  place.append(h("p.back", {}, h("a", { href: "#/spend" }, "← Spend")), heading, ever.place, h("h2", {}, "In this time"));
   return board(place, {
     path: `/entity/${path}`, whose: entity,
     lists: ["model", "api_key", "user_id", "custom_llm_provider"].filter((group) => group !== `${entity.entity_type}_id` && group !== entity.entity_type), before: [ever],

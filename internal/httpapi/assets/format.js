@@ -32,9 +32,41 @@ export function dollars(text, width = 0) {
   return h("span.amount", {}, all.slice(0, cents), rest && h("small", {}, rest));
 }
 
+const CENT = 10n ** 10n;
+
+// rounded is an amount to the cent, halves away from zero; what is less than a cent keeps two digits.
+export function rounded(text) {
+  const n = units(text), size = n < 0n ? -n : n;
+  const step = size >= CENT ? CENT : 10n ** BigInt(Math.max(0, String(size).length - 2));
+  const near = ((size + step / 2n) / step) * step;
+  return decimal(n < 0n ? -near : near);
+}
+
+// Reports show rounded amounts, whose title is the exact one, or exact ones: as their reader chose last.
+let exact = false;
+export const showExact = (wanted) => { exact = wanted; };
+const shown = (text) => (exact ? text : rounded(text));
+export const moneyText = (text) => dollarText(shown(text));
+
+export function money(text, width = 0) {
+  const near = shown(text), element = dollars(near, width);
+  if (units(near) !== units(text)) element.title = dollarText(text);
+  return element;
+}
+
+export const HOW_ROUNDED = "Amounts are rounded to the cent, halves away from zero, and below a cent to two digits.";
+
+const widthOf = (texts) => Math.max(0, ...texts.map((t) => (String(t ?? "").split(".")[1]?.length ?? 0) - 2));
+
+// alignedMoney is aligned for reports.
+export function alignedMoney(texts) {
+  const width = widthOf(texts.map(shown));
+  return (text) => money(text, width);
+}
+
 // aligned shows amounts of one column so that their points are below each other.
 export function aligned(texts) {
-  const width = Math.max(0, ...texts.map((t) => (String(t ?? "").split(".")[1]?.length ?? 0) - 2));
+  const width = widthOf(texts);
   return (text) => dollars(text, width);
 }
 

@@ -5,7 +5,9 @@ import { ZONE } from "./format.js";
 import * as live from "./live.js";
 import { showPipeline } from "./pipeline.js";
 import { showSpend } from "./spend.js";
+import { showEntities, titleOfEntities, typeOf } from "./entities.js";
 import { entityOf, showEntity, titleOfEntity } from "./entity.js";
+import { listOf, showList, titleOfList } from "./list.js";
 import { showTrouble } from "./trouble.js";
 import { hold, lacks, may, whose } from "./rights.js";
 
@@ -25,6 +27,8 @@ const VIEWS = [
   { path: /^\/?$/, title: "Pipeline", nav: "#/", show: showPipeline },
   { path: /^\/spend$/, title: "Spend", nav: "#/spend", show: showSpend },
   { path: /^\/entity\/(.+)$/, isOne: entityOf, title: titleOfEntity, nav: "#/spend", show: showEntity },
+  { path: /^\/list\/(.+)$/, isOne: listOf, title: titleOfList, nav: "#/spend", show: showList },
+  { path: /^\/entities\/(.+)$/, isOne: typeOf, title: titleOfEntities, nav: "#/spend", show: showEntities },
   { path: /^\/trouble$/, title: "Trouble", nav: "#/trouble", show: showTrouble },
 ];
 

@@ -1,6 +1,7 @@
 // How the pipeline stands, live.
 import { documentURL, h, icon, id, state, table, renew, visible } from "./dom.js";
 import { bytes, clock, count, counted, days, dollars, seconds, since, whenInZone } from "./format.js";
+import { howToBook, isEmpty } from "./begin.js";
 import { watch } from "./live.js";
 
 const WORDS = { ok: "All is well", warn: "Look at this", bad: "Act now" };
@@ -22,7 +23,7 @@ export function showPipeline(place, _, __, signal) {
     banner.replaceChildren(icon(now), h("div", {},
       h("p.word", {}, connected ? WORDS[now] ?? now : "Connection lost"), sentence,
       h("p.as-of", {}, connected ? "as of " : "It may be restarting, or the network is away. What is below was so at ", whenInZone(pipeline.as_of))));
-    renew(rest, [problems(pipeline), path(pipeline), instances(pipeline), flushes(pipeline)].map((part) => h("section", {}, part)));
+    renew(rest, [problems(pipeline), isEmpty(pipeline) && howToBook(), path(pipeline), instances(pipeline), flushes(pipeline)].map((part) => h("section", {}, part)));
   }, signal);
 }
 

@@ -2,23 +2,35 @@
 import { h, visible } from "./dom.js";
 import { board } from "./board.js";
 import { call, withQuery } from "./api.js";
-import { dollarText, entityPath, named, typeName } from "./format.js";
+import { entityPath, moneyText, named, typeName } from "./format.js";
 
 export function showSpend(place, _, query, signal) {
-  place.append(h("h1", {}, "Spend"), search());
+  place.append(h("h1", {}, "Spend"), searchBox());
   return board(place, {
     path: "/spend", whose: {}, lists: ["model", "custom_llm_provider", "team_id", "user_id", "api_key", "tag"],
     more: ["organization_id", "end_user_id", "agent_id", "endpoint"],
   }, query, signal);
 }
 
-// search is a combobox: arrows choose a suggestion, Enter goes there.
-function search() {
+const MOST = 12; // suggestions
+
+// search finds what begins with a text, which an index knows, and if that is little also what has it within.
+async function search(text, signal) {
+  if (!text) return { entities: [] };
+  const begin = await call(withQuery("/v1/entities", { q: text, limit: 100 }), { signal });
+  if (begin.entities.length >= MOST) return begin;
+  const within = await call(withQuery("/v1/entities", { contains: text, limit: 100 }), { signal });
+  const known = new Set(begin.entities.map(entityPath));
+  return { entities: [...begin.entities, ...within.entities.filter((e) => !known.has(entityPath(e)))], complete: within.complete };
+}
+
+// searchBox is a combobox: arrows choose a suggestion, Enter goes there.
+function searchBox() {
   const list = h("ul.options", { id: "found", role: "listbox", "aria-label": "Suggestions", hidden: true });
   const box = h("input", { id: "search", type: "search", role: "combobox", autocomplete: "off", "aria-autocomplete": "list",
     "aria-expanded": "false", "aria-controls": "found", placeholder: "team-1, a user, a key …" });
   const says = h("p.hint", { role: "status" });
-  let found = [], asked = "", at = -1, timer, asking = new AbortController();
+  let found = [], complete = true, asked = "", at = -1, timer, asking = new AbortController();
   const close = () => {
     list.hidden = true;
     box.setAttribute("aria-expanded", "false");
@@ -32,22 +44,25 @@ function search() {
   const show = () => {
     list.replaceChildren(...found.map((e, i) => h("li", { id: `found-${i}`, role: "option", "aria-selected": "false", onmousedown: () => go(e) },
       h("span.chip", {}, typeName(e.entity_type)), h("span.name", {}, named(e)),
-      h("span.number", {}, dollarText(e.spend)))));
+      h("span.number", {}, moneyText(e.spend)))));
     at = -1;
     list.hidden = !found.length;
     box.setAttribute("aria-expanded", String(found.length > 0));
-    says.textContent = found.length ? `${found.length} found` : box.value ? "Nothing begins like this." : "";
+    says.textContent = !box.value ? "" : `${found.length || "None"} found${complete ? "" : ", in a part of the names: there are too many to search them all at once"}`;
   };
   const ask = async () => {
     asking.abort();
     asking = new AbortController();
     const { signal } = asking;
     try {
-      const answer = box.value ? await call(withQuery("/v1/entities", { q: box.value, limit: 100 }), { signal }) : { entities: [] };
+      const text = box.value;
+      const answer = await search(text, signal);
       if (signal.aborted) return;
-      const rank = (e) => (e.entity_id === box.value ? 0 : 2) + (e.entity_type === "team_member" ? 1 : 0); // a user before its teams
-      found = answer.entities.sort((a, b) => rank(a) - rank(b)).slice(0, 12);
-      asked = box.value;
+      // What is called so, what begins so, what has it within; a user before its teams.
+      const rank = (e) => (e.entity_id === text ? 0 : e.entity_id.startsWith(text) ? 2 : 4) + (e.entity_type === "team_member" ? 1 : 0);
+      found = answer.entities.sort((a, b) => rank(a) - rank(b)).slice(0, MOST);
+      complete = answer.complete ?? true;
+      asked = text;
       show();
     } catch (error) {
       if (!signal.aborted) says.textContent = visible(error.message);
@@ -70,5 +85,6 @@ function search() {
     at = (at + step + found.length) % found.length;
     mark();
   });
-  return h("search.search", {}, h("label", { for: "search" }, "Find a team, user, key, tag …"), h("div.combo", {}, box, list), says);
+  return h("search.search", {}, h("label", { for: "search" }, "Find a team, user, key, tag …"), h("div.combo", {}, box, list), says,
+    h("p.hint", {}, h("a", { href: "#/entities/team" }, "Everybody who ever spent something")));
 }

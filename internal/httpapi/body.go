@@ -63,16 +63,13 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 	if r.ContentLength > limit {
 		return nil, a.tooLarge()
 	}
-	var source io.Reader = http.MaxBytesReader(w, r.Body, limit)
-	length := r.ContentLength
-	var zip *inflater
+	source := bodySource{Reader: http.MaxBytesReader(w, r.Body, limit), length: r.ContentLength}
 	if gzipped, _ := isGzipped(r.Header); gzipped {
 		if p := a.takeMemory(in, w, r, inflaterBytes); p != nil {
 			return nil, p
 		}
-		zip = inflate(source)
-		defer zip.close()
-		source, length = zip, -1
+		source.inflate()
+		defer source.zip.close()
 	}
 
 	body := in.buffer[:0]
@@ -82,8 +79,8 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 	for {
 		if len(body) == room {
 			size := min(int64(room)*2, limit+1)
-			if length > 0 { // one more byte, to see the end
-				size = min(size, length+1)
+			if source.length > 0 { // one more byte, to see the end
+				size = min(size, source.length+1)
 			}
 			if p := a.takeMemory(in, w, r, size-max(freeBodyBytes, int64(room))); p != nil {
 				return nil, p
@@ -102,11 +99,7 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 			return body, nil
 		}
 		if in.holder.bytes > 0 {
-			came := len(body)
-			if zip != nil {
-				came = int(zip.came)
-			}
-			pace.extend(w, came)
+			pace.extend(w, source.came(len(body)))
 			if !a.bodies.hear(&in.holder, pace.now) {
 				return nil, gaveUp()
 			}
@@ -115,6 +108,26 @@ func (a *API) read(in *requestBody, w http.ResponseWriter, r *http.Request) ([]b
 			return nil, a.readProblem(err)
 		}
 	}
+}
+
+// bodySource is what a body is read from.
+type bodySource struct {
+	io.Reader
+	length int64     // of what it gives, -1 if that isn't known
+	zip    *inflater // nil if the body isn't compressed
+}
+
+func (s *bodySource) inflate() {
+	s.zip = inflate(s.Reader)
+	s.Reader, s.length = s.zip, -1
+}
+
+// came is how much of the body has been sent, by the time that n bytes of it were read.
+func (s *bodySource) came(n int) int {
+	if s.zip != nil {
+		return int(s.zip.came)
+	}
+	return n
 }
 
 // takeMemory takes n more bytes for the body, if that is above 0.

@@ -2,7 +2,7 @@
 import { h, renew } from "./dom.js";
 import { withQuery } from "./api.js";
 import { ZONE } from "./format.js";
-import { datesOf, problemOf, queryOf, AMOUNTS, GROUPS, MEASURES, RANGES } from "./scope.js";
+import { datesOf, isZone, problemOf, queryOf, AMOUNTS, GROUPS, MEASURES, RANGES } from "./scope.js";
 import { zoneOf, zones } from "./zones.js";
 
 // controls makes them once; show lets them say what the scope is. A list has no chart, and none of its choices.
@@ -66,7 +66,8 @@ function zoneChoice(choose, complain) {
     try {
       const known = await zoneOf(name);
       if (input.value !== name) return; // it is being written on
-      if (known) choose(input.value = known);
+      if (known && !isZone(known)) complain(`This browser doesn't know the time zone ${known}.`);
+      else if (known) choose(input.value = known);
       else complain(`No time zone is called ${name}. Write a name such as Europe/Berlin, Asia/Kolkata or UTC.`);
     } catch (error) {
       complain(error.message);

@@ -26,7 +26,8 @@ export const sayDate = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: 
 
 const sayMonth = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", month: "short", year: "numeric" });
 
-function isZone(name) {
+// isZone says whether this browser knows a time zone.
+export function isZone(name) {
   if (!/^[A-Za-z]/.test(name)) return false; // browsers know offsets, too
   try {
     return Boolean(new Intl.DateTimeFormat("en", { timeZone: name }));

@@ -29,8 +29,8 @@ instances, Redis and Postgres fight for the same cores. The time runs until all 
 - **one instance**: the same from one instance; **handles** with a handle for each series, and with updates made beforehand.
 - **limit**: the rows of one flush over all keys as two bare UPSERTs from arrays on one connection, made beforehand, again and again.
 
-The usual cure sums up in memory as spendflush does, so both write few rows for many updates; what spendflush saves beside is in the rows/s
-within a flush and in what a core does for an update. Ten instances on the cores of one are at their limit not by Postgres but by
+The usual cure sums up in memory as spendflush does, so both write few rows for many updates; what spendflush saves beside is in what a core
+does for an update, and against a statement a row also in the rows/s within a flush. Ten instances on the cores of one are at their limit not by Postgres but by
 what each does for itself: it seals all keys five times a second.`
 
 func waysSteps(r *run) int { return 11 * r.Rounds }

@@ -56,6 +56,7 @@ Exit status: 0 measured, 1 something failed or the books were wrong, 2 wrong usa
 	c.Flags().Float64Var(&seconds, "seconds", 3, "how long one measurement takes, 0.01 to 60")
 	c.Flags().IntVar(&o.Rounds, "rounds", 3, "how often each is made, 1 to 100")
 	c.Flags().IntVar(&o.IDs, "ids", 0, "how many ids are in the window where the part ids has many, up to 1000000000 (default 3000000, 20000 with --quick)")
+	c.Flags().IntVar(&o.Days, "days", 0, "how many days before today the rollups have where the part years reads them, up to 4000 (default 40, 3 with --quick)")
 	c.Flags().BoolVar(&o.Quick, "quick", false, "fewer keys, one round of 0.2 s: to see that everything runs, not to learn from")
 	c.Flags().StringVar(&o.DatabaseURL, "database-url", "", "a Postgres database that holds nothing")
 	c.Flags().StringVar(&o.RedisURL, "redis-url", "", "a Redis that holds nothing")

@@ -177,6 +177,7 @@ func (in *instance) run(ctx context.Context, ready func(*instance)) error {
 		in.watchRights(first)
 	})
 	work.Go(func() { in.auditRegularly(first) })
+	work.Go(func() { in.keepFigures(first) })
 	var err error
 	select {
 	case <-first.Done():

@@ -101,6 +101,7 @@ const (
 	checkEntities     = "each total = its rollups"
 	checkDays         = "each day = its flushes"
 	checkKeys         = "each key = its names"
+	checkFigures      = "figures = their rows"
 )
 
 // Audit compares the books with each other, every counter exactly:
@@ -114,6 +115,7 @@ const (
 //   - the total of each entity with its rollups, again with what is set aside,
 //   - the rollup rows of each day with the fingerprint of what flushes added to them: it shows what was moved between
 //     hours, series or days with all sums unchanged,
+//   - the figures that reports read with the rows of their day,
 //   - the dictionaries with the rows that name their entries, and each key with the names that it is the hash of.
 //
 // It can't see what was changed in all of these alike, and no batch that was made up before it was
@@ -130,7 +132,7 @@ func (s *Store) Audit(ctx context.Context) (AuditReport, error) {
 	a := audit{store: s, report: &report}
 	err := s.readSnapshot(ctx, func(tx querier) error {
 		for _, step := range []func(context.Context, querier) error{
-			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days,
+			a.sealed, a.quarantine, a.claims, a.books, a.dictionary, a.setAside, a.entities, a.days, a.figures,
 		} {
 			if err := step(ctx, tx); err != nil {
 				return err

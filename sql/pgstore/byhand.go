@@ -216,7 +216,7 @@ func (t *transaction) applyRow(ctx context.Context, q quarantinedEntry) error {
 		if row.Key != *q.key {
 			return changed
 		}
-		return t.run(ctx, t.rollupCalls([]spend.RollupRow{row})...)
+		return t.run(ctx, append(staleFigures(row.Hour), t.rollupCalls([]spend.RollupRow{row})...)...)
 	}
 	var entity spend.Entity
 	if err := json.Unmarshal([]byte(q.names), &entity); err != nil {

@@ -83,6 +83,8 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 	execute(t, s.pool, `INSERT INTO spendflush.total (entity, shard, failed_requests, cache_creation_input_tokens, cache_read_input_tokens,
 		successful_requests, prompt_tokens, completion_tokens, updated_at, spend)
 		SELECT key, s, 0, 0, 0, 1, 0, 0, now(), 1 FROM spendflush.entity, generate_series(0, 3) AS s`)
+	execute(t, s.pool, `INSERT INTO spendflush.figure SELECT date '2026-11-01' + i / 500, i % 15, i::text, '', 1, 1, 0, 0, 0, 0, 0 FROM generate_series(1, 5000) AS i`)
+	execute(t, s.pool, `INSERT INTO spendflush.figure_hour SELECT date '2026-11-01' + i / 500, 8, i % 24, i::text, 1, 1, 0, 0, 0, 0, 0 FROM generate_series(1, 5000) AS i`)
 	execute(t, s.pool, "ANALYZE")
 	for _, where := range []string{
 		"entity_type = 'api_key' AND entity_id = 'key-7'", "entity_type = 'user' AND entity_id = 'user-7'",
@@ -111,8 +113,8 @@ func TestAQueryForOneEntityGoesByIndexesAndNotOverTheBooks(t *testing.T) {
 		}
 		day := at("2026-11-03T00:00Z")
 		hour := int32(spend.HourOf(day))
-		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, day, day, make([]bool, 13),
-			"", "", "spend", 10)
+		wantIndexes(t, s, s.statement("usage"), kind.String(), id, team, []int32{hour, hour + 24}, []time.Time{day}, []time.Time{}, make([]bool, 13),
+			"", "", "spend", 10, []time.Time{}, noFigures, "", "", true, make([]bool, 13), make([]bool, 13))
 	}
 	wantIndexes(t, s, s.statement("entities"), []string{"team", "user"}, "team-19", 20, "team-19"+behindAll)
 }

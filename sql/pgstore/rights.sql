@@ -2,7 +2,7 @@
 -- tables may lie in the schema, which aren't ours to look at. One of ours that isn't there lacks nothing. And what the clock of
 -- Postgres says.
 WITH tables (name) AS (
-    VALUES ('applied_by_hand'), ('books'), ('control'), ('day_fingerprint'), ('entity'), ('id_buckets'), ('id_clock'), ('id_parts'), ('ids_0'), ('ids_1'),
+    VALUES ('applied_by_hand'), ('books'), ('control'), ('day_fingerprint'), ('entity'), ('figure'), ('figure_days'), ('figure_hour'), ('id_buckets'), ('id_clock'), ('id_parts'), ('ids_0'), ('ids_1'),
         ('ids_2'), ('ids_3'), ('ids_4'), ('ids_5'), ('last_audit'), ('lost_batches'), ('producers'), ('pruned_marks'), ('quarantine'), ('rollup'), ('rollup_parts'), ('series'),
         ('series_tag'), ('signed_out'), ('taken_out'), ('total')
 ), wanted (name, privilege) AS (

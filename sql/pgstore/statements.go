@@ -66,6 +66,8 @@ func load(from fs.FS) statements {
 		}
 		texts[strings.TrimSuffix(name, ".sql")] = render(name, withoutComments(string(text)))
 	}
+	texts["usage_whole"] = strings.NewReplacer("series, "+Columns("%"), "series, "+Columns("sum(%) AS %"), "\n), figures AS (", "\n    GROUP BY 1, 2\n), figures AS (").
+		Replace(texts["usage"])
 	for part := range factParts {
 		number := strconv.Itoa(part)
 		texts["fact_add_"+number] = strings.NewReplacer("ids_0", "ids_"+number, "part = 0", "part = "+number).Replace(texts["fact_add"])

@@ -268,10 +268,19 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 	if q.Limit > 0 {
 		limit = &q.Limit
 	}
-	return s.read(ctx, func(tx querier) error {
-		rows, err := tx.Query(ctx, s.statement("usage"), kind, q.EntityID, q.TeamID, thresholds,
-			q.From.UTC().Truncate(24*time.Hour), q.To.Add(-time.Hour).UTC().Truncate(24*time.Hour), grouped,
-			q.Model, q.Provider, q.OrderBy, limit)
+	name := "usage"
+	if q.EntityID == "" && q.TeamID == "" && q.Model == "" && q.Provider == "" {
+		name = "usage_whole"
+	}
+	figures := q.figures()
+	return s.readSnapshot(ctx, func(tx querier) error {
+		days, err := s.usageDays(ctx, tx, &q, figures, thresholds)
+		if err != nil {
+			return fmt.Errorf("read usage: %w", err)
+		}
+		rows, err := tx.Query(ctx, s.statement(name), kind, q.EntityID, q.TeamID, thresholds, days.rows, days.days, grouped,
+			q.Model, q.Provider, q.OrderBy, limit, days.hours, figures.kind, figures.name, figures.team, q.EntityType != 0,
+			figures.named(grouped), figures.teamed(grouped))
 		if err != nil {
 			return fmt.Errorf("read usage: %w", err)
 		}

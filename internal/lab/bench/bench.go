@@ -33,6 +33,10 @@ type Options struct {
 	// 3,000,000, and 20,000 with Quick.
 	IDs int
 
+	// Days is how many days before today the rollups have where the part years reads them. Default: 40,
+	// and 3 with Quick.
+	Days int
+
 	// Quick measures with fewer keys, so that everything is run and little is learnt.
 	Quick bool
 
@@ -66,6 +70,7 @@ var parts = []part{
 	{"instances", "the same load on 1, 10 and 100 instances", instancesSteps, measureInstances},
 	{"keys", "1,000 to 1,000,000 keys", keysSteps, measureKeys},
 	{"worst", "every update a new key", worstSteps, measureWorst},
+	{"years", "reports over rollups of many days, with figures and without", yearsSteps, measureYears},
 }
 
 // Parts returns the names of what can be measured, in the order in which that is done, and what
@@ -131,6 +136,15 @@ func (o *Options) Validate() error {
 	}
 	if o.IDs < 1 || o.IDs > mostIDs {
 		return fmt.Errorf("%d ids: allowed are 1 to %d", o.IDs, mostIDs)
+	}
+	if o.Days == 0 {
+		o.Days = 40
+		if o.Quick {
+			o.Days = 3
+		}
+	}
+	if o.Days < 1 || o.Days > 4000 {
+		return fmt.Errorf("%d days: allowed are 1 to 4000", o.Days)
 	}
 	if o.Duration < 10*time.Millisecond || o.Duration > time.Minute || o.Rounds < 1 || o.Rounds > 100 {
 		return fmt.Errorf("%g seconds, %d rounds: allowed are 0.01 to 60, and 1 to 100", o.Duration.Seconds(), o.Rounds)

@@ -6,6 +6,34 @@ package main
 // the books are the same.
 var sqlMutants = []mutant{
 	{
+		name:  "figures of rows that have changed",
+		guard: "figures count while the fingerprint of their day is the one that they were made of",
+		edits: []edit{{"sql/pgstore/figures_ready.sql", "\n    AND d.fingerprint = (SELECT sum(f.fingerprint) FROM spendflush.day_fingerprint f WHERE f.day = d.day)", ""}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestReportsSayTheSameWithFiguresAndWithout"},
+	},
+	{
+		name:  "figures of whole days for a part",
+		guard: "the figures of a day are read only where one bucket has all of it",
+		edits: []edit{{"sql/pgstore/usagefigures.go", "thresholds[at+1] >= hour+24", "thresholds[at+1] > hour"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestReportsSayTheSameWithFiguresAndWithout"},
+	},
+	{
+		name:  "figures for a query of two dimensions",
+		guard: "figures know one dimension: a report of a team by model is of rows",
+		edits: []edit{{"sql/pgstore/usagefigures.go", "slices.ContainsFunc(q.GroupBy, func(group string) bool { return !has(group) })", "slices.ContainsFunc(q.GroupBy, func(group string) bool { return !has(group) && group != \"model\" })"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestReportsSayTheSameWithFiguresAndWithout"},
+	},
+	{
+		name:  "figures without a row applied by hand",
+		guard: "a row that was set aside and is applied has the figures of its day made anew: its fingerprint was there before it",
+		edits: []edit{{"sql/pgstore/byhand.go", "append(staleFigures(row.Hour), t.rollupCalls([]spend.RollupRow{row})...)...)", "t.rollupCalls([]spend.RollupRow{row})...)"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestARowAppliedByHandIsInTheReports"},
+	},
+	{
 		name:  "all parts looked into",
 		guard: "an update of known rollups plans and locks the parts of its days alone, however many there are",
 		edits: []edit{{"sql/pgstore/add_known_rollups.sql", "\n    AND t.day BETWEEN ($1::date[])[1] AND ($1::date[])[cardinality($1::date[])]", ""}},

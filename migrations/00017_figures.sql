@@ -5,7 +5,7 @@
 -- Of each day that is ready: the sum of its fingerprints when the figures were made. They hold while it is the same.
 CREATE TABLE spendflush.figure_days (
     day         date        PRIMARY KEY, -- UTC
-    fingerprint numeric     NOT NULL,
+    fingerprint numeric(48) NOT NULL CHECK (fingerprint < 1e50),
     made_at     timestamptz NOT NULL,
     hourly      smallint[]  NOT NULL -- kinds that have figures of each hour, too
 );
@@ -15,13 +15,15 @@ CREATE TABLE spendflush.figure (
     kind                        smallint         NOT NULL, -- the dimension: package pgstore has the numbers
     name                        text COLLATE "C" NOT NULL, -- '' where updates have none
     team_id                     text COLLATE "C" NOT NULL, -- of a team_member, else ''
-    spend                       numeric          NOT NULL,
-    successful_requests         numeric          NOT NULL,
-    failed_requests             numeric          NOT NULL,
-    prompt_tokens               numeric          NOT NULL,
-    completion_tokens           numeric          NOT NULL,
-    cache_read_input_tokens     numeric          NOT NULL,
-    cache_creation_input_tokens numeric          NOT NULL,
+    spend                       numeric(50,12)   NOT NULL,
+    successful_requests         numeric(40)      NOT NULL,
+    failed_requests             numeric(40)      NOT NULL,
+    prompt_tokens               numeric(40)      NOT NULL,
+    completion_tokens           numeric(40)      NOT NULL,
+    cache_read_input_tokens     numeric(40)      NOT NULL,
+    cache_creation_input_tokens numeric(40)      NOT NULL,
+    CHECK (greatest(spend, successful_requests, failed_requests, prompt_tokens, completion_tokens, cache_read_input_tokens,
+        cache_creation_input_tokens) < 1e50), -- NaN isn't
     PRIMARY KEY (kind, day, name, team_id)
 );
 
@@ -30,13 +32,15 @@ CREATE TABLE spendflush.figure_hour (
     kind                        smallint         NOT NULL,
     hour                        smallint         NOT NULL,
     name                        text COLLATE "C" NOT NULL,
-    spend                       numeric          NOT NULL,
-    successful_requests         numeric          NOT NULL,
-    failed_requests             numeric          NOT NULL,
-    prompt_tokens               numeric          NOT NULL,
-    completion_tokens           numeric          NOT NULL,
-    cache_read_input_tokens     numeric          NOT NULL,
-    cache_creation_input_tokens numeric          NOT NULL,
+    spend                       numeric(50,12)   NOT NULL,
+    successful_requests         numeric(40)      NOT NULL,
+    failed_requests             numeric(40)      NOT NULL,
+    prompt_tokens               numeric(40)      NOT NULL,
+    completion_tokens           numeric(40)      NOT NULL,
+    cache_read_input_tokens     numeric(40)      NOT NULL,
+    cache_creation_input_tokens numeric(40)      NOT NULL,
+    CHECK (greatest(spend, successful_requests, failed_requests, prompt_tokens, completion_tokens, cache_read_input_tokens,
+        cache_creation_input_tokens) < 1e50), -- NaN isn't
     PRIMARY KEY (kind, day, hour, name)
 );
 

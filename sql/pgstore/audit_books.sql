@@ -1,4 +1,5 @@
 -- The sums of all books, each as its place, its book and its counters. 'producers' knows only requests and amounts.
+-- $1 the days whose rollup rows are read, NULL for all, $2 those whose figures are
 SELECT place, book, trim_scale(spend)::text, {{whole "%::text"}}
 FROM (
     SELECT 'control' AS place, book, {{each "sum(%) AS %"}}
@@ -20,5 +21,9 @@ FROM (
     GROUP BY e.entity_type
     UNION ALL
     SELECT 'rows', 'rollup', {{each "coalesce(sum(%), 0)"}}
-    FROM spendflush.rollup
+    FROM (
+        SELECT {{each "%"}} FROM spendflush.rollup WHERE $1::date[] IS NULL OR day = ANY ($1::date[])
+        UNION ALL
+        SELECT {{each "%"}} FROM spendflush.figure WHERE kind = 0 AND day = ANY ($2::date[])
+    ) AS rollups
 ) AS sums

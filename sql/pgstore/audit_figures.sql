@@ -1,5 +1,6 @@
--- The days whose figures hold by their fingerprint and aren't what the rows add up to: the first $1 of them, how many there are, and
--- how many days have figures that hold.
+-- The days whose figures hold by their fingerprint and aren't what the rows add up to, or what those of all updates are: the first $1
+-- of them, how many there are, and how many days have figures that hold.
+-- $2 whether they are compared with the rows
 WITH held AS MATERIALIZED (
     SELECT d.day, d.hourly
     FROM spendflush.figure_days d
@@ -18,8 +19,12 @@ WITH held AS MATERIALIZED (
 ), rows AS (
     SELECT day, {{each "sum(%) AS %"}}
     FROM spendflush.rollup
-    WHERE day IN (SELECT day FROM held)
+    WHERE $2::boolean AND day IN (SELECT day FROM held)
     GROUP BY day
+    UNION ALL
+    SELECT day, {{each "%"}}
+    FROM spendflush.figure
+    WHERE NOT $2::boolean AND kind = 0
 ), wrong AS (
     SELECT k.day
     FROM kinds k

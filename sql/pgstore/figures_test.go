@@ -249,3 +249,60 @@ func BenchmarkUsageOfAMonth(b *testing.B) {
 	}
 	b.Run("figures", read)
 }
+
+// changes audits what has changed, and returns the names of the checks that failed, and how many days
+// weren't read.
+func changes(t *testing.T, s *Store) (failed []string, unread int) {
+	t.Helper()
+	report, err := s.AuditChanges(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Checks {
+		if !c.OK {
+			failed = append(failed, c.Name)
+		}
+	}
+	if report.OK != (failed == nil) {
+		t.Errorf("ok is %t, and %q failed", report.OK, failed)
+	}
+	return failed, report.DaysUnread
+}
+
+func TestAnAuditOfWhatHasChangedReadsFiguresOfTheOtherDays(t *testing.T) {
+	s := open(t, database(t), Options{})
+	p := newProducer()
+	apply(t, s, flushOf(p, 1, 1, traffic(rand.New(rand.NewPCG(22, 1)), 100, 40)...))
+	apply(t, s, flushOf(p, 2, 2, onDays(-2, -1, 0, 1)...))
+	want := func(when string, unread int, want ...string) {
+		t.Helper()
+		if failed, n := changes(t, s); !slices.Equal(failed, want) || n != unread {
+			t.Errorf("%s: %q failed, %d days weren't read; want %q and %d", when, failed, n, want, unread)
+		}
+	}
+	want("without figures", 0)
+	if n := keepFigures(t, s); n != 4 {
+		t.Errorf("figures of %d days were made", n)
+	}
+	want("with figures", 4)
+
+	execute(t, s.pool, "UPDATE spendflush.total SET spend = spend + 1 WHERE entity = (SELECT key FROM spendflush.entity WHERE entity_id = 'team-3' AND entity_type = 'team')")
+	want("with another total", 4, "totals of team", checkEntities)
+	execute(t, s.pool, "UPDATE spendflush.total SET spend = spend - 1 WHERE entity = (SELECT key FROM spendflush.entity WHERE entity_id = 'team-3' AND entity_type = 'team')")
+
+	const tamper = "UPDATE spendflush.rollup SET spend = spend + 1 WHERE day = '2026-11-19'"
+	execute(t, s.pool, tamper)
+	want("with a row that was changed on a day that isn't read", 4)
+	if checks := failedChecks(t, s); len(checks) != 4 { // rollups, each total, days, figures
+		t.Errorf("a full audit says %+v", checks)
+	}
+	apply(t, s, flushOf(p, 3, 3, onDays(-1)...))
+	want("once something was added to the day", 3, "rollups", checkEntities, checkDays)
+	execute(t, s.pool, "UPDATE spendflush.figure_days SET made_at = made_at - interval '11 minutes'")
+	keepFigures(t, s)
+	want("once figures of it were made", 3, "rollups", checkEntities, checkDays)
+	execute(t, s.pool, strings.Replace(tamper, "+", "-", 1))
+	execute(t, s.pool, "UPDATE spendflush.figure_days SET made_at = made_at - interval '11 minutes'")
+	keepFigures(t, s)
+	want("put right", 4)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,8 +22,9 @@ const (
 )
 
 // KeepFigures makes the figures of one day before today, by UTC, that lacks them, or whose rows have
-// changed since they were made, the last such day first. It says whether there was one. Reports read
-// figures instead of rows where they hold; they say the same with them and without.
+// changed since they were made, the last such day first. It says whether there was one. Reports, and
+// AuditChanges, read figures instead of rows where they hold; they say the same with them and without.
+// Those of a day whose rows aren't what flushes have added to it never hold.
 //
 // It reads the rows of that day, which takes some microseconds each. While one makes figures,
 // another one that is to has nothing to do; flushes and reports don't wait for it. Where a flush adds to the day meanwhile
@@ -56,6 +58,13 @@ func (s *Store) KeepFigures(ctx context.Context) (made bool, err error) {
 }
 
 func (s *Store) makeFigures(ctx context.Context, tx querier, day time.Time, fingerprint string) error {
+	sealed, err := s.isAsFlushed(ctx, tx, day, fingerprint)
+	if err != nil {
+		return err
+	}
+	if !sealed {
+		fingerprint = neverHolds
+	}
 	for _, name := range []string{"figures_clear", "figures_make"} {
 		if _, err := tx.Exec(ctx, s.statement(name), day); err != nil {
 			return err
@@ -69,8 +78,33 @@ func (s *Store) makeFigures(ctx context.Context, tx querier, day time.Time, fing
 		return err
 	}
 	// What a flush adds meanwhile has changed the fingerprint, so that they don't hold.
-	_, err := tx.Exec(ctx, s.statement("figures_made"), day, fingerprint, few)
+	_, err = tx.Exec(ctx, s.statement("figures_made"), day, fingerprint, few)
 	return err
+}
+
+// neverHolds is no fingerprint.
+const neverHolds = "-1"
+
+// isAsFlushed says whether the rows of a day, and what is set aside of them, are what flushes have
+// added to it. It can't be told of rows from before fingerprints were kept, and is taken for true.
+func (s *Store) isAsFlushed(ctx context.Context, tx querier, day time.Time, fingerprint string) (bool, error) {
+	a := audit{store: s, report: &AuditReport{}}
+	if err := a.setAside(ctx, tx); err != nil {
+		return false, err
+	}
+	of := auditedDay{}
+	if err := a.readRollups(ctx, tx, []time.Time{day}, func(int32) *auditedDay { return &of }); err != nil {
+		return false, err
+	}
+	if f := a.aside.days[int32(day.Unix()/86400)-daysTo2000]; f != nil {
+		of.rows.add(*f)
+	}
+	var before bool
+	if err := tx.QueryRow(ctx, s.statement("figures_before"), day).Scan(&before); err != nil || before {
+		return before, err
+	}
+	n, ok := new(big.Int).SetString(fingerprint, 10)
+	return ok && !of.bad && of.rows == fingerprintOf(n.Mod(n, new(big.Int).Lsh(big.NewInt(1), 128))), nil
 }
 
 // staleFigures has the figures of a day hold no more. It is for rows whose fingerprint was added

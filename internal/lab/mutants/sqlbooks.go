@@ -6,6 +6,27 @@ package main
 // the books are the same.
 var sqlMutants = []mutant{
 	{
+		name:  "figures of rows that are wrong",
+		guard: "figures of a day whose rows aren't what flushes added never hold, so that every audit reads it",
+		edits: []edit{{"sql/pgstore/keepfigures.go", "if !sealed {", "if !sealed && fingerprint == neverHolds {"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestAnAuditOfWhatHasChangedReadsFiguresOfTheOtherDays"},
+	},
+	{
+		name:  "days with figures left out of the totals",
+		guard: "an audit of changes adds the figures of days that it doesn't read to the rows of the others",
+		edits: []edit{{"sql/pgstore/audit_entities.sql", "WHERE f.day = ANY ($14::date[]) AND f.name <> ''", "WHERE f.day = ANY ($14::date[]) AND f.name = ''"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestAnAuditOfWhatHasChangedReadsFiguresOfTheOtherDays"},
+	},
+	{
+		name:  "figures that aren't compared",
+		guard: "the audit compares figures that hold with their rows",
+		edits: []edit{{"sql/pgstore/auditfigures.go", "wrong == 0", "wrong >= 0"}},
+		pkg:   "sql/pgstore",
+		tests: []string{"TestTheAuditFindsFiguresThatAreNotTheirRows"},
+	},
+	{
 		name:  "figures of rows that have changed",
 		guard: "figures count while the fingerprint of their day is the one that they were made of",
 		edits: []edit{{"sql/pgstore/figures_ready.sql", "\n    AND d.fingerprint = (SELECT sum(f.fingerprint) FROM spendflush.day_fingerprint f WHERE f.day = d.day)", ""}},

@@ -172,10 +172,16 @@ func (f *diskFull) begin(x *rig) {
 
 func (f *diskFull) end(x *rig) {
 	x.try("empty the disk", os.Remove(f.file(x)))
-	select {
-	case <-x.server.postgres.Done():
-		x.note("Postgres had ended itself; it is started again")
-		restart(x.t, x.server.postgres.Restart)
-	default:
+	answers := func() bool {
+		return x.database(func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) }) == nil
+	}
+	for !answers() { // it may be about to end itself
+		select {
+		case <-x.server.postgres.Done():
+			x.note("Postgres had ended itself; it is started again")
+			restart(x.t, x.server.postgres.Restart)
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }

@@ -30,7 +30,7 @@ var errNotOnce = errors.New("the text to replace isn't found exactly once")
 // mutants is the whole table, part by part.
 func mutants() []mutant {
 	var all []mutant
-	for _, part := range [][]mutant{engineMutants, laneMutants, lossMutants, rangeMutants, sumMutants, sqlMutants, factMutants, redisMutants, booksMutants, accessMutants, neighbourMutants, serviceMutants, traceMutants, memoryMutants, reportMutants} {
+	for _, part := range [][]mutant{engineMutants, laneMutants, lossMutants, rangeMutants, sumMutants, rollupMutants, sqlMutants, factMutants, redisMutants, booksMutants, accessMutants, neighbourMutants, serviceMutants, traceMutants, memoryMutants, reportMutants} {
 		all = append(all, part...)
 	}
 	return all

@@ -113,6 +113,9 @@ END
 $$;
 -- +goose StatementEnd
 
+-- Programs of before, which make none, go on meanwhile.
+SELECT count(spendflush.make_rollup_part((now() AT TIME ZONE 'UTC')::date + ahead)) FROM generate_series(-1, 3) AS ahead;
+
 -- A correction makes the part that it needs.
 
 -- +goose StatementBegin

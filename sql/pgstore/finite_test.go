@@ -52,6 +52,8 @@ func TestNoColumnThatIsSummedTakesWhatIsNoNumber(t *testing.T) {
 	if err := s.ApplyQuarantined(t.Context(), id, "a test"); err != nil {
 		t.Fatal(err)
 	}
+	dropParts(t, s)
+	apply(t, s, flushOf(newProducer(), 1, 1, costOne))
 	keepFigures(t, s)
 	rows, err := s.pool.Query(t.Context(), `SELECT table_name || '.' || column_name FROM information_schema.columns
 		WHERE table_schema = 'spendflush' AND data_type = 'numeric' AND table_name IN (

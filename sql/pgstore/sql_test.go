@@ -23,9 +23,7 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 // database returns the URL of a new database with the tables in it.
 func database(t testing.TB) string {
 	t.Helper()
-	databaseURL := testserver.Postgres(t)
-	migrate(t, databaseURL)
-	return databaseURL
+	return testserver.PostgresFilled(t, "books", func(databaseURL string) { migrate(t, databaseURL) })
 }
 
 func migrate(t testing.TB, databaseURL string) {

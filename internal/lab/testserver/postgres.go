@@ -59,12 +59,50 @@ func PostgresEncoded(t testing.TB, encoding string) string {
 	return newDatabase(t, " ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
 }
 
+var filled struct {
+	mu    sync.Mutex // held while one is filled
+	names map[string]string
+}
+
+// PostgresFilled is Postgres with a database that is a copy of one which fill has filled, and left:
+// once for each name, as that takes longer than a copy.
+func PostgresFilled(t testing.TB, name string, fill func(databaseURL string)) string {
+	t.Helper()
+	return newDatabase(t, " TEMPLATE "+filledOnce(t, name, fill))
+}
+
+func filledOnce(t testing.TB, name string, fill func(databaseURL string)) (database string) {
+	t.Helper()
+	server := sharedPostgres.get(t)
+	filled.mu.Lock()
+	defer filled.mu.Unlock()
+	if database, there := filled.names[name]; there {
+		return database
+	}
+	database = fmt.Sprintf("filled_%d", databases.Add(1))
+	execute(t, server, "CREATE DATABASE "+database)
+	atEnd(func(ctx context.Context) error {
+		return run(ctx, server, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)")
+	})
+	fill(inDatabase(t, server, database))
+	if filled.names == nil {
+		filled.names = map[string]string{}
+	}
+	filled.names[name] = database
+	return database
+}
+
 func newDatabase(t testing.TB, options string) string {
 	t.Helper()
 	server := sharedPostgres.get(t)
 	name := fmt.Sprintf("test_%d", databases.Add(1))
 	execute(t, server, "CREATE DATABASE "+name+options)
 	t.Cleanup(func() { execute(t, server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
+	return inDatabase(t, server, name)
+}
+
+func inDatabase(t testing.TB, server, name string) string {
+	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
@@ -77,14 +115,19 @@ func execute(t testing.TB, url, statement string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, statement); err != nil {
+	if err := run(ctx, url, statement); err != nil {
 		t.Fatalf("testserver: %s: %v", statement, err)
 	}
+}
+
+func run(ctx context.Context, url, statement string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement)
+	return err
 }
 
 func localPostgres(ctx context.Context) (string, error) {

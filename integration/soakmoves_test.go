@@ -22,7 +22,7 @@ func TestSoakAMigrationThatTakesLongerThanAMinuteIsNotBegunAnew(t *testing.T) {
 	s := stackOn(t, testserver.NewPostgres(t).URL(""), testserver.Redis(t))
 	administer(t, s.postgres,
 		`CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS
-			$$ BEGIN IF tg_tag = 'CREATE TABLE' AND current_query() NOT LIKE '%migrations%' THEN PERFORM pg_sleep(15); END IF; END $$`,
+			$$ BEGIN IF tg_tag = 'CREATE TABLE' AND current_query() NOT LIKE '%migrations%' THEN PERFORM pg_sleep(3); END IF; END $$`,
 		"CREATE EVENT TRIGGER slow ON ddl_command_end EXECUTE FUNCTION slow()")
 	var instances []*instance
 	for _, name := range []string{"pod-0", "pod-1", "pod-2"} {

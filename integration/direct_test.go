@@ -25,7 +25,7 @@ func TestWithoutRedisAnyNumberOfShardsAndConnectionsCommitsAndDrains(t *testing.
 			const n = 1000
 			s := newStack(t)
 			in := s.start("alone", "USE_REDIS_TRANSACTION_BUFFER=false", "REDIS_URL=",
-				fmt.Sprint("SPENDFLUSH_SHARDS=", c.shards), fmt.Sprint("SPENDFLUSH_MAX_CONNECTIONS=", c.connections))
+				fmt.Sprint("SPENDFLUSH_SHARDS=", c.shards), fmt.Sprint("SPENDFLUSH_MAX_CONNECTIONS=", c.connections), "SPENDFLUSH_SHUTDOWN_TIMEOUT=80s")
 			for range 3 {
 				// Connections that starve each other never get there; 64 locks that one connection
 				// takes in turn do on a busy machine, too.

@@ -278,6 +278,11 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery, yield func(UsageRow) er
 		if err != nil {
 			return fmt.Errorf("read usage: %w", err)
 		}
+		if name == "usage_whole" {
+			if _, err := tx.Exec(ctx, s.statement("usage_settings")); err != nil {
+				return fmt.Errorf("read usage: %w", err)
+			}
+		}
 		rows, err := tx.Query(ctx, s.statement(name), kind, q.EntityID, q.TeamID, thresholds, days.rows, days.days, grouped,
 			q.Model, q.Provider, q.OrderBy, limit, days.hours, figures.kind, figures.name, figures.team, q.EntityType != 0,
 			figures.named(grouped), figures.teamed(grouped))

@@ -1,8 +1,6 @@
 -- The days that have rows, but for those whose figures hold; and the latter.
 WITH held AS MATERIALIZED (
-    SELECT d.day
-    FROM spendflush.figure_days d
-    WHERE d.fingerprint = (SELECT sum(f.fingerprint) FROM spendflush.day_fingerprint f WHERE f.day = d.day)
+    {{held}}
 ), days AS (
     SELECT day FROM spendflush.day_fingerprint
     UNION

@@ -2,9 +2,7 @@
 -- of them, how many there are, and how many days have figures that hold.
 -- $2 whether they are compared with the rows
 WITH held AS MATERIALIZED (
-    SELECT d.day, d.hourly
-    FROM spendflush.figure_days d
-    WHERE d.fingerprint = (SELECT sum(f.fingerprint) FROM spendflush.day_fingerprint f WHERE f.day = d.day)
+    {{held}}
 ), kinds AS (
     -- Of a tag, or a member of a team, not every row counts once.
     SELECT day, kind FROM held CROSS JOIN (VALUES (0), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12)) AS v (kind)

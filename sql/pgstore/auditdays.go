@@ -107,8 +107,8 @@ func fingerprintOf(n *big.Int) fingerprint {
 
 var errRollupRow = errors.New("a rollup row can't be read")
 
-// readRollups streams the rollup rows of days, nil: all. They are taken apart by hand: there may be hundreds of
-// millions.
+// readRollups streams the rollup rows of days, nil: all. They are taken apart by hand: there may be
+// hundreds of millions.
 func (a *audit) readRollups(ctx context.Context, tx querier, of []time.Time, at func(day int32) *auditedDay) error {
 	rows, err := tx.Query(ctx, a.store.statement("audit_rollups"), pgx.QueryResultFormats{binaryFormat}, of)
 	if err != nil {

@@ -25,6 +25,23 @@ var fileFuncs = template.FuncMap{
 	"texts":  func(first int) string { return parameters(first, "text[]", "text[]") },
 	"values": func(first int) string { return parameters(first, "numeric", "bigint") },
 
+	// held writes the query for the days whose figures hold, and the kinds that have hours on them. A
+	// condition on d.day may follow.
+	"held": func() string {
+		return `SELECT d.day, d.hourly
+    FROM spendflush.figure_days d
+    WHERE d.fingerprint = (SELECT sum(f.fingerprint) FROM spendflush.day_fingerprint f WHERE f.day = d.day)`
+	},
+
+	// totalOf writes the query for the total of an entity over all shards: no row if it has none.
+	"totalOf": func(key string) string {
+		return `SELECT sum(t.spend) AS spend, sum(t.successful_requests::numeric + t.failed_requests)::bigint AS requests,
+        max(t.updated_at) AS updated_at
+    FROM spendflush.total t
+    WHERE t.entity = ` + key + `
+    HAVING count(*) > 0`
+	},
+
 	// parts writes the query for each table that ids lie in, as one; % is its number.
 	"parts": func(query string) string {
 		list := make([]string, factParts)
@@ -56,10 +73,11 @@ func parameters(first int, amount, count string) string {
 	return strings.Join(list, ", ")
 }
 
-// render returns a statement with what its file leaves to fileFuncs.
-func render(name, text string) string {
+// render returns a statement with what its file leaves to fileFuncs. What a file has in {{if .}} is
+// for its variant about the whole of the books.
+func render(name, text string, whole bool) string {
 	var b strings.Builder
-	err := template.Must(template.New(name).Funcs(fileFuncs).Parse(text)).Execute(&b, nil)
+	err := template.Must(template.New(name).Funcs(fileFuncs).Parse(text)).Execute(&b, whole)
 	if err != nil {
 		panic("spendflush/sql: " + err.Error())
 	}

@@ -11,11 +11,7 @@ CROSS JOIN LATERAL (
     LIMIT $3::integer
 ) AS e
 CROSS JOIN LATERAL (
-    SELECT sum(t.spend) AS spend, sum(t.successful_requests::numeric + t.failed_requests)::bigint AS requests,
-        max(t.updated_at) AS updated_at
-    FROM spendflush.total t
-    WHERE t.entity = e.key
-    HAVING count(*) > 0
+    {{totalOf "e.key"}}
 ) AS t
 ORDER BY e.entity_id, e.entity_type, e.team_id
 LIMIT $3::integer

@@ -27,8 +27,8 @@ const (
 // Those of a day whose rows aren't what flushes have added to it never hold.
 //
 // It reads the rows of that day, which takes some microseconds each. While one makes figures,
-// another one that is to has nothing to do; flushes and reports don't wait for it. Where a flush adds to the day meanwhile
-// they don't hold.
+// another one that is to has nothing to do; flushes and reports don't wait for it. Where a flush adds
+// to the day meanwhile they don't hold.
 func (s *Store) KeepFigures(ctx context.Context) (made bool, err error) {
 	err = s.write(ctx, func(tx querier) error {
 		for _, name := range []string{"figures_settings", "figures_hold"} {

@@ -64,10 +64,12 @@ func load(from fs.FS) statements {
 		if err != nil {
 			panic("spendflush/sql: an embedded file can't be read: " + err.Error())
 		}
-		texts[strings.TrimSuffix(name, ".sql")] = render(name, withoutComments(string(text)))
+		statement, plain := strings.TrimSuffix(name, ".sql"), withoutComments(string(text))
+		texts[statement] = render(name, plain, false)
+		if statement == "usage" {
+			texts["usage_whole"] = render(name, plain, true)
+		}
 	}
-	texts["usage_whole"] = strings.NewReplacer("series, "+Columns("%"), "series, "+Columns("sum(%) AS %"), "\n), figures AS (", "\n    GROUP BY 1, 2\n), figures AS (").
-		Replace(texts["usage"])
 	for part := range factParts {
 		number := strconv.Itoa(part)
 		texts["fact_add_"+number] = strings.NewReplacer("ids_0", "ids_"+number, "part = 0", "part = "+number).Replace(texts["fact_add"])

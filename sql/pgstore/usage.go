@@ -220,9 +220,8 @@ func monthOf(t time.Time) (start, next time.Time) {
 }
 
 // StartOfDay returns the first moment of a day; day and month may be out of their ranges, as in
-// time.Date. Where the clock is put forward at midnight, that
-// isn't 00:00, and time.Date may answer with a moment of the day before; where it is put back over
-// midnight, there are two.
+// time.Date. Where the clock is put forward at midnight, that isn't 00:00, and time.Date may answer
+// with a moment of the day before; where it is put back over midnight, there are two.
 func StartOfDay(year int, month time.Month, day int, zone *time.Location) time.Time {
 	want := time.Date(year, month, day, 0, 0, 0, 0, time.UTC) // normalizes day 32 and the like
 	t := time.Date(year, month, day, 0, 0, 0, 0, zone)

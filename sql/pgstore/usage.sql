@@ -1,5 +1,6 @@
 -- Rollups by bucket of time and by group, in that order. A bucket is a stretch of hours; hours are counted from
--- 1970-01-01 UTC. A text that isn't grouped by reads ''.
+-- 1970-01-01 UTC. A text that isn't grouped by reads ''. As usage_whole, for reports about all, it sums the rows of each series up
+-- before it joins them with their names.
 -- $1 entity type, '' for every update once, $2 entity and $3 team, '' for all
 -- $4 first hours of the buckets and, last, the hour behind the last bucket
 -- $5 the days whose rows are read, $6 those of figures of days, $7 what to group by: 13 yes or no in the order of GroupNames
@@ -23,11 +24,13 @@ WITH counted AS (
         AND ($8::text = '' OR f.model = $8::text)
         AND ($9::text = '' OR f.custom_llm_provider = $9::text)
 ), r AS (
-    SELECT width_bucket((day - date '1970-01-01') * 24 + hour, $4::integer[]) AS bucket, series, {{each "%"}}
+    SELECT width_bucket((day - date '1970-01-01') * 24 + hour, $4::integer[]) AS bucket, series,
+        {{if .}}{{each "sum(%) AS %"}}{{else}}{{each "%"}}{{end}}
     FROM spendflush.rollup
     WHERE day = ANY ($5::date[])
         AND (day - date '1970-01-01') * 24 + hour >= ($4::integer[])[1]
         AND (day - date '1970-01-01') * 24 + hour < ($4::integer[])[cardinality($4::integer[])]
+    {{if .}}GROUP BY bucket, series{{end}}
 ), figures AS (
     SELECT width_bucket((day - date '1970-01-01') * 24, $4::integer[]) AS bucket, name, team_id, {{each "%"}}
     FROM spendflush.figure
